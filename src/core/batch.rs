@@ -1,0 +1,250 @@
+//! One Kafka transaction: the records it writes and the offsets that fence it.
+
+use std::sync::Arc;
+
+use super::io::{Header, Millis, Partition};
+use super::mark::{self, MARK_HEADER, Mark};
+use super::payload::{Parts, Payload};
+use super::request;
+
+/// Topic names and the group, as the records of a batch need them.
+#[derive(Debug)]
+pub struct Names {
+    /// Cluster id: part of what a mark names.
+    pub cluster: String,
+    /// Schedules topics; [`Partition::topic`] is an index into them.
+    pub topics: Vec<String>,
+    /// Where history records go.
+    pub history: String,
+    /// Consumer group, as barriers name it.
+    pub group: String,
+}
+
+/// A transaction to run: its records, then its offsets, then the commit.
+#[derive(Debug)]
+pub struct Batch {
+    /// Numbers the batches of one core, without gaps, in the order in which they must commit.
+    pub id: u64,
+    /// In the order in which they are produced.
+    pub items: Vec<Item>,
+    /// Every schedules partition that the batch touches: the fence. Never empty.
+    pub offsets: Vec<Position>,
+    pub(super) names: Arc<Names>,
+    pub(super) packed: Vec<u8>,
+}
+
+/// An element for `send_offsets_to_transaction`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// Which partition.
+    pub partition: Partition,
+    /// The next offset to read, never negative: librdkafka would drop the element and with it the fence.
+    pub offset: i64,
+    /// Who owns the partition: at most 2 KiB.
+    pub metadata: String,
+}
+
+/// What a batch writes for one schedule, or for one partition.
+#[derive(Clone, Debug)]
+pub struct Item {
+    /// The schedules partition that it concerns.
+    pub partition: Partition,
+    /// The word's identity: the offset of the user record that it speaks for. -1 for barriers and floors.
+    pub identity: i64,
+    /// What is written.
+    pub kind: Kind,
+    /// Where the item's payload lies in the batch's buffer.
+    pub(super) span: std::ops::Range<usize>,
+}
+
+/// What is written.
+#[derive(Clone, Debug)]
+pub enum Kind {
+    /// Target record, history record and tombstone.
+    Fire {
+        /// Topic of the triggered record.
+        target: Arc<str>,
+        /// Seconds since 1970.
+        due: u64,
+        /// Of the user's record.
+        timestamp: Millis,
+        /// Overdue when its partition came up.
+        missed: bool,
+    },
+    /// The schedule again, with a mark that names the original.
+    Schedule {
+        /// Topic of the triggered record.
+        target: Arc<str>,
+        /// Seconds since 1970.
+        due: u64,
+        /// Of the user's record.
+        timestamp: Millis,
+    },
+    /// The unfit record again, with all of its headers and a mark that names the original.
+    Unfit {
+        /// Of the user's record.
+        timestamp: Millis,
+    },
+    /// A tombstone that names the cancel.
+    Cancel {
+        /// Of the user's record.
+        timestamp: Millis,
+    },
+    /// The record that ends loading.
+    Barrier {
+        /// Unique to this takeover.
+        owner: String,
+    },
+    /// The record that says since when schedules are owed.
+    Floor {
+        /// The record's value.
+        value: String,
+    },
+}
+
+/// A record to produce. It gets the current time as its timestamp.
+#[derive(Clone, Copy, Debug)]
+pub struct OutRecord<'a> {
+    /// Index into [`Batch::items`], for the delivery report.
+    pub item: u32,
+    /// Where to.
+    pub topic: &'a str,
+    /// Given for records to schedules topics, which must never be left to a partitioner; `None` means by key.
+    pub schedules: Option<Partition>,
+    /// `None` is null.
+    pub key: Option<&'a [u8]>,
+    /// `None` is null.
+    pub value: Option<&'a [u8]>,
+    /// In order.
+    pub headers: &'a [Header<'a>],
+}
+
+impl Batch {
+    /// Shows each record in the order in which it is to be produced; stops at the first error.
+    ///
+    /// # Errors
+    /// Whatever `visit` returned.
+    pub fn records<E>(&self, mut visit: impl FnMut(OutRecord<'_>) -> Result<(), E>) -> Result<(), E> {
+        for (index, item) in self.items.iter().enumerate() {
+            let parts = Parts::unpack_or_empty(&self.packed[item.span.clone()]);
+            // A batch holds far fewer than 2^32 items.
+            let mut out = Writer { batch: self, item, index: index as u32, visit: &mut visit };
+            match &item.kind {
+                Kind::Fire { target, due, timestamp, .. } => out.fire(&parts, target, *due, *timestamp)?,
+                Kind::Schedule { target, due, timestamp } => {
+                    let due = due.to_string();
+                    let mut headers = parts.headers.clone();
+                    headers.extend(request_headers(&due, target, parts.target_key));
+                    out.marked(parts.key, Some(parts.value), headers, *timestamp)?;
+                }
+                Kind::Unfit { timestamp } => {
+                    out.marked(parts.key, Some(parts.value), parts.headers.clone(), *timestamp)?;
+                }
+                Kind::Cancel { timestamp } => out.marked(parts.key, None, Vec::new(), *timestamp)?,
+                Kind::Barrier { owner } => {
+                    let header = Header { name: request::BARRIER, value: Some(owner.as_bytes()) };
+                    let group = Header { name: request::GROUP, value: Some(self.names.group.as_bytes()) };
+                    out.schedules(mark::BARRIER_KEY, None, &[header, group])?;
+                }
+                Kind::Floor { value } => out.schedules(mark::FLOOR_KEY, Some(value.as_bytes()), &[])?,
+            }
+        }
+        Ok(())
+    }
+
+    /// The schedule's key, value and headers; for a line about a firing, or a handler of events.
+    #[must_use]
+    pub fn parts(&self, item: &Item) -> Parts<'_> {
+        Parts::unpack_or_empty(&self.packed[item.span.clone()])
+    }
+
+    /// The name of a schedules topic.
+    #[must_use]
+    pub fn topic(&self, partition: Partition) -> &str {
+        &self.names.topics[usize::from(partition.topic)]
+    }
+
+    /// Bytes of payload held.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.packed.len()
+    }
+
+    pub(super) fn push<P: Payload>(&mut self, partition: Partition, identity: i64, kind: Kind, payload: Option<&P>) {
+        let start = self.packed.len();
+        if let Some(payload) = payload {
+            payload.write(&mut self.packed);
+        }
+        self.items.push(Item { partition, identity, kind, span: start..self.packed.len() });
+    }
+}
+
+fn request_headers<'a>(
+    due: &'a str,
+    target: &'a str,
+    target_key: Option<&'a [u8]>,
+) -> impl Iterator<Item = Header<'a>> {
+    let key = target_key.map(|key| Header { name: request::TARGET_KEY, value: Some(key) });
+    [
+        Header { name: request::EPOCH, value: Some(due.as_bytes()) },
+        Header { name: request::TARGET_TOPIC, value: Some(target.as_bytes()) },
+    ]
+    .into_iter()
+    .chain(key)
+}
+
+struct Writer<'a, V> {
+    batch: &'a Batch,
+    item: &'a Item,
+    index: u32,
+    visit: &'a mut V,
+}
+
+impl<E, V: FnMut(OutRecord<'_>) -> Result<(), E>> Writer<'_, V> {
+    fn fire(&mut self, parts: &Parts<'_>, target: &str, due: u64, timestamp: Millis) -> Result<(), E> {
+        let seconds = timestamp.0.div_euclid(1000).max(0).to_string();
+        let mut headers = parts.headers.clone();
+        headers.push(Header { name: request::TIMESTAMP, value: Some(seconds.as_bytes()) });
+        headers.push(Header { name: request::KEY, value: Some(parts.key) });
+        headers.push(Header { name: request::TOPIC, value: Some(self.batch.topic(self.item.partition).as_bytes()) });
+        self.send(target, None, parts.target_key, Some(parts.value), &headers)?;
+        let due = due.to_string();
+        headers.extend(request_headers(&due, target, parts.target_key));
+        let batch = self.batch;
+        self.send(&batch.names.history, None, parts.target_key, Some(parts.value), &headers)?;
+        self.marked(parts.key, None, Vec::new(), timestamp)
+    }
+
+    /// A record in the schedule's own partition that names the user record it speaks for.
+    fn marked(
+        &mut self,
+        key: &[u8],
+        value: Option<&[u8]>,
+        mut headers: Vec<Header<'_>>,
+        timestamp: Millis,
+    ) -> Result<(), E> {
+        let Partition { number, .. } = self.item.partition;
+        let place = mark::place(&self.batch.names.cluster, self.batch.topic(self.item.partition), number);
+        headers.retain(|h| h.name != MARK_HEADER);
+        let content = mark::content(key, value, &headers);
+        let mark = Mark { place, offset: self.item.identity, timestamp, content }.encode();
+        headers.push(Header { name: MARK_HEADER, value: Some(&mark) });
+        self.schedules(key, value, &headers)
+    }
+
+    fn schedules(&mut self, key: &[u8], value: Option<&[u8]>, headers: &[Header<'_>]) -> Result<(), E> {
+        let batch = self.batch;
+        self.send(batch.topic(self.item.partition), Some(self.item.partition), Some(key), value, headers)
+    }
+
+    fn send(
+        &mut self,
+        topic: &str,
+        schedules: Option<Partition>,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        headers: &[Header<'_>],
+    ) -> Result<(), E> {
+        (self.visit)(OutRecord { item: self.index, topic, schedules, key, value, headers })
+    }
+}

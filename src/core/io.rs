@@ -1,0 +1,301 @@
+//! What goes into the scheduler and what comes out of it.
+//!
+//! The core never acts: it is told what happened as an [`Input`] and answers with [`Output`]s that the shell carries
+//! out. Answers to an output come back as a later input, so that a simulator can delay, reorder or lose them.
+
+use super::batch::Batch;
+use super::reason::Reason;
+
+/// Milliseconds since 1970-01-01T00:00:00Z, by the clock of whoever passed it in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Millis(pub i64);
+
+impl Millis {
+    /// This moment moved by `delta` milliseconds, stopping at the ends of the range.
+    #[must_use]
+    pub const fn plus(self, delta: i64) -> Self {
+        Self(self.0.saturating_add(delta))
+    }
+}
+
+/// One partition of one schedules topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Partition {
+    /// Index into [`Config::topics`](super::Config::topics).
+    pub topic: u16,
+    /// Partition number within the topic.
+    pub number: i32,
+}
+
+/// A header as Kafka carries it. Names repeat, and order matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header<'a> {
+    /// UTF-8 by the protocol's rules, but no broker checks it.
+    pub name: &'a [u8],
+    /// `None` is Kafka's null, which differs from empty.
+    pub value: Option<&'a [u8]>,
+}
+
+/// A record delivered by a read_committed consumer.
+#[derive(Clone, Copy, Debug)]
+pub struct Record<'a> {
+    /// Where it lies.
+    pub partition: Partition,
+    /// Its offset there.
+    pub offset: i64,
+    /// The record's timestamp, whatever its type; -1 where it has none.
+    pub timestamp: Millis,
+    /// `None` is Kafka's null.
+    pub key: Option<&'a [u8]>,
+    /// `None` is Kafka's null: a tombstone.
+    pub value: Option<&'a [u8]>,
+    /// In the record's order.
+    pub headers: &'a [Header<'a>],
+}
+
+/// Something that happened outside.
+#[derive(Debug)]
+pub enum Input<'a> {
+    /// The group gave these partitions to this instance, and the consumer now reads each from its beginning.
+    Assigned {
+        /// One rebalance event's partitions.
+        partitions: &'a [Partition],
+        /// Local midnight plus `SINCE_DELTA` days: what is due before this is a leftover on a first start.
+        today: Millis,
+    },
+    /// A consumed record.
+    Record(Record<'a>),
+    /// The answer to [`Output::ReadCommitted`] for one partition.
+    Committed {
+        /// The partition asked about.
+        partition: Partition,
+        /// The group's committed offset, if there is one.
+        offset: Option<i64>,
+        /// The metadata committed with it, as read.
+        metadata: &'a [u8],
+    },
+    /// The answer to [`Output::Fence`], whether or not every id could be fenced.
+    Fenced {
+        /// [`Output::Fence::take`] of the request answered.
+        take: u64,
+    },
+    /// The answer to [`Output::FindSince`].
+    Since {
+        /// Index of the topic asked about.
+        topic: u16,
+        /// The earliest `since` known to the group or to the topic's floor records, if any.
+        since: Option<Millis>,
+        /// As in [`Input::Assigned`], read anew.
+        today: Millis,
+    },
+    /// The answer to [`Output::CheckTarget`].
+    Target {
+        /// [`Output::CheckTarget::target`].
+        target: u32,
+        /// What the cluster's metadata says of it.
+        state: TargetState,
+    },
+    /// A batch has ended.
+    Settled {
+        /// [`Batch::id`].
+        batch: u64,
+        /// How.
+        outcome: Outcome<'a>,
+    },
+    /// The group wants these back. The shell holds its answer until [`Output::Release`] has named all of them.
+    Revoked {
+        /// One rebalance event's partitions.
+        partitions: &'a [Partition],
+    },
+    /// These were taken without waiting for us: another instance may own them already. The shell has answered.
+    Lost {
+        /// One rebalance event's partitions.
+        partitions: &'a [Partition],
+    },
+    /// The consumer's position in this partition is no longer valid (out of range, reset or truncated).
+    Unreadable {
+        /// For the report.
+        why: &'a str,
+    },
+    /// The consumer group's generation, sent whenever it has changed.
+    Generation(i32),
+    /// Hand everything over and stop. [`Output::Stopped`] follows when nothing is in flight.
+    Stop,
+    /// Time has passed. Send it at [`Scheduler::poll_timeout`](super::Scheduler::poll_timeout).
+    Tick,
+}
+
+/// What the cluster's metadata says of a target topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TargetState {
+    /// It can be produced to.
+    Exists,
+    /// The cluster answered that there is no such topic.
+    Missing,
+    /// The cluster answered that we may not see it.
+    Forbidden,
+    /// The cluster did not answer in time, which says nothing of the topic.
+    NoAnswer,
+}
+
+/// How a batch ended.
+#[derive(Clone, Copy, Debug)]
+pub enum Outcome<'a> {
+    /// The broker has committed it.
+    Committed {
+        /// For each schedules partition written to: the highest offset of the batch's records there.
+        written: &'a [(Partition, i64)],
+    },
+    /// The broker has aborted it (`abort_transaction` returned Ok), or nothing of it was ever sent.
+    Aborted(Abort<'a>),
+    /// Nobody here can say. The core answers with [`Output::Restart`].
+    Unknown,
+}
+
+/// Why a batch was aborted.
+#[derive(Clone, Copy, Debug)]
+pub enum Abort<'a> {
+    /// Nothing that the batch itself is to blame for, such as a time-out: the same records may be tried again.
+    Retry,
+    /// The broker refused our member id or generation, or the consumer has none to give.
+    Refused {
+        /// The generation that was refused.
+        generation: i32,
+    },
+    /// The delivery reports name these items, by index into [`Batch::items`], and why.
+    Rejected(&'a [(u32, Reason)]),
+}
+
+/// Something for the shell to do, or to tell.
+#[derive(Debug)]
+pub enum Output {
+    /// Read the group's committed offset and metadata of these. Answer: [`Input::Committed`] for each.
+    ReadCommitted(Vec<Partition>),
+    /// Run `init_transactions` with each id on a short-lived producer, unless the generation changed meanwhile.
+    /// Answer: [`Input::Fenced`], also when it failed.
+    Fence {
+        /// Names this request in its answer.
+        take: u64,
+        /// Transactional ids of former owners.
+        transactional_ids: Vec<String>,
+    },
+    /// Find the earliest `since` in the group's metadata for any partition of the topic or, where there is none, in
+    /// the floor records of its partitions, read from the log. Answer: [`Input::Since`].
+    FindSince {
+        /// Index of the topic.
+        topic: u16,
+        /// Partitions that the core itself is reading: their floors are known here and need no scan.
+        known: Vec<i32>,
+    },
+    /// Ask the cluster's metadata whether a topic exists, without creating it. Answer: [`Input::Target`].
+    CheckTarget {
+        /// Names the target in the answer.
+        target: u32,
+        /// The topic.
+        name: std::sync::Arc<str>,
+    },
+    /// Run this transaction, with the group metadata as it is now. Answer: [`Input::Settled`].
+    Transact(Batch),
+    /// Read this partition from its beginning again.
+    Seek(Partition),
+    /// These may be given back. Each partition of a revocation is released exactly once.
+    Release(Vec<Partition>),
+    /// Take these transactional ids in place of the old ones, whose producers abort what they have open and end.
+    Renew {
+        /// One for each transactor.
+        transactional_ids: Vec<String>,
+    },
+    /// Leave the group, then join it anew. [`Output::Renew`] has come before; everything in flight is forgotten.
+    Restart(&'static str),
+    /// [`Input::Stop`] is done: leave the group and end.
+    Stopped,
+    /// For the log. Nothing needs to be done.
+    Report(Report),
+}
+
+/// What an operator may want to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Report {
+    /// A record that cannot fire.
+    Invalid {
+        /// Where it lies.
+        partition: Partition,
+        /// Its offset.
+        offset: i64,
+        /// Why.
+        reason: Reason,
+    },
+    /// A schedule could not be delivered and is tried again later.
+    Parked {
+        /// Where it lies.
+        partition: Partition,
+        /// Its offset.
+        offset: i64,
+        /// Why.
+        reason: Reason,
+        /// When it is tried again.
+        retry_at: Millis,
+    },
+    /// A target topic stopped or began to be usable.
+    TargetChanged {
+        /// The topic.
+        name: std::sync::Arc<str>,
+        /// What the metadata said.
+        state: TargetState,
+    },
+    /// A partition is loaded and fires from now on.
+    Live {
+        /// Which.
+        partition: Partition,
+        /// Schedules held.
+        pending: usize,
+        /// Of these, how many are overdue.
+        overdue: usize,
+        /// Schedules left alone because they are older than the first start allows.
+        leftovers: u64,
+    },
+    /// Another group fires the same topic: every schedule fires once for each of them.
+    ForeignGroup {
+        /// Where its record lies.
+        partition: Partition,
+        /// Its id, as it names itself.
+        group: String,
+    },
+    /// A partition's records are read again from the beginning, and why.
+    Reread {
+        /// Which.
+        partition: Partition,
+        /// Why.
+        why: &'static str,
+    },
+}
+
+/// Where a listing goes on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cursor {
+    /// The last partition seen.
+    pub(crate) partition: Option<Partition>,
+    /// The next entry in it.
+    pub(crate) entry: u32,
+}
+
+/// Events since the scheduler was made. They only grow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Accepted as pending.
+    pub planned: u64,
+    /// Fired, and not missed.
+    pub triggered: u64,
+    /// Fired, and overdue when its partition came up.
+    pub missed: u64,
+    /// Pending ones cancelled by their user.
+    pub deleted: u64,
+    /// Records that cannot fire.
+    pub invalid: u64,
+    /// Records that are neither a schedule nor a cancel of one.
+    pub other: u64,
+    /// Left alone because they are older than the first start allows.
+    pub leftovers: u64,
+    /// Words written again because an engine record outran them.
+    pub reasserted: u64,
+}

@@ -1,0 +1,157 @@
+//! The header by which the engine knows its own records in a schedules topic.
+//!
+//! Every record that the engine writes there names the user record that it speaks for. A header that does not fit the
+//! place, the offset or the content of the record that carries it was copied there by somebody else, and the record
+//! is a user's.
+
+use super::io::{Header, Millis, Record};
+
+/// The header's name.
+pub const MARK_HEADER: &[u8] = b"scheduler-engine";
+
+/// Keys that begin with this are the engine's own.
+pub const RESERVED_PREFIX: &[u8] = b"__scheduler.";
+
+/// The key of barrier records.
+pub const BARRIER_KEY: &[u8] = b"__scheduler.barrier";
+
+/// The key of floor records.
+pub const FLOOR_KEY: &[u8] = b"__scheduler.floor";
+
+const VERSION: u8 = 1;
+const LENGTH: usize = 33;
+
+/// Which user record an engine record speaks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// [`place`] of the partition.
+    pub place: u64,
+    /// The user record's offset: the identity of its word.
+    pub offset: i64,
+    /// The user record's timestamp.
+    pub timestamp: Millis,
+    /// [`content`] of the engine's own record.
+    pub content: u64,
+}
+
+impl Mark {
+    /// The header's value.
+    #[must_use]
+    pub fn encode(&self) -> [u8; LENGTH] {
+        let mut bytes = [VERSION; LENGTH];
+        bytes[1..9].copy_from_slice(&self.place.to_be_bytes());
+        bytes[9..17].copy_from_slice(&self.offset.to_be_bytes());
+        bytes[17..25].copy_from_slice(&self.timestamp.0.to_be_bytes());
+        bytes[25..33].copy_from_slice(&self.content.to_be_bytes());
+        bytes
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let bytes: &[u8; LENGTH] = bytes.try_into().ok()?;
+        if bytes[0] != VERSION {
+            return None;
+        }
+        let word = |at: usize| u64::from_be_bytes(std::array::from_fn(|i| bytes[at + i]));
+        Some(Self { place: word(1), offset: word(9) as i64, timestamp: Millis(word(17) as i64), content: word(25) })
+    }
+
+    /// The mark of a record that the engine wrote where it lies; `None` makes it a user's.
+    #[must_use]
+    pub fn of(record: &Record<'_>, place: u64) -> Option<Self> {
+        let mut marks = record.headers.iter().filter(|h| h.name == MARK_HEADER);
+        let mark = Self::decode(marks.next()?.value?)?;
+        let speaks_for_this_place = mark.place == place && (0..record.offset).contains(&mark.offset);
+        (speaks_for_this_place
+            && marks.next().is_none()
+            && mark.content == content(record.key.unwrap_or_default(), record.value, record.headers))
+        .then_some(mark)
+    }
+}
+
+/// Names a partition of a topic of a cluster in eight bytes.
+#[must_use]
+pub fn place(cluster: &str, topic: &str, partition: i32) -> u64 {
+    let mut hash = Fnv::default();
+    hash.sized(cluster.as_bytes());
+    hash.sized(topic.as_bytes());
+    hash.write(&partition.to_be_bytes());
+    hash.0
+}
+
+/// Names what a record says, leaving out the engine's own header.
+#[must_use]
+pub fn content(key: &[u8], value: Option<&[u8]>, headers: &[Header<'_>]) -> u64 {
+    let mut hash = Fnv::default();
+    hash.sized(key);
+    hash.nullable(value);
+    for header in headers.iter().filter(|h| h.name != MARK_HEADER) {
+        hash.sized(header.name);
+        hash.nullable(header.value);
+    }
+    hash.0
+}
+
+/// FNV-1a, 64 bits: stable over versions and machines, which the standard library's hashers are not.
+struct Fnv(u64);
+
+impl Default for Fnv {
+    fn default() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+}
+
+impl Fnv {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+
+    fn sized(&mut self, bytes: &[u8]) {
+        self.write(&(bytes.len() as u64).to_be_bytes());
+        self.write(bytes);
+    }
+
+    fn nullable(&mut self, bytes: Option<&[u8]>) {
+        match bytes {
+            None => self.write(&u64::MAX.to_be_bytes()),
+            Some(bytes) => self.sized(bytes),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::io::Partition;
+    use super::*;
+
+    const HERE: u64 = 77;
+
+    fn marked<'a>(key: &'a [u8], headers: &'a [Header<'a>], offset: i64) -> Record<'a> {
+        Record {
+            partition: Partition { topic: 0, number: 0 },
+            offset,
+            timestamp: Millis(5),
+            key: Some(key),
+            value: None,
+            headers,
+        }
+    }
+
+    #[test]
+    fn a_mark_counts_only_where_it_was_written_and_as_it_was_written() {
+        let mark = Mark { place: HERE, offset: 41, timestamp: Millis(-1), content: content(b"k", None, &[]) };
+        let value = mark.encode();
+        let headers = [Header { name: MARK_HEADER, value: Some(&value) }];
+        assert_eq!(Mark::of(&marked(b"k", &headers, 42), HERE), Some(mark));
+        assert_eq!(Mark::of(&marked(b"k", &headers, 42), HERE + 1), None, "copied to another place");
+        assert_eq!(Mark::of(&marked(b"k", &headers, 41), HERE), None, "names an offset that is not below its own");
+        assert_eq!(Mark::of(&marked(b"q", &headers, 42), HERE), None, "another key");
+        let doubled = [headers[0], headers[0]];
+        assert_eq!(Mark::of(&marked(b"k", &doubled, 42), HERE), None, "two marks");
+        let extended = [headers[0], Header { name: b"x", value: None }];
+        assert_eq!(Mark::of(&marked(b"k", &extended, 42), HERE), None, "another header");
+        let cut = [Header { name: MARK_HEADER, value: Some(&value[..32]) }];
+        assert_eq!(Mark::of(&marked(b"k", &cut, 42), HERE), None, "truncated");
+    }
+}

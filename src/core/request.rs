@@ -1,0 +1,18 @@
+//! The names of the headers, which are a public contract.
+
+/// When to fire: decimal seconds since 1970.
+pub const EPOCH: &[u8] = b"scheduler-epoch";
+/// Where to.
+pub const TARGET_TOPIC: &[u8] = b"scheduler-target-topic";
+/// Key of the triggered record.
+pub const TARGET_KEY: &[u8] = b"scheduler-target-key";
+/// On a triggered record: the schedule record's own timestamp in whole seconds.
+pub const TIMESTAMP: &[u8] = b"scheduler-timestamp";
+/// On a triggered record: the schedule record's key.
+pub const KEY: &[u8] = b"scheduler-key";
+/// On a triggered record: the schedules topic it came from.
+pub const TOPIC: &[u8] = b"scheduler-topic";
+/// On a barrier: whose takeover it belongs to.
+pub const BARRIER: &[u8] = b"scheduler-barrier";
+/// On a barrier: the consumer group of the engine that wrote it.
+pub const GROUP: &[u8] = b"scheduler-group";

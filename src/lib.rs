@@ -1,0 +1,3 @@
+//! Exactly-once message scheduling on Apache Kafka.
+
+pub mod core;
