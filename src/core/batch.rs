@@ -220,14 +220,15 @@ impl<E, V: FnMut(OutRecord<'_>) -> Result<(), E>> Writer<'_, V> {
         &mut self,
         key: &[u8],
         value: Option<&[u8]>,
-        mut headers: Vec<Header<'_>>,
+        headers: Vec<Header<'_>>,
         timestamp: Millis,
     ) -> Result<(), E> {
         let Partition { number, .. } = self.item.partition;
         let place = mark::place(&self.batch.names.cluster, self.batch.topic(self.item.partition), number);
-        headers.retain(|h| h.name != MARK_HEADER);
+        debug_assert!(headers.iter().all(|h| h.name != MARK_HEADER), "marks are dropped on intake");
         let content = mark::content(key, value, &headers);
         let mark = Mark { place, offset: self.item.identity, timestamp, content }.encode();
+        let mut headers: Vec<Header<'_>> = headers;
         headers.push(Header { name: MARK_HEADER, value: Some(&mark) });
         self.schedules(key, value, &headers)
     }
