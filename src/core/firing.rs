@@ -1,0 +1,226 @@
+//! What goes into the next transaction.
+
+use std::sync::Arc;
+
+use super::batch::{Batch, Kind, Position};
+use super::io::Output;
+use super::partition::{Life, Step};
+use super::payload::Payload;
+use super::settling::{Entry, InFlight, Purpose, tag};
+use super::words::Meaning;
+use super::{Millis, Partition, Scheduler};
+
+/// Between two commits of progress while nothing fires.
+pub(super) const MARK_MS: i64 = 30_000;
+
+impl<P: Payload> Scheduler<P> {
+    /// A batch could be formed now, but for an abort's delay.
+    pub(super) fn may_form(&self) -> bool {
+        self.refused.is_none() && !self.stopped && self.in_flight.len() < self.config.transactors
+    }
+
+    /// Forms as many batches as there is work and room for.
+    pub(super) fn form(&mut self) {
+        while self.may_form() && self.now >= self.retry_at {
+            let formed = self.barriers() || self.floors() || self.cleans() || self.firing() || self.marks();
+            if !formed {
+                break;
+            }
+        }
+    }
+
+    /// Work other than firing that an abort has put off.
+    pub(super) fn has_waiting_work(&self) -> bool {
+        self.lives.values().any(|life| match life.step {
+            Step::Barrier | Step::Floor(_) => true,
+            Step::Releasing { .. } => !self.is_touched(life.id),
+            Step::Live => life.fence_done || life.words.has_outrun(),
+            Step::Loading(_) | Step::Since | Step::Siblings => life.fence_done,
+            _ => false,
+        })
+    }
+
+    pub(super) fn next_due(&self) -> Option<Millis> {
+        let due = self.lives.values().filter(|life| life.is_live()).filter_map(|life| life.words.next_due()).min()?;
+        // A schedule's second was checked to fit into milliseconds.
+        Some(Millis(due as i64 * 1000))
+    }
+
+    pub(super) fn next_mark(&self) -> Option<Millis> {
+        self.lives.values().filter(|life| life.is_live() && life.offset() > life.committed).map(|l| l.mark_at).min()
+    }
+
+    fn is_touched(&self, id: Partition) -> bool {
+        self.in_flight.iter().any(|batch| batch.touches(id))
+    }
+
+    fn ids(&self, wanted: impl Fn(&Life<P>) -> bool) -> Vec<Partition> {
+        self.lives.values().filter(|life| wanted(life)).map(|life| life.id).collect()
+    }
+
+    fn barriers(&mut self) -> bool {
+        let ids = self.ids(|life| life.step == Step::Barrier && !self.is_touched(life.id));
+        let mut batch = self.batch();
+        for id in &ids {
+            let owner = format!("{}.{}", self.owner(), batch.id);
+            batch.push::<P>(*id, -1, Kind::Barrier { owner }, None);
+            self.set_step(*id, Step::BarrierSent);
+        }
+        self.send(batch, Purpose::Barrier, ids, Vec::new())
+    }
+
+    fn floors(&mut self) -> bool {
+        let mut batch = self.batch();
+        let mut ids = Vec::new();
+        for life in self.lives.values_mut() {
+            if let Step::Floor(floor) = life.step {
+                life.step = Step::FloorSent(floor);
+                life.ownership.since = Some(floor.since);
+                batch.push::<P>(life.id, -1, Kind::Floor { value: floor.encode(life.place) }, None);
+                ids.push(life.id);
+            }
+        }
+        self.send(batch, Purpose::Floor, ids, Vec::new())
+    }
+
+    /// The last transaction of a partition that is given back, once everything else on it has settled.
+    fn cleans(&mut self) -> bool {
+        let unmarked =
+            self.ids(|life| matches!(life.step, Step::Releasing { marked: false, .. }) && !self.is_touched(life.id));
+        if !unmarked.is_empty() {
+            self.released(&unmarked);
+        }
+        let ids =
+            self.ids(|life| matches!(life.step, Step::Releasing { marked: true, .. }) && !self.is_touched(life.id));
+        for id in &ids {
+            if let Some(life) = self.lives.get_mut(id) {
+                life.ownership.clean = true;
+            }
+        }
+        let batch = self.batch();
+        self.send(batch, Purpose::Clean, ids, Vec::new())
+    }
+
+    /// Offsets alone: progress while nothing fires, and fence lists that have been worked off.
+    fn marks(&mut self) -> bool {
+        let now = self.now;
+        let ids = self.ids(|life| {
+            let ours = matches!(life.step, Step::Loading(_) | Step::Since | Step::Siblings | Step::Live);
+            let progress = life.is_live() && life.mark_at <= now && life.offset() > life.committed;
+            ours && !self.is_touched(life.id) && (life.fence_done || progress)
+        });
+        let batch = self.batch();
+        self.send(batch, Purpose::Mark, ids, Vec::new())
+    }
+
+    fn firing(&mut self) -> bool {
+        let mut batch = self.batch();
+        let mut entries = Vec::new();
+        let Ok(second) = u64::try_from(self.now.0.div_euclid(1000)) else { return false };
+        self.add_outrun(&mut batch, &mut entries, second);
+        self.add_due(&mut batch, &mut entries, second);
+        let mut ids: Vec<Partition> = entries.iter().map(|entry| entry.partition).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        self.send(batch, Purpose::Fire, ids, entries)
+    }
+
+    fn is_full(&self, batch: &Batch) -> bool {
+        batch.items.len() >= self.items_max || batch.bytes() >= self.config.batch_bytes_max
+    }
+
+    fn add_outrun(&mut self, batch: &mut Batch, entries: &mut Vec<Entry>, second: u64) {
+        for id in self.ids(Life::is_live) {
+            while !self.is_full(batch) {
+                let Some(life) = self.lives.get_mut(&id) else { break };
+                let Some(slot) = life.words.take_outrun(second) else { break };
+                let Some(word) = life.words.get(slot) else { continue };
+                let (identity, timestamp) = (word.identity, word.timestamp);
+                let (kind, ended) = match word.meaning {
+                    Meaning::Schedule { due, target } => {
+                        (Kind::Schedule { target: self.targets.name(target), due, timestamp }, false)
+                    }
+                    Meaning::Cancel => (Kind::Cancel { timestamp }, true),
+                    Meaning::Unfit(_) => (Kind::Unfit { timestamp }, false),
+                };
+                batch.push(id, identity, kind, Some(&word.payload));
+                life.words.decided(slot, tag(batch.id));
+                entries.push(Entry { partition: id, slot, identity, ended, target: None });
+            }
+        }
+    }
+
+    /// Takes what is due from all partitions, earliest second first.
+    fn add_due(&mut self, batch: &mut Batch, entries: &mut Vec<Entry>, second: u64) {
+        while !self.is_full(batch) {
+            let next = self
+                .lives
+                .values()
+                .filter(|life| life.is_live())
+                .filter_map(|life| life.words.next_due().map(|due| (due, life.id)))
+                .min();
+            let Some((due, id)) = next.filter(|(due, _)| *due <= second) else { break };
+            while !self.is_full(batch) && self.add_one(batch, entries, id, due) {}
+        }
+    }
+
+    fn add_one(&mut self, batch: &mut Batch, entries: &mut Vec<Entry>, id: Partition, second: u64) -> bool {
+        let Some(life) = self.lives.get_mut(&id) else { return false };
+        let Some(slot) = life.words.take_due(second) else { return false };
+        let Some(word) = life.words.get(slot) else { return false };
+        let Meaning::Schedule { due, target } = word.meaning else { return false };
+        let (identity, timestamp) = (word.identity, word.timestamp);
+        if !self.targets.usable(target) {
+            life.words.hold(slot);
+            if self.targets.wait(self.now, target, (id, slot, identity)) {
+                self.check_target(target);
+            }
+            return true;
+        }
+        // A schedule's second was checked to fit into milliseconds.
+        let missed = Millis(due as i64 * 1000) <= life.live_at;
+        let kind = Kind::Fire { target: self.targets.name(target), due, timestamp, missed };
+        batch.push(id, identity, kind, Some(&word.payload));
+        life.words.decided(slot, tag(batch.id));
+        entries.push(Entry { partition: id, slot, identity, ended: true, target: Some(target) });
+        true
+    }
+
+    fn set_step(&mut self, id: Partition, step: Step) {
+        if let Some(life) = self.lives.get_mut(&id) {
+            life.step = step;
+        }
+    }
+
+    fn batch(&self) -> Batch {
+        let names = Arc::clone(&self.names);
+        Batch { id: self.next_batch, items: Vec::new(), offsets: Vec::new(), names, packed: Vec::new() }
+    }
+
+    /// Sends the batch with the offsets of every partition that it touches. False if it touches none.
+    fn send(&mut self, mut batch: Batch, purpose: Purpose, ids: Vec<Partition>, entries: Vec<Entry>) -> bool {
+        if ids.is_empty() {
+            return false;
+        }
+        for id in &ids {
+            let Some(life) = self.lives.get(id) else { continue };
+            debug_assert!(life.offset() >= 0, "librdkafka drops negative offsets, and the fence with them");
+            batch.offsets.push(Position { partition: *id, offset: life.offset(), metadata: life.ownership.encode() });
+        }
+        let count = |wanted: bool| {
+            let fired = |item: &&super::batch::Item| matches!(item.kind, Kind::Fire { missed, .. } if missed == wanted);
+            batch.items.iter().filter(fired).count() as u64
+        };
+        self.in_flight.push_back(InFlight {
+            id: batch.id,
+            purpose,
+            missed: count(true),
+            triggered: count(false),
+            offsets: batch.offsets.iter().map(|p| (p.partition, p.offset)).collect(),
+            entries,
+        });
+        self.next_batch += 1;
+        self.outputs.push_back(Output::Transact(batch));
+        true
+    }
+}

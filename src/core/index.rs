@@ -1,0 +1,120 @@
+//! From key to entry: a hash table of slot numbers that keeps no key of its own.
+
+/// Marks a free place. No partition holds this many entries.
+const FREE: u32 = u32::MAX;
+
+/// Places at the least, so that small tables do not grow at every insertion.
+const PLACES_MIN: usize = 16;
+
+/// Open addressing with linear probing; a place holds half of the hash and the slot, eight bytes together.
+#[derive(Debug, Default)]
+pub struct Index {
+    places: Vec<(u32, u32)>,
+    used: usize,
+}
+
+impl Index {
+    /// The slot with this hash for which `is_it` holds.
+    pub fn find(&self, hash: u64, mut is_it: impl FnMut(u32) -> bool) -> Option<u32> {
+        self.probe(hash).map(|at| self.places[at].1).find(|slot| is_it(*slot))
+    }
+
+    /// Adds a slot that is not in the table.
+    pub fn insert(&mut self, hash: u64, slot: u32) {
+        if (self.used + 1) * 8 > self.places.len() * 7 {
+            self.grow();
+        }
+        let half = half(hash);
+        let at = self.home(half);
+        let at = self.free_from(at);
+        self.places[at] = (half, slot);
+        self.used += 1;
+    }
+
+    /// Takes out a slot that is in the table.
+    pub fn remove(&mut self, hash: u64, slot: u32) {
+        let mask = self.places.len() - 1;
+        let mut hole = self.home(half(hash));
+        while self.places[hole].1 != slot {
+            debug_assert!(self.places[hole].1 != FREE, "only slots that were inserted are removed");
+            hole = (hole + 1) & mask;
+        }
+        // Close the gap, so that no later probe ends at it.
+        let mut next = (hole + 1) & mask;
+        while self.places[next].1 != FREE {
+            let home = self.home(self.places[next].0);
+            if next.wrapping_sub(home) & mask >= next.wrapping_sub(hole) & mask {
+                self.places[hole] = self.places[next];
+                hole = next;
+            }
+            next = (next + 1) & mask;
+        }
+        self.places[hole] = (0, FREE);
+        self.used -= 1;
+    }
+
+    fn probe(&self, hash: u64) -> impl Iterator<Item = usize> {
+        let half = half(hash);
+        let mask = self.places.len().wrapping_sub(1);
+        let start = if self.places.is_empty() { 0 } else { self.home(half) };
+        let length = self.places.len();
+        (0..length)
+            .map(move |i| (start + i) & mask)
+            .take_while(|at| self.places[*at].1 != FREE)
+            .filter(move |at| self.places[*at].0 == half)
+    }
+
+    fn home(&self, half: u32) -> usize {
+        // The table has at most 2^32 places, so that half a hash reaches all of them.
+        half as usize & (self.places.len() - 1)
+    }
+
+    fn free_from(&self, mut at: usize) -> usize {
+        let mask = self.places.len() - 1;
+        while self.places[at].1 != FREE {
+            at = (at + 1) & mask;
+        }
+        at
+    }
+
+    fn grow(&mut self) {
+        let length = (self.places.len() * 2).max(PLACES_MIN);
+        let old = std::mem::replace(&mut self.places, vec![(0, FREE); length]);
+        for (half, slot) in old.into_iter().filter(|place| place.1 != FREE) {
+            let at = self.free_from(self.home(half));
+            self.places[at] = (half, slot);
+        }
+    }
+}
+
+fn half(hash: u64) -> u32 {
+    (hash ^ (hash >> 32)) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn agrees_with_a_map_under_insertions_and_removals_that_collide() {
+        let mut index = Index::default();
+        let mut model = std::collections::BTreeMap::new();
+        let mut state = 1u64;
+        for step in 0..20_000u32 {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            let key = (state >> 40) % 500;
+            let hash = key % 37 * 0x9e37_79b9;
+            match model.remove(&key) {
+                Some(slot) => index.remove(hash, slot),
+                None => {
+                    index.insert(hash, step);
+                    model.insert(key, step);
+                }
+            }
+            let probe = (state >> 20) % 500;
+            let expected = model.get(&probe).copied();
+            let found = index.find(probe % 37 * 0x9e37_79b9, |slot| Some(slot) == expected);
+            assert_eq!(found, expected);
+        }
+    }
+}

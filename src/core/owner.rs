@@ -1,0 +1,133 @@
+//! Who owns a partition, as its committed offset's metadata says.
+//!
+//! The metadata tells a successor whose hanging transactions it has to fence, and carries the topic's `since`.
+
+use super::io::Millis;
+
+/// Former owners that one takeover remembers; dropping older ones costs latency, never safety.
+const FENCE_MAX: usize = 16;
+
+/// The broker refuses metadata over 4,096 bytes, which would lock the partition out for ever.
+const METADATA_BYTES_MAX: usize = 2_048;
+
+/// Longest owner that is believed; longer ones did not come from this engine.
+const OWNER_BYTES_MAX: usize = 48;
+
+/// What the metadata of a committed offset says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ownership {
+    /// The run and incarnation that committed it; empty where there is none.
+    pub owner: String,
+    /// Former owners whose transactional ids may still have to be fenced, newest first.
+    pub fence: Vec<String>,
+    /// The owner has released the partition with nothing in flight.
+    pub clean: bool,
+    /// Since when schedules of this topic are owed.
+    pub since: Option<Millis>,
+}
+
+impl Ownership {
+    /// The metadata string: `v1 owner=… clean=0 since=… fence=…,…`.
+    #[must_use]
+    pub fn encode(&self) -> String {
+        let mut text = format!("v1 owner={} clean={}", self.owner, u8::from(self.clean));
+        if let Some(Millis(since)) = self.since {
+            text.push_str(&format!(" since={since}"));
+        }
+        for (i, owner) in self.fence.iter().take(FENCE_MAX).enumerate() {
+            if text.len() + owner.len() + " fence=".len() > METADATA_BYTES_MAX {
+                break;
+            }
+            text.push_str(if i == 0 { " fence=" } else { "," });
+            text.push_str(owner);
+        }
+        text
+    }
+
+    /// Reads metadata of this format; `None` for any other, which another program may have committed.
+    #[must_use]
+    pub fn decode(metadata: &[u8]) -> Option<Self> {
+        let mut fields = std::str::from_utf8(metadata).ok()?.split(' ');
+        if fields.next() != Some("v1") {
+            return None;
+        }
+        let mut ownership = Self::default();
+        for field in fields {
+            match field.split_once('=')? {
+                ("owner", owner) if is_owner(owner) => ownership.owner = owner.to_owned(),
+                ("clean", "0") => ownership.clean = false,
+                ("clean", "1") => ownership.clean = true,
+                ("since", since) => ownership.since = Some(Millis(since.parse().ok()?)),
+                ("fence", owners) if owners.split(',').all(is_owner) => {
+                    ownership.fence = owners.split(',').take(FENCE_MAX).map(str::to_owned).collect();
+                }
+                _ => return None,
+            }
+        }
+        (!ownership.owner.is_empty()).then_some(ownership)
+    }
+
+    /// Those whom a successor has to fence: the owner unless it left cleanly, and whom it had left to fence.
+    #[must_use]
+    pub fn to_fence(&self, me: &str) -> Vec<String> {
+        let owner = (!self.clean).then_some(&self.owner);
+        let mut fence: Vec<String> = Vec::new();
+        for former in owner.into_iter().chain(&self.fence) {
+            if former != me && !fence.contains(former) && fence.len() < FENCE_MAX {
+                fence.push(former.clone());
+            }
+        }
+        fence
+    }
+}
+
+/// `{run}.{incarnation}`. Only such owners reach a transactional id, whatever somebody wrote into the metadata.
+fn is_owner(text: &str) -> bool {
+    text.len() <= OWNER_BYTES_MAX
+        && text.split_once('.').is_some_and(|(run, incarnation)| {
+            !run.is_empty()
+                && run.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+                && !incarnation.is_empty()
+                && incarnation.bytes().all(|b| b.is_ascii_digit())
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metadata_is_read_back() {
+        let ownership = Ownership {
+            owner: "ab12.0".into(),
+            fence: vec!["cd.1".into(), "ef.22".into()],
+            clean: true,
+            since: Some(Millis(-5)),
+        };
+        assert_eq!(Ownership::decode(ownership.encode().as_bytes()), Some(ownership));
+        let bare = Ownership { owner: "0.0".into(), ..Ownership::default() };
+        assert_eq!(Ownership::decode(bare.encode().as_bytes()), Some(bare));
+    }
+
+    #[test]
+    fn foreign_metadata_is_not_believed() {
+        for text in ["", "v1", "v2 owner=ab.0", "v1 owner=../x.0", "v1 owner=ab.0 fence=UP.1", "v1 owner=ab.0 x=1"] {
+            assert_eq!(Ownership::decode(text.as_bytes()), None, "{text:?}");
+        }
+        assert_eq!(Ownership::decode(b"\xff\xfe"), None);
+    }
+
+    #[test]
+    fn the_list_to_fence_is_bounded_and_metadata_stays_under_two_kibibytes() {
+        let former = |n: usize| format!("{n:032x}.{n}");
+        let mut ownership = Ownership { owner: former(0), ..Ownership::default() };
+        for n in 1..100 {
+            let fence = ownership.to_fence(&former(n));
+            ownership = Ownership { owner: former(n), fence, since: Some(Millis(i64::MIN)), clean: false };
+            assert!(ownership.encode().len() <= METADATA_BYTES_MAX);
+            assert!(Ownership::decode(ownership.encode().as_bytes()).is_some());
+        }
+        assert_eq!(ownership.fence.len(), FENCE_MAX);
+        assert_eq!(ownership.fence[0], former(98), "the newest is kept");
+    }
+}

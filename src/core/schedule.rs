@@ -1,0 +1,197 @@
+//! From a user's record to a schedule, or to the reason why it is none.
+
+use super::io::{Header, Millis, Record};
+use super::mark::{MARK_HEADER, RESERVED_PREFIX};
+use super::payload::Parts;
+use super::reason::Reason;
+use super::request;
+
+/// Longest legal topic name, by Kafka's own rule.
+const TOPIC_NAME_MAX: usize = 249;
+
+/// Last second whose milliseconds fit into 63 bits.
+const EPOCH_MAX: u64 = i64::MAX as u64 / 1000;
+
+/// What a schedule may ask for.
+#[derive(Clone, Debug, Default)]
+pub struct Limits {
+    /// How long it may be overdue on arrival, in seconds.
+    pub grace_s: Option<u64>,
+    /// How far ahead it may be due on arrival, in seconds.
+    pub horizon_s: Option<u64>,
+}
+
+/// A valid schedule, borrowed from its record.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Request<'a> {
+    /// Seconds since 1970.
+    pub due: u64,
+    /// Topic of the triggered record.
+    pub target: &'a str,
+    /// What is kept.
+    pub parts: Parts<'a>,
+}
+
+/// Reads a record with a value. `timestamp` is the original's, which for an engine copy is not the record's own.
+///
+/// # Errors
+/// Why it cannot fire.
+pub fn parse<'a>(
+    record: &Record<'a>,
+    value: &'a [u8],
+    timestamp: Millis,
+    topics: &[String],
+    limits: &Limits,
+) -> Result<Request<'a>, Reason> {
+    let key = record.key.ok_or(Reason::NoKey)?;
+    if key.starts_with(RESERVED_PREFIX) {
+        return Err(Reason::ReservedKey);
+    }
+    let due = epoch(single(record.headers, request::EPOCH)?.flatten().ok_or(Reason::NoEpoch)?)?;
+    let target = target(single(record.headers, request::TARGET_TOPIC)?.flatten().ok_or(Reason::NoTarget)?)?;
+    let target_key = single(record.headers, request::TARGET_KEY)?.flatten();
+    if topics.iter().any(|t| t == target) {
+        return Err(Reason::TargetIsSchedules);
+    }
+    within(due, timestamp, limits)?;
+    let headers = record.headers.iter().filter(|h| !is_own(h.name)).copied().collect();
+    Ok(Request { due, target, parts: Parts { key, target_key, headers, value } })
+}
+
+/// All that is kept of a record that cannot fire, so that it can be written again as it was.
+#[must_use]
+pub fn verbatim<'a>(record: &Record<'a>, value: &'a [u8]) -> Parts<'a> {
+    let headers = record.headers.iter().filter(|h| h.name != MARK_HEADER).copied().collect();
+    Parts { key: record.key.unwrap_or_default(), target_key: None, headers, value }
+}
+
+/// Headers that the engine sets itself: incoming ones are replaced, not doubled.
+fn is_own(name: &[u8]) -> bool {
+    [
+        request::EPOCH,
+        request::TARGET_TOPIC,
+        request::TARGET_KEY,
+        request::TIMESTAMP,
+        request::KEY,
+        request::TOPIC,
+        MARK_HEADER,
+    ]
+    .contains(&name)
+}
+
+fn single<'a>(headers: &[Header<'a>], name: &[u8]) -> Result<Option<Option<&'a [u8]>>, Reason> {
+    let mut found = headers.iter().filter(|h| h.name == name);
+    let first = found.next().map(|h| h.value);
+    if found.next().is_some() { Err(Reason::DuplicateHeader) } else { Ok(first) }
+}
+
+/// Digits only: leading zeros are taken, signs, spaces and fractions are not. An empty header counts as missing.
+fn epoch(text: &[u8]) -> Result<u64, Reason> {
+    if text.is_empty() {
+        return Err(Reason::NoEpoch);
+    }
+    if !text.iter().all(u8::is_ascii_digit) {
+        return Err(Reason::BadEpoch);
+    }
+    text.iter()
+        .try_fold(0u64, |n, digit| n.checked_mul(10)?.checked_add(u64::from(digit - b'0')))
+        .filter(|n| *n <= EPOCH_MAX)
+        .ok_or(Reason::EpochOverflow)
+}
+
+/// Kafka's rule for topic names: 1 to 249 of `a-z A-Z 0-9 . _ -`, neither `.` nor `..`.
+fn target(name: &[u8]) -> Result<&str, Reason> {
+    if name.is_empty() {
+        return Err(Reason::NoTarget);
+    }
+    let legal = name.len() <= TOPIC_NAME_MAX
+        && name != b"."
+        && name != b".."
+        && name.iter().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(b));
+    std::str::from_utf8(name).ok().filter(|_| legal).ok_or(Reason::BadTarget)
+}
+
+fn within(due: u64, timestamp: Millis, limits: &Limits) -> Result<(), Reason> {
+    let due_ms = i128::from(due) * 1000;
+    let arrived_ms = i128::from(timestamp.0);
+    let beyond = |limit_s: Option<u64>, by_ms: i128| limit_s.is_some_and(|s| by_ms > i128::from(s) * 1000);
+    if beyond(limits.grace_s, arrived_ms - due_ms) {
+        return Err(Reason::OverGrace);
+    }
+    if beyond(limits.horizon_s, due_ms - arrived_ms) {
+        return Err(Reason::BeyondHorizon);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::io::Partition;
+    use super::*;
+
+    fn parse_with(key: Option<&[u8]>, headers: &[(&str, &str)], limits: &Limits) -> Result<(u64, String), Reason> {
+        let headers: Vec<Header<'_>> =
+            headers.iter().map(|(n, v)| Header { name: n.as_bytes(), value: Some(v.as_bytes()) }).collect();
+        let record = Record {
+            partition: Partition { topic: 0, number: 0 },
+            offset: 3,
+            timestamp: Millis(1_000_000),
+            key,
+            value: Some(b"v"),
+            headers: &headers,
+        };
+        parse(&record, b"v", record.timestamp, &["schedules".to_owned()], limits).map(|r| (r.due, r.target.to_owned()))
+    }
+
+    #[test]
+    fn each_way_to_be_unfit_has_its_reason() {
+        let any = Limits::default();
+        let with = |epoch: &str, target: &str| {
+            parse_with(Some(b"k"), &[("scheduler-epoch", epoch), ("scheduler-target-topic", target)], &any)
+        };
+        assert_eq!(with("1000", "t"), Ok((1000, "t".into())));
+        assert_eq!(with("0001", "t"), Ok((1, "t".into())));
+        for (epoch, reason) in [
+            ("", Reason::NoEpoch),
+            ("+1", Reason::BadEpoch),
+            ("-1", Reason::BadEpoch),
+            (" 1", Reason::BadEpoch),
+            ("1.5", Reason::BadEpoch),
+            ("9223372036854776", Reason::EpochOverflow),
+            ("99999999999999999999999", Reason::EpochOverflow),
+        ] {
+            assert_eq!(with(epoch, "t"), Err(reason), "{epoch:?}");
+        }
+        for (target, reason) in [
+            ("", Reason::NoTarget),
+            (".", Reason::BadTarget),
+            ("no such/topic!", Reason::BadTarget),
+            ("schedules", Reason::TargetIsSchedules),
+        ] {
+            assert_eq!(with("1", target), Err(reason), "{target:?}");
+        }
+        assert_eq!(parse_with(None, &[], &any), Err(Reason::NoKey));
+        assert_eq!(parse_with(Some(b"__scheduler.x"), &[], &any), Err(Reason::ReservedKey));
+        assert_eq!(parse_with(Some(b"k"), &[], &any), Err(Reason::NoEpoch));
+        assert_eq!(parse_with(Some(b"k"), &[("scheduler-epoch", "1")], &any), Err(Reason::NoTarget));
+        let doubled = [("scheduler-epoch", "1"), ("scheduler-epoch", "1")];
+        assert_eq!(parse_with(Some(b"k"), &doubled, &any), Err(Reason::DuplicateHeader));
+    }
+
+    #[test]
+    fn grace_and_horizon_are_measured_from_the_records_timestamp() {
+        let at = |epoch: &str, limits: &Limits| {
+            let headers = [("scheduler-epoch", epoch), ("scheduler-target-topic", "t")];
+            parse_with(Some(b"k"), &headers, limits).map(|r| r.0)
+        };
+        let grace = Limits { grace_s: Some(10), ..Limits::default() };
+        assert_eq!(at("990", &grace), Ok(990));
+        assert_eq!(at("989", &grace), Err(Reason::OverGrace));
+        let none = Limits { grace_s: Some(0), ..Limits::default() };
+        assert_eq!(at("1000", &none), Ok(1000));
+        assert_eq!(at("999", &none), Err(Reason::OverGrace));
+        let horizon = Limits { horizon_s: Some(5), ..Limits::default() };
+        assert_eq!(at("1005", &horizon), Ok(1005));
+        assert_eq!(at("1006", &horizon), Err(Reason::BeyondHorizon));
+    }
+}

@@ -1,0 +1,192 @@
+//! What follows from how a batch ended.
+
+use super::firing::MARK_MS;
+use super::io::{Abort, Outcome};
+use super::partition::{Step, Unread};
+use super::payload::Payload;
+use super::reason::Reason;
+use super::{Partition, Scheduler};
+
+/// Wait after the first abort in a row; it doubles up to [`RETRY_MS_MAX`].
+const RETRY_MS_MIN: i64 = 50;
+/// Longest wait after an abort.
+const RETRY_MS_MAX: i64 = 3_200;
+
+/// What a batch is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    Barrier,
+    Floor,
+    Clean,
+    Mark,
+    Fire,
+}
+
+/// A word that a batch speaks for.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry {
+    pub partition: Partition,
+    pub slot: u32,
+    pub identity: i64,
+    /// The record ends the word: a firing's tombstone, or a cancel's.
+    pub ended: bool,
+    /// The target of a firing.
+    pub target: Option<u32>,
+}
+
+/// A batch that has not settled.
+#[derive(Debug)]
+pub struct InFlight {
+    pub id: u64,
+    pub purpose: Purpose,
+    pub entries: Vec<Entry>,
+    pub offsets: Vec<(Partition, i64)>,
+    pub missed: u64,
+    pub triggered: u64,
+}
+
+impl InFlight {
+    pub fn touches(&self, id: Partition) -> bool {
+        self.offsets.iter().any(|(partition, _)| *partition == id)
+    }
+}
+
+/// A batch's id as words keep it: never 0, and different for batches that can be outstanding together.
+pub fn tag(id: u64) -> u32 {
+    (id % u64::from(u32::MAX - 1)) as u32 + 1
+}
+
+impl<P: Payload> Scheduler<P> {
+    pub(super) fn settled(&mut self, id: u64, outcome: Outcome<'_>) {
+        let Some(at) = self.in_flight.iter().position(|batch| batch.id == id) else {
+            // Sent before everything was forgotten.
+            return;
+        };
+        let Some(batch) = self.in_flight.remove(at) else { return };
+        match outcome {
+            Outcome::Committed { written } => self.batch_committed(batch, written),
+            Outcome::Aborted(abort) => self.batch_aborted(batch, abort),
+            Outcome::Unknown => self.restart("a transaction's outcome is not known"),
+        }
+    }
+
+    fn batch_committed(&mut self, batch: InFlight, written: &[(Partition, i64)]) {
+        self.aborts = 0;
+        self.items_max = (self.items_max * 2).min(self.config.batch_items_max);
+        for (id, offset) in &batch.offsets {
+            if let Some(life) = self.lives.get_mut(id) {
+                life.committed = *offset;
+                life.mark_at = self.now.plus(MARK_MS);
+                life.fence_done &= !life.ownership.fence.is_empty();
+            }
+        }
+        match batch.purpose {
+            Purpose::Barrier => {
+                let stand: Vec<_> = written.iter().filter(|(id, _)| batch.touches(*id)).copied().collect();
+                self.put_back(&batch, |id| !stand.iter().any(|(other, _)| *other == id));
+                self.barriers_stand(&stand);
+            }
+            Purpose::Floor => {
+                for (id, _) in &batch.offsets {
+                    if let Some(Step::FloorSent(floor)) = self.lives.get(id).map(|life| life.step) {
+                        self.floor_stands(*id, floor);
+                    }
+                }
+            }
+            Purpose::Clean => {
+                let ids: Vec<_> = batch.offsets.iter().map(|(id, _)| *id).collect();
+                self.released(&ids);
+            }
+            Purpose::Mark => {}
+            Purpose::Fire => self.fired(&batch, written),
+        }
+    }
+
+    fn fired(&mut self, batch: &InFlight, written: &[(Partition, i64)]) {
+        self.counters.triggered += batch.triggered;
+        self.counters.missed += batch.missed;
+        self.counters.reasserted += batch.entries.iter().filter(|entry| entry.target.is_none()).count() as u64;
+        for (id, _) in &batch.offsets {
+            let Some(life) = self.lives.get_mut(id) else { continue };
+            let of_this = batch.entries.iter().filter(|entry| entry.partition == *id);
+            life.unread.push_back(Unread {
+                batch: tag(batch.id),
+                offset: written.iter().find(|(other, _)| other == id).map_or(i64::MAX, |(_, offset)| *offset),
+                items: of_this.map(|entry| (entry.slot, entry.identity, entry.ended)).collect(),
+            });
+            life.settle_read();
+        }
+    }
+
+    fn batch_aborted(&mut self, batch: InFlight, abort: Abort<'_>) {
+        for entry in &batch.entries {
+            if let Some(life) = self.lives.get_mut(&entry.partition) {
+                life.words.aborted(entry.slot, tag(batch.id));
+            }
+        }
+        if batch.purpose == Purpose::Clean {
+            return self.restart("a partition could not be marked clean");
+        }
+        self.put_back(&batch, |_| true);
+        match abort {
+            Abort::Rejected(guilty) if !guilty.is_empty() => {
+                for (item, reason) in guilty {
+                    if let Some(entry) = batch.entries.get(*item as usize) {
+                        self.rejected(entry, *reason);
+                    }
+                }
+            }
+            Abort::Rejected(_) | Abort::Retry => self.try_again(&batch),
+            Abort::Refused { generation } => {
+                self.retry_at = self.now.plus(RETRY_MS_MIN);
+                if self.generation.is_none_or(|current| current == generation) {
+                    self.refused = Some(generation);
+                }
+            }
+        }
+    }
+
+    /// Barriers and floors of an aborted batch wait for another.
+    fn put_back(&mut self, batch: &InFlight, wanted: impl Fn(Partition) -> bool) {
+        for (id, _) in batch.offsets.iter().filter(|(id, _)| wanted(*id)) {
+            let Some(life) = self.lives.get_mut(id) else { continue };
+            match life.step {
+                Step::BarrierSent if batch.purpose == Purpose::Barrier => life.step = Step::Barrier,
+                Step::FloorSent(floor) if batch.purpose == Purpose::Floor => life.step = Step::Floor(floor),
+                _ => {}
+            }
+        }
+    }
+
+    /// Nobody says which record is to blame, if any is: after two aborts in a row batches are halved, until the guilty
+    /// one stands alone.
+    fn try_again(&mut self, batch: &InFlight) {
+        let delay = RETRY_MS_MIN << self.aborts.min(6);
+        self.retry_at = self.now.plus(delay.min(RETRY_MS_MAX));
+        self.aborts = self.aborts.saturating_add(1);
+        if self.aborts < 2 {
+            return;
+        }
+        match batch.entries.as_slice() {
+            [] => {}
+            [alone] => self.park(alone.partition, alone.slot, alone.identity, Reason::Refused),
+            several => self.items_max = (several.len() / 2).max(1),
+        }
+    }
+
+    fn rejected(&mut self, entry: &Entry, reason: Reason) {
+        let Entry { partition, slot, identity, target, .. } = *entry;
+        let (Some(target), Reason::UnknownTarget | Reason::Forbidden) = (target, reason) else {
+            return self.park(partition, slot, identity, reason);
+        };
+        let Some(life) = self.lives.get_mut(&partition) else { return };
+        if life.words.get(slot).is_none_or(|word| word.identity != identity) {
+            return;
+        }
+        life.words.hold(slot);
+        let check_again = self.targets.refused(target);
+        if self.targets.wait(self.now, target, (partition, slot, identity)) || check_again {
+            self.check_target(target);
+        }
+    }
+}

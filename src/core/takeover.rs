@@ -1,0 +1,188 @@
+//! Taking over a partition: metadata, barrier, fence, loading, floor.
+
+use super::floor::Floor;
+use super::io::{Output, Report};
+use super::owner::Ownership;
+use super::partition::{Life, Step};
+use super::payload::Payload;
+use super::{Millis, Partition, Scheduler, mark};
+
+/// Unfit records that one loading names in reports; the rest is only counted.
+const UNFIT_NAMED_MAX: usize = 100;
+
+impl<P: Payload> Scheduler<P> {
+    pub(super) fn assigned(&mut self, partitions: &[Partition], today: Millis) {
+        self.refused = None;
+        for id in partitions {
+            let place = mark::place(&self.names.cluster, &self.names.topics[usize::from(id.topic)], id.number);
+            self.lives.insert(*id, Life::new(*id, place, self.config.hash_seed, today));
+        }
+        if self.stopping {
+            return self.stop();
+        }
+        if !partitions.is_empty() {
+            self.outputs.push_back(Output::ReadCommitted(partitions.to_vec()));
+        }
+    }
+
+    pub(super) fn committed(&mut self, partition: Partition, offset: Option<i64>, metadata: &[u8]) {
+        let owner = self.owner();
+        let Some(life) = self.lives.get_mut(&partition).filter(|life| life.step == Step::Metadata) else { return };
+        let former = Ownership::decode(metadata).unwrap_or_default();
+        let fence = if former.owner.is_empty() { Vec::new() } else { former.to_fence(&owner) };
+        life.ownership = Ownership { owner, fence, clean: false, since: former.since };
+        life.committed = offset.unwrap_or(0).max(0);
+        life.step = Step::Barrier;
+    }
+
+    /// The barriers of `partitions` are committed: only now may their former owners be fenced. Fencing earlier, a late
+    /// riser could fence a live owner.
+    pub(super) fn barriers_stand(&mut self, partitions: &[(Partition, i64)]) {
+        let mut to_fence: Vec<String> = Vec::new();
+        for (id, barrier) in partitions {
+            let Some(life) = self.lives.get_mut(id) else { continue };
+            life.barrier = Some(*barrier);
+            match &mut life.step {
+                Step::Releasing { marked, .. } => *marked = true,
+                step => *step = Step::Loading(*barrier),
+            }
+            for owner in &life.ownership.fence {
+                if !to_fence.contains(owner) {
+                    to_fence.push(owner.clone());
+                }
+            }
+        }
+        if !to_fence.is_empty() {
+            let take = self.next_take;
+            self.next_take += 1;
+            self.fencing.insert(take, partitions.iter().map(|(id, _)| *id).collect());
+            let transactional_ids = to_fence.iter().flat_map(|owner| self.ids_of(owner)).collect();
+            self.outputs.push_back(Output::Fence { take, transactional_ids });
+        }
+        for (id, _) in partitions {
+            if self.lives.get(id).is_some_and(|l| matches!(l.step, Step::Loading(_)) && l.is_loaded()) {
+                self.loaded(*id);
+            }
+        }
+    }
+
+    pub(super) fn fenced(&mut self, take: u64) {
+        for id in self.fencing.remove(&take).unwrap_or_default() {
+            if let Some(life) = self.lives.get_mut(&id) {
+                life.ownership.fence.clear();
+                life.fence_done = true;
+            }
+        }
+    }
+
+    /// Everything before the barrier has been read.
+    pub(super) fn loaded(&mut self, id: Partition) {
+        let now = self.now;
+        let Some(life) = self.lives.get_mut(&id) else { return };
+        match life.floor {
+            Some(floor) if floor.since <= now => {
+                life.ownership.since.get_or_insert(floor.since);
+                self.go_live(id);
+            }
+            _ => {
+                life.step = Step::Since;
+                let known =
+                    self.lives.keys().filter(|other| other.topic == id.topic).map(|other| other.number).collect();
+                self.outputs.push_back(Output::FindSince { topic: id.topic, known });
+            }
+        }
+        self.ask_siblings(id.topic);
+    }
+
+    pub(super) fn since(&mut self, topic: u16, since: Option<Millis>, today: Millis) {
+        let now = self.now;
+        for life in self.lives.values_mut().filter(|life| life.id.topic == topic && life.step == Step::Since) {
+            life.today = today;
+            // A floor from the future was written by a clock that has been set back.
+            let known = since.filter(|_| life.floor.is_none()).filter(|since| *since <= now);
+            match (known, life.floor) {
+                (Some(since), _) => life.step = Step::Floor(floor_from(life, since)),
+                (None, Some(_)) => life.step = Step::Floor(floor_from(life, today)),
+                (None, None) => life.step = Step::Siblings,
+            }
+        }
+        self.ask_siblings(topic);
+    }
+
+    /// The group knows no `since`. Once all partitions of the topic that we hold are read, their floors tell; where
+    /// none of them has one, the engine runs on this topic for the first time.
+    fn ask_siblings(&mut self, topic: u16) {
+        let of_topic = |life: &&Life<P>| life.id.topic == topic;
+        let held = || self.lives.values().filter(of_topic);
+        if !held().any(|life| life.step == Step::Siblings) || held().any(|life| life.is_before_loaded()) {
+            return;
+        }
+        let floors = held().filter_map(|life| life.floor.map(|floor| floor.since)).min();
+        let now = self.now;
+        for life in self.lives.values_mut().filter(|life| life.id.topic == topic && life.step == Step::Siblings) {
+            let since = floors.filter(|since| *since <= now).unwrap_or(life.today);
+            life.step = Step::Floor(floor_from(life, since));
+        }
+    }
+
+    pub(super) fn floor_stands(&mut self, id: Partition, floor: Floor) {
+        if let Some(life) = self.lives.get_mut(&id).filter(|life| matches!(life.step, Step::FloorSent(_))) {
+            life.floor = Some(floor);
+            self.go_live(id);
+        }
+    }
+
+    fn go_live(&mut self, id: Partition) {
+        let now = self.now;
+        let Some(life) = self.lives.get_mut(&id) else { return };
+        let floor = life.floor.expect("a partition goes live only when its floor is known");
+        let unfit = life.words.loaded();
+        let end = floor.since.min(life.today).0.div_euclid(1000);
+        let leftovers = life.words.drop_leftovers(floor.offset, u64::try_from(end).unwrap_or(0));
+        life.step = Step::Live;
+        life.live_at = now;
+        let pending = life.words.pending();
+        let overdue = u64::try_from(now.0.div_euclid(1000)).map_or(0, |second| life.words.overdue(second));
+        self.counters.planned += pending as u64;
+        self.counters.leftovers += leftovers;
+        self.counters.invalid += unfit.len() as u64;
+        for (offset, reason) in unfit.into_iter().take(UNFIT_NAMED_MAX) {
+            self.report(Report::Invalid { partition: id, offset, reason });
+        }
+        self.report(Report::Live { partition: id, pending, overdue, leftovers });
+    }
+
+    pub(super) fn reread(&mut self, id: Partition, why: &'static str) {
+        if self.in_flight.iter().any(|batch| batch.touches(id)) {
+            // Batches decided from the old reading cannot be told apart from the new one's.
+            return self.restart(why);
+        }
+        let seed = self.config.hash_seed;
+        let Some(life) = self.lives.get_mut(&id) else { return };
+        match life.step {
+            Step::Releasing { .. } => return,
+            Step::Metadata => {
+                life.reread(seed);
+                life.step = Step::Metadata;
+            }
+            _ => life.reread(seed),
+        }
+        self.outputs.push_back(Output::Seek(id));
+        self.report(Report::Reread { partition: id, why });
+    }
+
+    /// A clock that was set back to before a floor: that floor is written again, behind a new reading.
+    pub(super) fn check_clock(&mut self) {
+        let now = self.now;
+        let ahead = |life: &&Life<P>| life.is_live() && life.floor.is_some_and(|floor| floor.since > now);
+        for id in self.lives.values().filter(ahead).map(|life| life.id).collect::<Vec<_>>() {
+            self.reread(id, "the clock is before the partition's floor");
+        }
+    }
+}
+
+fn floor_from<P: Payload>(life: &Life<P>, since: Millis) -> Floor {
+    // What an earlier floor counted as owed stays owed: only the date changes.
+    let offset = life.floor.map_or(life.barrier.unwrap_or(0), |floor| floor.offset);
+    Floor { since, offset }
+}
