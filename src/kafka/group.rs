@@ -1,0 +1,135 @@
+//! The group's consumer, and its rebalances, which wait in line until the loop answers them.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rdkafka::TopicPartitionList;
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
+use rdkafka::types::RDKafkaRespErr;
+
+use super::settings::Settings;
+use crate::handle::Wake;
+
+/// The consumer of one membership.
+pub type Member = BaseConsumer<Context>;
+
+/// What the group wants.
+#[derive(Debug)]
+pub enum Rebalance {
+    /// Take these.
+    Assign(TopicPartitionList),
+    /// Give these back.
+    Revoke(TopicPartitionList),
+    /// These are gone.
+    Lost(TopicPartitionList),
+}
+
+/// Keeps rebalances for the loop.
+#[derive(Debug)]
+pub struct Context {
+    waiting: Mutex<VecDeque<Rebalance>>,
+    /// The consumer is being closed: whatever comes is answered at once.
+    closing: AtomicBool,
+    rebalances: Arc<AtomicU64>,
+    unreachable: AtomicBool,
+}
+
+impl Context {
+    /// The next rebalance to answer.
+    pub fn next(&self) -> Option<Rebalance> {
+        self.lock().pop_front()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<Rebalance>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        // The text comes from librdkafka and carries no payload; it can be frequent while brokers are away.
+        if matches!(level, RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical) {
+            tracing::error!(facility, message);
+        } else {
+            tracing::debug!(facility, message);
+        }
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        match error.rdkafka_error_code() {
+            Some(Code::AllBrokersDown) if !self.unreachable.swap(true, Ordering::Relaxed) => {
+                tracing::warn!(reason, "no broker answers; trying again until one does");
+            }
+            _ => tracing::debug!(%error, reason, "client error"),
+        }
+    }
+}
+
+impl ConsumerContext for Context {
+    fn rebalance(&self, consumer: &BaseConsumer<Self>, error: RDKafkaRespErr, list: &mut TopicPartitionList) {
+        self.rebalances.fetch_add(1, Ordering::AcqRel);
+        self.unreachable.store(false, Ordering::Relaxed);
+        let assign = error == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
+        let event = match (assign, consumer.assignment_lost()) {
+            (true, _) => Rebalance::Assign(list.clone()),
+            (false, true) => Rebalance::Lost(list.clone()),
+            (false, false) => Rebalance::Revoke(list.clone()),
+        };
+        if self.closing.load(Ordering::Acquire) {
+            answer(consumer, &event);
+        } else {
+            self.lock().push_back(event);
+        }
+    }
+}
+
+/// Gives librdkafka its one answer to one event.
+pub fn answer(consumer: &Member, event: &Rebalance) {
+    let answered = match event {
+        Rebalance::Assign(list) => consumer.incremental_assign(list),
+        Rebalance::Revoke(list) | Rebalance::Lost(list) => consumer.incremental_unassign(list),
+    };
+    if let Err(error) = answered {
+        tracing::warn!(%error, "the answer to a rebalance was not taken");
+    }
+}
+
+/// A consumer that has asked to join. `wake` is called when it has something to say.
+pub fn join(
+    settings: &Settings,
+    topics: &[String],
+    rebalances: &Arc<AtomicU64>,
+    wake: &Wake,
+) -> KafkaResult<Arc<Member>> {
+    let context = Context {
+        waiting: Mutex::default(),
+        closing: AtomicBool::new(false),
+        rebalances: Arc::clone(rebalances),
+        unreachable: AtomicBool::new(false),
+    };
+    let mut consumer: Member = settings.consumer().create_with_context(context)?;
+    let wake = Arc::clone(wake);
+    consumer.set_nonempty_callback(move || wake());
+    consumer.subscribe(&topics.iter().map(String::as_str).collect::<Vec<_>>())?;
+    Ok(Arc::new(consumer))
+}
+
+/// Leaves the group, on a thread of its own: with no broker in reach it takes long. The receiver disconnects at the end.
+pub fn leave(consumer: Arc<Member>, pending: Option<Rebalance>) -> crossbeam_channel::Receiver<()> {
+    let (alive, left) = crossbeam_channel::bounded(0);
+    let spawned = std::thread::Builder::new().name("leave".into()).spawn(move || {
+        consumer.context().closing.store(true, Ordering::Release);
+        let unanswered = pending.into_iter().chain(std::iter::from_fn(|| consumer.context().next()));
+        unanswered.for_each(|event| answer(&consumer, &event));
+        drop(consumer);
+        drop(alive);
+    });
+    if let Err(error) = spawned {
+        tracing::error!(%error, "no thread could be started to leave the group");
+    }
+    left
+}

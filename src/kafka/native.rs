@@ -1,0 +1,140 @@
+//! What rust-rdkafka does not offer, straight from librdkafka. The only unsafe code of the crate.
+
+use std::ffi::{CStr, CString, c_void};
+use std::os::raw::c_char;
+use std::ptr;
+
+use rdkafka::TopicPartitionList;
+use rdkafka::bindings as rd;
+use rdkafka::client::ClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, ConsumerGroupMetadata};
+use rdkafka::message::{BorrowedMessage, Message};
+use rdkafka::producer::{BaseProducer, Producer, ProducerContext};
+use rdkafka::types::RDKafkaRespErr;
+
+use crate::core::batch::OutRecord;
+use crate::core::io::Header;
+
+/// The group metadata with the generation it stands for. `None` while the consumer has no membership: the broker would
+/// accept such metadata without checking anything.
+pub fn membership<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> Option<(ConsumerGroupMetadata, i32)> {
+    let before = generation(consumer)?;
+    let metadata = consumer.group_metadata()?;
+    // The wrapper hides what it took. Equal before and after, it was this.
+    (generation(consumer)? == before).then_some((metadata, before.0))
+}
+
+/// The generation and member id, where there are any.
+pub fn generation<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> Option<(i32, Vec<u8>)> {
+    // SAFETY: the client outlives the call; the metadata is ours until it is destroyed, and its member id is copied
+    // before that.
+    unsafe {
+        let metadata = rd::rd_kafka_consumer_group_metadata(consumer.client().native_ptr());
+        if metadata.is_null() {
+            return None;
+        }
+        let generation = rd::rd_kafka_consumer_group_metadata_generation_id(metadata);
+        let member = rd::rd_kafka_consumer_group_metadata_member_id(metadata);
+        let member = if member.is_null() { Vec::new() } else { CStr::from_ptr(member).to_bytes().to_vec() };
+        rd::rd_kafka_consumer_group_metadata_destroy(metadata);
+        (generation >= 0 && !member.is_empty()).then_some((generation, member))
+    }
+}
+
+/// Appends a message's headers. Unlike the wrapper's, their names may be any bytes.
+pub fn headers<'a>(message: &'a BorrowedMessage<'_>, into: &mut Vec<Header<'a>>) {
+    let Some(headers) = message.headers() else { return };
+    // A reference to the wrapper's empty type is librdkafka's own pointer.
+    let headers = ptr::from_ref(headers).cast::<rd::rd_kafka_headers_t>();
+    for index in 0.. {
+        let (mut name, mut value, mut size) = (ptr::null::<c_char>(), ptr::null::<c_void>(), 0usize);
+        // SAFETY: the headers live as long as the message, which is borrowed for as long as what is returned.
+        unsafe {
+            let error = rd::rd_kafka_header_get_all(headers, index, &mut name, &mut value, &mut size);
+            if error != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
+                return;
+            }
+            into.push(Header {
+                name: CStr::from_ptr(name).to_bytes(),
+                value: (!value.is_null()).then(|| std::slice::from_raw_parts(value.cast::<u8>(), size)),
+            });
+        }
+    }
+}
+
+/// The metadata of each element, which the wrapper reads only where it is UTF-8.
+pub fn metadata(list: &TopicPartitionList) -> Vec<Vec<u8>> {
+    // SAFETY: the list and its elements live while it is borrowed; bytes are copied.
+    unsafe {
+        let list = &*list.ptr();
+        let count = usize::try_from(list.cnt).unwrap_or(0);
+        (0..count)
+            .map(|index| {
+                let element = &*list.elems.add(index);
+                if element.metadata.is_null() {
+                    return Vec::new();
+                }
+                std::slice::from_raw_parts(element.metadata.cast::<u8>(), element.metadata_size).to_vec()
+            })
+            .collect()
+    }
+}
+
+/// Queues a record, copying it. Its delivery report carries the item's index.
+///
+/// # Errors
+/// librdkafka's code; nothing was queued.
+pub fn produce<C>(producer: &BaseProducer<C>, record: &OutRecord<'_>) -> Result<(), RDKafkaRespErr>
+where
+    C: ClientContext + ProducerContext<DeliveryOpaque = usize>,
+{
+    use rd::rd_kafka_vtype_t as V;
+    let topic = CString::new(record.topic).map_err(|_| RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_EXCEPTION)?;
+    let (key, key_size) = raw(record.key);
+    let (value, value_size) = raw(record.value);
+    // SAFETY: every pointer is valid for its length during the call, which copies key and value. The headers are
+    // librdkafka's once the call has succeeded and are destroyed here where it has not.
+    unsafe {
+        let headers = rd::rd_kafka_headers_new(record.headers.len());
+        for header in record.headers {
+            let (data, size) = raw(header.value);
+            rd::rd_kafka_header_add(
+                headers,
+                header.name.as_ptr().cast(),
+                header.name.len() as isize,
+                data,
+                size as isize,
+            );
+        }
+        let error = rd::rd_kafka_producev(
+            producer.client().native_ptr(),
+            V::RD_KAFKA_VTYPE_TOPIC,
+            topic.as_ptr(),
+            V::RD_KAFKA_VTYPE_PARTITION,
+            record.schedules.map_or(-1, |partition| partition.number),
+            V::RD_KAFKA_VTYPE_MSGFLAGS,
+            rd::RD_KAFKA_MSG_F_COPY,
+            V::RD_KAFKA_VTYPE_VALUE,
+            value,
+            value_size,
+            V::RD_KAFKA_VTYPE_KEY,
+            key,
+            key_size,
+            V::RD_KAFKA_VTYPE_OPAQUE,
+            record.item as usize as *mut c_void,
+            V::RD_KAFKA_VTYPE_HEADERS,
+            headers,
+            V::RD_KAFKA_VTYPE_END,
+        );
+        if error == RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
+            return Ok(());
+        }
+        rd::rd_kafka_headers_destroy(headers);
+        Err(error)
+    }
+}
+
+/// Null stays null, and empty stays empty: librdkafka tells them apart by the pointer.
+fn raw(bytes: Option<&[u8]>) -> (*mut c_void, usize) {
+    bytes.map_or((ptr::null_mut(), 0), |bytes| (bytes.as_ptr().cast_mut().cast(), bytes.len()))
+}
