@@ -44,6 +44,10 @@ impl<P: Payload> Scheduler<P> {
         let lives = &self.lives;
         self.targets.forget(|id| lives.contains_key(&id));
         self.parked.retain(|_, (id, ..)| lives.contains_key(id));
+        for topic in 0..self.names.topics.len() {
+            // Whoever waited for a partition that has gone waits no longer.
+            self.ask_siblings(topic as u16);
+        }
         if !partitions.is_empty() {
             self.outputs.push_back(Output::Release(partitions));
         }

@@ -111,7 +111,7 @@ impl<P: Payload> Scheduler<P> {
 
     /// The group knows no `since`. Once all partitions of the topic that we hold are read, their floors tell; where
     /// none of them has one, the engine runs on this topic for the first time.
-    fn ask_siblings(&mut self, topic: u16) {
+    pub(super) fn ask_siblings(&mut self, topic: u16) {
         let of_topic = |life: &&Life<P>| life.id.topic == topic;
         let held = || self.lives.values().filter(of_topic);
         if !held().any(|life| life.step == Step::Siblings) || held().any(|life| life.is_before_loaded()) {
