@@ -1,7 +1,60 @@
 //! Settings from the environment and the configuration file.
 
+mod file;
+mod value;
+
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::SocketAddr;
+
+use file::File;
+
+/// Every variable that is read.
+const VARIABLES: &[&str] = &[
+    "BOOTSTRAP_SERVERS",
+    "SCHEDULES_TOPICS",
+    "SINCE_DELTA",
+    "GROUP_ID",
+    "METRICS_HTTP_ADDR",
+    "METRICS_ADDR",
+    "HISTORY_TOPIC",
+    "SERVER_ADDR",
+    "SESSION_TIMEOUT",
+    "SCHEDULE_GRACE_INTERVAL",
+    "MAX_HORIZON",
+    "CONFIGURATION_FILE",
+    "LOG_LEVEL",
+    "LOG_FORMAT",
+];
+
+/// Planned variables. Whoever sets one relies on it, so that ignoring it would be worse than not starting.
+const UNSUPPORTED: &[&str] = &["DEAD_LETTER_TOPIC", "CREATE_TOPICS", "MEMORY_WARN_BYTES", "REST_TOKEN"];
+
+/// Reads an environment variable: `None` where it is not set.
+pub type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// Why the program cannot start: one line that names the variable, its value and what is allowed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError(String);
+
+impl ConfigError {
+    pub(crate) fn new(message: impl Into<String>) -> Self {
+        Self(message.into())
+    }
+
+    /// The value is quoted with escapes, so that the message stays one line.
+    pub(crate) fn wrong(name: &str, value: &str, allowed: &str) -> Self {
+        Self(format!("{name} is {value:?}, but must be {allowed}"))
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for ConfigError {}
 
 /// Everything a user can set.
 #[derive(Clone, Debug)]
@@ -32,4 +85,96 @@ pub struct Config {
     pub kafka_producer: BTreeMap<String, String>,
     /// `kafka.consumer.configuration` of the file.
     pub kafka_consumer: BTreeMap<String, String>,
+}
+
+impl Config {
+    /// Reads the environment and the configuration file that it names. An empty variable counts as not set.
+    ///
+    /// # Errors
+    /// At the first value that is not allowed.
+    pub fn load(env: Env<'_>) -> Result<Self, ConfigError> {
+        let env = &|name: &str| set(env, name);
+        if let Some((name, value)) = UNSUPPORTED.iter().find_map(|name| Some((name, env(name)?))) {
+            // REST_TOKEN is a secret.
+            let value = if *name == "REST_TOKEN" { "set".into() } else { format!("{value:?}") };
+            return Err(ConfigError::new(format!("{name} is {value}, but is not supported in this version: unset it")));
+        }
+        let mut file = match env("CONFIGURATION_FILE") {
+            Some(path) => File::read(&path)?,
+            None => File::default(),
+        };
+        let (name, servers) = file.setting(env, "BOOTSTRAP_SERVERS", &["bootstrap.servers", "metadata.broker.list"])?;
+        let bootstrap_servers = value::servers(&name, servers.as_deref().unwrap_or("localhost:9092"))?;
+        let (name, group) = file.setting(env, "GROUP_ID", &["group.id"])?;
+        let group_id = value::group(&name, group.as_deref().unwrap_or("scheduler-cg"))?;
+        let (name, session) = file.setting(env, "SESSION_TIMEOUT", &["session.timeout.ms"])?;
+        let session_timeout_ms =
+            value::whole(&name, session.as_deref().unwrap_or("6000"), 1..=3_600_000, "milliseconds")?;
+
+        let schedules_topics =
+            value::topics("SCHEDULES_TOPICS", &env("SCHEDULES_TOPICS").unwrap_or("schedules".into()))?;
+        let history_topic = value::topic("HISTORY_TOPIC", &env("HISTORY_TOPIC").unwrap_or("history".into()))?;
+        if schedules_topics.contains(&history_topic) {
+            return Err(ConfigError::wrong(
+                "HISTORY_TOPIC",
+                &history_topic,
+                "a topic that is not among SCHEDULES_TOPICS: history records would be taken for schedules",
+            ));
+        }
+        let (name, metrics) = metrics(env)?;
+        let metrics_addr = value::address(name, metrics.as_deref().unwrap_or(":8001"))?;
+        let server_addr = value::address("SERVER_ADDR", &env("SERVER_ADDR").unwrap_or(":8000".into()))?;
+        if metrics_addr == server_addr && server_addr.port() != 0 {
+            return Err(ConfigError::wrong(name, &metrics_addr.to_string(), "another address than SERVER_ADDR"));
+        }
+        Ok(Self {
+            bootstrap_servers,
+            schedules_topics,
+            since_delta_days: value::since_delta(&env("SINCE_DELTA").unwrap_or("0".into()))?,
+            group_id,
+            metrics_addr,
+            history_topic,
+            server_addr,
+            session_timeout_ms,
+            grace_s: env("SCHEDULE_GRACE_INTERVAL")
+                .map(|text| value::whole("SCHEDULE_GRACE_INTERVAL", &text, 0..=value::CENTURY_S, "seconds"))
+                .transpose()?,
+            horizon_s: env("MAX_HORIZON").map(|text| value::horizon("MAX_HORIZON", &text)).transpose()?,
+            kafka_common: file.common,
+            kafka_producer: file.producer,
+            kafka_consumer: file.consumer,
+        })
+    }
+}
+
+/// Refuses variables of the real environment that are not Unicode, which reading them as text would hide.
+///
+/// # Errors
+/// At the first such variable.
+pub fn check_unicode() -> Result<(), ConfigError> {
+    for name in VARIABLES.iter().chain(UNSUPPORTED) {
+        if let Some(value) = std::env::var_os(name)
+            && value.to_str().is_none()
+        {
+            return Err(ConfigError::new(format!("{name} is {value:?}, but must be UTF-8 text")));
+        }
+    }
+    Ok(())
+}
+
+/// A variable's value without the spaces around it; an empty one is not set.
+pub(crate) fn set(env: Env<'_>, name: &str) -> Option<String> {
+    let value = env(name)?.trim().to_owned();
+    (!value.is_empty()).then_some(value)
+}
+
+/// The metrics address by its two names, and the name that it came from.
+fn metrics(env: Env<'_>) -> Result<(&'static str, Option<String>), ConfigError> {
+    match (env("METRICS_HTTP_ADDR"), env("METRICS_ADDR")) {
+        (Some(address), Some(alias)) if address != alias => Err(ConfigError::new(format!(
+            "METRICS_HTTP_ADDR is {address:?} and METRICS_ADDR is {alias:?}, but they mean the same: set one of them"
+        ))),
+        (None, Some(alias)) => Ok(("METRICS_ADDR", Some(alias))),
+        (address, _) => Ok(("METRICS_HTTP_ADDR", address)),
+    }
 }

@@ -9,4 +9,14 @@ pub mod core;
 #[cfg(feature = "kafka")]
 pub mod handle;
 #[cfg(feature = "kafka")]
+pub mod http;
+#[cfg(feature = "kafka")]
 pub mod kafka;
+#[cfg(feature = "kafka")]
+pub mod logging;
+#[cfg(feature = "kafka")]
+pub mod metrics;
+#[cfg(feature = "kafka")]
+pub mod mini;
+#[cfg(feature = "kafka")]
+pub mod watch;

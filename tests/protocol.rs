@@ -1279,3 +1279,40 @@ fn schedules_for_a_missing_target_wait_and_harm_nobody() {
     rig.input(Input::Target { target, state: TargetState::Exists });
     assert_eq!(fired(&rig.batch()), [waits]);
 }
+
+// All of it at once: several instances against the model of Kafka, with crashes, pauses past the session time-out,
+// delayed steps, aborts, unknown outcomes and compaction
+
+fn swarm(seeds: std::ops::Range<u64>) {
+    let mut total = sim::world::Summary::default();
+    for seed in seeds {
+        match sim::play(seed, false) {
+            Ok(summary) => total.add(&summary),
+            Err(broken) => panic!("{broken}\n  replay: cargo run --release -p sim -- run --seed {seed}"),
+        }
+    }
+    for kind in sim::world::FAULT_KINDS {
+        assert!(total.faults.contains_key(kind), "no {kind} happened: {total:?}");
+    }
+    assert!(total.fired > 1_000 && total.reasserted > 100, "{total:?}");
+}
+
+#[test]
+fn promises_hold_in_a_swarm_of_seeds_with_faults_first_third() {
+    swarm(0..100);
+}
+
+#[test]
+fn promises_hold_in_a_swarm_of_seeds_with_faults_second_third() {
+    swarm(100..200);
+}
+
+#[test]
+fn promises_hold_in_a_swarm_of_seeds_with_faults_last_third() {
+    swarm(200..300);
+}
+
+#[test]
+fn the_same_seed_gives_the_same_run() {
+    assert_eq!(sim::play(11, false), sim::play(11, false));
+}

@@ -1,0 +1,122 @@
+//! A partition's log.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Header names and values, owned.
+pub type Headers = Vec<(Vec<u8>, Option<Vec<u8>>)>;
+
+/// A record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// When it was appended.
+    pub at_ms: i64,
+    /// `None` is null.
+    pub key: Option<Vec<u8>>,
+    /// `None` is null.
+    pub value: Option<Vec<u8>>,
+    /// In order.
+    pub headers: Headers,
+    /// The transaction that wrote it.
+    pub transaction: Option<u64>,
+}
+
+#[derive(Debug)]
+enum Entry {
+    Data(Stored),
+    /// A control marker: it takes an offset and is never delivered.
+    Marker,
+    /// Compacted away.
+    Gone,
+}
+
+/// Entries by offset.
+#[derive(Debug, Default)]
+pub struct Log {
+    entries: Vec<Entry>,
+    /// First offset of each transaction without a marker.
+    open: BTreeMap<u64, i64>,
+    aborted: BTreeSet<u64>,
+}
+
+impl Log {
+    /// The offset after the last.
+    #[must_use]
+    pub fn end(&self) -> i64 {
+        self.entries.len() as i64
+    }
+
+    /// Below this every transaction is decided.
+    #[must_use]
+    pub fn last_stable(&self) -> i64 {
+        self.open.values().copied().min().unwrap_or(self.end())
+    }
+
+    /// Appends a record and gives its offset.
+    pub fn append(&mut self, stored: Stored) -> i64 {
+        let offset = self.end();
+        if let Some(transaction) = stored.transaction {
+            self.open.entry(transaction).or_insert(offset);
+        }
+        self.entries.push(Entry::Data(stored));
+        offset
+    }
+
+    /// Ends a transaction here.
+    pub fn mark(&mut self, transaction: u64, commit: bool) {
+        self.open.remove(&transaction);
+        if !commit {
+            self.aborted.insert(transaction);
+        }
+        self.entries.push(Entry::Marker);
+    }
+
+    /// What a read_committed consumer is given from `from` on, and where it reads next.
+    #[must_use]
+    pub fn read(&self, from: i64, count_max: usize) -> (Vec<(i64, &Stored)>, i64) {
+        let mut found = Vec::new();
+        let mut next = from;
+        while next < self.last_stable() && found.len() < count_max {
+            if let Entry::Data(stored) = &self.entries[next as usize]
+                && !self.is_aborted(stored)
+            {
+                found.push((next, stored));
+            }
+            next += 1;
+        }
+        (found, next)
+    }
+
+    /// Keeps the last record of each key among the decided ones appended before `before_ms`, and drops tombstones from
+    /// before `tombstones_before_ms`. Gives how many records went.
+    pub fn compact(&mut self, before_ms: i64, tombstones_before_ms: i64) -> usize {
+        let end = self.last_stable() as usize;
+        let mut last: BTreeMap<Vec<u8>, usize> = BTreeMap::new();
+        let mut cleanable = Vec::new();
+        for (offset, entry) in self.entries[..end].iter().enumerate() {
+            let Entry::Data(stored) = entry else { continue };
+            if stored.at_ms >= before_ms {
+                break;
+            }
+            cleanable.push(offset);
+            if let Some(key) = stored.key.clone().filter(|_| !self.is_aborted(stored)) {
+                last.insert(key, offset);
+            }
+        }
+        let mut gone = 0;
+        for offset in cleanable {
+            let Entry::Data(stored) = &self.entries[offset] else { continue };
+            let newest = stored.key.as_ref().is_none_or(|key| last.get(key) == Some(&offset));
+            let expired = stored.value.is_none() && stored.at_ms < tombstones_before_ms;
+            // The last record of a log is never removed.
+            if (!newest || expired || self.is_aborted(stored)) && offset + 1 < self.entries.len() {
+                self.entries[offset] = Entry::Gone;
+                gone += 1;
+            }
+        }
+        gone
+    }
+
+    fn is_aborted(&self, stored: &Stored) -> bool {
+        stored.transaction.is_some_and(|t| self.aborted.contains(&t))
+    }
+}

@@ -1,0 +1,183 @@
+//! Transactional producers: epochs, fencing, time-outs, markers that are written after the decision.
+
+use std::collections::BTreeSet;
+
+use kafka_scheduler::core::io::Partition;
+
+use super::log::Stored;
+use super::{Kafka, Place, Refusal, TRANSACTION_MS_MAX};
+
+/// What the coordinator knows of a transactional id.
+#[derive(Debug, Default)]
+pub(super) struct Producer {
+    epoch: u32,
+    open: Option<Open>,
+    /// Decided, with markers still to write.
+    completing: Option<u64>,
+}
+
+#[derive(Debug)]
+struct Open {
+    transaction: u64,
+    started_ms: i64,
+    places: BTreeSet<Place>,
+    offsets: Vec<(Partition, i64, String)>,
+}
+
+/// A decision on its way into a log, or into the group's offsets.
+#[derive(Debug)]
+pub(super) struct Marker {
+    at_ms: i64,
+    transaction: u64,
+    commit: bool,
+    what: What,
+}
+
+#[derive(Debug)]
+enum What {
+    Log(Place),
+    Offsets(Vec<(Partition, i64, String)>),
+}
+
+impl Kafka {
+    /// `init_transactions`: fences whoever had the id and aborts what it had open.
+    ///
+    /// # Errors
+    /// `Concurrent` while the last transaction's markers are being written.
+    pub fn init(&mut self, id: &str, now_ms: i64) -> Result<u32, Refusal> {
+        let producer = self.producers.entry(id.to_owned()).or_default();
+        producer.epoch += 1;
+        let epoch = producer.epoch;
+        if let Some(open) = producer.open.take() {
+            producer.completing = Some(open.transaction);
+            self.decide(open, false, now_ms);
+            return Err(Refusal::Concurrent);
+        }
+        if self.is_completing(id) { Err(Refusal::Concurrent) } else { Ok(epoch) }
+    }
+
+    /// Whether the id's last transaction still has markers to write.
+    #[must_use]
+    pub fn is_completing(&self, id: &str) -> bool {
+        let completing = self.producers.get(id).and_then(|p| p.completing);
+        completing.is_some_and(|t| self.markers.iter().any(|m| m.transaction == t))
+    }
+
+    /// Appends a record in the id's transaction, which begins with its first record.
+    ///
+    /// # Errors
+    /// See [`Refusal`].
+    pub fn produce(
+        &mut self,
+        (id, epoch): (&str, u32),
+        now_ms: i64,
+        place: Place,
+        mut stored: Stored,
+    ) -> Result<i64, Refusal> {
+        let transaction = self.open(id, epoch, now_ms)?;
+        self.producers.get_mut(id).and_then(|p| p.open.as_mut()).expect("just opened").places.insert(place);
+        stored.transaction = Some(transaction);
+        stored.at_ms = now_ms;
+        self.written.entry(transaction).or_default().push((place, stored.clone()));
+        Ok(self.log_mut(place).append(stored))
+    }
+
+    /// Checks member and generation, never ownership.
+    ///
+    /// # Errors
+    /// See [`Refusal`].
+    pub fn send_offsets(
+        &mut self,
+        (id, epoch): (&str, u32),
+        now_ms: i64,
+        (member, generation): (&str, i32),
+        offsets: Vec<(Partition, i64, String)>,
+    ) -> Result<(), Refusal> {
+        assert!(generation >= 0 && !member.is_empty(), "the broker would take this unfenced");
+        assert!(offsets.iter().all(|(_, offset, metadata)| *offset >= 0 && metadata.len() <= 4_096));
+        self.open(id, epoch, now_ms)?;
+        if !self.group.is_current(member, generation) {
+            return Err(Refusal::Generation);
+        }
+        self.producers.get_mut(id).and_then(|p| p.open.as_mut()).expect("just opened").offsets = offsets;
+        Ok(())
+    }
+
+    /// Commits or aborts what the id has open.
+    ///
+    /// # Errors
+    /// See [`Refusal`].
+    pub fn end(&mut self, (id, epoch): (&str, u32), now_ms: i64, commit: bool) -> Result<(), Refusal> {
+        let Some(producer) = self.producers.get_mut(id).filter(|p| p.epoch == epoch) else {
+            return Err(Refusal::Fenced);
+        };
+        if let Some(open) = producer.open.take() {
+            producer.completing = Some(open.transaction);
+            self.decide(open, commit, now_ms);
+        }
+        Ok(())
+    }
+
+    /// Writes markers that are due, and aborts what has been open for too long.
+    pub fn tick(&mut self, now_ms: i64) {
+        let late = |p: &Producer| p.open.as_ref().is_some_and(|o| o.started_ms + TRANSACTION_MS_MAX <= now_ms);
+        let ids: Vec<String> = self.producers.iter().filter(|(_, p)| late(p)).map(|(id, _)| id.clone()).collect();
+        for id in ids {
+            // As the coordinator does it: the epoch moves on, so that the owner cannot go on.
+            let _ = self.init(&id, now_ms);
+        }
+        let mut due: Vec<Marker> = Vec::new();
+        let mut at = 0;
+        while at < self.markers.len() {
+            if self.markers[at].at_ms <= now_ms { due.push(self.markers.remove(at)) } else { at += 1 }
+        }
+        due.sort_by_key(|marker| marker.at_ms);
+        for marker in due {
+            match marker.what {
+                What::Log(place) => self.log_mut(place).mark(marker.transaction, marker.commit),
+                What::Offsets(offsets) if marker.commit => {
+                    self.committed.extend(offsets.into_iter().map(|(p, offset, metadata)| (p, (offset, metadata))));
+                }
+                What::Offsets(_) => {}
+            }
+        }
+        self.group.tick(now_ms);
+    }
+
+    /// Whether a read_committed client would have to wait for this partition's offset.
+    #[must_use]
+    pub fn has_pending_offset(&self, partition: Partition) -> bool {
+        let names = |offsets: &[(Partition, i64, String)]| offsets.iter().any(|(p, ..)| *p == partition);
+        self.markers.iter().any(|m| matches!(&m.what, What::Offsets(offsets) if names(offsets)))
+            || self.producers.values().any(|p| p.open.as_ref().is_some_and(|open| names(&open.offsets)))
+    }
+
+    fn open(&mut self, id: &str, epoch: u32, now_ms: i64) -> Result<u64, Refusal> {
+        if self.producers.get(id).is_none_or(|p| p.epoch != epoch) {
+            return Err(Refusal::Fenced);
+        }
+        if self.is_completing(id) {
+            return Err(Refusal::Concurrent);
+        }
+        let next = &mut self.next_transaction;
+        let producer = self.producers.get_mut(id).expect("looked up above");
+        let open = producer.open.get_or_insert_with(|| {
+            *next += 1;
+            Open { transaction: *next, started_ms: now_ms, places: BTreeSet::new(), offsets: Vec::new() }
+        });
+        Ok(open.transaction)
+    }
+
+    fn decide(&mut self, open: Open, commit: bool, now_ms: i64) {
+        let Open { transaction, places, offsets, .. } = open;
+        if commit {
+            self.commits.push(transaction);
+        }
+        let whats = places.into_iter().map(What::Log).chain([What::Offsets(offsets)]);
+        for what in whats {
+            let slow = self.rng.chance(5);
+            let at_ms = now_ms + self.rng.range(0, if slow { 800 } else { 8 });
+            self.markers.push(Marker { at_ms, transaction, commit, what });
+        }
+    }
+}

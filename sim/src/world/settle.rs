@@ -1,0 +1,35 @@
+//! How transactions end, as the core is told.
+
+use kafka_scheduler::core::io::{Abort, Input, Outcome, Partition};
+
+use super::World;
+
+/// A transaction's end.
+#[derive(Clone, Debug)]
+pub(crate) enum Ending {
+    /// Committed, with the highest offset in each schedules partition.
+    Committed(Vec<(Partition, i64)>),
+    /// Aborted, nobody's fault.
+    Retry,
+    /// The group refused this generation.
+    Refused(i32),
+    /// Nobody can say.
+    Unknown,
+}
+
+impl World {
+    pub(super) fn settle(&mut self, number: usize, batch: u64, ending: Ending) {
+        if !self.instances[number].transactors.finish(batch) {
+            return;
+        }
+        self.trace(|| format!("i{number}     batch {batch}: {ending:?}"));
+        let outcome = match &ending {
+            Ending::Committed(written) => Outcome::Committed { written },
+            Ending::Retry => Outcome::Aborted(Abort::Retry),
+            Ending::Refused(generation) => Outcome::Aborted(Abort::Refused { generation: *generation }),
+            Ending::Unknown => Outcome::Unknown,
+        };
+        self.tell(number, Input::Settled { batch, outcome });
+        self.wake_jobs(number);
+    }
+}

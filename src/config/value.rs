@@ -1,0 +1,147 @@
+//! What single values may be.
+
+use std::collections::BTreeSet;
+use std::fmt::Display;
+use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs};
+use std::ops::RangeInclusive;
+use std::str::FromStr;
+
+use jiff::{Span, SpanRelativeTo, Unit};
+
+use super::ConfigError;
+
+/// The largest number of seconds that a setting takes: enough for anybody, and far from every overflow.
+pub const CENTURY_S: u64 = 100 * 365 * 86_400;
+
+/// Indexes of schedules topics have 16 bits; nobody needs as many.
+const TOPICS_MAX: usize = 1_000;
+
+/// Transactional ids begin with the group id, and topics of committed offsets hold it often.
+const GROUP_CHARS_MAX: usize = 200;
+
+const TOPIC_ALLOWED: &str = "1 to 249 of the characters a-z A-Z 0-9 . _ - (and not . or .. alone)";
+
+/// A whole number within a range.
+pub fn whole<T>(name: &str, text: &str, range: RangeInclusive<T>, unit: &str) -> Result<T, ConfigError>
+where
+    T: FromStr + PartialOrd + Display,
+{
+    text.parse().ok().filter(|number| range.contains(number)).ok_or_else(|| {
+        let allowed = format!("a whole number of {unit} from {} to {}", range.start(), range.end());
+        ConfigError::wrong(name, text, &allowed)
+    })
+}
+
+/// `SINCE_DELTA`
+pub fn since_delta(text: &str) -> Result<i32, ConfigError> {
+    let allowed = "0 (today) or less: -1 goes back to yesterday, and so on, down to -36500";
+    let days = text.parse().ok().filter(|days| (-36_500..=0).contains(days));
+    days.ok_or_else(|| ConfigError::wrong("SINCE_DELTA", text, allowed))
+}
+
+/// A comma list of servers, without the spaces around commas.
+pub fn servers(name: &str, text: &str) -> Result<String, ConfigError> {
+    let servers: Vec<&str> = text.split(',').map(str::trim).collect();
+    if !servers.iter().all(|server| is_server(server)) {
+        return Err(ConfigError::wrong(name, text, "a comma list of host:port"));
+    }
+    Ok(servers.join(","))
+}
+
+/// librdkafka takes `[protocol://]host[:port]`, with IPv6 addresses in brackets.
+fn is_server(text: &str) -> bool {
+    let rest = text.split_once("://").map_or(text, |(_, rest)| rest);
+    let (host, port) = match rest.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
+        _ => (rest, None),
+    };
+    let host_fits = !host.is_empty()
+        && host.chars().all(|c| !c.is_whitespace() && !c.is_control() && c != '/')
+        && (!host.contains(':') || (host.starts_with('[') && host.ends_with(']')));
+    host_fits && port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port != 0))
+}
+
+/// `GROUP_ID`
+pub fn group(name: &str, text: &str) -> Result<String, ConfigError> {
+    let fits = !text.is_empty() && text.chars().count() <= GROUP_CHARS_MAX && !text.chars().any(char::is_control);
+    if !fits {
+        let allowed = format!("1 to {GROUP_CHARS_MAX} characters, none of them a control character");
+        return Err(ConfigError::wrong(name, text, &allowed));
+    }
+    Ok(text.to_owned())
+}
+
+/// A topic's name.
+pub fn topic(name: &str, text: &str) -> Result<String, ConfigError> {
+    if !is_topic(text) {
+        return Err(ConfigError::wrong(name, text, TOPIC_ALLOWED));
+    }
+    Ok(text.to_owned())
+}
+
+/// Whether Kafka allows this as the name of a topic.
+pub fn is_topic(text: &str) -> bool {
+    let legal = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'_' | b'-');
+    (1..=249).contains(&text.len()) && text.bytes().all(legal) && text != "." && text != ".."
+}
+
+/// A comma list of topics.
+pub fn topics(name: &str, text: &str) -> Result<Vec<String>, ConfigError> {
+    let topics: Vec<&str> = text.split(',').map(str::trim).collect();
+    if let Some(bad) = topics.iter().find(|topic| !is_topic(topic)) {
+        let allowed = format!("a comma list of topic names; {bad:?} is none: {TOPIC_ALLOWED}");
+        return Err(ConfigError::wrong(name, text, &allowed));
+    }
+    let mut seen = BTreeSet::new();
+    if let Some(repeated) = topics.iter().find(|topic| !seen.insert(**topic)) {
+        return Err(ConfigError::wrong(name, text, &format!("a list without repeats, and {repeated:?} occurs twice")));
+    }
+    if topics.len() > TOPICS_MAX {
+        return Err(ConfigError::new(format!(
+            "{name} names {} topics, but must name at most {TOPICS_MAX}",
+            topics.len()
+        )));
+    }
+    Ok(topics.into_iter().map(str::to_owned).collect())
+}
+
+/// An address to listen on. Without a host, that is every IPv4 address of this machine.
+pub fn address(name: &str, text: &str) -> Result<SocketAddr, ConfigError> {
+    let wrong = || ConfigError::wrong(name, text, "host:port, or :port for every address of this machine");
+    let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
+    let port: u16 = port.parse().map_err(|_| wrong())?;
+    if host.is_empty() {
+        return Ok((Ipv4Addr::UNSPECIFIED, port).into());
+    }
+    if let Ok(address) = text.parse() {
+        return Ok(address);
+    }
+    if host.contains([':', '[', ']', '/']) || host.contains(char::is_whitespace) {
+        return Err(wrong());
+    }
+    let resolved = (host, port).to_socket_addrs().ok().and_then(|mut addresses| addresses.next());
+    resolved.ok_or_else(|| ConfigError::wrong(name, text, "host:port with a host that this machine can resolve"))
+}
+
+/// Seconds, as a number or an ISO 8601 duration. Years and months have no fixed length and are refused.
+pub fn horizon(name: &str, text: &str) -> Result<u64, ConfigError> {
+    let seconds = text.parse().ok().or_else(|| iso_seconds(text));
+    seconds.filter(|seconds| (1..=CENTURY_S).contains(seconds)).ok_or_else(|| {
+        let allowed = format!(
+            "1 to {CENTURY_S} seconds, or an ISO 8601 duration of weeks, days, hours, minutes and seconds, such as P400D"
+        );
+        ConfigError::wrong(name, text, &allowed)
+    })
+}
+
+fn iso_seconds(text: &str) -> Option<u64> {
+    let span: Span = text.starts_with(['P', 'p']).then(|| text.parse().ok())??;
+    let fixed = span.get_years() == 0 && span.get_months() == 0;
+    let whole = span.get_milliseconds() == 0 && span.get_microseconds() == 0 && span.get_nanoseconds() == 0;
+    if !fixed || !whole {
+        return None;
+    }
+    let seconds = span.total((Unit::Second, SpanRelativeTo::days_are_24_hours())).ok()?;
+    // A century of seconds has far fewer digits than an f64 holds.
+    (seconds >= 1.0 && seconds <= CENTURY_S as f64).then_some(seconds as u64)
+}

@@ -1,0 +1,56 @@
+//! Log lines on stderr.
+
+use tracing::level_filters::LevelFilter;
+
+use crate::config::{ConfigError, Env, set};
+
+/// How to log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Logging {
+    /// `LOG_FORMAT` is `json`.
+    pub json: bool,
+    /// `LOG_LEVEL`
+    pub level: LevelFilter,
+}
+
+impl Logging {
+    /// Reads `LOG_FORMAT` and `LOG_LEVEL`.
+    ///
+    /// # Errors
+    /// When one of them is not allowed.
+    pub fn load(env: Env<'_>) -> Result<Self, ConfigError> {
+        let json = match set(env, "LOG_FORMAT") {
+            None => false,
+            Some(format) => match format.to_ascii_lowercase().as_str() {
+                "json" => true,
+                "text" => false,
+                _ => return Err(ConfigError::wrong("LOG_FORMAT", &format, "text or json")),
+            },
+        };
+        let name = set(env, "LOG_LEVEL").unwrap_or("info".into());
+        let level = match name.to_ascii_lowercase().as_str() {
+            "trace" => LevelFilter::TRACE,
+            "debug" => LevelFilter::DEBUG,
+            "info" => LevelFilter::INFO,
+            "warn" | "warning" => LevelFilter::WARN,
+            "error" | "fatal" | "panic" => LevelFilter::ERROR,
+            _ => {
+                let allowed = "trace, debug, info, warn, warning, error, fatal or panic";
+                return Err(ConfigError::wrong("LOG_LEVEL", &name, allowed));
+            }
+        };
+        Ok(Self { json, level })
+    }
+
+    /// Sends the lines of the whole program to stderr. Only the first call counts.
+    pub fn start(self) {
+        let builder = tracing_subscriber::fmt().with_max_level(self.level).with_writer(std::io::stderr);
+        // A second call fails, which happens in tests only.
+        let _ = if self.json {
+            builder.json().flatten_event(true).try_init()
+        } else {
+            let terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
+            builder.with_ansi(terminal).try_init()
+        };
+    }
+}

@@ -1,0 +1,237 @@
+//! A real Kafka broker: fetched once, one for all tests of a run, gone with them.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+
+use super::process::{free_port, outliving_shell, target_dir};
+
+const VERSION: &str = "4.3.1";
+const LOG4J: &str = "2.25.1";
+
+/// How long a broker may take to answer.
+const START_LIMIT: Duration = Duration::from_secs(90);
+
+/// Runs java beside a `read` that ends with the tests, then removes both java and what it wrote.
+const GUARD: &str = r#"
+data=$1; log=$2; shift 2
+java "$@" </dev/null >"$log" 2>&1 &
+java=$!
+read _
+kill -9 $java
+wait $java
+rm -rf "$data"
+"#;
+
+/// A broker that answers.
+#[derive(Debug)]
+pub struct Broker {
+    /// Its address.
+    pub bootstrap: String,
+    /// The shortest session timeout that it takes, with a margin for two busy cores.
+    pub session_timeout_ms: u32,
+    /// Keeps the pipe open.
+    _guard: Option<Child>,
+}
+
+/// The broker of this run; `None`, after saying so, where there can be none.
+pub fn broker() -> Option<&'static Broker> {
+    static BROKER: OnceLock<Result<Option<Broker>, String>> = OnceLock::new();
+    BROKER.get_or_init(find).as_ref().expect("a Kafka broker").as_ref()
+}
+
+fn find() -> Result<Option<Broker>, String> {
+    if let Ok(bootstrap) = std::env::var("KAFKA_BOOTSTRAP") {
+        answers(&bootstrap, START_LIMIT, || None)?;
+        return Ok(Some(Broker { bootstrap, session_timeout_ms: 6_000, _guard: None }));
+    }
+    if let Some(missing) = ["java", "mvn"].into_iter().find(|tool| !runs(tool)) {
+        let ci = std::env::var("CI").is_ok_and(|ci| ci == "true");
+        let said = format!("no {missing} and no KAFKA_BOOTSTRAP: the tests against a real Kafka broker cannot run");
+        if ci {
+            return Err(format!("{said}, and CI=true does not let them be skipped"));
+        }
+        // Not with eprintln!, which the test runner keeps to itself when a test passes.
+        let _ = writeln!(std::io::stderr(), "\n*** SKIPPED: {said} ***\n");
+        return Ok(None);
+    }
+    let home = fetch()?;
+    // Another program may take a port between choosing and using it.
+    start(&home).or_else(|_| start(&home)).map(Some)
+}
+
+fn runs(tool: &str) -> bool {
+    Command::new(tool).arg("-version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|s| s.success())
+}
+
+/// The directory with Kafka's `libs`, fetched where it is not there yet.
+fn fetch() -> Result<PathBuf, String> {
+    let home = target_dir().join(format!("kafka-{VERSION}"));
+    if home.join("libs").is_dir() {
+        return Ok(home);
+    }
+    let _ = writeln!(std::io::stderr(), "fetching Apache Kafka {VERSION} with Maven into {}", home.display());
+    let part = home.with_extension(format!("part-{}", std::process::id()));
+    fs::create_dir_all(&part).map_err(|e| format!("{}: {e}", part.display()))?;
+    let dependency = |(group, artifact, version): (&str, &str, &str)| {
+        format!(
+            "<dependency><groupId>{group}</groupId><artifactId>{artifact}</artifactId>\
+             <version>{version}</version></dependency>"
+        )
+    };
+    let dependencies: String = [
+        ("org.apache.kafka", "kafka_2.13", VERSION),
+        ("org.apache.kafka", "kafka-tools", VERSION),
+        ("org.apache.logging.log4j", "log4j-slf4j-impl", LOG4J),
+        ("org.apache.logging.log4j", "log4j-core", LOG4J),
+    ]
+    .into_iter()
+    .map(dependency)
+    .collect();
+    write(
+        &part.join("pom.xml"),
+        &format!(
+            "<project xmlns=\"http://maven.apache.org/POM/4.0.0\"><modelVersion>4.0.0</modelVersion>\
+             <groupId>tests</groupId><artifactId>kafka</artifactId><version>1</version><packaging>pom</packaging>\
+             <dependencies>{dependencies}</dependencies></project>"
+        ),
+    )?;
+    let maven = Command::new("mvn")
+        .args(["-q", "-B", "dependency:copy-dependencies", "-DoutputDirectory=libs"])
+        .current_dir(&part)
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|e| format!("mvn: {e}"))?;
+    if !maven.status.success() {
+        let _ = fs::remove_dir_all(&part);
+        return Err(format!(
+            "mvn could not fetch Kafka: {}\n{}{}",
+            maven.status,
+            String::from_utf8_lossy(&maven.stdout),
+            String::from_utf8_lossy(&maven.stderr)
+        ));
+    }
+    // Another run may have been first: then its copy is as good.
+    if let Err(e) = fs::rename(&part, &home) {
+        let _ = fs::remove_dir_all(&part);
+        if !home.join("libs").is_dir() {
+            return Err(format!("{}: {e}", home.display()));
+        }
+    }
+    Ok(home)
+}
+
+fn start(home: &Path) -> Result<Broker, String> {
+    let (port, controller) = (free_port(), free_port());
+    let data = target_dir().join("tmp").join(format!("kafka-{}-{port}", std::process::id()));
+    fs::create_dir_all(&data).map_err(|e| format!("{}: {e}", data.display()))?;
+    let bootstrap = format!("127.0.0.1:{port}");
+    let properties = data.join("server.properties");
+    write(
+        &properties,
+        &format!(
+            "process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@127.0.0.1:{controller}
+controller.listener.names=CONTROLLER
+listeners=PLAINTEXT://{bootstrap},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners=PLAINTEXT://{bootstrap}
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+log.dirs={}
+auto.create.topics.enable=false
+offsets.topic.replication.factor=1
+offsets.topic.num.partitions=4
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+transaction.state.log.num.partitions=4
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+group.initial.rebalance.delay.ms=0
+group.min.session.timeout.ms=1000
+log.cleaner.threads=1
+num.network.threads=2
+num.io.threads=4
+",
+            data.join("log").display()
+        ),
+    )?;
+    let logging = data.join("log4j2.properties");
+    write(
+        &logging,
+        "status=error
+appender.out.type=Console
+appender.out.name=out
+appender.out.layout.type=PatternLayout
+appender.out.layout.pattern=%d %-5p %c{1} %m%n
+rootLogger.level=warn
+rootLogger.appenderRef.out.ref=out
+",
+    )?;
+    let classes = home.join("libs").join("*");
+    let (logging, classes, properties) =
+        (format!("-Dlog4j2.configurationFile={}", logging.display()), text(&classes), text(&properties));
+    let format = Command::new("java")
+        .args(["-Xmx256m", &logging, "-cp", &classes, "kafka.tools.StorageTool"])
+        .args(["format", "-t", "a2Fma2Etc2NoZWR1bGVyIQ", "-c", &properties])
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|e| format!("java: {e}"))?;
+    if !format.status.success() {
+        let _ = fs::remove_dir_all(&data);
+        return Err(format!("kafka's storage format: {}", String::from_utf8_lossy(&format.stderr)));
+    }
+    let log = data.with_extension("log");
+    let mut guard = outliving_shell(
+        GUARD,
+        &[&text(&data), &text(&log), "-Xmx1g", &logging, "-cp", &classes, "kafka.Kafka", &properties],
+    );
+    let died = || {
+        let said = fs::read_to_string(&log).unwrap_or_default();
+        (said.contains(" FATAL ") || said.contains("Fatal error")).then_some(said)
+    };
+    match answers(&bootstrap, START_LIMIT, died) {
+        Ok(()) => Ok(Broker { bootstrap, session_timeout_ms: 3_000, _guard: Some(guard) }),
+        Err(e) => {
+            drop(guard.stdin.take());
+            let _ = guard.wait();
+            Err(format!("{e}; see {}", log.display()))
+        }
+    }
+}
+
+/// Waits until the broker answers a request for metadata.
+fn answers(bootstrap: &str, limit: Duration, died: impl Fn() -> Option<String>) -> Result<(), String> {
+    let began = Instant::now();
+    let client: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", bootstrap)
+        .set("broker.address.family", "v4")
+        .set("reconnect.backoff.max.ms", "200")
+        .set("log_level", "0")
+        .create()
+        .map_err(|e| e.to_string())?;
+    loop {
+        match client.fetch_metadata(None, Duration::from_secs(2)) {
+            Ok(metadata) if !metadata.brokers().is_empty() => return Ok(()),
+            Ok(_) => {}
+            Err(e) if began.elapsed() > limit => return Err(format!("{bootstrap} does not answer: {e}")),
+            Err(_) => {}
+        }
+        if let Some(said) = died() {
+            return Err(format!("the broker ended: {said}"));
+        }
+    }
+}
+
+fn write(path: &Path, content: &str) -> Result<(), String> {
+    fs::write(path, content).map_err(|e| format!("{}: {e}", path.display()))
+}
+
+fn text(path: &Path) -> String {
+    path.to_str().expect("a path in UTF-8").to_owned()
+}

@@ -1,0 +1,312 @@
+//! A plain Kafka client: topics, producing and reading, without anything the engine brings.
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, Thread};
+use std::time::{Duration, Instant};
+
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::message::{Header, Headers, Message, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext};
+use rdkafka::types::RDKafkaErrorCode;
+use rdkafka::{ClientContext, Offset, TopicPartitionList};
+
+/// How long a single request may take.
+const REQUEST: Duration = Duration::from_secs(30);
+
+/// Name and value.
+pub type HeaderPair = (String, Option<Vec<u8>>);
+
+/// A record to produce.
+#[derive(Clone, Debug, Default)]
+pub struct Scheduled {
+    pub key: Option<Vec<u8>>,
+    pub value: Option<Vec<u8>>,
+    pub headers: Vec<HeaderPair>,
+    pub timestamp: Option<i64>,
+    pub partition: Option<i32>,
+}
+
+impl Scheduled {
+    /// A schedule for a moment, in seconds.
+    pub fn new(key: impl AsRef<[u8]>, value: impl AsRef<[u8]>, epoch: i64, target: &str) -> Self {
+        Self { key: Some(key.as_ref().to_vec()), value: Some(value.as_ref().to_vec()), ..Self::default() }
+            .header("scheduler-epoch", epoch.to_string())
+            .header("scheduler-target-topic", target)
+    }
+
+    /// What cancels a schedule.
+    pub fn cancel(key: impl AsRef<[u8]>) -> Self {
+        Self { key: Some(key.as_ref().to_vec()), ..Self::default() }
+    }
+
+    pub fn target_key(self, key: impl AsRef<[u8]>) -> Self {
+        self.header("scheduler-target-key", key)
+    }
+
+    pub fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
+        self.headers.push((name.to_owned(), Some(value.as_ref().to_vec())));
+        self
+    }
+
+    pub fn null_header(mut self, name: &str) -> Self {
+        self.headers.push((name.to_owned(), None));
+        self
+    }
+
+    pub fn timestamp(mut self, ms: i64) -> Self {
+        self.timestamp = Some(ms);
+        self
+    }
+
+    pub fn partition(mut self, partition: i32) -> Self {
+        self.partition = Some(partition);
+        self
+    }
+}
+
+/// A record that was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    pub partition: i32,
+    pub offset: i64,
+    pub timestamp: i64,
+    pub key: Option<Vec<u8>>,
+    pub value: Option<Vec<u8>>,
+    pub headers: Vec<HeaderPair>,
+}
+
+impl Record {
+    /// The key as text, for keys that are.
+    pub fn key_text(&self) -> String {
+        String::from_utf8_lossy(self.key.as_deref().unwrap_or_default()).into_owned()
+    }
+
+    /// The value as text, for values that are.
+    pub fn value_text(&self) -> String {
+        String::from_utf8_lossy(self.value.as_deref().unwrap_or_default()).into_owned()
+    }
+
+    /// The first header of that name.
+    pub fn header(&self, name: &str) -> Option<&[u8]> {
+        self.headers.iter().find(|(n, _)| n == name)?.1.as_deref()
+    }
+}
+
+/// Settings that all clients share.
+pub fn config(bootstrap: &str) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", bootstrap).set("broker.address.family", "v4").set("log_level", "3");
+    config
+}
+
+fn admin(bootstrap: &str) -> AdminClient<DefaultClientContext> {
+    config(bootstrap).create().expect("an admin client")
+}
+
+/// Creates a topic and waits until it can be used.
+pub fn create_topic(bootstrap: &str, name: &str, partitions: i32, settings: &[(&str, &str)]) {
+    let mut topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
+    for (key, value) in settings {
+        topic = topic.set(key, value);
+    }
+    let options = AdminOptions::new().request_timeout(Some(REQUEST)).operation_timeout(Some(REQUEST));
+    let results = block_on(admin(bootstrap).create_topics([&topic], &options)).expect("an answer to create_topics");
+    for result in results {
+        result.unwrap_or_else(|(topic, e)| panic!("{topic} was not created: {e}"));
+    }
+    let client: BaseConsumer = config(bootstrap).create().expect("a client");
+    super::wait::eventually(&format!("{name} has leaders"), REQUEST, || {
+        let metadata = client.fetch_metadata(Some(name), REQUEST).ok()?;
+        let topic = metadata.topics().first()?;
+        let led = topic.partitions().iter().filter(|p| p.error().is_none() && p.leader() >= 0).count();
+        (topic.error().is_none() && led == usize::try_from(partitions).ok()?).then_some(())
+    });
+}
+
+/// Deletes a consumer group with its offsets; the group must be empty.
+pub fn delete_group(bootstrap: &str, group: &str) {
+    let options = AdminOptions::new().request_timeout(Some(REQUEST));
+    super::wait::eventually(&format!("group {group} can be deleted"), REQUEST, || {
+        let results = block_on(admin(bootstrap).delete_groups(&[group], &options)).ok()?;
+        results.into_iter().all(|r| r.is_ok()).then_some(())
+    });
+}
+
+#[derive(Default)]
+struct Failures(AtomicUsize);
+
+impl ClientContext for Failures {}
+
+impl ProducerContext for Failures {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        if let Err((e, _)) = result {
+            eprintln!("not delivered: {e}");
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Produces to one topic at a time, in order.
+pub struct Producer(BaseProducer<Failures>);
+
+impl Producer {
+    /// With further settings of librdkafka. Like Java's: idempotent, partitions by murmur2.
+    pub fn new(bootstrap: &str, settings: &[(&str, &str)]) -> Self {
+        let mut config = config(bootstrap);
+        config.set("enable.idempotence", "true").set("partitioner", "murmur2_random").set("linger.ms", "2");
+        for (key, value) in settings {
+            config.set(*key, *value);
+        }
+        Self(config.create_with_context(Failures::default()).expect("a producer"))
+    }
+
+    /// Hands a record over, without waiting for it to arrive.
+    pub fn send(&self, topic: &str, record: &Scheduled) {
+        loop {
+            let mut out: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(topic);
+            out.key = record.key.as_deref();
+            out.payload = record.value.as_deref();
+            out.partition = record.partition;
+            out.timestamp = record.timestamp;
+            if !record.headers.is_empty() {
+                let headers = record.headers.iter().fold(OwnedHeaders::new(), |headers, (key, value)| {
+                    headers.insert(Header { key, value: value.as_deref() })
+                });
+                out.headers = Some(headers);
+            }
+            match self.0.send(out) {
+                Ok(()) => break,
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => {
+                    self.0.poll(Duration::from_millis(10));
+                }
+                Err((e, _)) => panic!("{topic} was not produced to: {e}"),
+            }
+        }
+        self.0.poll(Duration::ZERO);
+    }
+
+    /// Waits until everything has arrived.
+    pub fn flush(&self) {
+        self.0.flush(REQUEST).expect("everything is delivered");
+        assert_eq!(self.0.context().0.load(Ordering::Relaxed), 0, "records were not delivered");
+    }
+}
+
+/// Reads a topic from its beginning, as a read_committed consumer sees it.
+pub struct Reader {
+    consumer: BaseConsumer,
+    topic: String,
+    ends: Vec<i32>,
+    partitions: usize,
+    /// All that was read so far.
+    pub records: Vec<Record>,
+}
+
+impl Reader {
+    pub fn new(bootstrap: &str, topic: &str) -> Self {
+        let consumer: BaseConsumer = config(bootstrap)
+            .set("group.id", "never-joined")
+            .set("enable.auto.commit", "false")
+            .set("enable.partition.eof", "true")
+            .set("isolation.level", "read_committed")
+            .set("fetch.wait.max.ms", "50")
+            .create()
+            .expect("a consumer");
+        let metadata = consumer.fetch_metadata(Some(topic), REQUEST).expect("metadata");
+        let mut list = TopicPartitionList::new();
+        let partitions = metadata.topics().first().expect("the topic").partitions();
+        for partition in partitions {
+            list.add_partition_offset(topic, partition.id(), Offset::Beginning).expect("an offset");
+        }
+        consumer.assign(&list).expect("an assignment");
+        Self { consumer, topic: topic.to_owned(), ends: Vec::new(), partitions: partitions.len(), records: Vec::new() }
+    }
+
+    /// Takes what there is, for up to `limit`; returns as soon as something has come.
+    pub fn poll(&mut self, limit: Duration) {
+        let mut limit = limit;
+        while let Some(next) = self.consumer.poll(limit) {
+            match next {
+                Ok(message) => {
+                    let headers = message.headers().map_or_else(Vec::new, |headers| {
+                        headers.iter().map(|h| (h.key.to_owned(), h.value.map(<[u8]>::to_vec))).collect()
+                    });
+                    self.records.push(Record {
+                        partition: message.partition(),
+                        offset: message.offset(),
+                        timestamp: message.timestamp().to_millis().unwrap_or(-1),
+                        key: message.key().map(<[u8]>::to_vec),
+                        value: message.payload().map(<[u8]>::to_vec),
+                        headers,
+                    });
+                    limit = Duration::ZERO;
+                }
+                Err(KafkaError::PartitionEOF(partition)) => {
+                    if !self.ends.contains(&partition) {
+                        self.ends.push(partition);
+                    }
+                    if self.ends.len() == self.partitions {
+                        return;
+                    }
+                }
+                Err(e) => eprintln!("reading {}: {e}", self.topic),
+            }
+        }
+    }
+
+    /// Reads on until the condition holds.
+    pub fn wait(&mut self, what: &str, limit: Duration, enough: impl Fn(&[Record]) -> bool) -> &[Record] {
+        let began = Instant::now();
+        while !enough(&self.records) {
+            assert!(
+                began.elapsed() < limit,
+                "not within {limit:?} in {}: {what}; there are {} records, the last {:?}",
+                self.topic,
+                self.records.len(),
+                self.records.last()
+            );
+            self.poll(Duration::from_millis(100));
+        }
+        &self.records
+    }
+}
+
+/// Everything in a topic, up to the end of each of its partitions.
+pub fn read_all(bootstrap: &str, topic: &str) -> Vec<Record> {
+    let mut reader = Reader::new(bootstrap, topic);
+    let began = Instant::now();
+    while reader.ends.len() < reader.partitions {
+        assert!(began.elapsed() < REQUEST * 2, "{topic} has no end");
+        reader.poll(Duration::from_millis(100));
+    }
+    reader.records
+}
+
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+fn block_on<F: Future>(future: F) -> F::Output {
+    let mut future = pin!(future);
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    loop {
+        if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            return output;
+        }
+        thread::park();
+    }
+}

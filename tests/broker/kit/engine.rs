@@ -1,0 +1,123 @@
+//! The engine as a process.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use super::http;
+use super::process::{free_port, outliving_shell, signal, target_dir};
+use super::wait::eventually;
+
+/// A running engine, killed when it goes out of scope or when the tests end in any way.
+pub struct Engine {
+    child: Child,
+    /// Kills the engine when the tests are gone.
+    reaper: Child,
+    log: PathBuf,
+    /// Where REST is served.
+    pub port: u16,
+    /// Where metrics are served.
+    pub metrics_port: u16,
+}
+
+impl Engine {
+    /// Starts the binary with nothing in its environment but this, `PATH` and `HOME`.
+    pub fn start(name: &str, args: &[&str], env: &[(String, String)]) -> Self {
+        static STARTED: AtomicU32 = AtomicU32::new(0);
+        let n = STARTED.fetch_add(1, Ordering::Relaxed);
+        let dir = target_dir().join("tmp").join("engine-logs");
+        fs::create_dir_all(&dir).expect("a directory for logs");
+        let log = dir.join(format!("{name}-{}-{n}.log", std::process::id()));
+        let output = File::create(&log).expect("a log file");
+        let (port, metrics_port) = (free_port(), free_port());
+        let child = Command::new(env!("CARGO_BIN_EXE_kafka-scheduler"))
+            .args(args)
+            .env_clear()
+            .envs(std::env::vars().filter(|(name, _)| matches!(name.as_str(), "PATH" | "HOME" | "RUST_BACKTRACE")))
+            .env("SERVER_ADDR", format!("127.0.0.1:{port}"))
+            .env("METRICS_HTTP_ADDR", format!("127.0.0.1:{metrics_port}"))
+            .envs(env.iter().cloned())
+            .stdin(Stdio::null())
+            .stdout(output.try_clone().expect("a second handle"))
+            .stderr(output)
+            .spawn()
+            .expect("the engine starts");
+        let reaper = outliving_shell("read _; kill -9 \"$1\"", &[&child.id().to_string()]);
+        Self { child, reaper, log, port, metrics_port }
+    }
+
+    /// Ends it like a power failure of the process: no clean-up of any kind.
+    pub fn kill(&mut self) {
+        assert!(self.running(), "the engine has ended by itself; {}", self.said());
+        self.child.kill().expect("kill -9");
+        self.child.wait().expect("the engine is gone");
+    }
+
+    /// Asks it to end.
+    pub fn terminate(&mut self) {
+        signal(self.child.id(), "TERM");
+    }
+
+    /// Waits for its end.
+    pub fn wait(&mut self, limit: Duration) -> ExitStatus {
+        let (child, log) = (&mut self.child, &self.log);
+        eventually(&format!("the engine ends; see {}", log.display()), limit, || child.try_wait().expect("a status"))
+    }
+
+    /// Asks it to end, and expects it to do so well and in time.
+    pub fn stop(&mut self) {
+        self.terminate();
+        let status = self.wait(Duration::from_secs(15));
+        assert_eq!(status.code(), Some(0), "after SIGTERM; {}", self.said());
+    }
+
+    pub fn running(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// What it has printed.
+    pub fn output(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    fn said(&self) -> String {
+        let output = self.output();
+        let lines: Vec<&str> = output.lines().collect();
+        let tail = lines[lines.len().saturating_sub(40)..].join("\n");
+        format!("its last words, more in {}:\n{tail}", self.log.display())
+    }
+
+    /// The body of a 200 answer of REST.
+    pub fn get(&self, path: &str) -> Option<String> {
+        http::get(self.port, path).filter(|(status, _)| *status == 200).map(|(_, body)| body)
+    }
+
+    /// One of the event counters; `None` while nobody answers.
+    pub fn counter(&self, event: &str) -> Option<u64> {
+        let (status, body) = http::get(self.metrics_port, "/metrics")?;
+        assert_eq!(status, 200, "/metrics: {body}");
+        let series = format!("kafka_scheduler_event_total{{type=\"kafka_scheduler_{event}\"}} ");
+        body.lines().find_map(|line| line.strip_prefix(&series)).map(|n| n.trim().parse().expect("a count"))
+    }
+
+    pub fn log(&self) -> &Path {
+        &self.log
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        // The reaper first: after the engine's end its process id may be another's.
+        let _ = self.reaper.kill();
+        let _ = self.reaper.wait();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("{}", self.said());
+        } else {
+            let _ = fs::remove_file(&self.log);
+        }
+    }
+}
