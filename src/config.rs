@@ -8,6 +8,7 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use file::File;
+pub(crate) use value::is_topic;
 
 /// Every variable that is read.
 const VARIABLES: &[&str] = &[

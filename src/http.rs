@@ -1,204 +1,193 @@
-//! Metrics and REST over HTTP.
+//! The HTTP servers: metrics on one address, REST on the other.
 
-use std::io::{Read, Write};
-use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+mod schedules;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use serde_json::json;
-use tiny_http::{Header, Method, Request, Response, Server, StatusCode};
+use std::io::Read;
+use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
+use std::sync::Arc;
+use std::thread;
+
+use serde_json::{Value, json};
+use tiny_http::{Header, Method, Request, Response, ResponseBox, Server, StatusCode};
+use tracing::{debug, warn};
 
 use crate::config::Config;
-use crate::core::Listed;
-use crate::core::io::Cursor;
-use crate::core::payload::Parts;
-use crate::handle::{Handle, PAGE_MAX, Unanswered};
-use crate::metrics::{Metrics, TEXT_FORMAT};
+use crate::handle::{Handle, Unanswered};
+use crate::metrics::{self, Metrics};
+use schedules::Listing;
 
-/// Requests to one address that are answered at a time.
+/// Threads that answer requests, for each server.
 const THREADS: usize = 4;
 
-/// What the routes tell about.
-#[derive(Clone)]
-pub struct Site {
-    /// The running engine.
-    pub handle: Handle,
-    /// Its counters.
-    pub metrics: Arc<Mutex<Metrics>>,
-    /// Its settings.
-    pub config: Config,
-}
-
-/// An address that cannot be served.
+/// An address that cannot be listened on.
 #[derive(Debug)]
 pub struct BindError {
     variable: &'static str,
     address: SocketAddr,
-    cause: Box<dyn std::error::Error + Send + Sync>,
+    error: std::io::Error,
 }
 
 impl std::fmt::Display for BindError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { variable, address, cause } = self;
-        write!(f, "{variable}: cannot listen on {address}: {cause}; free the port or set another")
+        write!(f, "{}: cannot listen on {}: {}", self.variable, self.address, self.error)
     }
 }
 
 impl std::error::Error for BindError {}
 
-impl Site {
-    /// Serves `/metrics` on one address and REST on the other, until the process ends.
+/// Both addresses, taken before anything else is started, so that a taken one ends the program at once.
+#[derive(Debug)]
+pub struct Listeners {
+    rest: TcpListener,
+    metrics: TcpListener,
+}
+
+impl Listeners {
+    /// Listens on the configured addresses; nothing is answered yet.
     ///
     /// # Errors
-    /// When one of the addresses cannot be bound.
-    pub fn serve(&self) -> Result<(), BindError> {
-        self.listen("METRICS_HTTP_ADDR", self.config.metrics_addr, Self::metrics_route)?;
-        self.listen("SERVER_ADDR", self.config.server_addr, Self::rest_route)
-    }
-
-    fn listen(
-        &self,
-        variable: &'static str,
-        address: SocketAddr,
-        route: fn(&Self, Request) -> std::io::Result<()>,
-    ) -> Result<(), BindError> {
-        let failed = |cause| BindError { variable, address, cause };
-        let server = Arc::new(Server::http(address).map_err(failed)?);
-        for number in 0..THREADS {
-            let (site, server) = (self.clone(), Arc::clone(&server));
-            std::thread::Builder::new()
-                .name(format!("http-{number}"))
-                .spawn(move || {
-                    while let Ok(request) = server.recv() {
-                        // The client may have gone.
-                        let _ = route(&site, request);
-                    }
-                })
-                .map_err(|error| BindError { variable, address, cause: Box::new(error) })?;
-        }
-        Ok(())
-    }
-
-    fn metrics_route(&self, request: Request) -> std::io::Result<()> {
-        if path(&request) != "/metrics" {
-            return error(request, 404, "there is only /metrics here");
-        }
-        let text = self.metrics.lock().unwrap_or_else(PoisonError::into_inner).text();
-        answer(request, 200, TEXT_FORMAT, text)
-    }
-
-    fn rest_route(&self, request: Request) -> std::io::Result<()> {
-        if !matches!(request.method(), Method::Get | Method::Head) {
-            return error(request, 405, "only GET and HEAD");
-        }
-        match path(&request).as_str() {
-            "/liveness" => match self.handle.status() {
-                Ok(_) => json_answer(request, &json!({"status": "alive"})),
-                Err(cause) => error(request, 503, &cause.to_string()),
-            },
-            "/info" => json_answer(request, &self.info()),
-            "/schedules" => self.schedules(request),
-            _ => error(request, 404, "there are /liveness, /info and /schedules"),
-        }
-    }
-
-    fn info(&self) -> serde_json::Value {
-        let config = &self.config;
-        json!({
-            "hostname": hostname::get().unwrap_or_default().to_string_lossy(),
-            "address": [config.server_addr.ip().to_string()],
-            "server_address": config.server_addr.to_string(),
-            "kafka": {
-                "bootstrap_servers": config.bootstrap_servers,
-                "topics": config.schedules_topics,
-                "history_topic": config.history_topic,
-            },
+    /// When one of them cannot be had.
+    pub fn bind(config: &Config) -> Result<Self, BindError> {
+        let bind = |variable, address: SocketAddr| {
+            TcpListener::bind(address).map_err(|error| BindError { variable, address, error })
+        };
+        Ok(Self {
+            rest: bind("SERVER_ADDR", config.server_addr)?,
+            metrics: bind("METRICS_HTTP_ADDR", config.metrics_addr)?,
         })
     }
 
-    /// Streams the list page by page: only one page is in memory.
-    fn schedules(&self, request: Request) -> std::io::Result<()> {
-        let first = match self.page(Cursor::default()) {
-            Ok(page) => page,
-            Err(cause) => return error(request, 503, &cause.to_string()),
-        };
-        let body = Pages { site: self.clone(), next: first.1, buffer: format!("[{}", first.0).into_bytes(), at: 0 };
-        request.respond(Response::new(StatusCode(200), vec![content_type("application/json")], body, None, None))
+    /// Where REST and metrics are served: the actual ports where 0 was asked for.
+    ///
+    /// # Errors
+    /// When the system does not say.
+    pub fn addresses(&self) -> std::io::Result<(SocketAddr, SocketAddr)> {
+        Ok((self.rest.local_addr()?, self.metrics.local_addr()?))
     }
 
-    fn page(&self, cursor: Cursor) -> Result<(String, Option<Cursor>), Unanswered> {
-        let page = self.handle.page(cursor, PAGE_MAX)?;
-        let entries: Vec<String> = page.entries.iter().map(|entry| self.entry(entry).to_string()).collect();
-        Ok((entries.join(","), page.next))
+    /// Answers requests on threads of its own, until the program ends.
+    ///
+    /// # Errors
+    /// When the servers cannot be started.
+    pub fn serve(self, config: &Config, handle: Handle, metrics: Metrics) -> std::io::Result<()> {
+        let rest = Rest { handle, topics: config.schedules_topics.clone().into(), info: info(config) };
+        let rest = Arc::new(rest);
+        start(self.rest, "rest", move |request| rest.answer(request))?;
+        start(self.metrics, "metrics", move |request| match path(request) {
+            "/metrics" => with_type(Response::from_data(metrics.text()), metrics::TEXT_FORMAT).boxed(),
+            _ => not_found(),
+        })
     }
+}
 
-    fn entry(&self, listed: &Listed) -> serde_json::Value {
-        let parts = Parts::unpack(&listed.packed);
-        let mut entry = json!({
-            "id": String::from_utf8_lossy(parts.key),
-            "epoch": listed.due,
-            "timestamp": listed.timestamp.0.div_euclid(1000).max(0),
-            "topic": self.config.schedules_topics.get(usize::from(listed.partition.topic)),
-            "target-topic": &*listed.target,
-            "target-key": parts.target_key.map(String::from_utf8_lossy),
-            "value": STANDARD.encode(parts.value),
-        });
-        if std::str::from_utf8(parts.key).is_err() {
-            entry["id-base64"] = STANDARD.encode(parts.key).into();
+fn start(
+    listener: TcpListener,
+    name: &str,
+    answer: impl Fn(&Request) -> ResponseBox + Clone + Send + 'static,
+) -> std::io::Result<()> {
+    let server = Arc::new(Server::from_listener(listener, None).map_err(std::io::Error::other)?);
+    for number in 0..THREADS {
+        let (server, answer) = (server.clone(), answer.clone());
+        thread::Builder::new().name(format!("{name}-{number}")).spawn(move || {
+            while let Ok(request) = server.recv() {
+                respond(request, &answer);
+            }
+            warn!("the HTTP server has ended");
+        })?;
+    }
+    Ok(())
+}
+
+fn respond(request: Request, answer: &impl Fn(&Request) -> ResponseBox) {
+    let response = match request.method() {
+        Method::Get | Method::Head => answer(&request),
+        _ => error(405, "only GET and HEAD are allowed").with_header(header("Allow", "GET, HEAD")),
+    };
+    if let Err(e) = request.respond(response) {
+        debug!("a client went away before its answer: {e}");
+    }
+}
+
+struct Rest {
+    handle: Handle,
+    topics: Arc<[String]>,
+    info: Value,
+}
+
+impl Rest {
+    fn answer(&self, request: &Request) -> ResponseBox {
+        match path(request) {
+            "/liveness" => match self.handle.status() {
+                Ok(_) => Response::empty(200).boxed(),
+                Err(e) => unanswered(e),
+            },
+            "/info" => json_response(200, &self.info),
+            "/schedules" if *request.method() == Method::Head => {
+                with_type(Response::empty(200), "application/json").boxed()
+            }
+            "/schedules" => match Listing::start(self.handle.clone(), self.topics.clone()) {
+                Ok(listing) => json_stream(listing),
+                Err(e) => unanswered(e),
+            },
+            _ => not_found(),
         }
-        entry
     }
 }
 
-/// The rest of a listing, read as the client takes it.
-struct Pages {
-    site: Site,
-    next: Option<Cursor>,
-    buffer: Vec<u8>,
-    at: usize,
+fn info(config: &Config) -> Value {
+    let address = config.server_addr;
+    // As it is usually configured.
+    let server_address =
+        if address.ip().is_unspecified() { format!(":{}", address.port()) } else { address.to_string() };
+    json!({
+        "hostname": hostname::get().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
+        "address": outward_address().into_iter().map(|ip| ip.to_string()).collect::<Vec<_>>(),
+        "server_address": server_address,
+        "kafka": {
+            "bootstrap_servers": config.bootstrap_servers,
+            "topics": config.schedules_topics,
+            "history_topic": config.history_topic,
+        },
+    })
 }
 
-impl Read for Pages {
-    fn read(&mut self, mut into: &mut [u8]) -> std::io::Result<usize> {
-        if self.at == self.buffer.len() {
-            let Some(cursor) = self.next.take() else {
-                if self.buffer.last() == Some(&b']') {
-                    return Ok(0);
-                }
-                self.buffer = b"]".to_vec();
-                self.at = 0;
-                return self.read(into);
-            };
-            // An error here breaks the connection off, so that nobody takes half a list for a whole one.
-            let (text, next) = self.site.page(cursor).map_err(std::io::Error::other)?;
-            self.next = next;
-            self.buffer = if text.is_empty() { Vec::new() } else { format!(",{text}").into_bytes() };
-            self.at = 0;
-            return self.read(into);
-        }
-        let written = into.write(&self.buffer[self.at..])?;
-        self.at += written;
-        Ok(written)
-    }
+/// The address that this machine uses towards others. Connecting a UDP socket sends nothing; it only asks the routes.
+fn outward_address() -> Option<IpAddr> {
+    let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
+    // An address for documentation (RFC 5737), which no machine has.
+    socket.connect("192.0.2.1:9").ok()?;
+    Some(socket.local_addr().ok()?.ip())
 }
 
-fn path(request: &Request) -> String {
-    request.url().split('?').next().unwrap_or_default().to_owned()
+fn path(request: &Request) -> &str {
+    request.url().split('?').next().unwrap_or_default()
 }
 
-fn content_type(value: &str) -> Header {
-    Header::from_bytes("Content-Type", value).expect("the media types of this file are legal header values")
+fn json_stream(body: impl Read + Send + 'static) -> ResponseBox {
+    let response = Response::new(StatusCode(200), vec![header("Content-Type", "application/json")], body, None, None);
+    response.with_chunked_threshold(0).boxed()
 }
 
-fn answer(request: Request, status: u16, media: &str, body: String) -> std::io::Result<()> {
-    request.respond(Response::from_string(body).with_status_code(status).with_header(content_type(media)))
+fn json_response(status: u16, body: &Value) -> ResponseBox {
+    with_type(Response::from_data(body.to_string()).with_status_code(status), "application/json").boxed()
 }
 
-fn json_answer(request: Request, body: &serde_json::Value) -> std::io::Result<()> {
-    answer(request, 200, "application/json", body.to_string())
+fn error(status: u16, message: &str) -> ResponseBox {
+    json_response(status, &json!({ "error": message }))
 }
 
-fn error(request: Request, status: u16, message: &str) -> std::io::Result<()> {
-    answer(request, status, "application/json", json!({"error": message}).to_string())
+fn not_found() -> ResponseBox {
+    error(404, "there is nothing at this path")
+}
+
+fn unanswered(why: Unanswered) -> ResponseBox {
+    error(503, &why.to_string())
+}
+
+fn with_type<R: Read>(response: Response<R>, media_type: &str) -> Response<R> {
+    response.with_header(header("Content-Type", media_type))
+}
+
+fn header(name: &str, value: &str) -> Header {
+    Header::from_bytes(name, value).expect("the names and values of our headers are ASCII")
 }

@@ -4,6 +4,8 @@
 //! engine that runs it on Kafka.
 
 #[cfg(feature = "kafka")]
+pub mod app;
+#[cfg(feature = "kafka")]
 pub mod config;
 pub mod core;
 #[cfg(feature = "kafka")]
@@ -19,4 +21,4 @@ pub mod metrics;
 #[cfg(feature = "kafka")]
 pub mod mini;
 #[cfg(feature = "kafka")]
-pub mod watch;
+pub mod observe;

@@ -44,7 +44,10 @@ impl Logging {
 
     /// Sends the lines of the whole program to stderr. Only the first call counts.
     pub fn start(self) {
-        let builder = tracing_subscriber::fmt().with_max_level(self.level).with_writer(std::io::stderr);
+        // librdkafka's own lines repeat with every lost connection; what matters of them is logged by the engine.
+        let clients = if self.level >= LevelFilter::DEBUG { "" } else { ",librdkafka=off,rdkafka=off" };
+        let filter = tracing_subscriber::EnvFilter::new(format!("{}{clients}", self.level));
+        let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
         // A second call fails, which happens in tests only.
         let _ = if self.json {
             builder.json().flatten_event(true).try_init()

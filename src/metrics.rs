@@ -7,16 +7,19 @@ use crate::core::io::Counters;
 /// The media type of [`Metrics::text`].
 pub const TEXT_FORMAT: &str = prometheus::TEXT_FORMAT;
 
+/// Where an event's count stands in the core's.
+type Read = fn(&Counters) -> u64;
+
 /// The counters as they are exposed, fed from the core's. Clones share them.
 #[derive(Clone, Debug)]
 pub struct Metrics {
     registry: Registry,
-    events: Vec<(IntCounter, fn(&Counters) -> u64)>,
+    events: Vec<(IntCounter, Read)>,
     last: Counters,
 }
 
 /// Label values of `kafka_scheduler_event_total`, and where each comes from.
-const EVENTS: [(&str, fn(&Counters) -> u64); 6] = [
+const EVENTS: [(&str, Read); 6] = [
     ("kafka_scheduler_planned_schedule", |c| c.planned),
     ("kafka_scheduler_triggered_schedule", |c| c.triggered),
     ("kafka_scheduler_missed_schedule", |c| c.missed),

@@ -1,177 +1,130 @@
-//! The engine with a Kafka in the same process: to try it out, and for tests.
+//! The scheduler with a broker in the same process, to try it out.
 
-use std::time::Duration;
+mod demo;
+mod firing;
 
-use jiff::Timestamp;
-use rdkafka::ClientConfig;
-use rdkafka::message::{Header, OwnedHeaders};
+use std::fmt;
+use std::io::Write;
+use std::str::FromStr;
+
 use rdkafka::mocking::MockCluster;
-use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext};
 
-use crate::config::Config;
-use crate::core::batch::{Batch, Kind};
-use crate::core::io::{Counters, Millis, Report};
-use crate::handle::Observer;
-use crate::watch::Watch;
+use crate::app::{self, Error, Stopper};
+use crate::config::{Config, Env, is_topic};
+use crate::http::Listeners;
+use demo::Demos;
+use firing::Firings;
 
-/// Partitions of the topics that come by themselves.
+/// Where the demo schedules fire to.
+const DEMO_TARGET: &str = "mini-demo";
+
+/// Enough to see that a topic has several.
 const PARTITIONS: i32 = 3;
-/// Where demo schedules fire to.
-const DEMO_TARGET: &str = "demo";
-/// The demo schedules, by how often they fire.
-const DEMO_SECONDS: [u64; 3] = [5, 10, 30];
-/// Characters of a value that a line shows.
-const SHOWN_MAX: usize = 60;
 
-/// Reads `name:partitions`.
+/// What the embedded broker allows a topic at most; far more than anybody tries out.
+const PARTITIONS_MAX: i32 = 1_000;
+
+/// A topic of the embedded broker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Topic {
+    name: String,
+    partitions: i32,
+}
+
+/// Why a `--topic` is none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BadTopic;
+
+impl fmt::Display for BadTopic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "must be a topic's name, a colon, and a number of partitions from 1 to {PARTITIONS_MAX}")
+    }
+}
+
+impl std::error::Error for BadTopic {}
+
+impl FromStr for Topic {
+    type Err = BadTopic;
+
+    fn from_str(text: &str) -> Result<Self, BadTopic> {
+        let (name, partitions) = text.rsplit_once(':').ok_or(BadTopic)?;
+        let partitions = partitions.parse().map_err(|_| BadTopic)?;
+        if !is_topic(name) || !(1..=PARTITIONS_MAX).contains(&partitions) {
+            return Err(BadTopic);
+        }
+        Ok(Self { name: name.to_owned(), partitions })
+    }
+}
+
+/// The environment without what leads to another broker.
+pub fn env<'a>(env: Env<'a>) -> impl Fn(&str) -> Option<String> + 'a {
+    |name| (!matches!(name, "BOOTSTRAP_SERVERS" | "CONFIGURATION_FILE")).then(|| env(name)).flatten()
+}
+
+/// Runs broker, engine and demo until a signal.
 ///
 /// # Errors
-/// What is wrong with it.
-pub fn topic(text: &str) -> Result<(String, i32), String> {
-    let (name, partitions) = text.split_once(':').unwrap_or((text, "1"));
-    let legal = (1..=249).contains(&name.len())
-        && name != "."
-        && name != ".."
-        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
-    if !legal {
-        return Err(format!("{name:?} is no topic name: 1 to 249 of a-z A-Z 0-9 . _ -"));
+/// When one of them cannot start or go on.
+pub fn run(mut config: Config, topics: &[Topic]) -> Result<(), Error> {
+    let stopper = Stopper::start()?;
+    let listeners = Listeners::bind(&config)?;
+    // Declared first, and so dropped last: clients must not outlive it.
+    let cluster = MockCluster::new(1).map_err(Error::Mini)?;
+    config.bootstrap_servers = cluster.bootstrap_servers();
+    for topic in all_topics(&config, topics) {
+        cluster.create_topic(&topic.name, topic.partitions, 1).map_err(Error::Mini)?;
     }
-    match partitions.parse() {
-        Ok(count @ 1..=100) => Ok((name.to_owned(), count)),
-        _ => Err(format!("{partitions:?} is no number of partitions: 1 to 100")),
-    }
+    greet(&config, &listeners, topics).map_err(|e| Error::System("stdout", e))?;
+    let demos = Demos::start(&config.bootstrap_servers, &config.schedules_topics[0])?;
+    let firings = Firings::start(demos.fired())?;
+    let ended = app::run(config, listeners, &stopper, Some(Box::new(firings)));
+    demos.stop();
+    ended?;
+    // A closed terminal is no reason to fail at the very end.
+    let _ = writeln!(std::io::stdout(), "Stopped. The embedded broker and all it held are gone.");
+    Ok(())
 }
 
-/// A Kafka in this process, with its topics.
-pub struct Mini {
-    // Kafka ends when this is dropped.
-    cluster: MockCluster<'static, DefaultProducerContext>,
-    config: Config,
-}
-
-impl std::fmt::Debug for Mini {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Mini").field("config", &self.config).finish_non_exhaustive()
-    }
-}
-
-impl Mini {
-    /// Starts it with the topics of the configuration, the demo's and more.
-    ///
-    /// # Errors
-    /// When librdkafka cannot listen or refuses a topic.
-    pub fn start(mut config: Config, topics: &[(String, i32)]) -> Result<Self, rdkafka::error::KafkaError> {
-        let cluster = MockCluster::new(1)?;
-        let own = config.schedules_topics.iter().chain([&config.history_topic]).map(String::as_str);
-        for name in own.chain([DEMO_TARGET]) {
-            if !topics.iter().any(|(other, _)| other == name) {
-                cluster.create_topic(name, PARTITIONS, 1)?;
-            }
-        }
-        for (name, partitions) in topics {
-            cluster.create_topic(name, *partitions, 1)?;
-        }
-        config.bootstrap_servers = cluster.bootstrap_servers();
-        Ok(Self { cluster, config })
-    }
-
-    /// The configuration, with this Kafka's address.
-    #[must_use]
-    pub fn config(&self) -> &Config {
-        &self.config
-    }
-
-    /// Says where it is and what it is not.
-    pub fn greet(&self) {
-        println!("Kafka is at    {}", self.cluster.bootstrap_servers());
-        println!("schedules go to {}", self.config.schedules_topics.join(", "));
-        println!("REST is at     http://{}/schedules", self.config.server_addr);
-        println!("metrics are at http://{}/metrics", self.config.metrics_addr);
-        println!("This Kafka lives in this process. It keeps nothing when it ends, holds 5 MB a partition, does not");
-        println!("compact, does not fence, and proves nothing about exactly-once: it is for trying things out.");
-    }
-
-    /// Shows each firing, and keeps the demo schedules going.
-    ///
-    /// # Panics
-    /// Never: the settings are constants.
-    #[must_use]
-    pub fn observer(&self, watch: Watch) -> Demo {
-        let producer = ClientConfig::new()
-            .set("bootstrap.servers", self.cluster.bootstrap_servers())
-            .create()
-            .expect("the settings are legal");
-        let demo = Demo { watch, producer, topic: self.config.schedules_topics[0].clone() };
-        DEMO_SECONDS.iter().for_each(|seconds| demo.schedule(*seconds));
-        demo
-    }
-}
-
-/// Prints firings.
-pub struct Demo {
-    watch: Watch,
-    producer: BaseProducer,
-    topic: String,
-}
-
-impl std::fmt::Debug for Demo {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Demo").finish_non_exhaustive()
-    }
-}
-
-impl Demo {
-    fn schedule(&self, seconds: u64) {
-        let due = (Timestamp::now().as_second() + seconds as i64).to_string();
-        let key = format!("demo-{seconds}s");
-        let value = format!("every {seconds} seconds");
-        let header = |key, value| Header { key, value: Some(value) };
-        let headers = OwnedHeaders::new()
-            .insert(header("scheduler-epoch", due.as_str()))
-            .insert(header("scheduler-target-topic", DEMO_TARGET))
-            .insert(header("scheduler-target-key", key.as_str()));
-        let record = BaseRecord::to(&self.topic).key(&key).payload(&value).headers(headers);
-        if let Err((error, _)) = self.producer.send(record) {
-            tracing::warn!(%error, "a demo schedule could not be sent");
-        }
-        self.producer.poll(Duration::ZERO);
-    }
-}
-
-impl Observer for Demo {
-    fn counters(&mut self, counters: &Counters) {
-        self.watch.counters(counters);
-    }
-
-    fn fired(&mut self, batch: &Batch, at: Millis) {
-        for item in &batch.items {
-            let Kind::Fire { target, due, .. } = &item.kind else { continue };
-            let parts = batch.parts(item);
-            let late = at.0.saturating_sub((*due as i64).saturating_mul(1000));
-            println!("{}  {} -> {target}  {late} ms late  {}", clock(at), shown(parts.key), shown(parts.value));
-            let again = DEMO_SECONDS.iter().find(|seconds| parts.key == format!("demo-{seconds}s").as_bytes());
-            if let Some(seconds) = again.filter(|_| &**target == DEMO_TARGET) {
-                self.schedule(*seconds);
-            }
+/// The given topics, and those that are needed and not given.
+fn all_topics(config: &Config, given: &[Topic]) -> Vec<Topic> {
+    let mut all: Vec<Topic> = Vec::new();
+    let history = Topic { name: config.history_topic.clone(), partitions: PARTITIONS };
+    let demo = Topic { name: DEMO_TARGET.into(), partitions: 1 };
+    let schedules = config.schedules_topics.iter().map(|name| Topic { name: name.clone(), partitions: PARTITIONS });
+    for topic in given.iter().cloned().chain(schedules).chain([history, demo]) {
+        if all.iter().all(|other| other.name != topic.name) {
+            all.push(topic);
         }
     }
-
-    fn report(&mut self, report: &Report, topics: &[String]) {
-        self.watch.report(report, topics);
-    }
+    all
 }
 
-fn clock(at: Millis) -> String {
-    let zoned =
-        Timestamp::from_millisecond(at.0).unwrap_or(Timestamp::UNIX_EPOCH).to_zoned(jiff::tz::TimeZone::system());
-    zoned.strftime("%H:%M:%S%.3f").to_string()
-}
+fn greet(config: &Config, listeners: &Listeners, topics: &[Topic]) -> std::io::Result<()> {
+    let (rest, metrics) = listeners.addresses()?;
+    let names: Vec<String> =
+        all_topics(config, topics).iter().map(|t| format!("{}:{}", t.name, t.partitions)).collect();
+    let mut out = std::io::stdout().lock();
+    writeln!(
+        out,
+        "A scheduler with a Kafka broker inside this process. Ctrl-C ends both.
 
-/// Bytes on a terminal: control characters escaped, long ones cut.
-fn shown(bytes: &[u8]) -> String {
-    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(SHOWN_MAX)]);
-    let more = if bytes.len() > SHOWN_MAX { "…" } else { "" };
-    format!("\"{}{more}\"", text.escape_debug())
+  bootstrap server  {}
+  topics            {}
+  REST              http://localhost:{}/schedules (also /info, /liveness)
+  metrics           http://localhost:{}/metrics
+
+The embedded broker is for trying things out, not for production: it does not fence, so that nothing here
+proves exactly-once; it does not compact; it keeps at most 5 MB a partition and drops the oldest records
+beyond; it shows aborted records; and it keeps nothing after exit.
+
+Three demo schedules fire every 5, 10 and 30 s:
+",
+        config.bootstrap_servers,
+        names.join(", "),
+        rest.port(),
+        metrics.port(),
+    )?;
+    out.flush()
 }
 
 #[cfg(test)]
@@ -179,16 +132,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn topics_are_named_with_their_partitions() {
-        assert_eq!(topic("a.b:4"), Ok(("a.b".into(), 4)));
-        assert_eq!(topic("a"), Ok(("a".into(), 1)));
-        assert!(topic("a:0").unwrap_err().contains("1 to 100"));
-        assert!(topic("a/b:1").unwrap_err().contains("no topic name"));
-    }
-
-    #[test]
-    fn nothing_hostile_reaches_the_terminal() {
-        assert_eq!(shown(b"a\x1b[31m\n"), r#""a\u{1b}[31m\n""#);
-        assert!(shown(&[b'x'; 1000]).len() < 100);
+    fn topics_of_the_command_line() {
+        assert_eq!("videos:3".parse(), Ok(Topic { name: "videos".into(), partitions: 3 }));
+        for bad in ["videos", "videos:", "videos:0", "videos:x", ":3", "a b:3", "..:1", "videos:1001"] {
+            assert_eq!(bad.parse::<Topic>(), Err(BadTopic), "{bad}");
+        }
     }
 }

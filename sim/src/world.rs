@@ -130,7 +130,7 @@ pub struct World {
 }
 
 /// Every kind of fault; a seed has some of them.
-pub const FAULT_KINDS: [&str; 7] = ["crash", "pause", "abort", "unknown", "delay", "compaction", "restart"];
+pub const FAULT_KINDS: [&str; 8] = ["fence", "crash", "pause", "abort", "unknown", "delay", "compaction", "restart"];
 
 impl World {
     /// A world from a seed.
@@ -267,8 +267,7 @@ impl World {
         match what {
             What::Brokers => {
                 self.kafka.tick(self.now_ms);
-                self.note_live();
-                self.after(2, What::Brokers);
+                self.after(5, What::Brokers);
             }
             What::User if self.faulty => {
                 self.speak();
@@ -281,8 +280,11 @@ impl World {
                 self.after(delay, What::Fault);
             }
             What::Compact if self.faulty => {
-                self.compact();
-                let delay = self.rng.range(500, 10_000);
+                self.note_live();
+                if self.rng.chance(5) {
+                    self.compact();
+                }
+                let delay = 200;
                 self.after(delay, What::Compact);
             }
             What::User | What::Fault | What::Compact => {}
@@ -301,7 +303,11 @@ impl World {
             return;
         }
         if instance.paused_until_ms > self.now_ms {
-            let delay = instance.paused_until_ms - self.now_ms;
+            let mut delay = instance.paused_until_ms - self.now_ms;
+            if matches!(todo, Todo::Beat) {
+                // Whoever wakes may go on for a while before it learns that it was thrown out.
+                delay += self.rng.range(0, 600);
+            }
             return self.after(delay, What::Instance(number, life, todo));
         }
         self.act(number, todo);
@@ -379,6 +385,22 @@ impl World {
             self.trace(|| format!("i{number}     cannot read on"));
             self.unreadable(number);
         }
+    }
+
+    /// In the middle of a transaction: a crash, or a pause that may outlast the session.
+    fn strike(&mut self, number: usize) -> bool {
+        if self.hits("crash", 1) {
+            let delay = self.rng.range(10, 8_000);
+            self.trace(|| format!("i{number}     crashes in a transaction"));
+            self.crash(number, delay);
+            return true;
+        }
+        if self.hits("pause", 2) {
+            let pause = self.rng.range(4_000, 14_000);
+            self.trace(|| format!("i{number}     pauses in a transaction for {pause} ms"));
+            self.instances[number].paused_until_ms = self.now_ms + pause;
+        }
+        false
     }
 
     fn crash(&mut self, number: usize, down_ms: i64) {

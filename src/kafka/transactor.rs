@@ -9,7 +9,7 @@ use rdkafka::client::ClientContext;
 use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
 use rdkafka::message::Message;
-use rdkafka::producer::{BaseProducer, DeliveryResult, Producer, ProducerContext};
+use rdkafka::producer::{BaseProducer, DeliveryResult, Producer, ProducerContext, PurgeConfig};
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientConfig, TopicPartitionList};
 
@@ -345,6 +345,11 @@ impl Transactor {
 
     /// Whether the transaction is known to be aborted.
     fn abort(&self, producer: &BaseProducer<Reports>) -> bool {
+        // librdkafka waits for reports that nobody but this thread can take.
+        producer.purge(PurgeConfig::default().queue().inflight());
+        while producer.in_flight_count() > 0 && !self.is_closing() {
+            producer.poll(Duration::from_millis(1));
+        }
         let ended = self.until_ended(|| producer.abort_transaction(SLICE));
         if let Err(error) = &ended {
             tracing::warn!(%error, "a transaction could not be aborted");

@@ -1,8 +1,8 @@
 //! The example that the existing scheduler documents, byte for byte.
 
-use crate::kit::Case;
 use crate::kit::client::HeaderPair;
 use crate::kit::wait::now_s;
+use crate::kit::{Case, Scheduled};
 
 /// Sorted by name: only repeats and customer headers have an order that is promised.
 fn sorted(headers: &[HeaderPair]) -> Vec<(&str, &[u8])> {
@@ -17,12 +17,11 @@ fn the_reference_example_arrives_byte_for_byte() {
     let Some(case) = Case::new("reference", 3) else { return };
     let _engine = case.engine();
     let due = now_s() + 3;
-    let schedule = case.due_in("vid1-online", "video 1", 0).timestamp(1_607_918_336_000).partition(1);
-    let schedule = crate::kit::Scheduled { headers: Vec::new(), ..schedule }
-        .header("scheduler-epoch", due.to_string())
-        .header("scheduler-target-topic", &case.target)
-        .header("scheduler-target-key", "vid1")
-        .header("customer-header", "dummy");
+    let schedule = Scheduled::new("vid1-online", "video 1", due, &case.target)
+        .target_key("vid1")
+        .header("customer-header", "dummy")
+        .timestamp(1_607_918_336_000)
+        .partition(1);
     case.produce(&[schedule]);
 
     let target = case.fired(1);
@@ -52,8 +51,7 @@ fn the_reference_example_arrives_byte_for_byte() {
     with_request.sort_unstable();
     assert_eq!(sorted(&history[0].headers), with_request);
 
-    let tombstones =
-        case.read_schedules(0).into_iter().filter(|r| r.offset > 0 && r.value.is_none()).collect::<Vec<_>>();
+    let tombstones = case.tombstones();
     assert_eq!(tombstones.len(), 1);
     assert_eq!(tombstones[0].key.as_deref(), Some(&b"vid1-online"[..]));
     assert_eq!(tombstones[0].partition, 1, "the schedule's own partition");

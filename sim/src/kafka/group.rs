@@ -49,6 +49,12 @@ impl Group {
         self.generation == generation && self.members.contains_key(member)
     }
 
+    /// Whether it is a member still.
+    #[must_use]
+    pub fn knows(&self, member: &str) -> bool {
+        self.members.contains_key(member)
+    }
+
     /// Joins, or joins again, with what the member still owns.
     pub fn join(&mut self, member: &str, owned: BTreeSet<Partition>, now_ms: i64) {
         self.preparing = true;

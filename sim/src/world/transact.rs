@@ -153,6 +153,12 @@ impl World {
     /// One step of a transaction.
     pub(super) fn job(&mut self, number: usize, batch: u64) {
         let now = self.now_ms;
+        if self.strike(number) {
+            return;
+        }
+        if self.instances[number].paused_until_ms > now {
+            return self.later(number, 0, Todo::Job(batch));
+        }
         let transactors = &mut self.instances[number].transactors;
         let renewing = transactors.is_renewing();
         let Some(job) = transactors.jobs.get_mut(&batch) else { return };

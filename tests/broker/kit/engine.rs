@@ -55,9 +55,10 @@ impl Engine {
         self.child.wait().expect("the engine is gone");
     }
 
-    /// Asks it to end.
-    pub fn terminate(&mut self) {
+    /// Asks it to end, and waits until it has.
+    pub fn terminate(&mut self) -> ExitStatus {
         signal(self.child.id(), "TERM");
+        self.wait(Duration::from_secs(15))
     }
 
     /// Waits for its end.
@@ -68,8 +69,7 @@ impl Engine {
 
     /// Asks it to end, and expects it to do so well and in time.
     pub fn stop(&mut self) {
-        self.terminate();
-        let status = self.wait(Duration::from_secs(15));
+        let status = self.terminate();
         assert_eq!(status.code(), Some(0), "after SIGTERM; {}", self.said());
     }
 

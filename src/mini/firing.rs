@@ -1,0 +1,120 @@
+//! Each firing as a line to read.
+
+use std::io::Write;
+use std::thread;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+
+use super::demo;
+use crate::app::Error;
+use crate::core::batch::{Batch, Kind};
+use crate::core::io::Millis;
+use crate::handle::Observer;
+
+/// Lines that may wait for a slow terminal; what comes beyond is counted only.
+const LINES_MAX: usize = 10_000;
+
+/// Characters shown of a key or a value.
+const SHOWN_MAX: usize = 60;
+
+/// Prints firings, on a thread of its own: a terminal may be slow and the engine's loop must not wait for it.
+pub struct Firings {
+    demos: Sender<Vec<u8>>,
+    lines: Sender<String>,
+    zone: TimeZone,
+    skipped: u64,
+}
+
+impl Firings {
+    /// Prints from now on. The keys of demo schedules go to `demos`.
+    pub fn start(demos: Sender<Vec<u8>>) -> Result<Self, Error> {
+        let (lines, waiting) = bounded(LINES_MAX);
+        thread::Builder::new()
+            .name("firings".into())
+            .spawn(move || print(&waiting))
+            .map_err(|e| Error::System("the list of firings", e))?;
+        Ok(Self { demos, lines, zone: TimeZone::system(), skipped: 0 })
+    }
+
+    fn show(&mut self, line: String) {
+        if self.skipped > 0 && self.lines.try_send(format!("... {} more", self.skipped)).is_ok() {
+            self.skipped = 0;
+        }
+        if self.lines.try_send(line).is_err() {
+            self.skipped += 1;
+        }
+    }
+}
+
+impl Observer for Firings {
+    fn fired(&mut self, batch: &Batch, at: Millis) {
+        for item in &batch.items {
+            let Kind::Fire { target, due, .. } = &item.kind else { continue };
+            let parts = batch.parts(item);
+            if demo::is_demo(parts.key) {
+                // A demo that gets lost here is scheduled again after a while.
+                let _ = self.demos.try_send(parts.key.to_vec());
+            }
+            let line = line(&self.zone, parts.key, target, *due, parts.value, at);
+            self.show(line);
+        }
+    }
+}
+
+fn print(lines: &Receiver<String>) {
+    let mut out = std::io::stdout();
+    for line in lines {
+        // Nobody reads any more, which is no reason to stop scheduling.
+        if writeln!(out, "{line}").is_err() {
+            return;
+        }
+    }
+}
+
+fn line(zone: &TimeZone, key: &[u8], target: &str, due: u64, value: &[u8], at: Millis) -> String {
+    let due_ms = i64::try_from(due).unwrap_or(i64::MAX).saturating_mul(1000);
+    let late_ms = at.0.saturating_sub(due_ms);
+    format!(
+        "{}  {} -> {target}  due {}  {late_ms} ms late  \"{}\"",
+        time(zone, at.0, "%H:%M:%S%.3f"),
+        shown(key),
+        time(zone, due_ms, "%H:%M:%S"),
+        shown(value),
+    )
+}
+
+fn time(zone: &TimeZone, at_ms: i64, format: &str) -> String {
+    let Ok(at) = Timestamp::from_millisecond(at_ms) else { return at_ms.to_string() };
+    at.to_zoned(zone.clone()).strftime(format).to_string()
+}
+
+/// Bytes as text that cannot disturb a terminal, cut where it gets long.
+fn shown(bytes: &[u8]) -> String {
+    // A character has at most four bytes, so this holds all that is shown.
+    let start = &bytes[..bytes.len().min(SHOWN_MAX * 4 + 4)];
+    let text = String::from_utf8_lossy(start);
+    let mut shown: String = text.chars().take(SHOWN_MAX).flat_map(char::escape_debug).collect();
+    if text.chars().count() > SHOWN_MAX {
+        shown.push('…');
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_firing_in_a_line() {
+        let line = line(&TimeZone::UTC, b"demo-5s", "mini-demo", 43_205, b"every 5 seconds", Millis(43_205_003));
+        assert_eq!(line, "12:00:05.003  demo-5s -> mini-demo  due 12:00:05  3 ms late  \"every 5 seconds\"");
+    }
+
+    #[test]
+    fn what_is_shown_is_short_and_harmless() {
+        assert_eq!(shown(b"\x1b[2Ja\nb\"\xff"), "\\u{1b}[2Ja\\nb\\\"\u{fffd}");
+        assert_eq!(shown("é".repeat(1_000).as_bytes()), format!("{}…", "é".repeat(60)));
+    }
+}
