@@ -53,7 +53,7 @@ impl Listeners {
         };
         Ok(Self {
             rest: bind("SERVER_ADDR", config.server_addr)?,
-            metrics: bind("METRICS_HTTP_ADDR", config.metrics_addr)?,
+            metrics: bind("METRICS_HTTP_ADDR (or METRICS_ADDR)", config.metrics_addr)?,
         })
     }
 

@@ -24,9 +24,9 @@ fn what_is_produced_is_read_back() {
 
 #[test]
 fn a_transaction_shows_all_its_records_at_once() {
-    use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+    use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer as _, ThreadedProducer};
     let Some(case) = Case::new("harness-transaction", 2) else { return };
-    let producer: BaseProducer = crate::kit::client::config(case.bootstrap())
+    let producer: ThreadedProducer<DefaultProducerContext> = crate::kit::client::config(case.bootstrap())
         .set("transactional.id", &case.group)
         .create()
         .expect("a transactional producer");

@@ -3,5 +3,13 @@
 
 mod kit;
 
+mod changes;
+mod configuration;
+mod crashes;
+mod firing;
+mod first_start;
 mod harness;
+mod mini;
+mod outside;
 mod reference;
+mod restarts;

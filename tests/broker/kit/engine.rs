@@ -101,10 +101,6 @@ impl Engine {
         let series = format!("kafka_scheduler_event_total{{type=\"kafka_scheduler_{event}\"}} ");
         body.lines().find_map(|line| line.strip_prefix(&series)).map(|n| n.trim().parse().expect("a count"))
     }
-
-    pub fn log(&self) -> &Path {
-        &self.log
-    }
 }
 
 impl Drop for Engine {

@@ -1,0 +1,52 @@
+//! Killed in the middle of its work.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use crate::kit::wait::now_s;
+use crate::kit::{Case, Record, Scheduled};
+
+fn distinct(records: &[Record]) -> usize {
+    records.iter().map(|r| r.header("scheduler-key").expect("scheduler-key").to_vec()).collect::<BTreeSet<_>>().len()
+}
+
+#[test]
+fn killed_five_times_in_the_middle_of_firing_20000_each_fires_once() {
+    const COUNT: usize = 20_000;
+    const LAST_WAVE: usize = 1_000;
+    let Some(case) = Case::new("crashes", 4) else { return };
+    let begin = now_s() + 4;
+    for n in 0..COUNT {
+        // Five waves, long enough apart to come up again between them, and a last one well after.
+        let wave = if n < LAST_WAVE { 8 } else { i64::try_from(n % 5).expect("small") };
+        let key = format!("k{n}");
+        case.queue(&Scheduled::new(&key, &key, begin + wave * 5, &case.target).target_key(&key));
+    }
+    case.flush();
+    let mut before = 0;
+    for kill in 1..=5 {
+        let mut engine = case.engine();
+        let mut reader = case.target_reader();
+        reader.wait(&format!("firing goes on before kill {kill}"), Duration::from_secs(60), |r| r.len() > before);
+        engine.kill();
+        before = case.read_target().len();
+        eprintln!("kill {kill} after {before} fired");
+        assert!(0 < before && before < COUNT, "kill {kill} was not between the first firing and the last");
+    }
+    let mut engine = case.engine();
+    let mut reader = case.target_reader();
+    reader.wait("all have fired", Duration::from_secs(60), |r| r.len() >= COUNT);
+    let target = case.settled();
+    assert_eq!((target.len(), distinct(&target)), (COUNT, COUNT), "in the target");
+    assert!(target.iter().all(|r| r.key_text() == r.value_text()));
+    engine.stop();
+    let without_probes = |mut records: Vec<Record>| {
+        records.retain(|r| !r.key_text().starts_with("probe-"));
+        records
+    };
+    let history = without_probes(case.read_history());
+    assert_eq!((history.len(), distinct(&history)), (COUNT, COUNT), "in the history");
+    let tombstones = without_probes(case.tombstones());
+    let keys: BTreeSet<_> = tombstones.iter().map(|r| r.key.clone()).collect();
+    assert_eq!((tombstones.len(), keys.len()), (COUNT, COUNT), "tombstones");
+}

@@ -1,0 +1,80 @@
+//! What is owed from before the engine ever ran, and that nothing else is left behind.
+
+use crate::kit::client::delete_group;
+use crate::kit::wait::now_s;
+use crate::kit::{Case, Scheduled};
+
+const DAY: i64 = 86_400;
+
+/// A zone where it is about noon now, so that no midnight comes in between; and when its day began.
+fn noon_zone() -> (String, i64) {
+    let now = now_s();
+    let offset_hours = 12 - (now % DAY) / 3_600;
+    let local = now + offset_hours * 3_600;
+    // POSIX counts hours west of Greenwich.
+    (format!("TST{}", -offset_hours), now - local % DAY)
+}
+
+fn keys(case: &Case) -> Vec<String> {
+    let mut keys: Vec<String> = case.settled().iter().map(crate::kit::Record::key_text).collect();
+    keys.sort_unstable();
+    keys
+}
+
+fn at(case: &Case, key: &str, epoch: i64) -> Scheduled {
+    Scheduled::new(key, "v", epoch, &case.target).target_key(key)
+}
+
+#[test]
+fn a_first_start_leaves_alone_what_is_older_than_its_days_until_they_are_lowered() {
+    let Some(case) = Case::new("since", 2) else { return };
+    let (zone, midnight) = noon_zone();
+    case.produce(&[
+        at(&case, "today", midnight),
+        at(&case, "yesterday", midnight - 1),
+        at(&case, "day-before", midnight - DAY - 1),
+    ]);
+    for (since, expected) in [
+        ("0", &["today"][..]),
+        ("-1", &["today", "yesterday"]),
+        ("0", &["today", "yesterday"]),
+        ("-3", &["day-before", "today", "yesterday"]),
+    ] {
+        let mut engine = case.engine_with(&[("SINCE_DELTA", since), ("TZ", &zone)]);
+        assert_eq!(keys(&case), expected, "with SINCE_DELTA={since}");
+        engine.stop();
+    }
+}
+
+#[test]
+fn a_first_start_a_day_back_fires_what_was_due_yesterday() {
+    let Some(case) = Case::new("since-1", 2) else { return };
+    let (zone, midnight) = noon_zone();
+    case.produce(&[
+        at(&case, "today", midnight),
+        at(&case, "yesterday", midnight - DAY),
+        at(&case, "day-before", midnight - DAY - 1),
+    ]);
+    let _engine = case.engine_with(&[("SINCE_DELTA", "-1"), ("TZ", &zone)]);
+    assert_eq!(keys(&case), ["today", "yesterday"]);
+}
+
+#[test]
+fn after_a_first_start_nothing_is_left_behind_whatever_happens_to_the_group() {
+    let Some(case) = Case::new("owed", 2) else { return };
+    let start = |group: &str| case.engine_with(&[("SINCE_DELTA", "0"), ("GROUP_ID", group)]);
+    let mut engine = start(&case.group);
+    case.settled();
+    // Below every later barrier, and pending when the engine ends.
+    case.produce(&[at(&case, "pending", now_s() + 5)]);
+    engine.stop();
+    case.produce(&[at(&case, "while-down", now_s() - 10 * DAY)]);
+    delete_group(case.bootstrap(), &case.group);
+    crate::kit::wait::until_ms((now_s() + 6) * 1000);
+    let mut engine = start(&case.group);
+    assert_eq!(keys(&case), ["pending", "while-down"], "with the group's offsets deleted");
+    engine.stop();
+    case.produce(&[at(&case, "while-down-again", now_s() - 10 * DAY)]);
+    let _engine = start(&format!("{}-other", case.group));
+    assert_eq!(keys(&case), ["pending", "while-down", "while-down-again"], "with another group");
+}

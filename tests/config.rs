@@ -1,0 +1,410 @@
+//! What settings mean, and the message for each wrong one.
+
+use std::path::PathBuf;
+
+use kafka_scheduler::config::Config;
+use kafka_scheduler::logging::Logging;
+
+fn load(variables: &[(&str, &str)]) -> Result<Config, String> {
+    let env = |name: &str| variables.iter().find(|(n, _)| *n == name).map(|(_, value)| (*value).to_owned());
+    Config::load(&env).map_err(|e| e.to_string())
+}
+
+#[track_caller]
+fn good(variables: &[(&str, &str)]) -> Config {
+    load(variables).expect("this is allowed")
+}
+
+#[track_caller]
+fn wrong(variables: &[(&str, &str)], message: &str) {
+    assert_eq!(load(variables).expect_err("this is not allowed"), message);
+}
+
+/// A configuration file that goes away with it.
+struct File(PathBuf);
+
+impl File {
+    fn new(name: &str, text: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("kafka-scheduler-{}-{name}.yaml", std::process::id()));
+        std::fs::write(&path, text).expect("the temporary directory takes a file");
+        Self(path)
+    }
+
+    fn path(&self) -> &str {
+        self.0.to_str().expect("the temporary directory's name is UTF-8")
+    }
+
+    #[track_caller]
+    fn good(&self) -> Config {
+        good(&[("CONFIGURATION_FILE", self.path())])
+    }
+
+    /// The message, less the file's name at its beginning.
+    #[track_caller]
+    fn wrong(&self, message: &str) {
+        wrong(&[("CONFIGURATION_FILE", self.path())], &format!("CONFIGURATION_FILE is {:?}: {message}", self.path()));
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+const TOPIC: &str = "1 to 249 of the characters a-z A-Z 0-9 . _ - (and not . or .. alone)";
+
+#[test]
+fn defaults() {
+    let config = good(&[]);
+    assert_eq!(config.bootstrap_servers, "localhost:9092");
+    assert_eq!(config.schedules_topics, ["schedules"]);
+    assert_eq!(config.since_delta_days, 0);
+    assert_eq!(config.group_id, "scheduler-cg");
+    assert_eq!(config.metrics_addr.to_string(), "0.0.0.0:8001");
+    assert_eq!(config.history_topic, "history");
+    assert_eq!(config.server_addr.to_string(), "0.0.0.0:8000");
+    assert_eq!(config.session_timeout_ms, 6000);
+    assert_eq!(config.grace_s, None);
+    assert_eq!(config.horizon_s, None);
+}
+
+#[test]
+fn an_empty_variable_is_not_set() {
+    let config = good(&[
+        ("BOOTSTRAP_SERVERS", ""),
+        ("SCHEDULES_TOPICS", " "),
+        ("GROUP_ID", ""),
+        ("DEAD_LETTER_TOPIC", ""),
+        ("METRICS_ADDR", ""),
+        ("METRICS_HTTP_ADDR", ":9001"),
+        ("CONFIGURATION_FILE", ""),
+        ("SCHEDULE_GRACE_INTERVAL", ""),
+    ]);
+    assert_eq!(config.bootstrap_servers, "localhost:9092");
+    assert_eq!(config.schedules_topics, ["schedules"]);
+    assert_eq!(config.grace_s, None);
+}
+
+#[test]
+fn lists_may_have_spaces_around_commas() {
+    let config = good(&[("BOOTSTRAP_SERVERS", " a:1 , b:2"), ("SCHEDULES_TOPICS", "one , two")]);
+    assert_eq!(config.bootstrap_servers, "a:1,b:2");
+    assert_eq!(config.schedules_topics, ["one", "two"]);
+}
+
+#[test]
+fn servers_as_librdkafka_takes_them() {
+    for servers in ["broker", "broker:9092", "SASL_SSL://broker:9093", "[::1]:9092", "[::1]", "10.0.0.1:1,b"] {
+        assert_eq!(good(&[("BOOTSTRAP_SERVERS", servers)]).bootstrap_servers, servers);
+    }
+}
+
+#[test]
+fn servers_that_are_none() {
+    for servers in [",", "a:1,,b:2", "a:x", "a:0", "a:99999", "a b:1", ":9092", "::1", "http://a/b"] {
+        let message = format!("BOOTSTRAP_SERVERS is {servers:?}, but must be a comma list of host:port");
+        wrong(&[("BOOTSTRAP_SERVERS", servers)], &message);
+    }
+}
+
+#[test]
+fn an_empty_list_of_topics() {
+    wrong(
+        &[("SCHEDULES_TOPICS", ",")],
+        &format!("SCHEDULES_TOPICS is \",\", but must be a comma list of topic names; \"\" is none: {TOPIC}"),
+    );
+}
+
+#[test]
+fn an_illegal_topic_among_them() {
+    wrong(
+        &[("SCHEDULES_TOPICS", "good,b d")],
+        &format!("SCHEDULES_TOPICS is \"good,b d\", but must be a comma list of topic names; \"b d\" is none: {TOPIC}"),
+    );
+}
+
+#[test]
+fn a_repeated_topic() {
+    wrong(
+        &[("SCHEDULES_TOPICS", "a,b, a")],
+        "SCHEDULES_TOPICS is \"a,b, a\", but must be a list without repeats, and \"a\" occurs twice",
+    );
+}
+
+#[test]
+fn too_many_topics() {
+    let topics: Vec<String> = (0..1_001).map(|i| format!("t{i}")).collect();
+    wrong(&[("SCHEDULES_TOPICS", &topics.join(","))], "SCHEDULES_TOPICS names 1001 topics, but must name at most 1000");
+}
+
+#[test]
+fn an_illegal_history_topic() {
+    let long = "x".repeat(250);
+    for topic in [".", "..", "a/b", "ü", "a,b", &long] {
+        wrong(&[("HISTORY_TOPIC", topic)], &format!("HISTORY_TOPIC is {topic:?}, but must be {TOPIC}"));
+    }
+}
+
+#[test]
+fn history_among_the_schedules_topics() {
+    wrong(
+        &[("SCHEDULES_TOPICS", "a,history")],
+        "HISTORY_TOPIC is \"history\", but must be a topic that is not among SCHEDULES_TOPICS: history records would be \
+         taken for schedules",
+    );
+}
+
+#[test]
+fn addresses() {
+    for (text, address) in
+        [(":80", "0.0.0.0:80"), ("127.0.0.1:80", "127.0.0.1:80"), ("[::1]:80", "[::1]:80"), (":0", "0.0.0.0:0")]
+    {
+        assert_eq!(good(&[("SERVER_ADDR", text)]).server_addr.to_string(), address);
+    }
+    assert!(good(&[("SERVER_ADDR", "localhost:80")]).server_addr.ip().is_loopback());
+}
+
+#[test]
+fn a_wrong_server_address() {
+    for text in ["8000", ":", ":x", ":70000", "::1:80", "a b:1", "http://a:1"] {
+        let message =
+            format!("SERVER_ADDR is {text:?}, but must be host:port, or :port for every address of this machine");
+        wrong(&[("SERVER_ADDR", text)], &message);
+    }
+}
+
+#[test]
+fn a_wrong_metrics_address_names_the_variable_that_was_set() {
+    for name in ["METRICS_HTTP_ADDR", "METRICS_ADDR"] {
+        let message = format!("{name} is \"x\", but must be host:port, or :port for every address of this machine");
+        wrong(&[(name, "x")], &message);
+    }
+}
+
+#[test]
+fn both_names_of_the_metrics_address() {
+    wrong(
+        &[("METRICS_HTTP_ADDR", ":1"), ("METRICS_ADDR", ":2")],
+        "METRICS_HTTP_ADDR is \":1\" and METRICS_ADDR is \":2\", but they mean the same: set one of them",
+    );
+    assert_eq!(good(&[("METRICS_HTTP_ADDR", ":1"), ("METRICS_ADDR", ":1")]).metrics_addr.port(), 1);
+    assert_eq!(good(&[("METRICS_ADDR", ":2")]).metrics_addr.port(), 2);
+}
+
+#[test]
+fn one_address_for_both_servers() {
+    wrong(
+        &[("METRICS_ADDR", ":8000")],
+        "METRICS_ADDR is \"0.0.0.0:8000\", but must be another address than SERVER_ADDR",
+    );
+}
+
+#[test]
+fn a_wrong_since_delta() {
+    assert_eq!(good(&[("SINCE_DELTA", "-1")]).since_delta_days, -1);
+    for text in ["1", "x", "-1.5", "-36501", "99999999999"] {
+        let message = format!(
+            "SINCE_DELTA is {text:?}, but must be 0 (today) or less: -1 goes back to yesterday, and so on, down to -36500"
+        );
+        wrong(&[("SINCE_DELTA", text)], &message);
+    }
+}
+
+#[test]
+fn a_wrong_group() {
+    let long = "g".repeat(201);
+    for text in [long.as_str(), "a\nb"] {
+        let message =
+            format!("GROUP_ID is {text:?}, but must be 1 to 200 characters, none of them a control character");
+        wrong(&[("GROUP_ID", text)], &message);
+    }
+}
+
+#[test]
+fn a_wrong_session_timeout() {
+    for text in ["0", "6s", "-1", "3600001"] {
+        let message =
+            format!("SESSION_TIMEOUT is {text:?}, but must be a whole number of milliseconds from 1 to 3600000");
+        wrong(&[("SESSION_TIMEOUT", text)], &message);
+    }
+}
+
+#[test]
+fn a_wrong_grace() {
+    assert_eq!(good(&[("SCHEDULE_GRACE_INTERVAL", "0")]).grace_s, Some(0));
+    for text in ["-1", "1h", "1.5", "3153600001"] {
+        let message =
+            format!("SCHEDULE_GRACE_INTERVAL is {text:?}, but must be a whole number of seconds from 0 to 3153600000");
+        wrong(&[("SCHEDULE_GRACE_INTERVAL", text)], &message);
+    }
+}
+
+#[test]
+fn a_horizon_in_seconds_or_as_a_duration() {
+    for (text, seconds) in [("60", 60), ("P400D", 400 * 86_400), ("P2W", 14 * 86_400), ("P1DT1H", 90_000)] {
+        assert_eq!(good(&[("MAX_HORIZON", text)]).horizon_s, Some(seconds), "{text}");
+    }
+}
+
+#[test]
+fn a_wrong_horizon() {
+    for text in ["0", "-5", "P1Y", "P1M", "-P1D", "PT0S", "PT1.5S", "P99999D", "soon"] {
+        let message = format!(
+            "MAX_HORIZON is {text:?}, but must be 1 to 3153600000 seconds, or an ISO 8601 duration of weeks, days, \
+             hours, minutes and seconds, such as P400D"
+        );
+        wrong(&[("MAX_HORIZON", text)], &message);
+    }
+}
+
+#[test]
+fn variables_of_later_versions_are_not_ignored() {
+    for name in ["DEAD_LETTER_TOPIC", "CREATE_TOPICS", "MEMORY_WARN_BYTES"] {
+        wrong(&[(name, "1")], &format!("{name} is \"1\", but is not supported in this version: unset it"));
+    }
+    wrong(&[("REST_TOKEN", "secret")], "REST_TOKEN is set, but is not supported in this version: unset it");
+}
+
+#[test]
+fn log_settings() {
+    use tracing::level_filters::LevelFilter;
+    let load = |name: &str, value: &str| {
+        Logging::load(&|n: &str| (n == name).then(|| value.to_owned())).map_err(|e| e.to_string())
+    };
+    for (name, level) in [
+        ("", LevelFilter::INFO),
+        ("trace", LevelFilter::TRACE),
+        ("debug", LevelFilter::DEBUG),
+        ("INFO", LevelFilter::INFO),
+        ("warn", LevelFilter::WARN),
+        ("warning", LevelFilter::WARN),
+        ("error", LevelFilter::ERROR),
+        ("fatal", LevelFilter::ERROR),
+        ("panic", LevelFilter::ERROR),
+    ] {
+        assert_eq!(load("LOG_LEVEL", name).map(|l| l.level), Ok(level), "{name}");
+    }
+    assert_eq!(
+        load("LOG_LEVEL", "loud").expect_err("no level"),
+        "LOG_LEVEL is \"loud\", but must be trace, debug, info, warn, warning, error, fatal or panic"
+    );
+    assert_eq!(load("LOG_FORMAT", "json").map(|l| l.json), Ok(true));
+    assert_eq!(load("LOG_FORMAT", "xml").expect_err("no format"), "LOG_FORMAT is \"xml\", but must be text or json");
+}
+
+#[test]
+fn a_file_with_dots_or_nested_maps_and_scalars_of_any_kind() {
+    for (name, text) in [
+        (
+            "dots",
+            "kafka.common.configuration: {ssl.ca.location: /ca, socket.keepalive.enable: true}\n\
+             kafka.producer.configuration: {linger.ms: 5}\n\
+             kafka.consumer.configuration:\n",
+        ),
+        (
+            "nested",
+            "kafka:\n  common:\n    configuration: {ssl.ca.location: /ca}\n  \
+             common.configuration: {socket.keepalive.enable: true}\n  \
+             producer:\n    configuration: {linger.ms: 5}\n",
+        ),
+    ] {
+        let config = File::new(name, text).good();
+        assert_eq!(config.kafka_common["ssl.ca.location"], "/ca");
+        assert_eq!(config.kafka_common["socket.keepalive.enable"], "true");
+        assert_eq!(config.kafka_producer["linger.ms"], "5");
+        assert!(config.kafka_consumer.is_empty());
+    }
+    assert!(File::new("empty", "# nothing\n").good().kafka_common.is_empty());
+}
+
+#[test]
+fn the_environment_wins_over_the_file_and_the_file_over_defaults() {
+    let file = File::new(
+        "wins",
+        "kafka.common.configuration: {bootstrap.servers: 'file:1'}\n\
+         kafka.consumer.configuration: {group.id: from-file, session.timeout.ms: 10000}\n",
+    );
+    let config = file.good();
+    assert_eq!(config.bootstrap_servers, "file:1");
+    assert_eq!(config.group_id, "from-file");
+    assert_eq!(config.session_timeout_ms, 10_000);
+    assert!(config.kafka_common.is_empty() && config.kafka_consumer.is_empty());
+    let config = good(&[
+        ("CONFIGURATION_FILE", file.path()),
+        ("BOOTSTRAP_SERVERS", "env:2"),
+        ("GROUP_ID", "from-env"),
+        ("SESSION_TIMEOUT", "7000"),
+    ]);
+    assert_eq!(config.bootstrap_servers, "env:2");
+    assert_eq!(config.group_id, "from-env");
+    assert_eq!(config.session_timeout_ms, 7_000);
+}
+
+#[test]
+fn a_wrong_value_of_the_file_is_named_as_the_file_s() {
+    let file = File::new("session", "kafka.consumer.configuration: {session.timeout.ms: soon}\n");
+    wrong(
+        &[("CONFIGURATION_FILE", file.path())],
+        &format!(
+            "session.timeout.ms in CONFIGURATION_FILE {:?} is \"soon\", but must be a whole number of milliseconds from \
+             1 to 3600000",
+            file.path()
+        ),
+    );
+}
+
+#[test]
+fn two_values_for_one_setting_in_the_file() {
+    File::new("two", "kafka.common.configuration: {group.id: a}\nkafka.consumer.configuration: {group.id: b}\n")
+        .wrong("\"group.id\" is set to different values: \"a\", \"b\"");
+    File::new("twice", "kafka.common.configuration: {a: 1}\nkafka: {common.configuration: {a: 2}}\n")
+        .wrong("\"kafka.common.configuration: a\" is set twice");
+}
+
+#[test]
+fn values_of_the_file_that_are_no_scalars() {
+    let all = "it must be text, a number or a boolean";
+    let name = "\"kafka.common.configuration: a\"";
+    for (file, value, message) in [
+        ("null", "", format!("has no value; {all}")),
+        ("list", "[1]", format!("is a list; {all}")),
+        ("map", "{b: 1}", format!("is a map; {all}, with dots in its key")),
+        ("tag", "!x 1", format!("has a tag; {all}")),
+        ("nul", "\"\\0\"", "holds a null character".into()),
+    ] {
+        let text = format!("kafka.common.configuration:\n  a: {value}\n");
+        File::new(file, &text).wrong(&format!("{name} {message}"));
+    }
+}
+
+#[test]
+fn keys_of_the_file_that_are_unknown() {
+    let allowed = "is unknown; allowed are kafka.common.configuration, kafka.producer.configuration, kafka.consumer.configuration";
+    File::new("unknown", "kafka.commmon.configuration: {}\n")
+        .wrong(&format!("\"kafka.commmon.configuration\" {allowed}"));
+    File::new("deep", "kafka: {admin: {configuration: {}}}\n").wrong(&format!("\"kafka.admin\" {allowed}"));
+    File::new("number", "1: {}\n").wrong("must have text as keys");
+    File::new("key", "kafka.common.configuration: {1: a}\n")
+        .wrong("\"kafka.common.configuration\" must have text as keys");
+}
+
+#[test]
+fn a_file_of_another_shape() {
+    File::new("list-top", "[1]\n").wrong("must hold a map at its top");
+    File::new("scalar", "kafka.common.configuration: 5\n").wrong("\"kafka.common.configuration\" must be a map");
+    File::new("half", "kafka: {common: 5}\n").wrong("\"kafka.common\" must be a map");
+}
+
+#[test]
+fn a_file_that_is_missing_or_no_yaml() {
+    wrong(
+        &[("CONFIGURATION_FILE", "/nowhere/at.all")],
+        "CONFIGURATION_FILE is \"/nowhere/at.all\", but must be the path of a readable text file: No such file or \
+         directory (os error 2)",
+    );
+    let file = File::new("broken", "kafka: [\n");
+    let message = load(&[("CONFIGURATION_FILE", file.path())]).expect_err("this is no YAML");
+    let start = format!("CONFIGURATION_FILE is {:?}, but must be the path of a YAML file: ", file.path());
+    assert!(message.starts_with(&start) && !message.contains('\n'), "{message}");
+}
