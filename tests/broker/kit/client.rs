@@ -84,11 +84,6 @@ pub struct Record {
 }
 
 impl Record {
-    /// Its timestamp in milliseconds.
-    pub fn ms(&self) -> i64 {
-        self.timestamp
-    }
-
     /// The key as text, for keys that are.
     pub fn key_text(&self) -> String {
         String::from_utf8_lossy(self.key.as_deref().unwrap_or_default()).into_owned()
