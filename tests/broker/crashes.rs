@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use crate::kit::client::Reader;
 use crate::kit::wait::now_s;
 use crate::kit::{Case, Record, Scheduled};
 
@@ -23,16 +24,25 @@ fn killed_five_times_in_the_middle_of_firing_20000_each_fires_once() {
         case.queue(&Scheduled::new(&key, &key, begin + wave * 5, &case.target).target_key(&key));
     }
     case.flush();
-    let mut before = 0;
+    let (mut in_flight, mut committed) = (0, 0);
     for kill in 1..=5 {
+        // What is not committed yet shows that a transaction is open: that is the moment to kill.
+        let mut reader = Reader::uncommitted(case.bootstrap(), &case.target);
+        reader.to_end();
+        let before = reader.records.len();
         let mut engine = case.engine();
-        let mut reader = case.target_reader();
         reader.wait(&format!("firing goes on before kill {kill}"), Duration::from_secs(60), |r| r.len() > before);
         engine.kill();
-        before = case.read_target().len();
-        eprintln!("kill {kill} after {before} fired");
-        assert!(0 < before && before < COUNT, "kill {kill} was not between the first firing and the last");
+        let fired = case.read_target().len();
+        let mut all = Reader::uncommitted(case.bootstrap(), &case.target);
+        all.to_end();
+        let open = all.records.len() > before + fired.saturating_sub(committed);
+        committed = fired;
+        in_flight += usize::from(open);
+        eprintln!("kill {kill} after {fired} fired, a transaction was open: {open}");
+        assert!(fired < COUNT && all.records.len() > before, "kill {kill} was not in the middle");
     }
+    assert!(in_flight > 0, "no kill hit an open transaction: this proves nothing");
     let mut engine = case.engine();
     let mut reader = case.target_reader();
     reader.wait("all have fired", Duration::from_secs(60), |r| r.len() >= COUNT);

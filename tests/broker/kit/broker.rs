@@ -24,6 +24,7 @@ data=$1; log=$2; shift 2
 java "$@" </dev/null >"$log" 2>&1 &
 java=$!
 read _
+exec 2>/dev/null
 kill -9 $java
 wait $java
 rm -rf "$data"

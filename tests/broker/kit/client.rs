@@ -202,7 +202,7 @@ impl Producer {
     }
 }
 
-/// Reads a topic from its beginning, as a read_committed consumer sees it.
+/// Reads a topic from its beginning.
 pub struct Reader {
     consumer: BaseConsumer,
     topic: String,
@@ -213,12 +213,22 @@ pub struct Reader {
 }
 
 impl Reader {
+    /// As a read_committed consumer sees it.
     pub fn new(bootstrap: &str, topic: &str) -> Self {
+        Self::isolated(bootstrap, topic, "read_committed")
+    }
+
+    /// With what is not committed yet or never will be.
+    pub fn uncommitted(bootstrap: &str, topic: &str) -> Self {
+        Self::isolated(bootstrap, topic, "read_uncommitted")
+    }
+
+    fn isolated(bootstrap: &str, topic: &str, isolation: &str) -> Self {
         let consumer: BaseConsumer = config(bootstrap)
             .set("group.id", "never-joined")
             .set("enable.auto.commit", "false")
             .set("enable.partition.eof", "true")
-            .set("isolation.level", "read_committed")
+            .set("isolation.level", isolation)
             .set("fetch.wait.max.ms", "50")
             .create()
             .expect("a consumer");
@@ -264,6 +274,15 @@ impl Reader {
         }
     }
 
+    /// Reads on until each partition's end has been seen once.
+    pub fn to_end(&mut self) {
+        let began = Instant::now();
+        while self.ends.len() < self.partitions {
+            assert!(began.elapsed() < REQUEST * 2, "{} has no end", self.topic);
+            self.poll(Duration::from_millis(100));
+        }
+    }
+
     /// Reads on until the condition holds.
     pub fn wait(&mut self, what: &str, limit: Duration, enough: impl Fn(&[Record]) -> bool) -> &[Record] {
         let began = Instant::now();
@@ -284,11 +303,7 @@ impl Reader {
 /// Everything in a topic, up to the end of each of its partitions.
 pub fn read_all(bootstrap: &str, topic: &str) -> Vec<Record> {
     let mut reader = Reader::new(bootstrap, topic);
-    let began = Instant::now();
-    while reader.ends.len() < reader.partitions {
-        assert!(began.elapsed() < REQUEST * 2, "{topic} has no end");
-        reader.poll(Duration::from_millis(100));
-    }
+    reader.to_end();
     reader.records
 }
 
