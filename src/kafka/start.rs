@@ -39,7 +39,6 @@ impl std::fmt::Display for NotReady {
 /// The cluster's id, once all topics are there.
 pub fn cluster(settings: &Settings, topics: &[&str]) -> Result<String, NotReady> {
     let client: BaseConsumer = settings.uncommitted().create().map_err(|_| NotReady::Unreachable)?;
-    let id = client.client().fetch_cluster_id(REQUEST_MAX).ok_or(NotReady::Unreachable)?;
     for topic in topics {
         match exists(&client, topic) {
             TargetState::Exists => {}
@@ -47,5 +46,6 @@ pub fn cluster(settings: &Settings, topics: &[&str]) -> Result<String, NotReady>
             state => return Err(NotReady::Topic((*topic).into(), state)),
         }
     }
-    Ok(id)
+    // Asked last: a client that has just been made learns the id with its first metadata only.
+    client.client().fetch_cluster_id(REQUEST_MAX).ok_or(NotReady::Unreachable)
 }

@@ -275,7 +275,7 @@ impl Reader {
     }
 
     /// Reads on until each partition's end has been seen once.
-    pub fn to_end(&mut self) {
+    pub fn read_to_end(&mut self) {
         let began = Instant::now();
         while self.ends.len() < self.partitions {
             assert!(began.elapsed() < REQUEST * 2, "{} has no end", self.topic);
@@ -303,7 +303,7 @@ impl Reader {
 /// Everything in a topic, up to the end of each of its partitions.
 pub fn read_all(bootstrap: &str, topic: &str) -> Vec<Record> {
     let mut reader = Reader::new(bootstrap, topic);
-    reader.to_end();
+    reader.read_to_end();
     reader.records
 }
 
