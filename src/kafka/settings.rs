@@ -126,3 +126,36 @@ fn client(all: &BTreeMap<String, String>) -> ClientConfig {
     }
     config
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_protocol_needs_wins_and_says_so() {
+        let mut config = Config::load(&|_| None).expect("the defaults are legal");
+        for (key, value) in [
+            ("group.instance.id", "static"),
+            ("isolation.level", "read_uncommitted"),
+            ("enable.auto.commit", "true"),
+            ("fetch.min.bytes", "7"),
+        ] {
+            config.kafka_consumer.insert(key.into(), value.into());
+        }
+        config.kafka_producer.insert("enable.idempotence".into(), "false".into());
+        config.kafka_producer.insert("transaction.timeout.ms".into(), "60000".into());
+        let settings = Settings::new(&config);
+        let consumer = settings.consumer();
+        assert_eq!(consumer.get("group.instance.id"), None);
+        assert_eq!(consumer.get("isolation.level"), Some("read_committed"));
+        assert_eq!(consumer.get("enable.auto.commit"), Some("false"));
+        assert_eq!(consumer.get("partition.assignment.strategy"), Some("cooperative-sticky"));
+        assert_eq!(consumer.get("fetch.min.bytes"), Some("7"), "what is not the engine's goes through");
+        let producer = settings.producer("id");
+        assert_eq!(producer.get("enable.idempotence"), Some("true"));
+        assert_eq!(producer.get("transaction.timeout.ms"), Some("60000"));
+        for key in ["group.instance.id", "isolation.level", "enable.auto.commit", "enable.idempotence"] {
+            assert!(settings.warnings.iter().any(|warning| warning.contains(key)), "{key}: {:?}", settings.warnings);
+        }
+    }
+}
