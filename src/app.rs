@@ -9,12 +9,11 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tracing::info;
 
-use crate::config::{Config, ConfigError};
-use crate::handle::{Handle, Observer};
+use crate::config::ConfigError;
+use crate::handle::Handle;
 use crate::http::{BindError, Listeners};
-use crate::kafka::{self, Engine};
-use crate::metrics::Metrics;
-use crate::observe::Operator;
+use crate::kafka::{self, Clock};
+use crate::runner::{Runner, RunnerError};
 
 /// Why the program ended.
 #[derive(Debug)]
@@ -25,6 +24,8 @@ pub enum Error {
     Bind(BindError),
     /// The engine could not start or go on.
     Engine(kafka::Error),
+    /// It could not be started, for another reason.
+    Runner(RunnerError),
     /// Something of the system's.
     System(&'static str, io::Error),
     /// The broker in the process could not be started.
@@ -48,6 +49,7 @@ impl fmt::Display for Error {
             Self::Config(e) => e.fmt(f),
             Self::Bind(e) => e.fmt(f),
             Self::Engine(e) => e.fmt(f),
+            Self::Runner(e) => e.fmt(f),
             Self::System(what, e) => write!(f, "{what}: {e}"),
             Self::Mini(e) => write!(f, "the embedded broker: {e}"),
         }
@@ -71,6 +73,12 @@ impl From<BindError> for Error {
 impl From<kafka::Error> for Error {
     fn from(e: kafka::Error) -> Self {
         Self::Engine(e)
+    }
+}
+
+impl From<RunnerError> for Error {
+    fn from(e: RunnerError) -> Self {
+        Self::Runner(e)
     }
 }
 
@@ -115,44 +123,17 @@ impl Stopper {
     }
 }
 
-/// Runs an engine with its servers until a signal. `also` is told of everything as well.
+/// Runs an engine with its servers until a signal. A clock that is given can be moved over REST.
 ///
 /// # Errors
 /// When it cannot start or go on.
-pub fn run(
-    config: Config,
-    listeners: Listeners,
-    stopper: &Stopper,
-    also: Option<Box<dyn Observer>>,
-) -> Result<(), Error> {
-    let metrics = Metrics::new();
-    let operator = Operator::new(metrics.clone());
-    let observer: Box<dyn Observer> = match also {
-        None => Box::new(operator),
-        Some(also) => Box::new(Both(operator, also)),
-    };
-    let engine = Engine::new(config.clone(), observer)?;
+pub fn run(runner: Runner, listeners: Listeners, stopper: &Stopper, clock: Option<Clock>) -> Result<(), Error> {
+    let config = runner.config().clone();
+    config.announce();
+    let (engine, metrics, activity) = runner.engine()?;
     stopper.stops(engine.handle());
-    listeners.serve(&config, engine.handle(), metrics).map_err(|e| Error::System("the HTTP servers", e))?;
+    listeners
+        .serve(&config, engine.handle(), metrics, activity, clock)
+        .map_err(|e| Error::System("the HTTP servers", e))?;
     Ok(engine.run()?)
-}
-
-/// Two observers of one engine.
-struct Both(Operator, Box<dyn Observer>);
-
-impl Observer for Both {
-    fn counters(&mut self, counters: &crate::core::io::Counters) {
-        self.0.counters(counters);
-        self.1.counters(counters);
-    }
-
-    fn fired(&mut self, batch: &crate::core::batch::Batch, at: crate::core::io::Millis) {
-        self.0.fired(batch, at);
-        self.1.fired(batch, at);
-    }
-
-    fn report(&mut self, report: &crate::core::io::Report, topics: &[String]) {
-        self.0.report(report, topics);
-        self.1.report(report, topics);
-    }
 }

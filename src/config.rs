@@ -1,6 +1,8 @@
 //! Settings from the environment and the configuration file.
 
 mod file;
+mod secret;
+mod shown;
 mod value;
 
 use std::collections::BTreeMap;
@@ -8,6 +10,8 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use file::File;
+pub use secret::Secret;
+#[cfg(feature = "kafka")]
 pub(crate) use value::is_topic;
 
 /// Every variable that is read.
@@ -19,20 +23,29 @@ const VARIABLES: &[&str] = &[
     "METRICS_HTTP_ADDR",
     "METRICS_ADDR",
     "HISTORY_TOPIC",
+    "DEAD_LETTER_TOPIC",
+    "CREATE_TOPICS",
     "SERVER_ADDR",
     "SESSION_TIMEOUT",
     "SCHEDULE_GRACE_INTERVAL",
     "MAX_HORIZON",
     "CONFIGURATION_FILE",
+    "MEMORY_WARN_BYTES",
     "LOG_LEVEL",
     "LOG_FORMAT",
+    "REST_TOKEN",
 ];
 
 /// Planned variables. Whoever sets one relies on it, so that ignoring it would be worse than not starting.
-const UNSUPPORTED: &[&str] = &["DEAD_LETTER_TOPIC", "CREATE_TOPICS", "MEMORY_WARN_BYTES", "REST_TOKEN"];
+/// The existing scheduler sends its log lines to this server itself.
+const GRAYLOG: &str = "GRAYLOG_SERVER is ignored: lines go to stderr. Set LOG_FORMAT=json and have a collector (such as \
+    Fluent Bit, Vector or Docker's gelf driver) pass them on to Graylog";
 
 /// Reads an environment variable: `None` where it is not set.
 pub type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// Reads a text file by its path.
+pub type ReadFile<'a> = &'a dyn Fn(&str) -> std::io::Result<String>;
 
 /// Why the program cannot start: one line that names the variable, its value and what is allowed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,6 +85,10 @@ pub struct Config {
     pub metrics_addr: SocketAddr,
     /// `HISTORY_TOPIC`
     pub history_topic: String,
+    /// `DEAD_LETTER_TOPIC`
+    pub dead_letter_topic: Option<String>,
+    /// `CREATE_TOPICS`: topics of the engine's own that are missing are created.
+    pub create_topics: bool,
     /// `SERVER_ADDR`
     pub server_addr: SocketAddr,
     /// `SESSION_TIMEOUT`, in milliseconds.
@@ -80,12 +97,18 @@ pub struct Config {
     pub grace_s: Option<u64>,
     /// `MAX_HORIZON`, in seconds.
     pub horizon_s: Option<u64>,
+    /// The broker lives in this process, and does not tell its topics' settings.
+    pub embedded: bool,
     /// `kafka.common.configuration` of the file: entries for librdkafka as they are.
     pub kafka_common: BTreeMap<String, String>,
     /// `kafka.producer.configuration` of the file.
     pub kafka_producer: BTreeMap<String, String>,
     /// `kafka.consumer.configuration` of the file.
     pub kafka_consumer: BTreeMap<String, String>,
+    /// `REST_TOKEN`: what clients of REST must show, if anything.
+    pub rest_token: Option<Secret>,
+    /// What is set and counts for nothing, and what to do instead.
+    pub warnings: Vec<String>,
 }
 
 impl Config {
@@ -94,14 +117,22 @@ impl Config {
     /// # Errors
     /// At the first value that is not allowed.
     pub fn load(env: Env<'_>) -> Result<Self, ConfigError> {
+        Self::load_from(env, &|path| std::fs::read_to_string(path))
+    }
+
+    /// As [`Config::load`], with the configuration file from wherever `read` has it.
+    ///
+    /// # Errors
+    /// At the first value that is not allowed.
+    pub fn load_from(env: Env<'_>, read: ReadFile<'_>) -> Result<Self, ConfigError> {
         let env = &|name: &str| set(env, name);
-        if let Some((name, value)) = UNSUPPORTED.iter().find_map(|name| Some((name, env(name)?))) {
-            // REST_TOKEN is a secret.
-            let value = if *name == "REST_TOKEN" { "set".into() } else { format!("{value:?}") };
-            return Err(ConfigError::new(format!("{name} is {value}, but is not supported in this version: unset it")));
+        // Whoever sets it relies on it, so that ignoring it would be worse than not starting.
+        if let Some(value) = env("MEMORY_WARN_BYTES") {
+            let message = format!("MEMORY_WARN_BYTES is {value:?}, but is not supported in this version: unset it");
+            return Err(ConfigError::new(message));
         }
         let mut file = match env("CONFIGURATION_FILE") {
-            Some(path) => File::read(&path)?,
+            Some(path) => File::read(&path, read)?,
             None => File::default(),
         };
         let (name, servers) = file.setting(env, "BOOTSTRAP_SERVERS", &["bootstrap.servers", "metadata.broker.list"])?;
@@ -115,13 +146,8 @@ impl Config {
         let schedules_topics =
             value::topics("SCHEDULES_TOPICS", &env("SCHEDULES_TOPICS").unwrap_or("schedules".into()))?;
         let history_topic = value::topic("HISTORY_TOPIC", &env("HISTORY_TOPIC").unwrap_or("history".into()))?;
-        if schedules_topics.contains(&history_topic) {
-            return Err(ConfigError::wrong(
-                "HISTORY_TOPIC",
-                &history_topic,
-                "a topic that is not among SCHEDULES_TOPICS: history records would be taken for schedules",
-            ));
-        }
+        apart("HISTORY_TOPIC", &history_topic, &schedules_topics)?;
+        let dead_letter_topic = dead_letter(env, &schedules_topics, &history_topic)?;
         let (name, metrics) = metrics(env)?;
         let metrics_addr = value::address(name, metrics.as_deref().unwrap_or(":8001"))?;
         let server_addr = value::address("SERVER_ADDR", &env("SERVER_ADDR").unwrap_or(":8000".into()))?;
@@ -135,17 +161,42 @@ impl Config {
             group_id,
             metrics_addr,
             history_topic,
+            dead_letter_topic,
+            create_topics: env("CREATE_TOPICS").map_or(Ok(false), |text| value::flag("CREATE_TOPICS", &text))?,
             server_addr,
             session_timeout_ms,
             grace_s: env("SCHEDULE_GRACE_INTERVAL")
                 .map(|text| value::whole("SCHEDULE_GRACE_INTERVAL", &text, 0..=value::CENTURY_S, "seconds"))
                 .transpose()?,
             horizon_s: env("MAX_HORIZON").map(|text| value::horizon("MAX_HORIZON", &text)).transpose()?,
+            embedded: false,
             kafka_common: file.common,
             kafka_producer: file.producer,
             kafka_consumer: file.consumer,
+            rest_token: env("REST_TOKEN").map(|token| Secret::token("REST_TOKEN", token)).transpose()?,
+            warnings: env("GRAYLOG_SERVER").map(|_| GRAYLOG.to_owned()).into_iter().collect(),
         })
     }
+}
+
+/// Refuses a topic of the engine's own among those it reads.
+fn apart(name: &str, topic: &str, schedules_topics: &[String]) -> Result<(), ConfigError> {
+    if schedules_topics.iter().any(|other| other == topic) {
+        let allowed = "a topic that is not among SCHEDULES_TOPICS: its records would be taken for schedules";
+        return Err(ConfigError::wrong(name, topic, allowed));
+    }
+    Ok(())
+}
+
+fn dead_letter(env: Env<'_>, schedules_topics: &[String], history: &str) -> Result<Option<String>, ConfigError> {
+    const NAME: &str = "DEAD_LETTER_TOPIC";
+    let Some(text) = env(NAME) else { return Ok(None) };
+    let topic = value::topic(NAME, &text)?;
+    apart(NAME, &topic, schedules_topics)?;
+    if topic == history {
+        return Err(ConfigError::wrong(NAME, &topic, "another topic than HISTORY_TOPIC"));
+    }
+    Ok(Some(topic))
 }
 
 /// Refuses variables of the real environment that are not Unicode, which reading them as text would hide.
@@ -153,11 +204,13 @@ impl Config {
 /// # Errors
 /// At the first such variable.
 pub fn check_unicode() -> Result<(), ConfigError> {
-    for name in VARIABLES.iter().chain(UNSUPPORTED) {
+    for name in VARIABLES {
         if let Some(value) = std::env::var_os(name)
             && value.to_str().is_none()
         {
-            return Err(ConfigError::new(format!("{name} is {value:?}, but must be UTF-8 text")));
+            // What the token holds must not be shown, not even when it is wrong.
+            let value = if *name == "REST_TOKEN" { "set".to_owned() } else { format!("{value:?}") };
+            return Err(ConfigError::new(format!("{name} is {value}, but must be UTF-8 text")));
         }
     }
     Ok(())

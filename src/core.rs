@@ -4,36 +4,45 @@
 //! machine runs against Kafka, in the simulator and in the fuzzers.
 
 pub mod batch;
+#[cfg(feature = "known-bad")]
+pub mod bugs;
+#[cfg(not(feature = "known-bad"))]
+mod bugs;
+mod clock;
 mod firing;
 pub mod floor;
 mod index;
 mod intake;
 pub mod io;
 mod leaving;
+pub mod listing;
 pub mod mark;
 pub mod owner;
 mod partition;
 pub mod payload;
+mod putting_off;
 pub mod reason;
 pub mod request;
 pub mod schedule;
 mod settling;
+mod shelves;
 mod takeover;
 mod targets;
-mod timeline;
+
 mod words;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+pub use listing::{Listed, Phase, Status};
+
 use batch::Names;
-use io::{Counters, Cursor, Input, Millis, Output, Partition, Report};
+use io::{Counters, Input, Millis, Output, Partition, Report};
 use partition::{Life, Step};
 use payload::{Packed, Payload};
 use schedule::Limits;
 use settling::InFlight;
-use targets::{Targets, Waiting};
-use words::Meaning;
+use targets::Targets;
 
 /// Transactors at the most: a successor fences this many ids of each former owner.
 pub const TRANSACTORS_MAX: usize = 2;
@@ -47,6 +56,10 @@ pub struct Config {
     pub topics: Vec<String>,
     /// Where history records go.
     pub history: String,
+    /// Where records go that cannot fire; without it they stay where they are.
+    pub dead_letter: Option<String>,
+    /// By schedules topic, the largest record that it and the history topic take, in bytes as it is sent alone.
+    pub record_bytes_max: Vec<Option<usize>>,
     /// Consumer group.
     pub group: String,
     /// Unique to this run of the process: 1 to 32 characters of `0-9a-f`. Transactional ids are
@@ -92,57 +105,13 @@ pub struct Scheduler<P = Packed> {
     /// Fence requests that are not answered.
     fencing: BTreeMap<u64, Vec<Partition>>,
     next_take: u64,
-    /// Words that the broker refused, by when they are tried again.
-    parked: BTreeMap<(Millis, u64), Waiting>,
-    next_parked: u64,
+    /// The dead-letter topic, once it has been needed.
+    dead_letter: Option<u32>,
+    /// The last batch fired, so that dead letters have their turn.
+    fired_last: bool,
     foreign_groups: BTreeSet<String>,
     stopping: bool,
     stopped: bool,
-}
-
-/// A pending schedule, as listings show it.
-#[derive(Clone, Debug)]
-pub struct Listed {
-    /// Where it lies.
-    pub partition: Partition,
-    /// Offset of the user's record.
-    pub offset: i64,
-    /// Seconds since 1970.
-    pub due: u64,
-    /// The user's record's timestamp.
-    pub timestamp: Millis,
-    /// Topic of the triggered record.
-    pub target: Arc<str>,
-    /// Key, target key, customer headers and value: read with [`payload::Parts::unpack`].
-    pub packed: Vec<u8>,
-}
-
-/// How far a partition has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
-    /// Waiting for its committed metadata or its barrier.
-    TakingOver,
-    /// Reading up to its barrier.
-    Loading,
-    /// Firing.
-    Live,
-    /// Being given back.
-    Releasing,
-}
-
-/// A partition, as a status shows it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Status {
-    /// Which.
-    pub partition: Partition,
-    /// How far it has come.
-    pub phase: Phase,
-    /// The next offset to read.
-    pub position: i64,
-    /// The offset at which loading ends, once it is known.
-    pub barrier: Option<i64>,
-    /// Schedules held.
-    pub pending: usize,
 }
 
 impl<P: Payload> Scheduler<P> {
@@ -153,11 +122,16 @@ impl<P: Payload> Scheduler<P> {
             cluster: config.cluster.clone(),
             topics: config.topics.clone(),
             history: config.history.clone(),
+            dead_letter: config.dead_letter.clone(),
             group: config.group.clone(),
         });
         Self {
             names,
-            limits: Limits { grace_s: config.grace_s, horizon_s: config.horizon_s },
+            limits: Limits {
+                grace_s: config.grace_s,
+                horizon_s: config.horizon_s,
+                record_bytes_max: config.record_bytes_max.clone(),
+            },
             items_max: config.batch_items_max,
             config,
             now: Millis(i64::MIN),
@@ -174,8 +148,8 @@ impl<P: Payload> Scheduler<P> {
             refused: None,
             fencing: BTreeMap::new(),
             next_take: 0,
-            parked: BTreeMap::new(),
-            next_parked: 0,
+            dead_letter: None,
+            fired_last: false,
             foreign_groups: BTreeSet::new(),
             stopping: false,
             stopped: false,
@@ -190,7 +164,7 @@ impl<P: Payload> Scheduler<P> {
 
     /// Takes in what happened at `now`. Drain [`poll`](Self::poll) afterwards.
     pub fn handle(&mut self, now: Millis, input: Input<'_>) {
-        self.now = now;
+        self.set_now(now);
         match input {
             Input::Assigned { partitions, today } => self.assigned(partitions, today),
             Input::Record(record) => self.record(&record),
@@ -233,8 +207,10 @@ impl<P: Payload> Scheduler<P> {
                 consider(Some(until), "a release must end");
             }
         }
+        consider(self.ahead().next().map(|_| self.now), "the clock is before a floor");
         consider(self.targets.next_check(), "a target topic is checked again");
-        consider(self.parked.keys().next().map(|(at, _)| *at), "a parked schedule is tried again");
+        let next_wake = self.lives.values().filter_map(|life| life.words.next_wake()).min();
+        consider(next_wake, "a parked schedule is tried again");
         if self.may_form() {
             // What could be formed by now has been; what is left waits for a batch to settle.
             let later = |at: Millis| Some(at.max(self.retry_at)).filter(|at| *at > self.now);
@@ -254,50 +230,10 @@ impl<P: Payload> Scheduler<P> {
         self.counters
     }
 
-    /// Up to `limit` pending schedules from `cursor` on, in no particular order, and where to go on if there are more.
+    /// Names of target topics kept: those that pending schedules use, and at most about as many again.
     #[must_use]
-    pub fn list(&self, cursor: Cursor, limit: usize) -> (Vec<Listed>, Option<Cursor>) {
-        let mut listed = Vec::new();
-        let from = cursor.partition.unwrap_or(Partition { topic: 0, number: i32::MIN });
-        for (id, life) in self.lives.range(from..) {
-            let first = if cursor.partition == Some(*id) { cursor.entry } else { 0 };
-            for slot in first..life.words.slots() {
-                if listed.len() >= limit {
-                    return (listed, Some(Cursor { partition: Some(*id), entry: slot }));
-                }
-                let Some(word) = life.words.get(slot) else { continue };
-                let Meaning::Schedule { due, target } = word.meaning else { continue };
-                let mut packed = Vec::with_capacity(word.payload.size());
-                word.payload.write(&mut packed);
-                listed.push(Listed {
-                    partition: *id,
-                    offset: word.identity,
-                    due,
-                    timestamp: word.timestamp,
-                    target: self.targets.name(target),
-                    packed,
-                });
-            }
-        }
-        (listed, None)
-    }
-
-    /// Every partition held.
-    #[must_use]
-    pub fn status(&self) -> Vec<Status> {
-        let status = |life: &Life<P>| Status {
-            partition: life.id,
-            phase: match life.step {
-                Step::Metadata | Step::Barrier | Step::BarrierSent => Phase::TakingOver,
-                Step::Loading(_) | Step::Since | Step::Siblings | Step::Floor(_) | Step::FloorSent(_) => Phase::Loading,
-                Step::Live => Phase::Live,
-                Step::Releasing { .. } => Phase::Releasing,
-            },
-            position: life.position,
-            barrier: life.barrier,
-            pending: life.words.pending(),
-        };
-        self.lives.values().map(status).collect()
+    pub fn targets(&self) -> usize {
+        self.targets.len()
     }
 
     fn owner(&self) -> String {
@@ -318,7 +254,7 @@ impl<P: Payload> Scheduler<P> {
         for target in self.targets.take_unchecked(self.now) {
             self.check_target(target);
         }
-        self.wake_parked();
+        self.lives.values_mut().for_each(|life| life.words.wake_parked(self.now));
         self.check_clock();
     }
 

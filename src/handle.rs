@@ -1,13 +1,17 @@
 //! How the rest of the program talks to the engine's loop, and the loop to it.
 
+pub mod board;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use tokio::sync::oneshot;
 
 use crate::core::batch::Batch;
-use crate::core::io::{Counters, Cursor, Millis, Report};
-use crate::core::{Listed, Status};
+use crate::core::io::{Counters, Cursor, Millis, Record, Report};
+use crate::core::listing::{Filter, Gone, Listed, Page, Upcoming};
+use board::Board;
 
 /// Requests that may wait for the loop at once; a further one is refused.
 const WAITING_MAX: usize = 64;
@@ -30,40 +34,70 @@ pub trait Observer: Send {
         let _ = (batch, at);
     }
 
+    /// A schedule has been accepted as pending, on a partition that fires already.
+    fn planned(&mut self, record: &Record<'_>, topics: &[String]) {
+        let _ = (record, topics);
+    }
+
+    /// A user has cancelled a pending schedule, on a partition that fires already.
+    fn deleted(&mut self, record: &Record<'_>, topics: &[String]) {
+        let _ = (record, topics);
+    }
+
+    /// A batch has ended: how, and how long after it was formed.
+    fn settled(&mut self, batch: &Batch, outcome: &'static str, took: Duration) {
+        let _ = (batch, outcome, took);
+    }
+
+    /// The loop has turned once, and what it did between two sleeps took so long.
+    fn turned(&mut self, took: Duration) {
+        let _ = took;
+    }
+
+    /// The group has given or taken partitions.
+    fn rebalanced(&mut self) {}
+
     /// Something worth a line in the log. `topics` are the names that partitions refer to.
     fn report(&mut self, report: &Report, topics: &[String]) {
         let _ = (report, topics);
     }
 }
 
+/// Takes the answer to a question. Whoever asked may have given up.
+pub type Reply<T> = oneshot::Sender<T>;
+
 /// A question to the loop, answered between two of its turns.
 #[derive(Debug)]
 pub enum Ask {
-    /// Pending schedules from a cursor on.
+    /// A piece of the pending schedules.
     Page {
         /// Where to begin.
         cursor: Cursor,
         /// Entries, at most [`PAGE_MAX`].
         limit: usize,
+        /// Which.
+        filter: Filter,
         /// Takes the answer.
-        reply: Sender<Page>,
+        reply: Reply<Result<Page, Gone>>,
     },
-    /// The state of each partition held.
-    Status {
+    /// The pending schedules with a key.
+    Find {
+        /// Index of the topic.
+        topic: u16,
+        /// The key.
+        key: Vec<u8>,
         /// Takes the answer.
-        reply: Sender<Vec<Status>>,
+        reply: Reply<Vec<Listed>>,
+    },
+    /// The next schedules to fire.
+    Upcoming {
+        /// How many, at most [`PAGE_MAX`].
+        limit: usize,
+        /// Takes the answer.
+        reply: Reply<Vec<Upcoming>>,
     },
     /// Hand over and end.
     Stop,
-}
-
-/// A piece of a listing.
-#[derive(Debug)]
-pub struct Page {
-    /// Schedules, in no particular order.
-    pub entries: Vec<Listed>,
-    /// Where to go on, if there is more.
-    pub next: Option<Cursor>,
 }
 
 /// Why a question has no answer.
@@ -94,6 +128,7 @@ pub type Wake = Arc<dyn Fn() + Send + Sync>;
 pub struct Handle {
     asks: Sender<Ask>,
     wake: Wake,
+    board: Arc<Board>,
 }
 
 impl std::fmt::Debug for Handle {
@@ -107,23 +142,38 @@ impl Handle {
     #[must_use]
     pub fn new(wake: Wake) -> (Self, Receiver<Ask>) {
         let (asks, waiting) = bounded(WAITING_MAX);
-        (Self { asks, wake }, waiting)
+        (Self { asks, wake, board: Arc::default() }, waiting)
     }
 
-    /// Up to `limit` pending schedules (at most [`PAGE_MAX`]), from `cursor` on.
+    /// What the loop has last said of itself, which is there even while it does not turn.
+    #[must_use]
+    pub fn board(&self) -> &Arc<Board> {
+        &self.board
+    }
+
+    /// A piece of the pending schedules that match: up to `limit` (at most [`PAGE_MAX`]), from `cursor` on. Call it
+    /// within a tokio runtime with a timer.
     ///
     /// # Errors
     /// When the loop has ended or does not answer.
-    pub fn page(&self, cursor: Cursor, limit: usize) -> Result<Page, Unanswered> {
-        self.ask(|reply| Ask::Page { cursor, limit: limit.min(PAGE_MAX), reply })
+    pub async fn page(&self, cursor: Cursor, limit: usize, filter: Filter) -> Result<Result<Page, Gone>, Unanswered> {
+        self.ask(|reply| Ask::Page { cursor, limit: limit.min(PAGE_MAX), filter, reply }).await
     }
 
-    /// The state of each partition held.
+    /// The pending schedules of a topic with this key.
     ///
     /// # Errors
     /// When the loop has ended or does not answer.
-    pub fn status(&self) -> Result<Vec<Status>, Unanswered> {
-        self.ask(|reply| Ask::Status { reply })
+    pub async fn find(&self, topic: u16, key: Vec<u8>) -> Result<Vec<Listed>, Unanswered> {
+        self.ask(|reply| Ask::Find { topic, key, reply }).await
+    }
+
+    /// The next `limit` schedules to fire (at most [`PAGE_MAX`]).
+    ///
+    /// # Errors
+    /// When the loop has ended or does not answer.
+    pub async fn upcoming(&self, limit: usize) -> Result<Vec<Upcoming>, Unanswered> {
+        self.ask(|reply| Ask::Upcoming { limit: limit.min(PAGE_MAX), reply }).await
     }
 
     /// Asks the engine to hand over its partitions and end; returns at once.
@@ -133,16 +183,16 @@ impl Handle {
         (self.wake)();
     }
 
-    fn ask<T>(&self, question: impl FnOnce(Sender<T>) -> Ask) -> Result<T, Unanswered> {
-        let (reply, answer) = bounded(1);
+    async fn ask<T>(&self, question: impl FnOnce(Reply<T>) -> Ask) -> Result<T, Unanswered> {
+        let (reply, answer) = oneshot::channel();
         self.asks.try_send(question(reply)).map_err(|e| match e {
             TrySendError::Full(_) => Unanswered::Busy,
             TrySendError::Disconnected(_) => Unanswered::Ended,
         })?;
         (self.wake)();
-        answer.recv_timeout(ANSWER_TIMEOUT).map_err(|e| match e {
-            crossbeam_channel::RecvTimeoutError::Timeout => Unanswered::Busy,
-            crossbeam_channel::RecvTimeoutError::Disconnected => Unanswered::Ended,
-        })
+        match tokio::time::timeout(ANSWER_TIMEOUT, answer).await {
+            Ok(answer) => answer.map_err(|_| Unanswered::Ended),
+            Err(_) => Err(Unanswered::Busy),
+        }
     }
 }

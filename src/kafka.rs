@@ -1,13 +1,19 @@
 //! The engine on Kafka: an event loop that feeds the core and carries out what it says.
 
+pub(crate) mod admin;
 mod clock;
 mod group;
-mod native;
+mod limits;
+pub(crate) mod native;
 mod pump;
-mod settings;
+mod reports;
+pub(crate) mod settings;
 mod start;
+pub mod topics;
+mod transaction;
 mod transactor;
 mod turn;
+mod voice;
 mod worker;
 
 use std::sync::Arc;
@@ -17,9 +23,13 @@ use crossbeam_channel::Receiver;
 use mio::{Events, Poll, Token, Waker};
 
 use crate::config::Config;
-use crate::handle::{Ask, Handle, Observer, Page, Wake};
+use crate::core::listing::Page;
+use crate::handle::board::{Board, Snapshot, Stage};
+use crate::handle::{Ask, Handle, Observer, Wake};
+pub use clock::Clock;
 use pump::Pump;
 use settings::Settings;
+use start::Ready;
 
 /// How long to wait before the brokers are asked again at start.
 const START_RETRY: Duration = Duration::from_secs(1);
@@ -49,6 +59,7 @@ impl std::error::Error for Error {}
 /// An engine that has not begun.
 pub struct Engine {
     config: Config,
+    clock: Clock,
     observer: Box<dyn Observer>,
     events: EventLoop,
     handle: Handle,
@@ -65,26 +76,29 @@ impl std::fmt::Debug for Engine {
 struct EventLoop {
     poll: Poll,
     events: Events,
+    board: Arc<Board>,
 }
 
 impl EventLoop {
     /// Sleeps until somebody wakes the loop, at most `limit`.
     fn sleep(&mut self, limit: Duration) {
+        self.board.beat();
         if let Err(error) = self.poll.poll(&mut self.events, Some(limit))
             && error.kind() != std::io::ErrorKind::Interrupted
         {
             tracing::error!(%error, "the loop cannot sleep");
             std::thread::sleep(limit.min(Duration::from_millis(10)));
         }
+        self.board.beat();
     }
 }
 
 impl Engine {
-    /// Makes ready, without touching the network.
+    /// Makes ready, without touching the network. `clock` says when schedules are due.
     ///
     /// # Errors
     /// When the operating system has no file descriptors left.
-    pub fn new(config: Config, observer: Box<dyn Observer>) -> Result<Self, Error> {
+    pub fn new(config: Config, clock: Clock, observer: Box<dyn Observer>) -> Result<Self, Error> {
         let poll = Poll::new().map_err(Error::System)?;
         let waker = Waker::new(poll.registry(), Token(0)).map_err(Error::System)?;
         let wake: Wake = Arc::new(move || {
@@ -93,8 +107,8 @@ impl Engine {
             }
         });
         let (handle, asks) = Handle::new(Arc::clone(&wake));
-        let events = EventLoop { poll, events: Events::with_capacity(8) };
-        Ok(Self { config, observer, events, handle, wake, asks })
+        let events = EventLoop { poll, events: Events::with_capacity(8), board: Arc::clone(handle.board()) };
+        Ok(Self { config, clock, observer, events, handle, wake, asks })
     }
 
     /// Talks to the engine from other threads, also before it runs.
@@ -108,37 +122,39 @@ impl Engine {
     /// # Errors
     /// When librdkafka refuses its settings, or no thread can be started.
     pub fn run(mut self) -> Result<(), Error> {
-        let settings = Settings::new(&self.config);
+        let settings = Settings::new(&self.config, Arc::clone(self.handle.board()));
         for warning in &settings.warnings {
             tracing::warn!("{warning}");
         }
-        settings.consumer().create::<rdkafka::consumer::BaseConsumer>().map_err(Error::Settings)?;
-        let _: rdkafka::producer::BaseProducer = settings.producer("probe").create().map_err(Error::Settings)?;
-        let Some(cluster) = self.wait_for_cluster(&settings) else { return Ok(()) };
-        let pump = Pump::new(self.config, settings, cluster, self.observer, self.wake, self.asks)?;
+        settings.reporting_consumer().create::<rdkafka::consumer::BaseConsumer>().map_err(Error::Settings)?;
+        let _: rdkafka::producer::BaseProducer =
+            settings.reporting_producer("probe").create().map_err(Error::Settings)?;
+        let Some(ready) = self.wait_until_ready(&settings) else { return Ok(()) };
+        let board = Arc::clone(self.handle.board());
+        let pump = Pump::new(self.config, self.clock, settings, &ready, self.observer, board, self.wake, self.asks)?;
         pump.run(&mut self.events);
         Ok(())
     }
 
-    /// The cluster's id, or nothing if the engine was stopped before any broker answered.
-    fn wait_for_cluster(&mut self, settings: &Settings) -> Option<String> {
-        let mut topics: Vec<&str> = self.config.schedules_topics.iter().map(String::as_str).collect();
-        topics.push(&self.config.history_topic);
+    /// Nothing if the engine was stopped before the brokers and topics were there.
+    fn wait_until_ready(&mut self, settings: &Settings) -> Option<Ready> {
         let mut said = None;
         loop {
-            match start::cluster(settings, &topics) {
-                Ok(id) => return Some(id),
+            match start::look(&self.config, settings, &|| self.events.board.beat()) {
+                Ok(ready) => return Some(ready),
                 Err(reason) if said.as_ref() != Some(&reason) => {
                     tracing::warn!("{reason}; trying again until this changes");
+                    let stage = Stage::Starting(reason.to_string());
+                    self.events.board.publish(Snapshot { at: self.clock.now(), stage, partitions: Vec::new() });
                     said = Some(reason);
                 }
                 Err(_) => {}
             }
-            if self.asks.try_iter().any(|ask| answer_idle(&ask)) {
+            if self.asks.try_iter().any(answer_idle) {
                 return None;
             }
             self.events.sleep(START_RETRY);
-            if self.asks.try_iter().any(|ask| answer_idle(&ask)) {
+            if self.asks.try_iter().any(answer_idle) {
                 return None;
             }
         }
@@ -146,11 +162,12 @@ impl Engine {
 }
 
 /// Answers a question while nothing is held. True if it was to stop.
-fn answer_idle(ask: &Ask) -> bool {
+fn answer_idle(ask: Ask) -> bool {
     match ask {
         Ask::Stop => return true,
-        Ask::Page { reply, .. } => drop(reply.try_send(Page { entries: Vec::new(), next: None })),
-        Ask::Status { reply } => drop(reply.try_send(Vec::new())),
+        Ask::Page { reply, .. } => drop(reply.send(Ok(Page::default()))),
+        Ask::Find { reply, .. } => drop(reply.send(Vec::new())),
+        Ask::Upcoming { reply, .. } => drop(reply.send(Vec::new())),
     }
     false
 }

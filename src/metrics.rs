@@ -1,8 +1,17 @@
-//! Prometheus metrics.
+//! Prometheus metrics. What each of them means stands in docs/metrics.md.
 
-use prometheus::{IntCounter, IntCounterVec, Opts, Registry, TextEncoder};
+pub(crate) mod held;
 
-use crate::core::io::Counters;
+use std::time::Duration;
+
+use prometheus::{Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge};
+use prometheus::{IntGaugeVec, Opts, Registry, TextEncoder};
+
+use crate::core::batch::{Batch, Kind};
+use crate::core::io::{Counters, Millis};
+use crate::core::reason::Reason;
+use crate::handle::board::Board;
+use crate::logging;
 
 /// The media type of [`Metrics::text`].
 pub const TEXT_FORMAT: &str = prometheus::TEXT_FORMAT;
@@ -10,15 +19,8 @@ pub const TEXT_FORMAT: &str = prometheus::TEXT_FORMAT;
 /// Where an event's count stands in the core's.
 type Read = fn(&Counters) -> u64;
 
-/// The counters as they are exposed, fed from the core's. Clones share them.
-#[derive(Clone, Debug)]
-pub struct Metrics {
-    registry: Registry,
-    events: Vec<(IntCounter, Read)>,
-    last: Counters,
-}
-
-/// Label values of `kafka_scheduler_event_total`, and where each comes from.
+/// Label values of `kafka_scheduler_event_total`, and where each comes from. Dashboards made for the existing scheduler
+/// know these names.
 const EVENTS: [(&str, Read); 6] = [
     ("kafka_scheduler_planned_schedule", |c| c.planned),
     ("kafka_scheduler_triggered_schedule", |c| c.triggered),
@@ -28,19 +30,114 @@ const EVENTS: [(&str, Read); 6] = [
     ("kafka_scheduler_other", |c| c.other),
 ];
 
+/// How a batch can end: the label `outcome`.
+const OUTCOMES: [&str; 5] = ["committed", "aborted", "refused", "rejected", "unknown"];
+
+/// From what a firing in time takes to what a long outage leaves behind.
+const LATENESS_S: [f64; 18] = [
+    0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1_800.0, 3_600.0, 21_600.0,
+    86_400.0,
+];
+const TRANSACTION_S: [f64; 11] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0];
+const BATCH_ITEMS: [f64; 9] = [1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1_000.0, 3_000.0, 10_000.0];
+const TURN_S: [f64; 9] = [0.000_1, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0];
+
+/// A turn as long as this is counted as a stall: no schedule could fire meanwhile.
+const STALL: Duration = Duration::from_millis(250);
+
+/// Everything that is counted as it happens. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    registry: Registry,
+    events: Vec<(IntCounter, Read)>,
+    refused: Vec<IntCounter>,
+    last: Counters,
+    lateness_live: Histogram,
+    lateness_missed: Histogram,
+    transactions: HistogramVec,
+    batch: Histogram,
+    turn: Histogram,
+    stalls: IntCounter,
+    rebalances: IntCounter,
+    foreign_groups: IntCounter,
+    log_dropped: IntCounter,
+    requests: IntCounterVec,
+    connections: IntGaugeVec,
+    closed: IntCounterVec,
+}
+
 impl Metrics {
     /// Every counter at 0.
     ///
     /// # Panics
-    /// Never: the names are constants and legal.
+    /// Never: the names are constants, legal and different.
     #[must_use]
     pub fn new() -> Self {
         let registry = Registry::new();
-        let opts = Opts::new("kafka_scheduler_event_total", "Events of the scheduler by type");
-        let total = IntCounterVec::new(opts, &["type"]).expect("the name is legal");
-        registry.register(Box::new(total.clone())).expect("the registry is new");
-        let events = EVENTS.iter().map(|(name, read)| (total.with_label_values(&[name]), *read)).collect();
-        Self { registry, events, last: Counters::default() }
+        let make = Make(&registry);
+        let total = make.counters("kafka_scheduler_event_total", "Events of the scheduler by type", &["type"]);
+        let mut events: Vec<(IntCounter, Read)> =
+            EVENTS.iter().map(|(name, read)| (total.with_label_values(&[name]), *read)).collect();
+        let leftovers = "Schedules left alone on a first start because they were due before SINCE_DELTA";
+        events.push((make.counter("kafka_scheduler_leftover_schedules_total", leftovers), |c| c.leftovers));
+        let reasserted = "Records written again because a record of the engine had outrun them";
+        events.push((make.counter("kafka_scheduler_reasserted_records_total", reasserted), |c| c.reasserted));
+        let letters = "Records moved to the dead-letter topic";
+        events.push((make.counter("kafka_scheduler_dead_lettered_records_total", letters), |c| c.dead_lettered));
+        let refused = "Records that could not fire, each once for each reason";
+        let refused = make.counters("kafka_scheduler_refused_records_total", refused, &["reason"]);
+        let refused = Reason::ALL.iter().map(|reason| refused.with_label_values(&[reason.code()])).collect();
+        let late = "Time between a schedule's due second and its transaction's commit, live and missed ones apart";
+        let lateness = make.histograms("kafka_scheduler_lateness_seconds", late, &["kind"], &LATENESS_S);
+        let transactions = make.histograms(
+            "kafka_scheduler_transaction_duration_seconds",
+            "Time between a batch's forming and its end, by how it ended",
+            &["outcome"],
+            &TRANSACTION_S,
+        );
+        OUTCOMES.iter().for_each(|outcome| drop(transactions.with_label_values(&[outcome])));
+        build_info(&make);
+        process(&registry);
+        Self {
+            events,
+            refused,
+            last: Counters::default(),
+            lateness_live: lateness.with_label_values(&["live"]),
+            lateness_missed: lateness.with_label_values(&["missed"]),
+            transactions,
+            batch: make.histogram(
+                "kafka_scheduler_batch_schedules",
+                "Schedules fired by one transaction, of those that fired any",
+                &BATCH_ITEMS,
+            ),
+            turn: make.histogram(
+                "kafka_scheduler_loop_turn_seconds",
+                "Time the loop worked between two sleeps",
+                &TURN_S,
+            ),
+            stalls: make.counter("kafka_scheduler_loop_stalls_total", "Turns of the loop that took 250 ms or longer"),
+            rebalances: make.counter("kafka_scheduler_rebalances_total", "Rebalances of the consumer group answered"),
+            foreign_groups: make.counter(
+                "kafka_scheduler_foreign_groups_total",
+                "Other consumer groups seen that fire the same topics, so that each schedule fires once for each",
+            ),
+            log_dropped: make.counter(
+                "kafka_scheduler_log_lines_dropped_total",
+                "Log lines given up because stderr did not take them in time",
+            ),
+            requests: make.counters(
+                "kafka_scheduler_http_requests_total",
+                "HTTP requests answered, by server and status code",
+                &["server", "code"],
+            ),
+            connections: make.gauges("kafka_scheduler_http_connections", "HTTP connections open", &["server"]),
+            closed: make.counters(
+                "kafka_scheduler_http_connections_cut_total",
+                "HTTP connections closed from this side: stalled ones, and those that made room for others",
+                &["server", "why"],
+            ),
+            registry,
+        }
     }
 
     /// Adds what has been counted since the last call.
@@ -50,13 +147,81 @@ impl Metrics {
             // Less than before means that the engine began a new core, which counts from 0.
             counter.inc_by(after.checked_sub(before).unwrap_or(after));
         }
+        for (number, counter) in self.refused.iter().enumerate() {
+            let (before, after) = (self.last.refused[number], now.refused[number]);
+            counter.inc_by(after.checked_sub(before).unwrap_or(after));
+        }
         self.last = *now;
     }
 
-    /// Everything in Prometheus' text format.
+    /// Everything as another registry takes it.
     #[must_use]
-    pub fn text(&self) -> String {
-        TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap_or_default()
+    pub fn gather(&self) -> Vec<prometheus::proto::MetricFamily> {
+        self.registry.gather()
+    }
+
+    /// A batch with firings has been committed at `at`.
+    pub fn fired(&self, batch: &Batch, at: Millis) {
+        let mut fired = 0u32;
+        for item in &batch.items {
+            let Kind::Fire { due, missed, .. } = &item.kind else { continue };
+            fired += 1;
+            let lateness = if *missed { &self.lateness_missed } else { &self.lateness_live };
+            lateness.observe(late_ms(*due, at) as f64 / 1000.0);
+        }
+        self.batch.observe(f64::from(fired));
+    }
+
+    /// A batch has ended.
+    pub fn settled(&self, outcome: &str, took: Duration) {
+        self.transactions.with_label_values(&[outcome]).observe(took.as_secs_f64());
+    }
+
+    /// The loop has turned once.
+    pub fn turned(&self, took: Duration) {
+        self.turn.observe(took.as_secs_f64());
+        if took >= STALL {
+            self.stalls.inc();
+        }
+    }
+
+    /// A rebalance has been answered.
+    pub fn rebalanced(&self) {
+        self.rebalances.inc();
+    }
+
+    /// Another group was seen.
+    pub fn foreign_group(&self) {
+        self.foreign_groups.inc();
+    }
+
+    /// A request has been answered. Codes are those that our own code sends.
+    pub fn request(&self, server: &str, code: u16) {
+        self.requests.with_label_values(&[server, &code.to_string()]).inc();
+    }
+
+    /// Connections that are open.
+    #[must_use]
+    pub fn connections(&self, server: &str) -> IntGauge {
+        self.connections.with_label_values(&[server])
+    }
+
+    /// Connections closed from this side, for one reason.
+    #[must_use]
+    pub fn cut(&self, server: &str, why: &str) -> IntCounter {
+        self.closed.with_label_values(&[server, why])
+    }
+
+    /// Everything in Prometheus' text format. `topics` are the names that partitions refer to.
+    #[must_use]
+    pub fn text(&self, board: &Board, topics: &[String]) -> String {
+        self.log_dropped.inc_by(logging::lines_dropped().saturating_sub(self.log_dropped.get()));
+        let mut families = self.registry.gather();
+        families.extend(held::families(board, topics));
+        let mut text = Vec::new();
+        // It fails where a family is empty, and there is none: prometheus leaves them out.
+        let _ = TextEncoder::new().encode(&families, &mut text);
+        String::from_utf8(text).unwrap_or_default()
     }
 }
 
@@ -66,13 +231,72 @@ impl Default for Metrics {
     }
 }
 
+/// How late a schedule fired, in milliseconds.
+#[must_use]
+pub fn late_ms(due_s: u64, at: Millis) -> u64 {
+    u64::try_from(at.0).unwrap_or(0).saturating_sub(due_s.saturating_mul(1000))
+}
+
+fn build_info(make: &Make<'_>) {
+    let (_, librdkafka) = rdkafka::util::get_rdkafka_version();
+    let labels = ["version", "librdkafka"];
+    let info = make.gauges("kafka_scheduler_build_info", "Always 1; the labels say what runs", &labels);
+    info.with_label_values(&[env!("CARGO_PKG_VERSION"), &librdkafka]).set(1);
+}
+
+/// Memory, CPU time and descriptors, where the system shows them as Linux does.
+fn process(registry: &Registry) {
+    #[cfg(target_os = "linux")]
+    {
+        let collector = prometheus::process_collector::ProcessCollector::for_self();
+        registry.register(Box::new(collector)).expect("no other metric has the prefix process_");
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = registry;
+}
+
+/// Makes metrics and registers them. The names are constants, legal and different, so that nothing of it can fail.
+struct Make<'a>(&'a Registry);
+
+impl Make<'_> {
+    fn registered<C: prometheus::core::Collector + Clone + 'static>(&self, made: prometheus::Result<C>) -> C {
+        let collector = made.expect("the name is legal");
+        self.0.register(Box::new(collector.clone())).expect("the name is new");
+        collector
+    }
+
+    fn counter(&self, name: &str, help: &str) -> IntCounter {
+        self.registered(IntCounter::new(name, help))
+    }
+
+    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+        self.registered(IntCounterVec::new(Opts::new(name, help), labels))
+    }
+
+    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
+        self.registered(IntGaugeVec::new(Opts::new(name, help), labels))
+    }
+
+    fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> Histogram {
+        self.registered(Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets.to_vec())))
+    }
+
+    fn histograms(&self, name: &str, help: &str, labels: &[&str], buckets: &[f64]) -> HistogramVec {
+        self.registered(HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), labels))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn text(metrics: &Metrics) -> String {
+        metrics.text(&Board::default(), &[])
+    }
+
     #[test]
     fn every_type_is_there_from_the_start() {
-        let text = Metrics::new().text();
+        let text = text(&Metrics::new());
         for (name, _) in EVENTS {
             assert!(text.contains(&format!("kafka_scheduler_event_total{{type=\"{name}\"}} 0\n")), "{text}");
         }
@@ -85,6 +309,22 @@ mod tests {
         metrics.count(&Counters { planned: 7, ..Counters::default() });
         metrics.count(&Counters { planned: 2, ..Counters::default() });
         let line = "kafka_scheduler_event_total{type=\"kafka_scheduler_planned_schedule\"} 9\n";
-        assert!(metrics.text().contains(line), "{}", metrics.text());
+        assert!(text(&metrics).contains(line), "{}", text(&metrics));
+    }
+
+    #[test]
+    fn a_long_turn_is_a_stall() {
+        let metrics = Metrics::new();
+        metrics.turned(Duration::from_millis(249));
+        metrics.turned(Duration::from_millis(250));
+        assert!(text(&metrics).contains("kafka_scheduler_loop_stalls_total 1\n"));
+        assert!(text(&metrics).contains("kafka_scheduler_loop_turn_seconds_count 2\n"));
+    }
+
+    #[test]
+    fn lateness_is_measured_from_the_due_second() {
+        assert_eq!(late_ms(10, Millis(10_250)), 250);
+        assert_eq!(late_ms(10, Millis(9_000)), 0);
+        assert_eq!(late_ms(u64::MAX, Millis(0)), 0);
     }
 }

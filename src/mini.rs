@@ -1,141 +1,212 @@
-//! The scheduler with a broker in the same process, to try it out.
+//! The scheduler with a Kafka broker in the same process: to try it out, and for tests.
+//!
+//! The command `kafka-scheduler mini` runs it as a program ([`run`]); [`Mini`] runs it inside a Rust test. The embedded
+//! broker is librdkafka's own mock. It is not a Kafka to rely on: it fences nobody, so that nothing proves
+//! exactly-once; it does not compact; it keeps at most 5 MB a partition; it shows aborted records; it has no topic
+//! administration; and it keeps nothing.
+//!
+//! ```
+//! use std::time::Duration;
+//! use kafka_scheduler::client::Schedule;
+//! use kafka_scheduler::mini::Mini;
+//! use rdkafka::ClientConfig;
+//! use rdkafka::consumer::{BaseConsumer, Consumer};
+//! use rdkafka::message::Message;
+//! use rdkafka::producer::{BaseProducer, Producer};
+//!
+//! let mini = Mini::with_topics(["videos:1".parse()?])?;
+//! let mut client = ClientConfig::new();
+//! client.set("bootstrap.servers", mini.bootstrap_servers()).set("group.id", "test");
+//!
+//! let producer: BaseProducer = client.create()?;
+//! let in_a_year = Duration::from_secs(365 * 86_400);
+//! let schedule = Schedule::new("k").to("videos").value("video 1").after(in_a_year).build()?;
+//! producer.send(schedule.base("schedules")).map_err(|(e, _)| e)?;
+//! producer.flush(Duration::from_secs(10))?;
+//!
+//! // No need to wait that long: its clock can be moved.
+//! mini.advance(in_a_year + Duration::from_secs(1));
+//!
+//! let consumer: BaseConsumer = client.set("auto.offset.reset", "earliest").create()?;
+//! consumer.subscribe(&["videos"])?;
+//! let fired = consumer.iter().next().expect("it waits until one comes")?;
+//! assert_eq!(fired.payload(), Some(&b"video 1"[..]));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 mod demo;
 mod firing;
+mod live;
+mod program;
+mod topic;
 
 use std::fmt;
-use std::io::Write;
-use std::str::FromStr;
+use std::time::Duration;
 
 use rdkafka::mocking::MockCluster;
+use rdkafka::producer::DefaultProducerContext;
 
-use crate::app::{self, Error, Stopper};
-use crate::config::{Config, Env, is_topic};
-use crate::http::Listeners;
-use demo::Demos;
-use firing::Firings;
-
-/// Where the demo schedules fire to.
-const DEMO_TARGET: &str = "mini-demo";
+use crate::client::Moment;
+use crate::config::{Config, Env};
+use crate::kafka::Clock;
+use crate::runner::{Runner, RunnerError, Running};
+use live::Live;
+pub use program::run;
+pub use topic::{BadTopic, Topic};
 
 /// Enough to see that a topic has several.
 const PARTITIONS: i32 = 3;
 
-/// What the embedded broker allows a topic at most; far more than anybody tries out.
-const PARTITIONS_MAX: i32 = 1_000;
+/// How long the engine may take to come up.
+const START_MAX: Duration = Duration::from_secs(60);
 
-/// A topic of the embedded broker.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Topic {
-    name: String,
-    partitions: i32,
-}
-
-/// Why a `--topic` is none.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BadTopic;
-
-impl fmt::Display for BadTopic {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "must be a topic's name, a colon, and a number of partitions from 1 to {PARTITIONS_MAX}")
-    }
-}
-
-impl std::error::Error for BadTopic {}
-
-impl FromStr for Topic {
-    type Err = BadTopic;
-
-    fn from_str(text: &str) -> Result<Self, BadTopic> {
-        let (name, partitions) = text.rsplit_once(':').ok_or(BadTopic)?;
-        let partitions = partitions.parse().map_err(|_| BadTopic)?;
-        if !is_topic(name) || !(1..=PARTITIONS_MAX).contains(&partitions) {
-            return Err(BadTopic);
-        }
-        Ok(Self { name: name.to_owned(), partitions })
-    }
-}
+type Cluster = MockCluster<'static, DefaultProducerContext>;
 
 /// The environment without what leads to another broker.
 pub fn env<'a>(env: Env<'a>) -> impl Fn(&str) -> Option<String> + 'a {
     |name| (!matches!(name, "BOOTSTRAP_SERVERS" | "CONFIGURATION_FILE")).then(|| env(name)).flatten()
 }
 
-/// Runs broker, engine and demo until a signal.
-///
-/// # Errors
-/// When one of them cannot start or go on.
-pub fn run(mut config: Config, topics: &[Topic]) -> Result<(), Error> {
-    let stopper = Stopper::start()?;
-    let listeners = Listeners::bind(&config)?;
-    // Declared first, and so dropped last: clients must not outlive it.
-    let cluster = MockCluster::new(1).map_err(Error::Mini)?;
-    config.bootstrap_servers = cluster.bootstrap_servers();
-    for topic in all_topics(&config, topics) {
-        cluster.create_topic(&topic.name, topic.partitions, 1).map_err(Error::Mini)?;
-    }
-    greet(&config, &listeners, topics).map_err(|e| Error::System("stdout", e))?;
-    let demos = Demos::start(&config.bootstrap_servers, &config.schedules_topics[0])?;
-    let firings = Firings::start(demos.fired())?;
-    let ended = app::run(config, listeners, &stopper, Some(Box::new(firings)));
-    demos.stop();
-    ended?;
-    // A closed terminal is no reason to fail at the very end.
-    let _ = writeln!(std::io::stdout(), "Stopped. The embedded broker and all it held are gone.");
-    Ok(())
+/// Why it does not run.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum MiniError {
+    /// The broker could not be started.
+    Broker(rdkafka::error::KafkaError),
+    /// The engine could not be started, or has ended.
+    Runner(RunnerError),
+    /// The engine does not come up within a minute.
+    Slow,
 }
 
-/// The given topics, and those that are needed and not given.
-fn all_topics(config: &Config, given: &[Topic]) -> Vec<Topic> {
-    let mut all: Vec<Topic> = Vec::new();
-    let history = Topic { name: config.history_topic.clone(), partitions: PARTITIONS };
-    let demo = Topic { name: DEMO_TARGET.into(), partitions: 1 };
-    let schedules = config.schedules_topics.iter().map(|name| Topic { name: name.clone(), partitions: PARTITIONS });
-    for topic in given.iter().cloned().chain(schedules).chain([history, demo]) {
-        if all.iter().all(|other| other.name != topic.name) {
-            all.push(topic);
+impl fmt::Display for MiniError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Broker(e) => write!(f, "the embedded broker: {e}"),
+            Self::Runner(e) => e.fmt(f),
+            Self::Slow => {
+                write!(f, "the engine has not come up within {} s; its log may say why", START_MAX.as_secs())
+            }
         }
     }
-    all
 }
 
-fn greet(config: &Config, listeners: &Listeners, topics: &[Topic]) -> std::io::Result<()> {
-    let (rest, metrics) = listeners.addresses()?;
-    let names: Vec<String> =
-        all_topics(config, topics).iter().map(|t| format!("{}:{}", t.name, t.partitions)).collect();
-    let mut out = std::io::stdout().lock();
-    writeln!(
-        out,
-        "A scheduler with a Kafka broker inside this process. Ctrl-C ends both.
+impl std::error::Error for MiniError {}
 
-  bootstrap server  {}
-  topics            {}
-  REST              http://localhost:{}/schedules (also /info, /liveness)
-  metrics           http://localhost:{}/metrics
-
-The embedded broker is for trying things out, not for production: it does not fence, so that nothing here
-proves exactly-once; it does not compact; it keeps at most 5 MB a partition and drops the oldest records
-beyond; it shows aborted records; and it keeps nothing after exit.
-
-Three demo schedules fire every 5, 10 and 30 s:
-",
-        config.bootstrap_servers,
-        names.join(", "),
-        rest.port(),
-        metrics.port(),
-    )?;
-    out.flush()
+impl From<RunnerError> for MiniError {
+    fn from(e: RunnerError) -> Self {
+        Self::Runner(e)
+    }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// A broker and an engine for one test. Several can run side by side. Dropping it ends both.
+pub struct Mini {
+    running: Option<Running>,
+    clock: Clock,
+    bootstrap_servers: String,
+    // Dropped last: clients must not outlive it.
+    _cluster: Cluster,
+}
 
-    #[test]
-    fn topics_of_the_command_line() {
-        assert_eq!("videos:3".parse(), Ok(Topic { name: "videos".into(), partitions: 3 }));
-        for bad in ["videos", "videos:", "videos:0", "videos:x", ":3", "a b:3", "..:1", "videos:1001"] {
-            assert_eq!(bad.parse::<Topic>(), Err(BadTopic), "{bad}");
+impl fmt::Debug for Mini {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mini").field("bootstrap_servers", &self.bootstrap_servers).finish_non_exhaustive()
+    }
+}
+
+impl Mini {
+    /// With the topics `schedules` and `history`, three partitions each. Returns when the engine fires.
+    ///
+    /// # Errors
+    /// When broker or engine cannot be started.
+    pub fn start() -> Result<Self, MiniError> {
+        Self::with_topics([])
+    }
+
+    /// The same with further topics.
+    ///
+    /// # Errors
+    /// When broker or engine cannot be started.
+    ///
+    /// # Panics
+    /// Never: the defaults are legal settings.
+    pub fn with_topics(topics: impl IntoIterator<Item = Topic>) -> Result<Self, MiniError> {
+        let config = Config::load(&|_| None).expect("the defaults are legal settings");
+        Self::with_runner(topics, Runner::new(config))
+    }
+
+    /// The same with a runner of your own making, for other settings or a handler of events. The `bootstrap_servers` of
+    /// its settings do not count.
+    ///
+    /// ```
+    /// use kafka_scheduler::config::Config;
+    /// use kafka_scheduler::mini::Mini;
+    /// use kafka_scheduler::Runner;
+    ///
+    /// let env = |name: &str| (name == "SCHEDULES_TOPICS").then(|| "reminders".to_owned());
+    /// let config = Config::load(&env)?;
+    /// let mini = Mini::with_runner([], Runner::new(config).on_event(|event| println!("{event:?}")))?;
+    /// mini.close()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// When broker or engine cannot be started.
+    pub fn with_runner(topics: impl IntoIterator<Item = Topic>, runner: Runner) -> Result<Self, MiniError> {
+        let cluster = Cluster::new(1).map_err(MiniError::Broker)?;
+        let bootstrap_servers = cluster.bootstrap_servers();
+        let runner = runner.embedded(&bootstrap_servers);
+        let topics = topic::with_needed(topics, runner.config());
+        topic::create(&cluster, &topics).map_err(MiniError::Broker)?;
+        let (live, waiting) = Live::new(topic::partitions(&topics, &runner.config().schedules_topics));
+        let clock = Clock::default();
+        let running = runner.clock(clock.clone()).observer(Box::new(live)).start()?;
+        let mini = Self { running: Some(running), clock, bootstrap_servers, _cluster: cluster };
+        match waiting.recv_timeout(START_MAX) {
+            Ok(()) => Ok(mini),
+            Err(_) if mini.running.as_ref().is_some_and(Running::is_finished) => {
+                mini.close()?;
+                Err(MiniError::Slow)
+            }
+            Err(_) => Err(MiniError::Slow),
+        }
+    }
+
+    /// Where any Kafka client finds the broker.
+    #[must_use]
+    pub fn bootstrap_servers(&self) -> &str {
+        &self.bootstrap_servers
+    }
+
+    /// Moves the engine's clock forward, and returns what it shows then: what is due by that fires at once. Kafka's own
+    /// timestamps do not move.
+    pub fn advance(&self, by: Duration) -> Moment {
+        Moment::from_epoch_ms(self.clock.advance(by).0)
+    }
+
+    /// What the engine's clock shows.
+    #[must_use]
+    pub fn now(&self) -> Moment {
+        Moment::from_epoch_ms(self.clock.now().0)
+    }
+
+    /// The engine.
+    ///
+    /// # Panics
+    /// Never: it runs until this value is closed.
+    #[must_use]
+    pub fn running(&self) -> &Running {
+        self.running.as_ref().expect("it is only taken by close")
+    }
+
+    /// Ends engine and broker.
+    ///
+    /// # Errors
+    /// Why the engine had ended before.
+    pub fn close(mut self) -> Result<(), MiniError> {
+        match self.running.take() {
+            Some(running) => Ok(running.close()?),
+            None => Ok(()),
         }
     }
 }

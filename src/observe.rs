@@ -1,28 +1,43 @@
-//! What an operator gets to know of a running engine: metrics and lines in the log.
+//! What an operator gets to know of a running engine: metrics, lines in the log, and what the status page shows.
 
+pub mod activity;
+pub mod statistics;
+
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tracing::{error, info, warn};
 
+use crate::core::batch::Batch;
 use crate::core::io::{Counters, Millis, Partition, Report, TargetState};
 use crate::handle::Observer;
 use crate::metrics::Metrics;
+use activity::{Activity, Refusal};
 
 /// Lines a second on single records. A topic of bad records must not become a log of the same size.
 const RECORD_LINES_PER_S: u32 = 100;
 
-/// Feeds the metrics and the log. Payloads never get there, and keys neither.
+/// Characters of another group's name in a line: it comes from a record, which may hold anything.
+const GROUP_SHOWN_MAX: usize = 100;
+
+/// Feeds the metrics, the log and the status page. Payloads never get into the first two, and keys neither.
 #[derive(Debug)]
 pub struct Operator {
     metrics: Metrics,
+    activity: Arc<Activity>,
     limit: Limit,
 }
 
 impl Operator {
     /// Counts into `metrics`.
     #[must_use]
-    pub fn new(metrics: Metrics) -> Self {
-        Self { metrics, limit: Limit::new(Instant::now()) }
+    pub fn new(metrics: Metrics, activity: Arc<Activity>) -> Self {
+        Self { metrics, activity, limit: Limit::new(Instant::now()) }
+    }
+
+    fn refused(&self, topic: String, at: Partition, offset: i64, reason: &'static str, parked: bool) {
+        let now = Millis(jiff::Timestamp::now().as_millisecond());
+        self.activity.refused(Refusal { at: now, topic, partition: at.number, offset, reason, parked });
     }
 
     /// Whether one more line on a single record may be written; says first how many could not be.
@@ -45,20 +60,45 @@ impl Observer for Operator {
         self.allowed(0);
     }
 
+    fn fired(&mut self, batch: &Batch, at: Millis) {
+        self.metrics.fired(batch, at);
+        self.activity.fired(batch, at);
+    }
+
+    fn settled(&mut self, _: &Batch, outcome: &'static str, took: Duration) {
+        self.metrics.settled(outcome, took);
+    }
+
+    fn turned(&mut self, took: Duration) {
+        self.metrics.turned(took);
+    }
+
+    fn rebalanced(&mut self) {
+        self.metrics.rebalanced();
+    }
+
     fn report(&mut self, report: &Report, topics: &[String]) {
         let topic = |p: &Partition| topics.get(usize::from(p.topic)).map_or("?", String::as_str).to_owned();
         match report {
             Report::Invalid { partition, offset, reason } => {
+                self.refused(topic(partition), *partition, *offset, reason.code(), false);
                 if self.allowed(1) {
                     let (topic, number) = (topic(partition), partition.number);
                     warn!(topic, partition = number, offset, reason = reason.code(), "a record cannot fire");
                 }
             }
             Report::Parked { partition, offset, reason, retry_at } => {
+                self.refused(topic(partition), *partition, *offset, reason.code(), true);
                 if self.allowed(1) {
                     let (topic, number, retry_at) = (topic(partition), partition.number, retry_at_text(*retry_at));
                     let reason = reason.code();
                     warn!(topic, partition = number, offset, reason, retry_at, "a schedule is put off");
+                }
+            }
+            Report::GivenUp { partition, offset, reason } => {
+                if self.allowed(1) {
+                    let (topic, number, reason) = (topic(partition), partition.number, reason.code());
+                    warn!(topic, partition = number, offset, reason, "a schedule becomes a dead letter");
                 }
             }
             Report::TargetChanged { name, state } => match state {
@@ -76,7 +116,9 @@ impl Observer for Operator {
                 info!(topic, partition = number, pending, overdue, leftovers, "the partition is loaded and fires");
             }
             Report::ForeignGroup { partition, group } => {
+                self.metrics.foreign_group();
                 let (topic, number) = (topic(partition), partition.number);
+                let group: String = group.chars().take(GROUP_SHOWN_MAX).collect();
                 error!(
                     topic,
                     partition = number,

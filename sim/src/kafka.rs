@@ -2,6 +2,7 @@
 
 pub mod group;
 pub mod log;
+mod offsets;
 mod transactions;
 
 use std::collections::BTreeMap;
@@ -36,6 +37,10 @@ pub enum Refusal {
     Concurrent,
     /// The member or its generation is not the group's.
     Generation,
+    /// Offset metadata is longer than the broker takes.
+    Metadata,
+    /// The transaction was decided otherwise already.
+    State,
 }
 
 /// An offset as committed.
@@ -50,10 +55,21 @@ pub struct Kafka {
     pub group: Group,
     /// The group's offsets.
     pub committed: Committed,
+    /// When each of them was taken; a transaction's offsets count from when they were sent, not from its commit.
+    taken: BTreeMap<Partition, u64>,
+    next_taken: u64,
+    /// Markers may take this much longer than usual.
+    pub marker_delay_ms: i64,
     /// Transactions in the order in which they were committed.
     pub commits: Vec<u64>,
     /// Every transactional record ever appended, which compaction does not touch.
     written: BTreeMap<u64, Vec<(Place, Stored)>>,
+    /// The offset of each of them, in the same order.
+    written_at: BTreeMap<u64, Vec<i64>>,
+    /// Who wrote a transaction, by transactional id.
+    writers: BTreeMap<u64, String>,
+    /// The offsets that each committed transaction committed.
+    sent: BTreeMap<u64, Vec<(Partition, i64, String)>>,
     producers: BTreeMap<String, Producer>,
     markers: Vec<Marker>,
     next_transaction: u64,
@@ -69,13 +85,25 @@ impl Kafka {
             logs: places.map(|place| (place, Log::default())).collect(),
             group: Group::new(partitions),
             committed: Committed::new(),
+            taken: BTreeMap::new(),
+            next_taken: 0,
+            marker_delay_ms: 0,
             commits: Vec::new(),
             written: BTreeMap::new(),
+            written_at: BTreeMap::new(),
+            writers: BTreeMap::new(),
+            sent: BTreeMap::new(),
             producers: BTreeMap::new(),
             markers: Vec::new(),
             next_transaction: 1,
             rng,
         }
+    }
+
+    /// Adds a partition, which the group will assign.
+    pub fn add_partition(&mut self, partition: Partition) {
+        self.logs.entry(Place::Schedules(partition)).or_default();
+        self.group.add_partition(partition);
     }
 
     /// A log.
@@ -87,6 +115,32 @@ impl Kafka {
     /// The records of each committed transaction, in commit order, whatever compaction has taken since.
     pub fn journal(&self) -> impl Iterator<Item = (u64, &[(Place, Stored)])> {
         self.commits.iter().map(|t| (*t, self.written.get(t).map_or(&[][..], Vec::as_slice)))
+    }
+
+    /// Offsets of a transaction's records, in the order of [`Kafka::journal`].
+    #[must_use]
+    pub fn offsets_of(&self, transaction: u64) -> &[i64] {
+        self.written_at.get(&transaction).map_or(&[], Vec::as_slice)
+    }
+
+    /// The transactional id that wrote a transaction.
+    #[must_use]
+    pub fn writer(&self, transaction: u64) -> &str {
+        self.writers.get(&transaction).map_or("", String::as_str)
+    }
+
+    /// The consumer offsets that a committed transaction carried.
+    #[must_use]
+    pub fn sent_offsets(&self, transaction: u64) -> &[(Partition, i64, String)] {
+        self.sent.get(&transaction).map_or(&[], Vec::as_slice)
+    }
+
+    /// A time at which [`Kafka::tick`] has something to do, if there is any.
+    #[must_use]
+    pub fn deadline(&self) -> Option<i64> {
+        let markers = self.markers.iter().map(|marker| marker.at_ms);
+        let open = self.producers.values().filter_map(Producer::ends_by);
+        markers.chain(open).chain(self.group.deadline()).min()
     }
 
     fn log_mut(&mut self, place: Place) -> &mut Log {

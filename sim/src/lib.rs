@@ -1,16 +1,19 @@
 //! A model of Kafka and a virtual clock that drive several instances of the scheduler's real core.
 //!
-//! Everything follows from a seed: [`world::World::run`] plays it, and [`oracle`] reads the broker's logs.
+//! A [`scenario::Scenario`] says what happens; [`play`] runs it, asking the [`oracle`] about the brokers' logs.
 
+pub mod bugs;
+pub mod failure;
+pub mod faults;
 pub mod kafka;
 pub mod oracle;
+mod play;
 pub mod rng;
+pub mod scenario;
+pub mod swarm;
 pub mod world;
 
-/// Plays one seed. The error says which promise was broken, and when.
-///
-/// # Errors
-/// The first broken promise.
-pub fn play(seed: u64, verbose: bool) -> Result<world::Summary, String> {
-    world::World::new(seed, verbose).run()
-}
+pub use failure::Failure;
+pub use play::play;
+pub use scenario::Scenario;
+pub use world::Summary;

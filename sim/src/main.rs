@@ -1,48 +1,207 @@
-//! Plays seeds: `sim run --seed N`, `sim swarm --seeds N [--from N]`.
+//! Plays scenarios: one seed, many of them, or many with a deliberate bug.
 
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
+
+use clap::{Parser, Subcommand};
+use sim::swarm::{self, Report};
+use sim::{Failure, Scenario, play};
+
+/// Seeds of which a swarm checks beforehand that they replay.
+const META_SEEDS: u64 = 3;
+/// From so many seeds on, every kind of fault must have met every phase that it can meet.
+const COVERED_SEEDS_MIN: u64 = 2_000;
+
+/// Runs the scheduler's core against a model of Kafka. Ends with 0 if all is well, 1 if something happened that must
+/// not, 3 if something did not happen that must, 4 after a panic, 2 for wrong usage.
+#[derive(Parser)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Plays one scenario and prints what happens.
+    Run {
+        /// The scenario of this seed.
+        #[arg(long, required_unless_present = "bytes", conflicts_with = "bytes")]
+        seed: Option<u64>,
+        /// The scenario with these bytes, in hexadecimal digits.
+        #[arg(long)]
+        bytes: Option<String>,
+        /// With this bug switched on.
+        #[cfg(feature = "known-bad")]
+        #[arg(long)]
+        bug: Option<String>,
+    },
+    /// Plays many seeds.
+    Swarm {
+        /// How many.
+        #[arg(long)]
+        seeds: u64,
+        /// The first.
+        #[arg(long, default_value_t = 0)]
+        from: u64,
+        /// On so many threads; as many as there are cores if not given.
+        #[arg(long)]
+        jobs: Option<usize>,
+    },
+    /// Checks that a seed gives the same trace in two processes.
+    Meta {
+        /// How many seeds.
+        #[arg(long, default_value_t = 20)]
+        seeds: u64,
+        /// The first.
+        #[arg(long, default_value_t = 0)]
+        from: u64,
+    },
+    /// Plays seeds with each deliberate bug, until one breaks a promise.
+    #[cfg(feature = "known-bad")]
+    Bugs {
+        /// How many seeds a bug has.
+        #[arg(long, default_value_t = 2_000)]
+        seeds: u64,
+        /// Only bugs whose name contains this.
+        #[arg(long, default_value = "")]
+        only: String,
+        /// On so many threads; as many as there are cores if not given.
+        #[arg(long)]
+        jobs: Option<usize>,
+    },
+}
 
 fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let number = |name: &str| -> Option<u64> {
-        let at = arguments.iter().position(|a| a == name)?;
-        arguments.get(at + 1)?.parse().ok()
-    };
-    match (arguments.first().map(String::as_str), number("--seed"), number("--seeds")) {
-        (Some("run"), Some(seed), _) => run(seed),
-        (Some("swarm"), _, Some(seeds)) => swarm(number("--from").unwrap_or(0), seeds),
-        _ => {
-            eprintln!("usage: sim run --seed N | sim swarm --seeds N [--from N]");
-            ExitCode::from(2)
+    match Arguments::parse().command {
+        #[cfg(not(feature = "known-bad"))]
+        Task::Run { seed, bytes } => run(seed, bytes.as_deref()),
+        #[cfg(feature = "known-bad")]
+        Task::Run { seed, bytes, bug } => {
+            if !sim::bugs::switch(bug.as_deref()) {
+                eprintln!("no bug has this name; there are {}", sim::bugs::names().join(", "));
+                return ExitCode::from(2);
+            }
+            run(seed, bytes.as_deref())
         }
+        Task::Swarm { seeds, from, jobs } => many(from, seeds, threads(jobs)),
+        Task::Meta { seeds, from } => meta(from, seeds),
+        #[cfg(feature = "known-bad")]
+        Task::Bugs { seeds, only, jobs } => bugs(seeds, &only, threads(jobs)),
     }
 }
 
-fn run(seed: u64) -> ExitCode {
-    match sim::play(seed, true) {
+fn threads(jobs: Option<usize>) -> usize {
+    jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
+}
+
+fn run(seed: Option<u64>, bytes: Option<&str>) -> ExitCode {
+    let scenario = match bytes {
+        Some(bytes) => Scenario::from_hex(bytes),
+        None => seed.map(Scenario::from_seed),
+    };
+    let Some(scenario) = scenario else {
+        eprintln!("--bytes takes an even number of hexadecimal digits");
+        return ExitCode::from(2);
+    };
+    println!("{:?}", scenario.setup);
+    match play(&scenario, true) {
         Ok(summary) => {
-            println!("seed {seed}: {summary:?}");
+            println!("{summary:?}");
             ExitCode::SUCCESS
         }
-        Err(broken) => {
-            println!("seed {seed}: {broken}");
-            ExitCode::FAILURE
+        Err(failure) => {
+            println!("{failure}");
+            ExitCode::from(failure.exit_code())
         }
     }
 }
 
-fn swarm(from: u64, seeds: u64) -> ExitCode {
-    let mut failed = 0;
-    let mut total = sim::world::Summary::default();
-    for seed in from..from + seeds {
-        match sim::play(seed, false) {
-            Ok(summary) => total.add(&summary),
-            Err(broken) => {
-                failed += 1;
-                println!("seed {seed}: {broken}\n  replay: cargo run --release -p sim -- run --seed {seed}");
+/// The same seed in two processes gives the same trace, or else seeds are worth nothing.
+fn meta(from: u64, seeds: u64) -> ExitCode {
+    for seed in (0..seeds).map(|n| from.wrapping_add(n)) {
+        let trace = || {
+            let program = std::env::current_exe()?;
+            Command::new(program).args(["run", "--seed", &seed.to_string()]).output()
+        };
+        match (trace(), trace()) {
+            (Ok(one), Ok(other)) if one.stdout == other.stdout && !one.stdout.is_empty() => {}
+            (Ok(_), Ok(_)) => {
+                eprintln!("seed {seed} gives different traces in two processes: look for what is not from the seed");
+                return ExitCode::from(4);
+            }
+            (Err(error), _) | (_, Err(error)) => {
+                eprintln!("the program could not start itself: {error}");
+                return ExitCode::from(4);
             }
         }
     }
-    println!("{seeds} seeds, {failed} failed: {total:?}");
-    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    println!("{seeds} seeds from {from} on give the same trace in two processes");
+    ExitCode::SUCCESS
+}
+
+fn many(from: u64, seeds: u64, jobs: usize) -> ExitCode {
+    if meta(from, META_SEEDS.min(seeds)) != ExitCode::SUCCESS {
+        return ExitCode::from(4);
+    }
+    println!("seeds {from} to {}", from.wrapping_add(seeds.saturating_sub(1)));
+    std::panic::set_hook(Box::new(|_| {}));
+    let report = swarm::swarm(from, seeds, jobs, false, || {}, true);
+    println!("{}", report.total.coverage.table());
+    let total = &report.total;
+    println!(
+        "{} said, {} fired, {} written again, {} raced by a newer word, which was readable for at most {} ms",
+        total.said, total.fired, total.reasserted, total.raced, total.raced_ms_max
+    );
+    println!("{} seeds, {} broken, {:?}", seeds, report.broken.len(), report.medians());
+    if let Some(first) = report.broken.first() {
+        return ExitCode::from(explain(&report, first));
+    }
+    verdict(&report, seeds)
+}
+
+/// Prints the broken seeds, and the first one made smaller.
+fn explain(report: &Report, first: &swarm::Broken) -> u8 {
+    for broken in report.broken.iter().take(20) {
+        println!("seed {}: {}", broken.seed, broken.failure);
+        println!("  cargo run --release -p sim -- run --seed {}", broken.seed);
+    }
+    let (small, failure) = swarm::shrunk(&Scenario::from_seed(first.seed), &first.failure);
+    println!("seed {} made smaller: {failure}\n{small:#?}", first.seed);
+    println!("  cargo run --release -p sim -- run --bytes {}", small.to_hex());
+    first.failure.exit_code()
+}
+
+fn verdict(report: &Report, seeds: u64) -> ExitCode {
+    let missing = report.total.coverage.missing();
+    if seeds >= COVERED_SEEDS_MIN && !missing.is_empty() {
+        println!("these never met: {missing:?}");
+        return ExitCode::from(Failure::Liveness(String::new()).exit_code());
+    }
+    if !report.medians().are_enough() {
+        println!("the median seed does too little");
+        return ExitCode::from(Failure::Liveness(String::new()).exit_code());
+    }
+    ExitCode::SUCCESS
+}
+
+#[cfg(feature = "known-bad")]
+fn bugs(seeds: u64, only: &str, jobs: usize) -> ExitCode {
+    std::panic::set_hook(Box::new(|_| {}));
+    let mut escaped = 0;
+    for name in sim::bugs::names().into_iter().filter(|name| name.contains(only)) {
+        let prepare = || assert!(sim::bugs::switch(Some(name)), "names come from the list");
+        let report = swarm::swarm(0, seeds, jobs, true, prepare, false);
+        match report.broken.first() {
+            Some(first) => {
+                // Threads run ahead of one another, but every seed before the first broken one has been played.
+                let what = first.failure.to_string();
+                let line = what.lines().next().unwrap_or_default().chars().take(150).collect::<String>();
+                println!("{name:<28} {:>5} seeds  {line}", first.seed + 1);
+            }
+            None => {
+                escaped += 1;
+                println!("{name:<28} ESCAPED {seeds} seeds");
+            }
+        }
+    }
+    if escaped == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -20,6 +20,11 @@ impl Rng {
         z ^ (z >> 31)
     }
 
+    /// A generator of its own for some part, so that what one part draws does not change the others' numbers.
+    pub fn split(&mut self) -> Self {
+        Self(self.bits())
+    }
+
     /// From `low` to `high`, both included.
     pub fn range(&mut self, low: i64, high: i64) -> i64 {
         assert!(low <= high);

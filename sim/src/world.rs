@@ -1,92 +1,91 @@
 //! Several instances, their users and their faults, on one virtual clock.
 
+mod broker;
+mod consumer;
+mod ending;
 mod instance;
-mod settle;
+mod membership;
+mod shell;
+mod strikes;
 mod transact;
+mod transactors;
+mod users;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use kafka_scheduler::core::Listed;
 use kafka_scheduler::core::io::{Partition, TargetState};
-use kafka_scheduler::core::request;
 
-use crate::kafka::log::{Headers, Stored};
-use crate::kafka::{Kafka, Place};
-use crate::oracle;
+use crate::failure::Failure;
+use crate::faults::{Coverage, Doing, Fault};
+use crate::kafka::Kafka;
+use crate::oracle::{self, watch::Watch};
 use crate::rng::Rng;
+use crate::scenario::{Act, Away, Scenario, Setup};
+pub(crate) use ending::Ending;
 use instance::Instance;
+use users::Open;
+pub use users::{Said, Speech};
 
-/// The schedules topic.
-pub const TOPIC: &str = "schedules";
+/// The schedules topics.
+pub const TOPICS: [&str; 2] = ["schedules", "more"];
 /// The cluster's id.
 pub const CLUSTER: &str = "model";
-/// When the clock starts: a noon.
-pub const START_MS: i64 = 1_700_049_600_000;
-/// Nobody hands over, starts and loads slower than this while compaction may act.
-const STEADY_MS: i64 = 20_000;
-
-/// What a user's record says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Word {
-    /// Fire at this second.
-    Schedule(i64),
-    /// Do not fire.
-    Cancel,
-    /// A record that cannot fire.
-    Unfit,
-}
-
-/// A user's record, acknowledged.
-#[derive(Clone, Debug)]
-pub struct Said {
-    /// Where.
-    pub partition: Partition,
-    /// On which key.
-    pub key: Vec<u8>,
-    /// Its offset.
-    pub offset: i64,
-    /// What.
-    pub word: Word,
-}
+/// A noon.
+const NOON_MS: i64 = 1_700_049_600_000;
+/// A day.
+pub const DAY_MS: i64 = 86_400_000;
+/// Events at most: a run that has more does not end.
+const EVENTS_MAX: u64 = 5_000_000;
+/// What instances hold is compared with what they have read this often.
+const COMPARED_EVERY_MS: i64 = 500;
 
 /// What happened in a run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
+    /// Operations of the scenario.
+    pub ops: u64,
     /// Events of the virtual clock.
     pub events: u64,
     /// User records.
-    pub said: usize,
+    pub said: u64,
     /// Target records that a read_committed consumer sees.
-    pub fired: usize,
-    /// Faults by kind.
-    pub faults: BTreeMap<&'static str, u64>,
+    pub fired: u64,
     /// Words that were written again.
     pub reasserted: u64,
+    /// Schedules that fired though a newer word was acknowledged, but not yet read by whoever fired them.
+    pub raced: u64,
+    /// The longest that such a word was readable before the firing was decided, in ms.
+    pub raced_ms_max: i64,
+    /// Fault kinds by phase.
+    pub coverage: Coverage,
 }
 
 impl Summary {
     /// Adds another run's.
     pub fn add(&mut self, other: &Self) {
+        self.ops += other.ops;
         self.events += other.events;
         self.said += other.said;
         self.fired += other.fired;
         self.reasserted += other.reasserted;
-        for (kind, count) in &other.faults {
-            *self.faults.entry(kind).or_default() += count;
-        }
+        self.raced += other.raced;
+        self.raced_ms_max = self.raced_ms_max.max(other.raced_ms_max);
+        self.coverage.add(&other.coverage);
     }
 }
 
 #[derive(Debug)]
 enum What {
-    /// Background work of the brokers.
-    Brokers,
-    /// A user says something.
-    User,
-    /// Something breaks.
-    Fault,
-    /// Compaction, if it may.
-    Compact,
-    /// A crashed instance starts.
+    /// Something of the scenario.
+    Act(Act),
+    /// A record that was said arrives.
+    Arrive(Box<Speech>),
+    /// A user's transaction ends.
+    EndTransaction(u64),
+    /// A member's wish to leave the group arrives.
+    Leave(String),
+    /// A process starts.
     Start(usize),
     /// For an instance, in one of its lives.
     Instance(usize, u64, Todo),
@@ -99,8 +98,7 @@ pub(crate) enum Todo {
     Fetch,
     Wake,
     Job(u64),
-    Settle(u64, settle::Ending),
-    Renew,
+    Settle(u64, Ending),
     ReadCommitted(Partition, i64),
     Fence(u64, Vec<String>, i32),
     FindSince(u16, Vec<i32>),
@@ -111,97 +109,220 @@ pub(crate) enum Todo {
 #[derive(Debug)]
 pub struct World {
     pub(crate) now_ms: i64,
+    pub(crate) start_ms: i64,
+    pub(crate) setup: Setup,
     pub(crate) kafka: Kafka,
-    pub(crate) said: Vec<Said>,
+    pub(crate) said: BTreeMap<(Partition, i64), Said>,
     pub(crate) partitions: Vec<Partition>,
-    pub(crate) rng: Rng,
     pub(crate) summary: Summary,
-    pub(crate) broken: Option<String>,
-    pub(crate) verbose: bool,
-    pub(crate) faulty: bool,
+    pub(crate) broken: Option<Failure>,
+    pub(crate) watch: Watch,
+    /// No fault strikes any more.
+    pub(crate) quiet: bool,
+    /// The last crash takes everybody with it.
+    pub(crate) last_crash: bool,
+    /// The furthest that any clock was ever ahead.
+    pub(crate) ahead_ms_max: i64,
+    /// The furthest that any clock was ever behind, as a negative number.
+    pub(crate) behind_ms_max: i64,
+    verbose: bool,
     instances: Vec<Instance>,
     events: BTreeMap<(i64, u64), What>,
     next_event: u64,
-    /// Which kinds of fault this seed has, and how many keys.
-    kinds: BTreeSet<&'static str>,
-    keys: i64,
-    pause_ms: i64,
-    live_since: BTreeMap<Partition, i64>,
+    open: BTreeMap<u64, Open>,
+    next_open: u64,
+    fences_fail_until_ms: i64,
+    away: Option<(Away, i64)>,
+    slow_markers_until_ms: i64,
+    steady: BTreeMap<Partition, broker::Steady>,
+    noted_ms: i64,
+    compared_ms: i64,
+    /// Owners that metadata named which a pending transaction was about to replace.
+    named_late: BTreeSet<String>,
+    /// When faults stopped.
+    pub(crate) calm_ms: i64,
 }
 
-/// Every kind of fault; a seed has some of them.
-pub const FAULT_KINDS: [&str; 8] = ["fence", "crash", "pause", "abort", "unknown", "delay", "compaction", "restart"];
-
 impl World {
-    /// A world from a seed.
+    /// A world for a scenario; `verbose` prints what happens.
     #[must_use]
-    pub fn new(seed: u64, verbose: bool) -> Self {
-        let mut rng = Rng::new(seed);
-        let partitions: Vec<Partition> =
-            (0..rng.range(1, 3) as i32).map(|number| Partition { topic: 0, number }).collect();
-        let kinds = FAULT_KINDS.into_iter().filter(|_| rng.chance(60)).collect();
-        let count = rng.range(1, 3) as usize;
-        let instances = (0..count).map(|number| Instance::new(number, 0, &mut rng)).collect();
-        let kafka = Kafka::new(&partitions, Rng::new(rng.bits()));
-        Self {
-            now_ms: START_MS,
-            kafka,
-            said: Vec::new(),
+    pub fn new(scenario: &Scenario, verbose: bool) -> Self {
+        let setup = scenario.setup.clone();
+        let start_ms = match setup.midnight_s {
+            0 => NOON_MS,
+            seconds => NOON_MS + DAY_MS / 2 + i64::from(seconds) * 1000,
+        };
+        let partitions: Vec<Partition> = (0..u16::from(setup.topics))
+            .flat_map(|topic| (0..i32::from(setup.partitions)).map(move |number| Partition { topic, number }))
+            .collect();
+        let mut noise = Rng::new(setup.noise);
+        let instances = (0..usize::from(setup.instances)).map(|n| Instance::new(n, &setup, noise.split())).collect();
+        let mut world = Self {
+            now_ms: start_ms,
+            start_ms,
+            kafka: Kafka::new(&partitions, noise.split()),
+            setup,
+            said: BTreeMap::new(),
             partitions,
-            summary: Summary::default(),
+            summary: Summary { ops: scenario.ops.len() as u64, ..Summary::default() },
             broken: None,
+            watch: Watch::default(),
+            quiet: false,
+            last_crash: false,
+            ahead_ms_max: 0,
+            behind_ms_max: 0,
             verbose,
-            faulty: true,
             instances,
             events: BTreeMap::new(),
             next_event: 0,
-            kinds,
-            keys: rng.range(1, 12),
-            pause_ms: rng.range(1_000, 20_000),
-            live_since: BTreeMap::new(),
-            rng,
+            open: BTreeMap::new(),
+            next_open: 0,
+            fences_fail_until_ms: i64::MIN,
+            away: None,
+            slow_markers_until_ms: i64::MIN,
+            steady: BTreeMap::new(),
+            noted_ms: i64::MIN,
+            compared_ms: start_ms,
+            named_late: BTreeSet::new(),
+            calm_ms: i64::MIN,
+        };
+        for op in &scenario.ops {
+            world.after(i64::from(op.at_ms), What::Act(op.act));
+        }
+        for number in 0..world.instances.len() {
+            let at_ms = noise.range(1, 3_000);
+            world.after(at_ms, What::Start(number));
+        }
+        world
+    }
+
+    /// Runs until `end_ms` from the start.
+    pub(crate) fn until(&mut self, end_ms: i64) -> Result<(), Failure> {
+        let end_ms = self.start_ms + end_ms;
+        loop {
+            let event = self.events.first_key_value().map(|((at, _), _)| *at);
+            let brokers = self.kafka.deadline().filter(|at| event.is_none_or(|event| *at <= event));
+            let Some(at) = brokers.or(event).filter(|at| *at <= end_ms) else { break };
+            self.now_ms = self.now_ms.max(at);
+            self.summary.events += 1;
+            if self.summary.events > EVENTS_MAX {
+                return Err(Failure::Liveness(format!("the run does not end{}", self.describe())));
+            }
+            if brokers.is_some() {
+                self.kafka.tick(self.now_ms);
+            } else if let Some((_, what)) = self.events.pop_first() {
+                self.step(what);
+            }
+            if let Some(broken) = self.broken.take() {
+                return Err(broken.at(self.now_ms - self.start_ms));
+            }
+        }
+        self.now_ms = end_ms;
+        Ok(())
+    }
+
+    fn step(&mut self, what: What) {
+        match what {
+            What::Act(act) => self.strike(act),
+            What::Arrive(speech) => self.arrive(&speech),
+            What::EndTransaction(number) => self.end_transaction(number),
+            What::Leave(member) => self.kafka.group.leave(&member),
+            What::Start(number) => self.start(number),
+            What::Instance(number, life, todo) => self.dispatch(number, life, todo),
+        }
+        self.note_steady();
+        if self.now_ms >= self.compared_ms + COMPARED_EVERY_MS {
+            self.compared_ms = self.now_ms;
+            if let Err(broken) = oracle::folds(self) {
+                self.fail(broken);
+            }
         }
     }
 
-    /// Plays it: faults, then quiet until everything must have converged, then all anew.
-    ///
-    /// # Errors
-    /// The first broken promise.
-    pub fn run(mut self) -> Result<Summary, String> {
-        for number in 0..self.instances.len() {
-            let at = self.rng.range(0, 3_000);
-            self.after(at, What::Start(number));
+    fn dispatch(&mut self, number: usize, life: u64, todo: Todo) {
+        let now = self.now_ms;
+        let instance = &mut self.instances[number];
+        if instance.life != life || !instance.is_alive() {
+            return;
         }
-        self.after(0, What::Brokers);
-        self.after(10, What::User);
-        self.after(2_000, What::Fault);
-        self.after(1_000, What::Compact);
-        self.until(START_MS + 90_000)?;
-        self.faulty = false;
-        self.until(START_MS + 90_000 + 75_000)?;
-        oracle::converged(&self)?;
-        let pending = self.pending();
-        let (now, all) = (self.now_ms, i64::MIN);
-        for log in self.kafka.logs.iter_mut().filter(|(p, _)| matches!(p, Place::Schedules(_))).map(|(_, log)| log) {
-            log.compact(now - STEADY_MS, all);
+        if instance.paused_until_ms > now {
+            let mut delay = instance.paused_until_ms - now;
+            if matches!(todo, Todo::Beat) {
+                // Whoever wakes may go on for a while before it learns that it was thrown out.
+                delay += instance.rng.range(0, 600);
+            }
+            if matches!(todo, Todo::Job(_)) && instance.rng.chance(30) {
+                // A transactor is a thread of its own, and may wake up long after the loop has.
+                delay += instance.rng.range(0, 3_000);
+            }
+            return self.after(delay, What::Instance(number, life, todo));
         }
-        for number in 0..self.instances.len() {
-            self.crash(number, 10);
-        }
-        self.until(now + 40_000)?;
-        oracle::converged(&self)?;
-        if self.pending() != pending {
-            return Err(format!("a fresh recovery differs: {:?}, not {pending:?}", self.pending()));
-        }
-        self.summary.said = self.said.len();
-        self.summary.reasserted = self.kafka.journal().map(|(_, records)| oracle::written_again(records)).sum();
-        Ok(self.summary)
+        self.act(number, todo);
     }
 
-    /// What is pending, over all instances: partition, key, offset.
+    fn after(&mut self, delay_ms: i64, what: What) {
+        self.next_event += 1;
+        self.events.insert((self.now_ms + delay_ms.max(0), self.next_event), what);
+    }
+
+    pub(crate) fn later(&mut self, number: usize, delay_ms: i64, todo: Todo) {
+        let life = self.instances[number].life;
+        self.after(delay_ms, What::Instance(number, life, todo));
+    }
+
+    /// As [`World::later`], over the network, which may be slow.
+    pub(crate) fn answer(&mut self, number: usize, delay_ms: i64, todo: Todo) {
+        let now = self.now_ms;
+        let instance = &mut self.instances[number];
+        let slow_ms = if instance.slow_network_until_ms > now { instance.slow_network_ms } else { 0 };
+        let delay_ms = delay_ms + instance.rng.range(0, slow_ms);
+        self.later(number, delay_ms, todo);
+    }
+
+    /// Breaks the run, unless it is broken already.
+    pub(crate) fn fail(&mut self, failure: Failure) {
+        self.broken.get_or_insert(failure);
+    }
+
+    pub(crate) fn trace(&self, line: impl FnOnce() -> String) {
+        if self.verbose {
+            println!("{:>7} {}", self.now_ms - self.start_ms, line());
+        }
+    }
+
+    /// A fault strikes an instance.
+    pub(crate) fn hit(&mut self, fault: Fault, number: usize) {
+        let doing = self.instances[number].doing();
+        self.summary.coverage.hit(fault, doing);
+    }
+
+    /// A fault strikes a partition.
+    pub(crate) fn hit_partition(&mut self, fault: Fault, partition: Partition) {
+        let owner =
+            self.instances.iter().find(|i| i.is_alive() && i.core.status().iter().any(|s| s.partition == partition));
+        let doing = owner.map_or(Doing::Nothing, |instance| instance.doing_with(partition));
+        self.summary.coverage.hit(fault, doing);
+    }
+
+    /// Schedules held, over all instances.
     #[must_use]
-    pub fn pending(&self) -> BTreeSet<(Partition, Vec<u8>, i64)> {
-        self.instances.iter().filter(|i| i.is_alive()).flat_map(Instance::pending).collect()
+    pub fn listed(&self) -> Vec<Listed> {
+        self.instances.iter().filter(|i| i.is_alive()).flat_map(Instance::listed).collect()
+    }
+
+    /// What each running instance holds of each partition that it fires. One that was thrown out of the group may read
+    /// its successor's records, for whose cancels it does not look out, and is not asked: it cannot commit anything.
+    pub(crate) fn held(&self) -> Vec<(usize, Partition, BTreeSet<i64>)> {
+        let mut held = Vec::new();
+        for instance in self.instances.iter().filter(|i| i.is_alive() && i.paused_until_ms <= self.now_ms) {
+            let listed = instance.listed();
+            let member = instance.member.as_deref().unwrap_or_default();
+            for partition in instance.live().into_iter().filter(|p| self.kafka.group.holds(member, *p)) {
+                let offsets = listed.iter().filter(|l| l.partition == partition).map(|l| l.offset).collect();
+                held.push((instance.number, partition, offsets));
+            }
+        }
+        held
     }
 
     /// Partitions that some instance fires.
@@ -216,16 +337,16 @@ impl World {
         self.instances.iter().map(|i| format!("\n  {}", i.describe())).collect()
     }
 
-    /// Every user record.
-    #[must_use]
-    pub fn said(&self) -> &[Said] {
-        &self.said
-    }
-
     /// The cluster.
     #[must_use]
     pub fn kafka(&self) -> &Kafka {
         &self.kafka
+    }
+
+    /// Every user record that was acknowledged, and no transaction of its user took back.
+    #[must_use]
+    pub fn said(&self) -> &BTreeMap<(Partition, i64), Said> {
+        &self.said
     }
 
     /// The schedules partitions.
@@ -234,199 +355,9 @@ impl World {
         &self.partitions
     }
 
-    /// Now.
+    /// A schedules topic's name.
     #[must_use]
-    pub fn now_ms(&self) -> i64 {
-        self.now_ms
-    }
-
-    fn until(&mut self, end_ms: i64) -> Result<(), String> {
-        while let Some(entry) = self.events.first_entry().filter(|e| e.key().0 <= end_ms) {
-            let ((at, _), what) = entry.remove_entry();
-            self.now_ms = self.now_ms.max(at);
-            self.summary.events += 1;
-            if self.summary.events > 5_000_000 {
-                return Err("the run does not end".to_owned());
-            }
-            self.step(what);
-            if let Some(broken) = self.broken.take() {
-                return Err(format!("at {} ms: {broken}", self.now_ms - START_MS));
-            }
-        }
-        self.now_ms = end_ms;
-        self.summary.fired = oracle::safe(self)?;
-        Ok(())
-    }
-
-    fn after(&mut self, delay_ms: i64, what: What) {
-        self.next_event += 1;
-        self.events.insert((self.now_ms + delay_ms, self.next_event), what);
-    }
-
-    fn step(&mut self, what: What) {
-        match what {
-            What::Brokers => {
-                self.kafka.tick(self.now_ms);
-                self.after(5, What::Brokers);
-            }
-            What::User if self.faulty => {
-                self.speak();
-                let delay = self.rng.range(5, 900);
-                self.after(delay, What::User);
-            }
-            What::Fault if self.faulty => {
-                self.fault();
-                let delay = self.rng.range(500, 8_000);
-                self.after(delay, What::Fault);
-            }
-            What::Compact if self.faulty => {
-                self.note_live();
-                if self.rng.chance(5) {
-                    self.compact();
-                }
-                let delay = 200;
-                self.after(delay, What::Compact);
-            }
-            What::User | What::Fault | What::Compact => {}
-            What::Start(number) => {
-                let life = self.instances[number].life;
-                self.instances[number] = Instance::new(number, life + 1, &mut self.rng);
-                self.start(number);
-            }
-            What::Instance(number, life, todo) => self.dispatch(number, life, todo),
-        }
-    }
-
-    fn dispatch(&mut self, number: usize, life: u64, todo: Todo) {
-        let instance = &self.instances[number];
-        if instance.life != life || !instance.is_alive() {
-            return;
-        }
-        if instance.paused_until_ms > self.now_ms {
-            let mut delay = instance.paused_until_ms - self.now_ms;
-            if matches!(todo, Todo::Beat) {
-                // Whoever wakes may go on for a while before it learns that it was thrown out.
-                delay += self.rng.range(0, 600);
-            }
-            return self.after(delay, What::Instance(number, life, todo));
-        }
-        self.act(number, todo);
-    }
-
-    pub(crate) fn later(&mut self, number: usize, delay_ms: i64, todo: Todo) {
-        let mut delay_ms = delay_ms;
-        if self.hits("delay", 3) {
-            delay_ms += self.rng.range(0, 3_000);
-        }
-        let life = self.instances[number].life;
-        self.after(delay_ms, What::Instance(number, life, todo));
-    }
-
-    /// Whether a fault of this kind strikes now.
-    pub(crate) fn hits(&mut self, kind: &'static str, percent: i64) -> bool {
-        let hit = self.faulty && self.kinds.contains(kind) && self.rng.chance(percent);
-        if hit {
-            *self.summary.faults.entry(kind).or_default() += 1;
-        }
-        hit
-    }
-
-    pub(crate) fn trace(&self, line: impl FnOnce() -> String) {
-        if self.verbose {
-            println!("{:>7} {}", self.now_ms - START_MS, line());
-        }
-    }
-
-    fn speak(&mut self) {
-        let key = self.rng.range(0, self.keys - 1);
-        let partition = self.partitions[key as usize % self.partitions.len()];
-        let second = self.now_ms / 1000;
-        let word = match self.rng.range(0, 99) {
-            0..60 => Word::Schedule(second + self.rng.range(-2, 12)),
-            60..75 => Word::Schedule(second + 100_000),
-            75..92 => Word::Cancel,
-            _ => Word::Unfit,
-        };
-        let text = |s: &[u8]| Some(s.to_vec());
-        let target = (request::TARGET_TOPIC.to_vec(), text(b"target"));
-        let (value, headers): (_, Headers) = match word {
-            Word::Schedule(due) => {
-                let due = due.to_string();
-                (text(b"v"), vec![(request::EPOCH.to_vec(), text(due.as_bytes())), target])
-            }
-            Word::Cancel => (None, Vec::new()),
-            Word::Unfit => (text(b"v"), vec![target]),
-        };
-        let key = format!("k{key}").into_bytes();
-        let stored = Stored { at_ms: self.now_ms, key: Some(key.clone()), value, headers, transaction: None };
-        let log = self.kafka.logs.get_mut(&Place::Schedules(partition)).expect("it is one of ours");
-        let offset = log.append(stored);
-        self.trace(|| format!("user   p{} {offset}: {} {word:?}", partition.number, String::from_utf8_lossy(&key)));
-        self.said.push(Said { partition, key, offset, word });
-    }
-
-    fn fault(&mut self) {
-        let number = self.rng.index(self.instances.len());
-        if !self.instances[number].is_alive() {
-            return;
-        }
-        // Most crashes and pauses hit work in flight: an instance with a transaction is preferred.
-        let busy = self.instances.iter().position(|i| i.is_alive() && i.is_busy());
-        let number = busy.unwrap_or(number);
-        if self.hits("crash", 40) {
-            let delay = self.rng.range(10, 8_000);
-            self.trace(|| format!("i{number}     crashes"));
-            self.crash(number, delay);
-        } else if self.hits("pause", 50) {
-            let pause = self.rng.range(100, self.pause_ms);
-            self.trace(|| format!("i{number}     pauses for {pause} ms"));
-            self.instances[number].paused_until_ms = self.now_ms + pause;
-        } else if self.hits("restart", 30) {
-            self.trace(|| format!("i{number}     cannot read on"));
-            self.unreadable(number);
-        }
-    }
-
-    /// In the middle of a transaction: a crash, or a pause that may outlast the session.
-    fn strike(&mut self, number: usize) -> bool {
-        if self.hits("crash", 1) {
-            let delay = self.rng.range(10, 8_000);
-            self.trace(|| format!("i{number}     crashes in a transaction"));
-            self.crash(number, delay);
-            return true;
-        }
-        if self.hits("pause", 2) {
-            let pause = self.rng.range(4_000, 14_000);
-            self.trace(|| format!("i{number}     pauses in a transaction for {pause} ms"));
-            self.instances[number].paused_until_ms = self.now_ms + pause;
-        }
-        false
-    }
-
-    fn crash(&mut self, number: usize, down_ms: i64) {
-        self.instances[number].kill();
-        self.after(down_ms, What::Start(number));
-    }
-
-    fn note_live(&mut self) {
-        let live = self.live();
-        let now = self.now_ms;
-        self.live_since.retain(|p, _| live.contains(p));
-        for partition in live {
-            self.live_since.entry(partition).or_insert(now);
-        }
-    }
-
-    /// What is older than outage, loading and delay together may go; tombstones stay, as they do for a day.
-    fn compact(&mut self) {
-        for partition in self.partitions.clone() {
-            let steady = self.live_since.get(&partition).is_some_and(|since| since + STEADY_MS <= self.now_ms);
-            if steady && self.hits("compaction", 70) {
-                let before = self.now_ms - STEADY_MS;
-                let log = self.kafka.logs.get_mut(&Place::Schedules(partition)).expect("it is one of ours");
-                let gone = log.compact(before, i64::MIN);
-                self.trace(|| format!("broker p{} compacts {gone}", partition.number));
-            }
-        }
+    pub fn topic(partition: Partition) -> &'static str {
+        TOPICS[usize::from(partition.topic) % TOPICS.len()]
     }
 }

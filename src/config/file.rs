@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_yaml_ng::{Mapping, Value};
 
-use super::{ConfigError, Env};
+use super::{ConfigError, Env, ReadFile};
 
 const COMMON: &str = "kafka.common.configuration";
 const PRODUCER: &str = "kafka.producer.configuration";
@@ -21,8 +21,8 @@ pub struct File {
 
 impl File {
     /// Reads the file at `path`.
-    pub fn read(path: &str) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path).map_err(|e| {
+    pub fn read(path: &str, read: ReadFile<'_>) -> Result<Self, ConfigError> {
+        let text = read(path).map_err(|e| {
             ConfigError::wrong("CONFIGURATION_FILE", path, &format!("the path of a readable text file: {e}"))
         })?;
         let parsed = serde_yaml_ng::from_str(&text).map_err(|e| {

@@ -32,6 +32,15 @@ where
     })
 }
 
+/// Yes or no.
+pub fn flag(name: &str, text: &str) -> Result<bool, ConfigError> {
+    match text {
+        "true" | "1" | "yes" => Ok(true),
+        "false" | "0" | "no" => Ok(false),
+        _ => Err(ConfigError::wrong(name, text, "true or false")),
+    }
+}
+
 /// `SINCE_DELTA`
 pub fn since_delta(text: &str) -> Result<i32, ConfigError> {
     let allowed = "0 (today) or less: -1 goes back to yesterday, and so on, down to -36500";
@@ -81,8 +90,7 @@ pub fn topic(name: &str, text: &str) -> Result<String, ConfigError> {
 
 /// Whether Kafka allows this as the name of a topic.
 pub fn is_topic(text: &str) -> bool {
-    let legal = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'_' | b'-');
-    (1..=249).contains(&text.len()) && text.bytes().all(legal) && text != "." && text != ".."
+    crate::core::schedule::is_topic(text.as_bytes())
 }
 
 /// A comma list of topics.

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use super::bugs::{self, Bug};
 use super::io::{Header, Millis, Partition};
 use super::mark::{self, MARK_HEADER, Mark};
 use super::payload::{Parts, Payload};
+use super::reason::Reason;
 use super::request;
 
 /// Topic names and the group, as the records of a batch need them.
@@ -16,6 +18,8 @@ pub struct Names {
     pub topics: Vec<String>,
     /// Where history records go.
     pub history: String,
+    /// Where records go that cannot fire.
+    pub dead_letter: Option<String>,
     /// Consumer group, as barriers name it.
     pub group: String,
 }
@@ -70,6 +74,15 @@ pub enum Kind {
         timestamp: Millis,
         /// Overdue when its partition came up.
         missed: bool,
+    },
+    /// Dead letter and tombstone.
+    DeadLetter {
+        /// Why it cannot fire.
+        reason: Reason,
+        /// What a schedule asked for: target and second. An unfit record has all of its headers.
+        request: Option<(Arc<str>, u64)>,
+        /// Of the user's record.
+        timestamp: Millis,
     },
     /// The schedule again, with a mark that names the original.
     Schedule {
@@ -131,6 +144,9 @@ impl Batch {
             let mut out = Writer { batch: self, item, index: index as u32, visit: &mut visit };
             match &item.kind {
                 Kind::Fire { target, due, timestamp, .. } => out.fire(&parts, target, *due, *timestamp)?,
+                Kind::DeadLetter { reason, request, timestamp } => {
+                    out.dead_letter(&parts, *reason, request.as_ref(), *timestamp)?;
+                }
                 Kind::Schedule { target, due, timestamp } => {
                     let due = due.to_string();
                     let mut headers = parts.headers.clone();
@@ -162,6 +178,16 @@ impl Batch {
     #[must_use]
     pub fn topic(&self, partition: Partition) -> &str {
         &self.names.topics[usize::from(partition.topic)]
+    }
+
+    /// Where an item's record goes beyond the engine's own schedules and history topics, if anywhere.
+    #[must_use]
+    pub fn target<'a>(&'a self, item: &'a Item) -> Option<&'a str> {
+        match &item.kind {
+            Kind::Fire { target, .. } => Some(target),
+            Kind::DeadLetter { .. } => self.names.dead_letter.as_deref(),
+            _ => None,
+        }
     }
 
     /// Bytes of payload held.
@@ -212,6 +238,37 @@ impl<E, V: FnMut(OutRecord<'_>) -> Result<(), E>> Writer<'_, V> {
         headers.extend(request_headers(&due, target, parts.target_key));
         let batch = self.batch;
         self.send(&batch.names.history, None, parts.target_key, Some(parts.value), &headers)?;
+        if bugs::on(Bug::TombstoneNamesNothing) {
+            return self.schedules(parts.key, None, &[]);
+        }
+        self.marked(parts.key, None, Vec::new(), timestamp)
+    }
+
+    fn dead_letter(
+        &mut self,
+        parts: &Parts<'_>,
+        reason: Reason,
+        request: Option<&(Arc<str>, u64)>,
+        timestamp: Millis,
+    ) -> Result<(), E> {
+        let (batch, Item { partition, identity, .. }) = (self.batch, self.item);
+        let due = request.map(|(_, due)| due.to_string()).unwrap_or_default();
+        let (number, offset) = (partition.number.to_string(), identity.to_string());
+        let own = [
+            Header { name: request::ERROR, value: Some(reason.code().as_bytes()) },
+            Header { name: request::ERROR_DETAIL, value: Some(reason.detail().as_bytes()) },
+            Header { name: request::TOPIC, value: Some(batch.topic(*partition).as_bytes()) },
+            Header { name: request::PARTITION, value: Some(number.as_bytes()) },
+            Header { name: request::OFFSET, value: Some(offset.as_bytes()) },
+        ];
+        let mut headers = parts.headers.clone();
+        headers.retain(|header| own.iter().all(|own| own.name != header.name));
+        if let Some((target, _)) = request {
+            headers.extend(request_headers(&due, target, parts.target_key));
+        }
+        headers.extend(own);
+        let topic = batch.names.dead_letter.as_deref().unwrap_or_default();
+        self.send(topic, None, Some(parts.key), Some(parts.value), &headers)?;
         self.marked(parts.key, None, Vec::new(), timestamp)
     }
 

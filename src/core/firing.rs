@@ -3,10 +3,13 @@
 use std::sync::Arc;
 
 use super::batch::{Batch, Kind, Position};
+use super::bugs::{self, Bug};
 use super::io::Output;
 use super::partition::{Life, Step};
 use super::payload::Payload;
+use super::reason::Reason;
 use super::settling::{Entry, InFlight, Purpose, tag};
+use super::targets::Verdict;
 use super::words::Meaning;
 use super::{Millis, Partition, Scheduler};
 
@@ -22,11 +25,21 @@ impl<P: Payload> Scheduler<P> {
     /// Forms as many batches as there is work and room for.
     pub(super) fn form(&mut self) {
         while self.may_form() && self.now >= self.retry_at {
-            let formed = self.barriers() || self.floors() || self.cleans() || self.firing() || self.marks();
+            let formed = self.barriers() || self.floors() || self.cleans() || self.work() || self.marks();
             if !formed {
                 break;
             }
         }
+    }
+
+    /// Dead letters have their turn after each batch that fires, so that neither keeps the other waiting.
+    fn work(&mut self) -> bool {
+        let letters_first = std::mem::take(&mut self.fired_last);
+        if letters_first && self.letters() {
+            return true;
+        }
+        self.fired_last = self.firing();
+        self.fired_last || (!letters_first && self.letters())
     }
 
     /// Work other than firing that an abort has put off.
@@ -34,7 +47,7 @@ impl<P: Payload> Scheduler<P> {
         self.lives.values().any(|life| match life.step {
             Step::Barrier | Step::Floor(_) => true,
             Step::Releasing { .. } => !self.is_touched(life.id),
-            Step::Live => life.fence_done || life.words.has_outrun(),
+            Step::Live => life.fence_done || life.words.has_outrun() || life.words.has_letters(),
             Step::Loading(_) | Step::Since | Step::Siblings => life.fence_done,
             _ => false,
         })
@@ -116,13 +129,15 @@ impl<P: Payload> Scheduler<P> {
     fn firing(&mut self) -> bool {
         let mut batch = self.batch();
         let mut entries = Vec::new();
-        let Ok(second) = u64::try_from(self.now.0.div_euclid(1000)) else { return false };
+        let early = i64::from(bugs::on(Bug::OneMillisecondEarly));
+        let Ok(second) = u64::try_from(self.now.plus(early).0.div_euclid(1000)) else { return false };
         self.add_outrun(&mut batch, &mut entries, second);
         self.add_due(&mut batch, &mut entries, second);
-        let mut ids: Vec<Partition> = entries.iter().map(|entry| entry.partition).collect();
-        ids.sort_unstable();
-        ids.dedup();
-        self.send(batch, Purpose::Fire, ids, entries)
+        if bugs::on(Bug::LatestFirst) {
+            batch.items.reverse();
+            entries.reverse();
+        }
+        self.send(batch, Purpose::Fire, touched(&entries), entries)
     }
 
     fn is_full(&self, batch: &Batch) -> bool {
@@ -145,7 +160,7 @@ impl<P: Payload> Scheduler<P> {
                 };
                 batch.push(id, identity, kind, Some(&word.payload));
                 life.words.decided(slot, tag(batch.id));
-                entries.push(Entry { partition: id, slot, identity, ended, target: None });
+                entries.push(Entry { partition: id, slot, identity, ended, target: None, letter: false });
             }
         }
     }
@@ -170,9 +185,9 @@ impl<P: Payload> Scheduler<P> {
         let Some(word) = life.words.get(slot) else { return false };
         let Meaning::Schedule { due, target } = word.meaning else { return false };
         let (identity, timestamp) = (word.identity, word.timestamp);
-        if !self.targets.usable(target) {
-            life.words.hold(slot);
-            if self.targets.wait(self.now, target, (id, slot, identity)) {
+        let verdict = self.targets.verdict(self.now, target);
+        if verdict != Verdict::Send {
+            if !self.put_off(id, slot, verdict) && self.targets.wait(self.now, target) {
                 self.check_target(target);
             }
             return true;
@@ -182,7 +197,47 @@ impl<P: Payload> Scheduler<P> {
         let kind = Kind::Fire { target: self.targets.name(target), due, timestamp, missed };
         batch.push(id, identity, kind, Some(&word.payload));
         life.words.decided(slot, tag(batch.id));
-        entries.push(Entry { partition: id, slot, identity, ended: true, target: Some(target) });
+        entries.push(Entry { partition: id, slot, identity, ended: true, target: Some(target), letter: false });
+        true
+    }
+
+    /// Moves what cannot fire to the dead-letter topic, in batches of its own: that topic's troubles delay no firing.
+    fn letters(&mut self) -> bool {
+        let Some(name) = self.names.dead_letter.clone() else { return false };
+        if !self.lives.values().any(|life| life.is_live() && life.words.has_letters()) {
+            return false;
+        }
+        let (topic, new) = self.targets.intern(&name);
+        self.dead_letter = Some(topic);
+        if self.targets.verdict(self.now, topic) != Verdict::Send {
+            if self.targets.wait(self.now, topic) || new {
+                self.check_target(topic);
+            }
+            return false;
+        }
+        let mut batch = self.batch();
+        let mut entries = Vec::new();
+        for id in self.ids(Life::is_live) {
+            while !self.is_full(&batch) && self.add_letter(&mut batch, &mut entries, id, topic) {}
+        }
+        self.send(batch, Purpose::Fire, touched(&entries), entries)
+    }
+
+    fn add_letter(&mut self, batch: &mut Batch, entries: &mut Vec<Entry>, id: Partition, topic: u32) -> bool {
+        let Some(life) = self.lives.get_mut(&id) else { return false };
+        let Some(slot) = life.words.take_letter() else { return false };
+        let Some(word) = life.words.get(slot) else { return false };
+        let (identity, timestamp) = (word.identity, word.timestamp);
+        let (reason, request) = match word.meaning {
+            Meaning::Schedule { due, target } => {
+                (word.put_off.unwrap_or(Reason::Refused), Some((self.targets.name(target), due)))
+            }
+            Meaning::Unfit(reason) => (reason, None),
+            Meaning::Cancel => return true,
+        };
+        batch.push(id, identity, Kind::DeadLetter { reason, request, timestamp }, Some(&word.payload));
+        life.words.decided(slot, tag(batch.id));
+        entries.push(Entry { partition: id, slot, identity, ended: true, target: Some(topic), letter: true });
         true
     }
 
@@ -204,7 +259,10 @@ impl<P: Payload> Scheduler<P> {
         }
         for id in &ids {
             let Some(life) = self.lives.get(id) else { continue };
-            debug_assert!(life.offset() >= 0, "librdkafka drops negative offsets, and the fence with them");
+            debug_assert!(
+                bugs::on(Bug::NegativeOffset) || life.offset() >= 0,
+                "librdkafka drops negative offsets, and the fence with them"
+            );
             batch.offsets.push(Position { partition: *id, offset: life.offset(), metadata: life.ownership.encode() });
         }
         let count = |wanted: bool| {
@@ -223,4 +281,11 @@ impl<P: Payload> Scheduler<P> {
         self.outputs.push_back(Output::Transact(batch));
         true
     }
+}
+
+fn touched(entries: &[Entry]) -> Vec<Partition> {
+    let mut ids: Vec<Partition> = entries.iter().map(|entry| entry.partition).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    ids
 }

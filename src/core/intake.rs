@@ -1,9 +1,12 @@
 //! Records on their way into the fold.
 
+use std::collections::BTreeSet;
+
+use super::bugs::{self, Bug};
 use super::floor::Floor;
-use super::io::{Output, Record, Report, TargetState};
-use super::mark::{BARRIER_KEY, FLOOR_KEY, Mark, RESERVED_PREFIX};
-use super::partition::Step;
+use super::io::{Record, Report, TargetState};
+use super::mark::{BARRIER_KEY, FLOOR_KEY, Mark};
+use super::partition::{Life, Step};
 use super::payload::{Parts, Payload};
 use super::reason::Reason;
 use super::words::{Meaning, New};
@@ -18,7 +21,7 @@ impl<P: Payload> Scheduler<P> {
         life.position = record.offset + 1;
         match record.key {
             None => self.unfit(record, Reason::NoKey),
-            Some(key) if key.starts_with(RESERVED_PREFIX) => self.reserved(record, key),
+            Some(key) if [BARRIER_KEY, FLOOR_KEY].contains(&key) => self.reserved(record, key),
             Some(key) => self.word(record, key),
         }
         if let Some(life) = self.lives.get_mut(&record.partition) {
@@ -35,7 +38,9 @@ impl<P: Payload> Scheduler<P> {
         if key == FLOOR_KEY
             && let Some(floor) = record.value.and_then(|value| Floor::decode(value, life.place))
         {
-            life.floor = Some(floor);
+            if !bugs::on(Bug::FloorForgotten) {
+                life.floor = Some(floor);
+            }
             return;
         }
         let group = record.headers.iter().find(|h| h.name == request::GROUP).and_then(|h| h.value);
@@ -52,7 +57,8 @@ impl<P: Payload> Scheduler<P> {
 
     fn foreign(&mut self, record: &Record<'_>, group: &[u8]) {
         const NAMED_MAX: usize = 64;
-        let group = String::from_utf8_lossy(group).into_owned();
+        // Kafka's own limit for a group's name.
+        let group = String::from_utf8_lossy(&group[..group.len().min(255)]).into_owned();
         if self.foreign_groups.len() < NAMED_MAX && self.foreign_groups.insert(group.clone()) {
             self.report(Report::ForeignGroup { partition: record.partition, group });
         }
@@ -61,6 +67,7 @@ impl<P: Payload> Scheduler<P> {
     /// A record that is no word on any key: counted and left alone.
     fn unfit(&mut self, record: &Record<'_>, reason: Reason) {
         self.counters.invalid += 1;
+        self.counters.refused[reason as usize] += 1;
         self.report(Report::Invalid { partition: record.partition, offset: record.offset, reason });
     }
 
@@ -73,11 +80,13 @@ impl<P: Payload> Scheduler<P> {
     }
 
     fn engine_word(&mut self, record: &Record<'_>, key: &[u8], mark: &Mark) {
-        let read = record.value.map(|value| self.read(record, value, mark.offset, mark.timestamp));
+        let timestamp = if bugs::on(Bug::CopyTakesNewTimestamp) { record.timestamp } else { mark.timestamp };
+        let identity = if bugs::on(Bug::CopyTakesNewIdentity) { record.offset } else { mark.offset };
+        let read = record.value.map(|value| self.read(record, value, identity, timestamp));
         let Some(life) = self.lives.get_mut(&record.partition) else { return };
         match read {
             None => life.words.tombstone(key, mark.offset),
-            Some(new) => life.words.copy(key, mark.offset, || new),
+            Some(new) => life.words.copy(key, identity, || new),
         }
     }
 
@@ -92,6 +101,9 @@ impl<P: Payload> Scheduler<P> {
             Some(value) => self.read(record, value, record.offset, record.timestamp),
         };
         let meaning = new.meaning;
+        if bugs::on(Bug::UnfitLeftOut) && matches!(meaning, Meaning::Unfit(_)) {
+            return;
+        }
         let Some(life) = self.lives.get_mut(&record.partition) else { return };
         let loaded = life.is_live() || matches!(life.step, Step::Releasing { .. });
         let change = life.words.user(new);
@@ -113,6 +125,7 @@ impl<P: Payload> Scheduler<P> {
                 let (target, new) = self.targets.intern(request.target);
                 if new {
                     self.check_target(target);
+                    self.sweep_targets(target);
                 }
                 let meaning = Meaning::Schedule { due: request.due, target };
                 New { identity, timestamp, meaning, payload: P::pack(&request.parts) }
@@ -126,19 +139,40 @@ impl<P: Payload> Scheduler<P> {
         }
     }
 
-    pub(super) fn check_target(&mut self, target: u32) {
-        self.outputs.push_back(Output::CheckTarget { target, name: self.targets.name(target) });
+    /// Forgets the names that no word uses any more, once there are many.
+    fn sweep_targets(&mut self, new: u32) {
+        if !self.targets.is_full() {
+            return;
+        }
+        let mut used: BTreeSet<u32> = self.lives.values().flat_map(|life| life.words.targets()).collect();
+        used.insert(new);
+        used.extend(self.dead_letter);
+        self.targets.sweep(&used);
     }
 
     pub(super) fn target(&mut self, target: u32, state: TargetState) {
-        let answer = self.targets.answered(self.now, target, state);
-        for (partition, slot, identity) in answer.wake {
-            if let Some(life) = self.lives.get_mut(&partition) {
-                life.words.wake(slot, identity);
+        if let Some(name) = self.targets.answered(self.now, target, state) {
+            self.report(Report::TargetChanged { name, state });
+        }
+        match state {
+            TargetState::Exists => self.lives.values_mut().for_each(|life| life.words.wake_held(target)),
+            _ => self.still_held(target),
+        }
+    }
+
+    /// Counts who waits for a target that cannot be used, and gives them up where that has not helped for long.
+    fn still_held(&mut self, target: u32) {
+        let verdict = self.targets.verdict(self.now, target);
+        let waits = |life: &Life<P>| life.words.held(target).collect::<Vec<_>>();
+        let held: Vec<_> = self.lives.values().map(|life| (life.id, waits(life))).collect();
+        let mut remaining = self.dead_letter == Some(target);
+        for (id, slots) in held {
+            for slot in slots {
+                remaining |= !self.put_off(id, slot, verdict);
             }
         }
-        if let Some(name) = answer.changed {
-            self.report(Report::TargetChanged { name, state });
+        if !remaining {
+            self.targets.unawaited(target);
         }
     }
 }

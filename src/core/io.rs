@@ -236,6 +236,15 @@ pub enum Report {
         /// When it is tried again.
         retry_at: Millis,
     },
+    /// A schedule cannot be delivered and becomes a dead letter.
+    GivenUp {
+        /// Where it lies.
+        partition: Partition,
+        /// Its offset.
+        offset: i64,
+        /// Why.
+        reason: Reason,
+    },
     /// A target topic stopped or began to be usable.
     TargetChanged {
         /// The topic.
@@ -277,6 +286,8 @@ pub struct Cursor {
     pub(crate) partition: Option<Partition>,
     /// The next entry in it.
     pub(crate) entry: u32,
+    /// The barrier that its entries were read up to: with another one they lie elsewhere.
+    pub(crate) barrier: Option<i64>,
 }
 
 /// Events since the scheduler was made. They only grow.
@@ -298,4 +309,8 @@ pub struct Counters {
     pub leftovers: u64,
     /// Words written again because an engine record outran them.
     pub reasserted: u64,
+    /// Records moved to the dead-letter topic.
+    pub dead_lettered: u64,
+    /// Records that could not fire, each once for each reason, by the reason's number.
+    pub refused: [u64; Reason::ALL.len()],
 }

@@ -1,6 +1,7 @@
 //! Giving partitions up: on request, by force, or all of them to start anew.
 
-use super::io::{Output, Report};
+use super::bugs::{self, Bug};
+use super::io::Output;
 use super::partition::Step;
 use super::payload::Payload;
 use super::{Partition, Scheduler};
@@ -8,7 +9,7 @@ use super::{Partition, Scheduler};
 /// How long a release may take before it is given up.
 const RELEASE_MS_MAX: i64 = 5_000;
 /// The same when the process is to end.
-const STOP_MS_MAX: i64 = 1_500;
+const STOP_MS_MAX: i64 = 1_200;
 
 impl<P: Payload> Scheduler<P> {
     pub(super) fn revoked(&mut self, partitions: &[Partition]) {
@@ -27,24 +28,21 @@ impl<P: Payload> Scheduler<P> {
         let until = self.now.plus(within_ms);
         let Some(life) = self.lives.get_mut(&id) else { return false };
         match &mut life.step {
-            Step::Metadata | Step::Barrier => {
+            Step::Metadata | Step::Barrier if !life.claimed => {
                 self.lives.remove(&id);
                 return false;
             }
             Step::Releasing { revoked, .. } => *revoked |= revoke,
             step => {
-                let marked = *step != Step::BarrierSent;
-                *step = Step::Releasing { until, marked, revoked: revoke };
+                *step = Step::Releasing { until, marked: life.claimed, revoked: revoke };
             }
         }
         true
     }
 
     fn release(&mut self, partitions: Vec<Partition>) {
-        let lives = &self.lives;
-        self.targets.forget(|id| lives.contains_key(&id));
-        self.parked.retain(|_, (id, ..)| lives.contains_key(id));
-        for topic in 0..self.names.topics.len() {
+        let topics = if bugs::on(Bug::SiblingsNotAskedAgain) { 0 } else { self.names.topics.len() };
+        for topic in 0..topics {
             // Whoever waited for a partition that has gone waits no longer.
             self.ask_siblings(topic as u16);
         }
@@ -77,6 +75,9 @@ impl<P: Payload> Scheduler<P> {
 
     pub(super) fn lost(&mut self, partitions: &[Partition]) {
         self.refused = None;
+        if bugs::on(Bug::LostPartitionsKept) {
+            return;
+        }
         for id in partitions {
             self.lives.remove(id);
         }
@@ -101,8 +102,7 @@ impl<P: Payload> Scheduler<P> {
         self.lives.clear();
         self.in_flight.clear();
         self.fencing.clear();
-        self.parked.clear();
-        self.targets.forget(|_| false);
+        self.targets.forget();
         self.refused = None;
         self.incarnation += 1;
         self.outputs.push_back(Output::Renew { transactional_ids: self.transactional_ids() });
@@ -121,29 +121,5 @@ impl<P: Payload> Scheduler<P> {
             self.stopped = true;
             self.outputs.push_back(Output::Stopped);
         }
-    }
-
-    pub(super) fn wake_parked(&mut self) {
-        while let Some(entry) = self.parked.first_entry().filter(|entry| entry.key().0 <= self.now) {
-            let (partition, slot, identity) = entry.remove();
-            if let Some(life) = self.lives.get_mut(&partition) {
-                life.words.wake(slot, identity);
-            }
-        }
-    }
-
-    /// Keeps a word back that the broker refused.
-    pub(super) fn park(&mut self, id: Partition, slot: u32, identity: i64, reason: super::reason::Reason) {
-        /// Between two tries; spread over half of it again by offset, so that parked records do not come back at once.
-        const RETRY_MS: i64 = 20_000;
-        let Some(life) = self.lives.get_mut(&id) else { return };
-        if life.words.get(slot).is_none_or(|word| word.identity != identity) {
-            return;
-        }
-        life.words.park(slot);
-        let retry_at = self.now.plus(RETRY_MS + identity.rem_euclid(RETRY_MS / 2));
-        self.next_parked += 1;
-        self.parked.insert((retry_at, self.next_parked), (id, slot, identity));
-        self.report(Report::Parked { partition: id, offset: identity, reason, retry_at });
     }
 }

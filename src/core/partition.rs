@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use super::bugs::{self, Bug};
 use super::floor::Floor;
 use super::io::{Millis, Partition};
 use super::owner::Ownership;
@@ -66,6 +67,8 @@ pub struct Life<P> {
     pub position: i64,
     /// What its committed metadata says, or will say at the next commit.
     pub ownership: Ownership,
+    /// The group's metadata names us as the owner: a barrier of ours was committed.
+    pub claimed: bool,
     /// The offset as committed: what is committed again until the partition is live.
     pub committed: i64,
     /// The barrier's offset, once it is known.
@@ -86,14 +89,15 @@ pub struct Life<P> {
 
 impl<P: Payload> Life<P> {
     /// A partition that was just assigned.
-    pub fn new(id: Partition, place: u64, hash_seed: u64, today: Millis) -> Self {
+    pub fn new(id: Partition, place: u64, words: Words<P>, today: Millis) -> Self {
         Self {
             id,
             place,
             step: Step::Metadata,
-            words: Words::new(hash_seed),
+            words,
             position: 0,
             ownership: Ownership::default(),
+            claimed: false,
             committed: 0,
             barrier: None,
             floor: None,
@@ -106,8 +110,8 @@ impl<P: Payload> Life<P> {
     }
 
     /// Forgets what was read, for a reading from the beginning behind a new barrier.
-    pub fn reread(&mut self, hash_seed: u64) {
-        self.words = Words::new(hash_seed);
+    pub fn reread(&mut self, words: Words<P>) {
+        self.words = words;
         self.position = 0;
         self.barrier = None;
         self.floor = None;
@@ -132,7 +136,7 @@ impl<P: Payload> Life<P> {
 
     /// Whether its words may fire.
     pub fn is_live(&self) -> bool {
-        self.step == Step::Live
+        self.step == Step::Live || (bugs::on(Bug::FireBeforeBarrier) && matches!(self.step, Step::Loading(_)))
     }
 
     /// Clears what the consumer has now read past.

@@ -38,6 +38,51 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// Every reason, in the order of their numbers.
+    pub const ALL: [Self; 16] = [
+        Self::NoKey,
+        Self::ReservedKey,
+        Self::NoEpoch,
+        Self::BadEpoch,
+        Self::EpochOverflow,
+        Self::NoTarget,
+        Self::BadTarget,
+        Self::TargetIsSchedules,
+        Self::DuplicateHeader,
+        Self::BeyondHorizon,
+        Self::OverGrace,
+        Self::UnknownTarget,
+        Self::Forbidden,
+        Self::TooLarge,
+        Self::NoLeader,
+        Self::Refused,
+    ];
+
+    /// What is wrong, for whoever produced the record.
+    #[must_use]
+    pub const fn detail(self) -> &'static str {
+        match self {
+            Self::NoKey => "the record has no key, so that nothing could ever replace or delete it",
+            Self::ReservedKey => "the key begins with __scheduler., which is kept for the engine's own records",
+            Self::NoEpoch => "the header scheduler-epoch is missing or empty",
+            Self::BadEpoch => {
+                "scheduler-epoch must be decimal digits: seconds since 1970, without sign, space or fraction"
+            }
+            Self::EpochOverflow => "scheduler-epoch is too large",
+            Self::NoTarget => "the header scheduler-target-topic is missing or empty",
+            Self::BadTarget => "scheduler-target-topic is no topic name: 1 to 249 of a-z A-Z 0-9 . _ - are allowed",
+            Self::TargetIsSchedules => "the target is a schedules topic of this engine",
+            Self::DuplicateHeader => "scheduler-epoch, scheduler-target-topic or scheduler-target-key occurs twice",
+            Self::BeyondHorizon => "due further ahead than MAX_HORIZON allows",
+            Self::OverGrace => "overdue on arrival by more than SCHEDULE_GRACE_INTERVAL allows",
+            Self::UnknownTarget => "the target topic does not exist",
+            Self::Forbidden => "the engine may not write to the target topic",
+            Self::TooLarge => "a record of the firing is larger than its topic takes (max.message.bytes)",
+            Self::NoLeader => "the target partition has no leader",
+            Self::Refused => "the broker refuses the record",
+        }
+    }
+
     /// The code used in metrics, logs and headers. Codes never change.
     #[must_use]
     pub const fn code(self) -> &'static str {
@@ -59,5 +104,18 @@ impl Reason {
             Self::NoLeader => "no-leader",
             Self::Refused => "refused",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_has_its_number_and_a_code_of_its_own() {
+        let codes: std::collections::BTreeSet<_> = Reason::ALL.iter().map(|reason| reason.code()).collect();
+        assert_eq!(codes.len(), Reason::ALL.len());
+        assert!(Reason::ALL.iter().enumerate().all(|(number, reason)| *reason as usize == number));
+        assert_eq!(Reason::Refused as usize + 1, Reason::ALL.len());
     }
 }

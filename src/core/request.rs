@@ -12,6 +12,14 @@ pub const TIMESTAMP: &[u8] = b"scheduler-timestamp";
 pub const KEY: &[u8] = b"scheduler-key";
 /// On a triggered record: the schedules topic it came from.
 pub const TOPIC: &[u8] = b"scheduler-topic";
+/// On a dead letter: the reason's code.
+pub const ERROR: &[u8] = b"scheduler-error";
+/// On a dead letter: the reason in words.
+pub const ERROR_DETAIL: &[u8] = b"scheduler-error-detail";
+/// On a dead letter: the partition it came from.
+pub const PARTITION: &[u8] = b"scheduler-partition";
+/// On a dead letter: its offset there.
+pub const OFFSET: &[u8] = b"scheduler-offset";
 /// On a barrier: whose takeover it belongs to.
 pub const BARRIER: &[u8] = b"scheduler-barrier";
 /// On a barrier: the consumer group of the engine that wrote it.

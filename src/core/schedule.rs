@@ -10,7 +10,7 @@ use super::request;
 const TOPIC_NAME_MAX: usize = 249;
 
 /// Last second whose milliseconds fit into 63 bits.
-const EPOCH_MAX: u64 = i64::MAX as u64 / 1000;
+pub const EPOCH_MAX: u64 = i64::MAX as u64 / 1000;
 
 /// What a schedule may ask for.
 #[derive(Clone, Debug, Default)]
@@ -19,6 +19,8 @@ pub struct Limits {
     pub grace_s: Option<u64>,
     /// How far ahead it may be due on arrival, in seconds.
     pub horizon_s: Option<u64>,
+    /// By topic, the largest record whose copy and history still fit, in bytes as they are sent alone.
+    pub record_bytes_max: Vec<Option<usize>>,
 }
 
 /// A valid schedule, borrowed from its record.
@@ -55,7 +57,41 @@ pub fn parse<'a>(
     }
     within(due, timestamp, limits)?;
     let headers = record.headers.iter().filter(|h| !is_own(h.name)).copied().collect();
-    Ok(Request { due, target, parts: Parts { key, target_key, headers, value } })
+    let request = Request { due, target, parts: Parts { key, target_key, headers, value } };
+    let topic = usize::from(record.partition.topic);
+    let limit = limits.record_bytes_max.get(topic).copied().flatten();
+    match limit.filter(|max| least_bytes(&request, topics.get(topic)) > *max) {
+        Some(_) => Err(Reason::TooLarge),
+        None => Ok(request),
+    }
+}
+
+/// What the larger of its copy and its history record needs at least, alone in its set.
+fn least_bytes(request: &Request<'_>, topic: Option<&String>) -> usize {
+    /// Of a set with one record, by Kafka's message format 2: lengths count one byte each, which is their least.
+    const OVERHEAD: usize = 61 + 7;
+    const HEADER_OVERHEAD: usize = 2;
+    const MARK_VALUE: usize = 33;
+    let Parts { key, target_key, headers, value } = &request.parts;
+    let bytes = |value: Option<&[u8]>| value.map_or(0, <[u8]>::len);
+    let customer: usize = headers.iter().map(|h| h.name.len() + bytes(h.value) + HEADER_OVERHEAD).sum();
+    let target_key_bytes = bytes(*target_key);
+    let asked = request::EPOCH.len()
+        + 1
+        + request::TARGET_TOPIC.len()
+        + request.target.len()
+        + 2 * HEADER_OVERHEAD
+        + target_key.map_or(0, |_| request::TARGET_KEY.len() + target_key_bytes + HEADER_OVERHEAD);
+    let common = OVERHEAD + value.len() + customer + asked;
+    let copy = key.len() + MARK_HEADER.len() + MARK_VALUE + HEADER_OVERHEAD;
+    let triggered = request::TIMESTAMP.len()
+        + 1
+        + request::KEY.len()
+        + key.len()
+        + request::TOPIC.len()
+        + topic.map_or(0, String::len)
+        + 3 * HEADER_OVERHEAD;
+    common + copy.max(triggered + target_key_bytes)
 }
 
 /// All that is kept of a record that cannot fire, so that it can be written again as it was.
@@ -100,15 +136,19 @@ fn epoch(text: &[u8]) -> Result<u64, Reason> {
 }
 
 /// Kafka's rule for topic names: 1 to 249 of `a-z A-Z 0-9 . _ -`, neither `.` nor `..`.
+#[must_use]
+pub fn is_topic(name: &[u8]) -> bool {
+    (1..=TOPIC_NAME_MAX).contains(&name.len())
+        && name != b"."
+        && name != b".."
+        && name.iter().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(b))
+}
+
 fn target(name: &[u8]) -> Result<&str, Reason> {
     if name.is_empty() {
         return Err(Reason::NoTarget);
     }
-    let legal = name.len() <= TOPIC_NAME_MAX
-        && name != b"."
-        && name != b".."
-        && name.iter().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(b));
-    std::str::from_utf8(name).ok().filter(|_| legal).ok_or(Reason::BadTarget)
+    std::str::from_utf8(name).ok().filter(|_| is_topic(name)).ok_or(Reason::BadTarget)
 }
 
 fn within(due: u64, timestamp: Millis, limits: &Limits) -> Result<(), Reason> {

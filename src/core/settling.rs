@@ -1,5 +1,6 @@
 //! What follows from how a batch ended.
 
+use super::bugs::{self, Bug};
 use super::firing::MARK_MS;
 use super::io::{Abort, Outcome};
 use super::partition::{Step, Unread};
@@ -30,8 +31,10 @@ pub struct Entry {
     pub identity: i64,
     /// The record ends the word: a firing's tombstone, or a cancel's.
     pub ended: bool,
-    /// The target of a firing.
+    /// The topic of a firing, or of a dead letter.
     pub target: Option<u32>,
+    /// It is a dead letter.
+    pub letter: bool,
 }
 
 /// A batch that has not settled.
@@ -105,13 +108,19 @@ impl<P: Payload> Scheduler<P> {
     fn fired(&mut self, batch: &InFlight, written: &[(Partition, i64)]) {
         self.counters.triggered += batch.triggered;
         self.counters.missed += batch.missed;
+        self.counters.dead_lettered += batch.entries.iter().filter(|entry| entry.letter).count() as u64;
         self.counters.reasserted += batch.entries.iter().filter(|entry| entry.target.is_none()).count() as u64;
         for (id, _) in &batch.offsets {
             let Some(life) = self.lives.get_mut(id) else { continue };
+            let read = bugs::on(Bug::SettledTakenForRead);
             let of_this = batch.entries.iter().filter(|entry| entry.partition == *id);
             life.unread.push_back(Unread {
                 batch: tag(batch.id),
-                offset: written.iter().find(|(other, _)| other == id).map_or(i64::MAX, |(_, offset)| *offset),
+                offset: match written.iter().find(|(other, _)| other == id) {
+                    _ if read => -1,
+                    Some((_, offset)) => *offset,
+                    None => i64::MAX,
+                },
                 items: of_this.map(|entry| (entry.slot, entry.identity, entry.ended)).collect(),
             });
             life.settle_read();
@@ -119,6 +128,9 @@ impl<P: Payload> Scheduler<P> {
     }
 
     fn batch_aborted(&mut self, batch: InFlight, abort: Abort<'_>) {
+        if bugs::on(Bug::AbortedForgotten) && batch.purpose == Purpose::Fire {
+            return;
+        }
         for entry in &batch.entries {
             if let Some(life) = self.lives.get_mut(&entry.partition) {
                 life.words.aborted(entry.slot, tag(batch.id));
@@ -169,24 +181,8 @@ impl<P: Payload> Scheduler<P> {
         }
         match batch.entries.as_slice() {
             [] => {}
-            [alone] => self.park(alone.partition, alone.slot, alone.identity, Reason::Refused),
+            [alone] => self.rejected(alone, Reason::Refused),
             several => self.items_max = (several.len() / 2).max(1),
-        }
-    }
-
-    fn rejected(&mut self, entry: &Entry, reason: Reason) {
-        let Entry { partition, slot, identity, target, .. } = *entry;
-        let (Some(target), Reason::UnknownTarget | Reason::Forbidden) = (target, reason) else {
-            return self.park(partition, slot, identity, reason);
-        };
-        let Some(life) = self.lives.get_mut(&partition) else { return };
-        if life.words.get(slot).is_none_or(|word| word.identity != identity) {
-            return;
-        }
-        life.words.hold(slot);
-        let check_again = self.targets.refused(target);
-        if self.targets.wait(self.now, target, (partition, slot, identity)) || check_again {
-            self.check_target(target);
         }
     }
 }

@@ -1,21 +1,26 @@
 //! Taking over a partition: metadata, barrier, fence, loading, floor.
 
+use super::bugs::{self, Bug};
 use super::floor::Floor;
 use super::io::{Output, Report};
 use super::owner::Ownership;
 use super::partition::{Life, Step};
 use super::payload::Payload;
+use super::words::Words;
 use super::{Millis, Partition, Scheduler, mark};
 
 /// Unfit records that one loading names in reports; the rest is only counted.
 const UNFIT_NAMED_MAX: usize = 100;
+
+/// Why a partition is read again whose floor lies in the future.
+const AHEAD: &str = "the clock is before the partition's floor";
 
 impl<P: Payload> Scheduler<P> {
     pub(super) fn assigned(&mut self, partitions: &[Partition], today: Millis) {
         self.refused = None;
         for id in partitions {
             let place = mark::place(&self.names.cluster, &self.names.topics[usize::from(id.topic)], id.number);
-            self.lives.insert(*id, Life::new(*id, place, self.config.hash_seed, today));
+            self.lives.insert(*id, Life::new(*id, place, self.words(), today));
         }
         if self.stopping {
             return self.stop();
@@ -25,14 +30,25 @@ impl<P: Payload> Scheduler<P> {
         }
     }
 
+    fn words(&self) -> Words<P> {
+        Words::new(self.config.hash_seed, self.config.dead_letter.is_some())
+    }
+
     pub(super) fn committed(&mut self, partition: Partition, offset: Option<i64>, metadata: &[u8]) {
         let owner = self.owner();
         let Some(life) = self.lives.get_mut(&partition).filter(|life| life.step == Step::Metadata) else { return };
         let former = Ownership::decode(metadata).unwrap_or_default();
         let fence = if former.owner.is_empty() { Vec::new() } else { former.to_fence(&owner) };
-        life.ownership = Ownership { owner, fence, clean: false, since: former.since };
-        life.committed = offset.unwrap_or(0).max(0);
+        let clean = bugs::on(Bug::AlwaysClean);
+        life.ownership = Ownership { owner, fence, clean, since: former.since };
+        let none = if bugs::on(Bug::NegativeOffset) { -1 } else { 0 };
+        life.committed = offset.unwrap_or(none).max(none);
         life.step = Step::Barrier;
+        if bugs::on(Bug::FenceBeforeBarrier) {
+            let fence = life.ownership.fence.clone();
+            let transactional_ids = fence.iter().flat_map(|owner| self.ids_of(owner)).collect();
+            self.outputs.push_back(Output::Fence { take: u64::MAX, transactional_ids });
+        }
     }
 
     /// The barriers of `partitions` are committed: only now may their former owners be fenced. Fencing earlier, a late
@@ -41,13 +57,15 @@ impl<P: Payload> Scheduler<P> {
         let mut to_fence: Vec<String> = Vec::new();
         for (id, barrier) in partitions {
             let Some(life) = self.lives.get_mut(id) else { continue };
-            life.barrier = Some(*barrier);
+            let barrier = if bugs::on(Bug::LoadsToCommitted) { life.committed } else { *barrier };
+            life.barrier = Some(barrier);
+            life.claimed = true;
             match &mut life.step {
                 Step::Releasing { marked, .. } => *marked = true,
-                step => *step = Step::Loading(*barrier),
+                step => *step = Step::Loading(barrier),
             }
             for owner in &life.ownership.fence {
-                if !to_fence.contains(owner) {
+                if !to_fence.contains(owner) && !bugs::on(Bug::DeadOwnerNotFenced) {
                     to_fence.push(owner.clone());
                 }
             }
@@ -99,6 +117,7 @@ impl<P: Payload> Scheduler<P> {
         for life in self.lives.values_mut().filter(|life| life.id.topic == topic && life.step == Step::Since) {
             life.today = today;
             // A floor from the future was written by a clock that has been set back.
+            let since = since.filter(|_| !bugs::on(Bug::SinceForgotten));
             let known = since.filter(|_| life.floor.is_none()).filter(|since| *since <= now);
             match (known, life.floor) {
                 (Some(since), _) => life.step = Step::Floor(floor_from(life, since)),
@@ -120,6 +139,7 @@ impl<P: Payload> Scheduler<P> {
         let floors = held().filter_map(|life| life.floor.map(|floor| floor.since)).min();
         let now = self.now;
         for life in self.lives.values_mut().filter(|life| life.id.topic == topic && life.step == Step::Siblings) {
+            let floors = floors.filter(|_| !bugs::on(Bug::SinceForgotten));
             let since = floors.filter(|since| *since <= now).unwrap_or(life.today);
             life.step = Step::Floor(floor_from(life, since));
         }
@@ -128,6 +148,10 @@ impl<P: Payload> Scheduler<P> {
     pub(super) fn floor_stands(&mut self, id: Partition, floor: Floor) {
         if let Some(life) = self.lives.get_mut(&id).filter(|life| matches!(life.step, Step::FloorSent(_))) {
             life.floor = Some(floor);
+            if self.is_ahead(floor) {
+                // The clock was set back while the floor was on its way.
+                return self.reread(id, AHEAD);
+            }
             self.go_live(id);
         }
     }
@@ -138,6 +162,7 @@ impl<P: Payload> Scheduler<P> {
         let floor = life.floor.expect("a partition goes live only when its floor is known");
         let unfit = life.words.loaded();
         let end = floor.since.min(life.today).0.div_euclid(1000);
+        let end = if bugs::on(Bug::LeftoversFire) { 0 } else { end };
         let leftovers = life.words.drop_leftovers(floor.offset, u64::try_from(end).unwrap_or(0));
         life.step = Step::Live;
         life.live_at = now;
@@ -146,6 +171,9 @@ impl<P: Payload> Scheduler<P> {
         self.counters.planned += pending as u64;
         self.counters.leftovers += leftovers;
         self.counters.invalid += unfit.len() as u64;
+        for (_, reason) in &unfit {
+            self.counters.refused[*reason as usize] += 1;
+        }
         for (offset, reason) in unfit.into_iter().take(UNFIT_NAMED_MAX) {
             self.report(Report::Invalid { partition: id, offset, reason });
         }
@@ -157,15 +185,15 @@ impl<P: Payload> Scheduler<P> {
             // Batches decided from the old reading cannot be told apart from the new one's.
             return self.restart(why);
         }
-        let seed = self.config.hash_seed;
+        let words = self.words();
         let Some(life) = self.lives.get_mut(&id) else { return };
         match life.step {
             Step::Releasing { .. } => return,
             Step::Metadata => {
-                life.reread(seed);
+                life.reread(words);
                 life.step = Step::Metadata;
             }
-            _ => life.reread(seed),
+            _ => life.reread(words),
         }
         self.outputs.push_back(Output::Seek(id));
         self.report(Report::Reread { partition: id, why });
@@ -173,11 +201,19 @@ impl<P: Payload> Scheduler<P> {
 
     /// A clock that was set back to before a floor: that floor is written again, behind a new reading.
     pub(super) fn check_clock(&mut self) {
-        let now = self.now;
-        let ahead = |life: &&Life<P>| life.is_live() && life.floor.is_some_and(|floor| floor.since > now);
-        for id in self.lives.values().filter(ahead).map(|life| life.id).collect::<Vec<_>>() {
-            self.reread(id, "the clock is before the partition's floor");
+        for id in self.ahead().collect::<Vec<_>>() {
+            self.reread(id, AHEAD);
         }
+    }
+
+    /// Partitions that fire behind a floor from the future.
+    pub(super) fn ahead(&self) -> impl Iterator<Item = Partition> {
+        let ahead = |life: &&Life<P>| life.is_live() && life.floor.is_some_and(|floor| self.is_ahead(floor));
+        self.lives.values().filter(ahead).map(|life| life.id)
+    }
+
+    fn is_ahead(&self, floor: Floor) -> bool {
+        floor.since > self.now && !bugs::on(Bug::ClockSetBackIgnored)
     }
 }
 

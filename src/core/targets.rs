@@ -3,24 +3,28 @@
 //! A transactional producer needs 30 s to find out that a topic is missing, so that a target is checked by metadata
 //! before anything is sent to it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::io::{Millis, Partition, TargetState};
+use super::io::{Millis, TargetState};
+use super::reason::Reason;
 
 /// First wait before a missing target is looked for again; it doubles up to [`RETRY_MAX_MS`].
 const RETRY_MIN_MS: i64 = 1_000;
 /// Longest wait before a missing target is looked for again.
 const RETRY_MAX_MS: i64 = 30_000;
 
-/// A schedule that waits: where it lies, and its identity, by which a slot used anew is told.
-pub type Waiting = (Partition, u32, i64);
+/// Tries after which the schedules of a target that is missing or forbidden become dead letters, where there are any.
+const TRIES_MAX: u32 = 3;
+/// Names kept before those that no schedule uses any more are looked for.
+const SWEEP_MIN: usize = 1_024;
 
 #[derive(Debug)]
 struct Target {
     name: Arc<str>,
     state: State,
-    waiting: Vec<Waiting>,
+    /// Somebody waits for it.
+    awaited: bool,
     tries: u32,
 }
 
@@ -28,23 +32,34 @@ struct Target {
 enum State {
     Checking,
     Known,
-    Unusable { since: TargetState, retry_at: Millis },
+    Unusable { state: TargetState, retry_at: Millis },
 }
 
-/// Every target that a schedule has named.
-#[derive(Debug, Default)]
-pub struct Targets {
-    list: Vec<Target>,
-    by_name: HashMap<Arc<str>, u32>,
-}
-
-/// What an answer changed.
+/// Every target that a schedule names. Numbers are not used twice.
 #[derive(Debug)]
-pub struct Answer {
-    /// Schedules to wake.
-    pub wake: Vec<Waiting>,
-    /// The target, if its state is news.
-    pub changed: Option<Arc<str>>,
+pub struct Targets {
+    list: BTreeMap<u32, Target>,
+    by_name: BTreeMap<Arc<str>, u32>,
+    next: u32,
+    /// Names at which those that are not used are looked for.
+    sweep_at: usize,
+}
+
+/// What to do with a schedule for a target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Send it.
+    Send,
+    /// Keep it until the target is usable.
+    Hold(Option<Reason>),
+    /// Trying again has not helped.
+    GiveUp(Reason),
+}
+
+impl Default for Targets {
+    fn default() -> Self {
+        Self { list: BTreeMap::new(), by_name: BTreeMap::new(), next: 0, sweep_at: SWEEP_MIN }
+    }
 }
 
 impl Targets {
@@ -54,27 +69,54 @@ impl Targets {
             return (*target, false);
         }
         let name: Arc<str> = name.into();
-        let target = self.list.len() as u32;
+        let target = self.next;
+        self.next += 1;
         self.by_name.insert(Arc::clone(&name), target);
-        self.list.push(Target { name, state: State::Checking, waiting: Vec::new(), tries: 0 });
+        self.list.insert(target, Target { name, state: State::Checking, awaited: false, tries: 0 });
         (target, true)
+    }
+
+    /// Names kept.
+    pub fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    /// Whether so many names are kept that it is time to [`sweep`](Self::sweep).
+    pub fn is_full(&self) -> bool {
+        self.list.len() >= self.sweep_at
+    }
+
+    /// Forgets the names that are not used.
+    pub fn sweep(&mut self, used: &BTreeSet<u32>) {
+        self.list.retain(|target, _| used.contains(target));
+        self.by_name.retain(|_, target| used.contains(target));
+        self.sweep_at = (self.list.len() * 2).max(SWEEP_MIN);
     }
 
     /// A target's name.
     pub fn name(&self, target: u32) -> Arc<str> {
-        Arc::clone(&self.list[target as usize].name)
+        self.list.get(&target).map_or_else(|| Arc::from(""), |target| Arc::clone(&target.name))
     }
 
-    /// Whether schedules for this target may be sent.
-    pub fn usable(&self, target: u32) -> bool {
-        self.list[target as usize].state == State::Known
+    /// What to do with a schedule for this target.
+    pub fn verdict(&self, now: Millis, target: u32) -> Verdict {
+        let Some(target) = self.list.get(&target) else { return Verdict::Hold(None) };
+        match target.state {
+            State::Known => Verdict::Send,
+            State::Checking => Verdict::Hold(None),
+            State::Unusable { state, retry_at } => match reason(state) {
+                // Only what was just seen counts: the topic may have been made since.
+                Some(reason) if target.tries >= TRIES_MAX && retry_at > now => Verdict::GiveUp(reason),
+                reason => Verdict::Hold(reason),
+            },
+        }
     }
 
-    /// Lets a schedule wait for its target. True if the target has to be checked now.
+    /// Somebody waits for this target. True if it has to be checked now.
     #[must_use]
-    pub fn wait(&mut self, now: Millis, target: u32, waiting: Waiting) -> bool {
-        let target = &mut self.list[target as usize];
-        target.waiting.push(waiting);
+    pub fn wait(&mut self, now: Millis, target: u32) -> bool {
+        let Some(target) = self.list.get_mut(&target) else { return false };
+        target.awaited = true;
         let check = matches!(target.state, State::Unusable { retry_at, .. } if retry_at <= now);
         if check {
             target.state = State::Checking;
@@ -85,7 +127,7 @@ impl Targets {
     /// The broker refused a record because of its target. True if the target has to be checked now.
     #[must_use]
     pub fn refused(&mut self, target: u32) -> bool {
-        let target = &mut self.list[target as usize];
+        let Some(target) = self.list.get_mut(&target) else { return false };
         let check = target.state == State::Known;
         if check {
             target.state = State::Checking;
@@ -93,32 +135,29 @@ impl Targets {
         check
     }
 
-    /// Takes in what the metadata said.
-    pub fn answered(&mut self, now: Millis, target: u32, answer: TargetState) -> Answer {
-        let Some(target) = self.list.get_mut(target as usize) else {
-            return Answer { wake: Vec::new(), changed: None };
-        };
+    /// Takes in what the metadata said. Gives the target's name if its state is news.
+    pub fn answered(&mut self, now: Millis, target: u32, answer: TargetState) -> Option<Arc<str>> {
+        let target = self.list.get_mut(&target)?;
         if answer == TargetState::Exists {
             let changed = (target.tries > 0).then(|| Arc::clone(&target.name));
-            target.state = State::Known;
-            target.tries = 0;
-            return Answer { wake: std::mem::take(&mut target.waiting), changed };
+            (target.state, target.tries, target.awaited) = (State::Known, 0, false);
+            return changed;
         }
         let delay = RETRY_MIN_MS.saturating_mul(1 << target.tries.min(10)).min(RETRY_MAX_MS);
         let changed = (target.tries == 0).then(|| Arc::clone(&target.name));
-        target.tries += 1;
-        target.state = State::Unusable { since: answer, retry_at: now.plus(delay) };
-        Answer { wake: Vec::new(), changed }
+        target.tries = target.tries.saturating_add(1);
+        target.state = State::Unusable { state: answer, retry_at: now.plus(delay) };
+        changed
     }
 
     /// Targets that are waited for and whose time to be checked again has come.
     pub fn take_unchecked(&mut self, now: Millis) -> Vec<u32> {
         let mut due = Vec::new();
-        for (number, target) in self.list.iter_mut().enumerate() {
+        for (number, target) in &mut self.list {
             let State::Unusable { retry_at, .. } = target.state else { continue };
-            if retry_at <= now && !target.waiting.is_empty() {
+            if retry_at <= now && target.awaited {
                 target.state = State::Checking;
-                due.push(number as u32);
+                due.push(*number);
             }
         }
         due
@@ -126,20 +165,39 @@ impl Targets {
 
     /// When to ask [`Targets::take_unchecked`] next.
     pub fn next_check(&self) -> Option<Millis> {
-        self.list
-            .iter()
-            .filter(|t| !t.waiting.is_empty())
-            .filter_map(|t| match t.state {
-                State::Unusable { retry_at, .. } => Some(retry_at),
-                _ => None,
-            })
-            .min()
+        let retry_at = |target: &Target| match target.state {
+            State::Unusable { retry_at, .. } if target.awaited => Some(retry_at),
+            _ => None,
+        };
+        self.list.values().filter_map(retry_at).min()
     }
 
-    /// Forgets those who waited in partitions that are no longer held.
-    pub fn forget(&mut self, held: impl Fn(Partition) -> bool) {
-        for target in &mut self.list {
-            target.waiting.retain(|(partition, ..)| held(*partition));
+    /// The clock was set back: targets are checked again that much earlier.
+    pub fn set_back(&mut self, back_ms: i64) {
+        for target in self.list.values_mut() {
+            if let State::Unusable { retry_at, .. } = &mut target.state {
+                *retry_at = retry_at.plus(-back_ms);
+            }
         }
+    }
+
+    /// Nobody waits for this target any more.
+    pub fn unawaited(&mut self, target: u32) {
+        if let Some(target) = self.list.get_mut(&target) {
+            target.awaited = false;
+        }
+    }
+
+    /// Nobody waits for any target any more.
+    pub fn forget(&mut self) {
+        self.list.values_mut().for_each(|target| target.awaited = false);
+    }
+}
+
+fn reason(state: TargetState) -> Option<Reason> {
+    match state {
+        TargetState::Missing => Some(Reason::UnknownTarget),
+        TargetState::Forbidden => Some(Reason::Forbidden),
+        TargetState::Exists | TargetState::NoAnswer => None,
     }
 }

@@ -3,14 +3,26 @@
 //! A user's record is the last word on its key until a newer one comes or an engine tombstone ends it. An engine
 //! record that lies behind a newer word has *outrun* it: compaction may now drop the word, so it must be written again.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::hash::{DefaultHasher, Hasher};
 
+use super::bugs::{self, Bug};
 use super::index::Index;
 use super::io::Millis;
 use super::payload::Payload;
 use super::reason::Reason;
-use super::timeline::Timeline;
+use super::shelves::{Shelf, Shelves};
+
+/// First wait of a word that the broker refused; it doubles up to [`PARK_MS_MAX`].
+const PARK_MS_MIN: i64 = 2_000;
+/// Longest wait of a parked word, but for its share.
+const PARK_MS_MAX: i64 = 64_000;
+/// The wait grows no more after one try less.
+const TRIES_MAX: u8 = 6;
+/// Parked words come back in as many shares, each a quarter of the wait after the other.
+const SHARES: u8 = 4;
+/// Parked words that are woken in one turn, so that many of them do not hold up the loop.
+const WAKE_MAX: usize = 10_000;
 
 /// What a user's last word on a key is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,19 +69,47 @@ pub struct Word<P> {
     /// An engine record lies behind it in the log.
     outrun: bool,
     wait: Wait,
+    /// How often it has been parked.
+    tries: u8,
+    /// Why it was last put off.
+    pub put_off: Option<Reason>,
 }
 
-/// Where a schedule waits.
+/// Where a word waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Wait {
-    /// Nowhere: an engine record is outstanding, or it is no schedule.
+    /// Nowhere: an engine record is outstanding, or it is silent.
     No,
-    /// In the timeline.
+    /// For its second.
     Due,
-    /// With its target, which will wake it.
+    /// For its target.
     Held,
-    /// On its own, because the broker refused it: it is neither fired nor written again until it is woken.
+    /// For another try, because the broker refused its firing or its dead letter.
     Parked,
+    /// For another try, because the broker refused to have it written again.
+    Barred,
+    /// For its dead letter.
+    Letter,
+}
+
+impl<P> Word<P> {
+    /// The second in which a schedule is due.
+    pub fn due(&self) -> Option<u64> {
+        match self.meaning {
+            Meaning::Schedule { due, .. } => Some(due),
+            Meaning::Cancel | Meaning::Unfit(_) => None,
+        }
+    }
+
+    /// Whether it waits for something else than its second.
+    pub fn is_parked(&self) -> bool {
+        !matches!(self.wait, Wait::No | Wait::Due)
+    }
+
+    /// How often it has been parked.
+    pub fn tries(&self) -> u8 {
+        self.tries
+    }
 }
 
 /// How a user's record changed the state.
@@ -85,28 +125,36 @@ pub struct Words<P> {
     slots: Vec<Option<Word<P>>>,
     free: Vec<u32>,
     index: Index,
-    timeline: Timeline,
+    shelves: Shelves,
+    /// When each shelf of parked words is next tried.
+    racks: BTreeMap<(u8, u8), Millis>,
     /// Slots that may hold an outrun word; checked again when taken.
     outrun: VecDeque<u32>,
     /// Slots that may hold a cancel or an unfit word, to be swept when loading ends.
     silent: Vec<u32>,
     loading: bool,
     pending: usize,
+    parked: usize,
+    /// Unfit words become dead letters.
+    letters: bool,
     hash_seed: u64,
 }
 
 impl<P: Payload> Words<P> {
-    /// No words yet, and loading.
-    pub fn new(hash_seed: u64) -> Self {
+    /// No words yet, and loading. With `letters` unfit words are kept until their dead letters are written.
+    pub fn new(hash_seed: u64, letters: bool) -> Self {
         Self {
             slots: Vec::new(),
             free: Vec::new(),
             index: Index::default(),
-            timeline: Timeline::default(),
+            shelves: Shelves::default(),
+            racks: BTreeMap::new(),
             outrun: VecDeque::new(),
             silent: Vec::new(),
             loading: true,
             pending: 0,
+            parked: 0,
+            letters,
             hash_seed,
         }
     }
@@ -116,14 +164,29 @@ impl<P: Payload> Words<P> {
         self.pending
     }
 
+    /// Words put off: parked, held for their target or waiting for their dead letter.
+    pub fn parked(&self) -> usize {
+        self.parked
+    }
+
+    /// Schedules in the order in which they are due, without those that are put off.
+    pub fn by_due(&self) -> impl Iterator<Item = &Word<P>> {
+        self.shelves.due().map(|slot| self.word(slot))
+    }
+
+    /// The last word on a key.
+    pub fn of_key(&self, key: &[u8]) -> Option<&Word<P>> {
+        self.find(key).and_then(|slot| self.get(slot))
+    }
+
     /// The earliest second in which something is due.
     pub fn next_due(&self) -> Option<u64> {
-        self.timeline.first().map(|(due, _)| due)
+        self.shelves.first_due().map(|(due, _)| due)
     }
 
     /// How many schedules are due at or before `second`.
     pub fn overdue(&self, second: u64) -> usize {
-        self.timeline.count_until(second)
+        self.shelves.count_before(second.saturating_add(1))
     }
 
     /// Slots in use are among these.
@@ -139,7 +202,12 @@ impl<P: Payload> Words<P> {
     /// Takes in a user's record: it is the new last word.
     pub fn user(&mut self, new: New<P>) -> Change {
         let Some(slot) = self.find(new.payload.key()) else {
-            if self.loading || matches!(new.meaning, Meaning::Schedule { .. }) {
+            let kept = match new.meaning {
+                Meaning::Schedule { .. } => true,
+                Meaning::Cancel => self.loading,
+                Meaning::Unfit(_) => self.loading || self.letters,
+            };
+            if kept {
                 let slot = self.insert(new);
                 self.rest(slot);
             }
@@ -171,6 +239,12 @@ impl<P: Payload> Words<P> {
         };
         self.word_mut(slot).busy = 0;
         match self.word(slot).identity.cmp(&identity) {
+            std::cmp::Ordering::Greater
+                if bugs::on(Bug::CopyRevivesCancelled) && self.word(slot).meaning == Meaning::Cancel =>
+            {
+                self.replace(slot, read());
+                self.rest(slot);
+            }
             std::cmp::Ordering::Less => {
                 self.replace(slot, read());
                 self.rest(slot);
@@ -203,7 +277,7 @@ impl<P: Payload> Words<P> {
     /// Drops the schedules below `offset` that are due before `end` (seconds since 1970), and counts them.
     pub fn drop_leftovers(&mut self, offset: i64, end: u64) -> u64 {
         let mut dropped = 0;
-        for slot in self.timeline.before(end) {
+        for slot in self.shelves.due_before(end).collect::<Vec<_>>() {
             if self.word(slot).identity < offset {
                 self.remove(slot);
                 dropped += 1;
@@ -212,12 +286,23 @@ impl<P: Payload> Words<P> {
         dropped
     }
 
-    /// Takes the first schedule due at or before `second` out of the timeline. The caller must fire it or hold it.
+    /// Takes the first schedule due at or before `second`. The caller must fire it or put it off.
     pub fn take_due(&mut self, second: u64) -> Option<u32> {
-        let (due, slot) = self.timeline.first().filter(|(due, _)| *due <= second)?;
-        self.timeline.remove(due, slot);
-        self.word_mut(slot).wait = Wait::No;
+        let (_, slot) = self.shelves.first_due().filter(|(due, _)| *due <= second)?;
+        self.unlink(slot);
         Some(slot)
+    }
+
+    /// Takes the next word that waits for its dead letter. The caller must write that.
+    pub fn take_letter(&mut self) -> Option<u32> {
+        let slot = self.shelves.first(Shelf::Letter)?;
+        self.unlink(slot);
+        Some(slot)
+    }
+
+    /// Whether a word waits for its dead letter.
+    pub fn has_letters(&self) -> bool {
+        self.shelves.first(Shelf::Letter).is_some()
     }
 
     /// Takes the next outrun word that is free to be written again and is not due by `second`, when firing settles it.
@@ -226,7 +311,7 @@ impl<P: Payload> Words<P> {
             let Some(word) = self.get(slot) else { continue };
             let fires =
                 matches!(word.meaning, Meaning::Schedule { due, .. } if due <= second) && word.wait == Wait::Due;
-            if word.outrun && word.busy == 0 && word.wait != Wait::Parked && !fires {
+            if word.outrun && word.busy == 0 && word.wait != Wait::Barred && !fires {
                 self.unlink(slot);
                 return Some(slot);
             }
@@ -246,36 +331,114 @@ impl<P: Payload> Words<P> {
         word.busy = batch;
     }
 
-    /// Puts a taken schedule with whoever will wake it.
+    /// Lets a taken schedule wait for its target.
     pub fn hold(&mut self, slot: u32) {
+        self.keep_back(slot, Wait::Held);
+    }
+
+    /// Keeps back a word whose firing or dead letter the broker refused. Returns when it is tried again.
+    pub fn park(&mut self, slot: u32, now: Millis) -> Millis {
+        self.keep_back(slot, Wait::Parked);
+        self.retry_at(slot, now)
+    }
+
+    /// Keeps back a word that the broker refused to have written again. Returns when it is tried again.
+    pub fn bar(&mut self, slot: u32, now: Millis) -> Millis {
         self.unlink(slot);
-        let word = self.word_mut(slot);
-        word.wait = Wait::Held;
-        if word.outrun {
-            // Firing would have settled this; now it has to be written again.
+        self.link(slot, Wait::Barred);
+        self.retry_at(slot, now)
+    }
+
+    /// Where a word cannot go must not keep it from being written again.
+    fn keep_back(&mut self, slot: u32, wait: Wait) {
+        self.unlink(slot);
+        self.link(slot, wait);
+        if self.word(slot).outrun {
             self.outrun.push_back(slot);
         }
     }
 
-    /// Keeps back a word that the broker refused, until it is woken.
-    pub fn park(&mut self, slot: u32) {
-        self.unlink(slot);
-        self.word_mut(slot).wait = Wait::Parked;
+    fn retry_at(&mut self, slot: u32, now: Millis) -> Millis {
+        let (tries, share) = self.rack(slot);
+        let delay = (PARK_MS_MIN << tries).min(PARK_MS_MAX);
+        if bugs::on(Bug::RefusedForgotten) {
+            return now;
+        }
+        *self.racks.entry((tries, share)).or_insert(now.plus(delay + delay / i64::from(SHARES) * i64::from(share)))
     }
 
-    /// Wakes a held or parked word, if it is still the one that was kept back. Returns whether it was.
-    pub fn wake(&mut self, slot: u32, identity: i64) -> bool {
-        let kept_back =
-            |w: &Word<P>| w.identity == identity && w.busy == 0 && matches!(w.wait, Wait::Held | Wait::Parked);
-        if !self.get(slot).is_some_and(kept_back) {
-            return false;
+    /// Lets a word wait for its dead letter.
+    pub fn condemn(&mut self, slot: u32) {
+        self.keep_back(slot, Wait::Letter);
+    }
+
+    /// Notes why a word is put off. True if that is news.
+    pub fn put_off(&mut self, slot: u32, reason: Reason) -> bool {
+        self.word_mut(slot).put_off.replace(reason) != Some(reason)
+    }
+
+    /// The targets of all schedules, with repeats.
+    pub fn targets(&self) -> impl Iterator<Item = u32> {
+        self.slots.iter().flatten().filter_map(|word| match word.meaning {
+            Meaning::Schedule { target, .. } => Some(target),
+            _ => None,
+        })
+    }
+
+    /// The schedules that wait for this target.
+    pub fn held(&self, target: u32) -> impl Iterator<Item = u32> {
+        self.shelves.on(Shelf::Held(target))
+    }
+
+    /// Wakes the schedules that wait for this target.
+    pub fn wake_held(&mut self, target: u32) {
+        while let Some(slot) = self.shelves.first(Shelf::Held(target)) {
+            self.wake(slot);
         }
-        self.word_mut(slot).wait = Wait::No;
+    }
+
+    /// Wakes parked words whose time has come, at most [`WAKE_MAX`] at once.
+    pub fn wake_parked(&mut self, now: Millis) {
+        let mut woken = 0;
+        for (tries, share) in self.racks.iter().filter(|(_, at)| **at <= now).map(|(rack, _)| *rack).collect::<Vec<_>>()
+        {
+            while let Some(slot) = self.shelves.first(Shelf::Parked(tries, share)) {
+                if woken == WAKE_MAX {
+                    return;
+                }
+                woken += 1;
+                self.unlink(slot);
+                let word = self.word_mut(slot);
+                // The last two shelves take turns, so that what is parked again meanwhile is not woken at once.
+                word.tries = if word.tries == TRIES_MAX { TRIES_MAX - 1 } else { word.tries + 1 };
+                self.wake(slot);
+            }
+            self.racks.remove(&(tries, share));
+        }
+    }
+
+    /// When parked words are next to be woken.
+    pub fn next_wake(&self) -> Option<Millis> {
+        self.racks.values().min().copied()
+    }
+
+    /// The clock was set back: parked words are woken that much earlier.
+    pub fn set_back(&mut self, back_ms: i64) {
+        self.racks.values_mut().for_each(|at| *at = at.plus(-back_ms));
+    }
+
+    fn wake(&mut self, slot: u32) {
+        self.unlink(slot);
         if self.word(slot).outrun {
             self.outrun.push_back(slot);
         }
         self.rest(slot);
-        true
+    }
+
+    fn rack(&self, slot: u32) -> (u8, u8) {
+        let word = self.word(slot);
+        // Below SHARES, which fits.
+        (word.tries, word.identity.rem_euclid(i64::from(SHARES)) as u8)
     }
 
     /// The batch was aborted: nothing is outstanding for the word any more.
@@ -301,19 +464,17 @@ impl<P: Payload> Words<P> {
         }
     }
 
-    /// A word with nothing outstanding finds its place: a schedule in the timeline, a silent word only while it counts.
+    /// A word with nothing outstanding finds its place: a schedule with its second, a silent word only while it counts.
     fn rest(&mut self, slot: u32) {
-        let loading = self.loading;
-        let word = self.word_mut(slot);
+        let word = self.word(slot);
         if word.busy != 0 || word.wait != Wait::No {
             return;
         }
         match word.meaning {
-            Meaning::Schedule { due, .. } => {
-                word.wait = Wait::Due;
-                self.timeline.insert(due, slot);
-            }
-            Meaning::Cancel | Meaning::Unfit(_) if loading => self.silent.push(slot),
+            Meaning::Schedule { .. } => self.link(slot, Wait::Due),
+            Meaning::Cancel if bugs::on(Bug::CancelForgottenInLoading) => self.remove(slot),
+            Meaning::Cancel | Meaning::Unfit(_) if self.loading => self.silent.push(slot),
+            Meaning::Unfit(_) if self.letters => self.link(slot, Wait::Letter),
             Meaning::Cancel | Meaning::Unfit(_) if word.outrun => {}
             Meaning::Cancel | Meaning::Unfit(_) => self.remove(slot),
         }
@@ -321,8 +482,10 @@ impl<P: Payload> Words<P> {
 
     /// An engine record lies behind the word: it must be written again.
     fn overtaken(&mut self, slot: u32) {
-        self.word_mut(slot).outrun = true;
-        self.outrun.push_back(slot);
+        if !bugs::on(Bug::NoReassertion) {
+            self.word_mut(slot).outrun = true;
+            self.outrun.push_back(slot);
+        }
         self.rest(slot);
     }
 
@@ -343,15 +506,24 @@ impl<P: Payload> Words<P> {
 
     fn replace(&mut self, slot: u32, new: New<P>) {
         self.unlink(slot);
-        let busy = self.word(slot).busy;
+        let busy = if bugs::on(Bug::TwoOutstanding) { 0 } else { self.word(slot).busy };
         self.count(slot, -1);
         self.put(slot, new, busy);
     }
 
     fn put(&mut self, slot: u32, new: New<P>, busy: u32) {
         let New { identity, timestamp, meaning, payload } = new;
-        self.slots[slot as usize] =
-            Some(Word { identity, timestamp, meaning, payload, busy, outrun: false, wait: Wait::No });
+        self.slots[slot as usize] = Some(Word {
+            identity,
+            timestamp,
+            meaning,
+            payload,
+            busy,
+            outrun: false,
+            wait: Wait::No,
+            tries: 0,
+            put_off: None,
+        });
         self.count(slot, 1);
     }
 
@@ -363,11 +535,34 @@ impl<P: Payload> Words<P> {
         self.free.push(slot);
     }
 
+    fn link(&mut self, slot: u32, wait: Wait) {
+        self.word_mut(slot).wait = wait;
+        if let Some(shelf) = self.shelf(slot) {
+            self.shelves.insert(shelf, slot);
+            self.parked += usize::from(wait != Wait::Due);
+        }
+    }
+
     fn unlink(&mut self, slot: u32) {
-        let word = self.word_mut(slot);
-        let waited = std::mem::replace(&mut word.wait, Wait::No);
-        if let (Wait::Due, Meaning::Schedule { due, .. }) = (waited, word.meaning) {
-            self.timeline.remove(due, slot);
+        if let Some(shelf) = self.shelf(slot) {
+            self.shelves.remove(shelf, slot);
+            self.parked -= usize::from(self.word(slot).wait != Wait::Due);
+        }
+        self.word_mut(slot).wait = Wait::No;
+    }
+
+    /// Where a word lies follows from what it waits for.
+    fn shelf(&self, slot: u32) -> Option<Shelf> {
+        let word = self.word(slot);
+        match (word.wait, word.meaning) {
+            (Wait::Due, Meaning::Schedule { due, .. }) => Some(Shelf::Due(due)),
+            (Wait::Held, Meaning::Schedule { target, .. }) => Some(Shelf::Held(target)),
+            (Wait::Parked | Wait::Barred, _) => {
+                let (tries, share) = self.rack(slot);
+                Some(Shelf::Parked(tries, share))
+            }
+            (Wait::Letter, _) => Some(Shelf::Letter),
+            (Wait::No | Wait::Due | Wait::Held, _) => None,
         }
     }
 
@@ -385,10 +580,10 @@ impl<P: Payload> Words<P> {
     }
 
     fn word(&self, slot: u32) -> &Word<P> {
-        self.get(slot).expect("the slot comes from the index, the timeline or a list that was checked")
+        self.get(slot).expect("the slot comes from the index, a shelf or a list that was checked")
     }
 
     fn word_mut(&mut self, slot: u32) -> &mut Word<P> {
-        self.slots[slot as usize].as_mut().expect("the slot comes from the index, the timeline or a checked list")
+        self.slots[slot as usize].as_mut().expect("the slot comes from the index, a shelf or a checked list")
     }
 }

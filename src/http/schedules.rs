@@ -1,94 +1,221 @@
-//! `/schedules`: all pending schedules as one JSON list, written while it is read.
+//! `/schedules`: pending schedules as JSON. The whole list is written while it is read.
 
-use std::io::{self, Read};
+use std::borrow::Cow;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use serde_json::{Map, Value};
+use bytes::Bytes;
+use hyper::body::{Body, Frame};
+use serde::Serialize;
+use tokio::sync::OwnedSemaphorePermit;
 
-use crate::core::Listed;
+use super::connection::Connection;
+use super::query::{PageQuery, show_cursor};
 use crate::core::io::Cursor;
+use crate::core::listing::{Filter, Gone, Listed, Page};
 use crate::core::payload::Parts;
-use crate::handle::{Handle, Page, Unanswered};
+use crate::handle::{Handle, Unanswered};
 
-/// Entries a page: it is all of the list that is held at once.
-const PAGE: usize = 100;
+/// Entries that the list takes from the loop at a time: it is all of the list that is held at once.
+const PIECE: usize = 500;
+/// Pause before each piece but the first, so that a list gives way to firing where cores are few: at 500 schedules a
+/// piece, a million of them take some seconds.
+const PIECE_PAUSE: Duration = Duration::from_millis(1);
+/// Bytes of JSON after which a page ends, however many entries were asked for.
+const PAGE_BYTES_MAX: usize = 1 << 20;
 
-/// Reads as the JSON list, page by page.
+/// Why a list is not there.
+#[derive(Debug)]
+pub enum Missing {
+    /// The loop did not answer.
+    Unanswered(Unanswered),
+    /// The partition that the list had come to was given up or is read anew.
+    Gone,
+}
+
+impl std::fmt::Display for Missing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Unanswered(why) => why.fmt(f),
+            Self::Gone => f.write_str("the partition was given up or is read anew: begin from the start"),
+        }
+    }
+}
+
+impl std::error::Error for Missing {}
+
+type Asked = Pin<Box<dyn Future<Output = Result<Page, Missing>> + Send>>;
+
+/// Everything held, as one JSON list. The next piece is asked for once the last has been taken, so that a slow reader
+/// costs no memory.
 pub struct Listing {
     handle: Handle,
     topics: Arc<[String]>,
-    text: Vec<u8>,
-    read: usize,
-    next: Option<Cursor>,
+    connection: Arc<Connection>,
+    asked: Option<Asked>,
+    begun: bool,
     any: bool,
+    _permit: OwnedSemaphorePermit,
 }
 
 impl Listing {
-    /// Takes the first page, so that a busy engine can still be answered with an error.
-    pub fn start(handle: Handle, topics: Arc<[String]>) -> Result<Self, Unanswered> {
-        let page = handle.page(Cursor::default(), PAGE)?;
-        let mut listing = Self { handle, topics, text: vec![b'['], read: 0, next: None, any: false };
-        listing.write(page);
-        Ok(listing)
+    /// Takes the first piece, so that a busy engine can still be answered with an error.
+    pub async fn start(
+        handle: Handle,
+        topics: Arc<[String]>,
+        connection: Arc<Connection>,
+        permit: OwnedSemaphorePermit,
+    ) -> Result<Self, Missing> {
+        let first = piece(handle.clone(), Cursor::default(), PIECE, Filter::default()).await?;
+        let asked: Asked = Box::pin(std::future::ready(Ok(first)));
+        Ok(Self { handle, topics, connection, asked: Some(asked), begun: false, any: false, _permit: permit })
     }
 
-    fn write(&mut self, page: Page) {
+    fn write(&mut self, page: Page) -> Vec<u8> {
+        let mut text = Vec::new();
+        if !std::mem::replace(&mut self.begun, true) {
+            text.push(b'[');
+        }
         for entry in &page.entries {
             if std::mem::replace(&mut self.any, true) {
-                self.text.extend_from_slice(b",\n");
+                text.extend_from_slice(b",\n");
             }
-            self.text.extend_from_slice(schedule(entry, &self.topics).to_string().as_bytes());
+            write(&mut text, entry, &self.topics);
         }
-        self.next = page.next;
-        if self.next.is_none() {
-            self.text.extend_from_slice(b"]\n");
+        match page.next {
+            Some(next) => {
+                let handle = self.handle.clone();
+                self.asked = Some(Box::pin(async move {
+                    tokio::time::sleep(PIECE_PAUSE).await;
+                    piece(handle, next, PIECE, Filter::default()).await
+                }));
+            }
+            None => text.extend_from_slice(b"]\n"),
         }
+        text
     }
 }
 
-impl Read for Listing {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        while self.read == self.text.len()
-            && let Some(cursor) = self.next
-        {
-            self.text.clear();
-            self.read = 0;
-            // The list then ends without its bracket, which no reader takes for the whole.
-            let page = self.handle.page(cursor, PAGE).map_err(io::Error::other)?;
-            self.write(page);
+impl Body for Listing {
+    type Data = Bytes;
+    type Error = Missing;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Missing>>> {
+        while let Some(asked) = &mut self.asked {
+            let page = ready!(asked.as_mut().poll(cx));
+            self.asked = None;
+            match page {
+                Ok(page) => {
+                    let text = self.write(page);
+                    if !text.is_empty() {
+                        return Poll::Ready(Some(Ok(Frame::data(text.into()))));
+                    }
+                }
+                Err(missing) => {
+                    self.connection.break_off();
+                    tracing::warn!(reason = %missing, "a list was broken off");
+                    return Poll::Ready(Some(Err(missing)));
+                }
+            }
         }
-        let left = &self.text[self.read..];
-        let count = left.len().min(into.len());
-        into[..count].copy_from_slice(&left[..count]);
-        self.read += count;
-        Ok(count)
+        Poll::Ready(None)
     }
 }
 
-fn schedule(entry: &Listed, topics: &[String]) -> Value {
-    let parts = Parts::unpack(&entry.packed);
-    let mut map = Map::new();
-    text(&mut map, "id", parts.key);
-    map.insert("epoch".into(), entry.due.into());
-    map.insert("timestamp".into(), entry.timestamp.0.div_euclid(1000).into());
-    map.insert("topic".into(), topics.get(usize::from(entry.partition.topic)).cloned().into());
-    map.insert("target-topic".into(), entry.target.as_ref().into());
-    match parts.target_key {
-        Some(key) => text(&mut map, "target-key", key),
-        None => drop(map.insert("target-key".into(), Value::Null)),
+async fn piece(handle: Handle, cursor: Cursor, limit: usize, filter: Filter) -> Result<Page, Missing> {
+    match handle.page(cursor, limit, filter).await {
+        Ok(Ok(page)) => Ok(page),
+        Ok(Err(Gone)) => Err(Missing::Gone),
+        Err(why) => Err(Missing::Unanswered(why)),
     }
-    map.insert("value".into(), BASE64_STANDARD.encode(parts.value).into());
-    Value::Object(map)
 }
 
-/// Bytes as text and, where that loses something, in base64 as well.
-fn text(map: &mut Map<String, Value>, name: &str, bytes: &[u8]) {
-    map.insert(name.into(), String::from_utf8_lossy(bytes).into());
-    if std::str::from_utf8(bytes).is_err() {
-        map.insert(format!("{name}-base64"), BASE64_STANDARD.encode(bytes).into());
+/// A page as JSON: an object with `schedules` and, where more may follow, `next`.
+pub async fn page(handle: &Handle, topics: &[String], query: PageQuery) -> Result<Vec<u8>, Missing> {
+    let PageQuery { mut cursor, limit, filter } = query;
+    let mut text = br#"{"schedules":["#.to_vec();
+    let mut entries = 0;
+    let next = loop {
+        let page = piece(handle.clone(), cursor, limit - entries, filter.clone()).await?;
+        for entry in &page.entries {
+            if entries > 0 {
+                text.push(b',');
+            }
+            entries += 1;
+            write(&mut text, entry, topics);
+        }
+        match page.next {
+            Some(next) if entries < limit && text.len() < PAGE_BYTES_MAX => cursor = next,
+            next => break next,
+        }
+    };
+    let next = next.map_or("null".to_owned(), |next| format!("\"{}\"", show_cursor(next)));
+    text.extend_from_slice(format!("],\"next\":{next}}}\n").as_bytes());
+    Ok(text)
+}
+
+/// Some schedules as a JSON list.
+pub fn list(entries: &[Listed], topics: &[String]) -> Vec<u8> {
+    let mut text = vec![b'['];
+    for (number, entry) in entries.iter().enumerate() {
+        if number > 0 {
+            text.push(b',');
+        }
+        write(&mut text, entry, topics);
     }
+    text.extend_from_slice(b"]\n");
+    text
+}
+
+/// As clients see it.
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct Schedule<'a> {
+    id: Cow<'a, str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id_base64: Option<String>,
+    epoch: u64,
+    timestamp: i64,
+    topic: &'a str,
+    partition: i32,
+    offset: i64,
+    target_topic: &'a str,
+    target_key: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    target_key_base64: Option<String>,
+    value: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parked: Option<&'static str>,
+}
+
+fn write(text: &mut Vec<u8>, listed: &Listed, topics: &[String]) {
+    let parts = Parts::unpack(&listed.packed);
+    let schedule = Schedule {
+        id: String::from_utf8_lossy(parts.key),
+        id_base64: base64_unless_text(parts.key),
+        epoch: listed.due,
+        timestamp: listed.timestamp.0.div_euclid(1000),
+        topic: topics.get(usize::from(listed.partition.topic)).map_or("", String::as_str),
+        partition: listed.partition.number,
+        offset: listed.offset,
+        target_topic: &listed.target,
+        target_key: parts.target_key.map(String::from_utf8_lossy),
+        target_key_base64: parts.target_key.and_then(base64_unless_text),
+        value: BASE64_STANDARD.encode(parts.value),
+        parked: listed.parked,
+    };
+    // Writing to memory fails only for maps whose keys are no text, and there are none.
+    let _ = serde_json::to_writer(text, &schedule);
+}
+
+/// Bytes in base64 where text would lose something of them.
+pub fn base64_unless_text(bytes: &[u8]) -> Option<String> {
+    std::str::from_utf8(bytes).is_err().then(|| BASE64_STANDARD.encode(bytes))
 }
 
 #[cfg(test)]
@@ -96,31 +223,34 @@ mod tests {
     use super::*;
     use crate::core::io::{Millis, Partition};
 
-    fn listed(key: &[u8], target_key: Option<&[u8]>) -> Listed {
+    fn json(key: &[u8], target_key: Option<&[u8]>, parked: Option<&'static str>) -> serde_json::Value {
         let mut packed = Vec::new();
         Parts { key, target_key, headers: Vec::new(), value: b"video 1" }.write(&mut packed);
         let partition = Partition { topic: 0, number: 2 };
         let timestamp = Millis(1_607_918_336_999);
-        Listed { partition, offset: 7, due: 1_607_918_400, timestamp, target: "videos".into(), packed }
+        let listed =
+            Listed { partition, offset: 7, due: 1_607_918_400, timestamp, target: "videos".into(), packed, parked };
+        let all: serde_json::Value = serde_json::from_slice(&list(&[listed], &["schedules".into()])).expect("JSON");
+        all[0].clone()
     }
 
     #[test]
     fn a_schedule_in_json() {
-        let json = schedule(&listed(b"vid1-online", Some(b"vid1")), &["schedules".into()]);
         assert_eq!(
-            json,
+            json(b"vid1-online", Some(b"vid1"), None),
             serde_json::json!({
                 "id": "vid1-online", "epoch": 1_607_918_400, "timestamp": 1_607_918_336, "topic": "schedules",
-                "target-topic": "videos", "target-key": "vid1", "value": "dmlkZW8gMQ==",
+                "partition": 2, "offset": 7, "target-topic": "videos", "target-key": "vid1", "value": "dmlkZW8gMQ==",
             })
         );
     }
 
     #[test]
     fn what_is_not_text_comes_in_base64_as_well() {
-        let json = schedule(&listed(b"\xff", None), &["schedules".into()]);
+        let json = json(b"\xff", None, Some("unknown-target"));
         assert_eq!(json["id"], "\u{fffd}");
         assert_eq!(json["id-base64"], "/w==");
-        assert_eq!(json["target-key"], Value::Null);
+        assert_eq!(json["target-key"], serde_json::Value::Null);
+        assert_eq!(json["parked"], "unknown-target");
     }
 }

@@ -8,10 +8,11 @@ use rdkafka::TopicPartitionList;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
-use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
+use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::types::RDKafkaRespErr;
 
 use super::settings::Settings;
+use super::voice::Voice;
 use crate::handle::Wake;
 
 /// The consumer of one membership.
@@ -35,7 +36,7 @@ pub struct Context {
     /// The consumer is being closed: whatever comes is answered at once.
     closing: AtomicBool,
     rebalances: Arc<AtomicU64>,
-    unreachable: AtomicBool,
+    voice: Arc<Voice>,
 }
 
 impl Context {
@@ -51,28 +52,22 @@ impl Context {
 
 impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        // The text comes from librdkafka and carries no payload; it can be frequent while brokers are away.
-        if matches!(level, RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical) {
-            tracing::error!(facility, message);
-        } else {
-            tracing::debug!(facility, message);
-        }
+        Voice::log(level, facility, message);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        match error.rdkafka_error_code() {
-            Some(Code::AllBrokersDown) if !self.unreachable.swap(true, Ordering::Relaxed) => {
-                tracing::warn!(reason, "no broker answers; trying again until one does");
-            }
-            _ => tracing::debug!(%error, reason, "client error"),
-        }
+        self.voice.consumer_error(&error);
+        self.voice.error(&error, reason);
+    }
+
+    fn stats_raw(&self, json: &[u8]) {
+        self.voice.consumer_statistics(json);
     }
 }
 
 impl ConsumerContext for Context {
     fn rebalance(&self, consumer: &BaseConsumer<Self>, error: RDKafkaRespErr, list: &mut TopicPartitionList) {
         self.rebalances.fetch_add(1, Ordering::AcqRel);
-        self.unreachable.store(false, Ordering::Relaxed);
         let assign = error == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
         let event = match (assign, consumer.assignment_lost()) {
             (true, _) => Rebalance::Assign(list.clone()),
@@ -109,9 +104,9 @@ pub fn join(
         waiting: Mutex::default(),
         closing: AtomicBool::new(false),
         rebalances: Arc::clone(rebalances),
-        unreachable: AtomicBool::new(false),
+        voice: Arc::clone(&settings.voice),
     };
-    let mut consumer: Member = settings.consumer().create_with_context(context)?;
+    let mut consumer: Member = settings.reporting_consumer().create_with_context(context)?;
     let wake = Arc::clone(wake);
     consumer.set_nonempty_callback(move || wake());
     consumer.subscribe(&topics.iter().map(String::as_str).collect::<Vec<_>>())?;
@@ -121,8 +116,9 @@ pub fn join(
 /// Leaves the group, on a thread of its own: with no broker in reach it takes long. The receiver disconnects at the end.
 pub fn leave(consumer: Arc<Member>, pending: Option<Rebalance>) -> crossbeam_channel::Receiver<()> {
     let (alive, left) = crossbeam_channel::bounded(0);
+    // Before the thread begins: where none can be started the consumer is dropped right here, which serves rebalances.
+    consumer.context().closing.store(true, Ordering::Release);
     let spawned = std::thread::Builder::new().name("leave".into()).spawn(move || {
-        consumer.context().closing.store(true, Ordering::Release);
         let unanswered = pending.into_iter().chain(std::iter::from_fn(|| consumer.context().next()));
         unanswered.for_each(|event| answer(&consumer, &event));
         drop(consumer);

@@ -3,12 +3,13 @@
 use std::ffi::{CStr, CString, c_void};
 use std::os::raw::c_char;
 use std::ptr;
+use std::time::Duration;
 
 use rdkafka::TopicPartitionList;
 use rdkafka::bindings as rd;
-use rdkafka::client::ClientContext;
+use rdkafka::client::{Client, ClientContext};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, ConsumerGroupMetadata};
-use rdkafka::message::{BorrowedMessage, Message};
+use rdkafka::message::BorrowedHeaders;
 use rdkafka::producer::{BaseProducer, Producer, ProducerContext};
 use rdkafka::types::RDKafkaRespErr;
 
@@ -42,13 +43,12 @@ pub fn generation<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> Option<(i32
 }
 
 /// Appends a message's headers. Unlike the wrapper's, their names may be any bytes.
-pub fn headers<'a>(message: &'a BorrowedMessage<'_>, into: &mut Vec<Header<'a>>) {
-    let Some(headers) = message.headers() else { return };
+pub fn headers<'a>(headers: &'a BorrowedHeaders, into: &mut Vec<Header<'a>>) {
     // A reference to the wrapper's empty type is librdkafka's own pointer.
     let headers = ptr::from_ref(headers).cast::<rd::rd_kafka_headers_t>();
     for index in 0.. {
         let (mut name, mut value, mut size) = (ptr::null::<c_char>(), ptr::null::<c_void>(), 0usize);
-        // SAFETY: the headers live as long as the message, which is borrowed for as long as what is returned.
+        // SAFETY: the headers are borrowed for as long as what is returned.
         unsafe {
             let error = rd::rd_kafka_header_get_all(headers, index, &mut name, &mut value, &mut size);
             if error != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
@@ -134,7 +134,96 @@ where
     }
 }
 
+/// Those of the topics that we may see but not write to.
+///
+/// # Errors
+/// librdkafka's code; a broker that does not answer in time is one.
+pub fn denied<C: ClientContext>(
+    client: &Client<C>,
+    topics: &[&str],
+    limit: Duration,
+) -> Result<Vec<String>, RDKafkaRespErr> {
+    use rd::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS;
+    let names: Vec<CString> = topics.iter().filter_map(|topic| CString::new(*topic).ok()).collect();
+    let mut names: Vec<*const c_char> = names.iter().map(|name| name.as_ptr()).collect();
+    let limit_ms = i32::try_from(limit.as_millis()).unwrap_or(i32::MAX);
+    // SAFETY: what is made here is destroyed here, after its last use; the names outlive the collection, which copies
+    // them; what the event holds is read before the event is destroyed. A late answer goes to the queue, which
+    // librdkafka keeps until then.
+    unsafe {
+        let rk = client.native_ptr();
+        let options = rd::rd_kafka_AdminOptions_new(rk, RD_KAFKA_ADMIN_OP_DESCRIBETOPICS);
+        rd::rd_kafka_AdminOptions_set_request_timeout(options, limit_ms, ptr::null_mut(), 0);
+        let error = rd::rd_kafka_AdminOptions_set_include_authorized_operations(options, 1);
+        if !error.is_null() {
+            rd::rd_kafka_error_destroy(error);
+        }
+        let collection = rd::rd_kafka_TopicCollection_of_topic_names(names.as_mut_ptr(), names.len());
+        let queue = rd::rd_kafka_queue_new(rk);
+        rd::rd_kafka_DescribeTopics(rk, collection, options, queue);
+        let event = rd::rd_kafka_queue_poll(queue, limit_ms);
+        let answer = if event.is_null() {
+            Err(RDKafkaRespErr::RD_KAFKA_RESP_ERR__TIMED_OUT)
+        } else {
+            match rd::rd_kafka_event_error(event) {
+                RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR => {
+                    Ok(without_write(rd::rd_kafka_event_DescribeTopics_result(event)))
+                }
+                error => Err(error),
+            }
+        };
+        if !event.is_null() {
+            rd::rd_kafka_event_destroy(event);
+        }
+        rd::rd_kafka_queue_destroy(queue);
+        rd::rd_kafka_TopicCollection_destroy(collection);
+        rd::rd_kafka_AdminOptions_destroy(options);
+        answer
+    }
+}
+
+/// # Safety
+/// `result` is null, or belongs to an event that lives.
+unsafe fn without_write(result: *const rd::rd_kafka_DescribeTopics_result_t) -> Vec<String> {
+    use rd::rd_kafka_AclOperation_t::{RD_KAFKA_ACL_OPERATION_ALL, RD_KAFKA_ACL_OPERATION_WRITE};
+    if result.is_null() {
+        return Vec::new();
+    }
+    // SAFETY: as the caller promises; the arrays have the lengths that come with them, and names are copied.
+    unsafe {
+        let mut count = 0usize;
+        let described = rd::rd_kafka_DescribeTopics_result_topics(result, &mut count);
+        (0..count)
+            .filter_map(|index| {
+                let topic = *described.add(index);
+                let mut allowed = 0usize;
+                let operations = rd::rd_kafka_TopicDescription_authorized_operations(topic, &mut allowed);
+                // Null where the broker does not tell, or does not know the topic.
+                let told = !operations.is_null() && allowed > 0;
+                let writes = (0..allowed)
+                    .any(|n| matches!(*operations.add(n), RD_KAFKA_ACL_OPERATION_ALL | RD_KAFKA_ACL_OPERATION_WRITE));
+                let name = CStr::from_ptr(rd::rd_kafka_TopicDescription_name(topic));
+                (told && !writes).then(|| name.to_string_lossy().into_owned())
+            })
+            .collect()
+    }
+}
+
 /// Null stays null, and empty stays empty: librdkafka tells them apart by the pointer.
 fn raw(bytes: Option<&[u8]>) -> (*mut c_void, usize) {
     bytes.map_or((ptr::null_mut(), 0), |bytes| (bytes.as_ptr().cast_mut().cast(), bytes.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_consumer_that_has_not_joined_has_no_membership_to_give() {
+        let mut config = rdkafka::ClientConfig::new();
+        config.set("bootstrap.servers", "127.0.0.1:1").set("group.id", "g").set("log_level", "0");
+        let consumer: BaseConsumer = config.create().expect("these settings are legal");
+        assert!(consumer.group_metadata().is_some(), "the wrapper gives metadata that the broker would not check");
+        assert!(membership(&consumer).is_none());
+    }
 }

@@ -1,6 +1,6 @@
 //! One turn after another: what has happened goes into the core, and what it says is done.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -13,14 +13,17 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use super::group::{self, Member, Rebalance};
 use super::settings::Settings;
+use super::start::Ready;
+use super::topics;
 use super::transactor::{Answers, Done, End, Job, Membership, Transactors};
 use super::worker::{Found, Worker};
-use super::{Error, EventLoop, clock, native};
+use super::{Clock, Error, EventLoop, native};
 use crate::config::Config;
 use crate::core::batch::{Batch, Kind};
 use crate::core::io::{Abort, Counters, Input, Millis, Outcome, Output, Partition, Record};
 use crate::core::{self, Scheduler};
-use crate::handle::{Ask, Observer, Page, Wake};
+use crate::handle::board::{Board, Snapshot, Stage};
+use crate::handle::{Ask, Observer, Wake};
 
 /// The loop looks around at least this often, should a wake-up get lost.
 const SLEEP_MAX: Duration = Duration::from_millis(100);
@@ -30,8 +33,17 @@ const RECORDS_MAX: usize = 5_000;
 const RECORDS_TIME_MAX: Duration = Duration::from_millis(10);
 /// Between two looks at the clock and the generation.
 const TICK: Duration = Duration::from_millis(500);
-/// Before a group is joined anew.
-const REJOIN: Duration = Duration::from_millis(500);
+/// The same while the broker refuses our generation, so that the next one is seen soon.
+const TICK_REFUSED: Duration = Duration::from_millis(200);
+/// Before a group is joined anew; doubled each time, until a transaction has been committed.
+const REJOIN_MIN: Duration = Duration::from_millis(500);
+const REJOIN_MAX: Duration = Duration::from_secs(5);
+/// Between two words to the observer about counters.
+const TELL: Duration = Duration::from_millis(100);
+/// Between two looks at all partitions, at least; where one takes long, they are as rare as it takes for a twentieth of
+/// the loop's time.
+const PUBLISH: Duration = Duration::from_millis(500);
+const PUBLISH_SHARE: u32 = 20;
 /// How long the end of the process waits for the broker's goodbye, and for threads.
 const GOODBYE_MAX: Duration = Duration::from_millis(400);
 /// Schedules a batch: beyond this, larger batches are no faster, and commits only take longer.
@@ -48,6 +60,7 @@ struct Revocation {
 /// Everything the loop holds.
 pub struct Pump {
     config: Config,
+    clock: Clock,
     settings: Arc<Settings>,
     topics: Arc<Vec<String>>,
     core: Scheduler,
@@ -62,33 +75,55 @@ pub struct Pump {
     targets: Sender<(u32, Arc<str>)>,
     wake: Wake,
     asks: Receiver<Ask>,
+    /// The number of the read of committed offsets that each partition waits for: answers to others are stale.
+    reads: BTreeMap<Partition, u64>,
+    next_read: u64,
     generation: Option<i32>,
+    refused: bool,
     told: Counters,
+    told_at: Instant,
+    board: Arc<Board>,
+    publish_at: Instant,
+    /// The group has answered since it was last asked to be joined.
+    member: bool,
+    ending: bool,
+    /// When the batches that have not ended were formed.
+    formed: BTreeMap<u64, Instant>,
     next_tick: Instant,
     rejoin_at: Option<Instant>,
+    rejoin_after: Duration,
     stopped: bool,
 }
 
 impl Pump {
     /// Starts the threads.
+    #[expect(clippy::too_many_arguments, reason = "made in one place, from what was made before it")]
     pub fn new(
         config: Config,
-        settings: Settings,
-        cluster: String,
+        clock: Clock,
+        mut settings: Settings,
+        ready: &Ready,
         observer: Box<dyn Observer>,
+        board: Arc<Board>,
         wake: Wake,
         asks: Receiver<Ask>,
     ) -> Result<Self, Error> {
+        for (topic, entries) in &ready.settings {
+            if let Some(bytes) = topics::set_bytes_max(entries) {
+                settings.limits.learn(topic, bytes);
+            }
+        }
+        settings.fit_sets(ready.settings.values().filter_map(topics::set_bytes_max).min());
+        let core = Scheduler::new(core_config(&config, ready, &settings)?);
         let settings = Arc::new(settings);
         let topics = Arc::new(config.schedules_topics.clone());
-        let core = Scheduler::new(core_config(&config, &cluster)?);
         let (done_sender, done) = unbounded();
         let (found_sender, found) = unbounded();
         let answers = Answers { done: done_sender, wake: Arc::clone(&wake) };
         let worker = Worker {
             settings: Arc::clone(&settings),
             topics: Arc::clone(&topics),
-            cluster: cluster.into(),
+            cluster: ready.cluster.as_str().into(),
             found: found_sender,
             wake: Arc::clone(&wake),
             rebalances: Arc::new(AtomicU64::new(0)),
@@ -97,6 +132,7 @@ impl Pump {
         let targets = worker.targets();
         let mut pump = Self {
             config,
+            clock,
             settings,
             topics,
             core,
@@ -111,13 +147,23 @@ impl Pump {
             targets,
             wake,
             asks,
+            reads: BTreeMap::new(),
+            next_read: 0,
             generation: None,
+            refused: false,
             told: Counters::default(),
+            told_at: Instant::now(),
+            board,
+            publish_at: Instant::now(),
+            member: false,
+            ending: false,
+            formed: BTreeMap::new(),
             next_tick: Instant::now(),
             rejoin_at: Some(Instant::now()),
+            rejoin_after: REJOIN_MIN,
             stopped: false,
         };
-        pump.renew(pump.core.transactional_ids());
+        pump.renew(&pump.core.transactional_ids());
         Ok(pump)
     }
 
@@ -126,25 +172,28 @@ impl Pump {
         let mut more = false;
         while !self.stopped {
             events.sleep(if more { Duration::ZERO } else { self.sleep() });
+            let woken = Instant::now();
             self.join();
             more = self.consume();
             self.rebalance();
             self.hear();
             self.tick();
             self.answer();
-            self.tell();
+            self.tell(TELL);
+            self.publish();
+            self.observer.turned(woken.elapsed());
         }
         self.end();
     }
 
     fn sleep(&self) -> Duration {
         let Some((at, _)) = self.core.poll_timeout() else { return SLEEP_MAX };
-        let wait = at.0.saturating_sub(clock::now().0).max(0);
+        let wait = at.0.saturating_sub(self.clock.now().0).max(0);
         SLEEP_MAX.min(Duration::from_millis(wait.unsigned_abs()))
     }
 
     fn input(&mut self, input: Input<'_>) {
-        self.core.handle(clock::now(), input);
+        self.core.handle(self.clock.now(), input);
         while let Some(output) = self.core.poll() {
             self.act(output);
         }
@@ -152,7 +201,7 @@ impl Pump {
 
     fn act(&mut self, output: Output) {
         match output {
-            Output::ReadCommitted(partitions) => self.worker.read_committed(partitions),
+            Output::ReadCommitted(partitions) => self.read_committed(partitions),
             Output::Fence { take, transactional_ids } => self.worker.fence(take, transactional_ids),
             Output::FindSince { topic, known } => self.worker.find_since(topic, known),
             // The thread ends with the engine.
@@ -160,11 +209,17 @@ impl Pump {
             Output::Transact(batch) => self.transact(batch),
             Output::Seek(partition) => self.seek(partition),
             Output::Release(partitions) => self.release(&partitions),
-            Output::Renew { transactional_ids } => self.renew(transactional_ids),
+            Output::Renew { transactional_ids } => self.renew(&transactional_ids),
             Output::Restart(why) => self.restart(why),
             Output::Stopped => self.stopped = true,
             Output::Report(report) => self.observer.report(&report, &self.topics),
         }
+    }
+
+    fn read_committed(&mut self, partitions: Vec<Partition>) {
+        self.next_read += 1;
+        self.reads.extend(partitions.iter().map(|partition| (*partition, self.next_read)));
+        self.worker.read_committed(self.next_read, partitions);
     }
 
     fn join(&mut self) {
@@ -176,9 +231,14 @@ impl Pump {
             Ok(consumer) => self.consumer = Some(consumer),
             Err(error) => {
                 tracing::error!(%error, "the group cannot be joined; trying again");
-                self.rejoin_at = Some(Instant::now() + REJOIN);
+                self.rejoin_later();
             }
         }
+    }
+
+    fn rejoin_later(&mut self) {
+        self.rejoin_at = Some(Instant::now() + self.rejoin_after);
+        self.rejoin_after = (self.rejoin_after * 2).min(REJOIN_MAX);
     }
 
     /// Feeds what the consumer has. True if there may be more.
@@ -205,15 +265,26 @@ impl Pump {
     fn record(&mut self, message: &BorrowedMessage<'_>) {
         let Some(partition) = self.partition(message.topic(), message.partition()) else { return };
         let mut headers = Vec::new();
-        native::headers(message, &mut headers);
-        self.input(Input::Record(Record {
+        if let Some(borrowed) = message.headers() {
+            native::headers(borrowed, &mut headers);
+        }
+        let record = Record {
             partition,
             offset: message.offset(),
             timestamp: Millis(message.timestamp().to_millis().unwrap_or(-1)),
             key: message.key(),
             value: message.payload(),
             headers: &headers,
-        }));
+        };
+        let before = self.core.counters();
+        self.input(Input::Record(record));
+        let after = self.core.counters();
+        // One more, and not what loading has found: that is counted in sum when the partition goes live.
+        if after.planned == before.planned + 1 && record.value.is_some() {
+            self.observer.planned(&record, &self.topics);
+        } else if after.deleted == before.deleted + 1 {
+            self.observer.deleted(&record, &self.topics);
+        }
     }
 
     fn trouble(&mut self, error: &KafkaError) {
@@ -223,12 +294,8 @@ impl Pump {
             tracing::warn!(%error, "the consumer cannot go on; the group is joined anew");
             return self.input(Input::Unreadable { why: "consumer error" });
         }
-        match code {
-            Some(Code::UnknownTopicOrPartition | Code::TopicAuthorizationFailed | Code::GroupAuthorizationFailed) => {
-                tracing::warn!(%error, "a schedules topic cannot be read");
-            }
-            _ => tracing::debug!(%error, "consumer error"),
-        }
+        // Its context has said what there is to say.
+        tracing::debug!(%error, "consumer error");
     }
 
     fn partition(&self, topic: &str, number: i32) -> Option<Partition> {
@@ -245,6 +312,7 @@ impl Pump {
         while self.revocation.is_none() {
             let Some(consumer) = self.consumer.clone() else { return };
             let Some(event) = consumer.context().next() else { return };
+            self.observer.rebalanced();
             match event {
                 Rebalance::Assign(mut list) => {
                     if let Err(error) = list.set_all_offsets(Offset::Beginning) {
@@ -253,8 +321,10 @@ impl Pump {
                     let partitions = self.partitions(&list);
                     tracing::info!(partitions = list.count(), "partitions assigned");
                     group::answer(&consumer, &Rebalance::Assign(list));
+                    self.member = true;
+                    self.publish_at = Instant::now();
                     self.check_generation();
-                    let today = clock::today(self.config.since_delta_days);
+                    let today = self.clock.today(self.config.since_delta_days);
                     self.input(Input::Assigned { partitions: &partitions, today });
                 }
                 Rebalance::Revoke(list) => {
@@ -292,12 +362,15 @@ impl Pump {
     fn hear(&mut self) {
         while let Ok(found) = self.found.try_recv() {
             match found {
-                Found::Committed { partition, offset, metadata } => {
+                // Read for an assignment that has ended since: another owner may have committed.
+                Found::Committed { read, partition, .. } if self.reads.get(&partition) != Some(&read) => {}
+                Found::Committed { partition, offset, metadata, .. } => {
+                    self.reads.remove(&partition);
                     self.input(Input::Committed { partition, offset, metadata: &metadata });
                 }
                 Found::Fenced { take } => self.input(Input::Fenced { take }),
                 Found::Since { topic, since } => {
-                    let today = clock::today(self.config.since_delta_days);
+                    let today = self.clock.today(self.config.since_delta_days);
                     self.input(Input::Since { topic, since, today });
                 }
                 Found::Target { target, state } => self.input(Input::Target { target, state }),
@@ -310,6 +383,9 @@ impl Pump {
 
     fn settled(&mut self, done: &Done) {
         let batch = done.batch.id;
+        if let Some(formed) = self.formed.remove(&batch) {
+            self.observer.settled(&done.batch, done.end.name(), formed.elapsed());
+        }
         let outcome = match &done.end {
             End::Committed(written) => Outcome::Committed { written },
             End::Retry => Outcome::Aborted(Abort::Retry),
@@ -317,34 +393,50 @@ impl Pump {
             End::Rejected(guilty) => Outcome::Aborted(Abort::Rejected(guilty)),
             End::Unknown => Outcome::Unknown,
         };
-        if matches!(outcome, Outcome::Committed { .. })
-            && done.batch.items.iter().any(|item| matches!(item.kind, Kind::Fire { .. }))
-        {
-            self.observer.fired(&done.batch, clock::now());
+        tracing::debug!(batch, items = done.batch.items.len(), end = ?done.end, "a batch has ended");
+        if matches!(outcome, Outcome::Committed { .. }) {
+            self.committed(&done.batch);
         }
+        self.refused = matches!(outcome, Outcome::Aborted(Abort::Refused { .. }));
         self.input(Input::Settled { batch, outcome });
+        if self.refused {
+            // Said again even if it is the one that was known: the core waits for one that was not refused.
+            self.generation = None;
+            self.next_tick = self.next_tick.min(Instant::now() + TICK_REFUSED);
+        }
+    }
+
+    fn committed(&mut self, batch: &Batch) {
+        self.rejoin_after = REJOIN_MIN;
+        self.settings.voice.well();
+        if batch.items.iter().any(|item| matches!(item.kind, Kind::Fire { .. })) {
+            self.observer.fired(batch, self.clock.now());
+        }
     }
 
     fn transact(&mut self, batch: Batch) {
         // Taken here, while the batch's partitions are owned and before any of them can be given away.
         let membership = self.consumer.as_ref().and_then(|consumer| native::membership(consumer));
         let membership = membership.map(|(metadata, generation)| Membership(metadata, generation));
-        if let Some(transactors) = &self.transactors {
-            transactors.run(Job { batch, membership });
+        self.formed.insert(batch.id, Instant::now());
+        match &self.transactors {
+            Some(transactors) => transactors.run(Job { batch, membership }),
+            // They could not be started: the core has them renewed.
+            None => self.answers.tell(Done { batch, end: End::Unknown }),
         }
     }
 
-    fn seek(&self, partition: Partition) {
+    fn seek(&mut self, partition: Partition) {
         let Some(consumer) = &self.consumer else { return };
         let topic = &self.topics[usize::from(partition.topic)];
         if let Err(error) = consumer.seek(topic, partition.number, Offset::Beginning, Duration::ZERO) {
             tracing::warn!(%error, topic, partition = partition.number, "the partition cannot be read again");
+            self.input(Input::Unreadable { why: "seek failed" });
         }
     }
 
-    fn renew(&mut self, ids: Vec<String>) {
-        let configs = ids.iter().map(|id| self.settings.producer(id)).collect();
-        self.transactors = Transactors::start(configs, &self.topics, &self.answers)
+    fn renew(&mut self, ids: &[String]) {
+        self.transactors = Transactors::start(&self.settings, ids, &self.topics, &self.answers)
             .inspect_err(|error| tracing::error!(%error, "no transactor could be started"))
             .ok();
     }
@@ -356,19 +448,32 @@ impl Pump {
             drop(group::leave(consumer, pending));
         }
         self.revocation = None;
+        self.member = false;
+        self.formed.clear();
         self.generation = None;
-        self.rejoin_at = Some(Instant::now() + REJOIN);
+        self.refused = false;
+        self.reads.clear();
+        self.rejoin_later();
     }
 
     fn tick(&mut self) {
-        let due = self.core.poll_timeout().is_some_and(|(at, _)| at <= clock::now());
+        let due = self.core.poll_timeout().is_some_and(|(at, _)| at <= self.clock.now());
         let regular = self.next_tick <= Instant::now();
         if regular {
-            self.next_tick = Instant::now() + TICK;
+            self.next_tick = Instant::now() + if self.refused { TICK_REFUSED } else { TICK };
             self.check_generation();
+            self.check_calls();
         }
         if due || regular {
             self.input(Input::Tick);
+        }
+    }
+
+    /// A transactor that never answers is given up with its transaction, which the takeover that follows fences.
+    fn check_calls(&mut self) {
+        if let Some(batch) = self.transactors.as_ref().and_then(Transactors::stuck) {
+            tracing::warn!(batch, "a call to librdkafka does not return");
+            self.input(Input::Settled { batch, outcome: Outcome::Unknown });
         }
     }
 
@@ -386,26 +491,47 @@ impl Pump {
         while let Ok(ask) = self.asks.try_recv() {
             // Whoever asked may have given up.
             match ask {
-                Ask::Page { cursor, limit, reply } => {
-                    let (entries, next) = self.core.list(cursor, limit);
-                    drop(reply.try_send(Page { entries, next }));
+                Ask::Page { cursor, limit, filter, reply } => {
+                    drop(reply.send(self.core.page(cursor, limit, &filter)));
                 }
-                Ask::Status { reply } => drop(reply.try_send(self.core.status())),
-                Ask::Stop => self.input(Input::Stop),
+                Ask::Find { topic, key, reply } => drop(reply.send(self.core.find(topic, &key))),
+                Ask::Upcoming { limit, reply } => drop(reply.send(self.core.upcoming(limit))),
+                Ask::Stop => {
+                    self.ending = true;
+                    self.publish_at = Instant::now();
+                    self.input(Input::Stop);
+                }
             }
         }
     }
 
-    fn tell(&mut self) {
+    /// Tells the counters if they have moved, at most once in `interval`.
+    fn tell(&mut self, interval: Duration) {
         let counters = self.core.counters();
-        if counters != self.told {
+        if counters != self.told && self.told_at.elapsed() >= interval {
             self.told = counters;
+            self.told_at = Instant::now();
             self.observer.counters(&counters);
         }
     }
 
+    /// Puts up what is held.
+    fn publish(&mut self) {
+        let begun = Instant::now();
+        if self.publish_at > begun {
+            return;
+        }
+        let stage = match (self.ending, self.member) {
+            (true, _) => Stage::Ending,
+            (false, true) => Stage::Member,
+            (false, false) => Stage::Joining,
+        };
+        self.board.publish(Snapshot { at: self.clock.now(), stage, partitions: self.core.status() });
+        self.publish_at = begun + PUBLISH.max(begun.elapsed() * PUBLISH_SHARE);
+    }
+
     fn end(mut self) {
-        self.tell();
+        self.tell(Duration::ZERO);
         self.worker.closing.store(true, Ordering::Release);
         if let Some(transactors) = self.transactors.take() {
             transactors.wait(GOODBYE_MAX);
@@ -418,14 +544,22 @@ impl Pump {
     }
 }
 
-fn core_config(config: &Config, cluster: &str) -> Result<core::Config, Error> {
+fn core_config(config: &Config, ready: &Ready, settings: &Settings) -> Result<core::Config, Error> {
     let mut random = [0u8; 16];
     getrandom::fill(&mut random).map_err(|error| Error::System(std::io::Error::other(error.to_string())))?;
     let (run, seed) = random.split_at(8);
+    let bytes_max = |topic: &String| ready.settings.get(topic).and_then(topics::set_bytes_max);
+    let record_bytes_max = |topic: &String| {
+        // What a record is when compressed is known only afterwards: the brokers judge it then.
+        let judged = !settings.compresses();
+        bytes_max(topic).into_iter().chain(bytes_max(&config.history_topic)).min().filter(|_| judged)
+    };
     Ok(core::Config {
-        cluster: cluster.to_owned(),
+        cluster: ready.cluster.clone(),
         topics: config.schedules_topics.clone(),
         history: config.history_topic.clone(),
+        dead_letter: config.dead_letter_topic.clone(),
+        record_bytes_max: config.schedules_topics.iter().map(record_bytes_max).collect(),
         group: config.group_id.clone(),
         run: run.iter().map(|byte| format!("{byte:02x}")).collect(),
         grace_s: config.grace_s,

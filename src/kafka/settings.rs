@@ -1,13 +1,37 @@
 //! librdkafka's settings: the user's, and those that the protocol needs.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use rdkafka::ClientConfig;
 
+use super::limits::Limits;
+use super::voice::Voice;
 use crate::config::Config;
+use crate::handle::board::Board;
 
 /// The largest value that librdkafka takes for `message.max.bytes`.
 const MESSAGE_BYTES_MAX: &str = "1000000000";
+
+/// Other names that librdkafka has for settings made here. Both given, chance would choose between them.
+const ALIASES: &[(&str, &str)] = &[
+    ("metadata.broker.list", "bootstrap.servers"),
+    ("delivery.timeout.ms", "message.timeout.ms"),
+    ("queue.buffering.max.ms", "linger.ms"),
+    ("compression.codec", "compression.type"),
+];
+
+/// Between two reports of a client on itself, in milliseconds.
+const STATISTICS: &str = "statistics.interval.ms";
+const STATISTICS_MS: &str = "5000";
+
+/// What a response may be larger than the records it was asked for.
+const RESPONSE_OVERHEAD: u64 = 512;
+/// librdkafka's defaults.
+const FETCH_BYTES_MAX: u64 = 52_428_800;
+const RECEIVE_BYTES_MAX: u64 = 100_000_000;
+/// librdkafka's default for the size of a set of records.
+pub const SET_BYTES_MAX: usize = 1_000_000;
 
 /// Settings of the consumer that no user may change, and why.
 const CONSUMER_OWNED: &[(&str, &str)] = &[
@@ -28,13 +52,21 @@ const PRODUCER_OWNED: &[(&str, &str)] =
 pub struct Settings {
     consumer: BTreeMap<String, String>,
     producer: BTreeMap<String, String>,
+    consumer_reports_ms: String,
+    producer_reports_ms: String,
     /// Configured entries that do not count, and why.
     pub warnings: Vec<String>,
+    /// Says what the clients have to say.
+    pub voice: Arc<Voice>,
+    /// What targets take.
+    pub limits: Arc<Limits>,
+    /// The brokers can be asked for topics' settings.
+    pub describes: bool,
 }
 
 impl Settings {
     /// From what the user has set.
-    pub fn new(config: &Config) -> Self {
+    pub fn new(config: &Config, board: Arc<Board>) -> Self {
         let mut warnings = Vec::new();
         let mut consumer = base(config, &config.kafka_consumer);
         let session_ms = config.session_timeout_ms;
@@ -47,6 +79,7 @@ impl Settings {
             consumer.entry(key.into()).or_insert(value);
         }
         own(&mut consumer, CONSUMER_OWNED, &mut warnings);
+        fit_responses(&mut consumer);
         for (key, value) in
             [("group.id", config.group_id.clone()), ("session.timeout.ms", config.session_timeout_ms.to_string())]
         {
@@ -71,12 +104,45 @@ impl Settings {
             producer.entry(key.into()).or_insert(value.into());
         }
         own(&mut producer, PRODUCER_OWNED, &mut warnings);
-        Self { consumer, producer, warnings }
+        let (consumer_reports_ms, producer_reports_ms) = (take_reports(&mut consumer), take_reports(&mut producer));
+        warnings.sort();
+        warnings.dedup();
+        Self {
+            consumer,
+            producer,
+            consumer_reports_ms,
+            producer_reports_ms,
+            warnings,
+            voice: Arc::new(Voice::new(board)),
+            limits: Arc::default(),
+            describes: !config.embedded,
+        }
     }
 
-    /// The group's consumer.
+    /// Keeps sets of records below what the smallest of the engine's own topics takes: the broker refuses a set as a
+    /// whole.
+    pub fn fit_sets(&mut self, bytes_max: Option<usize>) {
+        let configured = self.producer.get("batch.size").and_then(|text| text.parse().ok());
+        if let Some(size) = bytes_max.filter(|max| *max < configured.unwrap_or(SET_BYTES_MAX)) {
+            self.producer.insert("batch.size".into(), size.max(1).to_string());
+        }
+    }
+
+    /// Whether the producers compress what they send.
+    pub fn compresses(&self) -> bool {
+        self.producer.get("compression.type").is_some_and(|codec| codec != "none")
+    }
+
+    /// A consumer of the group's name.
     pub fn consumer(&self) -> ClientConfig {
         client(&self.consumer)
+    }
+
+    /// The group's consumer, which reports on itself. A client that does so and is not polled fills its memory.
+    pub fn reporting_consumer(&self) -> ClientConfig {
+        let mut config = self.consumer();
+        config.set(STATISTICS, &self.consumer_reports_ms);
+        config
     }
 
     /// A client that reads committed offsets also while a transaction's are pending.
@@ -86,10 +152,24 @@ impl Settings {
         config
     }
 
+    /// A producer without transactions, for those who schedule.
+    pub fn idempotent_producer(&self) -> ClientConfig {
+        let mut config = client(&self.producer);
+        config.remove("transactional.id");
+        config
+    }
+
     /// A transactional producer.
     pub fn producer(&self, transactional_id: &str) -> ClientConfig {
         let mut config = client(&self.producer);
         config.set("transactional.id", transactional_id);
+        config
+    }
+
+    /// The same, and it reports on itself.
+    pub fn reporting_producer(&self, transactional_id: &str) -> ClientConfig {
+        let mut config = self.producer(transactional_id);
+        config.set(STATISTICS, &self.producer_reports_ms);
         config
     }
 }
@@ -97,6 +177,11 @@ impl Settings {
 fn base(config: &Config, own: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     let mut all = config.kafka_common.clone();
     all.extend(own.clone());
+    for (alias, name) in ALIASES {
+        if let Some(value) = all.remove(*alias) {
+            all.entry((*name).into()).or_insert(value);
+        }
+    }
     all.insert("bootstrap.servers".into(), config.bootstrap_servers.clone());
     for (key, value) in [
         ("broker.address.family", "v4"),
@@ -107,6 +192,24 @@ fn base(config: &Config, own: &BTreeMap<String, String>) -> BTreeMap<String, Str
         all.entry(key.into()).or_insert(value.into());
     }
     all
+}
+
+/// How often the clients that matter report. Without it nobody could tell when the brokers are back.
+fn take_reports(all: &mut BTreeMap<String, String>) -> String {
+    all.remove(STATISTICS).filter(|interval| interval != "0").unwrap_or_else(|| STATISTICS_MS.into())
+}
+
+/// librdkafka refuses a consumer that may not receive what it fetches, and fetches at least `message.max.bytes`, which
+/// in the common settings is meant for the producer.
+fn fit_responses(consumer: &mut BTreeMap<String, String>) {
+    consumer.remove("message.max.bytes");
+    let number = |name: &str, default: u64| consumer.get(name).map_or(Ok(default), |text| text.parse::<u64>());
+    if let (Ok(fetch), Ok(receive)) =
+        (number("fetch.max.bytes", FETCH_BYTES_MAX), number("receive.message.max.bytes", RECEIVE_BYTES_MAX))
+        && receive < fetch.saturating_add(RESPONSE_OVERHEAD)
+    {
+        consumer.insert("receive.message.max.bytes".into(), fetch.saturating_add(RESPONSE_OVERHEAD).to_string());
+    }
 }
 
 fn own(all: &mut BTreeMap<String, String>, owned: &[(&str, &str)], warnings: &mut Vec<String>) {
@@ -131,6 +234,15 @@ fn client(all: &BTreeMap<String, String>) -> ClientConfig {
 mod tests {
     use super::*;
 
+    fn settings(common: &[(&str, &str)], consumer: &[(&str, &str)], producer: &[(&str, &str)]) -> Settings {
+        let owned = |all: &[(&str, &str)]| all.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let mut config = Config::load(&|_| None).expect("the defaults are allowed");
+        config.kafka_common = owned(common);
+        config.kafka_consumer = owned(consumer);
+        config.kafka_producer = owned(producer);
+        Settings::new(&config, Arc::default())
+    }
+
     #[test]
     fn what_the_protocol_needs_wins_and_says_so() {
         let mut config = Config::load(&|_| None).expect("the defaults are legal");
@@ -144,7 +256,7 @@ mod tests {
         }
         config.kafka_producer.insert("enable.idempotence".into(), "false".into());
         config.kafka_producer.insert("transaction.timeout.ms".into(), "60000".into());
-        let settings = Settings::new(&config);
+        let settings = Settings::new(&config, Arc::default());
         let consumer = settings.consumer();
         assert_eq!(consumer.get("group.instance.id"), None);
         assert_eq!(consumer.get("isolation.level"), Some("read_committed"));
@@ -157,5 +269,31 @@ mod tests {
         for key in ["group.instance.id", "isolation.level", "enable.auto.commit", "enable.idempotence"] {
             assert!(settings.warnings.iter().any(|warning| warning.contains(key)), "{key}: {:?}", settings.warnings);
         }
+    }
+
+    #[test]
+    fn only_clients_that_are_polled_report() {
+        let made = settings(&[("statistics.interval.ms", "0")], &[("statistics.interval.ms", "700")], &[]);
+        assert_eq!(made.consumer().get("statistics.interval.ms"), None);
+        assert_eq!(made.producer("p").get("statistics.interval.ms"), None);
+        assert_eq!(made.uncommitted().get("statistics.interval.ms"), None);
+        assert_eq!(made.reporting_consumer().get("statistics.interval.ms"), Some("700"));
+        assert_eq!(made.reporting_producer("p").get("statistics.interval.ms"), Some("5000"));
+    }
+
+    #[test]
+    fn aliases_do_not_outvote_what_is_set() {
+        let made = settings(&[("metadata.broker.list", "elsewhere:1")], &[], &[("delivery.timeout.ms", "9000")]);
+        assert_eq!(made.consumer().get("bootstrap.servers"), Some("localhost:9092"));
+        assert_eq!(made.consumer().get("metadata.broker.list"), None);
+        assert_eq!(made.producer("p").get("message.timeout.ms"), Some("9000"));
+    }
+
+    #[test]
+    fn a_consumer_may_receive_what_it_fetches() {
+        let made = settings(&[("message.max.bytes", "500000000")], &[("fetch.max.bytes", "200000000")], &[]);
+        assert_eq!(made.consumer().get("message.max.bytes"), None);
+        assert_eq!(made.consumer().get("receive.message.max.bytes"), Some("200000512"));
+        made.consumer().create::<rdkafka::consumer::BaseConsumer>().expect("librdkafka takes it");
     }
 }

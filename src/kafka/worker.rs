@@ -1,19 +1,23 @@
 //! Jobs that block, away from the loop: committed metadata, fencing, `since`, target topics.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::RDKafkaErrorCode as Code;
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
 use rdkafka::message::Message;
 use rdkafka::producer::{BaseProducer, Producer};
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{Offset, TopicPartitionList};
 
+use super::admin::Admin;
 use super::native;
 use super::settings::Settings;
+use super::topics;
+use super::voice::Asking;
 use crate::core::floor::Floor;
 use crate::core::io::{Millis, Partition, TargetState};
 use crate::core::mark::{FLOOR_KEY, place};
@@ -24,11 +28,17 @@ use crate::handle::Wake;
 const STABLE_MAX: Duration = Duration::from_secs(1);
 /// How long any other request to the brokers may take.
 const REQUEST_MAX: Duration = Duration::from_secs(5);
+/// How long the answer about a target may take.
+const TARGET_MAX: Duration = Duration::from_secs(2);
+/// How long a scan may go without a record before it is begun again.
+const SILENCE_MAX: Duration = Duration::from_secs(30);
+/// Targets looked at before those that have come meanwhile are.
+const TARGETS_MAX: usize = 1_000;
 
 /// What a job found out.
 #[derive(Debug)]
 pub enum Found {
-    Committed { partition: Partition, offset: Option<i64>, metadata: Vec<u8> },
+    Committed { read: u64, partition: Partition, offset: Option<i64>, metadata: Vec<u8> },
     Fenced { take: u64 },
     Since { topic: u16, since: Option<Millis> },
     Target { target: u32, state: TargetState },
@@ -55,9 +65,9 @@ pub struct Worker {
 
 impl Worker {
     /// Reads the committed offset and metadata of each partition.
-    pub fn read_committed(&self, partitions: Vec<Partition>) {
+    pub fn read_committed(&self, read: u64, partitions: Vec<Partition>) {
         self.spawn("read-committed", move |worker| {
-            while let Err(error) = worker.committed(&partitions) {
+            while let Err(error) = worker.committed(read, &partitions) {
                 if worker.is_closing() {
                     return;
                 }
@@ -67,26 +77,26 @@ impl Worker {
         });
     }
 
-    fn committed(&self, partitions: &[Partition]) -> rdkafka::error::KafkaResult<()> {
+    fn committed(&self, read: u64, partitions: &[Partition]) -> KafkaResult<()> {
         let list = self.list(partitions);
-        let read = self.offsets(&list)?;
-        for (element, metadata) in read.elements().iter().zip(native::metadata(&read)) {
+        let found = self.offsets(&list)?;
+        for (element, metadata) in found.elements().iter().zip(native::metadata(&found)) {
             let Some(topic) = self.topics.iter().position(|topic| topic == element.topic()) else { continue };
             let partition = Partition { topic: topic as u16, number: element.partition() };
             let offset = match element.offset() {
                 Offset::Offset(offset) => Some(offset),
                 _ => None,
             };
-            self.tell(Found::Committed { partition, offset, metadata });
+            self.tell(Found::Committed { read, partition, offset, metadata });
         }
         Ok(())
     }
 
     /// Stable offsets if they come soon; else those before the transaction that is pending.
-    fn offsets(&self, list: &TopicPartitionList) -> rdkafka::error::KafkaResult<TopicPartitionList> {
-        let stable: BaseConsumer = self.settings.consumer().create()?;
+    fn offsets(&self, list: &TopicPartitionList) -> KafkaResult<TopicPartitionList> {
+        let stable: BaseConsumer<Asking> = self.settings.consumer().create_with_context(self.asking())?;
         stable.committed_offsets(list.clone(), STABLE_MAX).and_then(whole).or_else(|_| {
-            let any: BaseConsumer = self.settings.uncommitted().create()?;
+            let any = self.uncommitted()?;
             any.committed_offsets(list.clone(), REQUEST_MAX).and_then(whole)
         })
     }
@@ -111,8 +121,8 @@ impl Worker {
         let fenced = self
             .settings
             .producer(id)
-            .create()
-            .and_then(|producer: BaseProducer| producer.init_transactions(REQUEST_MAX));
+            .create_with_context(self.asking())
+            .and_then(|producer: BaseProducer<Asking>| producer.init_transactions(REQUEST_MAX));
         match fenced {
             Ok(()) => tracing::debug!(id, "a former owner is fenced"),
             Err(error) => tracing::info!(id, %error, "a former owner could not be fenced; its transactions time out"),
@@ -133,70 +143,114 @@ impl Worker {
         });
     }
 
-    fn since(&self, topic: u16, known: &[i32]) -> rdkafka::error::KafkaResult<Option<Millis>> {
+    fn since(&self, topic: u16, known: &[i32]) -> KafkaResult<Option<Millis>> {
         let name = &self.topics[usize::from(topic)];
-        let mut config = self.settings.uncommitted();
-        config.remove("group.id");
-        let reader: BaseConsumer = config.set("group.id", "unused").create()?;
-        let metadata = reader.fetch_metadata(Some(name), REQUEST_MAX)?;
-        let numbers: Vec<i32> =
-            metadata.topics().iter().flat_map(|topic| topic.partitions().iter().map(|p| p.id())).collect();
+        let numbers = numbers(&self.uncommitted()?, name)?;
         let all: Vec<Partition> = numbers.iter().map(|number| Partition { topic, number: *number }).collect();
         let offsets = self.offsets(&self.list(&all))?;
         let since = native::metadata(&offsets).iter().filter_map(|bytes| Ownership::decode(bytes)?.since).min();
         if since.is_some() {
             return Ok(since);
         }
-        let mut floors = Vec::new();
+        let mut since = None;
         for number in numbers.into_iter().filter(|number| !known.contains(number)) {
-            floors.extend(self.floor(&reader, name, number)?);
+            let floor = self.floor(name, number)?;
+            since = floor.map(|floor| floor.since).into_iter().chain(since).min();
         }
-        Ok(floors.into_iter().map(|floor| floor.since).min())
+        Ok(since)
     }
 
-    /// Reads another instance's partition for its floor.
-    fn floor(&self, reader: &BaseConsumer, topic: &str, number: i32) -> rdkafka::error::KafkaResult<Option<Floor>> {
+    /// Reads another instance's partition to its end for its floor. To miss one would leave owed schedules unfired, so
+    /// that silence is not taken for the end.
+    fn floor(&self, topic: &str, number: i32) -> KafkaResult<Option<Floor>> {
         let here = place(&self.cluster, topic, number);
-        let (low, high) = reader.fetch_watermarks(topic, number, REQUEST_MAX)?;
+        let mut config = self.settings.uncommitted();
+        config.set("enable.partition.eof", "true");
+        let reader: BaseConsumer<Asking> = config.create_with_context(self.asking())?;
         let mut list = TopicPartitionList::new();
-        list.add_partition_offset(topic, number, Offset::Offset(low))?;
+        list.add_partition_offset(topic, number, Offset::Beginning)?;
         reader.assign(&list)?;
         let mut floor = None;
-        let mut quiet = 0;
-        let mut next = low;
-        // Markers at the end are never delivered: after 2 s without a record there are no more.
-        while next < high && quiet < 20 && !self.is_closing() {
+        let mut heard = Instant::now();
+        loop {
             match reader.poll(Duration::from_millis(100)) {
-                Some(message) => {
-                    let message = message?;
-                    quiet = 0;
-                    next = message.offset() + 1;
+                Some(Ok(message)) => {
+                    heard = Instant::now();
                     if message.key() == Some(FLOOR_KEY) {
                         floor = message.payload().and_then(|value| Floor::decode(value, here)).or(floor);
                     }
                 }
-                None => quiet += 1,
+                Some(Err(KafkaError::PartitionEOF(_))) => return Ok(floor),
+                // A broker that is away for a moment: silence ends it if it stays away.
+                Some(Err(error)) => tracing::debug!(%error, topic, number, "while looking for the floor"),
+                None => {}
+            }
+            if self.is_closing() || heard.elapsed() > SILENCE_MAX {
+                return Err(KafkaError::NoMessageReceived);
             }
         }
-        reader.unassign()?;
-        Ok(floor)
     }
 
     /// A thread that answers whether topics exist.
     pub fn targets(&self) -> Sender<(u32, Arc<str>)> {
         let (ask, asked) = crossbeam_channel::unbounded::<(u32, Arc<str>)>();
         self.spawn("targets", move |worker| {
-            let mut config = worker.settings.uncommitted();
-            let Ok(client) = config.set("group.id", "unused").create::<BaseConsumer>() else { return };
-            for (target, name) in asked {
-                if worker.is_closing() {
-                    return;
+            let mut client = None;
+            let mut admin = None;
+            while let Ok(first) = asked.recv() {
+                // One that was asked for twice needs one answer.
+                let asked: BTreeMap<u32, Arc<str>> =
+                    std::iter::once(first).chain(asked.try_iter().take(TARGETS_MAX)).collect();
+                for (target, name) in asked {
+                    if worker.is_closing() {
+                        return;
+                    }
+                    if client.is_none() {
+                        client = worker.uncommitted().ok();
+                    }
+                    let state = client.as_ref().map_or(TargetState::NoAnswer, |client| worker.look_at(client, &name));
+                    if state == TargetState::Exists {
+                        worker.learn_limit(&mut admin, &name);
+                    }
+                    worker.tell(Found::Target { target, state });
                 }
-                let state = exists(&client, &name);
-                worker.tell(Found::Target { target, state });
             }
         });
         ask
+    }
+
+    /// Metadata alone shows topics that may be described, though not written to.
+    fn look_at(&self, client: &BaseConsumer<Asking>, target: &str) -> TargetState {
+        match exists(client, target, TARGET_MAX) {
+            TargetState::Exists if self.settings.describes => {
+                match native::denied(client.client(), &[target], TARGET_MAX) {
+                    Ok(denied) if denied.is_empty() => TargetState::Exists,
+                    Ok(_) => TargetState::Forbidden,
+                    Err(_) => TargetState::NoAnswer,
+                }
+            }
+            state => state,
+        }
+    }
+
+    /// Before a target is used first: how large its sets may be. Where that may not be seen, the broker will say.
+    fn learn_limit(&self, admin: &mut Option<Admin>, target: &str) {
+        if admin.is_none() && self.settings.describes {
+            *admin = Admin::new(&self.settings).ok();
+        }
+        let settings = admin.as_ref().and_then(|admin| admin.settings(&[target]).ok());
+        if let Some(bytes) = settings.and_then(|all| topics::set_bytes_max(all.get(target)?)) {
+            self.settings.limits.learn(target, bytes);
+        }
+    }
+
+    /// A client of the group's name that never joins it.
+    fn uncommitted(&self) -> KafkaResult<BaseConsumer<Asking>> {
+        self.settings.uncommitted().create_with_context(self.asking())
+    }
+
+    fn asking(&self) -> Asking {
+        Asking(Arc::clone(&self.settings.voice))
     }
 
     fn list(&self, partitions: &[Partition]) -> TopicPartitionList {
@@ -211,7 +265,8 @@ impl Worker {
         self.closing.load(Ordering::Acquire)
     }
 
-    fn tell(&self, found: Found) {
+    /// Gives the loop an answer.
+    pub fn tell(&self, found: Found) {
         // The loop is gone only when the engine has ended.
         let _ = self.found.send(found);
         (self.wake)();
@@ -226,7 +281,19 @@ impl Worker {
     }
 }
 
-fn whole(list: TopicPartitionList) -> rdkafka::error::KafkaResult<TopicPartitionList> {
+/// The topic's partitions. That the cluster names none, as it may for a moment, is no answer.
+fn numbers(client: &BaseConsumer<Asking>, name: &str) -> KafkaResult<Vec<i32>> {
+    let metadata = client.fetch_metadata(Some(name), REQUEST_MAX)?;
+    let topic = metadata.topics().iter().find(|topic| topic.name() == name);
+    let error = topic.and_then(|topic| topic.error()).map(Code::from);
+    let numbers: Vec<i32> = topic.map(|t| t.partitions().iter().map(|p| p.id()).collect()).unwrap_or_default();
+    if error.is_some() || numbers.is_empty() {
+        return Err(KafkaError::MetadataFetch(error.unwrap_or(Code::UnknownTopicOrPartition)));
+    }
+    Ok(numbers)
+}
+
+fn whole(list: TopicPartitionList) -> KafkaResult<TopicPartitionList> {
     for element in list.elements() {
         element.error()?;
     }
@@ -234,8 +301,8 @@ fn whole(list: TopicPartitionList) -> rdkafka::error::KafkaResult<TopicPartition
 }
 
 /// What the metadata says of a topic.
-pub fn exists(client: &BaseConsumer, name: &str) -> TargetState {
-    let Ok(metadata) = client.fetch_metadata(Some(name), Duration::from_secs(2)) else {
+pub fn exists(client: &BaseConsumer<Asking>, name: &str, limit: Duration) -> TargetState {
+    let Ok(metadata) = client.fetch_metadata(Some(name), limit) else {
         return TargetState::NoAnswer;
     };
     let Some(topic) = metadata.topics().iter().find(|topic| topic.name() == name) else {

@@ -1,7 +1,7 @@
 //! Demo schedules that schedule themselves anew.
 
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use rdkafka::ClientConfig;
@@ -9,8 +9,11 @@ use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use tracing::warn;
 
-use super::DEMO_TARGET;
 use crate::app::Error;
+use crate::kafka::Clock;
+
+/// Where the demo schedules fire to.
+pub const DEMO_TARGET: &str = "mini-demo";
 
 /// Seconds between the firings of each demo.
 const PERIODS_S: [u64; 3] = [5, 10, 30];
@@ -26,7 +29,7 @@ pub struct Demos {
 
 impl Demos {
     /// Schedules each demo for the first time.
-    pub fn start(bootstrap_servers: &str, topic: &str) -> Result<Self, Error> {
+    pub fn start(bootstrap_servers: &str, topic: &str, clock: Clock) -> Result<Self, Error> {
         let producer: BaseProducer = ClientConfig::new()
             .set("bootstrap.servers", bootstrap_servers)
             .set("broker.address.family", "v4")
@@ -37,7 +40,7 @@ impl Demos {
         let topic = topic.to_owned();
         let thread = thread::Builder::new()
             .name("demo".into())
-            .spawn(move || keep(&producer, &topic, &keys))
+            .spawn(move || keep(&producer, &topic, &clock, &keys))
             .map_err(|e| Error::System("the demo", e))?;
         Ok(Self { fired: Some(fired), thread })
     }
@@ -60,8 +63,8 @@ pub fn is_demo(key: &[u8]) -> bool {
     PERIODS_S.iter().any(|period| key == name(*period).as_bytes())
 }
 
-fn keep(producer: &BaseProducer, topic: &str, fired: &Receiver<Vec<u8>>) {
-    let mut due = PERIODS_S.map(|period| schedule(producer, topic, period));
+fn keep(producer: &BaseProducer, topic: &str, clock: &Clock, fired: &Receiver<Vec<u8>>) {
+    let mut due = PERIODS_S.map(|period| schedule(producer, topic, clock, period));
     loop {
         let key = match fired.recv_timeout(Duration::from_secs(1)) {
             Ok(key) => Some(key),
@@ -70,8 +73,8 @@ fn keep(producer: &BaseProducer, topic: &str, fired: &Receiver<Vec<u8>>) {
         };
         for (period, due) in PERIODS_S.into_iter().zip(&mut due) {
             let has_fired = key.as_deref() == Some(name(period).as_bytes());
-            if has_fired || now_s() > *due + PATIENCE_S {
-                *due = schedule(producer, topic, period);
+            if has_fired || now_s(clock) > *due + PATIENCE_S {
+                *due = schedule(producer, topic, clock, period);
             }
         }
         producer.poll(Duration::ZERO);
@@ -81,8 +84,8 @@ fn keep(producer: &BaseProducer, topic: &str, fired: &Receiver<Vec<u8>>) {
 }
 
 /// Produces the demo's next schedule, and says when it is due.
-fn schedule(producer: &BaseProducer, topic: &str, period: u64) -> u64 {
-    let due = (now_s() / period + 1) * period;
+fn schedule(producer: &BaseProducer, topic: &str, clock: &Clock, period: u64) -> u64 {
+    let due = (now_s(clock) / period + 1) * period;
     let (epoch, key, value) = (due.to_string(), name(period), format!("every {period} seconds"));
     let headers = OwnedHeaders::new()
         .insert(Header { key: "scheduler-epoch", value: Some(&epoch) })
@@ -99,6 +102,6 @@ fn name(period: u64) -> String {
     format!("demo-{period}s")
 }
 
-fn now_s() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+fn now_s(clock: &Clock) -> u64 {
+    u64::try_from(clock.now().0 / 1000).unwrap_or(0)
 }

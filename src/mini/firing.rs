@@ -21,15 +21,15 @@ const SHOWN_MAX: usize = 60;
 
 /// Prints firings, on a thread of its own: a terminal may be slow and the engine's loop must not wait for it.
 pub struct Firings {
-    demos: Sender<Vec<u8>>,
+    demos: Option<Sender<Vec<u8>>>,
     lines: Sender<String>,
     zone: TimeZone,
     skipped: u64,
 }
 
 impl Firings {
-    /// Prints from now on. The keys of demo schedules go to `demos`.
-    pub fn start(demos: Sender<Vec<u8>>) -> Result<Self, Error> {
+    /// Prints from now on. The keys of demo schedules go to `demos`, if there are any.
+    pub fn start(demos: Option<Sender<Vec<u8>>>) -> Result<Self, Error> {
         let (lines, waiting) = bounded(LINES_MAX);
         thread::Builder::new()
             .name("firings".into())
@@ -53,9 +53,9 @@ impl Observer for Firings {
         for item in &batch.items {
             let Kind::Fire { target, due, .. } = &item.kind else { continue };
             let parts = batch.parts(item);
-            if demo::is_demo(parts.key) {
+            if let Some(demos) = self.demos.as_ref().filter(|_| demo::is_demo(parts.key)) {
                 // A demo that gets lost here is scheduled again after a while.
-                let _ = self.demos.try_send(parts.key.to_vec());
+                let _ = demos.try_send(parts.key.to_vec());
             }
             let line = line(&self.zone, parts.key, target, *due, parts.value, at);
             self.show(line);

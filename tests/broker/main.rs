@@ -4,12 +4,24 @@
 mod kit;
 
 mod changes;
+mod cli;
 mod configuration;
 mod crashes;
+mod examples;
 mod firing;
 mod first_start;
+mod floods;
+mod hardening;
 mod harness;
+mod large_list;
+mod library;
+mod logs;
+mod metrics;
 mod mini;
 mod outside;
+mod poison;
 mod reference;
+mod rest;
 mod restarts;
+mod status_page;
+mod topics;

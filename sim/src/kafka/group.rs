@@ -26,6 +26,7 @@ struct Member {
     owned: BTreeSet<Partition>,
     joined: bool,
     synced: Option<BTreeSet<Partition>>,
+    assigned: BTreeSet<Partition>,
 }
 
 /// The group.
@@ -35,18 +36,62 @@ pub struct Group {
     generation: i32,
     members: BTreeMap<String, Member>,
     preparing: bool,
+    /// No rebalance ends before this.
+    held_until_ms: i64,
 }
 
 impl Group {
     pub(super) fn new(partitions: &[Partition]) -> Self {
         let partitions = partitions.iter().copied().collect();
-        Self { partitions, generation: 0, members: BTreeMap::new(), preparing: false }
+        Self { partitions, generation: 0, members: BTreeMap::new(), preparing: false, held_until_ms: i64::MIN }
     }
 
-    /// Whether a transactional offset commit from this member is taken.
+    /// Whether this is a member, in the group's generation.
     #[must_use]
     pub fn is_current(&self, member: &str, generation: i32) -> bool {
         self.generation == generation && self.members.contains_key(member)
+    }
+
+    /// Whether a transactional offset commit is taken: from a current member or, as older clients send it, from
+    /// nobody in no generation. Which partitions the member owns is not asked.
+    #[must_use]
+    pub fn takes_in_transaction(&self, member: &str, generation: i32) -> bool {
+        let blank = generation < 0 && (member.is_empty() || self.members.is_empty());
+        blank || self.is_current(member, generation)
+    }
+
+    /// Whether a plain offset commit is taken: from a current member, or from nobody while there are no members.
+    #[must_use]
+    pub fn takes_plain(&self, member: &str, generation: i32) -> bool {
+        (generation < 0 && self.members.is_empty()) || self.is_current(member, generation)
+    }
+
+    /// Whether a member has been given the partition, or has not yet given it back. No broker asks this.
+    #[must_use]
+    pub fn holds(&self, member: &str, partition: Partition) -> bool {
+        let holds = |m: &Member| m.owned.contains(&partition) || m.assigned.contains(&partition);
+        self.members.get(member).is_some_and(holds)
+    }
+
+    /// Whether nobody is in the group.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    /// No rebalance ends before `until_ms`.
+    pub fn hold(&mut self, until_ms: i64) {
+        self.held_until_ms = until_ms;
+    }
+
+    pub(super) fn deadline(&self) -> Option<i64> {
+        let sessions = self.members.values().map(|m| m.seen_ms + SESSION_MS);
+        let rebalance = self.is_complete().then_some(self.held_until_ms);
+        sessions.chain(rebalance).min()
+    }
+
+    fn is_complete(&self) -> bool {
+        self.preparing && !self.members.is_empty() && self.members.values().all(|m| m.joined)
     }
 
     /// Whether it is a member still.
@@ -58,12 +103,19 @@ impl Group {
     /// Joins, or joins again, with what the member still owns.
     pub fn join(&mut self, member: &str, owned: BTreeSet<Partition>, now_ms: i64) {
         self.preparing = true;
-        self.members.insert(member.to_owned(), Member { seen_ms: now_ms, owned, joined: true, synced: None });
+        self.members.insert(
+            member.to_owned(),
+            Member { seen_ms: now_ms, owned, joined: true, synced: None, assigned: BTreeSet::new() },
+        );
     }
 
     /// Leaves at once.
     pub fn leave(&mut self, member: &str) {
         self.preparing |= self.members.remove(member).is_some();
+    }
+
+    pub(super) fn add_partition(&mut self, partition: Partition) {
+        self.preparing |= self.partitions.insert(partition);
     }
 
     /// A sign of life.
@@ -80,7 +132,7 @@ impl Group {
         let before = self.members.len();
         self.members.retain(|_, m| m.seen_ms + SESSION_MS > now_ms);
         self.preparing |= self.members.len() != before;
-        if self.preparing && !self.members.is_empty() && self.members.values().all(|m| m.joined) {
+        if self.is_complete() && self.held_until_ms <= now_ms {
             self.assign();
         }
     }
@@ -103,6 +155,7 @@ impl Group {
                 assigned.extend(free.pop());
             }
             member.joined = false;
+            member.assigned.clone_from(&assigned);
             member.synced = Some(assigned);
         }
     }

@@ -86,6 +86,20 @@ impl Log {
         (found, next)
     }
 
+    /// What a read_uncommitted consumer is given: open and aborted records as well.
+    #[must_use]
+    pub fn read_uncommitted(&self, from: i64, count_max: usize) -> (Vec<(i64, &Stored)>, i64) {
+        let mut found = Vec::new();
+        let mut next = from;
+        while next < self.end() && found.len() < count_max {
+            if let Entry::Data(stored) = &self.entries[next as usize] {
+                found.push((next, stored));
+            }
+            next += 1;
+        }
+        (found, next)
+    }
+
     /// Keeps the last record of each key among the decided ones appended before `before_ms`, and drops tombstones from
     /// before `tombstones_before_ms`. Gives how many records went.
     pub fn compact(&mut self, before_ms: i64, tombstones_before_ms: i64) -> usize {

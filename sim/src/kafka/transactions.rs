@@ -1,10 +1,11 @@
 //! Transactional producers: epochs, fencing, time-outs, markers that are written after the decision.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use kafka_scheduler::core::io::Partition;
 
 use super::log::Stored;
+use super::offsets::{METADATA_BYTES_MAX, Pending};
 use super::{Kafka, Place, Refusal, TRANSACTION_MS_MAX};
 
 /// What the coordinator knows of a transactional id.
@@ -14,6 +15,15 @@ pub(super) struct Producer {
     open: Option<Open>,
     /// Decided, with markers still to write.
     completing: Option<u64>,
+    /// How the last transaction was decided.
+    decided: Option<bool>,
+}
+
+impl Producer {
+    /// When its open transaction times out.
+    pub(super) fn ends_by(&self) -> Option<i64> {
+        self.open.as_ref().map(|open| open.started_ms + TRANSACTION_MS_MAX)
+    }
 }
 
 #[derive(Debug)]
@@ -21,13 +31,13 @@ struct Open {
     transaction: u64,
     started_ms: i64,
     places: BTreeSet<Place>,
-    offsets: Vec<(Partition, i64, String)>,
+    offsets: BTreeMap<Partition, Pending>,
 }
 
 /// A decision on its way into a log, or into the group's offsets.
 #[derive(Debug)]
 pub(super) struct Marker {
-    at_ms: i64,
+    pub(super) at_ms: i64,
     transaction: u64,
     commit: bool,
     what: What,
@@ -36,7 +46,7 @@ pub(super) struct Marker {
 #[derive(Debug)]
 enum What {
     Log(Place),
-    Offsets(Vec<(Partition, i64, String)>),
+    Offsets(BTreeMap<Partition, Pending>),
 }
 
 impl Kafka {
@@ -50,6 +60,7 @@ impl Kafka {
         let epoch = producer.epoch;
         if let Some(open) = producer.open.take() {
             producer.completing = Some(open.transaction);
+            producer.decided = Some(false);
             self.decide(open, false, now_ms);
             return Err(Refusal::Concurrent);
         }
@@ -79,10 +90,12 @@ impl Kafka {
         stored.transaction = Some(transaction);
         stored.at_ms = now_ms;
         self.written.entry(transaction).or_default().push((place, stored.clone()));
-        Ok(self.log_mut(place).append(stored))
+        let offset = self.log_mut(place).append(stored);
+        self.written_at.entry(transaction).or_default().push(offset);
+        Ok(offset)
     }
 
-    /// Checks member and generation, never ownership.
+    /// Checks member and generation, never ownership. A blank member and generation are taken without any check.
     ///
     /// # Errors
     /// See [`Refusal`].
@@ -93,17 +106,24 @@ impl Kafka {
         (member, generation): (&str, i32),
         offsets: Vec<(Partition, i64, String)>,
     ) -> Result<(), Refusal> {
-        assert!(generation >= 0 && !member.is_empty(), "the broker would take this unfenced");
-        assert!(offsets.iter().all(|(_, offset, metadata)| *offset >= 0 && metadata.len() <= 4_096));
+        if offsets.iter().any(|(_, _, metadata)| metadata.len() > METADATA_BYTES_MAX) {
+            return Err(Refusal::Metadata);
+        }
         self.open(id, epoch, now_ms)?;
-        if !self.group.is_current(member, generation) {
+        if !self.group.takes_in_transaction(member, generation) {
             return Err(Refusal::Generation);
         }
-        self.producers.get_mut(id).and_then(|p| p.open.as_mut()).expect("just opened").offsets = offsets;
+        self.next_taken += 1;
+        let taken = self.next_taken;
+        let open = self.producers.get_mut(id).and_then(|p| p.open.as_mut()).expect("just opened");
+        for (partition, offset, metadata) in offsets {
+            open.offsets.insert(partition, Pending { offset, metadata, taken });
+        }
         Ok(())
     }
 
-    /// Commits or aborts what the id has open.
+    /// Commits or aborts what the id has open. Asking again for what was decided already is fine; asking for the
+    /// opposite is not.
     ///
     /// # Errors
     /// See [`Refusal`].
@@ -111,10 +131,15 @@ impl Kafka {
         let Some(producer) = self.producers.get_mut(id).filter(|p| p.epoch == epoch) else {
             return Err(Refusal::Fenced);
         };
-        if let Some(open) = producer.open.take() {
-            producer.completing = Some(open.transaction);
-            self.decide(open, commit, now_ms);
-        }
+        let Some(open) = producer.open.take() else {
+            return match producer.decided {
+                Some(decided) if decided != commit => Err(Refusal::State),
+                _ => Ok(()),
+            };
+        };
+        producer.completing = Some(open.transaction);
+        producer.decided = Some(commit);
+        self.decide(open, commit, now_ms);
         Ok(())
     }
 
@@ -135,9 +160,7 @@ impl Kafka {
         for marker in due {
             match marker.what {
                 What::Log(place) => self.log_mut(place).mark(marker.transaction, marker.commit),
-                What::Offsets(offsets) if marker.commit => {
-                    self.committed.extend(offsets.into_iter().map(|(p, offset, metadata)| (p, (offset, metadata))));
-                }
+                What::Offsets(offsets) if marker.commit => self.take_offsets(offsets),
                 What::Offsets(_) => {}
             }
         }
@@ -147,7 +170,7 @@ impl Kafka {
     /// Whether a read_committed client would have to wait for this partition's offset.
     #[must_use]
     pub fn has_pending_offset(&self, partition: Partition) -> bool {
-        let names = |offsets: &[(Partition, i64, String)]| offsets.iter().any(|(p, ..)| *p == partition);
+        let names = |offsets: &BTreeMap<Partition, Pending>| offsets.contains_key(&partition);
         self.markers.iter().any(|m| matches!(&m.what, What::Offsets(offsets) if names(offsets)))
             || self.producers.values().any(|p| p.open.as_ref().is_some_and(|open| names(&open.offsets)))
     }
@@ -160,10 +183,13 @@ impl Kafka {
             return Err(Refusal::Concurrent);
         }
         let next = &mut self.next_transaction;
+        let writers = &mut self.writers;
         let producer = self.producers.get_mut(id).expect("looked up above");
         let open = producer.open.get_or_insert_with(|| {
             *next += 1;
-            Open { transaction: *next, started_ms: now_ms, places: BTreeSet::new(), offsets: Vec::new() }
+            writers.insert(*next, id.to_owned());
+            producer.decided = None;
+            Open { transaction: *next, started_ms: now_ms, places: BTreeSet::new(), offsets: BTreeMap::new() }
         });
         Ok(open.transaction)
     }
@@ -172,11 +198,14 @@ impl Kafka {
         let Open { transaction, places, offsets, .. } = open;
         if commit {
             self.commits.push(transaction);
+            let sent = offsets.iter().map(|(p, pending)| (*p, pending.offset, pending.metadata.clone())).collect();
+            self.sent.insert(transaction, sent);
         }
         let whats = places.into_iter().map(What::Log).chain([What::Offsets(offsets)]);
         for what in whats {
             let slow = self.rng.chance(5);
-            let at_ms = now_ms + self.rng.range(0, if slow { 800 } else { 8 });
+            let delay_ms_max = self.marker_delay_ms.max(if slow { 800 } else { 8 });
+            let at_ms = now_ms + self.rng.range(0, delay_ms_max);
             self.markers.push(Marker { at_ms, transaction, commit, what });
         }
     }

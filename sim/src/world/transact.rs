@@ -1,192 +1,106 @@
-//! Transactors: each runs one batch at a time, and commits when its turn has come.
+//! Transactions, step by step: records, offsets, commit.
 
 use std::collections::BTreeMap;
 
-use kafka_scheduler::core::batch::{Batch, Kind};
-use kafka_scheduler::core::io::Partition;
+use kafka_scheduler::core::batch::{Batch, Kind, OutRecord};
+use kafka_scheduler::core::reason::Reason;
 
-use super::settle::Ending;
-use super::{Todo, World};
+use super::transactors::{Job, Outgoing, Step};
+use super::{Ending, Todo, World};
+use crate::bugs::{self, Bug};
+use crate::failure::Failure;
 use crate::kafka::log::Stored;
 use crate::kafka::{Place, Refusal};
+use crate::oracle::protocol;
+use crate::scenario::{Away, Error, Point, Target};
 
 /// How long a batch waits for its turn.
 const TURN_MS_MAX: i64 = 5_000;
 
-/// A batch on its way.
-#[derive(Debug)]
-struct Job {
-    records: Vec<(Place, Stored)>,
-    offsets: Vec<(Partition, i64, String)>,
-    /// As it was when the batch was formed.
-    member: (String, i32),
-    produced: usize,
-    written: BTreeMap<Partition, i64>,
-    slot: Option<usize>,
-    step: Step,
-    waiting_since_ms: Option<i64>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Step {
-    Produce,
-    Offsets,
-    Commit,
-    /// The answer is on its way.
-    Ended,
-}
-
-#[derive(Debug)]
-struct Slot {
-    id: String,
-    epoch: Option<u32>,
-    batch: Option<u64>,
-}
-
-/// The transactors of a process.
-#[derive(Debug)]
-pub(super) struct Transactors {
-    slots: Vec<Slot>,
-    jobs: BTreeMap<u64, Job>,
-    /// Old ids that have to be fenced before anything else happens.
-    renewing: Vec<String>,
-}
-
-impl Transactors {
-    pub fn new(ids: Vec<String>) -> Self {
-        let slots = ids.into_iter().map(|id| Slot { id, epoch: None, batch: None }).collect();
-        Self { slots, jobs: BTreeMap::new(), renewing: Vec::new() }
-    }
-
-    pub fn is_busy(&self) -> bool {
-        self.jobs.values().any(|job| job.produced > 0 || job.step != Step::Produce)
-    }
-
-    pub fn is_renewing(&self) -> bool {
-        !self.renewing.is_empty()
-    }
-
-    pub fn forget(&mut self) {
-        self.jobs.clear();
-    }
-
-    pub fn renew(&mut self, ids: Vec<String>) {
-        let old = std::mem::take(&mut self.slots);
-        self.renewing.extend(old.into_iter().map(|slot| slot.id));
-        self.jobs.clear();
-        self.slots = ids.into_iter().map(|id| Slot { id, epoch: None, batch: None }).collect();
-    }
-
-    /// False if the batch was forgotten.
-    pub fn finish(&mut self, batch: u64) -> bool {
-        for slot in self.slots.iter_mut().filter(|slot| slot.batch == Some(batch)) {
-            slot.batch = None;
-        }
-        self.jobs.remove(&batch).is_some()
-    }
-
-    pub fn describe(&self) -> String {
-        let jobs: Vec<_> = self.jobs.iter().map(|(id, job)| (id, job.step, job.slot)).collect();
-        format!("jobs {jobs:?} renewing {:?}", self.renewing)
-    }
-}
-
 impl World {
     pub(super) fn transact(&mut self, number: usize, batch: Batch) {
-        if let Err(broken) = check(&batch, self.now_ms) {
-            self.broken = Some(format!("i{number}: {broken}: {batch:?}"));
-            return;
+        let clock = self.instances[number].clock(self.now_ms);
+        if let Err(broken) = protocol::check(&batch, clock, &self.said) {
+            return self.fail(Failure::Safety(format!("i{number}: {broken}: {batch:?}")));
         }
+        let today = self.latest_today();
+        let decided = match self.watch.decide(number, &batch, &self.said, today) {
+            Ok(decided) => decided,
+            Err(broken) => return self.fail(Failure::Safety(format!("i{number}: {broken}"))),
+        };
+        self.count_races(&batch);
         let mut records = Vec::new();
-        let visited = batch.records(|record| {
-            let place = match record.schedules {
-                Some(partition) => Place::Schedules(partition),
-                None if record.topic == "history" => Place::History,
-                None => Place::Target,
-            };
-            let headers = record.headers.iter().map(|h| (h.name.to_vec(), h.value.map(<[u8]>::to_vec))).collect();
-            let (key, value) = (record.key.map(<[u8]>::to_vec), record.value.map(<[u8]>::to_vec));
-            records.push((place, Stored { at_ms: 0, key, value, headers, transaction: None }));
+        let shown = batch.records(|record| {
+            records.push(self.outgoing(&record));
             Ok::<(), ()>(())
         });
-        assert!(visited.is_ok());
+        assert!(shown.is_ok(), "the visitor never fails");
         self.trace(|| {
-            let items: Vec<_> = batch.items.iter().map(|i| (i.partition.number, i.identity, kind(&i.kind))).collect();
+            let items: Vec<_> = batch.items.iter().map(|i| (i.partition, i.identity, kind(&i.kind))).collect();
             format!("i{number}     batch {}: {items:?}, offsets {:?}", batch.id, batch.offsets)
         });
         let instance = &mut self.instances[number];
-        let member = (instance.member.clone().unwrap_or_default(), instance.generation);
-        let offsets = batch.offsets.into_iter().map(|p| (p.partition, p.offset, p.metadata)).collect();
-        let written = BTreeMap::new();
-        let step = Step::Produce;
-        let job = Job { records, offsets, member, produced: 0, written, slot: None, step, waiting_since_ms: None };
-        if instance.transactors.jobs.insert(batch.id, job).is_some() {
-            self.broken = Some(format!("i{number}: batch {} is sent twice", batch.id));
+        let job = Job {
+            records,
+            offsets: batch.offsets.into_iter().map(|p| (p.partition, p.offset, p.metadata)).collect(),
+            member: (instance.member.clone().unwrap_or_default(), instance.generation),
+            incarnation: instance.transactors.incarnation,
+            producer: None,
+            produced: 0,
+            written: BTreeMap::new(),
+            step: if bugs::on(Bug::OffsetsBeforeRecords) { Step::Offsets } else { Step::Produce },
+            waiting_since_ms: None,
+            guilty: Vec::new(),
+            failed: false,
+            decided,
+        };
+        let sent_before = instance.transactors.jobs.insert(batch.id, job).is_some();
+        if sent_before || instance.transactors.is_over_full() {
+            let broken = format!("i{number}: batch {} is sent twice, or is one too many", batch.id);
+            return self.fail(Failure::Safety(broken));
         }
-        if self.instances[number].transactors.jobs.len() > self.instances[number].transactors.slots.len() {
-            self.broken = Some(format!("i{number}: more batches than transactors"));
-        }
-        self.later(number, 1, Todo::Job(batch.id));
+        self.answer(number, 1, Todo::Job(batch.id));
+    }
+
+    fn outgoing(&self, record: &OutRecord<'_>) -> Outgoing {
+        let place = match record.schedules {
+            Some(partition) if bugs::on(Bug::PartitionerTombstones) && record.value.is_none() => {
+                let sum: usize = record.key.unwrap_or_default().iter().map(|byte| usize::from(*byte)).sum();
+                let number = (sum % usize::from(self.setup.partitions)) as i32;
+                Place::Schedules(kafka_scheduler::core::io::Partition { number, ..partition })
+            }
+            Some(partition) => Place::Schedules(partition),
+            None if record.topic == "history" => Place::History,
+            None => Place::Target,
+        };
+        let headers = record.headers.iter().map(|h| (h.name.to_vec(), h.value.map(<[u8]>::to_vec))).collect();
+        let (key, value) = (record.key.map(<[u8]>::to_vec), record.value.map(<[u8]>::to_vec));
+        let stored = Stored { at_ms: 0, key, value, headers, transaction: None };
+        Outgoing { place, stored, item: record.item, topic: record.topic.to_owned() }
     }
 
     /// Those that wait for their turn look again.
     pub(super) fn wake_jobs(&mut self, number: usize) {
-        let waiting = |job: &Job| job.step == Step::Offsets;
         let jobs = &self.instances[number].transactors.jobs;
-        for batch in jobs.iter().filter(|(_, job)| waiting(job)).map(|(id, _)| *id).collect::<Vec<_>>() {
+        let waiting = jobs.iter().filter(|(_, job)| job.step == Step::Offsets).map(|(id, _)| *id);
+        for batch in waiting.collect::<Vec<_>>() {
             self.later(number, 1, Todo::Job(batch));
         }
     }
 
-    /// Old ids are fenced until the broker says that nothing of them is open.
-    pub(super) fn renew(&mut self, number: usize) {
-        let now = self.now_ms;
-        let mut old = std::mem::take(&mut self.instances[number].transactors.renewing);
-        old.retain(|id| self.kafka.init(id, now).is_err());
-        if old.is_empty() {
-            return;
-        }
-        self.instances[number].transactors.renewing = old;
-        self.later(number, 20, Todo::Renew);
-    }
-
     /// One step of a transaction.
     pub(super) fn job(&mut self, number: usize, batch: u64) {
-        let now = self.now_ms;
-        if self.strike(number) {
-            return;
-        }
-        if self.instances[number].paused_until_ms > now {
-            return self.later(number, 0, Todo::Job(batch));
-        }
         let transactors = &mut self.instances[number].transactors;
-        let renewing = transactors.is_renewing();
-        let Some(job) = transactors.jobs.get_mut(&batch) else { return };
-        if job.step == Step::Ended {
+        let Some(step) = transactors.jobs.get(&batch).map(|job| job.step).filter(|step| *step != Step::Ended) else {
             return;
-        }
-        if renewing {
-            return self.later(number, 20, Todo::Job(batch));
-        }
-        let Some(at) = job.slot.or_else(|| transactors.slots.iter().position(|slot| slot.batch.is_none())) else {
+        };
+        let Some((id, epoch)) = transactors.take_slot(batch) else {
             return self.later(number, 5, Todo::Job(batch));
         };
-        job.slot = Some(at);
-        let slot = &mut transactors.slots[at];
-        slot.batch = Some(batch);
-        let id = slot.id.clone();
-        let epoch = match slot.epoch {
-            Some(epoch) => epoch,
-            None => {
-                let Ok(epoch) = self.kafka.init(&id, now) else { return self.later(number, 20, Todo::Job(batch)) };
-                self.instances[number].transactors.slots[at].epoch = Some(epoch);
-                epoch
-            }
+        let Some(epoch) = epoch.or_else(|| self.kafka.init(&id, self.now_ms).ok()) else {
+            return self.later(number, 20, Todo::Job(batch));
         };
-        let step = self.instances[number].transactors.jobs[&batch].step;
-        if step != Step::Produce && self.hits("abort", 4) {
-            return self.give_up(number, batch, (&id, epoch), Ending::Retry);
-        }
+        self.instances[number].transactors.begin(batch, (id.clone(), epoch));
         match step {
             Step::Produce => self.produce(number, batch, (&id, epoch)),
             Step::Offsets => self.offsets(number, batch, (&id, epoch)),
@@ -196,17 +110,30 @@ impl World {
     }
 
     fn produce(&mut self, number: usize, batch: u64, producer: (&str, u32)) {
-        let some = 1 + self.rng.index(6);
+        let begins = self.instances[number].transactors.jobs[&batch].produced == 0;
+        if begins && self.struck(number, batch, producer, Point::BeforeSend) {
+            return;
+        }
+        let some = 1 + self.instances[number].rng.index(6);
         for _ in 0..some {
             let Some(job) = self.instances[number].transactors.jobs.get_mut(&batch) else { return };
-            let Some((place, stored)) = job.records.get(job.produced).cloned() else {
-                job.step = Step::Offsets;
+            let Some(outgoing) = job.records.get(job.produced).cloned() else {
+                job.step =
+                    if bugs::on(Bug::OffsetsBeforeRecords) && !job.failed { Step::Commit } else { Step::Offsets };
                 break;
             };
-            match self.kafka.produce(producer, self.now_ms, place, stored) {
+            if let Err(reason) = self.refusal(number, &outgoing) {
+                let job = self.instances[number].transactors.jobs.get_mut(&batch).expect("looked up above");
+                job.produced += 1;
+                job.failed = true;
+                job.guilty.extend(reason.map(|reason| (outgoing.item, reason)));
+                continue;
+            }
+            match self.kafka.produce(producer, self.now_ms, outgoing.place, outgoing.stored) {
                 Ok(offset) => {
+                    let job = self.instances[number].transactors.jobs.get_mut(&batch).expect("looked up above");
                     job.produced += 1;
-                    if let Place::Schedules(partition) = place {
+                    if let Place::Schedules(partition) = outgoing.place {
                         job.written.insert(partition, offset);
                     }
                 }
@@ -214,15 +141,53 @@ impl World {
                 Err(_) => return self.end(number, batch, Ending::Unknown),
             }
         }
-        let delay = self.rng.range(1, 10);
-        self.later(number, delay, Todo::Job(batch));
+        let delay = self.instances[number].rng.range(1, 10);
+        self.answer(number, delay, Todo::Job(batch));
+    }
+
+    /// Why the brokers do not take a record, and whether its delivery report says so.
+    fn refusal(&mut self, number: usize, outgoing: &Outgoing) -> Result<(), Option<Reason>> {
+        if outgoing.place != Place::Target {
+            return Ok(());
+        }
+        let now = self.now_ms;
+        let is = |target: Target| outgoing.topic == target.name();
+        let away = self.away.filter(|(_, until)| is(Target::Late) && *until > now).map(|(away, _)| away);
+        match away {
+            _ if is(Target::Missing) => Err(Some(Reason::UnknownTarget)),
+            _ if is(Target::Small) => Err(Some(Reason::TooLarge)),
+            _ if is(Target::Silent) => Err(None),
+            _ if is(Target::Forbidden) || away == Some(Away::Forbidden) => {
+                self.forbid(number, &outgoing.topic);
+                Err(Some(Reason::Forbidden))
+            }
+            Some(Away::Missing) => Err(Some(Reason::UnknownTarget)),
+            Some(Away::Leaderless) => Err(Some(Reason::NoLeader)),
+            Some(_) => Err(None),
+            None => Ok(()),
+        }
     }
 
     fn offsets(&mut self, number: usize, batch: u64, producer: (&str, u32)) {
         let now = self.now_ms;
-        let jobs = &mut self.instances[number].transactors.jobs;
-        let first = jobs.keys().next() == Some(&batch);
-        let Some(job) = jobs.get_mut(&batch) else { return };
+        let transactors = &mut self.instances[number].transactors;
+        let first = transactors.is_first(batch) || bugs::on(Bug::OutOfTurn);
+        let parting = transactors.incarnation;
+        let Some(job) = transactors.jobs.get_mut(&batch) else { return };
+        let parting = job.incarnation != parting;
+        if job.failed {
+            let guilty = std::mem::take(&mut job.guilty);
+            let ending = if guilty.is_empty() { Ending::Retry } else { Ending::Rejected(guilty) };
+            return self.give_up(number, batch, producer, ending);
+        }
+        // A transactor that is on its way out may have seen so by now.
+        if parting && self.instances[number].rng.chance(50) {
+            return self.give_up(number, batch, producer, Ending::Retry);
+        }
+        if self.struck(number, batch, producer, Point::AfterProduce) {
+            return;
+        }
+        let Some(job) = self.instances[number].transactors.jobs.get_mut(&batch) else { return };
         if !first {
             let since = *job.waiting_since_ms.get_or_insert(now);
             if since + TURN_MS_MAX <= now {
@@ -230,40 +195,91 @@ impl World {
             }
             return self.later(number, 50, Todo::Job(batch));
         }
-        let (offsets, (member, generation)) = (job.offsets.clone(), job.member.clone());
-        if member.is_empty() || generation < 0 {
-            return self.give_up(number, batch, producer, Ending::Refused(generation));
-        }
-        match self.kafka.send_offsets(producer, now, (&member, generation), offsets) {
+        match self.send_offsets(number, batch, producer) {
             Ok(()) => {
+                let delay = self.instances[number].rng.range(1, 10);
                 if let Some(job) = self.instances[number].transactors.jobs.get_mut(&batch) {
-                    job.step = Step::Commit;
+                    job.step = if bugs::on(Bug::OffsetsBeforeRecords) { Step::Produce } else { Step::Commit };
                 }
-                let delay = self.rng.range(1, 10);
-                self.later(number, delay, Todo::Job(batch));
+                self.answer(number, delay, Todo::Job(batch));
             }
             Err(Refusal::Concurrent) => self.later(number, 20, Todo::Job(batch)),
-            Err(Refusal::Generation) => self.give_up(number, batch, producer, Ending::Refused(generation)),
-            Err(Refusal::Fenced) => self.end(number, batch, Ending::Unknown),
+            Err(Refusal::Generation) => {
+                let generation = self.instances[number].transactors.jobs[&batch].member.1;
+                self.give_up(number, batch, producer, Ending::Refused(generation));
+            }
+            Err(Refusal::Metadata) => self.give_up(number, batch, producer, Ending::Retry),
+            Err(Refusal::Fenced | Refusal::State) => self.end(number, batch, Ending::Unknown),
         }
     }
 
+    fn send_offsets(&mut self, number: usize, batch: u64, producer: (&str, u32)) -> Result<(), Refusal> {
+        let instance = &self.instances[number];
+        let job = &instance.transactors.jobs[&batch];
+        let mut offsets = job.offsets.clone();
+        let (mut member, mut generation) = job.member.clone();
+        if bugs::on(Bug::MetadataLate) {
+            (member, generation) = (instance.member.clone().unwrap_or_default(), instance.generation);
+        }
+        if bugs::on(Bug::MetadataBlank) {
+            (member, generation) = (String::new(), -1);
+        } else if member.is_empty() || generation < 0 {
+            return Err(Refusal::Generation);
+        }
+        // As librdkafka does it: negative offsets are dropped, and where none is left nobody is asked.
+        offsets.retain(|(_, offset, _)| *offset >= 0);
+        if offsets.is_empty() || bugs::on(Bug::NoOffsets) {
+            return Ok(());
+        }
+        let partitions: Vec<_> = offsets.iter().map(|(partition, ..)| *partition).collect();
+        self.kafka.send_offsets(producer, self.now_ms, (&member, generation), offsets)?;
+        if let Some(other) = partitions.into_iter().find(|p| !self.kafka.group.holds(&member, *p)) {
+            let broken = format!("i{number} commits offsets of {other:?}, which it does not own in batch {batch}");
+            self.fail(Failure::Safety(broken));
+        }
+        Ok(())
+    }
+
     fn commit(&mut self, number: usize, batch: u64, producer: (&str, u32)) {
-        if self.hits("unknown", 4) {
-            // The request or its answer is lost.
-            if self.rng.chance(50) {
-                let _ = self.kafka.end(producer, self.now_ms, true);
-            }
-            return self.end(number, batch, Ending::Unknown);
+        if self.struck(number, batch, producer, Point::AfterOffsets) {
+            return;
         }
         let ending = match self.kafka.end(producer, self.now_ms, true) {
-            Ok(()) => {
-                let job = &self.instances[number].transactors.jobs[&batch];
-                Ending::Committed(job.written.iter().map(|(p, offset)| (*p, *offset)).collect())
-            }
+            Ok(()) => self.committed(number, batch),
             Err(_) => Ending::Unknown,
         };
+        if matches!(ending, Ending::Committed(_)) && self.struck(number, batch, producer, Point::AfterCommit) {
+            return;
+        }
         self.end(number, batch, ending);
+    }
+
+    fn committed(&mut self, number: usize, batch: u64) -> Ending {
+        self.in_turn(number, batch);
+        let job = &self.instances[number].transactors.jobs[&batch];
+        let barrier =
+            job.records.iter().any(|r| r.stored.key.as_deref() == Some(kafka_scheduler::core::mark::BARRIER_KEY));
+        let offset = |(partition, offset): (&kafka_scheduler::core::io::Partition, &i64)| {
+            let stable = self.kafka.log(Place::Schedules(*partition)).last_stable() - 1;
+            let end = if barrier && bugs::on(Bug::LoadsToLastStable) { stable.max(0) } else { *offset };
+            (*partition, end)
+        };
+        Ending::Committed(job.written.iter().map(offset).collect())
+    }
+
+    /// Batches commit in the order in which they were formed, or else schedules fire out of order and offsets go back.
+    fn in_turn(&mut self, number: usize, batch: u64) {
+        let instance = &mut self.instances[number];
+        let transactors = &instance.transactors;
+        if transactors.jobs[&batch].incarnation != transactors.incarnation {
+            // One of a former incarnation: its offsets were taken before the next barrier.
+            return;
+        }
+        if instance.last_committed > batch {
+            let broken = format!("i{number} commits batch {batch} after batch {}", instance.last_committed);
+            return self.fail(Failure::Safety(broken));
+        }
+        instance.last_committed = batch;
     }
 
     fn give_up(&mut self, number: usize, batch: u64, producer: (&str, u32), ending: Ending) {
@@ -274,43 +290,51 @@ impl World {
     }
 
     /// The answer takes a while, in which the process may crash.
-    fn end(&mut self, number: usize, batch: u64, ending: Ending) {
+    pub(super) fn end(&mut self, number: usize, batch: u64, ending: Ending) {
+        let ending = match ending {
+            Ending::Unknown if bugs::on(Bug::UnknownTakenForAborted) => {
+                self.instances[number].transactors.set_epoch(batch, None);
+                Ending::Retry
+            }
+            Ending::Unknown if bugs::on(Bug::UnknownTakenForCommitted) => {
+                self.instances[number].transactors.set_epoch(batch, None);
+                self.committed(number, batch)
+            }
+            other => other,
+        };
         if let Some(job) = self.instances[number].transactors.jobs.get_mut(&batch) {
             job.step = Step::Ended;
         }
-        let delay = self.rng.range(1, 40);
-        self.later(number, delay, Todo::Settle(batch, ending));
+        let delay = self.instances[number].rng.range(1, 40);
+        self.answer(number, delay, Todo::Settle(batch, ending));
+    }
+
+    /// The brokers answer with an error, or not at all. True if the step does not go on.
+    pub(super) fn fault_answer(&mut self, number: usize, batch: u64, producer: (&str, u32), error: Error) -> bool {
+        match error {
+            Error::Retriable => self.later(number, 500, Todo::Job(batch)),
+            Error::Abortable => self.give_up(number, batch, producer, Ending::Retry),
+            Error::Fatal | Error::RequestLost => self.end(number, batch, Ending::Unknown),
+            Error::ReplyLost => {
+                // Only a commit's outcome can get lost in this way.
+                if self.instances[number].transactors.jobs[&batch].step == Step::Commit {
+                    let _ = self.kafka.end(producer, self.now_ms, true);
+                }
+                self.end(number, batch, Ending::Unknown);
+            }
+        }
+        true
     }
 }
 
 fn kind(kind: &Kind) -> String {
     match kind {
         Kind::Fire { due, missed, .. } => format!("fire due {due} missed {missed}"),
+        Kind::DeadLetter { reason, .. } => format!("dead letter, {}", reason.code()),
         Kind::Schedule { .. } => "schedule again".to_owned(),
         Kind::Unfit { .. } => "unfit again".to_owned(),
         Kind::Cancel { .. } => "cancel again".to_owned(),
         Kind::Barrier { owner } => format!("barrier {owner}"),
         Kind::Floor { value } => format!("floor {value}"),
     }
-}
-
-/// What holds for every batch, whatever becomes of it.
-fn check(batch: &Batch, now_ms: i64) -> Result<(), &'static str> {
-    if batch.offsets.is_empty() || batch.offsets.iter().any(|o| o.offset < 0 || o.metadata.is_empty()) {
-        return Err("a batch without its fence");
-    }
-    if batch.items.iter().any(|item| !batch.offsets.iter().any(|o| o.partition == item.partition)) {
-        return Err("a partition without its offset");
-    }
-    let mut last: BTreeMap<Partition, u64> = BTreeMap::new();
-    for item in &batch.items {
-        let Kind::Fire { due, .. } = item.kind else { continue };
-        if due as i64 * 1000 > now_ms {
-            return Err("decided early");
-        }
-        if last.insert(item.partition, due).is_some_and(|before| before > due) {
-            return Err("not in due order");
-        }
-    }
-    Ok(())
 }

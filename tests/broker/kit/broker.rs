@@ -18,14 +18,15 @@ const LOG4J: &str = "2.25.1";
 /// How long a broker may take to answer.
 const START_LIMIT: Duration = Duration::from_secs(90);
 
-/// Runs java beside a `read` that ends with the tests, then removes both java and what it wrote.
+/// Runs java beside a `read` that ends with the tests, then removes both java and what it wrote, but for the log of one
+/// that has died by itself.
 const GUARD: &str = r#"
 data=$1; log=$2; shift 2
 java "$@" </dev/null >"$log" 2>&1 &
 java=$!
 read _
 exec 2>/dev/null
-kill -9 $java
+kill -9 $java && rm -f "$log"
 wait $java
 rm -rf "$data"
 "#;
@@ -37,8 +38,35 @@ pub struct Broker {
     pub bootstrap: String,
     /// The shortest session timeout that it takes, with a margin for two busy cores.
     pub session_timeout_ms: u32,
+    /// Replicas that its topics have.
+    pub replicas: i32,
+    /// The port by which it is reached through a [`Proxy`](super::proxy::Proxy), and the one behind that.
+    pub proxied: Option<(u16, u16)>,
+    /// Where Kafka's own tools lie; none beside a broker that was there already.
+    home: Option<PathBuf>,
     /// Keeps the pipe open.
     _guard: Option<Child>,
+}
+
+impl Broker {
+    /// Several brokers as one.
+    pub fn of_cluster(bootstrap: String, replicas: i32, home: PathBuf) -> Self {
+        Self { bootstrap, session_timeout_ms: 6_000, replicas, proxied: None, home: Some(home), _guard: None }
+    }
+
+    /// Runs one of Kafka's own tools against it. `None` where they are not at hand.
+    pub fn tool(&self, class: &str, args: &[&str]) -> Option<String> {
+        let classes = text(&self.home.as_ref()?.join("libs").join("*"));
+        let output = Command::new("java")
+            .args(["-Xmx128m", "-cp", &classes, class, "--bootstrap-server", &self.bootstrap])
+            .args(args)
+            .stdin(Stdio::null())
+            .output()
+            .expect("java runs");
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{class} {args:?}: {said}{}", String::from_utf8_lossy(&output.stderr));
+        Some(said)
+    }
 }
 
 /// The broker of this run; `None`, after saying so, where there can be none.
@@ -50,8 +78,28 @@ pub fn broker() -> Option<&'static Broker> {
 fn find() -> Result<Option<Broker>, String> {
     if let Ok(bootstrap) = std::env::var("KAFKA_BOOTSTRAP") {
         answers(&bootstrap, START_LIMIT, || None)?;
-        return Ok(Some(Broker { bootstrap, session_timeout_ms: 6_000, _guard: None }));
+        return Ok(Some(Broker {
+            bootstrap,
+            session_timeout_ms: 6_000,
+            replicas: 1,
+            proxied: None,
+            home: None,
+            _guard: None,
+        }));
     }
+    let Some(home) = home()? else { return Ok(None) };
+    // Another program may take a port between choosing and using it.
+    start(&home).or_else(|_| start(&home)).map(Some)
+}
+
+/// Kafka's own programs; `None`, after saying so, where they cannot be had. Found once: tests that ask at the same time
+/// must not fetch into one directory.
+pub fn home() -> Result<Option<PathBuf>, String> {
+    static HOME: OnceLock<Result<Option<PathBuf>, String>> = OnceLock::new();
+    HOME.get_or_init(find_home).clone()
+}
+
+fn find_home() -> Result<Option<PathBuf>, String> {
     if let Some(missing) = ["java", "mvn"].into_iter().find(|tool| !runs(tool)) {
         let ci = std::env::var("CI").is_ok_and(|ci| ci == "true");
         let said = format!("no {missing} and no KAFKA_BOOTSTRAP: the tests against a real Kafka broker cannot run");
@@ -62,9 +110,7 @@ fn find() -> Result<Option<Broker>, String> {
         let _ = writeln!(std::io::stderr(), "\n*** SKIPPED: {said} ***\n");
         return Ok(None);
     }
-    let home = fetch()?;
-    // Another program may take a port between choosing and using it.
-    start(&home).or_else(|_| start(&home)).map(Some)
+    fetch().map(Some)
 }
 
 fn runs(tool: &str) -> bool {
@@ -129,7 +175,7 @@ fn fetch() -> Result<PathBuf, String> {
 }
 
 fn start(home: &Path) -> Result<Broker, String> {
-    let (port, controller) = (free_port(), free_port());
+    let (port, controller, proxy, behind) = (free_port(), free_port(), free_port(), free_port());
     let data = target_dir().join("tmp").join(format!("kafka-{}-{port}", std::process::id()));
     fs::create_dir_all(&data).map_err(|e| format!("{}: {e}", data.display()))?;
     let bootstrap = format!("127.0.0.1:{port}");
@@ -141,11 +187,14 @@ fn start(home: &Path) -> Result<Broker, String> {
 node.id=1
 controller.quorum.voters=1@127.0.0.1:{controller}
 controller.listener.names=CONTROLLER
-listeners=PLAINTEXT://{bootstrap},CONTROLLER://127.0.0.1:{controller}
-advertised.listeners=PLAINTEXT://{bootstrap}
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+listeners=PLAINTEXT://{bootstrap},PROXIED://127.0.0.1:{behind},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners=PLAINTEXT://{bootstrap},PROXIED://127.0.0.1:{proxy}
+inter.broker.listener.name=PLAINTEXT
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT,CONTROLLER:PLAINTEXT
 log.dirs={}
 auto.create.topics.enable=false
+authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
+allow.everyone.if.no.acl.found=true
 offsets.topic.replication.factor=1
 offsets.topic.num.partitions=4
 transaction.state.log.replication.factor=1
@@ -162,6 +211,35 @@ num.io.threads=4
             data.join("log").display()
         ),
     )?;
+    let java = format(home, &data).inspect_err(|_| drop(fs::remove_dir_all(&data)))?;
+    let log = data.with_extension("log");
+    let mut args = vec![text(&data), text(&log), "-Xmx1g".to_owned()];
+    args.extend(java);
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let mut guard = outliving_shell(GUARD, &args);
+    let died = || {
+        let said = fs::read_to_string(&log).unwrap_or_default();
+        (said.contains(" FATAL ") || said.contains("Fatal error")).then_some(said)
+    };
+    match answers(&bootstrap, START_LIMIT, died) {
+        Ok(()) => Ok(Broker {
+            bootstrap,
+            session_timeout_ms: 3_000,
+            replicas: 1,
+            proxied: Some((proxy, behind)),
+            home: Some(home.to_owned()),
+            _guard: Some(guard),
+        }),
+        Err(e) => {
+            drop(guard.stdin.take());
+            let _ = guard.wait();
+            Err(format!("{e}; see {}", log.display()))
+        }
+    }
+}
+
+/// Formats a node's storage for the `server.properties` in its directory. Gives java's arguments that run it.
+pub fn format(home: &Path, data: &Path) -> Result<Vec<String>, String> {
     let logging = data.join("log4j2.properties");
     write(
         &logging,
@@ -174,9 +252,9 @@ rootLogger.level=warn
 rootLogger.appenderRef.out.ref=out
 ",
     )?;
-    let classes = home.join("libs").join("*");
-    let (logging, classes, properties) =
-        (format!("-Dlog4j2.configurationFile={}", logging.display()), text(&classes), text(&properties));
+    let classes = text(&home.join("libs").join("*"));
+    let logging = format!("-Dlog4j2.configurationFile={}", logging.display());
+    let properties = text(&data.join("server.properties"));
     let format = Command::new("java")
         .args(["-Xmx256m", &logging, "-cp", &classes, "kafka.tools.StorageTool"])
         .args(["format", "-t", "a2Fma2Etc2NoZWR1bGVyIQ", "-c", &properties])
@@ -184,30 +262,13 @@ rootLogger.appenderRef.out.ref=out
         .output()
         .map_err(|e| format!("java: {e}"))?;
     if !format.status.success() {
-        let _ = fs::remove_dir_all(&data);
         return Err(format!("kafka's storage format: {}", String::from_utf8_lossy(&format.stderr)));
     }
-    let log = data.with_extension("log");
-    let mut guard = outliving_shell(
-        GUARD,
-        &[&text(&data), &text(&log), "-Xmx1g", &logging, "-cp", &classes, "kafka.Kafka", &properties],
-    );
-    let died = || {
-        let said = fs::read_to_string(&log).unwrap_or_default();
-        (said.contains(" FATAL ") || said.contains("Fatal error")).then_some(said)
-    };
-    match answers(&bootstrap, START_LIMIT, died) {
-        Ok(()) => Ok(Broker { bootstrap, session_timeout_ms: 3_000, _guard: Some(guard) }),
-        Err(e) => {
-            drop(guard.stdin.take());
-            let _ = guard.wait();
-            Err(format!("{e}; see {}", log.display()))
-        }
-    }
+    Ok(vec![logging, "-cp".to_owned(), classes, "kafka.Kafka".to_owned(), properties])
 }
 
 /// Waits until the broker answers a request for metadata.
-fn answers(bootstrap: &str, limit: Duration, died: impl Fn() -> Option<String>) -> Result<(), String> {
+pub fn answers(bootstrap: &str, limit: Duration, died: impl Fn() -> Option<String>) -> Result<(), String> {
     let began = Instant::now();
     let client: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", bootstrap)
@@ -229,10 +290,12 @@ fn answers(bootstrap: &str, limit: Duration, died: impl Fn() -> Option<String>) 
     }
 }
 
-fn write(path: &Path, content: &str) -> Result<(), String> {
+/// Writes a file.
+pub fn write(path: &Path, content: &str) -> Result<(), String> {
     fs::write(path, content).map_err(|e| format!("{}: {e}", path.display()))
 }
 
-fn text(path: &Path) -> String {
+/// A path as an argument.
+pub fn text(path: &Path) -> String {
     path.to_str().expect("a path in UTF-8").to_owned()
 }

@@ -37,8 +37,12 @@ impl Case {
 
     /// With several schedules topics.
     pub fn with_topics(name: &str, partitions: i32, topics: usize) -> Option<Self> {
+        Some(Self::on(broker()?, name, partitions, topics))
+    }
+
+    /// On brokers of the test's own.
+    pub fn on(broker: &'static Broker, name: &str, partitions: i32, topics: usize) -> Self {
         static CASES: AtomicU32 = AtomicU32::new(0);
-        let broker = broker()?;
         let n = CASES.fetch_add(1, Ordering::Relaxed);
         let unique = format!("{name}-{:x}-{n}", now_ms());
         let case = Self {
@@ -52,17 +56,15 @@ impl Case {
             producer: Producer::new(&broker.bootstrap, &[]),
         };
         for topic in &case.schedules {
-            client::create_topic(
-                &broker.bootstrap,
-                topic,
-                partitions,
-                &[("cleanup.policy", "compact"), ("min.compaction.lag.ms", DAY_MS), ("delete.retention.ms", DAY_MS)],
-            );
+            let settings =
+                [("cleanup.policy", "compact"), ("min.compaction.lag.ms", DAY_MS), ("delete.retention.ms", DAY_MS)];
+            client::create_replicated_topic(&broker.bootstrap, topic, partitions, broker.replicas, &settings);
         }
         let appended = ("message.timestamp.type", "LogAppendTime");
-        client::create_topic(&broker.bootstrap, &case.target, partitions, &[appended]);
-        client::create_topic(&broker.bootstrap, &case.history, partitions, &[]);
-        Some(case)
+        for (topic, settings) in [(&case.target, &[appended][..]), (&case.history, &[])] {
+            client::create_replicated_topic(&broker.bootstrap, topic, partitions, broker.replicas, settings);
+        }
+        case
     }
 
     pub fn bootstrap(&self) -> &str {

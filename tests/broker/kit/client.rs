@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -113,7 +113,12 @@ fn admin(bootstrap: &str) -> AdminClient<DefaultClientContext> {
 
 /// Creates a topic and waits until it can be used.
 pub fn create_topic(bootstrap: &str, name: &str, partitions: i32, settings: &[(&str, &str)]) {
-    let mut topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
+    create_replicated_topic(bootstrap, name, partitions, 1, settings);
+}
+
+/// The same with so many replicas.
+pub fn create_replicated_topic(bootstrap: &str, name: &str, partitions: i32, replicas: i32, settings: &[(&str, &str)]) {
+    let mut topic = NewTopic::new(name, partitions, TopicReplication::Fixed(replicas));
     for (key, value) in settings {
         topic = topic.set(key, value);
     }
@@ -129,6 +134,32 @@ pub fn create_topic(bootstrap: &str, name: &str, partitions: i32, settings: &[(&
         let led = topic.partitions().iter().filter(|p| p.error().is_none() && p.leader() >= 0).count();
         (topic.error().is_none() && led == usize::try_from(partitions).ok()?).then_some(())
     });
+}
+
+/// Deletes a topic, and waits until it is gone.
+pub fn delete_topic(bootstrap: &str, name: &str) {
+    let options = AdminOptions::new().request_timeout(Some(REQUEST)).operation_timeout(Some(REQUEST));
+    let results = block_on(admin(bootstrap).delete_topics(&[name], &options)).expect("an answer to delete_topics");
+    results.into_iter().for_each(|result| drop(result.expect("the topic is deleted")));
+    super::wait::eventually(&format!("{name} is gone"), REQUEST, || (partitions(bootstrap, name) == 0).then_some(()));
+}
+
+/// Adds partitions to a topic, and waits until they are there.
+pub fn add_partitions(bootstrap: &str, name: &str, count: usize) {
+    let options = AdminOptions::new().request_timeout(Some(REQUEST)).operation_timeout(Some(REQUEST));
+    let new = NewPartitions::new(name, count);
+    let results = block_on(admin(bootstrap).create_partitions([&new], &options)).expect("an answer");
+    results.into_iter().for_each(|result| drop(result.expect("partitions are added")));
+    super::wait::eventually(&format!("{name} has grown"), REQUEST, || {
+        (partitions(bootstrap, name) == count).then_some(())
+    });
+}
+
+/// How many partitions a topic has; 0 where there is none of that name.
+pub fn partitions(bootstrap: &str, name: &str) -> usize {
+    let client: BaseConsumer = config(bootstrap).create().expect("a client");
+    let metadata = client.fetch_metadata(Some(name), REQUEST).expect("metadata");
+    metadata.topics().first().filter(|topic| topic.error().is_none()).map_or(0, |topic| topic.partitions().len())
 }
 
 /// Deletes a consumer group with its offsets; the group must be empty.
@@ -280,6 +311,19 @@ impl Reader {
         while self.ends.len() < self.partitions {
             assert!(began.elapsed() < REQUEST * 2, "{} has no end", self.topic);
             self.poll(Duration::from_millis(100));
+        }
+    }
+
+    /// Reads on until each partition's end has been seen once, and keeps nothing of it.
+    pub fn drain(&mut self, mut visit: impl FnMut(Record)) {
+        let mut heard = Instant::now();
+        while self.ends.len() < self.partitions {
+            assert!(heard.elapsed() < REQUEST * 2, "{} has no end", self.topic);
+            self.poll(Duration::from_millis(100));
+            if !self.records.is_empty() {
+                heard = Instant::now();
+            }
+            self.records.drain(..).for_each(&mut visit);
         }
     }
 

@@ -94,12 +94,58 @@ impl Engine {
         http::get(self.port, path).filter(|(status, _)| *status == 200).map(|(_, body)| body)
     }
 
-    /// One of the event counters; `None` while nobody answers.
-    pub fn counter(&self, event: &str) -> Option<u64> {
+    /// Records refused for this reason; `None` while nobody answers.
+    pub fn refused(&self, reason: &str) -> Option<u64> {
+        self.metric(&format!("kafka_scheduler_refused_records_total{{reason=\"{reason}\"}}"))
+    }
+
+    /// A whole exchange with REST.
+    pub fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> http::Answer {
+        http::ask(self.port, method, path, headers).unwrap_or_else(|e| panic!("{method} {path}: {e}; {}", self.said()))
+    }
+
+    /// Waits until it says that everything fires.
+    pub fn ready(&self) {
+        eventually("it is ready", super::case::PATIENCE, || self.get("/readiness"));
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Everything at `/metrics`: series with their labels, and values.
+    pub fn metrics(&self) -> std::collections::BTreeMap<String, f64> {
+        let (status, body) = http::get(self.metrics_port, "/metrics").expect("an answer");
+        assert_eq!(status, 200, "/metrics: {body}");
+        let lines = body.lines().filter(|line| !line.starts_with('#'));
+        let series = lines.filter_map(|line| line.rsplit_once(' '));
+        series.map(|(name, value)| (name.to_owned(), value.parse().expect("a number"))).collect()
+    }
+
+    /// Begins the peak of memory anew, at what is held now.
+    pub fn forget_peak(&self) {
+        fs::write(format!("/proc/{}/clear_refs", self.child.id()), "5").expect("Linux takes it");
+    }
+
+    /// The most memory that it has held since its start or [`Engine::forget_peak`], in bytes.
+    pub fn peak_memory(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("a process");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");
+        line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
+    }
+
+    /// One series of `/metrics`, as a whole number.
+    pub fn metric(&self, series: &str) -> Option<u64> {
         let (status, body) = http::get(self.metrics_port, "/metrics")?;
         assert_eq!(status, 200, "/metrics: {body}");
-        let series = format!("kafka_scheduler_event_total{{type=\"kafka_scheduler_{event}\"}} ");
-        body.lines().find_map(|line| line.strip_prefix(&series)).map(|n| n.trim().parse().expect("a count"))
+        let value = body.lines().find_map(|line| line.strip_prefix(series))?;
+        Some(value.trim().parse().expect("a whole number"))
+    }
+
+    /// One of the event counters; `None` while nobody answers.
+    pub fn counter(&self, event: &str) -> Option<u64> {
+        self.metric(&format!("kafka_scheduler_event_total{{type=\"kafka_scheduler_{event}\"}}"))
     }
 }
 

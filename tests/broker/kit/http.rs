@@ -1,18 +1,99 @@
-//! As much of an HTTP client as the tests need.
+//! As much of an HTTP client as the tests need, and as strict about the end of a body.
 
-use std::io::{Read, Write};
+use std::collections::BTreeMap;
+use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
+const LIMIT: Duration = Duration::from_secs(15);
+
+/// What a server answered.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    /// Names in lower case.
+    pub headers: BTreeMap<String, String>,
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    pub fn text(&self) -> String {
+        String::from_utf8(self.body.clone()).expect("a body in UTF-8")
+    }
+
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|e| panic!("{e}: {}", self.text()))
+    }
+
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", String::as_str)
+    }
+}
+
 /// Status and body, if anyone answers.
 pub fn get(port: u16, path: &str) -> Option<(u16, String)> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
-    stream.set_read_timeout(Some(Duration::from_secs(15))).ok()?;
-    // HTTP/1.0, so that the body comes in one piece.
-    write!(stream, "GET {path} HTTP/1.0\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n").ok()?;
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).ok()?;
-    let answer = String::from_utf8(answer).ok()?;
-    let (head, body) = answer.split_once("\r\n\r\n")?;
-    Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
+    let answer = ask(port, "GET", path, &[]).ok()?;
+    Some((answer.status, String::from_utf8(answer.body).ok()?))
+}
+
+/// A whole exchange.
+pub fn ask(port: u16, method: &str, path: &str, headers: &[(&str, &str)]) -> io::Result<Answer> {
+    let mut stream = connect(port)?;
+    let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    write!(stream, "{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n{headers}Connection: close\r\n\r\n")?;
+    let mut raw = Vec::new();
+    stream.read_to_end(&mut raw)?;
+    parse(&raw, method == "HEAD")
+}
+
+/// A connection that gives up after a while.
+pub fn connect(port: u16) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect_timeout(&([127, 0, 0, 1], port).into(), LIMIT)?;
+    stream.set_read_timeout(Some(LIMIT))?;
+    stream.set_write_timeout(Some(LIMIT))?;
+    Ok(stream)
+}
+
+/// Reads an answer whose connection has been closed. One without its end is an error.
+pub fn parse(raw: &[u8], head: bool) -> io::Result<Answer> {
+    let broken = |what: &str| io::Error::new(io::ErrorKind::UnexpectedEof, what.to_owned());
+    let end = raw.windows(4).position(|w| w == b"\r\n\r\n").ok_or_else(|| broken("no headers"))?;
+    let text = std::str::from_utf8(&raw[..end]).map_err(io::Error::other)?;
+    let mut lines = text.split("\r\n");
+    let status = lines.next().and_then(|line| line.split(' ').nth(1)).and_then(|s| s.parse().ok());
+    let headers: BTreeMap<String, String> = lines
+        .filter_map(|line| line.split_once(':'))
+        .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
+        .collect();
+    let rest = &raw[end + 4..];
+    let body = if head {
+        rest.to_vec()
+    } else if headers.get("transfer-encoding").is_some_and(|encoding| encoding == "chunked") {
+        unchunk(rest).ok_or_else(|| broken("the last chunk is missing"))?
+    } else if let Some(length) = headers.get("content-length").and_then(|length| length.parse::<usize>().ok()) {
+        rest.get(..length).ok_or_else(|| broken("the body is cut"))?.to_vec()
+    } else {
+        rest.to_vec()
+    };
+    Ok(Answer { status: status.ok_or_else(|| broken("no status"))?, headers, body })
+}
+
+fn unchunk(mut rest: &[u8]) -> Option<Vec<u8>> {
+    let mut body = Vec::new();
+    loop {
+        let end = rest.windows(2).position(|w| w == b"\r\n")?;
+        let size = usize::from_str_radix(std::str::from_utf8(&rest[..end]).ok()?, 16).ok()?;
+        rest = &rest[end + 2..];
+        if size == 0 {
+            return Some(body);
+        }
+        body.extend_from_slice(rest.get(..size)?);
+        rest = rest.get(size + 2..)?;
+    }
+}
+
+/// Status and body of a POST without a body.
+pub fn post(port: u16, path: &str) -> Option<(u16, String)> {
+    let answer = ask(port, "POST", path, &[]).ok()?;
+    Some((answer.status, String::from_utf8(answer.body).ok()?))
 }

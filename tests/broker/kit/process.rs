@@ -11,6 +11,13 @@ pub fn target_dir() -> PathBuf {
     PathBuf::from(env!("CARGO_TARGET_TMPDIR")).parent().expect("tmp lies in the target directory").to_owned()
 }
 
+/// A configuration file of this run of the tests. Gives its path, for `CONFIGURATION_FILE`.
+pub fn configuration(name: &str, text: &str) -> String {
+    let path = target_dir().join("tmp").join(format!("{name}-{}.yaml", std::process::id()));
+    std::fs::write(&path, text).expect("a file");
+    path.to_str().expect("UTF-8").to_owned()
+}
+
 /// A port of 127.0.0.1 that is free, below those the system gives to outgoing connections.
 pub fn free_port() -> u16 {
     static NEXT: AtomicU32 = AtomicU32::new(0);

@@ -1,6 +1,7 @@
 //! How transactions end, as the core is told.
 
 use kafka_scheduler::core::io::{Abort, Input, Outcome, Partition};
+use kafka_scheduler::core::reason::Reason;
 
 use super::World;
 
@@ -13,20 +14,24 @@ pub(crate) enum Ending {
     Retry,
     /// The group refused this generation.
     Refused(i32),
+    /// Delivery reports name these items.
+    Rejected(Vec<(u32, Reason)>),
     /// Nobody can say.
     Unknown,
 }
 
 impl World {
-    pub(super) fn settle(&mut self, number: usize, batch: u64, ending: Ending) {
-        if !self.instances[number].transactors.finish(batch) {
-            return;
-        }
+    pub(super) fn settle(&mut self, number: usize, batch: u64, ending: &Ending) {
+        let Some(job) = self.instances[number].transactors.finish(batch) else { return };
         self.trace(|| format!("i{number}     batch {batch}: {ending:?}"));
-        let outcome = match &ending {
+        if !matches!(ending, Ending::Committed(_)) {
+            self.watch.aborted(number, job.decided());
+        }
+        let outcome = match ending {
             Ending::Committed(written) => Outcome::Committed { written },
             Ending::Retry => Outcome::Aborted(Abort::Retry),
             Ending::Refused(generation) => Outcome::Aborted(Abort::Refused { generation: *generation }),
+            Ending::Rejected(items) => Outcome::Aborted(Abort::Rejected(items)),
             Ending::Unknown => Outcome::Unknown,
         };
         self.tell(number, Input::Settled { batch, outcome });

@@ -1,11 +1,17 @@
 //! What the broker tests are made of.
 
+// Each test program uses a part of it.
+#![allow(dead_code)]
+
 pub mod broker;
+pub mod browser;
 pub mod case;
 pub mod client;
+pub mod cluster;
 pub mod engine;
 pub mod http;
 pub mod process;
+pub mod proxy;
 pub mod wait;
 
 pub use case::Case;

@@ -1,0 +1,103 @@
+//! Records, as they lie in a log.
+
+use kafka_scheduler::core::io::{Header, Millis, Partition, Record};
+use kafka_scheduler::core::mark::{self, FLOOR_KEY, MARK_HEADER, Mark, RESERVED_PREFIX};
+use kafka_scheduler::core::request;
+
+use super::bytes::Bytes;
+
+/// A noon: the moment at which every input begins.
+pub const NOON_S: i64 = 1_700_049_600;
+
+/// A record that owns its bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Kept {
+    pub timestamp: Millis,
+    pub key: Option<Vec<u8>>,
+    pub value: Option<Vec<u8>>,
+    pub headers: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+}
+
+impl Kept {
+    /// A record as a user may send it: most often a schedule, else anything.
+    pub fn decode(bytes: &mut Bytes<'_>) -> Self {
+        let shape = bytes.byte();
+        let (kind, headers_more) = (shape & 7, shape >> 5);
+        let timestamp = match bytes.byte() {
+            0xff => Millis(bytes.long()),
+            seconds => Millis((NOON_S + i64::from(seconds)) * 1000),
+        };
+        let key = key(bytes);
+        let value = (kind != 1).then(|| bytes.slice().to_vec());
+        let mut headers = Vec::new();
+        if kind != 0 {
+            headers.push((request::EPOCH.to_vec(), Some(due(bytes))));
+            headers.push((request::TARGET_TOPIC.to_vec(), Some(target(bytes))));
+        }
+        for _ in 0..headers_more {
+            headers.push(header(bytes));
+        }
+        Self { timestamp, key, value, headers }
+    }
+
+    /// Its headers, borrowed.
+    pub fn headers(&self) -> Vec<Header<'_>> {
+        self.headers.iter().map(|(name, value)| Header { name, value: value.as_deref() }).collect()
+    }
+
+    /// The record at its place in a log.
+    pub fn at<'a>(&'a self, partition: Partition, offset: i64, headers: &'a [Header<'a>]) -> Record<'a> {
+        let (key, value) = (self.key.as_deref(), self.value.as_deref());
+        Record { partition, offset, timestamp: self.timestamp, key, value, headers }
+    }
+
+    /// The mark that it would carry if the engine had written it.
+    pub fn mark(&self, place: u64, offset: i64) -> Mark {
+        let content = mark::content(self.key.as_deref().unwrap_or_default(), self.value.as_deref(), &self.headers());
+        Mark { place, offset, timestamp: self.timestamp, content }
+    }
+}
+
+/// Few keys, so that words meet.
+fn key(bytes: &mut Bytes<'_>) -> Option<Vec<u8>> {
+    match bytes.byte() % 8 {
+        0 => None,
+        1 => Some(bytes.slice().to_vec()),
+        // A floor that somebody forges is believed: only the engine writes any.
+        2 => Some([RESERVED_PREFIX, bytes.slice()].concat()).filter(|key| key != FLOOR_KEY),
+        few => Some(vec![b'k', few]),
+    }
+}
+
+fn due(bytes: &mut Bytes<'_>) -> Vec<u8> {
+    match bytes.byte() {
+        0xff => bytes.slice().to_vec(),
+        0xfe => (NOON_S + i64::from(bytes.short()) * 60).to_string().into_bytes(),
+        seconds => (NOON_S + i64::from(seconds) - 60).to_string().into_bytes(),
+    }
+}
+
+fn target(bytes: &mut Bytes<'_>) -> Vec<u8> {
+    match bytes.byte() % 8 {
+        0 => bytes.slice().to_vec(),
+        1 => b"schedules".to_vec(),
+        2 => b"other".to_vec(),
+        _ => b"target".to_vec(),
+    }
+}
+
+fn header(bytes: &mut Bytes<'_>) -> (Vec<u8>, Option<Vec<u8>>) {
+    let name = match bytes.byte() % 16 {
+        0 => request::EPOCH,
+        1 => request::TARGET_TOPIC,
+        2..=4 => request::TARGET_KEY,
+        5 => request::TIMESTAMP,
+        6 => request::KEY,
+        7 => request::TOPIC,
+        8 => request::GROUP,
+        9 => MARK_HEADER,
+        10 => bytes.slice(),
+        _ => b"customer",
+    };
+    (name.to_vec(), (bytes.byte() & 1 == 0).then(|| bytes.slice().to_vec()))
+}

@@ -1,0 +1,28 @@
+//! The bodies of the fuzz targets. cargo fuzz runs them on new input, `tests/corpus.rs` on all that is kept.
+//!
+//! Every input is decoded by hand and from left to right, so that its meaning depends on nothing but itself: any bytes
+//! are a valid input, and what is missing at the end reads as zeros.
+
+pub mod batch;
+mod bytes;
+pub mod config;
+pub mod fold;
+mod kept;
+mod promises;
+pub mod record;
+pub mod settings;
+mod shell;
+pub mod stored;
+
+/// Runs one input; panics where it breaks something.
+pub type Target = fn(&[u8]);
+
+/// Every target, by the name of its corpus.
+pub const TARGETS: &[(&str, Target)] = &[
+    ("batch", batch::run),
+    ("config", config::run),
+    ("fold", fold::run),
+    ("record", record::run),
+    ("settings", settings::run),
+    ("stored", stored::run),
+];

@@ -1,0 +1,258 @@
+//! What every batch has to keep, and what must be true in the end.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use kafka_scheduler::core::batch::{Batch, Item, Kind};
+use kafka_scheduler::core::floor::Floor;
+use kafka_scheduler::core::io::{Header, Millis, Partition};
+use kafka_scheduler::core::mark::{self, BARRIER_KEY, FLOOR_KEY, MARK_HEADER, Mark};
+use kafka_scheduler::core::reason::Reason;
+use kafka_scheduler::core::schedule::{self, Limits, Request};
+use kafka_scheduler::core::{Config, request};
+
+use super::kept::Kept;
+
+/// A record that a batch produces.
+#[derive(Debug)]
+pub struct Sent {
+    pub topic: String,
+    pub schedules: Option<Partition>,
+    pub kept: Kept,
+    item: usize,
+}
+
+/// Everything that users and the engine have said.
+#[derive(Debug)]
+pub struct Promises {
+    config: Config,
+    limits: Limits,
+    users: BTreeMap<(Partition, i64), Kept>,
+    last: BTreeMap<(Partition, Vec<u8>), i64>,
+    /// Fired, or made a dead letter.
+    ended: BTreeSet<(Partition, i64)>,
+    floors: Vec<(Partition, Floor)>,
+    batches: u64,
+}
+
+impl Promises {
+    pub fn new(config: Config) -> Self {
+        let (users, last, ended) = Default::default();
+        let limits = Limits {
+            grace_s: config.grace_s,
+            horizon_s: config.horizon_s,
+            record_bytes_max: config.record_bytes_max.clone(),
+        };
+        Self { config, limits, users, last, ended, floors: Vec::new(), batches: 0 }
+    }
+
+    /// Another process counts its batches anew.
+    pub fn successor(&mut self) {
+        self.batches = 0;
+    }
+
+    /// A user's record lies in the log.
+    pub fn said(&mut self, partition: Partition, offset: i64, kept: &Kept) {
+        if let Some(key) = kept.key.clone() {
+            self.last.insert((partition, key), offset);
+            self.users.insert((partition, offset), kept.clone());
+        }
+    }
+
+    /// A batch was formed beside those in flight. Gives its records.
+    pub fn formed<'a>(&mut self, batch: &Batch, in_flight: impl Iterator<Item = &'a Batch>, now: Millis) -> Vec<Sent> {
+        self.batches += 1;
+        assert_eq!(batch.id, self.batches, "no gaps");
+        assert!(!batch.offsets.is_empty() && batch.items.len() <= self.config.batch_items_max.max(3), "{batch:?}");
+        let named: BTreeSet<Partition> = batch.offsets.iter().map(|position| position.partition).collect();
+        assert_eq!(named.len(), batch.offsets.len(), "each partition once");
+        assert!(batch.offsets.iter().all(|p| p.offset >= 0 && p.metadata.len() <= 2_048), "{:?}", batch.offsets);
+        let mut keys = BTreeSet::new();
+        let words = |item: &&Item| item.identity >= 0;
+        for other in in_flight {
+            keys.extend(other.items.iter().filter(words).map(|item| (item.partition, other.parts(item).key.to_vec())));
+        }
+        for item in &batch.items {
+            assert!(named.contains(&item.partition), "every partition is fenced");
+            let first = item.identity < 0 || keys.insert((item.partition, batch.parts(item).key.to_vec()));
+            assert!(first, "two engine records for one key are outstanding");
+        }
+        let sent = sent(batch, now);
+        for (index, item) in batch.items.iter().enumerate() {
+            let of_item: Vec<&Sent> = sent.iter().filter(|sent| sent.item == index).collect();
+            self.item(batch, item, &of_item, now);
+        }
+        sent
+    }
+
+    fn item(&self, batch: &Batch, item: &Item, sent: &[&Sent], now: Millis) {
+        let place = self.place(item.partition);
+        match &item.kind {
+            Kind::Barrier { .. } | Kind::Floor { .. } => {
+                let [only] = sent else { panic!("one record: {sent:?}") };
+                assert_eq!(only.schedules, Some(item.partition));
+                let key = only.kept.key.as_deref();
+                assert!(key == Some(BARRIER_KEY) || key == Some(FLOOR_KEY) && only.kept.value.is_some());
+                return;
+            }
+            _ => {}
+        }
+        let Some(user) = self.users.get(&(item.partition, item.identity)) else {
+            panic!("it speaks for no user's record: {item:?} {sent:?}");
+        };
+        let own = sent.last().expect("at least one record");
+        assert_eq!((own.topic.as_str(), own.schedules), (batch.topic(item.partition), Some(item.partition)));
+        assert_eq!(own.kept.key, user.key);
+        let headers = own.kept.headers();
+        let mark = Mark::of(&own.kept.at(item.partition, item.identity + 1, &headers), place);
+        let mark = mark.expect("the engine knows its own records");
+        assert_eq!((mark.offset, mark.timestamp), (item.identity, user.timestamp));
+        let lent = user.headers();
+        let request = self.read(user, item.partition, item.identity, &lent);
+        match &item.kind {
+            Kind::Fire { due, timestamp, .. } => {
+                let request = request.expect("only a schedule fires");
+                assert!(request.due == *due && *timestamp == user.timestamp);
+                assert!(*due as i64 * 1000 <= now.0, "never early");
+                self.fires(item, user, &request, sent);
+            }
+            Kind::DeadLetter { reason, .. } => self.letter(item, user, *reason, sent),
+            Kind::Schedule { .. } => {
+                assert_eq!(sent.len(), 1);
+                let again =
+                    self.read(&own.kept_with(user.timestamp), item.partition, item.identity, &headers).map(said);
+                assert_eq!(again, request.map(said), "a copy says what the original said");
+            }
+            Kind::Unfit { .. } => {
+                assert!(sent.len() == 1 && request.is_none() && own.kept.value == user.value);
+                assert!(headers.iter().filter(not_mark).eq(lent.iter().filter(not_mark)), "whole");
+            }
+            Kind::Cancel { .. } => assert!(sent.len() == 1 && user.value.is_none() && own.kept.value.is_none()),
+            Kind::Barrier { .. } | Kind::Floor { .. } => {}
+        }
+    }
+
+    /// Triggered record, history record, tombstone.
+    fn fires(&self, item: &Item, user: &Kept, request: &Request<'_>, sent: &[&Sent]) {
+        let [target, history, tombstone] = sent else { panic!("three records: {sent:?}") };
+        let topic = &self.config.topics[usize::from(item.partition.topic)];
+        let seconds = user.timestamp.0.div_euclid(1000).max(0).to_string();
+        let mut expected = request.parts.headers.clone();
+        expected.push(Header { name: request::TIMESTAMP, value: Some(seconds.as_bytes()) });
+        expected.push(Header { name: request::KEY, value: user.key.as_deref() });
+        expected.push(Header { name: request::TOPIC, value: Some(topic.as_bytes()) });
+        assert_eq!((target.topic.as_str(), target.schedules), (request.target, None));
+        assert_eq!(target.kept.headers(), expected);
+        assert_eq!((history.topic.as_str(), history.schedules), (self.config.history.as_str(), None));
+        assert_eq!(history.kept.headers()[..expected.len()], expected);
+        for record in [target, history] {
+            assert_eq!((record.kept.key.as_deref(), &record.kept.value), (request.parts.target_key, &user.value));
+        }
+        // Whoever reads the history finds the request in it.
+        let as_request = Kept { key: user.key.clone(), timestamp: user.timestamp, ..history.kept.clone() };
+        let lent = as_request.headers();
+        let read = self.read(&as_request, item.partition, item.identity, &lent).expect("the request, in full");
+        assert_eq!((read.due, read.target), (request.due, request.target));
+        assert_eq!(read.parts.target_key, request.parts.target_key);
+        assert_eq!(tombstone.kept.value, None);
+        assert!(tombstone.kept.headers.len() == 1, "only its mark");
+    }
+
+    /// Dead letter, tombstone. Whoever mends the letter finds the request in it.
+    fn letter(&self, item: &Item, user: &Kept, reason: Reason, sent: &[&Sent]) {
+        let [letter, tombstone] = sent else { panic!("two records: {sent:?}") };
+        assert_eq!((Some(&letter.topic), letter.schedules), (self.config.dead_letter.as_ref(), None));
+        assert_eq!((&letter.kept.key, &letter.kept.value), (&user.key, &user.value));
+        let (headers, lent) = (letter.kept.headers(), user.headers());
+        let why: Vec<_> = headers.iter().filter(|header| header.name == request::ERROR).collect();
+        assert!(why.len() == 1 && why[0].value == Some(reason.code().as_bytes()), "{why:?}");
+        // The letter is the larger of the two, by its reason.
+        if self.limits.record_bytes_max.iter().all(Option::is_none) {
+            let letter = letter.kept_with(user.timestamp);
+            let read = |kept, headers| {
+                self.read(kept, item.partition, item.identity, headers).map(|r| (r.due, r.target.to_owned()))
+            };
+            assert_eq!(read(&letter, &headers), read(user, &lent));
+        }
+        assert_eq!(tombstone.kept.value, None);
+    }
+
+    /// The batch is committed.
+    pub fn landed(&mut self, batch: &Batch) {
+        for item in &batch.items {
+            match &item.kind {
+                Kind::Fire { .. } | Kind::DeadLetter { .. } => {
+                    assert!(self.ended.insert((item.partition, item.identity)), "ended twice: {item:?}");
+                }
+                Kind::Floor { value } => {
+                    let floor = Floor::decode(value.as_bytes(), self.place(item.partition)).expect("it parses back");
+                    self.floors.push((item.partition, floor));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// At rest, with everything read: what is pending is the last word on its key, and nothing is lost.
+    pub fn at_rest(&self, pending: &BTreeMap<(Partition, i64), Vec<u8>>) {
+        for (at, key) in pending {
+            assert_eq!(self.last.get(&(at.0, key.clone())), Some(&at.1), "{key:?} has a newer word");
+            assert!(!self.ended.contains(at), "{at:?} has ended");
+        }
+        for ((partition, _), offset) in &self.last {
+            let at = (*partition, *offset);
+            let user = &self.users[&at];
+            let lent = user.headers();
+            let Some(request) = self.read(user, *partition, *offset, &lent) else {
+                assert!(!pending.contains_key(&at), "{user:?} cannot fire");
+                continue;
+            };
+            let due = Millis(request.due as i64 * 1000);
+            let leftover =
+                |(of, floor): &(Partition, Floor)| of == partition && *offset < floor.offset && due < floor.since;
+            let kept = self.ended.contains(&at) || pending.contains_key(&at) || self.floors.iter().any(leftover);
+            assert!(kept, "lost: {at:?} {user:?}");
+        }
+    }
+
+    fn read<'a>(&self, kept: &'a Kept, of: Partition, offset: i64, headers: &'a [Header<'a>]) -> Option<Request<'a>> {
+        let record = kept.at(of, offset, headers);
+        schedule::parse(&record, record.value?, kept.timestamp, &self.config.topics, &self.limits).ok()
+    }
+
+    pub fn place(&self, partition: Partition) -> u64 {
+        mark::place(&self.config.cluster, &self.config.topics[usize::from(partition.topic)], partition.number)
+    }
+}
+
+impl Sent {
+    fn kept_with(&self, timestamp: Millis) -> Kept {
+        Kept { timestamp, ..self.kept.clone() }
+    }
+}
+
+fn not_mark(header: &&Header<'_>) -> bool {
+    header.name != MARK_HEADER
+}
+
+/// What a request says, without borrowing it.
+fn said(request: Request<'_>) -> (u64, String, Vec<u8>) {
+    let mut packed = Vec::new();
+    request.parts.write(&mut packed);
+    (request.due, request.target.to_owned(), packed)
+}
+
+fn sent(batch: &Batch, now: Millis) -> Vec<Sent> {
+    let mut sent = Vec::new();
+    let Ok(()) = batch.records(|record| {
+        let headers = record.headers.iter().map(|h| (h.name.to_vec(), h.value.map(<[u8]>::to_vec))).collect();
+        let (key, value) = (record.key.map(<[u8]>::to_vec), record.value.map(<[u8]>::to_vec));
+        sent.push(Sent {
+            topic: record.topic.to_owned(),
+            schedules: record.schedules,
+            kept: Kept { timestamp: now, key, value, headers },
+            item: record.item as usize,
+        });
+        Ok::<(), std::convert::Infallible>(())
+    });
+    sent
+}

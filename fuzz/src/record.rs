@@ -1,0 +1,86 @@
+//! Records and headers: what a schedule is, and which record is the engine's own.
+
+use kafka_scheduler::core::io::{Header, Partition, Record};
+use kafka_scheduler::core::mark::{MARK_HEADER, Mark, RESERVED_PREFIX};
+use kafka_scheduler::core::payload::{Packed, Parts, Payload};
+use kafka_scheduler::core::request;
+use kafka_scheduler::core::schedule::{self, Limits};
+
+use super::bytes::Bytes;
+use super::kept::Kept;
+
+const PLACE: u64 = 0x1234_5678_9abc_def0;
+const HERE: Partition = Partition { topic: 0, number: 3 };
+
+/// One record with its limits.
+pub fn run(data: &[u8]) {
+    let mut bytes = Bytes(data);
+    let limits = Limits {
+        grace_s: bytes.pick(&[None, Some(0), Some(60), Some(u64::MAX)]),
+        horizon_s: bytes.pick(&[None, Some(0), Some(60), Some(u64::MAX)]),
+        record_bytes_max: vec![bytes.pick(&[None, Some(0), Some(200), Some(usize::MAX)])],
+    };
+    let offset = match bytes.byte() {
+        0xff => bytes.long().max(0),
+        small => i64::from(small),
+    };
+    let kept = Kept::decode(&mut bytes);
+    let headers = kept.headers();
+    let record = kept.at(HERE, offset, &headers);
+    // Whatever header it brings: nobody here has written it.
+    let _ = Mark::of(&record, PLACE);
+    parsed(&record, &limits);
+    marked(&kept, offset);
+}
+
+fn parsed(record: &Record<'_>, limits: &Limits) {
+    let Some(value) = record.value else { return };
+    let topics = ["schedules".to_owned(), "more".to_owned()];
+    let verbatim = schedule::verbatim(record, value);
+    packs(&verbatim);
+    let kept = record.headers.iter().filter(|h| h.name != MARK_HEADER);
+    assert!(verbatim.headers.iter().eq(kept), "an unfit record keeps all headers but the engine's");
+    let Ok(request) = schedule::parse(record, value, record.timestamp, &topics, limits) else { return };
+    assert!(request.due <= i64::MAX as u64 / 1000, "its milliseconds fit");
+    assert!(!topics.iter().any(|topic| topic == request.target), "no loops");
+    assert!((1..=249).contains(&request.target.len()));
+    assert!(record.key.is_some_and(|key| key == request.parts.key && !key.starts_with(RESERVED_PREFIX)));
+    assert_eq!(request.parts.value, value);
+    let own =
+        |h: &&Header<'_>| !h.name.starts_with(b"scheduler-") || [request::GROUP, request::BARRIER].contains(&h.name);
+    let unknown = |h: &&Header<'_>| {
+        let known = [request::EPOCH, request::TARGET_TOPIC, request::TARGET_KEY, request::TIMESTAMP];
+        !known.contains(&h.name) && ![request::KEY, request::TOPIC, MARK_HEADER].contains(&h.name)
+    };
+    assert!(record.headers.iter().filter(own).all(|h| request.parts.headers.contains(h)));
+    assert!(request.parts.headers.iter().eq(record.headers.iter().filter(unknown)), "customer headers, in order");
+    packs(&request.parts);
+}
+
+fn packs(parts: &Parts<'_>) {
+    let packed = Packed::pack(parts);
+    assert_eq!(packed.key(), parts.key);
+    let mut written = Vec::new();
+    packed.write(&mut written);
+    assert_eq!(packed.size(), written.len());
+    assert_eq!(&Parts::unpack(&written), parts);
+}
+
+/// A mark counts where it was written and as it was written, and nowhere else.
+fn marked(kept: &Kept, offset: i64) {
+    let mut own = kept.clone();
+    own.headers.retain(|(name, _)| name != MARK_HEADER);
+    let mark = own.mark(PLACE, offset / 2);
+    own.headers.push((MARK_HEADER.to_vec(), Some(mark.encode().to_vec())));
+    let read = |kept: &Kept, place| Mark::of(&kept.at(HERE, offset, &kept.headers()), place);
+    let speaks = (offset / 2 < offset).then_some(mark);
+    assert_eq!(read(&own, PLACE), speaks);
+    assert_eq!(read(&own, PLACE + 1), None, "copied to another place");
+    if let Some(byte) = own.value.as_mut().and_then(|value| value.first_mut()) {
+        *byte ^= 1;
+        assert_eq!(read(&own, PLACE), None, "another value");
+        *own.value.as_mut().and_then(|value| value.first_mut()).expect("there was one above") ^= 1;
+    }
+    own.headers.push((b"more".to_vec(), None));
+    assert_eq!(read(&own, PLACE), None, "another header");
+}

@@ -1,0 +1,397 @@
+//! The scheduler between a small broker and a consumer that do as an input says.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use kafka_scheduler::core::batch::Batch;
+use kafka_scheduler::core::floor::Floor;
+use kafka_scheduler::core::io::{Abort, Cursor, Input, Millis, Outcome, Output, Partition, TargetState};
+use kafka_scheduler::core::mark::FLOOR_KEY;
+use kafka_scheduler::core::owner::Ownership;
+use kafka_scheduler::core::payload::Parts;
+use kafka_scheduler::core::reason::Reason;
+use kafka_scheduler::core::{Config, Phase, Scheduler};
+
+use super::kept::{Kept, NOON_S};
+use super::promises::{Promises, Sent};
+
+/// What there is to own.
+pub const PARTITIONS: [Partition; 3] =
+    [Partition { topic: 0, number: 0 }, Partition { topic: 0, number: 1 }, Partition { topic: 1, number: 0 }];
+
+const DAY_MS: i64 = 86_400_000;
+
+/// Longer than everything that is put off.
+const REST_MS: i64 = 600_000;
+
+/// A clock that lies before a floor is never done: the partition is read again and again.
+const PROCEED_MAX: usize = 1_000;
+
+/// A partition at the broker, and how far the consumer has come with it. What was aborted, compacted or a control
+/// marker takes an offset and is never delivered.
+#[derive(Clone, Debug, Default)]
+struct Place {
+    log: Vec<Option<Kept>>,
+    committed: Option<(i64, String)>,
+    held: bool,
+    read: usize,
+}
+
+/// Pending schedules: place and offset, and the key.
+type Pending = BTreeMap<(Partition, i64), Vec<u8>>;
+
+/// See above.
+#[derive(Debug)]
+pub struct Shell {
+    config: Config,
+    core: Scheduler,
+    pub now: Millis,
+    latest: Millis,
+    places: BTreeMap<Partition, Place>,
+    questions: VecDeque<Output>,
+    in_flight: VecDeque<(Batch, Vec<Sent>)>,
+    revoked: BTreeSet<Partition>,
+    promises: Promises,
+    stopping: bool,
+    stopped: bool,
+    /// How many of the batches in flight the broker commits when they are forgotten.
+    landing: usize,
+}
+
+/// Settings that any input starts from.
+pub fn config() -> Config {
+    Config {
+        cluster: "c".into(),
+        topics: vec!["schedules".into(), "more".into()],
+        history: "history".into(),
+        dead_letter: None,
+        record_bytes_max: vec![None, None],
+        group: "g".into(),
+        run: "a0".into(),
+        grace_s: None,
+        horizon_s: None,
+        transactors: 2,
+        batch_items_max: 100,
+        batch_bytes_max: 1 << 20,
+        hash_seed: 7,
+    }
+}
+
+impl Shell {
+    pub fn new(config: Config) -> Self {
+        Self {
+            core: Scheduler::new(config.clone()),
+            promises: Promises::new(config.clone()),
+            config,
+            now: Millis(NOON_S * 1000),
+            latest: Millis(NOON_S * 1000),
+            places: PARTITIONS.iter().map(|p| (*p, Place::default())).collect(),
+            questions: VecDeque::new(),
+            in_flight: VecDeque::new(),
+            revoked: BTreeSet::new(),
+            stopping: false,
+            stopped: false,
+            landing: 0,
+        }
+    }
+
+    /// A user produces.
+    pub fn append(&mut self, partition: Partition, kept: Kept) {
+        let log = &mut self.place(partition).log;
+        log.push(Some(kept.clone()));
+        let offset = log.len() as i64 - 1;
+        self.promises.said(partition, offset, &kept);
+    }
+
+    /// Compaction keeps the last record of each key.
+    pub fn compact(&mut self, partition: Partition) {
+        let log = &mut self.place(partition).log;
+        let mut newer = BTreeSet::new();
+        for entry in log.iter_mut().rev() {
+            if entry.as_ref().is_some_and(|kept| kept.key.as_ref().is_some_and(|key| !newer.insert(key.clone()))) {
+                *entry = None;
+            }
+        }
+    }
+
+    /// The group's committed offset expires.
+    pub fn forget_offset(&mut self, partition: Partition) {
+        self.place(partition).committed = None;
+    }
+
+    pub fn assign(&mut self, wanted: impl Fn(Partition) -> bool) {
+        let partitions = self.chosen(|id, place| !place.held && wanted(id));
+        for id in &partitions {
+            let place = self.place(*id);
+            (place.held, place.read) = (true, 0);
+        }
+        let today = self.today();
+        self.input(Input::Assigned { partitions: &partitions, today });
+    }
+
+    pub fn revoke(&mut self, wanted: impl Fn(Partition) -> bool) {
+        let partitions = self.chosen(|id, place| place.held && wanted(id));
+        let partitions: Vec<Partition> = partitions.into_iter().filter(|id| self.revoked.insert(*id)).collect();
+        self.input(Input::Revoked { partitions: &partitions });
+    }
+
+    pub fn lose(&mut self, wanted: impl Fn(Partition) -> bool, landing: usize) {
+        let partitions = self.chosen(|id, place| place.held && wanted(id));
+        for id in &partitions {
+            self.place(*id).held = false;
+            self.revoked.remove(id);
+        }
+        self.landing = landing;
+        self.input(Input::Lost { partitions: &partitions });
+        self.landing = 0;
+    }
+
+    /// The consumer gives the next entry, if there is one. False if there is none.
+    pub fn deliver(&mut self, partition: Partition) -> bool {
+        let place = self.place(partition);
+        if !place.held || place.read >= place.log.len() {
+            return false;
+        }
+        let offset = place.read as i64;
+        let entry = place.log[place.read].clone();
+        place.read += 1;
+        if let Some(kept) = entry {
+            self.input(Input::Record(kept.at(partition, offset, &kept.headers())));
+        }
+        true
+    }
+
+    /// The log was cut: the consumer starts over without being asked to.
+    pub fn rewind(&mut self, partition: Partition) {
+        self.place(partition).read = 0;
+    }
+
+    /// Answers the oldest question. False if there is none.
+    pub fn answer(&mut self, target: TargetState, metadata: Option<&[u8]>) -> bool {
+        let Some(question) = self.questions.pop_front() else { return false };
+        match question {
+            Output::ReadCommitted(partitions) => {
+                for partition in partitions {
+                    let committed = self.place(partition).committed.clone();
+                    let offset = committed.as_ref().map(|(offset, _)| *offset);
+                    let own = committed.map_or_else(Vec::new, |(_, metadata)| metadata.into_bytes());
+                    let metadata = metadata.unwrap_or(&own);
+                    self.input(Input::Committed { partition, offset, metadata });
+                }
+            }
+            Output::Fence { take, .. } => self.input(Input::Fenced { take }),
+            Output::FindSince { topic, known } => {
+                let (since, today) = (self.since(topic, &known), self.today());
+                self.input(Input::Since { topic, since, today });
+            }
+            Output::CheckTarget { target: number, .. } => self.input(Input::Target { target: number, state: target }),
+            other => panic!("no question: {other:?}"),
+        }
+        true
+    }
+
+    /// Commits the oldest batch. False if there is none.
+    pub fn commit(&mut self, reported: bool) -> bool {
+        let Some((batch, sent)) = self.in_flight.pop_front() else { return false };
+        let written = self.land(&batch, sent);
+        let written = if reported { written } else { Vec::new() };
+        self.input(Input::Settled { batch: batch.id, outcome: Outcome::Committed { written: &written } });
+        true
+    }
+
+    /// Commits the oldest batch unless it fires something.
+    pub fn commit_before_firing(&mut self) -> bool {
+        let fires = |batch: &Batch| batch.items.iter().any(|item| item.identity >= 0);
+        !self.in_flight.front().is_some_and(|(batch, _)| fires(batch)) && self.commit(true)
+    }
+
+    /// Aborts the oldest batch, whose records take offsets nevertheless.
+    pub fn abort(&mut self, abort: Abort<'_>) {
+        let Some((batch, sent)) = self.in_flight.pop_front() else { return };
+        for partition in sent.iter().filter_map(|sent| sent.schedules) {
+            self.place(partition).log.push(None);
+        }
+        self.input(Input::Settled { batch: batch.id, outcome: Outcome::Aborted(abort) });
+    }
+
+    /// Aborts the oldest batch because of one of its records.
+    pub fn reject(&mut self, item: u32, reason: Reason) {
+        let items = self.in_flight.front().map_or(0, |(batch, _)| batch.items.len() as u32);
+        self.abort(Abort::Rejected(&[(item % items.max(1), reason)]));
+    }
+
+    /// Nobody knows what became of the oldest batch.
+    pub fn lose_outcome(&mut self, landed: bool) {
+        let Some((batch, sent)) = self.in_flight.pop_front() else { return };
+        if landed {
+            self.land(&batch, sent);
+        }
+        self.input(Input::Settled { batch: batch.id, outcome: Outcome::Unknown });
+    }
+
+    pub fn stop(&mut self) {
+        self.stopping = true;
+        self.input(Input::Stop);
+    }
+
+    /// Time passes up to the next deadline. False if there is none before `end`.
+    pub fn until_deadline(&mut self, end: Millis) -> bool {
+        let Some((at, _)) = self.core.poll_timeout().filter(|(at, _)| *at <= end) else { return false };
+        self.now = self.now.max(at);
+        self.input(Input::Tick);
+        true
+    }
+
+    /// Lets everything happen that can happen at once.
+    pub fn proceed(&mut self) {
+        for _ in 0..PROCEED_MAX {
+            if !self.proceed_once() {
+                return;
+            }
+        }
+    }
+
+    fn proceed_once(&mut self) -> bool {
+        self.commit(true)
+            || self.answer(TargetState::Exists, None)
+            || PARTITIONS.iter().any(|partition| self.deliver(*partition))
+    }
+
+    /// Hands an input over and carries out what comes back.
+    pub fn input(&mut self, input: Input<'_>) {
+        if self.stopped {
+            return;
+        }
+        self.latest = self.latest.max(self.now);
+        self.core.handle(self.now, input);
+        while let Some(output) = self.core.poll() {
+            match output {
+                Output::Transact(batch) => {
+                    let in_flight = self.in_flight.iter().map(|(batch, _)| batch);
+                    let sent = self.promises.formed(&batch, in_flight, self.now);
+                    self.in_flight.push_back((batch, sent));
+                    assert!(self.in_flight.len() <= self.config.transactors);
+                }
+                Output::Seek(partition) => self.place(partition).read = 0,
+                Output::Release(partitions) => {
+                    for id in partitions {
+                        assert!(self.revoked.remove(&id), "{id:?} is released once, and only when asked for");
+                        self.place(id).held = false;
+                    }
+                }
+                Output::Renew { transactional_ids } => {
+                    assert_eq!(transactional_ids.len(), self.config.transactors);
+                    let landing = self.landing.min(self.in_flight.len());
+                    for (batch, sent) in std::mem::take(&mut self.in_flight).into_iter().take(landing) {
+                        self.land(&batch, sent);
+                    }
+                }
+                Output::Restart(_) => {
+                    self.places.values_mut().for_each(|place| place.held = false);
+                    self.revoked.clear();
+                }
+                Output::Stopped => self.stopped = true,
+                Output::Report(_) => {}
+                question => self.questions.push_back(question),
+            }
+        }
+    }
+
+    /// Faults end, the clock is right again: everything comes to rest, keeps its promises, and is what a successor makes of the same logs.
+    pub fn finish(mut self) {
+        let end = self.latest.plus(REST_MS);
+        self.rest(end);
+        if self.stopping {
+            assert!(self.stopped, "it stops");
+            self.succeed("b0");
+        }
+        self.now = end;
+        self.input(Input::Tick);
+        self.rest(end);
+        // After a restart, too, the group gives everything to its only member.
+        self.assign(|_| true);
+        self.rest(end);
+        assert!(self.core.status().iter().all(|status| status.phase == Phase::Live), "{:?}", self.core.status());
+        assert_eq!(self.core.status().len(), PARTITIONS.len());
+        let (pending, listed) = self.pending();
+        self.promises.at_rest(&pending);
+        self.succeed("c0");
+        self.assign(|_| true);
+        self.rest(end);
+        assert_eq!(self.pending(), (pending, listed), "a successor makes the same of the log");
+    }
+
+    /// Lets everything happen that can until `end`.
+    fn rest(&mut self, end: Millis) {
+        const STEPS_MAX: usize = 100_000;
+        self.input(Input::Generation(1_000));
+        for _ in 0..STEPS_MAX {
+            if self.stopped || !(self.proceed_once() || self.until_deadline(end)) {
+                return;
+            }
+        }
+        panic!("it does not come to rest: {:?}", self.core.poll_timeout());
+    }
+
+    /// Another process takes this one's place.
+    fn succeed(&mut self, run: &str) {
+        self.core = Scheduler::new(Config { run: run.into(), ..self.config.clone() });
+        self.promises.successor();
+        self.questions.clear();
+        self.revoked.clear();
+        self.places.values_mut().for_each(|place| place.held = false);
+        (self.stopping, self.stopped) = (false, false);
+    }
+
+    fn pending(&self) -> (Pending, Vec<(Millis, u64, String)>) {
+        let (mut listed, next) = self.core.list(Cursor::default(), usize::MAX);
+        assert_eq!(next, None);
+        assert_eq!(listed.len(), self.core.status().iter().map(|status| status.pending).sum::<usize>());
+        listed.sort_by_key(|listed| (listed.partition, listed.offset));
+        let keys = listed.iter().map(|l| ((l.partition, l.offset), Parts::unpack(&l.packed).key.to_vec())).collect();
+        (keys, listed.into_iter().map(|l| (l.timestamp, l.due, l.target.to_string())).collect())
+    }
+
+    /// Gives the highest offset in each schedules partition.
+    fn land(&mut self, batch: &Batch, sent: Vec<Sent>) -> Vec<(Partition, i64)> {
+        self.promises.landed(batch);
+        let mut written = BTreeMap::new();
+        for Sent { schedules, kept, .. } in sent {
+            let Some(partition) = schedules else { continue };
+            let log = &mut self.place(partition).log;
+            log.push(Some(kept));
+            written.insert(partition, log.len() as i64 - 1);
+        }
+        for position in &batch.offsets {
+            let place = self.place(position.partition);
+            place.committed = Some((position.offset, position.metadata.clone()));
+            // The control marker.
+            place.log.push(None);
+        }
+        written.into_iter().collect()
+    }
+
+    fn since(&self, topic: u16, known: &[i32]) -> Option<Millis> {
+        let of_topic = || self.places.iter().filter(|(id, _)| id.topic == topic);
+        let metadata = |place: &Place| Ownership::decode(place.committed.as_ref()?.1.as_bytes())?.since;
+        let floor = |(id, place): (&Partition, &Place)| {
+            let mut floors = place.log.iter().flatten().filter(|kept| kept.key.as_deref() == Some(FLOOR_KEY));
+            Some(Floor::decode(floors.next_back()?.value.as_deref()?, self.promises.place(*id))?.since)
+        };
+        of_topic()
+            .filter_map(|(_, place)| metadata(place))
+            .min()
+            .or_else(|| of_topic().filter(|(id, _)| !known.contains(&id.number)).filter_map(floor).min())
+    }
+
+    fn today(&self) -> Millis {
+        Millis(self.now.0.div_euclid(DAY_MS) * DAY_MS)
+    }
+
+    fn chosen(&self, wanted: impl Fn(Partition, &Place) -> bool) -> Vec<Partition> {
+        self.places.iter().filter(|(id, place)| wanted(**id, place)).map(|(id, _)| *id).collect()
+    }
+
+    fn place(&mut self, partition: Partition) -> &mut Place {
+        self.places.get_mut(&partition).expect("one of PARTITIONS")
+    }
+}

@@ -1,0 +1,35 @@
+//! What the engine stores as text and reads back: the metadata of committed offsets, and floors.
+
+use kafka_scheduler::core::floor::Floor;
+use kafka_scheduler::core::owner::Ownership;
+
+/// The whole input is the text.
+pub fn run(data: &[u8]) {
+    metadata(data);
+    floor(data);
+}
+
+fn metadata(data: &[u8]) {
+    let Some(read) = Ownership::decode(data) else { return };
+    let written = read.encode();
+    assert!(written.len() <= 2_048, "the broker would refuse it");
+    assert_eq!(Ownership::decode(written.as_bytes()).as_ref(), Some(&read));
+    let successor = "ab.7";
+    let fence = read.to_fence(successor);
+    assert!(fence.len() <= 16 && !fence.iter().any(|owner| owner == successor));
+    assert!(read.clean || read.owner == successor || fence.contains(&read.owner), "the owner is fenced first");
+    // These become transactional ids.
+    let harmless =
+        |owner: &String| owner.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b) || b == b'.');
+    assert!(fence.iter().all(harmless));
+    let next = Ownership { owner: successor.into(), fence, clean: false, since: read.since };
+    assert_eq!(Ownership::decode(next.encode().as_bytes()), Some(next));
+}
+
+fn floor(data: &[u8]) {
+    const PLACE: u64 = 0x0123_4567_89ab_cdef;
+    let Some(read) = Floor::decode(data, PLACE) else { return };
+    let written = read.encode(PLACE);
+    assert_eq!(Floor::decode(written.as_bytes(), PLACE), Some(read));
+    assert_eq!(Floor::decode(written.as_bytes(), PLACE ^ 1), None);
+}

@@ -1,0 +1,190 @@
+//! Scenarios as bytes, by position: a byte means the same wherever the scenario came from, and any bytes are one.
+
+use super::{Act, Away, Error, OPS_MAX, Op, Point, Scenario, Setup, Target, Word};
+
+/// Bytes of a setup.
+const SETUP_BYTES: usize = 24;
+/// Bytes of an operation.
+const OP_BYTES: usize = 10;
+
+impl Scenario {
+    /// Reads a scenario: 24 bytes of setup, then 10 bytes for each operation. What is missing counts as zeros.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8]) -> Self {
+        let (setup, ops) = bytes.split_at(bytes.len().min(SETUP_BYTES));
+        let ops = ops.chunks(OP_BYTES).take(OPS_MAX).map(|chunk| op(padded(chunk))).collect();
+        Self { setup: self::setup(&padded(setup)), ops }
+    }
+
+    /// The bytes from which [`Scenario::from_bytes`] reads this scenario.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = setup_bytes(&self.setup).to_vec();
+        for op in &self.ops {
+            bytes.extend_from_slice(&op_bytes(op));
+        }
+        bytes
+    }
+
+    /// As [`Scenario::from_bytes`], from the hexadecimal digits that a failure prints.
+    #[must_use]
+    pub fn from_hex(text: &str) -> Option<Self> {
+        let digits = text.trim().as_bytes();
+        let pairs = digits.chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok());
+        digits
+            .len()
+            .is_multiple_of(2)
+            .then(|| pairs.collect::<Option<Vec<u8>>>().map(|bytes| Self::from_bytes(&bytes)))?
+    }
+
+    /// [`Scenario::to_bytes`] in hexadecimal digits.
+    #[must_use]
+    pub fn to_hex(&self) -> String {
+        self.to_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+fn padded<const N: usize>(bytes: &[u8]) -> [u8; N] {
+    std::array::from_fn(|at| bytes.get(at).copied().unwrap_or(0))
+}
+
+fn setup(b: &[u8; SETUP_BYTES]) -> Setup {
+    Setup {
+        instances: b[0] % 3 + 1,
+        topics: b[1] % 2 + 1,
+        partitions: b[2] % 3 + 1,
+        keys: b[3] % 16 + 1,
+        transactors: b[4] % 2 + 1,
+        items_max: b[5] % 8 + 1,
+        grace_s: b[6].checked_sub(1),
+        horizon_hs: (b[7] > 0).then_some(b[7]),
+        since_days: b[8] % 3,
+        midnight_s: b[9] as i8,
+        noise: u64::from_be_bytes(padded(&b[16..])),
+    }
+}
+
+fn setup_bytes(s: &Setup) -> [u8; SETUP_BYTES] {
+    let mut b = [0; SETUP_BYTES];
+    b[0] = s.instances - 1;
+    b[1] = s.topics - 1;
+    b[2] = s.partitions - 1;
+    b[3] = s.keys - 1;
+    b[4] = s.transactors - 1;
+    b[5] = s.items_max - 1;
+    b[6] = s.grace_s.map_or(0, |s| s + 1);
+    b[7] = s.horizon_hs.unwrap_or(0);
+    b[8] = s.since_days;
+    b[9] = s.midnight_s as u8;
+    b[16..].copy_from_slice(&s.noise.to_be_bytes());
+    b
+}
+
+const WORDS: [Word; 8] = [
+    Word::Schedule,
+    Word::Cancel,
+    Word::NoEpoch,
+    Word::BadEpoch,
+    Word::ToSchedules,
+    Word::Copied,
+    Word::ReservedKey,
+    Word::NoKey,
+];
+const TARGETS: [Target; 6] =
+    [Target::Open, Target::Late, Target::Missing, Target::Forbidden, Target::Small, Target::Silent];
+const POINTS: [Point; 5] =
+    [Point::Now, Point::BeforeSend, Point::AfterProduce, Point::AfterOffsets, Point::AfterCommit];
+const ERRORS: [Error; 5] = [Error::Retriable, Error::Abortable, Error::Fatal, Error::RequestLost, Error::ReplyLost];
+const AWAYS: [Away; 4] = [Away::Missing, Away::Forbidden, Away::Silent, Away::Leaderless];
+
+fn of<T: Copy>(all: &[T], byte: u8) -> T {
+    all[usize::from(byte) % all.len()]
+}
+
+fn at<T: PartialEq>(all: &[T], wanted: &T) -> u8 {
+    // The lists above name every variant, and none of them has 256.
+    all.iter().position(|one| one == wanted).unwrap_or(0) as u8
+}
+
+fn op(bytes: [u8; OP_BYTES]) -> Op {
+    let [t0, t1, kind, a, b, c, d0, d1, e0, e1] = bytes;
+    let (d, e) = (u16::from_be_bytes([d0, d1]), u16::from_be_bytes([e0, e1]));
+    let act = match kind % 17 {
+        0 => Act::Say {
+            key: a,
+            word: of(&WORDS, b),
+            target: of(&TARGETS, c),
+            in_s: d as i16,
+            twice: e & 1 == 1,
+            late_ms: (e >> 1) % 4_096,
+        },
+        1 => Act::Transaction { key: a, count: b % 3 + 1, commit: c % 2 == 0, for_ms: d % 16_384, in_s: e as i16 },
+        2 => Act::Crash { instance: a, point: of(&POINTS, b), down_ms: d % 8_192 },
+        3 => Act::Pause { instance: a, point: of(&POINTS, b), for_ms: d % 16_384 },
+        4 => Act::Error { instance: a, error: of(&ERRORS, b), point: of(&POINTS, c) },
+        5 => Act::Skew { instance: a, by: d as i16, days: b % 2 == 1 },
+        6 => Act::Compact { partition: a, tombstones: b % 2 == 1 },
+        7 => Act::Outage { down_ms: d % 16_384, expire: a % 2 == 1 },
+        8 => Act::SlowConsumer { instance: a, for_ms: d % 16_384, gap_ms: e % 2_048 },
+        9 => Act::SlowMarkers { for_ms: d % 16_384, up_to_ms: e % 2_048 },
+        10 => Act::SlowNetwork { instance: a, for_ms: d % 16_384, up_to_ms: e % 2_048 },
+        11 => Act::FencesFail { for_ms: d % 16_384 },
+        12 => Act::TargetAway { away: of(&AWAYS, a), for_ms: d % 32_768 },
+        13 => Act::Stop { instance: a, down_ms: d % 8_192 },
+        14 => Act::Unreadable { instance: a },
+        15 => Act::SlowRebalance { for_ms: d % 8_192 },
+        _ => Act::Grow { topic: a },
+    };
+    Op { at_ms: u32::from(u16::from_be_bytes([t0, t1])) * 2, act }
+}
+
+fn op_bytes(op: &Op) -> [u8; OP_BYTES] {
+    let (kind, [a, b, c], d, e) = match op.act {
+        Act::Say { key, word, target, in_s, twice, late_ms } => {
+            (0, [key, at(&WORDS, &word), at(&TARGETS, &target)], in_s as u16, late_ms << 1 | u16::from(twice))
+        }
+        Act::Transaction { key, count, commit, for_ms, in_s } => {
+            (1, [key, count - 1, u8::from(!commit)], for_ms, in_s as u16)
+        }
+        Act::Crash { instance, point, down_ms } => (2, [instance, at(&POINTS, &point), 0], down_ms, 0),
+        Act::Pause { instance, point, for_ms } => (3, [instance, at(&POINTS, &point), 0], for_ms, 0),
+        Act::Error { instance, error, point } => (4, [instance, at(&ERRORS, &error), at(&POINTS, &point)], 0, 0),
+        Act::Skew { instance, by, days } => (5, [instance, u8::from(days), 0], by as u16, 0),
+        Act::Compact { partition, tombstones } => (6, [partition, u8::from(tombstones), 0], 0, 0),
+        Act::Outage { down_ms, expire } => (7, [u8::from(expire), 0, 0], down_ms, 0),
+        Act::SlowConsumer { instance, for_ms, gap_ms } => (8, [instance, 0, 0], for_ms, gap_ms),
+        Act::SlowMarkers { for_ms, up_to_ms } => (9, [0, 0, 0], for_ms, up_to_ms),
+        Act::SlowNetwork { instance, for_ms, up_to_ms } => (10, [instance, 0, 0], for_ms, up_to_ms),
+        Act::FencesFail { for_ms } => (11, [0, 0, 0], for_ms, 0),
+        Act::TargetAway { away, for_ms } => (12, [at(&AWAYS, &away), 0, 0], for_ms, 0),
+        Act::Stop { instance, down_ms } => (13, [instance, 0, 0], down_ms, 0),
+        Act::Unreadable { instance } => (14, [instance, 0, 0], 0, 0),
+        Act::SlowRebalance { for_ms } => (15, [0, 0, 0], for_ms, 0),
+        Act::Grow { topic } => (16, [topic, 0, 0], 0, 0),
+    };
+    let [t0, t1] = ((op.at_ms / 2) as u16).to_be_bytes();
+    let ([d0, d1], [e0, e1]) = (d.to_be_bytes(), e.to_be_bytes());
+    [t0, t1, kind, a, b, c, d0, d1, e0, e1]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scenario_is_read_back_from_its_bytes_and_any_bytes_are_a_scenario() {
+        for seed in 0..50 {
+            let scenario = Scenario::from_seed(seed);
+            assert_eq!(Scenario::from_bytes(&scenario.to_bytes()), scenario);
+            assert_eq!(Scenario::from_hex(&scenario.to_hex()).as_ref(), Some(&scenario));
+        }
+        let mut rng = crate::rng::Rng::new(1);
+        for length in 0..300 {
+            let bytes: Vec<u8> = (0..length).map(|_| rng.bits() as u8).collect();
+            let scenario = Scenario::from_bytes(&bytes);
+            assert_eq!(Scenario::from_bytes(&scenario.to_bytes()), scenario, "{bytes:?}");
+        }
+        assert_eq!(Scenario::from_hex("0"), None);
+        assert_eq!(Scenario::from_hex("zz"), None);
+    }
+}

@@ -1,0 +1,200 @@
+//! A scenario from a seed: first which kinds of fault there are and how often, then what happens.
+
+use super::{Act, Away, Error, Op, Point, SAFETY_MS, Scenario, Setup, Target, Word};
+use crate::faults::{FAULTS, Fault};
+use crate::rng::Rng;
+
+impl Scenario {
+    /// A scenario from a seed.
+    #[must_use]
+    pub fn from_seed(seed: u64) -> Self {
+        let mut rng = Rng::new(seed);
+        let setup = setup(&mut rng);
+        // Some seeds have users who change their minds about one or two keys all the time.
+        let hot = rng.chance(20);
+        let mut setup = Setup { keys: if hot { setup.keys.min(2) } else { setup.keys }, ..setup };
+        // Most seeds have about half of the kinds; some have few, so that rare ones meet undisturbed.
+        let share = [8, 20, 35, 50][rng.index(4)];
+        let mut ops = users(&mut rng, &setup, hot);
+        if rng.chance(8) {
+            ops.extend(wrong_day(&mut rng, &setup));
+        }
+        for fault in FAULTS {
+            if !rng.chance(share) {
+                continue;
+            }
+            let often = rng.range(1, frequent(fault));
+            for _ in 0..often {
+                let mut at_ms = rng.range(0, i64::from(SAFETY_MS) / 2 - 1) as u32 * 2;
+                if fault == Fault::Growth && rng.chance(60) {
+                    // Soon after a midnight, some time after the first start.
+                    setup.midnight_s = -40;
+                    at_ms = rng.range(20_500, 30_000) as u32 * 2;
+                }
+                ops.extend(strike(&mut rng, &setup, fault).map(|act| Op { at_ms, act }));
+                if fault == Fault::Growth {
+                    // What lies there before anybody reads it, and was due before this.
+                    ops.extend((0..6).map(|_| {
+                        let in_s = rng.range(-60, 0) as i16;
+                        Op { at_ms: at_ms + 2, act: say(&mut rng, &setup, Word::Schedule, in_s) }
+                    }));
+                }
+                if fault == Fault::Zombie || fault == Fault::CrashAfterOffsets {
+                    // Something has to be due while it lasts.
+                    ops.push(Op { at_ms, act: say(&mut rng, &setup, Word::Schedule, 1) });
+                }
+            }
+            for op in &mut ops {
+                disturb(&mut rng, fault, &mut op.act);
+            }
+        }
+        ops.sort_by_key(|op| op.at_ms);
+        Self { setup, ops }
+    }
+}
+
+fn setup(rng: &mut Rng) -> Setup {
+    Setup {
+        instances: [1, 2, 2, 3][rng.index(4)],
+        topics: [1, 1, 1, 2][rng.index(4)],
+        partitions: rng.range(1, 3) as u8,
+        keys: rng.range(1, 16) as u8,
+        transactors: rng.range(1, 2) as u8,
+        items_max: rng.range(1, 8) as u8,
+        grace_s: rng.chance(20).then(|| rng.range(0, 20) as u8),
+        horizon_hs: rng.chance(10).then(|| rng.range(1, 40) as u8),
+        since_days: if rng.chance(20) { rng.range(1, 2) as u8 } else { 0 },
+        midnight_s: if rng.chance(40) { rng.range(-100, 100) as i8 } else { 0 },
+        noise: rng.bits(),
+    }
+}
+
+/// All clocks are a day ahead when the engine first starts, until they are set right.
+fn wrong_day(rng: &mut Rng, setup: &Setup) -> Vec<Op> {
+    let right_ms = rng.range(2_000, 40_000) as u32 * 2;
+    let step =
+        |at_ms, by| (0..setup.instances).map(move |instance| Op { at_ms, act: Act::Skew { instance, by, days: true } });
+    step(0, 1).chain(step(right_ms, -1)).collect()
+}
+
+fn users(rng: &mut Rng, setup: &Setup, hot: bool) -> Vec<Op> {
+    let mut ops = Vec::new();
+    // What was there before the engine ever ran.
+    for _ in 0..rng.range(0, 20) {
+        let in_s = rng.range(-300, 60) as i16;
+        ops.push(Op { at_ms: 0, act: say(rng, setup, Word::Schedule, in_s) });
+    }
+    let pace_ms = if hot { rng.range(30, 150) } else { rng.range(120, 400) };
+    let lead_s = if hot { 1 } else { rng.range(2, 20) };
+    let mut at_ms = 0;
+    while at_ms < i64::from(SAFETY_MS) {
+        let word = match rng.range(0, 99) {
+            0..75 => Word::Schedule,
+            75..88 => Word::Cancel,
+            88..92 => Word::NoEpoch,
+            92..94 => Word::BadEpoch,
+            94..96 => Word::ToSchedules,
+            96..98 => Word::Copied,
+            98 => Word::ReservedKey,
+            _ => Word::NoKey,
+        };
+        let in_s = match rng.range(0, 9) {
+            0 => rng.range(3_000, 30_000),
+            1 => rng.range(-60, 0),
+            _ => rng.range(-2, lead_s),
+        } as i16;
+        ops.push(Op { at_ms: at_ms as u32, act: say(rng, setup, word, in_s) });
+        at_ms += rng.range(2, pace_ms) * 2;
+    }
+    ops
+}
+
+fn say(rng: &mut Rng, setup: &Setup, word: Word, in_s: i16) -> Act {
+    let key = rng.range(0, i64::from(setup.keys) - 1) as u8;
+    Act::Say { key, word, target: Target::Open, in_s, twice: false, late_ms: 0 }
+}
+
+/// How often a kind strikes at most, beyond what disturbs users' records.
+fn frequent(fault: Fault) -> i64 {
+    match fault {
+        Fault::Duplicate | Fault::Reordered | Fault::Poison => 1,
+        Fault::Growth => 2,
+        Fault::Outage | Fault::Expiry | Fault::SlowRebalance | Fault::Skew => 3,
+        Fault::Compaction | Fault::OldTombstones | Fault::UserTransaction => 12,
+        _ => 4,
+    }
+}
+
+/// Users' records that a kind of fault changes.
+fn disturb(rng: &mut Rng, fault: Fault, act: &mut Act) {
+    let Act::Say { target, twice, late_ms, .. } = act else { return };
+    match fault {
+        Fault::Duplicate if rng.chance(5) => *twice = true,
+        Fault::Reordered if rng.chance(8) => *late_ms = rng.range(1, 3_000) as u16,
+        Fault::TargetAway if rng.chance(25) => *target = Target::Late,
+        Fault::Poison if rng.chance(5) => {
+            *target = [Target::Missing, Target::Forbidden, Target::Small, Target::Silent][rng.index(4)];
+        }
+        _ => {}
+    }
+}
+
+fn strike(rng: &mut Rng, setup: &Setup, fault: Fault) -> Option<Act> {
+    let instance = rng.range(0, i64::from(setup.instances) - 1) as u8;
+    let partition = rng.range(0, 5) as u8;
+    let some_point = [Point::BeforeSend, Point::AfterProduce, Point::AfterOffsets][rng.index(3)];
+    let down_ms = if rng.chance(30) { rng.range(6_000, 8_191) } else { rng.range(10, 3_000) } as u16;
+    let for_ms = rng.range(500, 12_000) as u16;
+    let up_to_ms = rng.range(50, 2_000) as u16;
+    let crash = |point| Act::Crash { instance, point, down_ms };
+    Some(match fault {
+        Fault::Crash => crash(Point::Now),
+        Fault::CrashBeforeSend => crash(Point::BeforeSend),
+        Fault::CrashAfterProduce => crash(Point::AfterProduce),
+        Fault::CrashAfterOffsets => crash(Point::AfterOffsets),
+        Fault::CrashAfterCommit => crash(Point::AfterCommit),
+        Fault::Pause => {
+            let point = if rng.chance(30) { Point::Now } else { some_point };
+            Act::Pause { instance, point, for_ms: rng.range(100, 5_800) as u16 }
+        }
+        Fault::Zombie => {
+            let point = if rng.chance(20) { Point::Now } else { some_point };
+            Act::Pause { instance, point, for_ms: rng.range(6_000, 14_000) as u16 }
+        }
+        Fault::Retriable => {
+            let point = [Point::AfterProduce, Point::AfterOffsets, Point::AfterCommit][rng.index(3)];
+            Act::Error { instance, error: Error::Retriable, point }
+        }
+        Fault::Abortable => Act::Error { instance, error: Error::Abortable, point: some_point },
+        Fault::Fatal => Act::Error { instance, error: Error::Fatal, point: some_point },
+        Fault::Unanswered => {
+            let error = [Error::RequestLost, Error::ReplyLost][rng.index(2)];
+            Act::Error { instance, error, point: Point::AfterOffsets }
+        }
+        Fault::Skew => Act::Skew { instance, by: rng.range(-5_000, 5_000) as i16, days: rng.chance(15) },
+        Fault::Compaction => Act::Compact { partition, tombstones: false },
+        Fault::OldTombstones => Act::Compact { partition, tombstones: true },
+        Fault::Outage => Act::Outage { down_ms, expire: false },
+        Fault::Expiry => Act::Outage { down_ms: 7_000 + down_ms / 4, expire: true },
+        Fault::UserTransaction => Act::Transaction {
+            key: rng.range(0, i64::from(setup.keys) - 1) as u8,
+            count: rng.range(1, 3) as u8,
+            commit: rng.chance(60),
+            for_ms: rng.range(1, 6_000) as u16,
+            in_s: rng.range(-1, 10) as i16,
+        },
+        Fault::TargetAway => {
+            let away = [Away::Missing, Away::Forbidden, Away::Silent, Away::Leaderless][rng.index(4)];
+            Act::TargetAway { away, for_ms }
+        }
+        Fault::SlowConsumer => Act::SlowConsumer { instance, for_ms, gap_ms: up_to_ms },
+        Fault::SlowMarkers => Act::SlowMarkers { for_ms, up_to_ms },
+        Fault::SlowNetwork => Act::SlowNetwork { instance, for_ms, up_to_ms },
+        Fault::FencesFail => Act::FencesFail { for_ms },
+        Fault::Stop => Act::Stop { instance, down_ms },
+        Fault::Unreadable => Act::Unreadable { instance },
+        Fault::SlowRebalance => Act::SlowRebalance { for_ms: down_ms },
+        Fault::Growth => Act::Grow { topic: instance },
+        Fault::Duplicate | Fault::Reordered | Fault::Poison => return None,
+    })
+}

@@ -1,0 +1,112 @@
+//! What an instance reads: records, committed offsets, floors; and how it fences.
+
+use kafka_scheduler::core::floor::Floor;
+use kafka_scheduler::core::io::{Header, Input, Millis, Partition, Record};
+use kafka_scheduler::core::mark::{self, FLOOR_KEY};
+use kafka_scheduler::core::owner::Ownership;
+
+use super::{CLUSTER, Todo, World};
+use crate::bugs::{self, Bug};
+use crate::failure::Failure;
+use crate::kafka::Place;
+
+impl World {
+    pub(super) fn fetch(&mut self, number: usize) {
+        let now = self.now_ms;
+        let instance = &mut self.instances[number];
+        let delay = match instance.slow_consumer_until_ms > now {
+            true => instance.rng.range(2, 60 + instance.slow_consumer_ms),
+            false => instance.rng.range(2, 60),
+        };
+        let partitions: Vec<Partition> = instance.owned.keys().copied().collect();
+        self.later(number, delay, Todo::Fetch);
+        for partition in partitions {
+            let instance = &mut self.instances[number];
+            let count = instance.rng.index(30);
+            let Some(from) = instance.owned.get(&partition).copied() else { continue };
+            let log = self.kafka.log(Place::Schedules(partition));
+            let (found, next) = match bugs::on(Bug::ReadUncommitted) {
+                true => log.read_uncommitted(from, count),
+                false => log.read(from, count),
+            };
+            let found: Vec<_> = found.into_iter().map(|(offset, stored)| (offset, stored.clone())).collect();
+            instance.owned.insert(partition, next);
+            for (offset, stored) in found {
+                let headers: Vec<Header<'_>> =
+                    stored.headers.iter().map(|(name, v)| Header { name, value: v.as_deref() }).collect();
+                let (key, value) = (stored.key.as_deref(), stored.value.as_deref());
+                let timestamp = Millis(stored.at_ms);
+                let record = Record { partition, offset, timestamp, key, value, headers: &headers };
+                self.watch.read(number, &record, &self.said);
+                self.tell(number, Input::Record(record));
+                if self.instances[number].owned.get(&partition) != Some(&next) {
+                    // Released, or read again from the beginning.
+                    break;
+                }
+            }
+        }
+    }
+
+    pub(super) fn read_committed(&mut self, number: usize, partition: Partition, until_ms: i64) {
+        if self.kafka.has_pending_offset(partition) && self.now_ms < until_ms {
+            return self.later(number, 50, Todo::ReadCommitted(partition, until_ms));
+        }
+        let known = self.kafka.committed.get(&partition).cloned();
+        if self.kafka.has_pending_offset(partition) {
+            // It has waited long enough and takes what an earlier transaction committed. Whom that names may have
+            // released the partition since, and is fenced for nothing.
+            let ownership = known.as_ref().and_then(|(_, metadata)| Ownership::decode(metadata.as_bytes()));
+            self.named_late.extend(ownership.into_iter().flat_map(|o| o.fence.into_iter().chain([o.owner])));
+        }
+        let (offset, metadata) = known.map_or((None, String::new()), |(offset, metadata)| (Some(offset), metadata));
+        self.tell(number, Input::Committed { partition, offset, metadata: metadata.as_bytes() });
+    }
+
+    pub(super) fn fence(&mut self, number: usize, take: u64, ids: Vec<String>, generation: i32) {
+        let now = self.now_ms;
+        // A fence that fails is not fatal.
+        if self.instances[number].generation == generation && self.fences_fail_until_ms <= now {
+            let mut waiting = Vec::new();
+            for id in ids {
+                let named_late = id.rsplit_once('.').is_some_and(|(stem, _)| {
+                    self.named_late.iter().any(|owner| stem.strip_suffix(owner.as_str()) == Some("g."))
+                });
+                if let Some(owner) = self.uses(&id).filter(|owner| *owner != number && !named_late) {
+                    let broken = format!("i{number} fences {id}, with which i{owner} is at work");
+                    return self.fail(Failure::Safety(broken));
+                }
+                if self.kafka.init(&id, now).is_err() {
+                    waiting.push(id);
+                }
+            }
+            if !waiting.is_empty() {
+                return self.later(number, 20, Todo::Fence(take, waiting, generation));
+            }
+        }
+        self.tell(number, Input::Fenced { take });
+    }
+
+    /// Who is in the group and writes under this transactional id.
+    fn uses(&self, id: &str) -> Option<usize> {
+        let uses = self.instances.iter().find(|instance| instance.is_alive() && instance.transactors.writes_as(id))?;
+        let member = uses.member.as_deref().filter(|member| self.kafka.group.knows(member));
+        member.map(|_| uses.number)
+    }
+
+    pub(super) fn find_since(&mut self, number: usize, topic: u16, known: &[i32]) {
+        let committed = self.kafka.committed.iter().filter(|(partition, _)| partition.topic == topic);
+        let mut since: Vec<Millis> =
+            committed.filter_map(|(_, (_, metadata))| Ownership::decode(metadata.as_bytes())?.since).collect();
+        if since.is_empty() {
+            let unknown = |p: &&Partition| p.topic == topic && !known.contains(&p.number);
+            for partition in self.partitions.iter().filter(unknown) {
+                let place = mark::place(CLUSTER, Self::topic(*partition), partition.number);
+                let (found, _) = self.kafka.log(Place::Schedules(*partition)).read(0, usize::MAX);
+                let floors = found.into_iter().filter(|(_, s)| s.key.as_deref() == Some(FLOOR_KEY));
+                since.extend(floors.filter_map(|(_, s)| Some(Floor::decode(s.value.as_deref()?, place)?.since)));
+            }
+        }
+        let today = self.instances[number].today(self.now_ms, &self.setup);
+        self.tell(number, Input::Since { topic, since: since.into_iter().min(), today });
+    }
+}

@@ -1,0 +1,148 @@
+//! An instance in its group: joining, heartbeats, rebalances, leaving.
+
+use std::collections::BTreeSet;
+
+use kafka_scheduler::core::io::{Input, Partition};
+
+use super::{Todo, What, World};
+use crate::bugs::{self, Bug};
+use crate::failure::Failure;
+use crate::kafka::group::Answer;
+
+impl World {
+    pub(super) fn join(&mut self, number: usize) {
+        let now = self.now_ms;
+        let instance = &mut self.instances[number];
+        if instance.rejoin_ms > now || instance.stopping_down_ms.is_some() {
+            return;
+        }
+        if instance.member.is_none() {
+            instance.joins += 1;
+            instance.member = Some(format!("i{number}.{}.{}", instance.life, instance.joins));
+        }
+        let owned = instance.owned.keys().copied().collect();
+        self.kafka.group.join(instance.member.as_ref().expect("just set"), owned, now);
+    }
+
+    pub(super) fn leave(&mut self, number: usize) {
+        self.watch.forget(number);
+        let instance = &mut self.instances[number];
+        instance.owned.clear();
+        instance.releasing.clear();
+        instance.generation = -1;
+        let slow_ms = if instance.slow_network_until_ms > self.now_ms { instance.slow_network_ms } else { 50 };
+        let delay = instance.rng.range(1, slow_ms.max(1));
+        if let Some(member) = instance.member.take() {
+            self.after(delay, What::Leave(member));
+        }
+    }
+
+    /// Leaves the group and joins it anew, a little later.
+    pub(super) fn restart(&mut self, number: usize) {
+        if bugs::on(Bug::NoSelfFence) {
+            // Inside its membership: the generation does not fence it from itself.
+            self.watch.forget(number);
+            let owned: Vec<Partition> = self.instances[number].owned.keys().copied().collect();
+            self.instances[number].owned.values_mut().for_each(|position| *position = 0);
+            let today = self.instances[number].today(self.now_ms, &self.setup);
+            return self.tell(number, Input::Assigned { partitions: &owned, today });
+        }
+        self.leave(number);
+        let instance = &mut self.instances[number];
+        instance.rejoin_ms = self.now_ms + instance.rng.range(500, 1_000);
+    }
+
+    pub(super) fn release(&mut self, number: usize, partitions: &[Partition]) {
+        let instance = &mut self.instances[number];
+        if bugs::on(Bug::ReleaseBeforeSettle) {
+            return;
+        }
+        for partition in partitions {
+            if !instance.releasing.remove(partition) {
+                let broken = format!("i{number} releases {partition:?}, which nobody wants back");
+                return self.fail(Failure::Safety(broken));
+            }
+        }
+        self.give_back(number, partitions);
+    }
+
+    fn give_back(&mut self, number: usize, partitions: &[Partition]) {
+        let now = self.now_ms;
+        for partition in partitions {
+            self.instances[number].owned.remove(partition);
+            self.watch.forget_partition(number, *partition);
+        }
+        let done = self.instances[number].releasing.is_empty();
+        self.trace(|| format!("i{number}     releases {partitions:?}"));
+        // A member that was thrown out meanwhile is told so by its next heartbeat.
+        let member = self.instances[number].member.clone().filter(|member| self.kafka.group.knows(member));
+        if done && let Some(member) = member {
+            let owned = self.instances[number].owned.keys().copied().collect();
+            self.kafka.group.join(&member, owned, now);
+        }
+    }
+
+    pub(super) fn beat(&mut self, number: usize) {
+        let delay = self.instances[number].rng.range(100, 600);
+        self.later(number, delay, Todo::Beat);
+        let Some(member) = self.instances[number].member.clone() else { return self.join(number) };
+        if bugs::on(Bug::PlainCommits) {
+            self.commit_plain(number, &member);
+        }
+        match self.kafka.group.beat(&member, self.now_ms) {
+            Answer::Stable => {}
+            // A revocation is answered first.
+            Answer::Rebalance if !self.instances[number].releasing.is_empty() => {}
+            Answer::Rebalance => self.join(number),
+            Answer::Synced(generation, assigned) => self.synced(number, generation, &assigned),
+            Answer::Unknown => {
+                let instance = &mut self.instances[number];
+                let lost: Vec<Partition> = instance.owned.keys().copied().collect();
+                self.leave(number);
+                self.trace(|| format!("i{number}     loses {lost:?}"));
+                if !lost.is_empty() {
+                    self.tell(number, Input::Lost { partitions: &lost });
+                }
+                self.join(number);
+            }
+        }
+    }
+
+    fn synced(&mut self, number: usize, generation: i32, assigned: &BTreeSet<Partition>) {
+        let today = self.instances[number].today(self.now_ms, &self.setup);
+        let instance = &mut self.instances[number];
+        instance.generation = generation;
+        let taken: Vec<Partition> = instance.owned.keys().filter(|p| !assigned.contains(p)).copied().collect();
+        let given: Vec<Partition> = assigned.iter().filter(|p| !instance.owned.contains_key(p)).copied().collect();
+        for partition in &given {
+            let from = match self.kafka.committed.get(partition) {
+                Some((offset, _)) if bugs::on(Bug::StartsAtCommittedOffset) => *offset,
+                _ => 0,
+            };
+            instance.owned.insert(*partition, from);
+        }
+        instance.releasing = taken.iter().copied().collect();
+        for partition in &given {
+            self.watch.forget_partition(number, *partition);
+        }
+        self.trace(|| format!("i{number}     generation {generation}, given {given:?}, to release {taken:?}"));
+        self.tell(number, Input::Generation(generation));
+        if !taken.is_empty() {
+            if bugs::on(Bug::ReleaseBeforeSettle) {
+                self.instances[number].releasing.clear();
+                self.give_back(number, &taken);
+            }
+            self.tell(number, Input::Revoked { partitions: &taken });
+        }
+        if !given.is_empty() {
+            self.tell(number, Input::Assigned { partitions: &given, today });
+        }
+    }
+
+    /// What a consumer with automatic commits would do.
+    fn commit_plain(&mut self, number: usize, member: &str) {
+        let instance = &self.instances[number];
+        let offsets = instance.owned.iter().map(|(p, offset)| (*p, *offset, String::new())).collect();
+        let _ = self.kafka.commit_plain((member, instance.generation), offsets);
+    }
+}

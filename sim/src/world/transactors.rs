@@ -1,0 +1,165 @@
+//! The transactors of a process: each has a transactional id and runs one batch at a time.
+
+use std::collections::BTreeMap;
+
+use kafka_scheduler::core::io::Partition;
+use kafka_scheduler::core::reason::Reason;
+
+use crate::bugs::{self, Bug};
+use crate::kafka::Place;
+use crate::kafka::log::Stored;
+use crate::oracle::watch::Decided;
+
+/// A record to produce.
+#[derive(Clone, Debug)]
+pub(super) struct Outgoing {
+    pub place: Place,
+    pub stored: Stored,
+    /// Index of its item, and the topic's name.
+    pub item: u32,
+    pub topic: String,
+}
+
+/// A batch on its way.
+#[derive(Debug)]
+pub(super) struct Job {
+    pub records: Vec<Outgoing>,
+    pub offsets: Vec<(Partition, i64, String)>,
+    /// As it was when the batch was formed.
+    pub member: (String, i32),
+    /// Which of the process's transactors it belongs to; older ones are on their way out.
+    pub incarnation: u32,
+    /// The transactional id that runs it, and its epoch.
+    pub producer: Option<(String, u32)>,
+    pub produced: usize,
+    pub written: BTreeMap<Partition, i64>,
+    pub step: Step,
+    pub waiting_since_ms: Option<i64>,
+    /// Items that delivery reports name.
+    pub guilty: Vec<(u32, Reason)>,
+    /// A record failed, and its report names nobody.
+    pub failed: bool,
+    /// What the oracle remembers of the items.
+    pub decided: Vec<Decided>,
+}
+
+impl Job {
+    pub fn decided(&self) -> &[Decided] {
+        &self.decided
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    Produce,
+    Offsets,
+    Commit,
+    /// The answer is on its way.
+    Ended,
+}
+
+#[derive(Debug)]
+struct Slot {
+    id: String,
+    epoch: Option<u32>,
+    batch: Option<u64>,
+}
+
+/// The transactors of a process.
+#[derive(Debug)]
+pub(super) struct Transactors {
+    slots: Vec<Slot>,
+    /// Those of former incarnations go on until they end, as threads do that nobody waits for.
+    pub jobs: BTreeMap<u64, Job>,
+    pub incarnation: u32,
+}
+
+impl Transactors {
+    pub fn new(ids: Vec<String>) -> Self {
+        Self { slots: slots(ids), jobs: BTreeMap::new(), incarnation: 0 }
+    }
+
+    pub fn is_busy(&self) -> bool {
+        self.current().any(|(_, job)| job.step != Step::Ended)
+    }
+
+    fn current(&self) -> impl Iterator<Item = (&u64, &Job)> {
+        self.jobs.iter().filter(|(_, job)| job.incarnation == self.incarnation)
+    }
+
+    /// Whether every batch before this one has settled.
+    pub fn is_first(&self, batch: u64) -> bool {
+        let incarnation = self.jobs.get(&batch).map(|job| job.incarnation);
+        !self.jobs.range(..batch).any(|(_, job)| Some(job.incarnation) == incarnation)
+    }
+
+    pub fn is_over_full(&self) -> bool {
+        self.current().count() > self.slots.len()
+    }
+
+    /// Whether this id is in use.
+    pub fn writes_as(&self, id: &str) -> bool {
+        self.slots.iter().any(|slot| slot.id == id)
+    }
+
+    pub fn forget(&mut self) {
+        self.jobs.clear();
+    }
+
+    /// Every id in use; nothing is in flight any more.
+    pub fn take_all_ids(&mut self) -> Vec<String> {
+        let parting = std::mem::take(&mut self.jobs).into_values().filter_map(|job| Some(job.producer?.0));
+        let current = std::mem::take(&mut self.slots).into_iter().map(|slot| slot.id);
+        parting.chain(current).collect()
+    }
+
+    /// New ids. What has begun under the old ones goes on until it ends.
+    pub fn renew(&mut self, ids: Vec<String>) {
+        let old: Vec<String> = std::mem::take(&mut self.slots).into_iter().map(|slot| slot.id).collect();
+        self.incarnation += 1;
+        self.jobs.retain(|_, job| job.producer.is_some() && job.step != Step::Ended);
+        self.slots = slots(if bugs::on(Bug::KeepsIds) { old } else { ids });
+    }
+
+    /// The transactor of a batch, as soon as it is free; its id, and its epoch if it has one.
+    pub fn take_slot(&mut self, batch: u64) -> Option<(String, Option<u32>)> {
+        let job = self.jobs.get(&batch)?;
+        if let Some((id, epoch)) = job.producer.clone() {
+            return Some((id, Some(epoch)));
+        }
+        let at = (batch % self.slots.len().max(1) as u64) as usize;
+        let slot = self.slots.get_mut(at).filter(|slot| slot.batch.is_none_or(|busy| busy == batch))?;
+        slot.batch = Some(batch);
+        Some((slot.id.clone(), slot.epoch))
+    }
+
+    pub fn begin(&mut self, batch: u64, producer: (String, u32)) {
+        self.set_epoch(batch, Some(producer.1));
+        if let Some(job) = self.jobs.get_mut(&batch) {
+            job.producer = Some(producer);
+        }
+    }
+
+    pub fn set_epoch(&mut self, batch: u64, epoch: Option<u32>) {
+        for slot in self.slots.iter_mut().filter(|slot| slot.batch == Some(batch)) {
+            slot.epoch = epoch;
+        }
+    }
+
+    /// `None` if the batch was forgotten.
+    pub fn finish(&mut self, batch: u64) -> Option<Job> {
+        for slot in self.slots.iter_mut().filter(|slot| slot.batch == Some(batch)) {
+            slot.batch = None;
+        }
+        self.jobs.remove(&batch)
+    }
+
+    pub fn describe(&self) -> String {
+        let jobs: Vec<_> = self.jobs.iter().map(|(id, job)| (id, job.step)).collect();
+        format!("jobs {jobs:?}")
+    }
+}
+
+fn slots(ids: Vec<String>) -> Vec<Slot> {
+    ids.into_iter().map(|id| Slot { id, epoch: None, batch: None }).collect()
+}

@@ -1,0 +1,198 @@
+//! Users: what they say, alone and in transactions of their own.
+
+use kafka_scheduler::core::io::{Header, Millis, Partition};
+use kafka_scheduler::core::mark::{self, BARRIER_KEY, MARK_HEADER, Mark};
+use kafka_scheduler::core::request;
+
+use super::{What, World};
+use crate::faults::Fault;
+use crate::kafka::Place;
+use crate::kafka::log::{Headers, Stored};
+use crate::scenario::{Act, Target, Word};
+
+/// A user's record, acknowledged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Said {
+    /// On which key.
+    pub key: Vec<u8>,
+    /// What.
+    pub word: Word,
+    /// Where a schedule goes.
+    pub target: Target,
+    /// When it is due, in seconds since 1970.
+    pub due: i64,
+    /// Its timestamp.
+    pub at_ms: i64,
+    /// The value; unique, so that one record is not taken for another.
+    pub value: Vec<u8>,
+    /// It can fire: a schedule that keeps the rules.
+    pub fit: bool,
+    /// Since when read_committed consumers can read it.
+    pub readable_ms: i64,
+}
+
+impl Said {
+    /// Whether it changes what its key's last word is.
+    #[must_use]
+    pub const fn is_word(&self) -> bool {
+        !matches!(self.word, Word::ReservedKey | Word::NoKey)
+    }
+}
+
+/// A record on its way.
+#[derive(Clone, Debug)]
+pub struct Speech {
+    partition: Partition,
+    said: Said,
+}
+
+/// A user's open transaction.
+#[derive(Debug)]
+pub(super) struct Open {
+    id: String,
+    epoch: u32,
+    commit: bool,
+    said: Vec<(Partition, i64, Said)>,
+}
+
+impl World {
+    pub(super) fn say(&mut self, act: Act) {
+        let Act::Say { key, word, target, in_s, twice, late_ms } = act else { return };
+        let due = self.now_ms.div_euclid(1000) + i64::from(in_s);
+        let speech = self.speech(key, word, target, due);
+        let faults = [(twice, Fault::Duplicate), (late_ms > 0, Fault::Reordered), (!target.delivers(), Fault::Poison)];
+        for (_, fault) in faults.into_iter().filter(|(struck, _)| *struck) {
+            self.hit_partition(fault, speech.partition);
+        }
+        if twice {
+            self.after(i64::from(late_ms) + 100, What::Arrive(Box::new(speech.clone())));
+        }
+        if late_ms == 0 {
+            self.arrive(&speech);
+        } else {
+            self.after(i64::from(late_ms), What::Arrive(Box::new(speech)));
+        }
+    }
+
+    fn speech(&mut self, key: u8, word: Word, target: Target, due: i64) -> Speech {
+        let number = usize::from(key % self.setup.keys);
+        let partition = self.partitions[number % self.partitions.len()];
+        let key = match word {
+            Word::ReservedKey => BARRIER_KEY.to_vec(),
+            _ => format!("k{number}").into_bytes(),
+        };
+        self.summary.said += 1;
+        let value = format!("v{}", self.summary.said).into_bytes();
+        let said = Said { key, word, target, due, at_ms: 0, value, fit: false, readable_ms: 0 };
+        Speech { partition, said }
+    }
+
+    pub(super) fn arrive(&mut self, speech: &Speech) {
+        let Speech { partition, said } = speech.clone();
+        let (stored, said) = self.stored(partition, said);
+        let offset = self.kafka.log(Place::Schedules(partition)).end();
+        let log = self.kafka.logs.get_mut(&Place::Schedules(partition)).expect("it is one of ours");
+        log.append(stored);
+        self.heard(partition, offset, said);
+    }
+
+    fn heard(&mut self, partition: Partition, offset: i64, said: Said) {
+        self.trace(|| {
+            let key = String::from_utf8_lossy(&said.key).into_owned();
+            let (word, target) = (said.word, said.target);
+            format!("user   {partition:?} {offset}: {key} {word:?} for {target:?} due {}", said.due)
+        });
+        self.said.insert((partition, offset), said);
+    }
+
+    /// The record as it lies in the log, and what is known of it.
+    fn stored(&self, partition: Partition, mut said: Said) -> (Stored, Said) {
+        said.at_ms = self.now_ms;
+        said.readable_ms = self.now_ms;
+        let key = (said.word != Word::NoKey).then(|| said.key.clone());
+        let due = said.due.to_string();
+        let text = |s: &str| Some(s.as_bytes().to_vec());
+        let target = match said.word {
+            Word::ToSchedules => Self::topic(partition),
+            _ => said.target.name(),
+        };
+        let mut headers: Headers = vec![(b"customer".to_vec(), text("c"))];
+        match said.word {
+            Word::NoEpoch | Word::Cancel | Word::Copied => {}
+            Word::BadEpoch => headers.push((request::EPOCH.to_vec(), text("soon"))),
+            _ => headers.push((request::EPOCH.to_vec(), text(&due))),
+        }
+        headers.push((request::TARGET_TOPIC.to_vec(), text(target)));
+        headers.push((request::TARGET_KEY.to_vec(), text("to")));
+        let silent = matches!(said.word, Word::Cancel | Word::Copied);
+        let value = (!silent).then(|| said.value.clone());
+        if said.word == Word::Copied {
+            headers = vec![(MARK_HEADER.to_vec(), Some(self.foreign_mark(partition, &said.key)))];
+        }
+        said.fit = said.word == Word::Schedule && self.is_in_time(&said);
+        let stored = Stored { at_ms: self.now_ms, key, value, headers, transaction: None };
+        (stored, said)
+    }
+
+    /// As the engine of another cluster would have written it.
+    fn foreign_mark(&self, partition: Partition, key: &[u8]) -> Vec<u8> {
+        let none: &[Header<'_>] = &[];
+        let mark = Mark {
+            place: mark::place("another", Self::topic(partition), partition.number),
+            offset: 0,
+            timestamp: Millis(self.now_ms),
+            content: mark::content(key, None, none),
+        };
+        mark.encode().to_vec()
+    }
+
+    fn is_in_time(&self, said: &Said) -> bool {
+        let late_ms = said.at_ms - said.due * 1000;
+        let over_grace = self.setup.grace_s.is_some_and(|s| late_ms > i64::from(s) * 1000);
+        let beyond = self.setup.horizon_hs.is_some_and(|hs| -late_ms > i64::from(hs) * 100_000);
+        said.due >= 0 && !over_grace && !beyond
+    }
+
+    pub(super) fn transaction(&mut self, key: u8, count: u8, commit: bool, for_ms: i64, in_s: i16) {
+        let id = format!("user.{}", self.next_open);
+        let Ok(epoch) = self.kafka.init(&id, self.now_ms) else { return };
+        let mut said = Vec::new();
+        for more in 0..count {
+            let due = self.now_ms.div_euclid(1000) + i64::from(in_s);
+            let speech = self.speech(key.wrapping_add(more), Word::Schedule, Target::Open, due);
+            let (stored, heard) = self.stored(speech.partition, speech.said);
+            let place = Place::Schedules(speech.partition);
+            let Ok(offset) = self.kafka.produce((&id, epoch), self.now_ms, place, stored) else { continue };
+            self.hit_partition(Fault::UserTransaction, speech.partition);
+            said.push((speech.partition, offset, heard));
+        }
+        self.trace(|| format!("user   {id} is open with {said:?}"));
+        self.open.insert(self.next_open, Open { id, epoch, commit, said });
+        let for_ms = if self.quiet { 0 } else { for_ms };
+        self.after(for_ms, What::EndTransaction(self.next_open));
+        self.next_open += 1;
+    }
+
+    pub(super) fn end_transaction(&mut self, number: u64) {
+        let Some(Open { id, epoch, commit, said }) = self.open.remove(&number) else { return };
+        let ended = self.kafka.end((&id, epoch), self.now_ms, commit);
+        self.trace(|| format!("user   {id} ends: commit {commit}, {ended:?}"));
+        if commit && ended.is_ok() {
+            for (partition, offset, mut said) in said {
+                said.readable_ms = self.now_ms;
+                self.heard(partition, offset, said);
+            }
+        }
+    }
+
+    /// A schedule for each partition, under a key of its own, due in `in_s` seconds.
+    pub(crate) fn probe(&mut self, in_s: i64) {
+        for partition in self.partitions.clone() {
+            let due = self.now_ms.div_euclid(1000) + in_s;
+            let mut speech = self.speech(0, Word::Schedule, Target::Open, due);
+            speech.partition = partition;
+            speech.said.key = format!("probe{}.{}", partition.topic, partition.number).into_bytes();
+            self.arrive(&speech);
+        }
+    }
+}

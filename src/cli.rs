@@ -1,0 +1,201 @@
+//! The command line: one program that runs the engine, tries it out, and looks after schedules.
+//!
+//! Every command reads the same environment variables and the same `CONFIGURATION_FILE` as the engine, so that TLS and
+//! SASL work everywhere. Exit codes: 0 done; 1 it could not be done; 2 wrong arguments or settings; 3 what was asked for
+//! is not there; 4 a check has found something wrong.
+
+mod args;
+mod cancel;
+mod entry;
+mod export;
+mod failure;
+mod find;
+mod fold;
+mod history;
+mod import;
+mod instance;
+mod line;
+mod link;
+mod list;
+mod progress;
+mod redrive;
+mod schedule;
+mod show;
+mod table;
+mod topics;
+mod writer;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
+
+use crate::app::{self, Stopper};
+use crate::config::{self, Config};
+use crate::http::Listeners;
+use crate::logging::Logging;
+use crate::mini::{self, Topic};
+use crate::runner::Runner;
+use failure::Failure;
+
+const AFTER: &str = "\
+Settings come from the environment (BOOTSTRAP_SERVERS, SCHEDULES_TOPICS, CONFIGURATION_FILE, ...), for every command.
+
+Exit codes: 0 done; 1 it could not be done; 2 wrong arguments or settings; 3 what was asked for is not there;
+4 a check has found something wrong.
+
+Examples:
+  kafka-scheduler mini
+  BOOTSTRAP_SERVERS=kafka:9092 kafka-scheduler run
+  kafka-scheduler schedule --in 10m --key k --target-topic t --value hello
+  kafka-scheduler list";
+
+/// Schedules messages on Apache Kafka, exactly once
+#[derive(Debug, Parser)]
+#[command(name = "kafka-scheduler", version, after_help = AFTER)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the scheduler (what happens without a command, too)
+    Run,
+    /// Try it out: the scheduler with a Kafka broker inside the process, which keeps nothing
+    #[command(after_help = "Examples:\n  kafka-scheduler mini\n  kafka-scheduler mini --no-demo --topic reminders:3")]
+    Mini {
+        /// A further topic for the embedded broker; may be given more than once
+        #[arg(long = "topic", value_name = "NAME:PARTITIONS")]
+        topics: Vec<Topic>,
+        /// Without the three demo schedules
+        #[arg(long)]
+        no_demo: bool,
+    },
+    /// Schedule a message, or move one that is scheduled
+    Schedule(schedule::Args),
+    /// Take a schedule back
+    Cancel(cancel::Args),
+    /// List pending schedules
+    List(list::Args),
+    /// Show one pending schedule
+    Show(show::Args),
+    /// Show what has fired for a key
+    History(history::Args),
+    /// Send dead letters back to the schedules topics they came from
+    Redrive(redrive::Args),
+    /// Create the engine's topics, or check those that exist
+    #[command(subcommand)]
+    Topics(topics::Command),
+    /// Write pending schedules as JSON lines
+    Export(export::Args),
+    /// Schedule what `export` has written
+    Import(import::Args),
+    /// Print a completion script for a shell
+    #[command(after_help = "Example:\n  kafka-scheduler completions bash > /etc/bash_completion.d/kafka-scheduler")]
+    Completions {
+        /// Which shell
+        shell: Shell,
+    },
+    /// Print the manual page, or write one for each command
+    #[command(
+        after_help = "Examples:\n  kafka-scheduler man | man -l -\n  kafka-scheduler man --to /usr/share/man/man1"
+    )]
+    Man {
+        /// Write a page for each command into this directory, instead of printing the first one
+        #[arg(long, value_name = "DIRECTORY")]
+        to: Option<std::path::PathBuf>,
+    },
+}
+
+/// Runs the command of the process's arguments, and says on stderr what went wrong.
+#[must_use]
+pub fn main() -> ExitCode {
+    let args = Args::parse();
+    match start(args.command.unwrap_or(Command::Run)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            if failure.exit_code() != 0 {
+                eprintln!("kafka-scheduler: {failure}");
+            }
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}
+
+fn start(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Completions { shell } => return complete(shell),
+        Command::Man { to } => return man(to.as_deref()),
+        _ => {}
+    }
+    config::check_unicode()?;
+    let env = &|name: &str| std::env::var(name).ok();
+    let logging = Logging::load(env)?;
+    if let Command::Mini { topics, no_demo } = command {
+        let config = Config::load(&mini::env(env))?;
+        let _flush = logging.start();
+        return Ok(mini::run(config, &topics, !no_demo)?);
+    }
+    let config = Config::load(env)?;
+    match command {
+        Command::Run => {
+            let _flush = logging.start();
+            let stopper = Stopper::start()?;
+            let listeners = Listeners::bind(&config).map_err(app::Error::from)?;
+            Ok(app::run(Runner::new(config), listeners, &stopper, None)?)
+        }
+        Command::Schedule(args) => schedule::run(config, args),
+        Command::Cancel(args) => cancel::run(config, &args),
+        Command::List(args) => list::run(config, &args),
+        Command::Show(args) => show::run(config, &args),
+        Command::History(args) => history::run(config, &args),
+        Command::Redrive(args) => redrive::run(config, &args),
+        Command::Topics(command) => topics::run(config, &command),
+        Command::Export(args) => export::run(config, &args),
+        Command::Import(args) => import::run(config, &args),
+        Command::Mini { .. } | Command::Completions { .. } | Command::Man { .. } => Ok(()),
+    }
+}
+
+fn complete(shell: Shell) -> Result<(), Failure> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Args::command(), "kafka-scheduler", &mut script);
+    Ok(std::io::stdout().write_all(&script)?)
+}
+
+fn man(to: Option<&std::path::Path>) -> Result<(), Failure> {
+    match to {
+        None => Ok(clap_mangen::Man::new(Args::command()).render(&mut std::io::stdout())?),
+        Some(directory) => clap_mangen::generate_to(Args::command(), directory)
+            .map_err(|e| Failure::new(format!("--to {}: {e}", directory.display()))),
+    }
+}
+
+/// The topics that a reading command looks at: the one that was given, else all schedules topics.
+fn topics_of(config: &Config, given: Option<&String>) -> Vec<String> {
+    given.map_or_else(|| config.schedules_topics.clone(), |topic| vec![topic.clone()])
+}
+
+/// The one topic that a command is about.
+fn topic_of(config: &Config, given: Option<&String>) -> Result<String, Failure> {
+    match (given, config.schedules_topics.as_slice()) {
+        (Some(topic), _) => Ok(topic.clone()),
+        (None, [topic]) => Ok(topic.clone()),
+        (None, topics) => Err(Failure::usage(format!(
+            "--topic is missing: SCHEDULES_TOPICS names several ({}), say which of them is meant",
+            topics.join(", ")
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Args::command().debug_assert();
+    }
+}

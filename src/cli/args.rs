@@ -1,0 +1,81 @@
+//! Arguments that several commands share.
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use clap::{Args, ValueEnum};
+
+use super::failure::Failure;
+use crate::config::is_topic;
+
+/// A key on the command line.
+#[derive(Clone, Debug, Args)]
+pub struct KeyArgs {
+    /// The schedule's key
+    #[arg(value_name = "KEY")]
+    key: String,
+    /// KEY is in base64, for keys that are not text
+    #[arg(long)]
+    base64: bool,
+}
+
+impl KeyArgs {
+    /// The key's bytes.
+    pub fn bytes(&self) -> Result<Vec<u8>, Failure> {
+        decode("KEY", &self.key, self.base64)
+    }
+}
+
+/// Text as it is, or what it means in base64.
+pub fn decode(argument: &str, text: &str, base64: bool) -> Result<Vec<u8>, Failure> {
+    if !base64 {
+        return Ok(text.as_bytes().to_vec());
+    }
+    BASE64_STANDARD
+        .decode(text)
+        .map_err(|e| Failure::usage(format!("{argument} is {text:?}, but must be base64 (--base64 was given): {e}")))
+}
+
+/// How partitions are chosen for keys that are new.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub enum Partitioner {
+    /// By CRC32 of the key
+    Consistent,
+    /// By CRC32 of the key; librdkafka's own default
+    ConsistentRandom,
+    /// By murmur2 of the key
+    Murmur2,
+    /// By murmur2 of the key, as Java's producers do it
+    Murmur2Random,
+    /// By FNV-1a of the key
+    #[value(name = "fnv1a")]
+    Fnv1a,
+    /// By FNV-1a of the key, as Sarama does it
+    #[value(name = "fnv1a_random")]
+    Fnv1aRandom,
+    /// By chance
+    Random,
+}
+
+impl Partitioner {
+    /// librdkafka's name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Consistent => "consistent",
+            Self::ConsistentRandom => "consistent_random",
+            Self::Murmur2 => "murmur2",
+            Self::Murmur2Random => "murmur2_random",
+            Self::Fnv1a => "fnv1a",
+            Self::Fnv1aRandom => "fnv1a_random",
+            Self::Random => "random",
+        }
+    }
+}
+
+/// A topic's name as an argument.
+pub fn topic(text: &str) -> Result<String, String> {
+    if is_topic(text) {
+        return Ok(text.to_owned());
+    }
+    Err("must be 1 to 249 of the characters a-z A-Z 0-9 . _ - (and not . or .. alone)".into())
+}

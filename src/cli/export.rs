@@ -1,0 +1,75 @@
+//! `export`
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::PathBuf;
+
+use super::args;
+use super::failure::Failure;
+use super::fold::{Names, pending};
+use super::line::Line;
+use super::link::Link;
+use super::progress::Progress;
+use super::topics_of;
+use crate::config::Config;
+use crate::core::io::Record;
+
+const AFTER: &str = "\
+Each line is a pending schedule as it was produced: key, value and headers, with its place and timestamp. Bytes that are not
+UTF-8 stand as {\"base64\": \"...\"}. Records that cannot fire are written too: they are in the log and not ended.
+The file is a picture of the topic while it was read. Schedules that fire meanwhile may be in it.
+
+Examples:
+  kafka-scheduler export --to schedules.jsonl
+  kafka-scheduler export | gzip > schedules.jsonl.gz";
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER)]
+pub struct Args {
+    /// The schedules topic; otherwise all of SCHEDULES_TOPICS
+    #[arg(long, value_parser = args::topic)]
+    topic: Option<String>,
+    /// The file to write; standard output without it
+    #[arg(long, value_name = "PATH")]
+    to: Option<PathBuf>,
+}
+
+pub fn run(config: Config, args: &Args) -> Result<(), Failure> {
+    let topics = topics_of(&config, args.topic.as_ref());
+    let link = Link::new(config)?;
+    let mut out: BufWriter<Box<dyn Write>> = BufWriter::new(match &args.to {
+        None => Box::new(std::io::stdout()),
+        Some(path) => {
+            Box::new(File::create(path).map_err(|e| Failure::usage(format!("--to {}: {e}", path.display())))?)
+        }
+    });
+    let names = Names::default();
+    let mut partitions = Vec::new();
+    let mut total = 0;
+    for topic in &topics {
+        for partition in link.partitions(topic)? {
+            partitions.push((topic, partition));
+            total += link.count_max(topic, partition);
+        }
+    }
+    // Each partition is read twice.
+    let mut progress = Progress::new("records read", Some(total * 2));
+    let mut written = 0u64;
+    for (topic, partition) in partitions {
+        let step = |_: &Record<'_>| {
+            progress.step();
+            true
+        };
+        pending(&link, &names, topic, partition, step, |word| {
+            serde_json::to_writer(&mut out, &Line::of(topic, word))
+                .map_err(|e| Failure::from(std::io::Error::from(e)))?;
+            out.write_all(b"\n")?;
+            written += 1;
+            Ok(())
+        })?;
+    }
+    out.flush()?;
+    progress.end();
+    eprintln!("{written} schedules exported from {}", topics.join(", "));
+    Ok(())
+}

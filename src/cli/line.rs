@@ -1,0 +1,134 @@
+//! Records as JSON lines from which they can be made again, byte for byte.
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::fold::Pending;
+use crate::core::io::{Header, Record};
+
+/// Bytes: text where they are UTF-8, else `{"base64": "..."}`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bytes(pub Vec<u8>);
+
+#[derive(Serialize, Deserialize)]
+#[serde(untagged, deny_unknown_fields)]
+enum Shown {
+    Text(String),
+    Base64 { base64: String },
+}
+
+impl Serialize for Bytes {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match std::str::from_utf8(&self.0) {
+            Ok(text) => serializer.serialize_str(text),
+            Err(_) => Shown::Base64 { base64: BASE64_STANDARD.encode(&self.0) }.serialize(serializer),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Bytes {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match Shown::deserialize(deserializer) {
+            Ok(Shown::Text(text)) => Ok(Self(text.into_bytes())),
+            Ok(Shown::Base64 { base64 }) => BASE64_STANDARD.decode(base64).map(Self).map_err(serde::de::Error::custom),
+            Err(_) => Err(serde::de::Error::custom("must be text, or {\"base64\": \"...\"}")),
+        }
+    }
+}
+
+/// A record. `topic`, `partition`, `offset` and `timestamp` say where it came from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Line {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub topic: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub partition: Option<i32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offset: Option<i64>,
+    /// Milliseconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timestamp: Option<i64>,
+    pub key: Option<Bytes>,
+    pub value: Option<Bytes>,
+    /// Name and value, in order.
+    #[serde(default)]
+    pub headers: Vec<(Bytes, Option<Bytes>)>,
+}
+
+impl Line {
+    /// From a pending word.
+    pub fn of(topic: &str, word: &Pending<'_>) -> Self {
+        Self {
+            topic: Some(topic.to_owned()),
+            partition: Some(word.partition),
+            offset: Some(word.offset),
+            timestamp: Some(word.timestamp.0),
+            key: Some(Bytes(word.key.to_vec())),
+            value: Some(Bytes(word.value.to_vec())),
+            headers: pairs(&word.headers),
+        }
+    }
+
+    /// From a record as it lies.
+    pub fn of_record(topic: &str, record: &Record<'_>) -> Self {
+        Self {
+            topic: Some(topic.to_owned()),
+            partition: Some(record.partition.number),
+            offset: Some(record.offset),
+            timestamp: Some(record.timestamp.0),
+            key: record.key.map(|key| Bytes(key.to_vec())),
+            value: record.value.map(|value| Bytes(value.to_vec())),
+            headers: pairs(record.headers),
+        }
+    }
+
+    /// The headers, borrowed.
+    pub fn headers<'a>(&'a self) -> Vec<Header<'a>> {
+        let header = |pair: &'a (Bytes, Option<Bytes>)| Header {
+            name: &pair.0.0,
+            value: pair.1.as_ref().map(|value| value.0.as_slice()),
+        };
+        self.headers.iter().map(header).collect()
+    }
+}
+
+fn pairs(headers: &[Header<'_>]) -> Vec<(Bytes, Option<Bytes>)> {
+    let pair = |header: &Header<'_>| (Bytes(header.name.to_vec()), header.value.map(|value| Bytes(value.to_vec())));
+    headers.iter().map(pair).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_bytes_survive() {
+        let line = Line {
+            topic: None,
+            partition: Some(3),
+            offset: None,
+            timestamp: None,
+            key: Some(Bytes(vec![0xff, 0])),
+            value: Some(Bytes("{\"base64\": \"no\"}\n\0é".into())),
+            headers: vec![(Bytes(b"a".to_vec()), None), (Bytes(vec![0xfe]), Some(Bytes(Vec::new())))],
+        };
+        let text = serde_json::to_string(&line).expect("JSON");
+        assert!(!text.contains('\n') && text.contains("\"key\":{\"base64\":\"/wA=\"}"), "{text}");
+        assert_eq!(serde_json::from_str::<Line>(&text).expect("a line"), line);
+    }
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        for (text, word) in [
+            ("{", "EOF"),
+            (r#"{"key": 1, "value": "v"}"#, "base64"),
+            (r#"{"key": {"base64": "?"}, "value": "v"}"#, "Invalid"),
+            (r#"{"value": "v", "headres": []}"#, "headres"),
+        ] {
+            let error = serde_json::from_str::<Line>(text).expect_err(text).to_string();
+            assert!(error.contains(word), "{text}: {error}");
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! `list`
+
+use std::collections::BinaryHeap;
+use std::io::{BufWriter, Write};
+
+use jiff::Timestamp;
+
+use super::args;
+use super::entry::Entry;
+use super::failure::Failure;
+use super::fold::{Names, Pending, pending};
+use super::instance::{Instance, schedules};
+use super::link::Link;
+use super::table::table;
+use super::topics_of;
+use crate::config::Config;
+use crate::core::io::Record;
+
+/// Rows of a table unless asked otherwise.
+const ROWS: usize = 1_000;
+
+const AFTER: &str = "\
+The topics themselves tell what is pending, whether or not an instance runs. With --server a running instance is asked
+instead, which knows the partitions that it holds.
+
+Examples:
+  kafka-scheduler list --due-before 2030-01-01T00:00:00Z --target-topic videos
+  kafka-scheduler list --key-prefix order- --json
+  kafka-scheduler list --server http://localhost:8000";
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER)]
+pub struct Args {
+    /// The schedules topic; otherwise all of SCHEDULES_TOPICS
+    #[arg(long, value_parser = args::topic)]
+    topic: Option<String>,
+    /// Only those that go to this topic
+    #[arg(long, value_parser = args::topic)]
+    target_topic: Option<String>,
+    /// Only those whose keys begin like this
+    #[arg(long, value_name = "TEXT")]
+    key_prefix: Option<String>,
+    /// Only those due before this date
+    #[arg(long, value_name = "DATE", value_parser = date)]
+    due_before: Option<u64>,
+    /// Only those due at this date or later
+    #[arg(long, value_name = "DATE", value_parser = date)]
+    due_after: Option<u64>,
+    /// At most so many, the earliest first [default: 1000 for a table, all for JSON in no order]
+    #[arg(long, value_name = "NUMBER", value_parser = limit)]
+    limit: Option<usize>,
+    /// As lines of JSON, each like an object of REST's /schedules
+    #[arg(long)]
+    json: bool,
+    /// Ask the instance that serves REST there, instead of reading the topics
+    #[arg(long, value_name = "URL")]
+    server: Option<Instance>,
+}
+
+fn date(text: &str) -> Result<u64, String> {
+    let date: Timestamp =
+        text.parse().map_err(|_| "must be a date with its zone, such as 2030-01-01T00:00:00Z".to_owned())?;
+    Ok(u64::try_from(date.as_second()).unwrap_or(0))
+}
+
+fn limit(text: &str) -> Result<usize, String> {
+    let limit = text.parse().ok().filter(|limit| (1..=1_000_000).contains(limit));
+    limit.ok_or_else(|| "must be a whole number from 1 to 1000000".into())
+}
+
+impl Args {
+    fn wants(&self, entry: &Entry) -> bool {
+        self.topic.as_ref().is_none_or(|topic| *topic == entry.topic)
+            && self.target_topic.as_ref().is_none_or(|target| *target == entry.target)
+            && self.wants_key(&entry.key)
+            && self.due_before.is_none_or(|before| entry.due_s < before)
+            && self.due_after.is_none_or(|after| entry.due_s >= after)
+    }
+
+    fn wants_key(&self, key: &[u8]) -> bool {
+        self.key_prefix.as_ref().is_none_or(|prefix| key.starts_with(prefix.as_bytes()))
+    }
+}
+
+/// What becomes of the entries.
+enum Shown<W> {
+    /// Written as they come.
+    Lines(W),
+    /// The earliest are kept.
+    Earliest { heap: BinaryHeap<ByDue>, limit: usize, left_out: u64 },
+}
+
+/// Ordered by due second.
+struct ByDue(Entry);
+
+impl ByDue {
+    fn order(&self) -> (u64, &str, &[u8]) {
+        (self.0.due_s, &self.0.topic, &self.0.key)
+    }
+}
+
+impl PartialEq for ByDue {
+    fn eq(&self, other: &Self) -> bool {
+        self.order() == other.order()
+    }
+}
+
+impl Eq for ByDue {}
+
+impl PartialOrd for ByDue {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for ByDue {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.order().cmp(&other.order())
+    }
+}
+
+impl<W: Write> Shown<W> {
+    fn take(&mut self, entry: Entry) -> Result<(), Failure> {
+        match self {
+            Self::Lines(out) => writeln!(out, "{}", entry.to_json())?,
+            Self::Earliest { heap, limit, left_out } => {
+                heap.push(ByDue(entry));
+                if heap.len() > *limit {
+                    heap.pop();
+                    *left_out += 1;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn end(self, out: &mut W, json: bool) -> Result<(), Failure>
+    where
+        W: Write,
+    {
+        match self {
+            Self::Lines(mut lines) => lines.flush()?,
+            Self::Earliest { heap, left_out, .. } => {
+                let entries = heap.into_sorted_vec().into_iter().map(|ByDue(entry)| entry);
+                if json {
+                    entries.into_iter().try_for_each(|entry| writeln!(out, "{}", entry.to_json()))?;
+                } else {
+                    writeln!(out, "{}", table(Entry::COLUMNS, entries.map(|entry| entry.row())))?;
+                }
+                out.flush()?;
+                if left_out > 0 {
+                    eprintln!("{left_out} more are due later; --limit shows more of them");
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+pub fn run(config: Config, args: &Args) -> Result<(), Failure> {
+    let stdout = || BufWriter::new(std::io::stdout());
+    let mut shown = match (args.json, args.limit) {
+        (true, None) => Shown::Lines(stdout()),
+        (_, limit) => Shown::Earliest { heap: BinaryHeap::new(), limit: limit.unwrap_or(ROWS), left_out: 0 },
+    };
+    let mut take = |entry: Entry| if args.wants(&entry) { shown.take(entry) } else { Ok(()) };
+    let unfit = match &args.server {
+        Some(server) => schedules(server, &mut take).map(|()| 0)?,
+        None => from_topics(config, args, &mut take)?,
+    };
+    shown.end(&mut stdout(), args.json)?;
+    if unfit > 0 {
+        eprintln!("{unfit} records that cannot fire are left out; `show` and `export` know them");
+    }
+    Ok(())
+}
+
+/// Reads the topics. Returns how many records cannot fire.
+fn from_topics(
+    config: Config,
+    args: &Args,
+    take: &mut impl FnMut(Entry) -> Result<(), Failure>,
+) -> Result<u64, Failure> {
+    let own = config.schedules_topics.clone();
+    let topics = topics_of(&config, args.topic.as_ref());
+    let link = Link::new(config)?;
+    let names = Names::default();
+    let mut unfit = 0;
+    for topic in &topics {
+        for partition in link.partitions(topic)? {
+            let concerns = |record: &Record<'_>| record.key.is_some_and(|key| args.wants_key(key));
+            pending(&link, &names, topic, partition, concerns, |word: &Pending<'_>| {
+                match Entry::of(topic, &own, word) {
+                    Ok(entry) => take(entry),
+                    Err(_) => {
+                        unfit += 1;
+                        Ok(())
+                    }
+                }
+            })?;
+        }
+    }
+    Ok(unfit)
+}

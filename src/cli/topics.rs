@@ -1,0 +1,90 @@
+//! `topics`
+
+use std::collections::BTreeMap;
+
+use super::failure::Failure;
+use super::link::Link;
+use crate::config::Config;
+use crate::kafka::admin::Admin;
+use crate::kafka::topics::{Entries, Role, findings};
+
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// Create those of the engine's topics that are missing, with settings that lose no schedules
+    #[command(after_help = "Examples:
+  kafka-scheduler topics create
+  kafka-scheduler topics create --partitions 6 --replication-factor 3")]
+    Create {
+        /// Partitions of each topic [default: the brokers' default]
+        #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(i32).range(1..))]
+        partitions: Option<i32>,
+        /// Replicas of each partition [default: the brokers' default]
+        #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(i32).range(1..=32_767))]
+        replication_factor: Option<i32>,
+    },
+    /// Say what is wrong with the settings of the engine's topics; exit code 4 if something is
+    #[command(after_help = "Example:\n  SCHEDULES_TOPICS=schedules kafka-scheduler topics check")]
+    Check,
+}
+
+pub fn run(config: Config, command: &Command) -> Result<(), Failure> {
+    let link = Link::new(config)?;
+    let admin = Admin::new(link.settings()).map_err(|e| super::link::refused(&e))?;
+    match command {
+        Command::Create { partitions, replication_factor } => create(&link, &admin, *partitions, *replication_factor),
+        Command::Check => check(&link, &admin),
+    }
+}
+
+fn create(link: &Link, admin: &Admin, partitions: Option<i32>, replicas: Option<i32>) -> Result<(), Failure> {
+    for (topic, role) in own_topics(&link.config) {
+        if link.partitions(topic).is_ok() {
+            println!("{topic} is there already");
+            continue;
+        }
+        let made = admin.create_with(topic, role, partitions, replicas).map_err(|e| no_admin(&e))?;
+        let settings: Vec<String> = role.settings().iter().map(|(name, value)| format!("{name}={value}")).collect();
+        println!("{topic} {} ({})", if made { "created" } else { "is there already" }, settings.join(", "));
+    }
+    Ok(())
+}
+
+fn check(link: &Link, admin: &Admin) -> Result<(), Failure> {
+    let topics: Vec<(&str, Role)> = own_topics(&link.config).collect();
+    let names: Vec<&str> = topics.iter().map(|(topic, _)| *topic).collect();
+    let described: BTreeMap<String, Entries> = admin.settings(&names).map_err(|e| no_admin(&e))?;
+    let mut wrong = 0;
+    for (topic, role) in topics {
+        let mut say = |what: &str| {
+            wrong += 1;
+            println!("{topic}: {what}");
+        };
+        if let Err(e) = link.partitions(topic) {
+            say(&e.to_string());
+            continue;
+        }
+        let Some(entries) = described.get(topic) else {
+            say("its settings may not be seen: grant this user DescribeConfigs on it");
+            continue;
+        };
+        let found = findings(role, entries);
+        if found.is_empty() {
+            println!("{topic}: good");
+        }
+        found.iter().for_each(|finding| say(&finding.to_string()));
+    }
+    if wrong == 0 { Ok(()) } else { Err(Failure::findings(format!("{wrong} things are to be put right"))) }
+}
+
+fn own_topics(config: &Config) -> impl Iterator<Item = (&str, Role)> {
+    let schedules = config.schedules_topics.iter().map(|topic| (topic.as_str(), Role::Schedules));
+    let history = std::iter::once((config.history_topic.as_str(), Role::History));
+    schedules.chain(history).chain(config.dead_letter_topic.as_deref().map(|topic| (topic, Role::DeadLetter)))
+}
+
+fn no_admin(error: &rdkafka::error::KafkaError) -> Failure {
+    Failure::new(format!(
+        "the brokers do not let topics be administered: {error}. The broker inside `mini` cannot; give it its topics with \
+         --topic"
+    ))
+}

@@ -1,0 +1,126 @@
+//! For those who schedule: build schedules, read triggered records, and retry what failed with a back-off.
+//!
+//! This module needs neither Kafka nor the engine: with `default-features = false` the crate depends on nothing but the
+//! standard library (and on `jiff`, with the feature of that name). It makes and reads plain [`Record`]s, for whatever
+//! Kafka client you use. With the feature `kafka` they convert to and from rdkafka's types.
+//!
+//! # Schedule a message
+//!
+//! ```
+//! use std::time::Duration;
+//! use kafka_scheduler::client::Schedule;
+//!
+//! // The key names the schedule: the same key again replaces it.
+//! let record = Schedule::new("reminder-17")
+//!     .to("reminders")
+//!     .target_key("customer-3")
+//!     .header("trace", "5f2a")
+//!     .value("your cart is waiting")
+//!     .after(Duration::from_secs(3_600))
+//!     .build()?;
+//! // Produce it to the schedules topic.
+//! assert_eq!(record.key.as_deref(), Some(&b"reminder-17"[..]));
+//! assert_eq!(record.header("scheduler-target-topic"), Some(&b"reminders"[..]));
+//! # Ok::<(), kafka_scheduler::client::ScheduleError>(())
+//! ```
+//!
+//! [`cancel`] makes the record that takes it back. Both must reach the partition where the schedule lies; a producer
+//! that always hashes keys the same way takes care of that by itself.
+//!
+//! # Read what has fired
+//!
+//! ```
+//! use kafka_scheduler::client::{Record, Triggered};
+//!
+//! # let record = Record::new("customer-3", "your cart is waiting").with("scheduler-key", "reminder-17")
+//! #     .with("scheduler-topic", "schedules").with("scheduler-timestamp", "1607918336");
+//! let triggered = Triggered::of(&record).expect("it came from the scheduler");
+//! assert_eq!(triggered.key, b"reminder-17");
+//! assert_eq!(triggered.topic, "schedules");
+//! assert_eq!(triggered.timestamp_s, 1_607_918_336);
+//! ```
+//!
+//! # Retry with a back-off
+//!
+//! See [`retry`].
+
+#[cfg(feature = "kafka")]
+mod adapter;
+pub mod retry;
+mod schedule;
+mod time;
+mod triggered;
+
+pub use schedule::{Schedule, ScheduleError};
+pub use time::{Delay, Moment};
+pub use triggered::{Triggered, is_retried, is_schedule, is_triggered};
+
+/// The prefix of every header that belongs to the scheduler.
+pub const PREFIX: &str = "scheduler-";
+
+/// A header as Kafka carries it. Names repeat, and order matters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// The name.
+    pub name: String,
+    /// `None` is Kafka's null, which differs from empty.
+    pub value: Option<Vec<u8>>,
+}
+
+impl Header {
+    /// A header with a value.
+    pub fn new(name: impl Into<String>, value: impl Into<Vec<u8>>) -> Self {
+        Self { name: name.into(), value: Some(value.into()) }
+    }
+}
+
+/// A Kafka record, without the place where it lies.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Record {
+    /// `None` is Kafka's null.
+    pub key: Option<Vec<u8>>,
+    /// `None` is Kafka's null: a tombstone.
+    pub value: Option<Vec<u8>>,
+    /// In the record's order.
+    pub headers: Vec<Header>,
+    /// Milliseconds since 1970. A record to produce has none and gets the time at which it is produced.
+    pub timestamp_ms: Option<i64>,
+}
+
+impl Record {
+    /// A record with a key and a value.
+    pub fn new(key: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) -> Self {
+        Self { key: Some(key.into()), value: Some(value.into()), ..Self::default() }
+    }
+
+    /// The same with a header more.
+    #[must_use]
+    pub fn with(mut self, name: impl Into<String>, value: impl Into<Vec<u8>>) -> Self {
+        self.headers.push(Header::new(name, value));
+        self
+    }
+
+    /// The value of the first header of that name; `None` where there is none or its value is null.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&[u8]> {
+        self.headers.iter().find(|header| header.name == name)?.value.as_deref()
+    }
+}
+
+/// The record that cancels the schedule of this key. Produce it to the partition where the schedule lies.
+///
+/// ```
+/// let record = kafka_scheduler::client::cancel("reminder-17");
+/// assert_eq!((record.key.as_deref(), record.value), (Some(&b"reminder-17"[..]), None));
+/// ```
+pub fn cancel(key: impl Into<Vec<u8>>) -> Record {
+    Record { key: Some(key.into()), ..Record::default() }
+}
+
+/// A header's name as the core has it, which is ASCII.
+const fn name(bytes: &'static [u8]) -> &'static str {
+    match std::str::from_utf8(bytes) {
+        Ok(name) => name,
+        Err(_) => panic!("the names of our headers are ASCII"),
+    }
+}

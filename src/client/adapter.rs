@@ -1,0 +1,119 @@
+//! To and from rdkafka's types.
+
+use rdkafka::message::{BorrowedMessage, Message, OwnedHeaders, OwnedMessage};
+use rdkafka::producer::{BaseRecord, FutureRecord};
+
+use super::retry::Place;
+use super::{Header, Record};
+use crate::kafka::native;
+
+impl Record {
+    /// The headers as rdkafka has them.
+    ///
+    /// ```
+    /// use kafka_scheduler::client::Record;
+    /// use rdkafka::message::Headers;
+    ///
+    /// let headers = Record::new("k", "v").with("trace", "5f2a").owned_headers();
+    /// assert_eq!(headers.get(0).value, Some(&b"5f2a"[..]));
+    /// ```
+    #[must_use]
+    pub fn owned_headers(&self) -> OwnedHeaders {
+        self.headers.iter().fold(OwnedHeaders::new_with_capacity(self.headers.len()), |all, header| {
+            all.insert(rdkafka::message::Header { key: &header.name, value: header.value.as_deref() })
+        })
+    }
+
+    /// The record for a `BaseProducer` or `ThreadedProducer`.
+    ///
+    /// ```
+    /// use kafka_scheduler::client::cancel;
+    ///
+    /// let record = cancel("reminder-17");
+    /// let out = record.base("schedules").partition(2);
+    /// assert_eq!((out.topic, out.key, out.payload), ("schedules", Some(&b"reminder-17"[..]), None));
+    /// ```
+    #[must_use]
+    pub fn base<'a>(&'a self, topic: &'a str) -> BaseRecord<'a, [u8], [u8]> {
+        let mut record = BaseRecord::to(topic);
+        record.key = self.key.as_deref();
+        record.payload = self.value.as_deref();
+        record.timestamp = self.timestamp_ms;
+        record.headers = (!self.headers.is_empty()).then(|| self.owned_headers());
+        record
+    }
+
+    /// The record for a `FutureProducer`.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use kafka_scheduler::client::Schedule;
+    /// use rdkafka::message::Headers;
+    ///
+    /// let record = Schedule::new("k").to("t").value("v").after(Duration::from_secs(60)).build()?;
+    /// let out = record.future("schedules");
+    /// assert_eq!(out.headers.expect("a schedule has headers").get(1).key, "scheduler-target-topic");
+    /// # Ok::<(), kafka_scheduler::client::ScheduleError>(())
+    /// ```
+    #[must_use]
+    pub fn future<'a>(&'a self, topic: &'a str) -> FutureRecord<'a, [u8], [u8]> {
+        let base = self.base(topic);
+        let mut record = FutureRecord::to(topic);
+        record.key = base.key;
+        record.payload = base.payload;
+        record.timestamp = base.timestamp;
+        record.headers = base.headers;
+        record
+    }
+}
+
+/// Header names that are not UTF-8, which rdkafka's own accessors panic at, get replacement characters.
+///
+/// ```
+/// use kafka_scheduler::client::Record;
+/// use rdkafka::Timestamp;
+/// use rdkafka::message::OwnedMessage;
+///
+/// let headers = Record::default().with("trace", "5f2a").owned_headers();
+/// let (key, value) = (b"k".to_vec(), b"v".to_vec());
+/// let message =
+///     OwnedMessage::new(Some(value), Some(key), "t".into(), Timestamp::CreateTime(7), 0, 41, Some(headers));
+/// let record = Record::from(&message);
+/// assert_eq!(record, Record { timestamp_ms: Some(7), ..Record::new("k", "v").with("trace", "5f2a") });
+/// ```
+impl From<&OwnedMessage> for Record {
+    fn from(message: &OwnedMessage) -> Self {
+        record(message, message.headers().map(|headers| headers.as_borrowed()))
+    }
+}
+
+/// Header names that are not UTF-8, which rdkafka's own accessors panic at, get replacement characters.
+impl From<&BorrowedMessage<'_>> for Record {
+    fn from(message: &BorrowedMessage<'_>) -> Self {
+        record(message, message.headers())
+    }
+}
+
+impl<'a> Place<'a> {
+    /// Where a message lies.
+    pub fn of(message: &'a impl Message) -> Self {
+        Self { topic: message.topic(), partition: message.partition(), offset: message.offset() }
+    }
+}
+
+fn record(message: &impl Message, headers: Option<&rdkafka::message::BorrowedHeaders>) -> Record {
+    let mut raw = Vec::new();
+    if let Some(headers) = headers {
+        native::headers(headers, &mut raw);
+    }
+    let header = |header: &crate::core::io::Header<'_>| Header {
+        name: String::from_utf8_lossy(header.name).into_owned(),
+        value: header.value.map(<[u8]>::to_vec),
+    };
+    Record {
+        key: message.key().map(<[u8]>::to_vec),
+        value: message.payload().map(<[u8]>::to_vec),
+        headers: raw.iter().map(header).collect(),
+        timestamp_ms: message.timestamp().to_millis(),
+    }
+}

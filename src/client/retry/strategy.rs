@@ -1,0 +1,137 @@
+//! How long to wait before a record comes back.
+
+use std::fmt::Debug;
+use std::hash::{BuildHasher, RandomState};
+use std::time::Duration;
+
+/// Says how long to wait before a retry, and when to give up.
+///
+/// ```
+/// use std::time::Duration;
+/// use kafka_scheduler::client::retry::{Constant, Exponential, Strategy};
+///
+/// let seconds = |strategy: &dyn Strategy, attempt| strategy.delay(attempt).map(|delay| delay.as_secs());
+///
+/// let constant = Constant(Duration::from_secs(30)).limited(3);
+/// assert_eq!([1, 3, 4].map(|n| seconds(&constant, n)), [Some(30), Some(30), None]);
+///
+/// let doubling = Exponential { first: Duration::from_secs(1), factor: 2.0 }.capped(Duration::from_secs(60));
+/// assert_eq!([1, 2, 3, 9].map(|n| seconds(&doubling, n)), [Some(1), Some(2), Some(4), Some(60)]);
+///
+/// // Spread by up to a fifth to both sides, so that what failed together does not come back together.
+/// let spread = Constant(Duration::from_secs(100)).jittered(0.2);
+/// assert!((80..=120).contains(&seconds(&spread, 1).expect("it goes on for ever")));
+/// ```
+pub trait Strategy: Debug {
+    /// The delay before the retry of this number, the first being 1; `None` gives the record up.
+    fn delay(&self, attempt: u32) -> Option<Duration>;
+
+    /// The same with no delay longer than `max`.
+    fn capped(self, max: Duration) -> Capped<Self>
+    where
+        Self: Sized,
+    {
+        Capped { inner: self, max }
+    }
+
+    /// The same with each delay changed by chance, by at most this part of it: 0.2 makes 80 to 120 s of 100 s. Parts
+    /// outside of 0 to 1 count as 0 or 1.
+    fn jittered(self, part: f64) -> Jittered<Self>
+    where
+        Self: Sized,
+    {
+        Jittered { inner: self, part: if part.is_nan() { 0.0 } else { part.clamp(0.0, 1.0) } }
+    }
+
+    /// The same with so many retries at most.
+    fn limited(self, attempts: u32) -> Limited<Self>
+    where
+        Self: Sized,
+    {
+        Limited { inner: self, attempts }
+    }
+}
+
+/// The same delay each time, for ever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Constant(pub Duration);
+
+impl Strategy for Constant {
+    fn delay(&self, _: u32) -> Option<Duration> {
+        Some(self.0)
+    }
+}
+
+/// Delays that grow by a factor, for ever.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Exponential {
+    /// The first delay.
+    pub first: Duration,
+    /// By what each delay is longer than the one before. Below 1, delays shrink.
+    pub factor: f64,
+}
+
+/// 5 s, doubling.
+impl Default for Exponential {
+    fn default() -> Self {
+        Self { first: Duration::from_secs(5), factor: 2.0 }
+    }
+}
+
+impl Strategy for Exponential {
+    /// A delay beyond 100 years is 100 years: schedules have dates, and these must not overflow.
+    fn delay(&self, attempt: u32) -> Option<Duration> {
+        let exponent = i32::try_from(attempt.saturating_sub(1)).unwrap_or(i32::MAX);
+        Some(scaled(self.first, self.factor.max(0.0).powi(exponent)))
+    }
+}
+
+/// See [`Strategy::capped`].
+#[derive(Clone, Copy, Debug)]
+pub struct Capped<S> {
+    inner: S,
+    max: Duration,
+}
+
+impl<S: Strategy> Strategy for Capped<S> {
+    fn delay(&self, attempt: u32) -> Option<Duration> {
+        Some(self.inner.delay(attempt)?.min(self.max))
+    }
+}
+
+/// See [`Strategy::jittered`].
+#[derive(Clone, Copy, Debug)]
+pub struct Jittered<S> {
+    inner: S,
+    part: f64,
+}
+
+impl<S: Strategy> Strategy for Jittered<S> {
+    fn delay(&self, attempt: u32) -> Option<Duration> {
+        let delay = self.inner.delay(attempt)?;
+        // Each RandomState has other keys. That is chance enough to spread retries.
+        let chance = RandomState::new().hash_one(attempt) as f64 / u64::MAX as f64;
+        Some(scaled(delay, 1.0 + self.part * (2.0 * chance - 1.0)))
+    }
+}
+
+/// See [`Strategy::limited`].
+#[derive(Clone, Copy, Debug)]
+pub struct Limited<S> {
+    inner: S,
+    attempts: u32,
+}
+
+impl<S: Strategy> Strategy for Limited<S> {
+    fn delay(&self, attempt: u32) -> Option<Duration> {
+        if attempt <= self.attempts { self.inner.delay(attempt) } else { None }
+    }
+}
+
+/// A delay times a factor, at most 100 years.
+fn scaled(delay: Duration, factor: f64) -> Duration {
+    const MAX_S: f64 = 100.0 * 365.0 * 86_400.0;
+    let seconds = delay.as_secs_f64() * factor;
+    // Neither infinite nor, from 0 times infinity, no number at all.
+    Duration::from_secs_f64(if seconds.is_nan() { 0.0 } else { seconds.clamp(0.0, MAX_S) })
+}

@@ -1,0 +1,236 @@
+//! Building a schedule.
+
+use std::fmt;
+
+use super::{Delay, Header, Moment, PREFIX, Record, name};
+use crate::core::mark::RESERVED_PREFIX;
+use crate::core::request;
+use crate::core::schedule::{EPOCH_MAX, is_topic};
+
+/// A schedule in the making.
+///
+/// ```
+/// use kafka_scheduler::client::{Moment, Schedule, ScheduleError};
+///
+/// let record = Schedule::new("k").to("t").value("v").at(Moment::from_epoch_s(4_102_444_800)).build()?;
+/// assert_eq!(record.header("scheduler-epoch"), Some(&b"4102444800"[..]));
+///
+/// // Each mistake has its own error.
+/// let begun = || Schedule::new("k").to("t").value("v");
+/// assert_eq!(Schedule::new("").to("t").value("v").build(), Err(ScheduleError::NoKey));
+/// assert_eq!(Schedule::new("k").value("v").build(), Err(ScheduleError::NoTarget));
+/// assert!(matches!(begun().at(Moment::from_epoch_s(0)).build(), Err(ScheduleError::Past { due_s: 0, .. })));
+/// # Ok::<(), ScheduleError>(())
+/// ```
+///
+/// Dates may be [`std::time::SystemTime`] or, with the feature `jiff`, `jiff::Timestamp` and `jiff::Zoned`; delays
+/// [`std::time::Duration`] or `jiff::SignedDuration`:
+///
+/// ```
+/// # #[cfg(feature = "jiff")] {
+/// use jiff::{SignedDuration, Timestamp};
+/// use kafka_scheduler::client::Schedule;
+///
+/// let at: Timestamp = "2100-01-01T00:00:00Z".parse()?;
+/// let by_date = Schedule::new("k").to("t").value("v").at(at).build()?;
+/// assert_eq!(by_date.header("scheduler-epoch"), Some(&b"4102444800"[..]));
+/// Schedule::new("k").to("t").value("v").after(SignedDuration::from_mins(10)).build()?;
+/// # }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug)]
+#[must_use = "it is a record only when it is built"]
+pub struct Schedule {
+    key: Vec<u8>,
+    target: Option<String>,
+    target_key: Option<Vec<u8>>,
+    value: Option<Vec<u8>>,
+    headers: Vec<Header>,
+    due: Option<Due>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Due {
+    At(Moment),
+    After(Delay),
+}
+
+/// Why a schedule cannot be built.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ScheduleError {
+    /// The key is empty: it names the schedule, so that it can be replaced or cancelled.
+    NoKey,
+    /// The key begins with the prefix that the engine keeps for itself.
+    ReservedKey,
+    /// No target topic was given.
+    NoTarget,
+    /// The target is not a legal topic name.
+    BadTarget(String),
+    /// There is no value: null means to cancel. An empty one is allowed.
+    NoValue,
+    /// Neither a date nor a delay was given.
+    NoDate,
+    /// The date has passed. Use a delay of 0 for "at once".
+    Past {
+        /// The date, in seconds since 1970.
+        due_s: i64,
+        /// The clock, in milliseconds since 1970.
+        now_ms: i64,
+    },
+    /// The date is beyond what the engine takes: its milliseconds must fit into 63 bits.
+    TooFar,
+    /// A header has a name that belongs to the scheduler.
+    ReservedHeader(String),
+}
+
+impl fmt::Display for ScheduleError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoKey => f.write_str("the schedule has no key: give one that names it"),
+            Self::ReservedKey => f.write_str("the key begins with \"__scheduler.\", which is kept for the engine"),
+            Self::NoTarget => f.write_str("the schedule has no target topic: say where the message goes"),
+            Self::BadTarget(topic) => write!(
+                f,
+                "the target topic {topic:?} is not legal: it must be 1 to 249 of the characters a-z A-Z 0-9 . _ - \
+                 (and not . or .. alone)"
+            ),
+            Self::NoValue => f.write_str("the schedule has no value, which would cancel it: an empty one is allowed"),
+            Self::NoDate => f.write_str("the schedule has no date: give a date or a delay"),
+            Self::Past { due_s, now_ms } => write!(
+                f,
+                "the date has passed: it is {due_s} and now is {}.{:03} (seconds since 1970)",
+                now_ms.div_euclid(1000),
+                now_ms.rem_euclid(1000)
+            ),
+            Self::TooFar => write!(f, "the date is too far away: the last one is {EPOCH_MAX} seconds after 1970"),
+            Self::ReservedHeader(name) => {
+                write!(f, "the header {name:?} belongs to the scheduler: choose a name without the prefix {PREFIX:?}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for ScheduleError {}
+
+impl Schedule {
+    /// A schedule that this key names. A later one with the same key replaces it.
+    pub fn new(key: impl Into<Vec<u8>>) -> Self {
+        Self { key: key.into(), target: None, target_key: None, value: None, headers: Vec::new(), due: None }
+    }
+
+    /// A schedule that brings back an existing message: the triggered record has its key, its value and its headers,
+    /// less those that begin with `scheduler-`.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use kafka_scheduler::client::{Record, Schedule};
+    ///
+    /// let message = Record::new("customer-3", "pay").with("trace", "5f2a").with("scheduler-key", "of an earlier firing");
+    /// let record = Schedule::wrap("later-1", message).to("payments").after(Duration::from_secs(60)).build()?;
+    /// assert_eq!(record.key.as_deref(), Some(&b"later-1"[..]));
+    /// assert_eq!(record.header("scheduler-target-key"), Some(&b"customer-3"[..]));
+    /// assert_eq!(record.header("trace"), Some(&b"5f2a"[..]));
+    /// assert_eq!(record.header("scheduler-key"), None);
+    /// # Ok::<(), kafka_scheduler::client::ScheduleError>(())
+    /// ```
+    pub fn wrap(key: impl Into<Vec<u8>>, message: Record) -> Self {
+        let mut headers = message.headers;
+        headers.retain(|header| !header.name.starts_with(PREFIX));
+        Self { target_key: message.key, value: message.value, headers, ..Self::new(key) }
+    }
+
+    /// The topic that the message goes to. It must exist, and must not be a schedules topic of the same engine.
+    pub fn to(mut self, topic: impl Into<String>) -> Self {
+        self.target = Some(topic.into());
+        self
+    }
+
+    /// The triggered record's key; without one it is null.
+    pub fn target_key(mut self, key: impl Into<Vec<u8>>) -> Self {
+        self.target_key = Some(key.into());
+        self
+    }
+
+    /// A header of the triggered record, after those given before.
+    pub fn header(mut self, name: impl Into<String>, value: impl Into<Vec<u8>>) -> Self {
+        self.headers.push(Header::new(name, value));
+        self
+    }
+
+    /// The same with a null as its value.
+    pub fn null_header(mut self, name: impl Into<String>) -> Self {
+        self.headers.push(Header { name: name.into(), value: None });
+        self
+    }
+
+    /// The triggered record's value.
+    pub fn value(mut self, value: impl Into<Vec<u8>>) -> Self {
+        self.value = Some(value.into());
+        self
+    }
+
+    /// When to fire. A fraction of a second is rounded up.
+    pub fn at(mut self, moment: impl Into<Moment>) -> Self {
+        self.due = Some(Due::At(moment.into()));
+        self
+    }
+
+    /// When to fire, from the moment at which the record is built. A fraction of a second is rounded up.
+    pub fn after(mut self, delay: impl Into<Delay>) -> Self {
+        self.due = Some(Due::After(delay.into()));
+        self
+    }
+
+    /// The record to produce to a schedules topic.
+    ///
+    /// # Errors
+    /// What is missing or wrong.
+    pub fn build(self) -> Result<Record, ScheduleError> {
+        self.build_at(Moment::now())
+    }
+
+    /// The same by a clock of your own.
+    ///
+    /// # Errors
+    /// What is missing or wrong.
+    pub fn build_at(self, now: Moment) -> Result<Record, ScheduleError> {
+        if self.key.is_empty() {
+            return Err(ScheduleError::NoKey);
+        }
+        if self.key.starts_with(RESERVED_PREFIX) {
+            return Err(ScheduleError::ReservedKey);
+        }
+        let target = self.target.filter(|target| !target.is_empty()).ok_or(ScheduleError::NoTarget)?;
+        if !is_topic(target.as_bytes()) {
+            return Err(ScheduleError::BadTarget(target));
+        }
+        let value = self.value.ok_or(ScheduleError::NoValue)?;
+        if let Some(header) = self.headers.iter().find(|header| header.name.starts_with(PREFIX)) {
+            return Err(ScheduleError::ReservedHeader(header.name.clone()));
+        }
+        let due_s = epoch(self.due.ok_or(ScheduleError::NoDate)?, now)?;
+        let mut headers = vec![
+            Header::new(name(request::EPOCH), due_s.to_string()),
+            Header::new(name(request::TARGET_TOPIC), target),
+        ];
+        headers.extend(self.target_key.map(|key| Header::new(name(request::TARGET_KEY), key)));
+        headers.extend(self.headers);
+        Ok(Record { key: Some(self.key), value: Some(value), headers, timestamp_ms: None })
+    }
+}
+
+fn epoch(due: Due, now: Moment) -> Result<i64, ScheduleError> {
+    let due = match due {
+        Due::At(moment) => moment,
+        Due::After(delay) => now.plus(delay),
+    };
+    let due_s = due.epoch_s();
+    if due_s.saturating_mul(1000) < now.epoch_ms() {
+        return Err(ScheduleError::Past { due_s, now_ms: now.epoch_ms() });
+    }
+    if due_s.unsigned_abs() > EPOCH_MAX {
+        return Err(ScheduleError::TooFar);
+    }
+    Ok(due_s)
+}

@@ -1,0 +1,88 @@
+//! Values that must not be shown.
+
+use std::fmt;
+
+use subtle::ConstantTimeEq;
+
+use super::ConfigError;
+
+/// Shown in place of a secret.
+pub const MASK: &str = "***";
+
+/// librdkafka's settings that hold a secret, or may hold one, have one of these in their names.
+const SECRET_NAMES: &[&str] = &[
+    "password",
+    "secret",
+    "token",
+    "jaas",
+    "oauthbearer.config",
+    "key.pem",
+    "private.key",
+    "passphrase",
+    "credential",
+];
+
+/// A secret. It can be compared, and shows nothing of itself in any output.
+#[derive(Clone)]
+pub struct Secret(String);
+
+impl Secret {
+    /// A bearer token: visible ASCII, since nothing else can be sent in a header without further rules.
+    pub(crate) fn token(name: &str, value: String) -> Result<Self, ConfigError> {
+        if value.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Ok(Self(value));
+        }
+        Err(ConfigError::new(format!("{name} must be ASCII without spaces and control characters")))
+    }
+
+    /// Whether `other` is the same, in a time that depends on the lengths alone.
+    #[must_use]
+    pub fn is(&self, other: &[u8]) -> bool {
+        self.0.as_bytes().ct_eq(other).into()
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(MASK)
+    }
+}
+
+/// Whether the setting of librdkafka with this name may hold a secret.
+pub fn is_secret(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    SECRET_NAMES.iter().any(|part| name.contains(part))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_shows_nothing_and_compares() {
+        let secret = Secret::token("REST_TOKEN", "abc-123".into()).expect("it is allowed");
+        assert_eq!(format!("{secret:?} {:#?}", Some(&secret)).matches("abc").count(), 0);
+        assert!(secret.is(b"abc-123"));
+        assert!(!secret.is(b"abc-124") && !secret.is(b"abc-12") && !secret.is(b""));
+    }
+
+    #[test]
+    fn what_librdkafka_keeps_secret_is_known() {
+        for name in [
+            "sasl.password",
+            "ssl.key.password",
+            "ssl.keystore.password",
+            "ssl.key.pem",
+            "sasl.oauthbearer.client.secret",
+            "sasl.oauthbearer.config",
+            "sasl.oauthbearer.assertion.private.key.pem",
+            "sasl.oauthbearer.assertion.private.key.passphrase",
+            "SASL.PASSWORD",
+        ] {
+            assert!(is_secret(name), "{name}");
+        }
+        for name in ["sasl.username", "sasl.mechanism", "ssl.ca.location", "client.id", "partitioner"] {
+            assert!(!is_secret(name), "{name}");
+        }
+    }
+}

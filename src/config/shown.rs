@@ -1,0 +1,62 @@
+//! The effective configuration, as a line in the log may show it.
+
+use std::collections::BTreeMap;
+
+use tracing::{info, warn};
+
+use super::Config;
+use super::secret::{MASK, is_secret};
+
+/// Characters of a value that are shown: a certificate would fill the screen.
+const SHOWN_MAX: usize = 200;
+
+impl Config {
+    /// Says what runs, with which settings, and what of the settings counts for nothing. Secrets are masked.
+    pub fn announce(&self) {
+        info!(
+            version = env!("CARGO_PKG_VERSION"),
+            bootstrap_servers = self.bootstrap_servers,
+            schedules_topics = ?self.schedules_topics,
+            since_delta_days = self.since_delta_days,
+            group_id = self.group_id,
+            metrics_addr = %self.metrics_addr,
+            history_topic = self.history_topic,
+            server_addr = %self.server_addr,
+            session_timeout_ms = self.session_timeout_ms,
+            grace_s = self.grace_s,
+            horizon_s = self.horizon_s,
+            rest_token = self.rest_token.as_ref().map(|_| MASK),
+            kafka_common = ?masked(&self.kafka_common),
+            kafka_producer = ?masked(&self.kafka_producer),
+            kafka_consumer = ?masked(&self.kafka_consumer),
+            "starting"
+        );
+        for warning in &self.warnings {
+            warn!("{warning}");
+        }
+    }
+}
+
+fn masked(settings: &BTreeMap<String, String>) -> BTreeMap<&str, String> {
+    let shown = |name: &str, value: &str| match is_secret(name) {
+        true => MASK.to_owned(),
+        false if value.chars().count() > SHOWN_MAX => value.chars().take(SHOWN_MAX).chain(['…']).collect(),
+        false => value.to_owned(),
+    };
+    settings.iter().map(|(name, value)| (name.as_str(), shown(name, value))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_are_masked_and_long_values_cut() {
+        let settings = [("sasl.password", "hunter2"), ("client.id", "me"), ("x", &"y".repeat(300))];
+        let settings = settings.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        let shown = masked(&settings);
+        assert_eq!(shown["sasl.password"], MASK);
+        assert_eq!(shown["client.id"], "me");
+        assert_eq!(shown["x"].chars().count(), SHOWN_MAX + 1);
+    }
+}

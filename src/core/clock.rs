@@ -1,0 +1,28 @@
+//! A wall clock that is set back: what waits for a time must not wait for the hours that come twice.
+
+use super::partition::Step;
+use super::payload::Payload;
+use super::{Millis, Scheduler};
+
+impl<P: Payload> Scheduler<P> {
+    /// Takes note of the time. Where it went back, every wait ends as much earlier, so that it lasts as long as it would
+    /// have. When schedules are due stays as it is: that is a time of the clock on the wall.
+    pub(super) fn set_now(&mut self, now: Millis) {
+        let back_ms = self.now.0.saturating_sub(now.0);
+        self.now = now;
+        if back_ms <= 0 {
+            return;
+        }
+        let earlier = |at: Millis| at.plus(-back_ms);
+        self.retry_at = earlier(self.retry_at);
+        self.targets.set_back(back_ms);
+        for life in self.lives.values_mut() {
+            life.words.set_back(back_ms);
+            life.live_at = earlier(life.live_at);
+            life.mark_at = earlier(life.mark_at);
+            if let Step::Releasing { until, .. } = &mut life.step {
+                *until = earlier(*until);
+            }
+        }
+    }
+}

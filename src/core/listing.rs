@@ -1,0 +1,239 @@
+//! What is held, for whoever asks: pieces that are bounded whatever is asked for.
+
+use std::sync::Arc;
+
+use super::Scheduler;
+use super::io::{Cursor, Millis, Partition};
+use super::partition::{Life, Step};
+use super::payload::Payload;
+use super::words::{Meaning, Word};
+
+/// Entries looked at for one piece, whether they match or not: some 100 µs.
+const LOOKED_AT_MAX: u32 = 10_000;
+/// Payload bytes after which a piece ends; one larger schedule still makes a piece of its own.
+const BYTES_MAX: usize = 256 << 10;
+/// Bytes of a key that [`Upcoming`] shows.
+pub const KEY_SHOWN_MAX: usize = 256;
+
+/// A pending schedule, as listings show it.
+#[derive(Clone, Debug)]
+pub struct Listed {
+    /// Where it lies.
+    pub partition: Partition,
+    /// Offset of the user's record.
+    pub offset: i64,
+    /// Seconds since 1970.
+    pub due: u64,
+    /// The user's record's timestamp.
+    pub timestamp: Millis,
+    /// Topic of the triggered record.
+    pub target: Arc<str>,
+    /// Key, target key, customer headers and value: read with [`super::payload::Parts::unpack`].
+    pub packed: Vec<u8>,
+    /// Why it is parked, if it is: a [`super::reason::Reason::code`], or `unchecked-target` while nobody has said yet
+    /// whether its target exists.
+    pub parked: Option<&'static str>,
+}
+
+/// Which schedules are wanted. The default is all of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// Only those of this topic, by its index.
+    pub topic: Option<u16>,
+    /// Only those whose key begins so.
+    pub key_prefix: Vec<u8>,
+    /// Only those due before this second.
+    pub due_before: Option<u64>,
+    /// Only those due after this second.
+    pub due_after: Option<u64>,
+    /// Only those that are parked.
+    pub parked: bool,
+}
+
+/// A piece of a listing.
+#[derive(Debug, Default)]
+pub struct Page {
+    /// Schedules, in no particular order. There may be none although more follow.
+    pub entries: Vec<Listed>,
+    /// Where to go on, if there is more.
+    pub next: Option<Cursor>,
+}
+
+/// The partition that a cursor stands in has been given up or is read anew: the listing has to begin again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gone;
+
+/// One of the next schedules to fire.
+#[derive(Clone, Debug)]
+pub struct Upcoming {
+    /// Where it lies.
+    pub partition: Partition,
+    /// Seconds since 1970.
+    pub due: u64,
+    /// Topic of the triggered record.
+    pub target: Arc<str>,
+    /// Its key, up to [`KEY_SHOWN_MAX`] bytes.
+    pub key: Vec<u8>,
+}
+
+/// How far a partition has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Waiting for its committed metadata or its barrier.
+    TakingOver,
+    /// Reading up to its barrier.
+    Loading,
+    /// Firing.
+    Live,
+    /// Being given back.
+    Releasing,
+}
+
+/// A partition, as a status shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// Which.
+    pub partition: Partition,
+    /// How far it has come.
+    pub phase: Phase,
+    /// The next offset to read.
+    pub position: i64,
+    /// The offset at which loading ends, once it is known.
+    pub barrier: Option<i64>,
+    /// Schedules held.
+    pub pending: usize,
+    /// Of these, how many are due and not yet decided to fire; parked ones are not among them.
+    pub overdue: usize,
+    /// Records that are kept back because the broker refused them or their target cannot be produced to: schedules, and
+    /// the rare cancel or unfit record that would have to be written again.
+    pub parked: usize,
+    /// The second in which the next one is due; parked ones are not among them.
+    pub next_due: Option<u64>,
+}
+
+impl<P: Payload> Scheduler<P> {
+    /// Up to `limit` pending schedules from `cursor` on, in no particular order, and where to go on if there are more.
+    /// Not bounded in any other way.
+    #[must_use]
+    pub fn list(&self, cursor: Cursor, limit: usize) -> (Vec<Listed>, Option<Cursor>) {
+        let page = self.piece(cursor, limit, &Filter::default(), usize::MAX, u32::MAX);
+        page.map_or((Vec::new(), None), |page| (page.entries, page.next))
+    }
+
+    /// A bounded piece of the schedules that match.
+    ///
+    /// # Errors
+    /// When the cursor leads nowhere any more.
+    pub fn page(&self, cursor: Cursor, limit: usize, filter: &Filter) -> Result<Page, Gone> {
+        self.piece(cursor, limit, filter, BYTES_MAX, LOOKED_AT_MAX)
+    }
+
+    fn piece(
+        &self,
+        cursor: Cursor,
+        limit: usize,
+        filter: &Filter,
+        bytes_max: usize,
+        looked_at_max: u32,
+    ) -> Result<Page, Gone> {
+        let mut page = Page::default();
+        let (mut bytes, mut looked_at) = (0, 0);
+        let from = cursor.partition.unwrap_or(Partition { topic: 0, number: i32::MIN });
+        if cursor.partition.is_some_and(|id| self.lives.get(&id).is_none_or(|life| life.barrier != cursor.barrier)) {
+            return Err(Gone);
+        }
+        for (id, life) in self.lives.range(from..).filter(|(id, _)| filter.topic.is_none_or(|topic| topic == id.topic))
+        {
+            let first = if cursor.partition == Some(*id) { cursor.entry } else { 0 };
+            for slot in first..life.words.slots() {
+                if page.entries.len() >= limit || bytes >= bytes_max || looked_at >= looked_at_max {
+                    page.next = Some(Cursor { partition: Some(*id), entry: slot, barrier: life.barrier });
+                    return Ok(page);
+                }
+                looked_at += 1;
+                let Some(word) = life.words.get(slot).filter(|word| filter.takes(word)) else { continue };
+                if let Some(listed) = self.listed(*id, word) {
+                    bytes += listed.packed.len();
+                    page.entries.push(listed);
+                }
+            }
+        }
+        Ok(page)
+    }
+
+    /// The pending schedules of a topic with this key: at most one in each partition held.
+    #[must_use]
+    pub fn find(&self, topic: u16, key: &[u8]) -> Vec<Listed> {
+        let lives = self.lives.values().filter(|life| life.id.topic == topic);
+        lives.filter_map(|life| self.listed(life.id, life.words.of_key(key)?)).collect()
+    }
+
+    /// The next `limit` schedules to fire, over all live partitions, earliest first.
+    #[must_use]
+    pub fn upcoming(&self, limit: usize) -> Vec<Upcoming> {
+        let mut next: Vec<(Partition, &Word<P>)> = Vec::new();
+        for life in self.lives.values().filter(|life| life.is_live()) {
+            next.extend(life.words.by_due().take(limit).map(|word| (life.id, word)));
+            // Sorting after each partition keeps no more than two partitions' share.
+            next.sort_by_key(|(_, word)| word.due());
+            next.truncate(limit);
+        }
+        next.into_iter().filter_map(|(id, word)| self.soon(id, word)).collect()
+    }
+
+    fn soon(&self, partition: Partition, word: &Word<P>) -> Option<Upcoming> {
+        let Meaning::Schedule { due, target } = word.meaning else { return None };
+        let key = word.payload.key();
+        let key = key[..key.len().min(KEY_SHOWN_MAX)].to_vec();
+        Some(Upcoming { partition, due, target: self.targets.name(target), key })
+    }
+
+    fn listed(&self, partition: Partition, word: &Word<P>) -> Option<Listed> {
+        let Meaning::Schedule { due, target } = word.meaning else { return None };
+        let mut packed = Vec::with_capacity(word.payload.size());
+        word.payload.write(&mut packed);
+        let why = || word.put_off.map_or("unchecked-target", |reason| reason.code());
+        let parked = word.is_parked().then(why);
+        Some(Listed {
+            partition,
+            offset: word.identity,
+            due,
+            timestamp: word.timestamp,
+            target: self.targets.name(target),
+            packed,
+            parked,
+        })
+    }
+
+    /// Every partition held.
+    #[must_use]
+    pub fn status(&self) -> Vec<Status> {
+        let second = u64::try_from(self.now.0.div_euclid(1000)).ok();
+        let status = |life: &Life<P>| Status {
+            partition: life.id,
+            phase: match life.step {
+                Step::Metadata | Step::Barrier | Step::BarrierSent => Phase::TakingOver,
+                Step::Loading(_) | Step::Since | Step::Siblings | Step::Floor(_) | Step::FloorSent(_) => Phase::Loading,
+                Step::Live => Phase::Live,
+                Step::Releasing { .. } => Phase::Releasing,
+            },
+            position: life.position,
+            barrier: life.barrier,
+            pending: life.words.pending(),
+            overdue: second.map_or(0, |second| life.words.overdue(second)),
+            parked: life.words.parked(),
+            next_due: life.words.next_due(),
+        };
+        self.lives.values().map(status).collect()
+    }
+}
+
+impl Filter {
+    fn takes<P: Payload>(&self, word: &Word<P>) -> bool {
+        let Meaning::Schedule { due, .. } = word.meaning else { return false };
+        self.due_before.is_none_or(|before| due < before)
+            && self.due_after.is_none_or(|after| due > after)
+            && (!self.parked || word.is_parked())
+            && word.payload.key().starts_with(&self.key_prefix)
+    }
+}

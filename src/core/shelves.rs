@@ -1,0 +1,153 @@
+//! Where schedules wait: lists of slots whose links lie in one array, so that waiting costs the same everywhere.
+
+use std::collections::BTreeMap;
+
+/// Ends a list.
+const NONE: u32 = u32::MAX;
+
+/// A list of slots. Those that wait for a second come first, in due order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Shelf {
+    /// For this second (since 1970).
+    Due(u64),
+    /// For this interned target to be usable.
+    Held(u32),
+    /// For another try: by the number of tries before, and by a share of the slots, which spreads them.
+    Parked(u8, u8),
+    /// For a place in a batch of dead letters.
+    Letter,
+}
+
+/// Every list, each in order of arrival.
+#[derive(Debug, Default)]
+pub struct Shelves {
+    lists: BTreeMap<Shelf, List>,
+    links: Vec<Link>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct List {
+    first: u32,
+    last: u32,
+    count: u32,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Link {
+    before: u32,
+    after: u32,
+}
+
+impl Shelves {
+    /// The earliest second with a slot, and its first slot.
+    pub fn first_due(&self) -> Option<(u64, u32)> {
+        match self.lists.first_key_value() {
+            Some((Shelf::Due(due), list)) => Some((*due, list.first)),
+            _ => None,
+        }
+    }
+
+    /// The first slot on a shelf.
+    pub fn first(&self, shelf: Shelf) -> Option<u32> {
+        self.lists.get(&shelf).map(|list| list.first)
+    }
+
+    /// The slots on a shelf, in order.
+    pub fn on(&self, shelf: Shelf) -> impl Iterator<Item = u32> {
+        self.from(self.lists.get(&shelf))
+    }
+
+    /// Slots due before `end`, in order.
+    pub fn due_before(&self, end: u64) -> impl Iterator<Item = u32> {
+        self.lists.range(Shelf::Due(0)..Shelf::Due(end)).flat_map(|(_, list)| self.from(Some(list)))
+    }
+
+    /// How many slots are due before `end`.
+    pub fn count_before(&self, end: u64) -> usize {
+        self.lists.range(Shelf::Due(0)..Shelf::Due(end)).map(|(_, list)| list.count as usize).sum()
+    }
+
+    /// Every slot that waits for its second, in due order.
+    pub fn due(&self) -> impl Iterator<Item = u32> {
+        self.lists.range(..=Shelf::Due(u64::MAX)).flat_map(|(_, list)| self.from(Some(list)))
+    }
+
+    fn from(&self, list: Option<&List>) -> impl Iterator<Item = u32> {
+        let some = |slot: u32| (slot != NONE).then_some(slot);
+        std::iter::successors(list.map(|list| list.first), move |slot| some(self.links[*slot as usize].after))
+    }
+
+    /// Adds a slot that is on no shelf.
+    pub fn insert(&mut self, shelf: Shelf, slot: u32) {
+        let at = slot as usize;
+        if self.links.len() <= at {
+            self.links.resize(at + 1, Link { before: NONE, after: NONE });
+        }
+        let list = self.lists.entry(shelf).or_insert(List { first: slot, last: NONE, count: 0 });
+        self.links[at] = Link { before: list.last, after: NONE };
+        if list.last != NONE {
+            self.links[list.last as usize].after = slot;
+        }
+        list.last = slot;
+        list.count += 1;
+    }
+
+    /// Takes out a slot that is on this shelf.
+    pub fn remove(&mut self, shelf: Shelf, slot: u32) {
+        let Link { before, after } = self.links[slot as usize];
+        if before != NONE {
+            self.links[before as usize].after = after;
+        }
+        if after != NONE {
+            self.links[after as usize].before = before;
+        }
+        if before == NONE && after == NONE {
+            self.lists.remove(&shelf);
+        } else if let Some(list) = self.lists.get_mut(&shelf) {
+            list.count -= 1;
+            if before == NONE {
+                list.first = after;
+            }
+            if after == NONE {
+                list.last = before;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_come_in_due_order_and_within_a_second_as_they_arrived() {
+        let mut shelves = Shelves::default();
+        for (due, slot) in [(5, 0), (3, 1), (5, 2), (3, 3), (3, 4), (9, 5)] {
+            shelves.insert(Shelf::Due(due), slot);
+        }
+        shelves.remove(Shelf::Due(3), 3);
+        shelves.remove(Shelf::Due(9), 5);
+        assert_eq!(shelves.due_before(10).collect::<Vec<_>>(), [1, 4, 0, 2]);
+        shelves.remove(Shelf::Due(3), 1);
+        shelves.insert(Shelf::Due(3), 1);
+        assert_eq!(shelves.first_due(), Some((3, 4)));
+        assert_eq!((shelves.due_before(4).count(), shelves.count_before(4), shelves.count_before(u64::MAX)), (2, 2, 4));
+        for (due, slot) in [(3, 4), (3, 1), (5, 2), (5, 0)] {
+            shelves.remove(Shelf::Due(due), slot);
+        }
+        assert_eq!(shelves.first_due(), None);
+    }
+
+    #[test]
+    fn shelves_do_not_mix() {
+        let mut shelves = Shelves::default();
+        shelves.insert(Shelf::Held(1), 0);
+        shelves.insert(Shelf::Parked(0, 1), 1);
+        shelves.insert(Shelf::Letter, 2);
+        shelves.insert(Shelf::Held(1), 3);
+        assert_eq!((shelves.first_due(), shelves.due_before(u64::MAX).count()), (None, 0));
+        assert_eq!(shelves.on(Shelf::Held(1)).collect::<Vec<_>>(), [0, 3]);
+        shelves.insert(Shelf::Due(7), 4);
+        assert_eq!((shelves.first_due(), shelves.first(Shelf::Letter)), (Some((7, 4)), Some(2)));
+    }
+}

@@ -1,0 +1,136 @@
+//! What the loop has last said of itself, for readers that must not wait for it.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::core::Status;
+use crate::core::io::Millis;
+
+/// How the engine stands with its group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// It cannot begin yet, and why.
+    Starting(String),
+    /// It has asked to join, and has no answer.
+    Joining,
+    /// It is a member, with the partitions that the group gave it.
+    Member,
+    /// It hands over and ends.
+    Ending,
+}
+
+/// What the loop held at one moment.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// When.
+    pub at: Millis,
+    /// How it stands with its group.
+    pub stage: Stage,
+    /// Every partition held.
+    pub partitions: Vec<Status>,
+}
+
+/// What one of librdkafka's clients last said of itself.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ClientStatistics {
+    /// Brokers with a connection that works.
+    pub brokers_up: u64,
+    /// Requests and responses that failed, over all brokers.
+    pub request_errors: u64,
+    /// Bytes sent to brokers.
+    pub sent_bytes: u64,
+    /// Bytes received from brokers.
+    pub received_bytes: u64,
+    /// Records that wait to be sent or acknowledged.
+    pub queued_records: u64,
+    /// The slowest broker's 99th percentile of round trips, in microseconds.
+    pub round_trip_p99_us: u64,
+    /// By topic and partition: records between what has been delivered and the last stable offset.
+    pub lag: BTreeMap<(String, i32), u64>,
+}
+
+/// Written by the loop and its clients, read by anybody. Nobody holds a lock for longer than a copy takes.
+#[derive(Debug)]
+pub struct Board {
+    begun: Instant,
+    beat_ms: AtomicU64,
+    unreachable: AtomicBool,
+    snapshot: Mutex<Arc<Snapshot>>,
+    clients: Mutex<BTreeMap<String, ClientStatistics>>,
+}
+
+impl Default for Board {
+    fn default() -> Self {
+        let snapshot = Snapshot {
+            at: Millis::default(),
+            stage: Stage::Starting("the engine has not begun".into()),
+            partitions: Vec::new(),
+        };
+        Self {
+            begun: Instant::now(),
+            beat_ms: AtomicU64::new(0),
+            unreachable: AtomicBool::new(false),
+            snapshot: Mutex::new(Arc::new(snapshot)),
+            clients: Mutex::default(),
+        }
+    }
+}
+
+impl Board {
+    /// The loop turns.
+    pub fn beat(&self) {
+        let since = self.begun.elapsed().as_millis();
+        self.beat_ms.store(u64::try_from(since).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// How long ago the loop last turned.
+    #[must_use]
+    pub fn since_beat(&self) -> Duration {
+        self.begun.elapsed().saturating_sub(Duration::from_millis(self.beat_ms.load(Ordering::Relaxed)))
+    }
+
+    /// How long ago the engine was made.
+    #[must_use]
+    pub fn uptime(&self) -> Duration {
+        self.begun.elapsed()
+    }
+
+    /// Puts up what the loop holds now.
+    pub fn publish(&self, snapshot: Snapshot) {
+        *lock(&self.snapshot) = Arc::new(snapshot);
+    }
+
+    /// What the loop last held.
+    #[must_use]
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        Arc::clone(&lock(&self.snapshot))
+    }
+
+    /// Whether the group's consumer has a broker that answers.
+    pub fn reached(&self, any: bool) {
+        self.unreachable.store(!any, Ordering::Relaxed);
+    }
+
+    /// The group's consumer has no broker that answers.
+    #[must_use]
+    pub fn is_unreachable(&self) -> bool {
+        self.unreachable.load(Ordering::Relaxed)
+    }
+
+    /// Puts up a client's statistics. There are as many names as the engine has clients of its own.
+    pub fn client(&self, name: &str, statistics: ClientStatistics) {
+        lock(&self.clients).insert(name.to_owned(), statistics);
+    }
+
+    /// Every client's last statistics.
+    #[must_use]
+    pub fn clients(&self) -> BTreeMap<String, ClientStatistics> {
+        lock(&self.clients).clone()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

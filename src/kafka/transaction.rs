@@ -1,0 +1,292 @@
+//! One batch as one Kafka transaction: records, acknowledgements, offsets, commit; or an abort.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rdkafka::TopicPartitionList;
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
+use rdkafka::producer::{BaseProducer, Producer};
+use rdkafka::types::RDKafkaRespErr;
+
+use super::limits::Fit;
+use super::native;
+use super::reports::Reports;
+use super::settings::Settings;
+use super::transactor::{End, Job, Membership, SLICE};
+use super::turn::Turnstile;
+use crate::core::batch::{Batch, OutRecord};
+use crate::core::io::Partition;
+use crate::core::reason::Reason;
+
+/// How long the batch before may take to settle.
+const TURN_MAX: Duration = Duration::from_secs(5);
+/// How long `send_offsets_to_transaction` may take.
+const OFFSETS_MAX: Duration = Duration::from_secs(5);
+/// How long an abort or a commit is tried before its outcome counts as unknown.
+const END_MAX: Duration = Duration::from_secs(30);
+/// How long an abort is tried when nobody waits for it any more: it only frees readers sooner.
+const PARTING_MAX: Duration = Duration::from_secs(5);
+/// How long further reports are waited for after one has told of a failure.
+const FAILURES_MAX: Duration = Duration::from_millis(100);
+/// How long an abort blocks while records are outstanding, whose reports only its own thread can take.
+const ABORT_SLICE: Duration = Duration::from_millis(100);
+
+/// How a transaction ended, and whether its producer can go on.
+pub enum Ended {
+    /// So, and it can.
+    Well(End),
+    /// So, if a new producer takes over the transactional id: what this one did was never committed, but it cannot
+    /// abort it. librdkafka gives up a producer whose first partitions were all refused: for the broker no transaction
+    /// has begun, so that there is nothing to abort.
+    Broken(End),
+    /// Nobody can say.
+    Unknown,
+}
+
+/// What a transaction needs beside its batch.
+pub struct Means<'a> {
+    pub producer: &'a BaseProducer<Reports>,
+    pub settings: &'a Settings,
+    pub turn: &'a Turnstile,
+    /// Nobody waits for the outcome any more.
+    pub closing: &'a AtomicBool,
+    /// Shows a call that may never return.
+    pub call: &'a Call,
+}
+
+/// The call to `send_offsets_to_transaction` that is under way, with its batch. After a change of coordinators librdkafka
+/// 2.12 has been seen not to return from it, whatever its time limit.
+#[derive(Debug, Default)]
+pub struct Call(Mutex<Option<(u64, Instant)>>);
+
+impl Call {
+    /// The batch of a call that should have returned long ago.
+    pub fn stuck(&self) -> Option<u64> {
+        let call = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        call.filter(|(_, since)| since.elapsed() > OFFSETS_MAX * 2).map(|(batch, _)| batch)
+    }
+
+    fn set(&self, call: Option<(u64, Instant)>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = call;
+    }
+}
+
+/// A transaction that cannot go on: it must be aborted, and then ended so.
+struct Abort(End);
+
+impl Means<'_> {
+    /// Runs a batch to its end.
+    pub fn run(&self, job: &Job) -> Ended {
+        let Some(membership) = &job.membership else { return Ended::Well(End::Refused(-1)) };
+        self.producer.client().context().take();
+        if let Err(error) = self.producer.begin_transaction() {
+            tracing::warn!(%error, "no transaction could be begun");
+            return Ended::Unknown;
+        }
+        let sent = self
+            .produce(&job.batch)
+            .and_then(|()| self.acknowledged(&job.batch))
+            .and_then(|written| self.fence(&job.batch, membership).map(|()| written));
+        match sent {
+            Ok(written) => self.commit(written),
+            Err(Abort(End::Unknown)) => Ended::Unknown,
+            Err(Abort(end)) => self.abort(end, false),
+        }
+    }
+
+    fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Acquire)
+    }
+
+    fn produce(&self, batch: &Batch) -> Result<(), Abort> {
+        let mut sets = self.settings.limits.sets();
+        let judged = !self.settings.compresses();
+        let mut too_large: Vec<(u32, Reason)> = Vec::new();
+        batch.records(|record| {
+            match sets.add(&record) {
+                // What the set becomes when it is compressed, the broker sees.
+                Fit::Nowhere if judged => {
+                    if too_large.last().is_none_or(|(item, _)| *item != record.item) {
+                        too_large.push((record.item, Reason::TooLarge));
+                    }
+                }
+                Fit::Alone | Fit::Nowhere => self.deliver(batch)?,
+                Fit::Fits => {}
+            }
+            // From the first one on, it is only looked for others: nothing of this will be committed.
+            if too_large.is_empty() { self.queue(batch, &record) } else { Ok(()) }
+        })?;
+        if too_large.is_empty() { Ok(()) } else { Err(Abort(End::Rejected(too_large))) }
+    }
+
+    fn queue(&self, batch: &Batch, record: &OutRecord<'_>) -> Result<(), Abort> {
+        loop {
+            match native::produce(self.producer, record) {
+                Ok(()) => return Ok(()),
+                Err(RDKafkaRespErr::RD_KAFKA_RESP_ERR__QUEUE_FULL) if !self.is_closing() => {
+                    self.producer.poll(Duration::from_millis(1));
+                }
+                // The transaction has failed already: the reports say why.
+                Err(RDKafkaRespErr::RD_KAFKA_RESP_ERR__STATE) => {
+                    self.producer.poll(Duration::ZERO);
+                    return self.failed(batch);
+                }
+                Err(error) => {
+                    let reports = self.producer.client().context();
+                    let reason = reports.reason(batch, record.item, record.topic, Code::from(error));
+                    return Err(Abort(reason.map_or(End::Retry, |r| End::Rejected(vec![(record.item, r)]))));
+                }
+            }
+        }
+    }
+
+    /// Waits for every delivery report; once one tells of a failure, only a little longer.
+    fn deliver(&self, batch: &Batch) -> Result<(), Abort> {
+        let reports = self.producer.client().context();
+        let mut failed = None;
+        self.producer.poll(Duration::ZERO);
+        while self.producer.in_flight_count() > 0 {
+            if self.is_closing() {
+                return Err(Abort(End::Retry));
+            }
+            if reports.have_failed() && failed.get_or_insert_with(Instant::now).elapsed() > FAILURES_MAX {
+                break;
+            }
+            self.producer.poll(Duration::from_millis(1));
+        }
+        if reports.have_failed() { self.failed(batch) } else { Ok(()) }
+    }
+
+    /// Whom the reports blame for a transaction that cannot go on.
+    fn failed(&self, batch: &Batch) -> Result<(), Abort> {
+        let reports = self.producer.client().context();
+        let guilty = reports.blame(batch, &reports.take(), &self.settings.limits);
+        Err(Abort(if guilty.is_empty() { self.denied(batch) } else { End::Rejected(guilty) }))
+    }
+
+    /// What the delivery reports say: offsets are sent only when all records lie in the log.
+    fn acknowledged(&self, batch: &Batch) -> Result<Vec<(Partition, i64)>, Abort> {
+        self.deliver(batch)?;
+        let delivered = self.producer.client().context().take();
+        if delivered.unplaced {
+            return Err(Abort(End::Retry));
+        }
+        Ok(delivered.written)
+    }
+
+    /// No report names anybody. The broker refuses all partitions of a request together where one may not be written to,
+    /// and says which in none of them: so the targets are asked about.
+    fn denied(&self, batch: &Batch) -> End {
+        let targets: BTreeSet<&str> = batch.items.iter().filter_map(|item| batch.target(item)).collect();
+        let targets: Vec<&str> = targets.into_iter().collect();
+        let ask = self.settings.describes && !targets.is_empty();
+        let denied = ask.then(|| native::denied(self.producer.client(), &targets, SLICE));
+        let denied = denied.and_then(Result::ok).unwrap_or_default();
+        let items = (0u32..).zip(&batch.items);
+        let is_denied = |name: &str| denied.iter().any(|denied| denied == name);
+        let guilty = items.filter(|(_, item)| batch.target(item).is_some_and(is_denied));
+        let guilty: Vec<_> = guilty.map(|(number, _)| (number, Reason::Forbidden)).collect();
+        if guilty.is_empty() { End::Retry } else { End::Rejected(guilty) }
+    }
+
+    fn fence(&self, batch: &Batch, Membership(metadata, generation): &Membership) -> Result<(), Abort> {
+        if !self.turn.wait(batch.id, TURN_MAX) {
+            return Err(Abort(End::Retry));
+        }
+        let offsets = offsets(batch).map_err(|_| Abort(End::Retry))?;
+        self.call.set(Some((batch.id, Instant::now())));
+        let sent = self.producer.send_offsets_to_transaction(&offsets, metadata, OFFSETS_MAX);
+        self.call.set(None);
+        match sent {
+            // It may have taken so long that nobody counts on this batch any more.
+            Ok(()) if self.is_closing() => Err(Abort(End::Retry)),
+            Ok(()) => Ok(()),
+            Err(KafkaError::Transaction(error)) => {
+                let refused = matches!(
+                    error.code(),
+                    Code::IllegalGeneration
+                        | Code::UnknownMemberId
+                        | Code::FencedInstanceId
+                        | Code::RebalanceInProgress
+                );
+                tracing::debug!(%error, "offsets were not accepted");
+                Err(Abort(match (error.is_fatal(), refused) {
+                    (true, _) => End::Unknown,
+                    (_, true) => End::Refused(*generation),
+                    _ => End::Retry,
+                }))
+            }
+            Err(_) => Err(Abort(End::Retry)),
+        }
+    }
+
+    /// After a retriable error only commit is called again: the first one may have reached the broker.
+    fn commit(&self, written: Vec<(Partition, i64)>) -> Ended {
+        match self.until_ended(|| self.producer.commit_transaction(SLICE)) {
+            Ok(()) => Ended::Well(End::Committed(written)),
+            Err(KafkaError::Transaction(error)) if error.txn_requires_abort() => self.abort(End::Retry, true),
+            Err(error) => {
+                tracing::warn!(%error, "the outcome of a commit is not known");
+                Ended::Unknown
+            }
+        }
+    }
+
+    /// Aborts, and ends so if that is known to have worked.
+    fn abort(&self, end: End, committing: bool) -> Ended {
+        let begun = Instant::now();
+        loop {
+            // librdkafka drops what is queued and waits for what is on its way, whose reports nobody but this thread
+            // can take; the call is resumed afterwards. Purging those records here would be wrong: one that arrives
+            // after the abort would belong to this producer's next transaction.
+            let outstanding = self.producer.in_flight_count() > 0;
+            let error = match self.producer.abort_transaction(if outstanding { ABORT_SLICE } else { SLICE }) {
+                Ok(()) => return Ended::Well(end),
+                Err(error) => error,
+            };
+            if !committing && error.rdkafka_error_code() == Some(Code::InvalidTransactionalState) {
+                return Ended::Broken(end);
+            }
+            let again = matches!(&error, KafkaError::Transaction(e) if e.is_retriable() && !e.is_fatal());
+            let limit = if self.is_closing() { PARTING_MAX } else { END_MAX };
+            if !again || begun.elapsed() > limit {
+                tracing::warn!(%error, "a transaction could not be aborted");
+                return Ended::Unknown;
+            }
+            while self.producer.in_flight_count() > 0 && begun.elapsed() < limit {
+                self.producer.poll(Duration::from_millis(1));
+            }
+        }
+    }
+
+    fn until_ended(&self, mut call: impl FnMut() -> KafkaResult<()>) -> KafkaResult<()> {
+        let begun = Instant::now();
+        loop {
+            let error = match call() {
+                Ok(()) => return Ok(()),
+                Err(error) => error,
+            };
+            let again = match &error {
+                KafkaError::Transaction(e) => e.is_retriable() && !e.is_fatal() && !e.txn_requires_abort(),
+                KafkaError::Flush(_) => true,
+                _ => false,
+            };
+            if !again || self.is_closing() || begun.elapsed() > END_MAX {
+                return Err(error);
+            }
+        }
+    }
+}
+
+fn offsets(batch: &Batch) -> KafkaResult<TopicPartitionList> {
+    let mut list = TopicPartitionList::with_capacity(batch.offsets.len());
+    for position in &batch.offsets {
+        assert!(position.offset >= 0, "librdkafka drops negative offsets, and the fence with them");
+        let mut element = list.add_partition(batch.topic(position.partition), position.partition.number);
+        element.set_offset(rdkafka::Offset::Offset(position.offset))?;
+        element.set_metadata(&position.metadata);
+    }
+    Ok(list)
+}

@@ -1,0 +1,189 @@
+//! What is held now, by partition and by client: made anew for each reading, so that what is gone leaves no series.
+
+use prometheus::core::Collector;
+use prometheus::proto::MetricFamily;
+use prometheus::{CounterVec, Gauge, GaugeVec, Opts};
+
+use crate::core::{Phase, Status};
+use crate::handle::board::{Board, Stage};
+
+/// Values of the label `state`.
+const STATES: [(&str, Phase); 4] = [
+    ("taking-over", Phase::TakingOver),
+    ("loading", Phase::Loading),
+    ("live", Phase::Live),
+    ("releasing", Phase::Releasing),
+];
+
+/// The state's name, in metrics and in REST.
+#[must_use]
+pub fn state(phase: Phase) -> &'static str {
+    STATES.iter().find(|(_, other)| *other == phase).map_or("", |(name, _)| name)
+}
+
+/// How much of a partition has been read of what must be before it fires: 0 to 1.
+#[must_use]
+pub fn progress(status: &Status) -> f64 {
+    match (status.phase, status.barrier) {
+        (Phase::Live | Phase::Releasing, _) => 1.0,
+        (_, Some(barrier)) if barrier > 0 => (status.position.max(0) as f64 / barrier as f64).min(1.0),
+        _ => 0.0,
+    }
+}
+
+/// A value of a partition, where it has one.
+type Value = fn(&Status) -> Option<f64>;
+
+const PARTITIONS: [(&str, &str, Value); 6] = [
+    ("kafka_scheduler_pending_schedules", "Schedules held", |s| Some(s.pending as f64)),
+    ("kafka_scheduler_overdue_schedules", "Schedules that are due and not yet taken to be fired", |s| {
+        Some(s.overdue as f64)
+    }),
+    (
+        "kafka_scheduler_parked_schedules",
+        "Schedules kept back: the broker refused them, or their target cannot be produced to",
+        |s| Some(s.parked as f64),
+    ),
+    ("kafka_scheduler_next_due_timestamp_seconds", "When the next schedule is due, where there is one", |s| {
+        s.next_due.map(|due| due as f64)
+    }),
+    (
+        "kafka_scheduler_loading_progress_ratio",
+        "Share read of what has to be read before the partition fires: 1 once it does",
+        |s| Some(progress(s)),
+    ),
+    ("kafka_scheduler_partition_position", "The next offset to be read", |s| Some(s.position as f64)),
+];
+
+/// A value of a client.
+type ClientValue = fn(&crate::handle::board::ClientStatistics) -> f64;
+
+const CLIENTS: [(&str, &str, ClientValue); 6] = [
+    ("kafka_scheduler_client_brokers_up", "Brokers the client is connected to", |c| c.brokers_up as f64),
+    (
+        "kafka_scheduler_client_request_errors_total",
+        "Requests to brokers that failed, since the client was made",
+        |c| c.request_errors as f64,
+    ),
+    ("kafka_scheduler_client_sent_bytes_total", "Bytes sent to brokers, since the client was made", |c| {
+        c.sent_bytes as f64
+    }),
+    ("kafka_scheduler_client_received_bytes_total", "Bytes received from brokers, since the client was made", |c| {
+        c.received_bytes as f64
+    }),
+    ("kafka_scheduler_client_queued_records", "Records that wait to be sent or acknowledged", |c| {
+        c.queued_records as f64
+    }),
+    (
+        "kafka_scheduler_client_round_trip_p99_seconds",
+        "99th percentile of round trips to the slowest broker, in librdkafka's window",
+        |c| c.round_trip_p99_us as f64 / 1e6,
+    ),
+];
+
+/// All of it. Partitions and clients are as many as this instance has.
+#[must_use]
+pub fn families(board: &Board, topics: &[String]) -> Vec<MetricFamily> {
+    let mut all = Vec::new();
+    engine(board, &mut all);
+    partitions(&board.snapshot().partitions, topics, &mut all);
+    clients(board, &mut all);
+    // An empty family cannot be written.
+    all.retain(|family| !family.get_metric().is_empty());
+    all
+}
+
+fn engine(board: &Board, all: &mut Vec<MetricFamily>) {
+    let member = board.snapshot().stage == Stage::Member;
+    for (name, help, value) in [
+        ("kafka_scheduler_group_member", "1 while this instance is a member of its group", f64::from(u8::from(member))),
+        (
+            "kafka_scheduler_brokers_reachable",
+            "1 unless the group's consumer has no broker that answers",
+            f64::from(u8::from(!board.is_unreachable())),
+        ),
+        (
+            "kafka_scheduler_loop_last_turn_age_seconds",
+            "Time since the loop last turned; /liveness fails beyond 10 s",
+            board.since_beat().as_secs_f64(),
+        ),
+    ] {
+        let gauge = Gauge::new(name, help).expect("the name is legal");
+        gauge.set(value);
+        all.extend(gauge.collect());
+    }
+}
+
+fn gauges(name: &str, help: &str, labels: &[&str]) -> GaugeVec {
+    GaugeVec::new(Opts::new(name, help), labels).expect("the names are legal")
+}
+
+fn partitions(partitions: &[Status], topics: &[String], all: &mut Vec<MetricFamily>) {
+    let named: Vec<(&str, String, &Status)> = partitions
+        .iter()
+        .filter_map(|status| {
+            let topic = topics.get(usize::from(status.partition.topic))?;
+            Some((topic.as_str(), status.partition.number.to_string(), status))
+        })
+        .collect();
+    for (name, help, value) in PARTITIONS {
+        let family = gauges(name, help, &["topic", "partition"]);
+        for (topic, number, status) in &named {
+            if let Some(value) = value(status) {
+                family.with_label_values(&[topic, number.as_str()]).set(value);
+            }
+        }
+        all.extend(family.collect());
+    }
+    let help = "1 for the state that the partition is in, 0 for the others";
+    let family = gauges("kafka_scheduler_partition_state", help, &["topic", "partition", "state"]);
+    for (topic, number, status) in &named {
+        for (state, phase) in STATES {
+            let is = f64::from(u8::from(status.phase == phase));
+            family.with_label_values(&[topic, number.as_str(), state]).set(is);
+        }
+    }
+    all.extend(family.collect());
+}
+
+fn clients(board: &Board, all: &mut Vec<MetricFamily>) {
+    let clients = board.clients();
+    for (name, help, value) in CLIENTS {
+        // A client that is made anew counts from 0, as counters may.
+        if name.ends_with("_total") {
+            let family = CounterVec::new(Opts::new(name, help), &["client"]).expect("the names are legal");
+            clients.iter().for_each(|(name, client)| family.with_label_values(&[name]).inc_by(value(client)));
+            all.extend(family.collect());
+        } else {
+            let family = gauges(name, help, &["client"]);
+            clients.iter().for_each(|(name, client)| family.with_label_values(&[name]).set(value(client)));
+            all.extend(family.collect());
+        }
+    }
+    let help = "Records between what has been read and the last stable offset";
+    let family = gauges("kafka_scheduler_consumer_lag_records", help, &["topic", "partition"]);
+    for ((topic, number), records) in clients.values().flat_map(|client| &client.lag) {
+        family.with_label_values(&[topic.as_str(), number.to_string().as_str()]).set(*records as f64);
+    }
+    all.extend(family.collect());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::io::Partition;
+
+    #[test]
+    fn progress_goes_from_nothing_to_the_barrier() {
+        let at = |phase, position, barrier| {
+            let partition = Partition { topic: 0, number: 0 };
+            let next_due = None;
+            progress(&Status { partition, phase, position, barrier, pending: 0, overdue: 0, parked: 0, next_due })
+        };
+        assert_eq!(at(Phase::TakingOver, 0, None), 0.0);
+        assert_eq!(at(Phase::Loading, 50, Some(200)), 0.25);
+        assert_eq!(at(Phase::Loading, 0, Some(0)), 0.0);
+        assert_eq!(at(Phase::Loading, 201, Some(200)), 1.0);
+        assert_eq!(at(Phase::Live, 5, Some(4)), 1.0);
+    }
+}

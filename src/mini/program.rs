@@ -1,0 +1,71 @@
+//! `mini` as a program of its own.
+
+use std::io::{self, Write};
+
+use super::demo::{DEMO_TARGET, Demos};
+use super::firing::Firings;
+use super::{Cluster, Topic, topic};
+use crate::app::{self, Error, Stopper};
+use crate::config::Config;
+use crate::http::Listeners;
+use crate::kafka::Clock;
+use crate::runner::Runner;
+
+/// Runs broker and engine until a signal, with demo schedules or without.
+///
+/// # Errors
+/// When one of them cannot start or go on.
+pub fn run(mut config: Config, topics: &[Topic], with_demos: bool) -> Result<(), Error> {
+    let stopper = Stopper::start()?;
+    let listeners = Listeners::bind(&config)?;
+    // Declared first, and so dropped last: clients must not outlive it.
+    let cluster = Cluster::new(1).map_err(Error::Mini)?;
+    config.bootstrap_servers = cluster.bootstrap_servers();
+    config.embedded = true;
+    let demo = with_demos.then(|| Topic { name: DEMO_TARGET.into(), partitions: 1 });
+    let topics = topic::with_needed(topics.iter().cloned().chain(demo), &config);
+    topic::create(&cluster, &topics).map_err(Error::Mini)?;
+    greet(&config, &listeners, &topics, with_demos).map_err(|e| Error::System("stdout", e))?;
+    let clock = Clock::default();
+    let demos = with_demos
+        .then(|| Demos::start(&config.bootstrap_servers, &config.schedules_topics[0], clock.clone()))
+        .transpose()?;
+    let firings = Firings::start(demos.as_ref().map(Demos::fired))?;
+    let runner = Runner::new(config).clock(clock.clone()).observer(Box::new(firings));
+    let ended = app::run(runner, listeners, &stopper, Some(clock));
+    if let Some(demos) = demos {
+        demos.stop();
+    }
+    ended?;
+    // A closed terminal is no reason to fail at the very end.
+    let _ = writeln!(io::stdout(), "Stopped. The embedded broker and all it held are gone.");
+    Ok(())
+}
+
+fn greet(config: &Config, listeners: &Listeners, topics: &[Topic], with_demos: bool) -> io::Result<()> {
+    let (rest, metrics) = listeners.addresses()?;
+    let names: Vec<String> = topics.iter().map(Topic::to_string).collect();
+    let demos = if with_demos { "Three demo schedules fire every 5, 10 and 30 s:\n" } else { "" };
+    let mut out = io::stdout().lock();
+    writeln!(
+        out,
+        "A scheduler with a Kafka broker inside this process. Ctrl-C ends both.
+
+  bootstrap server  {}
+  topics            {}
+  REST              http://localhost:{port}/schedules (also /info, /liveness)
+  metrics           http://localhost:{}/metrics
+  move its clock    curl -X POST 'http://localhost:{port}/advance?by=1h'
+
+The embedded broker is for trying things out, not for production: it does not fence, so that nothing here
+proves exactly-once; it does not compact; it keeps at most 5 MB a partition and drops the oldest records
+beyond; it shows aborted records; and it keeps nothing after exit.
+
+{demos}",
+        config.bootstrap_servers,
+        names.join(", "),
+        metrics.port(),
+        port = rest.port(),
+    )?;
+    out.flush()
+}

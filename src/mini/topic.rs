@@ -1,0 +1,87 @@
+//! The embedded broker's topics.
+
+use std::fmt;
+use std::str::FromStr;
+
+use rdkafka::error::KafkaResult;
+
+use super::{Cluster, PARTITIONS};
+use crate::config::{Config, is_topic};
+
+/// What the embedded broker allows a topic at most; far more than anybody tries out.
+const PARTITIONS_MAX: i32 = 1_000;
+
+/// A topic of the embedded broker, written as `name:partitions`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Topic {
+    pub(super) name: String,
+    pub(super) partitions: i32,
+}
+
+/// Why a text names no topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BadTopic;
+
+impl fmt::Display for BadTopic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "must be a topic's name, a colon, and a number of partitions from 1 to {PARTITIONS_MAX}")
+    }
+}
+
+impl std::error::Error for BadTopic {}
+
+impl FromStr for Topic {
+    type Err = BadTopic;
+
+    fn from_str(text: &str) -> Result<Self, BadTopic> {
+        let (name, partitions) = text.rsplit_once(':').ok_or(BadTopic)?;
+        let partitions = partitions.parse().map_err(|_| BadTopic)?;
+        if !is_topic(name) || !(1..=PARTITIONS_MAX).contains(&partitions) {
+            return Err(BadTopic);
+        }
+        Ok(Self { name: name.to_owned(), partitions })
+    }
+}
+
+impl fmt::Display for Topic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.name, self.partitions)
+    }
+}
+
+/// The given topics, and those that the engine needs and are not given.
+pub fn with_needed(given: impl IntoIterator<Item = Topic>, config: &Config) -> Vec<Topic> {
+    let needed = config.schedules_topics.iter().chain(&config.dead_letter_topic).chain([&config.history_topic]);
+    let needed = needed.map(|name| Topic { name: name.clone(), partitions: PARTITIONS });
+    let mut all: Vec<Topic> = Vec::new();
+    for topic in given.into_iter().chain(needed) {
+        if all.iter().all(|other| other.name != topic.name) {
+            all.push(topic);
+        }
+    }
+    all
+}
+
+/// Makes them.
+pub fn create(cluster: &Cluster, topics: &[Topic]) -> KafkaResult<()> {
+    topics.iter().try_for_each(|topic| cluster.create_topic(&topic.name, topic.partitions, 1))
+}
+
+/// How many partitions those of these names have together.
+pub fn partitions(topics: &[Topic], names: &[String]) -> usize {
+    let named = topics.iter().filter(|topic| names.contains(&topic.name));
+    named.map(|topic| usize::try_from(topic.partitions).unwrap_or(0)).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn topics_of_the_command_line() {
+        assert_eq!("videos:3".parse(), Ok(Topic { name: "videos".into(), partitions: 3 }));
+        for bad in ["videos", "videos:", "videos:0", "videos:x", ":3", "a b:3", "..:1", "videos:1001"] {
+            assert_eq!(bad.parse::<Topic>(), Err(BadTopic), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! What has happened lately, for the status page: a few minutes by the second, and the last of each kind.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::core::batch::{Batch, Kind};
+use crate::core::io::Millis;
+use crate::metrics::late_ms;
+
+/// Seconds kept.
+pub const SECONDS_MAX: i64 = 300;
+/// Firings and refusals kept.
+pub const LAST_MAX: usize = 50;
+/// Bytes of a key kept.
+const KEY_MAX: usize = 256;
+
+/// Upper ends of the classes that lateness is counted in, in milliseconds; what is later falls into one more.
+pub const LATE_MS: [u64; 11] = [10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 60_000];
+
+/// What fired in one second.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Second {
+    /// Which, since 1970.
+    pub at: i64,
+    /// Schedules fired that were not missed.
+    pub live: u64,
+    /// Schedules fired that were.
+    pub missed: u64,
+    /// The latest of those that were not missed, in milliseconds.
+    pub late_max_ms: u64,
+    /// Those that were not missed, by how late they were.
+    pub late: [u64; LATE_MS.len() + 1],
+}
+
+/// A firing.
+#[derive(Clone, Debug)]
+pub struct Firing {
+    /// When its commit was known.
+    pub at: Millis,
+    /// The schedule's topic.
+    pub topic: String,
+    /// Its partition.
+    pub partition: i32,
+    /// Its key, at most 256 bytes of it.
+    pub key: Vec<u8>,
+    /// Where to.
+    pub target: std::sync::Arc<str>,
+    /// Seconds since 1970.
+    pub due: u64,
+    /// Overdue when its partition came up.
+    pub missed: bool,
+}
+
+/// A record that could not fire.
+#[derive(Clone, Debug)]
+pub struct Refusal {
+    /// When that was seen.
+    pub at: Millis,
+    /// The record's topic.
+    pub topic: String,
+    /// Its partition.
+    pub partition: i32,
+    /// Its offset.
+    pub offset: i64,
+    /// Why: a [`crate::core::reason::Reason::code`].
+    pub reason: &'static str,
+    /// It will be tried again.
+    pub parked: bool,
+}
+
+/// All of it at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct Lately {
+    /// Seconds with firings, oldest first, at most the last 300.
+    pub seconds: VecDeque<Second>,
+    /// Newest first.
+    pub firings: VecDeque<Firing>,
+    /// Newest first.
+    pub refusals: VecDeque<Refusal>,
+}
+
+/// Written by the loop, read by the status page.
+#[derive(Debug, Default)]
+pub struct Activity(Mutex<Lately>);
+
+impl Activity {
+    /// What there is.
+    #[must_use]
+    pub fn lately(&self) -> Lately {
+        self.lock().clone()
+    }
+
+    /// A batch with firings has been committed at `at`.
+    pub fn fired(&self, batch: &Batch, at: Millis) {
+        let mut lately = self.lock();
+        let second = lately.second(at);
+        let mut count = 0;
+        for item in &batch.items {
+            let Kind::Fire { due, missed, .. } = &item.kind else { continue };
+            second.add(late_ms(*due, at), *missed);
+            count += 1;
+        }
+        let fires = batch.items.iter().filter(|item| matches!(item.kind, Kind::Fire { .. }));
+        for item in fires.skip(usize::saturating_sub(count, LAST_MAX)) {
+            let Kind::Fire { target, due, missed, .. } = &item.kind else { continue };
+            let key = batch.parts(item).key;
+            let firing = Firing {
+                at,
+                topic: batch.topic(item.partition).to_owned(),
+                partition: item.partition.number,
+                key: key[..key.len().min(KEY_MAX)].to_vec(),
+                target: target.clone(),
+                due: *due,
+                missed: *missed,
+            };
+            push(&mut lately.firings, firing);
+        }
+    }
+
+    /// A record could not fire.
+    pub fn refused(&self, refusal: Refusal) {
+        push(&mut self.lock().refusals, refusal);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Lately> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn push<T>(last: &mut VecDeque<T>, new: T) {
+    last.truncate(LAST_MAX - 1);
+    last.push_front(new);
+}
+
+impl Lately {
+    fn second(&mut self, at: Millis) -> &mut Second {
+        let at = at.0.div_euclid(1000);
+        while self.seconds.front().is_some_and(|second| second.at <= at - SECONDS_MAX) {
+            self.seconds.pop_front();
+        }
+        // A clock that was set back begins anew.
+        if self.seconds.back().is_some_and(|second| second.at > at) {
+            self.seconds.clear();
+        }
+        if self.seconds.back().is_none_or(|second| second.at < at) {
+            self.seconds.push_back(Second { at, ..Second::default() });
+        }
+        self.seconds.back_mut().expect("one was just pushed where there was none")
+    }
+}
+
+impl Second {
+    fn add(&mut self, late_ms: u64, missed: bool) {
+        if missed {
+            self.missed += 1;
+            return;
+        }
+        self.live += 1;
+        self.late_max_ms = self.late_max_ms.max(late_ms);
+        self.late[LATE_MS.iter().position(|end| late_ms <= *end).unwrap_or(LATE_MS.len())] += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_counts_by_class_and_old_ones_go() {
+        let mut lately = Lately::default();
+        lately.second(Millis(1_000_000)).add(10, false);
+        lately.second(Millis(1_000_999)).add(11, false);
+        lately.second(Millis(1_000_500)).add(70_000, false);
+        lately.second(Millis(1_000_500)).add(5, true);
+        let first = lately.seconds[0];
+        assert_eq!((first.live, first.missed, first.late_max_ms), (3, 1, 70_000));
+        assert_eq!((first.late[0], first.late[1], first.late[LATE_MS.len()]), (1, 1, 1));
+        lately.second(Millis(1_001_000)).add(0, false);
+        lately.second(Millis(1_300_000)).add(0, false);
+        assert_eq!(lately.seconds.iter().map(|second| second.at).collect::<Vec<_>>(), [1_001, 1_300]);
+        lately.second(Millis(900_000)).add(0, false);
+        assert_eq!(lately.seconds.len(), 1);
+    }
+
+    #[test]
+    fn only_the_last_are_kept() {
+        let mut last = VecDeque::new();
+        (0..200).for_each(|n| push(&mut last, n));
+        assert_eq!((last.len(), last[0], last[LAST_MAX - 1]), (LAST_MAX, 199, 150));
+    }
+}

@@ -1,0 +1,271 @@
+//! The engine inside another program.
+//!
+//! A [`Runner`] runs the same engine as the program `kafka-scheduler`. It has threads of its own, takes over neither
+//! signals nor the log (it speaks through [`tracing`](https://docs.rs/tracing), which is silent until the program
+//! listens), serves no HTTP, and shares nothing with another runner in the same process.
+//!
+//! ```no_run
+//! use kafka_scheduler::{Event, Runner};
+//!
+//! let registry = prometheus::Registry::new();
+//! let running = Runner::from_env()?
+//!     .registry(&registry)
+//!     .on_event(|event| {
+//!         if let Event::Fired { firing, .. } = event {
+//!             println!("{} has got {:?}", firing.target, firing.value);
+//!         }
+//!     })
+//!     .start()?;
+//! // ... the program does what else it has to do ...
+//! running.close()?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod event;
+mod registry;
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use prometheus::Registry;
+
+use crate::config::{self, Config, ConfigError};
+use crate::core::batch::Batch;
+use crate::core::io::{Counters, Millis, Record, Report};
+use crate::handle::{Handle, Observer};
+use crate::kafka::{self, Clock, Engine};
+use crate::metrics::Metrics;
+use crate::observe::Operator;
+use crate::observe::activity::Activity;
+use event::Handler;
+pub use event::{Event, Firing, Place};
+
+/// Why a runner could not start, or has ended.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum RunnerError {
+    /// The operating system refused something.
+    System(io::Error),
+    /// The registry that was passed in does not take the metrics: it has them already.
+    Registry(prometheus::Error),
+    /// The engine could not start or go on.
+    Engine(kafka::Error),
+    /// The engine's thread has panicked, which is a bug.
+    Panicked,
+}
+
+impl fmt::Display for RunnerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::System(e) => write!(f, "the operating system refused a thread: {e}"),
+            Self::Registry(e) => write!(
+                f,
+                "the registry does not take the metrics ({e}): give each runner a registry of its own, with labels that \
+                 tell them apart"
+            ),
+            Self::Engine(e) => e.fmt(f),
+            Self::Panicked => f.write_str("the engine's thread has panicked; please report what it said"),
+        }
+    }
+}
+
+impl std::error::Error for RunnerError {}
+
+impl From<kafka::Error> for RunnerError {
+    fn from(e: kafka::Error) -> Self {
+        Self::Engine(e)
+    }
+}
+
+/// An engine in the making. See the [module](self).
+#[must_use = "it runs only when it is started"]
+pub struct Runner {
+    config: Config,
+    clock: Clock,
+    metrics: Metrics,
+    registry: Option<Registry>,
+    observers: Vec<Box<dyn Observer>>,
+}
+
+impl fmt::Debug for Runner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Runner").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+impl Runner {
+    /// With these settings.
+    pub fn new(config: Config) -> Self {
+        Self { config, clock: Clock::default(), metrics: Metrics::new(), registry: None, observers: Vec::new() }
+    }
+
+    /// With the settings of the environment, as the program reads them; those of HTTP and of the log count for nothing.
+    ///
+    /// # Errors
+    /// When a variable, or the file that `CONFIGURATION_FILE` names, is wrong.
+    pub fn from_env() -> Result<Self, ConfigError> {
+        config::check_unicode()?;
+        Ok(Self::new(Config::load(&|name| std::env::var(name).ok())?))
+    }
+
+    /// Shows the metrics in this registry as well. Two runners need two registries, told apart by labels or a prefix
+    /// (`Registry::new_custom`).
+    pub fn registry(mut self, registry: &Registry) -> Self {
+        self.registry = Some(registry.clone());
+        self
+    }
+
+    /// Tells what happens. The handler runs on the engine's loop: it must return soon, and must not block.
+    pub fn on_event(self, handler: impl FnMut(&Event<'_>) + Send + 'static) -> Self {
+        self.observer(Box::new(Handler::new(handler)))
+    }
+
+    /// With a clock that can be moved.
+    pub(crate) fn clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Against an embedded broker instead of those of its settings.
+    pub(crate) fn embedded(mut self, servers: &str) -> Self {
+        self.config.bootstrap_servers = servers.to_owned();
+        self.config.embedded = true;
+        self
+    }
+
+    /// Tells another observer of everything.
+    pub(crate) fn observer(mut self, observer: Box<dyn Observer>) -> Self {
+        self.observers.push(observer);
+        self
+    }
+
+    /// The settings.
+    pub(crate) fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The engine, not yet running, its metrics and what the status page shows of it.
+    pub(crate) fn engine(mut self) -> Result<(Engine, Metrics, Arc<Activity>), RunnerError> {
+        if let Some(registry) = &self.registry {
+            registry::register(&self.metrics, registry).map_err(RunnerError::Registry)?;
+        }
+        let activity = Arc::<Activity>::default();
+        self.observers.insert(0, Box::new(Operator::new(self.metrics.clone(), Arc::clone(&activity))));
+        let engine = Engine::new(self.config, self.clock, Box::new(All(self.observers)))?;
+        Ok((engine, self.metrics, activity))
+    }
+
+    /// Starts the engine on a thread of its own. Brokers that do not answer are waited for.
+    ///
+    /// # Errors
+    /// When the system has no threads or file descriptors left, or the registry has the metrics already. What goes
+    /// wrong later, [`Running::close`] and [`Running::wait`] tell.
+    pub fn start(self) -> Result<Running, RunnerError> {
+        let topics = self.config.schedules_topics.clone();
+        let (engine, metrics, _) = self.engine()?;
+        let handle = engine.handle();
+        let thread =
+            thread::Builder::new().name("scheduler".into()).spawn(move || engine.run()).map_err(RunnerError::System)?;
+        Ok(Running { handle, metrics, topics, thread: Some(thread) })
+    }
+}
+
+/// An engine that runs. Dropping it closes it.
+#[derive(Debug)]
+pub struct Running {
+    handle: Handle,
+    metrics: Metrics,
+    topics: Vec<String>,
+    thread: Option<JoinHandle<Result<(), kafka::Error>>>,
+}
+
+impl Running {
+    /// Asks the engine about its schedules.
+    #[must_use]
+    pub fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    /// The metrics in Prometheus' text format.
+    #[must_use]
+    pub fn metrics(&self) -> String {
+        self.metrics.text(self.handle.board(), &self.topics)
+    }
+
+    /// Whether the engine has ended by itself; [`Running::close`] tells why.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    /// Hands over the partitions and ends: what is in flight settles first, for at most some seconds.
+    ///
+    /// # Errors
+    /// Why the engine had ended before.
+    pub fn close(self) -> Result<(), RunnerError> {
+        self.handle.stop();
+        self.wait()
+    }
+
+    /// Waits until the engine ends by itself or through [`Handle::stop`].
+    ///
+    /// # Errors
+    /// Why it has ended.
+    pub fn wait(mut self) -> Result<(), RunnerError> {
+        match self.thread.take().map(JoinHandle::join) {
+            None => Ok(()),
+            Some(Ok(ended)) => Ok(ended?),
+            Some(Err(_)) => Err(RunnerError::Panicked),
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(thread) = self.thread.take() {
+            self.handle.stop();
+            // Nobody is left to be told how it ended.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Several observers of one engine.
+struct All(Vec<Box<dyn Observer>>);
+
+impl Observer for All {
+    fn counters(&mut self, counters: &Counters) {
+        self.0.iter_mut().for_each(|one| one.counters(counters));
+    }
+
+    fn fired(&mut self, batch: &Batch, at: Millis) {
+        self.0.iter_mut().for_each(|one| one.fired(batch, at));
+    }
+
+    fn planned(&mut self, record: &Record<'_>, topics: &[String]) {
+        self.0.iter_mut().for_each(|one| one.planned(record, topics));
+    }
+
+    fn deleted(&mut self, record: &Record<'_>, topics: &[String]) {
+        self.0.iter_mut().for_each(|one| one.deleted(record, topics));
+    }
+
+    fn settled(&mut self, batch: &Batch, outcome: &'static str, took: Duration) {
+        self.0.iter_mut().for_each(|one| one.settled(batch, outcome, took));
+    }
+
+    fn turned(&mut self, took: Duration) {
+        self.0.iter_mut().for_each(|one| one.turned(took));
+    }
+
+    fn rebalanced(&mut self) {
+        self.0.iter_mut().for_each(|one| one.rebalanced());
+    }
+
+    fn report(&mut self, report: &Report, topics: &[String]) {
+        self.0.iter_mut().for_each(|one| one.report(report, topics));
+    }
+}

@@ -1,0 +1,160 @@
+//! What a program that runs the engine may be told.
+
+use crate::core::batch::{Batch, Item, Kind};
+use crate::core::io::{Header, Millis, Partition, Record, Report};
+use crate::core::reason::Reason;
+use crate::core::{request, schedule};
+use crate::handle::Observer;
+
+/// Something that has happened to a schedule.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Event<'a> {
+    /// A schedule was accepted as pending while its partition was live. Those that are there when a partition comes up
+    /// are told in sum, by [`Event::Live`].
+    Planned {
+        /// Where it lies.
+        place: Place<'a>,
+        /// Its key.
+        key: &'a [u8],
+        /// When it is due, in seconds since 1970.
+        due_s: u64,
+        /// Topic of the triggered record.
+        target: &'a str,
+    },
+    /// A user has cancelled a pending schedule.
+    Deleted {
+        /// Where the cancel lies.
+        place: Place<'a>,
+        /// The schedule's key.
+        key: &'a [u8],
+    },
+    /// A schedule has fired: its transaction is committed.
+    Fired {
+        /// What was fired.
+        firing: Firing<'a>,
+    },
+    /// The same for one that was overdue when its partition came up.
+    Missed {
+        /// What was fired.
+        firing: Firing<'a>,
+    },
+    /// A record cannot fire. It stays in the log. When a partition comes up, only the first ones are named.
+    Invalid {
+        /// Where it lies.
+        place: Place<'a>,
+        /// Why.
+        reason: Reason,
+    },
+    /// A partition is loaded and fires from now on.
+    Live {
+        /// The schedules topic.
+        topic: &'a str,
+        /// The partition.
+        partition: i32,
+        /// Schedules held.
+        pending: usize,
+        /// Of these, how many are overdue.
+        overdue: usize,
+    },
+}
+
+/// Where a record lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place<'a> {
+    /// The schedules topic.
+    pub topic: &'a str,
+    /// The partition.
+    pub partition: i32,
+    /// The offset.
+    pub offset: i64,
+}
+
+/// A schedule that has fired.
+#[derive(Clone, Debug)]
+pub struct Firing<'a> {
+    /// Where the schedule lay.
+    pub place: Place<'a>,
+    /// The schedule's key.
+    pub key: &'a [u8],
+    /// When it was due, in seconds since 1970.
+    pub due_s: u64,
+    /// When its commit was known, in milliseconds since 1970.
+    pub at_ms: i64,
+    /// Topic of the triggered record.
+    pub target: &'a str,
+    /// The triggered record's key; `None` is null.
+    pub target_key: Option<&'a [u8]>,
+    /// The triggered record's value.
+    pub value: &'a [u8],
+    /// The customer headers.
+    pub headers: Vec<Header<'a>>,
+}
+
+/// Turns what the engine tells into events.
+pub struct Handler<F>(F);
+
+impl<F: FnMut(&Event<'_>) + Send> Handler<F> {
+    pub fn new(handler: F) -> Self {
+        Self(handler)
+    }
+}
+
+impl<F: FnMut(&Event<'_>) + Send> Observer for Handler<F> {
+    fn fired(&mut self, batch: &Batch, at: Millis) {
+        for item in &batch.items {
+            let Kind::Fire { target, due, missed, .. } = &item.kind else { continue };
+            let firing = firing(batch, item, target, *due, at);
+            (self.0)(&if *missed { Event::Missed { firing } } else { Event::Fired { firing } });
+        }
+    }
+
+    fn planned(&mut self, record: &Record<'_>, topics: &[String]) {
+        let text = |name| {
+            let header = record.headers.iter().find(|header| header.name == name);
+            header.and_then(|header| std::str::from_utf8(header.value?).ok())
+        };
+        // The engine has accepted both.
+        let (Some(target), Some(due_s)) = (text(request::TARGET_TOPIC), text(request::EPOCH)) else { return };
+        let due_s = due_s.parse().unwrap_or(schedule::EPOCH_MAX);
+        let key = record.key.unwrap_or_default();
+        (self.0)(&Event::Planned { place: place(topics, record.partition, record.offset), key, due_s, target });
+    }
+
+    fn deleted(&mut self, record: &Record<'_>, topics: &[String]) {
+        let place = place(topics, record.partition, record.offset);
+        (self.0)(&Event::Deleted { place, key: record.key.unwrap_or_default() });
+    }
+
+    fn report(&mut self, report: &Report, topics: &[String]) {
+        match report {
+            Report::Invalid { partition, offset, reason } => {
+                (self.0)(&Event::Invalid { place: place(topics, *partition, *offset), reason: *reason });
+            }
+            Report::Live { partition, pending, overdue, .. } => {
+                let Place { topic, partition, .. } = place(topics, *partition, 0);
+                (self.0)(&Event::Live { topic, partition, pending: *pending, overdue: *overdue });
+            }
+            _ => {}
+        }
+    }
+}
+
+fn firing<'a>(batch: &'a Batch, item: &'a Item, target: &'a str, due_s: u64, at: Millis) -> Firing<'a> {
+    let parts = batch.parts(item);
+    Firing {
+        place: Place { topic: batch.topic(item.partition), partition: item.partition.number, offset: item.identity },
+        key: parts.key,
+        due_s,
+        at_ms: at.0,
+        target,
+        target_key: parts.target_key,
+        value: parts.value,
+        headers: parts.headers,
+    }
+}
+
+fn place(topics: &[String], partition: Partition, offset: i64) -> Place<'_> {
+    let topic = topics.get(usize::from(partition.topic)).map_or("", String::as_str);
+    Place { topic, partition: partition.number, offset }
+}

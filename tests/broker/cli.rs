@@ -1,0 +1,81 @@
+//! Each command as a process against a real broker.
+
+mod moving;
+mod schedules;
+mod topics;
+mod trouble;
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use crate::kit::Case;
+use crate::kit::process::target_dir;
+
+/// What a command has said, and how it ended.
+pub struct Ran {
+    pub code: i32,
+    pub out: String,
+    pub err: String,
+}
+
+impl Ran {
+    /// It must have gone well.
+    #[track_caller]
+    pub fn ok(self) -> String {
+        assert_eq!(self.code, 0, "{}{}", self.out, self.err);
+        self.out
+    }
+
+    /// It must have ended with this code, and have said why.
+    #[track_caller]
+    pub fn failed(self, code: i32, words: &[&str]) {
+        assert_eq!(self.code, code, "{}{}", self.out, self.err);
+        for word in words {
+            assert!(self.err.contains(word), "{word:?} is not in: {}", self.err);
+        }
+    }
+}
+
+/// Runs the program with nothing in its environment but this, `PATH` and `HOME`.
+pub fn run(env: &[(&str, &str)], args: &[&str], input: &[u8]) -> Ran {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_kafka-scheduler"))
+        .args(args)
+        .env_clear()
+        .envs(std::env::vars().filter(|(name, _)| matches!(name.as_str(), "PATH" | "HOME" | "RUST_BACKTRACE")))
+        .envs(env.iter().copied())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    let mut stdin = child.stdin.take().expect("a pipe");
+    // One that ends before it has read everything says why.
+    let _ = stdin.write_all(input);
+    drop(stdin);
+    let output = child.wait_with_output().expect("it ends");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
+    Ran { code: output.status.code().expect("an exit code"), out: text(output.stdout), err: text(output.stderr) }
+}
+
+/// A command on a case's topics.
+pub fn on(case: &Case, args: &[&str]) -> Ran {
+    on_with(case, args, b"")
+}
+
+/// The same with something on its standard input.
+pub fn on_with(case: &Case, args: &[&str], input: &[u8]) -> Ran {
+    let topics = case.schedules.join(",");
+    let env = [
+        ("BOOTSTRAP_SERVERS", case.bootstrap()),
+        ("SCHEDULES_TOPICS", &topics),
+        ("HISTORY_TOPIC", &case.history),
+        ("GROUP_ID", &case.group),
+    ];
+    run(&env, args, input)
+}
+
+/// A path for a file of one test.
+pub fn path(case: &Case, name: &str) -> PathBuf {
+    target_dir().join("tmp").join(format!("{}-{name}", case.group))
+}

@@ -1,0 +1,126 @@
+//! Wrong arguments, wrong settings, and brokers that are not there.
+
+use std::time::{Duration, Instant};
+
+use super::{on, run};
+use crate::kit::Case;
+
+/// Nothing listens there.
+const NOBODY: &[(&str, &str)] = &[("BOOTSTRAP_SERVERS", "127.0.0.1:1")];
+
+#[test]
+fn wrong_arguments_are_named_with_what_is_allowed() {
+    let schedule = |more: &[&'static str]| {
+        let mut args = vec!["schedule", "--key", "k", "--target-topic", "t"];
+        args.extend(more);
+        args
+    };
+    for (args, words) in [
+        (vec!["shedule"], vec!["shedule", "schedule"]),
+        (vec!["schedule"], vec!["--key", "--target-topic", "--at", "--in", "--value", "--file"]),
+        (schedule(&["--in", "10m"]), vec!["--value", "--file"]),
+        (schedule(&["--value", "v"]), vec!["--at", "--in"]),
+        (schedule(&["--in", "soon", "--value", "v"]), vec!["soon", "--in", "1h30m"]),
+        (schedule(&["--in=-5m", "--value", "v"]), vec!["-5m", "--in", "not negative"]),
+        (schedule(&["--at", "tomorrow", "--value", "v"]), vec!["tomorrow", "--at", "2030-01-01T00:00:00Z"]),
+        (schedule(&["--at", "2001-01-01T00:00:00Z", "--value", "v"]), vec!["passed", "978307200"]),
+        (schedule(&["--in", "1m", "--at", "2030-01-01T00:00:00Z", "--value", "v"]), vec!["--in", "--at"]),
+        (schedule(&["--in", "1m", "--value", "v", "--header", "x"]), vec!["--header", "source=cli"]),
+        (schedule(&["--in", "1m", "--value", "v", "--header", "scheduler-x=1"]), vec!["scheduler-x"]),
+        (schedule(&["--in", "1m", "--value", "v", "--partitioner", "md5"]), vec!["md5", "murmur2_random", "fnv1a"]),
+        (schedule(&["--in", "1m", "--value", "v", "--partition", "-1"]), vec!["-1", "--partition"]),
+        (schedule(&["--in", "1m", "--file", "/no/such/file"]), vec!["--file", "/no/such/file"]),
+        (schedule(&["--in", "1m", "--value", "v", "--topic", "a b"]), vec!["a b", "--topic", "a-z"]),
+        (vec!["schedule", "--key", "", "--target-topic", "t", "--in", "1m", "--value", "v"], vec!["no key"]),
+        (
+            vec!["schedule", "--key", "?", "--base64", "--target-topic", "t", "--in", "1m", "--value", "v"],
+            vec!["--key", "base64"],
+        ),
+        (
+            vec!["schedule", "--key", "k", "--target-topic", "schedules", "--in", "1m", "--value", "v"],
+            vec!["--target-topic", "schedules topic"],
+        ),
+        (vec!["list", "--limit", "0"], vec!["--limit", "1 to 1000000"]),
+        (vec!["list", "--due-before", "noon"], vec!["noon", "--due-before", "2030-01-01T00:00:00Z"]),
+        (vec!["list", "--server", "localhost:8000"], vec!["--server", "http://localhost:8000"]),
+        (vec!["topics", "create", "--partitions", "0"], vec!["--partitions", "0"]),
+        (vec!["redrive"], vec!["--from", "DEAD_LETTER_TOPIC"]),
+        (vec!["import", "/no/such/file"], vec!["/no/such/file"]),
+        (vec!["completions", "tcsh"], vec!["tcsh", "bash", "zsh", "fish"]),
+        (vec!["mini", "--topic", "x"], vec!["--topic", "number of partitions"]),
+    ] {
+        let ran = run(NOBODY, &args, b"");
+        assert_eq!(ran.code, 2, "{args:?}: {}", ran.err);
+        for word in words {
+            assert!(ran.err.contains(word), "{args:?}: {word:?} is not in: {}", ran.err);
+        }
+    }
+    run(&[("SESSION_TIMEOUT", "x")], &["list"], b"").failed(2, &["SESSION_TIMEOUT", "\"x\""]);
+}
+
+#[test]
+fn brokers_that_are_not_there_are_named_within_ten_seconds() {
+    let commands: [&[&str]; 9] = [
+        &["schedule", "--in", "1m", "--key", "k", "--target-topic", "t", "--value", "v"],
+        &["cancel", "k"],
+        &["list"],
+        &["show", "k"],
+        &["history", "k"],
+        &["redrive", "--from", "dead"],
+        &["topics", "check"],
+        &["export"],
+        &["import", "-"],
+    ];
+    std::thread::scope(|scope| {
+        for args in commands {
+            scope.spawn(move || {
+                let begun = Instant::now();
+                let ran = run(NOBODY, args, b"");
+                let took = begun.elapsed();
+                ran.failed(1, &["BOOTSTRAP_SERVERS", "127.0.0.1:1", "Connection refused"]);
+                assert!(took < Duration::from_secs(10), "{args:?} took {took:?}");
+            });
+        }
+    });
+    run(&[], &["list", "--server", "http://127.0.0.1:1"], b"").failed(1, &["--server", "http://127.0.0.1:1"]);
+}
+
+#[test]
+fn topics_that_are_not_there_are_named() {
+    let Some(case) = Case::new("cli-missing", 1) else { return };
+    for command in [&["list"][..], &["cancel", "k"], &["export"], &["show", "k"]] {
+        on(&case, &[command, &["--topic", "no-such-topic"]].concat()).failed(3, &["no-such-topic", "does not exist"]);
+    }
+}
+
+#[test]
+fn the_configuration_file_counts_for_every_command() {
+    let Some(case) = Case::new("cli-file", 1) else { return };
+    let path = super::path(&case, "settings.yaml");
+    let servers = format!("kafka.common.configuration:\n  bootstrap.servers: {}\n", case.bootstrap());
+    std::fs::write(&path, servers).expect("a file");
+    let file = path.to_str().expect("UTF-8");
+    let env = [("CONFIGURATION_FILE", file), ("SCHEDULES_TOPICS", &case.schedules[0])];
+    assert_eq!(run(&env, &["export"], b"").ok(), "");
+    std::fs::write(&path, "kafka.common.configuration:\n  security.protocol: banana\n").expect("a file");
+    run(&env, &["list"], b"").failed(2, &["CONFIGURATION_FILE", "security.protocol"]);
+    std::fs::remove_file(path).expect("removed");
+}
+
+#[test]
+fn completions_and_manual_pages_are_printed() {
+    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
+        let script = run(&[], &["completions", shell], b"").ok();
+        assert!(script.contains("redrive") && script.contains("partitioner"), "{shell}: {script}");
+    }
+    let page = run(&[], &["man"], b"").ok();
+    assert!(page.contains(".TH kafka-scheduler 1") && page.contains("Exit codes"), "{page}");
+    let directory = crate::kit::process::target_dir().join("tmp").join(format!("man-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).expect("a directory");
+    run(&[], &["man", "--to", directory.to_str().expect("UTF-8")], b"").ok();
+    let schedule = std::fs::read_to_string(directory.join("kafka-scheduler-schedule.1")).expect("a page");
+    assert!(schedule.contains("target\\-topic"), "{schedule}");
+    std::fs::remove_dir_all(directory).expect("removed");
+    let help = run(&[], &["schedule", "--help"], b"").ok();
+    assert!(help.contains("Examples:") && help.contains("[Europe/Berlin]"), "{help}");
+}

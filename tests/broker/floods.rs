@@ -1,0 +1,109 @@
+//! Floods of bad records and of large ones.
+
+use std::collections::BTreeMap;
+
+use crate::kit::case::PATIENCE;
+use crate::kit::client;
+use crate::kit::wait::{eventually, now_s};
+use crate::kit::{Case, Scheduled};
+
+const MB: u64 = 1 << 20;
+
+#[test]
+fn a_hundred_thousand_bad_records_are_counted_and_a_thousand_good_ones_behind_them_are_on_time() {
+    const BAD: usize = 100_000;
+    const GOOD: usize = 1_000;
+    let Some(case) = Case::new("flood", 2) else { return };
+    let mut engine = case.engine();
+    case.settled();
+    let before = engine.peak_memory();
+    for n in 0..BAD {
+        case.queue(&Scheduled::new(format!("bad-{n}"), "v", 0, &case.target).header("scheduler-epoch", "again"));
+    }
+    let due = now_s() + 8;
+    for n in 0..GOOD {
+        let key = format!("good-{n}");
+        case.queue(&Scheduled::new(&key, "v", due, &case.target).target_key(&key));
+    }
+    case.flush();
+    assert!(now_s() < due, "the records were produced in time");
+    let mut reader = case.target_reader();
+    let good = |r: &&crate::kit::Record| r.key_text().starts_with("good-");
+    reader.wait("the good ones fire", PATIENCE, |r| r.iter().filter(good).count() >= GOOD);
+    let late_ms = reader.records.iter().filter(good).map(|r| r.timestamp - due * 1_000).max();
+    assert!(late_ms.is_some_and(|late| late <= 1_000), "late by {late_ms:?} ms");
+    eventually("all bad ones are counted", PATIENCE, || {
+        (engine.refused("duplicate-header")? == BAD as u64).then_some(())
+    });
+    let grown = engine.peak_memory().saturating_sub(before);
+    assert!(grown <= 64 * MB, "{grown} bytes more");
+    let mut lines: BTreeMap<String, usize> = BTreeMap::new();
+    for line in engine.output().lines().filter(|line| line.contains("cannot fire")) {
+        // Up to the second.
+        *lines.entry(line.chars().take(19).collect()).or_default() += 1;
+    }
+    // A second of the limit may lie across two of the clock's.
+    assert!(lines.values().all(|lines| *lines <= 200) && lines.len() < 60, "{lines:?}");
+    assert!(engine.output().contains("suppressed="), "what was left out is said");
+    engine.stop();
+}
+
+#[test]
+fn schedules_of_900_kb_fire_within_the_stated_memory() {
+    const COUNT: usize = 100;
+    const BYTES: usize = 900_000;
+    let Some(case) = Case::new("large", 1) else { return };
+    let mut engine = case.engine();
+    case.settled();
+    let before = engine.peak_memory();
+    let due = now_s() + 6;
+    let large = vec![b'x'; BYTES];
+    for n in 0..COUNT {
+        let schedule = Scheduled::new(format!("k{n}"), "v", due, &case.target);
+        // Half of them have a large header, half a large key.
+        let schedule = if n % 2 == 0 {
+            schedule.header("customer", &large)
+        } else {
+            let mut key = large.clone();
+            key.extend(n.to_be_bytes());
+            Scheduled { key: Some(key), ..schedule }
+        };
+        case.queue(&schedule);
+    }
+    case.flush();
+    let fired = |records: &[client::Record]| records.iter().filter(|r| r.value_text() == "v").count();
+    let mut reader = case.target_reader();
+    reader.wait("all have fired", PATIENCE, |r| fired(r) >= COUNT);
+    assert_eq!(case.settled().len(), COUNT, "each once");
+    // What is pending, two batches with three records a schedule, and what was fetched ahead.
+    let bound = (COUNT * BYTES) as u64 + 2 * 4 * 17 * MB + 64 * MB;
+    let grown = engine.peak_memory().saturating_sub(before);
+    assert!(grown <= bound, "{grown} bytes more, {bound} are allowed");
+    engine.stop();
+}
+
+#[test]
+fn grace_is_measured_from_arrival_also_after_a_restart() {
+    let Some(case) = Case::new("grace", 1) else { return };
+    let now_ms = now_s() * 1_000;
+    let arrived = |key: &str, overdue_s: i64| {
+        let schedule = case.due_in(key, "v", -100).target_key(key);
+        schedule.timestamp(now_ms - 100_000 + overdue_s * 1_000)
+    };
+    // Due 100 s ago; arrived then, or later. No grace at all allows what arrived in time only.
+    case.produce(&[arrived("in-time", 0), arrived("in-grace", 50), arrived("late", 90)]);
+    let mut engine = case.engine_with(&[("SCHEDULE_GRACE_INTERVAL", "0")]);
+    case.fired(1);
+    eventually("two are over grace", PATIENCE, || (engine.refused("over-grace")? == 2).then_some(()));
+    engine.stop();
+    let mut engine = case.engine_with(&[("SCHEDULE_GRACE_INTERVAL", "60")]);
+    case.fired(2);
+    eventually("one is over grace", PATIENCE, || (engine.refused("over-grace")? == 1).then_some(()));
+    engine.stop();
+    let mut engine = case.engine();
+    let fired = case.fired(3);
+    let keys: Vec<_> = fired.iter().map(client::Record::key_text).collect();
+    assert_eq!(keys, ["in-time", "in-grace", "late"], "without a limit all of them are owed");
+    assert_eq!(case.settled().len(), 3, "each once");
+    engine.stop();
+}

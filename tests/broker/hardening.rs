@@ -1,0 +1,169 @@
+//! What a careless or hostile client of HTTP can do: nothing that matters.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use crate::kit::case::PATIENCE;
+use crate::kit::engine::Engine;
+use crate::kit::http;
+use crate::kit::wait::{eventually, now_s};
+use crate::kit::{Case, Record};
+
+const IDLE: usize = 1_000;
+const SLOW: usize = 100;
+const HUGE: usize = 100 << 20;
+const GROWTH_MAX: u64 = 64 << 20;
+/// How soon it must answer again.
+const RECOVERY_MAX: Duration = Duration::from_secs(5);
+/// How late a firing may be while all this goes on, on a busy machine: it must not wait for the end of it.
+const LATE_MAX_MS: i64 = 5_000;
+
+fn limit_files(pid: u32, limit: usize) {
+    let status = Command::new("prlimit").args(["--pid", &pid.to_string(), &format!("--nofile={limit}:")]).status();
+    assert!(status.expect("prlimit of util-linux runs").success(), "prlimit {pid} {limit}");
+}
+
+fn lives_again(engine: &Engine) {
+    let since = Instant::now();
+    loop {
+        let answer = http::connect(engine.port).ok().and_then(|mut stream| {
+            stream.set_read_timeout(Some(Duration::from_secs(1))).ok()?;
+            stream.write_all(b"GET /liveness HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").ok()?;
+            let mut raw = Vec::new();
+            stream.read_to_end(&mut raw).ok()?;
+            http::parse(&raw, false).ok()
+        });
+        if answer.is_some_and(|answer| answer.status == 200) {
+            return;
+        }
+        assert!(since.elapsed() < RECOVERY_MAX, "/liveness does not answer again");
+    }
+}
+
+/// One schedule a second, from now on.
+fn plan(case: &Case, name: &str, seconds: i64) -> i64 {
+    let from = now_s() + 1;
+    for second in 0..seconds {
+        let key = format!("{name}{second}");
+        case.queue(&crate::kit::Scheduled::new(&key, "v", from + second, &case.target).target_key(&key));
+    }
+    case.flush();
+    from
+}
+
+fn fired_in_time(case: &Case, name: &str, from: i64, seconds: i64) {
+    let mut reader = case.target_reader();
+    let ours = |record: &&Record| record.key_text().starts_with(name);
+    let count = usize::try_from(seconds).expect("a count");
+    reader.wait("all of them fire", PATIENCE, |records| records.iter().filter(ours).count() == count);
+    for record in reader.records.iter().filter(ours) {
+        let second: i64 = record.key_text()[name.len()..].parse().expect("a number");
+        let late_ms = record.timestamp - (from + second) * 1_000;
+        assert!((0..LATE_MAX_MS).contains(&late_ms), "{} fired {late_ms} ms late", record.key_text());
+    }
+}
+
+#[test]
+fn idle_and_slow_connections_and_huge_requests_disturb_nothing() {
+    const SECONDS: i64 = 12;
+    let Some(case) = Case::new("hardening", 2) else { return };
+    limit_files(std::process::id(), 4_096);
+    let engine = case.engine();
+    engine.ready();
+    // Enough that no reader can leave the list to the system's buffers.
+    let far = now_s() + 86_400;
+    let value = "v".repeat(2_000);
+    for n in 0..5_000 {
+        case.queue(&crate::kit::Scheduled::new(format!("far{n}"), &value, far, &case.target));
+    }
+    case.flush();
+    eventually("they are pending", PATIENCE, || (engine.counter("planned_schedule")? >= 5_000).then_some(()));
+    lives_again(&engine);
+    engine.forget_peak();
+    let before = engine.peak_memory();
+    let from = plan(&case, "conn", SECONDS);
+
+    let mut idle: Vec<TcpStream> = (0..IDLE).filter_map(|_| http::connect(engine.port).ok()).collect();
+    assert_eq!(idle.len(), IDLE);
+    let mut slow: Vec<TcpStream> = (0..SLOW).filter_map(|_| http::connect(engine.port).ok()).collect();
+    for (n, stream) in slow.iter_mut().enumerate() {
+        // Half of them never end their headers, the others never read the list they ask for.
+        let request = if n % 2 == 0 { "GET /liveness HTTP/1.1\r\nX: " } else { "GET /schedules HTTP/1.0\r\n\r\n" };
+        let _ = stream.write_all(request.as_bytes());
+    }
+    let huge = huge_requests(engine.port);
+    // The list stays to be had within its bound, and liveness always.
+    for _ in 0..20 {
+        for stream in slow.iter_mut().step_by(2) {
+            let _ = stream.write_all(b"x");
+        }
+        assert_eq!(engine.ask("GET", "/liveness", &[]).status, 200, "meanwhile");
+    }
+    huge.into_iter().for_each(|thread| thread.join().expect("a request ends"));
+    fired_in_time(&case, "conn", from, SECONDS);
+    idle.clear();
+    slow.clear();
+    lives_again(&engine);
+    let metrics = engine.metrics();
+    assert!(metrics["kafka_scheduler_http_connections_cut_total{server=\"rest\",why=\"evicted\"}"] > 500.0);
+    let grown = engine.peak_memory().saturating_sub(before);
+    assert!(grown <= GROWTH_MAX, "memory has grown by {} KiB", grown >> 10);
+    assert_eq!(engine.ask("GET", "/schedules", &[]).json().as_array().map(Vec::len), Some(5_000));
+}
+
+/// Requests of 100 MB: a header, a body with its length, and one in chunks. Each ends with an error or is cut off.
+fn huge_requests(port: u16) -> Vec<std::thread::JoinHandle<()>> {
+    let beginnings = [
+        "GET /liveness HTTP/1.1\r\nHost: x\r\nX: ".to_owned(),
+        format!("GET /{}", "x".repeat(100)),
+        format!("GET /info HTTP/1.1\r\nHost: x\r\nContent-Length: {HUGE}\r\n\r\n"),
+        format!("POST /info HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n{HUGE:x}\r\n"),
+    ];
+    let send = move |beginning: String| {
+        let mut stream = http::connect(port).expect("a connection");
+        let piece = vec![b'x'; 1 << 20];
+        let mut sent = stream.write_all(beginning.as_bytes());
+        for _ in 0..HUGE >> 20 {
+            sent = sent.and_then(|()| stream.write_all(&piece));
+        }
+        assert!(sent.is_err(), "nobody reads 100 MB of {beginning:?}");
+    };
+    beginnings.into_iter().map(|beginning| std::thread::spawn(move || send(beginning))).collect()
+}
+
+#[test]
+fn headers_beyond_the_bound_are_refused_as_such() {
+    let Some(case) = Case::new("headers", 1) else { return };
+    let engine = case.engine();
+    engine.ready();
+    assert_eq!(engine.ask("GET", "/info", &[("X", &"x".repeat(8_000))]).status, 200);
+    assert_eq!(engine.ask("GET", "/info", &[("X", &"x".repeat(20_000))]).status, 431);
+    let many: Vec<(&str, &str)> = (0..200).map(|_| ("X", "x")).collect();
+    assert_eq!(engine.ask("GET", "/info", &many).status, 431);
+}
+
+#[test]
+fn descriptors_may_run_out_and_come_back() {
+    const SECONDS: i64 = 8;
+    let Some(case) = Case::new("descriptors", 1) else { return };
+    let engine = case.engine();
+    engine.ready();
+    limit_files(std::process::id(), 4_096);
+    let open = std::fs::read_dir(format!("/proc/{}/fd", engine.pid())).expect("its files").count();
+    engine.forget_peak();
+    let before = engine.peak_memory();
+    let from = plan(&case, "file", SECONDS);
+    limit_files(engine.pid(), open);
+    // No more than the system queues for a listener: beyond that it is the connecting that hangs.
+    let held: Vec<TcpStream> = (0..100).filter_map(|_| http::connect(engine.port).ok()).collect();
+    fired_in_time(&case, "file", from, SECONDS);
+    limit_files(engine.pid(), 1_024);
+    drop(held);
+    lives_again(&engine);
+    assert!(engine.peak_memory().saturating_sub(before) <= GROWTH_MAX);
+    let said = engine.output();
+    assert_eq!(said.matches("no connection can be accepted").count(), 1, "said once: {said}");
+    assert!(said.contains("connections are accepted again"), "{said}");
+}

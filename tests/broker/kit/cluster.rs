@@ -1,0 +1,182 @@
+//! Three brokers that can be killed, stopped and started again, one by one.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Child;
+use std::time::Duration;
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+
+use super::broker::{self, Broker};
+use super::client;
+use super::process::{free_port, outliving_shell, signal, target_dir};
+use super::wait::eventually;
+
+const NODES: usize = 3;
+
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// Runs java until it ends or the tests do. The data stays: the node may come back.
+const GUARD: &str = r#"
+pid=$1; log=$2; shift 2
+exec 3<&0
+java "$@" </dev/null >>"$log" 2>&1 &
+java=$!
+echo $java >"$pid"
+(read _ <&3; [ -e "$pid" ] && kill -9 $java) 2>/dev/null &
+wait $java
+rm -f "$pid"
+"#;
+
+/// A cluster of its own, gone with its last test.
+pub struct Cluster {
+    nodes: Vec<Node>,
+    /// How the tests know it.
+    pub broker: &'static Broker,
+}
+
+struct Node {
+    port: u16,
+    data: PathBuf,
+    java: Vec<String>,
+    guard: Option<Child>,
+}
+
+impl Cluster {
+    /// Starts it. `None` where there can be none.
+    pub fn start() -> Option<Self> {
+        let home = broker::home().expect("Kafka")?;
+        let ports: Vec<(u16, u16)> = (0..NODES).map(|_| (free_port(), free_port())).collect();
+        let voters: Vec<String> =
+            ports.iter().enumerate().map(|(n, (_, c))| format!("{}@127.0.0.1:{c}", n + 1)).collect();
+        let nodes = ports.iter().enumerate().map(|(n, ports)| {
+            let data = target_dir().join("tmp").join(format!("kafka-{}-{}", std::process::id(), ports.0));
+            fs::create_dir_all(&data).expect("a directory");
+            broker::write(&data.join("server.properties"), &properties(n + 1, *ports, &voters.join(","), &data))
+                .expect("properties");
+            let mut java = vec!["-Xmx512m".to_owned()];
+            java.extend(broker::format(&home, &data).expect("formatted storage"));
+            Node { port: ports.0, data, java, guard: None }
+        });
+        let mut nodes: Vec<Node> = nodes.collect();
+        nodes.iter_mut().for_each(Node::run);
+        let bootstrap: Vec<String> = nodes.iter().map(|node| format!("127.0.0.1:{}", node.port)).collect();
+        let broker = Broker::of_cluster(bootstrap.join(","), NODES as i32, home);
+        let cluster = Self { nodes, broker: Box::leak(Box::new(broker)) };
+        cluster.wait_for(NODES);
+        Some(cluster)
+    }
+
+    /// Waits until so many brokers are registered.
+    pub fn wait_for(&self, count: usize) {
+        broker::answers(&self.broker.bootstrap, LIMIT, || None).expect("a broker");
+        let client: BaseConsumer = client::config(&self.broker.bootstrap).create().expect("a client");
+        eventually(&format!("{count} brokers"), LIMIT, || {
+            let metadata = client.fetch_metadata(None, Duration::from_secs(5)).ok()?;
+            (metadata.brokers().len() == count).then_some(())
+        });
+    }
+
+    /// The node that leads a partition; `None` while nobody does.
+    pub fn leader(&self, topic: &str, partition: i32) -> Option<usize> {
+        let client: BaseConsumer = client::config(&self.broker.bootstrap).create().expect("a client");
+        let metadata = client.fetch_metadata(Some(topic), Duration::from_secs(5)).ok()?;
+        let partition = metadata.topics().first()?.partitions().iter().find(|p| p.id() == partition)?;
+        usize::try_from(partition.leader() - 1).ok()
+    }
+
+    /// Ends a node like a power failure.
+    pub fn kill(&mut self, node: usize) {
+        self.nodes[node].signal("KILL");
+    }
+
+    /// Asks a node to end, and waits until it has.
+    pub fn stop(&mut self, node: usize) {
+        self.nodes[node].signal("TERM");
+    }
+
+    /// Starts a node again on what it had.
+    pub fn restart(&mut self, node: usize) {
+        self.nodes[node].run();
+    }
+
+    /// Every node.
+    pub fn all(&self) -> std::ops::Range<usize> {
+        0..self.nodes.len()
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for node in &mut self.nodes {
+            // Closes the pipe, upon which the node is killed.
+            if let Some(mut guard) = node.guard.take() {
+                let _ = guard.wait();
+            }
+            let _ = fs::remove_dir_all(&node.data);
+            if !std::thread::panicking() {
+                let _ = fs::remove_file(node.data.with_extension("log"));
+            }
+        }
+    }
+}
+
+impl Node {
+    fn pid_file(&self) -> PathBuf {
+        self.data.join("pid")
+    }
+
+    fn run(&mut self) {
+        let _ = fs::remove_file(self.pid_file());
+        let (pid, log) = (broker::text(&self.pid_file()), broker::text(&self.data.with_extension("log")));
+        let mut args = vec![pid.as_str(), log.as_str()];
+        args.extend(self.java.iter().map(String::as_str));
+        self.guard = Some(outliving_shell(GUARD, &args));
+    }
+
+    fn signal(&mut self, name: &str) {
+        let pid = eventually("the node has a process", LIMIT, || {
+            fs::read_to_string(self.pid_file()).ok()?.trim().parse().ok()
+        });
+        signal(pid, name);
+        if let Some(mut guard) = self.guard.take() {
+            // Kept open until the node has ended: closed, it would be killed.
+            let input = guard.stdin.take();
+            guard.wait().expect("the node ends");
+            drop(input);
+        }
+    }
+}
+
+fn properties(id: usize, (port, controller): (u16, u16), voters: &str, data: &std::path::Path) -> String {
+    format!(
+        "process.roles=broker,controller
+node.id={id}
+controller.quorum.voters={voters}
+controller.listener.names=CONTROLLER
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+log.dirs={}
+auto.create.topics.enable=false
+default.replication.factor=3
+min.insync.replicas=2
+offsets.topic.replication.factor=3
+offsets.topic.num.partitions=4
+transaction.state.log.replication.factor=3
+transaction.state.log.min.isr=2
+transaction.state.log.num.partitions=4
+share.coordinator.state.topic.replication.factor=3
+share.coordinator.state.topic.min.isr=2
+group.initial.rebalance.delay.ms=0
+group.min.session.timeout.ms=1000
+broker.session.timeout.ms=3000
+broker.heartbeat.interval.ms=500
+replica.lag.time.max.ms=3000
+log.cleaner.threads=1
+num.network.threads=2
+num.io.threads=2
+",
+        data.join("log").display()
+    )
+}

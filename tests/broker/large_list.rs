@@ -1,0 +1,109 @@
+//! A long list is read while schedules fire. `LISTED=1000000 cargo test --release --test broker large_list --
+//! --nocapture` measures what docs/rest.md says of it; without `LISTED` the list is shorter.
+
+use std::io::{Read, Write};
+use std::time::{Duration, Instant};
+
+use crate::kit::case::PATIENCE;
+use crate::kit::engine::Engine;
+use crate::kit::http;
+use crate::kit::wait::{eventually, now_s};
+use crate::kit::{Case, Record, Scheduled};
+
+const GROWTH_MAX: u64 = 64 << 20;
+const LISTED: usize = 30_000;
+
+fn number(name: &str, default: usize) -> usize {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
+/// What reading the list once took.
+struct Reading {
+    first_byte: Duration,
+    whole: Duration,
+    entries: usize,
+}
+
+fn read(engine: &Engine, version: &str) -> Reading {
+    let begun = Instant::now();
+    let mut stream = http::connect(engine.port).expect("a connection");
+    stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a socket");
+    write!(stream, "GET /schedules HTTP/{version}\r\nHost: x\r\nConnection: close\r\n\r\n").expect("sent");
+    let mut raw = vec![0; 1];
+    stream.read_exact(&mut raw).expect("a first byte");
+    let first_byte = begun.elapsed();
+    stream.read_to_end(&mut raw).expect("the rest");
+    let whole = begun.elapsed();
+    let answer = http::parse(&raw, false).expect("a whole answer");
+    drop(raw);
+    let entries = serde_json::from_slice::<Vec<serde::de::IgnoredAny>>(&answer.body).expect("a JSON list").len();
+    Reading { first_byte, whole, entries }
+}
+
+/// Schedules `rate` a second for some seconds; returns the second of the first.
+fn plan(case: &Case, name: &str, rate: usize, seconds: usize) -> i64 {
+    let from = now_s() + 3;
+    for n in 0..rate * seconds {
+        let second = n / rate;
+        let key = format!("{name}-{n}");
+        let due = from + i64::try_from(second).expect("few");
+        case.queue(&Scheduled::new(&key, "v", due, &case.target).target_key(format!("{name}-{second}-{n}")));
+    }
+    case.flush();
+    from
+}
+
+/// How late each was, sorted.
+fn lateness_ms(case: &Case, name: &str, from: i64, count: usize) -> Vec<i64> {
+    let mut reader = case.target_reader();
+    let prefix = format!("{name}-");
+    let ours = |record: &&Record| record.key_text().starts_with(&prefix);
+    reader.wait("all of them fire", PATIENCE * 2, |records| {
+        records.len() >= count && records.iter().filter(ours).count() >= count
+    });
+    let late = |record: &Record| {
+        let second: i64 = record.key_text().split('-').nth(1).and_then(|s| s.parse().ok()).expect("a second");
+        record.timestamp - (from + second) * 1_000
+    };
+    let mut late: Vec<i64> = reader.records.iter().filter(ours).map(late).collect();
+    late.sort_unstable();
+    assert_eq!(late.len(), count);
+    late
+}
+
+#[test]
+fn a_long_list_is_whole_and_costs_little_while_schedules_fire() {
+    let listed = number("LISTED", LISTED);
+    let (rate, seconds) = if listed > LISTED { (1_000, 20) } else { (100, 6) };
+    let Some(case) = Case::new("large-list", 4) else { return };
+    let engine = case.engine();
+    engine.ready();
+    let far = now_s() + 365 * 86_400;
+    let value = "v".repeat(200);
+    for n in 0..listed {
+        case.queue(
+            &Scheduled::new(format!("far-{n}"), &value, far + (n % 86_400) as i64, &case.target).target_key("k"),
+        );
+    }
+    case.flush();
+    eventually("they are pending", PATIENCE * 4, || {
+        (engine.counter("planned_schedule")? >= listed as u64).then_some(())
+    });
+    let from = plan(&case, "alone", rate, seconds);
+    let alone = lateness_ms(&case, "alone", from, rate * seconds);
+    engine.forget_peak();
+    let before = engine.peak_memory();
+    let from = plan(&case, "listed", rate, seconds);
+    crate::kit::wait::until_ms((from + 1) * 1_000);
+    let read: Vec<Reading> = ["1.0", "1.1"].into_iter().map(|version| read(&engine, version)).collect();
+    let during = lateness_ms(&case, "listed", from, rate * seconds);
+    let grown = engine.peak_memory().saturating_sub(before);
+    let p99 = |sorted: &[i64]| sorted[sorted.len() * 99 / 100];
+    for (read, version) in read.iter().zip(["1.0", "1.1"]) {
+        assert!(read.entries >= listed, "HTTP/{version}: {} of {listed}", read.entries);
+        println!("HTTP/{version}: {} entries, first byte {:?}, whole {:?}", read.entries, read.first_byte, read.whole);
+    }
+    println!("lateness p99 at {rate}/s: {} ms alone, {} ms while listed", p99(&alone), p99(&during));
+    println!("peak memory {} MiB before, {} KiB more after", before >> 20, grown >> 10);
+    assert!(grown <= GROWTH_MAX, "memory has grown by {} KiB", grown >> 10);
+}

@@ -1,0 +1,110 @@
+//! What it writes to stderr, and that it does not depend on anybody reading it.
+
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+use crate::kit::case::PATIENCE;
+use crate::kit::process::{free_port, outliving_shell, signal};
+use crate::kit::wait::{eventually, now_s};
+use crate::kit::{Case, Scheduled};
+
+#[test]
+fn json_lines_begin_with_version_and_configuration_without_secrets() {
+    let Some(case) = Case::new("json-log", 1) else { return };
+    let path = crate::kit::process::target_dir().join("tmp").join(format!("{}.yaml", case.group));
+    let settings =
+        "kafka.common.configuration:\n  client.id: me\n  sasl.password: hunter2\n  ssl.key.password: hunter2\n";
+    std::fs::write(&path, settings).expect("a file");
+    let mut engine = case.engine_with(&[
+        ("LOG_FORMAT", "json"),
+        ("CONFIGURATION_FILE", path.to_str().expect("UTF-8")),
+        ("GRAYLOG_SERVER", "graylog:12201"),
+    ]);
+    engine.ready();
+    case.produce(&[
+        case.due_in("\u{1b}[31mhostile\n{\"level\":\"x\"}", "secret value", 0),
+        case.due_in("other", "v", 0),
+    ]);
+    case.fired(2);
+    engine.stop();
+    let output = engine.output();
+    let lines: Vec<Value> = output.lines().map(|line| serde_json::from_str(line).expect(line)).collect();
+    let start = lines.iter().find(|line| line["message"] == "starting").expect("a first line");
+    assert_eq!(start["version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(start["group_id"], case.group.as_str());
+    let common = start["kafka_common"].as_str().expect("settings");
+    assert!(common.contains("\"client.id\": \"me\"") && common.contains("\"sasl.password\": \"***\""), "{common}");
+    let warned = lines.iter().any(|line| {
+        line["level"] == "WARN" && line["message"].as_str().is_some_and(|m| m.contains("GRAYLOG_SERVER is ignored"))
+    });
+    assert!(warned, "{output}");
+    for state in ["partitions assigned", "the partition is loaded and fires", "stopped"] {
+        assert_eq!(lines.iter().filter(|line| line["message"] == state).count(), 1, "{state}: {output}");
+    }
+    for secret in ["hunter2", "secret value", "hostile"] {
+        assert!(!output.contains(secret), "{secret} in {output}");
+    }
+    std::fs::remove_file(path).expect("removed");
+}
+
+/// Ends a process that is not the kit's engine.
+struct Killed(std::process::Child, std::process::Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.1.kill();
+        let _ = self.1.wait();
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_reader_of_stderr_who_stops_does_not_stop_the_engine() {
+    // A pipe takes 64 KiB, so that some 600 lines about records fill it; more are written at once at start.
+    const BAD: usize = 3_000;
+    let Some(case) = Case::new("blocked-log", 1) else { return };
+    let (port, metrics_port) = (free_port(), free_port());
+    // The pipe to it is never read from.
+    let child = Command::new(env!("CARGO_BIN_EXE_kafka-scheduler"))
+        .env_clear()
+        .env("SERVER_ADDR", format!("127.0.0.1:{port}"))
+        .env("METRICS_HTTP_ADDR", format!("127.0.0.1:{metrics_port}"))
+        .env("BOOTSTRAP_SERVERS", case.bootstrap())
+        .env("SCHEDULES_TOPICS", case.schedules.join(","))
+        .env("HISTORY_TOPIC", &case.history)
+        .env("GROUP_ID", &case.group)
+        .env("TZ", "UTC")
+        .env("SINCE_DELTA", "-1")
+        .env("LOG_LEVEL", "trace")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the engine starts");
+    let pid = child.id();
+    let engine = Killed(child, outliving_shell("read _; kill -9 \"$1\"", &[&pid.to_string()]));
+    let ask = |path: &str| crate::kit::http::ask(port, "GET", path, &[]).ok();
+    eventually("it is ready", PATIENCE, || ask("/readiness").filter(|answer| answer.status == 200));
+    let dropped = || {
+        let body = crate::kit::http::get(metrics_port, "/metrics")?.1;
+        let line = body.lines().find_map(|line| line.strip_prefix("kafka_scheduler_log_lines_dropped_total "))?;
+        line.parse::<u64>().ok()
+    };
+    eventually("lines are given up, and counted", PATIENCE * 2, || {
+        for n in 0..BAD {
+            case.queue(&Scheduled::new(format!("bad{n}"), "v", 0, &case.target).header("scheduler-epoch", "x"));
+        }
+        case.flush();
+        dropped().filter(|count| *count > 0)
+    });
+    let due = now_s() + 1;
+    case.produce(&[Scheduled::new("fires", "v", due, &case.target).target_key("fires")]);
+    let fired = case.fired(1);
+    assert!(fired[0].timestamp / 1000 < due + 5, "it fires in time: {fired:?}");
+    assert_eq!(ask("/liveness").map(|answer| answer.status), Some(200));
+    signal(pid, "TERM");
+    let mut engine = engine;
+    eventually("it ends", PATIENCE, || engine.0.try_wait().expect("a status"));
+}

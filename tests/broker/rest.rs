@@ -1,0 +1,253 @@
+//! REST: every route answers as openapi.json says, and says what is so.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer as _, ThreadedProducer};
+use serde_json::{Value, json};
+
+use crate::kit::case::PATIENCE;
+use crate::kit::client;
+use crate::kit::engine::Engine;
+use crate::kit::http::Answer;
+use crate::kit::wait::{eventually, now_s};
+use crate::kit::{Case, Scheduled};
+
+/// What openapi.json says of a path.
+struct Spec(Value);
+
+impl Spec {
+    fn of(engine: &Engine) -> Self {
+        Self(engine.ask("GET", "/openapi.json", &[]).json())
+    }
+
+    fn paths(&self) -> BTreeSet<&str> {
+        self.0["paths"].as_object().expect("paths").keys().map(String::as_str).collect()
+    }
+
+    /// Holds an answer to what is said of its path and status.
+    fn holds(&self, path: &str, answer: &Answer) {
+        let said = &self.0["paths"][path]["get"]["responses"][answer.status.to_string()];
+        assert!(said.is_object(), "{path}: {} is not documented: {}", answer.status, answer.text());
+        let Some(content) = said["content"].as_object() else {
+            return assert!(answer.body.is_empty(), "{path}: a body that is not documented");
+        };
+        let media_type = answer.header("content-type").split(';').next().expect("a type");
+        let schema =
+            &content.get(media_type).unwrap_or_else(|| panic!("{path}: {media_type} is not documented"))["schema"];
+        if media_type != "application/json" {
+            return;
+        }
+        let mut schema = schema.clone();
+        schema["components"] = self.0["components"].clone();
+        let validator = jsonschema::validator_for(&schema).expect("a schema");
+        let body = answer.json();
+        let wrong: Vec<String> =
+            validator.iter_errors(&body).map(|e| format!("{} at {}", e, e.instance_path())).collect();
+        assert!(wrong.is_empty(), "{path}: {wrong:?} in {body}");
+    }
+}
+
+#[test]
+fn every_route_answers_as_documented() {
+    let Some(case) = Case::new("rest", 2) else { return };
+    let engine = case.engine();
+    let hour = now_s() + 3_600;
+    case.produce(&[
+        Scheduled::new("id", "video 1", hour, &case.target).target_key("tk").timestamp(1_607_918_336_000).partition(0),
+        Scheduled::new([0xff, b'/', b'x'], "", hour + 1, &case.target).target_key([0xfe]).partition(1),
+        Scheduled::new("a b/ü", "v", hour + 2, &case.target).partition(0),
+        Scheduled::new("a b/ü", "v", hour + 3, &case.target).partition(1),
+        Scheduled::new("lost", "v", now_s(), "no-such-topic").partition(1),
+        Scheduled::new("bad", "v", 0, &case.target).header("scheduler-epoch", "x").partition(0),
+        case.due_in("fires", "v", 0).partition(0),
+    ]);
+    engine.ready();
+    let parked = eventually("one is parked", PATIENCE, || {
+        let parked = engine.ask("GET", "/parked", &[]).json();
+        (parked["schedules"].as_array()?.len() == 1).then_some(parked)
+    });
+    assert_eq!(parked["schedules"][0]["id"], "lost");
+    assert_eq!(parked["schedules"][0]["parked"], "unknown-target");
+    case.fired(1);
+    let topic = case.schedules[0].as_str();
+    let key = "a%20b%2F%C3%BC";
+    let answers = [
+        ("/", "/".to_owned(), 200),
+        ("/liveness", "/liveness".to_owned(), 200),
+        ("/readiness", "/readiness".to_owned(), 200),
+        ("/info", "/info".to_owned(), 200),
+        ("/status", "/status".to_owned(), 200),
+        ("/openapi.json", "/openapi.json".to_owned(), 200),
+        ("/parked", "/parked?limit=1".to_owned(), 200),
+        ("/parked", "/parked?due-before=1".to_owned(), 400),
+        ("/parked", "/parked?after=0.7.0.".to_owned(), 410),
+        ("/schedules", "/schedules".to_owned(), 200),
+        ("/schedules", "/schedules?limit=2".to_owned(), 200),
+        ("/schedules", "/schedules?limit=none".to_owned(), 400),
+        ("/schedules", "/schedules?after=0.0.0.99999".to_owned(), 410),
+        ("/schedules/{topic}/{key}", format!("/schedules/{topic}/{key}"), 200),
+        ("/schedules/{topic}/{key}", format!("/schedules/{topic}/%FF%2Fx"), 200),
+        ("/schedules/{topic}/{key}", format!("/schedules/{topic}/none"), 404),
+        ("/schedules/{topic}/{key}", "/schedules/other/id".to_owned(), 404),
+    ];
+    let spec = Spec::of(&engine);
+    assert_eq!(
+        spec.paths(),
+        answers.iter().map(|(path, ..)| *path).collect(),
+        "documented paths, and those asked here"
+    );
+    for (path, asked, status) in &answers {
+        let answer = engine.ask("GET", asked, &[]);
+        assert_eq!(answer.status, *status, "{asked}: {}", answer.text());
+        spec.holds(path, &answer);
+        let head = engine.ask("HEAD", asked, &[]);
+        assert_eq!((head.status, head.body.len()), (*status, 0), "HEAD {asked}");
+        assert_eq!(head.header("content-type"), answer.header("content-type"), "HEAD {asked}");
+        let post = engine.ask("POST", asked, &[]);
+        assert_eq!((post.status, post.header("allow")), (405, "GET, HEAD"), "POST {asked}");
+        assert!(post.json()["error"].is_string());
+    }
+    let missing = engine.ask("GET", "/nowhere", &[]);
+    assert_eq!(missing.status, 404);
+    assert!(missing.json()["error"].is_string());
+    lists(&case, &engine, hour);
+    status_says(&case, &engine);
+}
+
+fn ids(page: &Value) -> BTreeSet<String> {
+    let list = page.get("schedules").unwrap_or(page).as_array().expect("a list");
+    list.iter().map(|entry| format!("{}@{}", entry["id"].as_str().expect("an id"), entry["partition"])).collect()
+}
+
+/// What the lists of [`every_route_answers_as_documented`] hold.
+fn lists(case: &Case, engine: &Engine, hour: i64) {
+    let get = |path: &str| engine.ask("GET", path, &[]).json();
+    let all = ["id@0", "\u{fffd}/x@1", "a b/ü@0", "a b/ü@1", "lost@1"].map(str::to_owned).into();
+    let whole = get("/schedules");
+    assert_eq!(ids(&whole), all);
+    let entry = |id: &str| whole.as_array().expect("a list").iter().find(|e| e["id"] == id).expect("listed").clone();
+    let offset = entry("id")["offset"].clone();
+    let expected = json!({
+        "id": "id", "epoch": hour, "timestamp": 1_607_918_336, "topic": case.schedules[0], "partition": 0,
+        "offset": offset, "target-topic": case.target, "target-key": "tk", "value": "dmlkZW8gMQ==",
+    });
+    assert_eq!(entry("id"), expected);
+    assert_eq!(entry("\u{fffd}/x")["id-base64"], "/y94");
+    assert_eq!(entry("\u{fffd}/x")["target-key-base64"], "/g==");
+    // Pages of every size hold the same, each once.
+    for limit in 1..=6 {
+        let (mut seen, mut count, mut after) = (BTreeSet::new(), 0, String::new());
+        loop {
+            let page = get(&format!("/schedules?limit={limit}{after}"));
+            let entries = page["schedules"].as_array().expect("a page").len();
+            assert!(entries <= limit);
+            count += entries;
+            seen.extend(ids(&page));
+            let Some(next) = page["next"].as_str() else { break };
+            after = format!("&after={next}");
+        }
+        assert_eq!((&seen, count), (&all, all.len()), "pages of {limit}");
+    }
+    let filtered = |query: &str| ids(&get(&format!("/schedules?{query}")));
+    let set = |ids: &[&str]| ids.iter().map(|id| (*id).to_owned()).collect::<BTreeSet<String>>();
+    assert_eq!(filtered(&format!("due-after={}&due-before={}", hour, hour + 3)), set(&["\u{fffd}/x@1", "a b/ü@0"]));
+    assert_eq!(filtered("key-prefix=a+b%2F"), set(&["a b/ü@0", "a b/ü@1"]));
+    assert_eq!(filtered("key-prefix=%FF"), set(&["\u{fffd}/x@1"]));
+    assert_eq!(filtered(&format!("topic={}", case.schedules[0])), all);
+    let found = get(&format!("/schedules/{}/a%20b%2F%C3%BC", case.schedules[0]));
+    assert_eq!(ids(&found), set(&["a b/ü@0", "a b/ü@1"]));
+}
+
+fn status_says(case: &Case, engine: &Engine) {
+    let status = eventually("the status is up to date", PATIENCE, || {
+        let status = engine.ask("GET", "/status", &[]).json();
+        // The snapshot is up to half a second older than the list of firings: what has fired may still be in it.
+        let total = &status["total"];
+        (total["parked"] == 1 && total["pending"] == 5 && !status["firings"].as_array()?.is_empty()).then_some(status)
+    });
+    assert_eq!(status["total"]["partitions"], 2);
+    assert_eq!(status["next"][0]["key"], "id");
+    assert_eq!(status["firings"][0]["key"], "fires");
+    assert_eq!(status["firings"][0]["target"], case.target.as_str());
+    assert!(status["partitions"].as_array().expect("a list").iter().all(|p| p["state"] == "live"));
+}
+
+#[test]
+fn readiness_names_what_does_not_fire_and_how_far_it_is() {
+    let Some(case) = Case::new("readiness", 2) else { return };
+    // On a first start partitions wait for each other's floors; later each is on its own.
+    let mut first = case.engine();
+    first.ready();
+    first.stop();
+    // A user's open transaction holds up whoever reads behind it.
+    let producer: ThreadedProducer<DefaultProducerContext> =
+        client::config(case.bootstrap()).set("transactional.id", &case.group).create().expect("a producer");
+    let limit = Duration::from_secs(30);
+    producer.init_transactions(limit).expect("init");
+    producer.begin_transaction().expect("begin");
+    let record: BaseRecord<'_, str, str> = BaseRecord::to(&case.schedules[0]).key("k").payload("v").partition(1);
+    producer.send(record).map_err(|(e, _)| e).expect("sent");
+    producer.flush(limit).expect("written");
+    let engine = case.engine();
+    let waiting = eventually("partition 1 alone is loading", PATIENCE, || {
+        let answer = crate::kit::http::ask(engine.port, "GET", "/readiness", &[]).ok()?;
+        assert_eq!(answer.status, 503, "{}", answer.text());
+        Spec::of(&engine).holds("/readiness", &answer);
+        let body = answer.json();
+        (body["assigned"] == 2 && body["live"] == 1 && body["waiting"][0]["state"] == "loading").then_some(body)
+    });
+    assert_eq!(waiting["waiting"][0]["partition"], 1, "{waiting}");
+    assert_eq!(waiting["waiting"][0]["topic"], case.schedules[0].as_str());
+    assert!(waiting["waiting"][0]["progress"].as_f64().is_some_and(|p| p < 1.0), "{waiting}");
+    assert!(waiting["reason"].as_str().is_some_and(|reason| reason.contains("do not fire")), "{waiting}");
+    producer.commit_transaction(limit).expect("commit");
+    engine.ready();
+}
+
+#[test]
+fn nobody_is_ready_without_brokers() {
+    let nowhere = format!("127.0.0.1:{}", crate::kit::process::free_port());
+    let engine = Engine::start("unreachable", &[], &[("BOOTSTRAP_SERVERS".to_owned(), nowhere)]);
+    let body = eventually("it says why", PATIENCE, || {
+        let answer = crate::kit::http::ask(engine.port, "GET", "/readiness", &[]).ok()?;
+        assert_eq!(answer.status, 503);
+        let body = answer.json();
+        body["reason"].as_str()?.contains("BOOTSTRAP_SERVERS").then_some(body)
+    });
+    assert_eq!(body["ready"], false);
+    assert_eq!(engine.ask("GET", "/liveness", &[]).status, 200, "waiting for brokers is no death");
+    assert_eq!(engine.ask("GET", "/schedules", &[]).json(), json!([]));
+}
+
+#[test]
+fn a_token_is_asked_for_and_never_shown() {
+    const TOKEN: &str = "hunter2-0123456789";
+    let Some(case) = Case::new("token", 1) else { return };
+    let mut engine = case.engine_with(&[("REST_TOKEN", TOKEN), ("LOG_LEVEL", "trace")]);
+    engine.ready();
+    assert_eq!(engine.ask("GET", "/liveness", &[]).status, 200);
+    for path in ["/info", "/status", "/schedules", "/schedules?limit=1", "/schedules/t/k", "/parked", "/openapi.json"] {
+        for headers in [
+            &[][..],
+            &[("Authorization", "Bearer wrong")],
+            &[("Authorization", "Bearer hunter2-012345678")],
+            &[("Authorization", "Basic hunter2-0123456789")],
+        ] {
+            let refused = engine.ask("GET", path, headers);
+            assert_eq!(refused.status, 401, "{path} {headers:?}");
+            assert_eq!(refused.header("www-authenticate"), "Bearer");
+            assert!(refused.json()["error"].is_string());
+        }
+        let allowed = engine.ask("GET", path, &[("Authorization", &format!("bearer {TOKEN}"))]);
+        assert_ne!(allowed.status, 401, "{path}");
+    }
+    let page = engine.ask("GET", "/", &[]);
+    assert_eq!(page.status, 401);
+    assert!(page.text().contains("token-form"), "the page asks for the token");
+    assert!(engine.metrics().len() > 50, "metrics ask for none");
+    engine.stop();
+    let output = engine.output();
+    assert!(output.contains("rest_token=\"***\""), "{output}");
+    assert!(!output.contains("hunter2"), "{output}");
+}

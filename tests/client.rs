@@ -1,0 +1,174 @@
+//! The client library: what it makes, and what it refuses.
+
+use std::time::{Duration, UNIX_EPOCH};
+
+use kafka_scheduler::client::retry::{ATTEMPT, Next, ORIGINAL_TIMESTAMP, Place, Retry, RetryError};
+use kafka_scheduler::client::retry::{Constant, Exponential, Strategy};
+use kafka_scheduler::client::{
+    Header, Moment, Record, Schedule, ScheduleError, Triggered, cancel, is_retried, is_schedule, is_triggered,
+};
+use kafka_scheduler::core::io::{self, Millis, Partition};
+use kafka_scheduler::core::schedule::{Limits, parse};
+
+const NOW: Moment = Moment::from_epoch_ms(1_607_918_336_500);
+
+/// What the engine makes of a record: the due second, the target, its key, and the customer headers.
+fn engine_reads(record: &Record) -> (u64, String, Option<Vec<u8>>, Vec<Header>) {
+    let headers: Vec<io::Header<'_>> = record
+        .headers
+        .iter()
+        .map(|header| io::Header { name: header.name.as_bytes(), value: header.value.as_deref() })
+        .collect();
+    let read = io::Record {
+        partition: Partition { topic: 0, number: 0 },
+        offset: 0,
+        timestamp: Millis(NOW.epoch_ms()),
+        key: record.key.as_deref(),
+        value: record.value.as_deref(),
+        headers: &headers,
+    };
+    let value = read.value.expect("a schedule has a value");
+    let request = parse(&read, value, read.timestamp, &["schedules".into()], &Limits::default());
+    let request = request.expect("the engine takes what the client library builds");
+    let customer = request.parts.headers.iter().map(|header| Header {
+        name: String::from_utf8_lossy(header.name).into_owned(),
+        value: header.value.map(<[u8]>::to_vec),
+    });
+    (request.due, request.target.to_owned(), request.parts.target_key.map(<[u8]>::to_vec), customer.collect())
+}
+
+#[test]
+fn the_engine_reads_what_is_built() {
+    let record = Schedule::new([0xff, 0])
+        .to("videos")
+        .target_key([0xfe])
+        .header("a", "1")
+        .null_header("a")
+        .header("b", [0xfd])
+        .value("")
+        .at(UNIX_EPOCH + Duration::from_millis(4_102_444_800_001))
+        .build_at(NOW)
+        .expect("it is complete");
+    let customer = vec![Header::new("a", "1"), Header { name: "a".into(), value: None }, Header::new("b", vec![0xfd])];
+    assert_eq!(engine_reads(&record), (4_102_444_801, "videos".into(), Some(vec![0xfe]), customer));
+    assert_eq!((record.key, record.value), (Some(vec![0xff, 0]), Some(Vec::new())));
+}
+
+#[test]
+fn each_mistake_has_an_error_of_its_own() {
+    let whole = || Schedule::new("k").to("t").value("v").after(Duration::ZERO);
+    whole().build_at(NOW).expect("a delay of 0 is allowed");
+    for (schedule, error) in [
+        (Schedule::new("").to("t").value("v").after(Duration::ZERO), ScheduleError::NoKey),
+        (Schedule::new("__scheduler.x").to("t").value("v").after(Duration::ZERO), ScheduleError::ReservedKey),
+        (Schedule::new("k").value("v").after(Duration::ZERO), ScheduleError::NoTarget),
+        (whole().to(""), ScheduleError::NoTarget),
+        (whole().to("no topic"), ScheduleError::BadTarget("no topic".into())),
+        (Schedule::new("k").to("t").after(Duration::ZERO), ScheduleError::NoValue),
+        (Schedule::new("k").to("t").value("v"), ScheduleError::NoDate),
+        (
+            whole().at(Moment::from_epoch_s(1_607_918_336)),
+            ScheduleError::Past { due_s: 1_607_918_336, now_ms: NOW.epoch_ms() },
+        ),
+        (whole().after(Duration::MAX), ScheduleError::TooFar),
+        (whole().header("scheduler-x", ""), ScheduleError::ReservedHeader("scheduler-x".into())),
+    ] {
+        assert_eq!(schedule.build_at(NOW), Err(error));
+    }
+    let message = ScheduleError::Past { due_s: 1_607_918_336, now_ms: NOW.epoch_ms() }.to_string();
+    assert!(message.contains("1607918336") && message.contains("1607918336.500"), "{message}");
+}
+
+#[test]
+fn a_wrapped_message_comes_back_without_the_schedulers_headers() {
+    let message = Record::new("k", "v").with("x", "1").with("scheduler-key", "old").with("scheduler-epoch", "7");
+    let record = Schedule::wrap("s", message).to("t").after(Duration::from_secs(2)).build_at(NOW).expect("complete");
+    assert_eq!(engine_reads(&record), (1_607_918_339, "t".into(), Some(b"k".to_vec()), vec![Header::new("x", "1")]));
+    let without_key = Record { key: None, ..Record::new("", "v") };
+    let record = Schedule::wrap("s", without_key).to("t").after(Duration::ZERO).build_at(NOW).expect("complete");
+    assert_eq!(record.header("scheduler-target-key"), None);
+}
+
+#[test]
+fn kinds_of_records_are_told_apart() {
+    let plain = Record::new("k", "v");
+    let schedule = Schedule::new("k").to("t").value("v").after(Duration::ZERO).build_at(NOW).expect("complete");
+    let triggered = plain
+        .clone()
+        .with("scheduler-key", [0xff])
+        .with("scheduler-topic", "schedules")
+        .with("scheduler-timestamp", "1607918336");
+    let retried = plain.clone().with(ATTEMPT, "1");
+    let kinds = |record: &Record| (is_triggered(record), is_schedule(record), is_retried(record));
+    assert_eq!(kinds(&plain), (false, false, false));
+    assert_eq!(kinds(&cancel("k")), (false, false, false));
+    assert_eq!(kinds(&schedule), (false, true, false));
+    assert_eq!(kinds(&triggered), (true, false, false));
+    assert_eq!(kinds(&retried), (false, false, true));
+    let read = Triggered::of(&triggered).expect("it is one");
+    assert_eq!(read, Triggered { key: &[0xff], topic: "schedules", timestamp_s: 1_607_918_336 });
+    let forged = plain.with("scheduler-key", "k").with("scheduler-topic", "s").with("scheduler-timestamp", "soon");
+    assert_eq!(Triggered::of(&forged), None);
+}
+
+const PLACE: Place<'_> = Place { topic: "payments", partition: 3, offset: 41 };
+
+/// The record as it comes back: what the engine makes of the schedule.
+fn comes_back(schedule: &Record) -> Record {
+    let (_, target, key, headers) = engine_reads(schedule);
+    assert_eq!(target, "payments");
+    Record { key, value: schedule.value.clone(), headers, timestamp_ms: Some(NOW.epoch_ms() + 60_000) }
+}
+
+#[test]
+fn a_record_is_retried_with_growing_delays_until_it_is_given_up() {
+    let retry = Retry::default();
+    let mut failed = Record { timestamp_ms: Some(1_600_000_000_000), ..Record::new("k", "v").with("x", "1") };
+    let mut delays = Vec::new();
+    loop {
+        match retry.after_failure_at(&failed, PLACE, NOW).expect("it can be scheduled") {
+            Next::Again { record, attempt, delay } => {
+                delays.push(delay.as_secs());
+                assert_eq!(attempt as usize, delays.len());
+                assert_eq!(record.key.as_deref(), Some(&b"retry.payments.3.41"[..]));
+                failed = comes_back(&record);
+                assert_eq!(failed.key.as_deref(), Some(&b"k"[..]));
+                assert_eq!(failed.header("x"), Some(&b"1"[..]));
+                assert_eq!(failed.header(ORIGINAL_TIMESTAMP), Some(&b"1600000000000"[..]));
+                assert_eq!(failed.headers.len(), 3, "counted in place, not doubled: {failed:?}");
+            }
+            Next::Exhausted { attempts, since } => {
+                assert_eq!((attempts, since), (50, Some(Moment::from_epoch_s(1_600_000_000))));
+                break;
+            }
+        }
+    }
+    assert_eq!(delays[..12], [5, 10, 20, 40, 80, 160, 320, 640, 1_280, 2_560, 3_600, 3_600]);
+    assert_eq!((delays.len(), delays[49]), (50, 3_600));
+}
+
+#[test]
+fn what_cannot_be_retried_says_why() {
+    let retry = Retry::default();
+    let of = |record: &Record| retry.after_failure_at(record, PLACE, NOW);
+    assert_eq!(of(&cancel("k")), Err(RetryError::Schedule(ScheduleError::NoValue)));
+    let miscounted = Record::new("k", "v").with(ATTEMPT, "many");
+    assert_eq!(of(&miscounted), Err(RetryError::BadAttempt(b"many".to_vec())));
+    let overflowing = Record::new("k", "v").with(ATTEMPT, u32::MAX.to_string());
+    assert!(matches!(of(&overflowing), Ok(Next::Exhausted { attempts: u32::MAX, since: None })));
+}
+
+#[test]
+fn strategies_bear_extremes() {
+    let steep = Exponential { first: Duration::from_secs(5), factor: f64::MAX };
+    let century = steep.delay(u32::MAX).expect("it never gives up");
+    assert!(century > Duration::from_secs(99 * 365 * 86_400) && century < Duration::MAX / 2);
+    assert_eq!(Exponential { first: Duration::ZERO, factor: f64::INFINITY }.delay(3), Some(Duration::ZERO));
+    assert_eq!(steep.capped(Duration::from_secs(9)).delay(2), Some(Duration::from_secs(9)));
+    let jittered = Constant(Duration::from_secs(1_000)).jittered(0.5);
+    let delays: Vec<u64> = (1..=100).map(|n| jittered.delay(n).expect("no end").as_secs()).collect();
+    assert!(delays.iter().all(|delay| (500..=1_500).contains(delay)), "{delays:?}");
+    assert!(delays.iter().any(|delay| *delay < 900) && delays.iter().any(|delay| *delay > 1_100), "{delays:?}");
+    assert_eq!(Constant(Duration::from_secs(7)).jittered(f64::NAN).delay(1), Some(Duration::from_secs(7)));
+    assert_eq!(Constant(Duration::ZERO).limited(0).delay(1), None);
+}

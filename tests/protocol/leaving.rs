@@ -1,0 +1,122 @@
+//! Giving partitions up.
+
+use kafka_scheduler::core::io::{Abort, Input, Outcome, Output};
+use kafka_scheduler::core::owner::Ownership;
+
+use kafka_scheduler::core::Config;
+
+use crate::rig::*;
+
+#[test]
+fn a_partition_is_released_only_when_its_batches_have_settled_and_its_clean_mark_is_committed() {
+    let mut rig = Rig::live();
+    rig.schedule(P, "a", NOW + 1);
+    rig.schedule(P, "b", NOW + 2);
+    rig.read(P);
+    rig.at(NOW + 1);
+    let batch = rig.batch();
+    rig.input(Input::Revoked { partitions: &[P] });
+    rig.at(NOW + 2);
+    rig.no_batch("no new batch touches it, and one is in flight");
+    assert!(!rig.saw(|o| matches!(o, Output::Release(_))));
+    rig.commit(&batch);
+    let clean = rig.batch();
+    assert!(clean.items.is_empty(), "b is the successor's");
+    assert!(!rig.saw(|o| matches!(o, Output::Release(_))));
+    rig.commit(&clean);
+    assert!(rig.saw(|o| matches!(o, Output::Release(p) if p == &[P])));
+    assert!(rig.ownership(P).clean);
+    let barrier = rig.successors_barrier("cd");
+    assert_eq!(Ownership::decode(barrier.offsets[0].metadata.as_bytes()).unwrap().fence, Vec::<String>::new());
+    rig.commit(&barrier);
+    assert!(!rig.saw(|o| matches!(o, Output::Fence { .. })), "a clean owner has nothing to fence");
+}
+
+#[test]
+fn a_release_that_takes_too_long_happens_under_new_transactional_ids() {
+    let mut rig = Rig::live();
+    rig.schedule(P, "a", NOW + 1);
+    rig.read(P);
+    rig.at(NOW + 1);
+    let batch = rig.batch();
+    let before = rig.core.transactional_ids();
+    rig.input(Input::Revoked { partitions: &[P] });
+    let (at, _) = rig.core.poll_timeout().expect("a release has a deadline");
+    assert!(at.0 <= (NOW + 6) * 1000);
+    rig.now = at;
+    rig.input(Input::Tick);
+    assert!(rig.saw(|o| matches!(o, Output::Renew { transactional_ids } if *transactional_ids != before)));
+    assert!(rig.saw(|o| matches!(o, Output::Restart(_) | Output::Release(_))));
+    rig.commit(&batch);
+    rig.no_batch("the old batch is forgotten");
+}
+
+#[test]
+fn a_clean_mark_that_fails_releases_under_new_transactional_ids() {
+    let mut rig = Rig::live();
+    rig.input(Input::Revoked { partitions: &[P] });
+    let clean = rig.batch();
+    rig.abort(&clean, Abort::Retry);
+    assert!(rig.saw(|o| matches!(o, Output::Renew { .. })));
+    assert!(rig.saw(|o| matches!(o, Output::Restart(_) | Output::Release(_))));
+}
+
+#[test]
+fn lost_partitions_are_forgotten_at_once_with_new_transactional_ids_and_nothing_committed() {
+    let mut rig = Rig::live();
+    rig.schedule(P, "a", NOW + 1);
+    rig.read(P);
+    rig.input(Input::Lost { partitions: &[P] });
+    assert!(rig.saw(|o| matches!(o, Output::Renew { transactional_ids } if transactional_ids[0] == "g.ab.1.0")));
+    rig.at(NOW + 1);
+    rig.no_batch("the partition is somebody else's");
+    assert_eq!(rig.core.status(), []);
+}
+
+#[test]
+fn an_unknown_outcome_is_not_guessed_but_restarts_under_new_ids_behind_a_new_barrier() {
+    let mut rig = Rig::live();
+    rig.schedule(P, "a", NOW + 1);
+    rig.read(P);
+    rig.at(NOW + 1);
+    let batch = rig.batch();
+    rig.land(&batch);
+    rig.input(Input::Settled { batch: batch.id, outcome: Outcome::Unknown });
+    assert!(rig.saw(|o| matches!(o, Output::Renew { .. })));
+    assert!(rig.saw(|o| matches!(o, Output::Restart(_))));
+    rig.at(NOW + 2);
+    rig.no_batch("nothing is known until the log is read");
+    rig.bring_up(&[P]);
+    rig.at(NOW + 3);
+    assert!(rig.try_batch().is_none_or(|b| fired(&b).is_empty()), "it had been committed");
+}
+
+#[test]
+fn stopping_hands_everything_over_first() {
+    let mut rig = Rig::live();
+    rig.input(Input::Stop);
+    let clean = rig.batch();
+    assert!(!rig.saw(|o| matches!(o, Output::Stopped)));
+    rig.commit(&clean);
+    assert!(rig.saw(|o| matches!(o, Output::Stopped)));
+    assert!(rig.ownership(P).clean);
+}
+
+/// Found by the simulator: its successor fenced an owner that was alive.
+#[test]
+fn a_partition_that_is_given_up_while_it_is_to_be_read_again_is_marked_clean() {
+    let mut rig = Rig::live_with(Config { transactors: 2, ..config() });
+    rig.deliver(P, 0, &rig.kept(P, 0));
+    assert!(rig.saw(|o| matches!(o, Output::Seek(_))));
+    let barrier = rig.batch();
+    rig.input(Input::Revoked { partitions: &[P] });
+    rig.abort(&barrier, Abort::Refused { generation: 1 });
+    rig.input(Input::Generation(2));
+    rig.at(NOW + 1);
+    assert!(!rig.saw(|o| matches!(o, Output::Release(_))), "the group still takes us for the owner");
+    let clean = rig.batch();
+    assert!(clean.items.is_empty());
+    rig.commit(&clean);
+    assert!(rig.saw(|o| matches!(o, Output::Release(p) if p == &[P])));
+    assert!(rig.ownership(P).clean);
+}

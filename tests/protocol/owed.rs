@@ -1,0 +1,213 @@
+//! What is owed, and what was left behind.
+
+use kafka_scheduler::core::batch::Kind;
+use kafka_scheduler::core::floor::Floor;
+use kafka_scheduler::core::io::{Input, Millis, Output, Report};
+use kafka_scheduler::core::mark::{self, BARRIER_KEY, FLOOR_KEY};
+use kafka_scheduler::core::reason::Reason;
+use kafka_scheduler::core::{Phase, request};
+
+use crate::rig::*;
+
+#[test]
+fn a_first_start_writes_a_floor_and_leaves_older_schedules_alone() {
+    let mut rig = Rig::new(config());
+    let yesterday = TODAY.0 / 1000 - 1;
+    rig.schedule(P, "old", yesterday);
+    let this_morning = rig.schedule(P, "morning", TODAY.0 / 1000);
+    rig.assign(&[P]);
+    rig.tell_committed(&[P]);
+    rig.run_until_quiet(&[P]);
+    let batch = rig.batch();
+    assert_eq!(fired(&batch), [this_morning]);
+    rig.commit(&batch);
+    assert_eq!(rig.core.counters().leftovers, 1);
+    let floors: Vec<_> =
+        rig.logs[&P].iter().flatten().filter(|k| k.key.as_deref() == Some(FLOOR_KEY)).cloned().collect();
+    let place = mark::place("c", "schedules", 0);
+    let floor = Floor::decode(floors[0].value.as_deref().unwrap(), place).unwrap();
+    let barrier = rig.core.status()[0].barrier.unwrap();
+    assert_eq!((floors.len(), floor), (1, Floor { since: TODAY, offset: barrier }));
+    assert_eq!(rig.ownership(P).since, Some(TODAY));
+    rig.schedule(P, "old but new here", yesterday);
+    rig.read(P);
+    assert_eq!(fired(&rig.batch()).len(), 1, "what arrives later is owed, however overdue");
+}
+
+#[test]
+fn behind_a_floor_everything_is_owed_after_any_downtime_and_under_another_group() {
+    let mut rig = Rig::live();
+    let offset = rig.schedule(P, "a", NOW + 1);
+    rig.metadata.clear();
+    rig.successor("cd");
+    rig.now = Millis((NOW + 90 * 86_400) * 1000);
+    rig.assign(&[P]);
+    rig.tell_committed(&[P]);
+    rig.run_until_quiet(&[P]);
+    assert_eq!(fired(&rig.batch()), [offset]);
+    let floors = rig.logs[&P].iter().flatten().filter(|k| k.key.as_deref() == Some(FLOOR_KEY)).count();
+    assert_eq!(floors, 1, "a floor is written once");
+}
+
+#[test]
+fn a_partition_without_a_floor_takes_the_since_that_the_group_knows() {
+    let mut rig = Rig::new(config());
+    let long_ago = TODAY.plus(-10 * 86_400_000);
+    let owed = rig.schedule(P, "a", long_ago.0 / 1000 + 1);
+    rig.schedule(P, "b", long_ago.0 / 1000 - 1);
+    rig.assign(&[P]);
+    rig.tell_committed(&[P]);
+    let barrier = rig.batch();
+    rig.commit(&barrier);
+    rig.read(P);
+    assert!(rig.saw(|o| matches!(o, Output::FindSince { topic: 0, known } if known == &[0])));
+    rig.input(Input::Since { topic: 0, since: Some(long_ago), today: TODAY });
+    rig.run_until_quiet(&[P]);
+    assert_eq!(fired(&rig.batch()), [owed]);
+}
+
+#[test]
+fn siblings_floors_say_since_when_a_new_partition_is_owed() {
+    let mut rig = Rig::live();
+    let yesterday = TODAY.0 / 1000 - 1;
+    rig.successor("cd");
+    rig.metadata.clear();
+    let since = TODAY.plus(-5 * 86_400_000);
+    let place = mark::place("c", "schedules", 0);
+    let at = rig.logs[&P].iter().position(|k| k.as_ref().is_some_and(|k| k.key.as_deref() == Some(FLOOR_KEY))).unwrap();
+    rig.logs.get_mut(&P).unwrap()[at].as_mut().unwrap().value =
+        Some(Floor { since, offset: 0 }.encode(place).into_bytes());
+    let owed = rig.schedule(Q, "a", yesterday);
+    rig.assign(&[P, Q]);
+    rig.tell_committed(&[P, Q]);
+    for _ in [P, Q] {
+        let barrier = rig.batch();
+        rig.commit(&barrier);
+    }
+    rig.read(Q);
+    assert!(rig.saw(|o| matches!(o, Output::FindSince { .. })));
+    rig.input(Input::Since { topic: 0, since: None, today: TODAY });
+    rig.no_batch("the sibling's floor has not been read");
+    rig.read(P);
+    rig.run_until_quiet(&[P, Q]);
+    assert_eq!(fired(&rig.batch()), [owed]);
+    assert_eq!(rig.ownership(Q).since, Some(since));
+}
+
+#[test]
+fn a_lower_since_delta_rescues_leftovers_later() {
+    let mut rig = Rig::new(config());
+    let rescued = rig.schedule(P, "old", TODAY.0 / 1000 - 1);
+    rig.bring_up(&[P]);
+    rig.successor("cd");
+    rig.reads.insert(P, 0);
+    rig.input(Input::Assigned { partitions: &[P], today: TODAY.plus(-86_400_000) });
+    rig.outs.clear();
+    rig.tell_committed(&[P]);
+    rig.run_until_quiet(&[P]);
+    assert_eq!(fired(&rig.batch()), [rescued]);
+}
+
+#[test]
+fn a_floor_of_another_place_is_ignored() {
+    let mut rig = Rig::new(config());
+    let foreign = Floor { since: Millis(0), offset: 0 }.encode(mark::place("elsewhere", "schedules", 0));
+    let timestamp = rig.now;
+    let value = Some(foreign.into_bytes());
+    rig.append(P, Kept { timestamp, key: Some(FLOOR_KEY.to_vec()), value, headers: Vec::new() });
+    rig.schedule(P, "old", TODAY.0 / 1000 - 1);
+    rig.bring_up(&[P]);
+    rig.at(NOW + 1);
+    assert!(rig.try_batch().is_none_or(|b| fired(&b).is_empty()), "it is a leftover still");
+}
+
+#[test]
+fn a_clock_set_back_before_the_floor_writes_it_again_and_reads_again() {
+    let mut rig = Rig::live();
+    let earlier = TODAY.plus(-2 * 86_400_000);
+    rig.now = earlier.plus(3_600_000);
+    rig.input(Input::Tick);
+    assert!(rig.saw(|o| matches!(o, Output::Seek(_))));
+    rig.reads.insert(P, 0);
+    let barrier = rig.batch();
+    rig.commit(&barrier);
+    rig.read(P);
+    assert!(rig.saw(|o| matches!(o, Output::FindSince { .. })));
+    rig.input(Input::Since { topic: 0, since: Some(TODAY), today: earlier });
+    let floor = rig.batch();
+    assert!(matches!(&floor.items[0].kind, Kind::Floor { value } if value.contains(&earlier.0.to_string())));
+    rig.commit(&floor);
+    assert_eq!(rig.phase(P), Some(Phase::Live));
+}
+
+#[test]
+fn keys_with_the_reserved_prefix_are_refused_from_users() {
+    let mut rig = Rig::live();
+    let offset = rig.schedule(P, "__scheduler.x", NOW + 1);
+    rig.read(P);
+    let wanted = Report::Invalid { partition: P, offset, reason: Reason::ReservedKey };
+    assert!(rig.saw(|o| matches!(o, Output::Report(report) if *report == wanted)));
+    rig.at(NOW + 1);
+    rig.no_batch("it does not fire");
+}
+
+#[test]
+fn a_barrier_of_another_group_behind_our_own_is_reported() {
+    let mut rig = Rig::live();
+    let timestamp = rig.now;
+    let headers =
+        vec![(request::BARRIER.to_vec(), Some(b"x.0.1".to_vec())), (request::GROUP.to_vec(), Some(b"other".to_vec()))];
+    rig.append(P, Kept { timestamp, key: Some(BARRIER_KEY.to_vec()), value: None, headers });
+    rig.read(P);
+    assert!(rig.saw(|o| matches!(o, Output::Report(Report::ForeignGroup { group, .. }) if group == "other")));
+}
+
+/// Found by the simulator: a partition without a floor waited for ever for a sibling that had been revoked.
+#[test]
+fn a_partition_without_a_floor_does_not_wait_for_a_sibling_that_was_revoked() {
+    let mut rig = Rig::new(config());
+    rig.assign(&[P, Q]);
+    rig.tell_committed(&[P]);
+    let barrier = rig.batch();
+    rig.commit(&barrier);
+    rig.read(P);
+    rig.input(Input::Since { topic: 0, since: None, today: TODAY });
+    rig.no_batch("the sibling's floor may say since when");
+    rig.input(Input::Revoked { partitions: &[Q] });
+    let floor = rig.batch();
+    assert!(matches!(floor.items[0].kind, Kind::Floor { .. }), "{floor:?}");
+    rig.commit(&floor);
+    assert_eq!(rig.phase(P), Some(Phase::Live));
+}
+
+/// Found by the simulator: until something else happened, the partition fired behind a floor from tomorrow.
+#[test]
+fn a_floor_on_its_way_while_the_clock_is_set_back_is_written_again_at_once() {
+    let mut rig = Rig::new(config());
+    let tomorrow = TODAY.plus(86_400_000);
+    let owed = rig.schedule(P, "a", NOW - 1);
+    rig.now = Millis((NOW + 86_400) * 1000);
+    rig.assign(&[P]);
+    rig.tell_committed(&[P]);
+    let barrier = rig.batch();
+    rig.commit(&barrier);
+    rig.read(P);
+    rig.input(Input::Since { topic: 0, since: None, today: tomorrow });
+    let floor = rig.batch();
+    rig.now = Millis(NOW * 1000);
+    rig.commit(&floor);
+    assert!(rig.saw(|o| matches!(o, Output::Seek(_))));
+    rig.reads.insert(P, 0);
+    rig.run_until_quiet(&[P]);
+    assert_eq!(fired(&rig.batch()), [owed]);
+}
+
+#[test]
+fn a_clock_set_back_before_a_floor_asks_for_a_tick_at_once() {
+    let mut rig = Rig::live();
+    rig.now = TODAY.plus(-1);
+    let anything = rig.cancel(P, "k");
+    rig.deliver(P, anything, &rig.kept(P, anything));
+    let (at, why) = rig.core.poll_timeout().unwrap();
+    assert!(at <= rig.now, "{at:?}, {why}");
+}

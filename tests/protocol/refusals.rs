@@ -1,0 +1,389 @@
+//! What cannot fire: kept where it is, counted once, tried again or moved to the dead-letter topic, and never in the
+//! way of its neighbours.
+
+use kafka_scheduler::core::batch::{Batch, Kind};
+use kafka_scheduler::core::io::{Abort, Header, Input, Output, Record, Report, TargetState};
+use kafka_scheduler::core::mark::{BARRIER_KEY, FLOOR_KEY};
+use kafka_scheduler::core::reason::Reason;
+use kafka_scheduler::core::{Config, request};
+
+use crate::rig::*;
+
+fn with_letters() -> Config {
+    Config { dead_letter: Some("dead".into()), ..config() }
+}
+
+fn letters(batch: &Batch) -> Vec<(i64, Reason)> {
+    let reason = |kind: &Kind| match kind {
+        Kind::DeadLetter { reason, .. } => Some(*reason),
+        _ => None,
+    };
+    batch.items.iter().filter_map(|item| Some((item.identity, reason(&item.kind)?))).collect()
+}
+
+fn answer(rig: &mut Rig, state: TargetState) -> Option<String> {
+    let asked = rig.find(
+        |o| matches!(o, Output::CheckTarget { .. }),
+        |o| match o {
+            Output::CheckTarget { target, name } => (target, name.to_string()),
+            _ => unreachable!(),
+        },
+    );
+    let (target, name) = asked?;
+    rig.input(Input::Target { target, state });
+    Some(name)
+}
+
+fn refused(rig: &Rig, reason: Reason) -> u64 {
+    rig.core.counters().refused[reason as usize]
+}
+
+fn header<'a>(kept: &'a Kept, name: &[u8]) -> Vec<Option<&'a [u8]>> {
+    kept.headers.iter().filter(|(n, _)| n == name).map(|(_, v)| v.as_deref()).collect()
+}
+
+#[test]
+fn an_unfit_record_becomes_a_dead_letter_with_its_tombstone() {
+    let mut rig = Rig::live_with(with_letters());
+    let offset = rig.unfit(P, "k");
+    rig.read(P);
+    let batch = rig.work();
+    assert_eq!(letters(&batch), [(offset, Reason::BadEpoch)]);
+    assert_eq!(batch.offsets.len(), 1, "fenced like any other");
+    let records = sent(&batch, rig.now);
+    let [(topic, partition, letter), (schedules, own, tombstone)] = records.as_slice() else {
+        panic!("{records:?}");
+    };
+    assert_eq!((topic.as_str(), *partition), ("dead", None));
+    assert_eq!((text(letter.key.as_ref()), text(letter.value.as_ref())), ("k".into(), "poison".into()));
+    assert_eq!(header(letter, b"customer"), [None], "the original's headers");
+    assert_eq!(header(letter, request::EPOCH), [Some(&b"soon"[..])]);
+    assert_eq!(header(letter, request::ERROR), [Some(&b"bad-epoch"[..])]);
+    assert_eq!(header(letter, request::ERROR_DETAIL), [Some(Reason::BadEpoch.detail().as_bytes())]);
+    assert_eq!(header(letter, request::TOPIC), [Some(&b"schedules"[..])]);
+    assert_eq!(header(letter, request::PARTITION), [Some(&b"0"[..])]);
+    assert_eq!(header(letter, request::OFFSET), [Some(offset.to_string().as_bytes())]);
+    assert_eq!((schedules.as_str(), *own, &tombstone.value), ("schedules", Some(P), &None));
+    assert_eq!(tombstone.mark(), Some(offset));
+    rig.commit(&batch);
+    rig.read(P);
+    rig.at(NOW + 100);
+    rig.no_work("a dead letter is written once");
+    assert_eq!((rig.core.counters().dead_lettered, refused(&rig, Reason::BadEpoch)), (1, 1));
+    // Nor after a restart: its tombstone ends it.
+    let mut successor = with_letters();
+    successor.run = "cd".into();
+    rig.core = kafka_scheduler::core::Scheduler::new(successor);
+    rig.outs.clear();
+    rig.bring_up(&[P]);
+    rig.at(NOW + 200);
+    rig.no_work("it was moved before the restart");
+}
+
+#[test]
+fn unfit_records_from_before_the_start_become_dead_letters_too() {
+    let mut rig = Rig::new(with_letters());
+    let offset = rig.unfit(P, "k");
+    rig.assign(&[P]);
+    rig.tell_committed(&[P]);
+    rig.run_until_quiet(&[P]);
+    assert_eq!(letters(&rig.work()), [(offset, Reason::BadEpoch)]);
+}
+
+#[test]
+fn a_newer_word_outlives_the_dead_letter_of_an_older_one() {
+    let mut rig = Rig::live_with(with_letters());
+    rig.unfit(P, "k");
+    rig.read(P);
+    let batch = rig.work();
+    let newer = rig.schedule(P, "k", NOW + 5);
+    rig.commit(&batch);
+    rig.read(P);
+    let again = rig.work();
+    assert_eq!(again.items[0].identity, newer, "the tombstone outran it: it is written again");
+    rig.commit(&again);
+    rig.read(P);
+    rig.at(NOW + 5);
+    assert_eq!(fired(&rig.work()), [newer]);
+}
+
+#[test]
+fn without_a_dead_letter_topic_unfit_records_stay_and_are_counted_once() {
+    let mut rig = Rig::live();
+    rig.unfit(P, "k");
+    rig.read(P);
+    rig.no_work("there is nowhere to move it");
+    assert_eq!((rig.core.counters().invalid, refused(&rig, Reason::BadEpoch)), (1, 1));
+    rig.successor("cd");
+    rig.bring_up(&[P]);
+    assert_eq!((rig.core.counters().invalid, refused(&rig, Reason::BadEpoch)), (1, 1), "by the new process too");
+}
+
+#[test]
+fn the_engines_own_keys_are_never_dead_lettered_and_other_reserved_ones_are() {
+    let mut rig = Rig::live_with(with_letters());
+    for key in [BARRIER_KEY, FLOOR_KEY] {
+        let timestamp = rig.now;
+        let kept = Kept { timestamp, key: Some(key.to_vec()), value: Some(b"forged".to_vec()), headers: Vec::new() };
+        rig.append(P, kept);
+    }
+    rig.read(P);
+    rig.no_work("a tombstone for the floor's key would take the floor away");
+    rig.schedule(P, "__scheduler.mine", NOW + 5);
+    rig.read(P);
+    let records = rig.work();
+    assert_eq!(letters(&records).len(), 1);
+    assert_eq!(refused(&rig, Reason::ReservedKey), 3);
+}
+
+#[test]
+fn a_record_without_a_key_is_counted_and_left_alone() {
+    let mut rig = Rig::live_with(with_letters());
+    let timestamp = rig.now;
+    rig.append(P, Kept { timestamp, key: None, value: Some(b"v".to_vec()), headers: Vec::new() });
+    rig.read(P);
+    rig.no_work("nothing could delete it");
+    assert_eq!(refused(&rig, Reason::NoKey), 1);
+}
+
+#[test]
+fn a_schedule_for_a_target_that_stays_missing_becomes_a_dead_letter_with_its_request() {
+    let mut rig = Rig::live_with(with_letters());
+    let offset = rig.schedule_to(P, "k", NOW + 1, "missing");
+    rig.read(P);
+    let mut seconds = NOW + 1;
+    while seconds < NOW + 30 && rig.core.status()[0].parked < 2 {
+        answer(&mut rig, TargetState::Missing);
+        rig.at(seconds);
+        if rig.outs.iter().any(|o| matches!(o, Output::Transact(_))) {
+            break;
+        }
+        seconds += 1;
+    }
+    let batch = rig.work();
+    assert!(seconds > NOW + 2, "it waits a little for a topic that is just being made");
+    assert_eq!(letters(&batch), [(offset, Reason::UnknownTarget)]);
+    let (_, _, letter) = &sent(&batch, rig.now)[0];
+    assert_eq!(header(letter, request::EPOCH), [Some((NOW + 1).to_string().as_bytes())]);
+    assert_eq!(header(letter, request::TARGET_TOPIC), [Some(&b"missing"[..])]);
+    assert_eq!(header(letter, request::TARGET_KEY), [Some(&b"to-k"[..])]);
+    assert!(rig.saw(|o| matches!(o, Output::Report(Report::GivenUp { reason: Reason::UnknownTarget, .. }))));
+    assert_eq!(refused(&rig, Reason::UnknownTarget), 1);
+    rig.commit(&batch);
+    rig.read(P);
+    // Another one, once the topic is there: what was seen long ago does not condemn it.
+    let second = rig.schedule_to(P, "l", seconds + 100, "missing");
+    rig.read(P);
+    rig.at(seconds + 100);
+    rig.no_work("the target is looked for first");
+    answer(&mut rig, TargetState::Exists).unwrap();
+    assert_eq!(fired(&rig.work()), [second]);
+}
+
+#[test]
+fn without_a_dead_letter_topic_a_schedule_waits_for_its_target_and_fires_when_that_appears() {
+    let mut rig = Rig::live();
+    let offset = rig.schedule_to(P, "k", NOW + 1, "missing");
+    rig.read(P);
+    for second in 1..600 {
+        answer(&mut rig, TargetState::Missing);
+        rig.at(NOW + second);
+    }
+    rig.no_work("its target is missing");
+    assert_eq!(refused(&rig, Reason::UnknownTarget), 1, "counted once, however often it is looked for");
+    assert_eq!((rig.core.status()[0].parked, rig.core.status()[0].pending), (1, 1));
+    let asked = (600..631).find(|second| {
+        rig.at(NOW + second);
+        rig.outs.iter().any(|o| matches!(o, Output::CheckTarget { .. }))
+    });
+    assert!(asked.is_some(), "it is looked for at least every 30 s");
+    answer(&mut rig, TargetState::Exists).unwrap();
+    assert_eq!(fired(&rig.work()), [offset]);
+    assert_eq!(rig.core.status()[0].parked, 0);
+}
+
+#[test]
+fn a_schedule_that_the_broker_finds_too_large_becomes_a_dead_letter_and_its_neighbours_fire() {
+    let mut rig = Rig::live_with(with_letters());
+    let poison = rig.schedule(P, "a", NOW + 1);
+    let good = rig.schedule(P, "b", NOW + 1);
+    rig.read(P);
+    rig.at(NOW + 1);
+    let batch = rig.work();
+    rig.abort(&batch, Abort::Rejected(&[(0, Reason::TooLarge)]));
+    let next = rig.work();
+    assert_eq!(fired(&next), [good], "at once");
+    rig.commit(&next);
+    assert_eq!(letters(&rig.work()), [(poison, Reason::TooLarge)]);
+}
+
+#[test]
+fn a_dead_letter_that_is_refused_is_parked_and_tried_again() {
+    let mut rig = Rig::live_with(with_letters());
+    let offset = rig.unfit(P, "k");
+    rig.read(P);
+    let batch = rig.work();
+    rig.abort(&batch, Abort::Rejected(&[(0, Reason::TooLarge)]));
+    rig.no_work("not at once");
+    assert_eq!(rig.core.status()[0].parked, 1);
+    let again = (1..10).find(|second| {
+        rig.at(NOW + second);
+        rig.outs.iter().any(|o| matches!(o, Output::Transact(_)))
+    });
+    assert!(again.is_some(), "within its back-off");
+    assert_eq!(letters(&rig.work()), [(offset, Reason::BadEpoch)]);
+}
+
+#[test]
+fn dead_letters_wait_while_their_topic_is_missing_and_firing_goes_on() {
+    let mut rig = Rig::live_with(Config { dead_letter: Some("missing-dead".into()), ..config() });
+    rig.unfit(P, "k");
+    let good = rig.schedule(P, "b", NOW + 1);
+    rig.read(P);
+    assert_eq!(answer(&mut rig, TargetState::Missing).as_deref(), Some("missing-dead"));
+    rig.at(NOW + 1);
+    assert_eq!(fired(&rig.work()), [good]);
+    let asked = (1..40).any(|second| {
+        rig.at(NOW + second);
+        rig.outs.iter().any(|o| matches!(o, Output::CheckTarget { .. }))
+    });
+    assert!(asked, "it is looked for again");
+    answer(&mut rig, TargetState::Exists);
+    // The firing's batch is still in flight, and there is one transactor.
+    rig.no_work("one batch at a time");
+    assert_eq!(rig.core.status()[0].parked, 1);
+}
+
+#[test]
+fn parked_schedules_come_back_with_growing_waits_in_shares() {
+    const MANY: usize = 40;
+    let mut rig = Rig::live();
+    for n in 0..MANY {
+        rig.schedule(P, &format!("k{n}"), NOW + 1);
+    }
+    rig.read(P);
+    rig.at(NOW + 1);
+    let mut moments: Vec<(i64, usize)> = Vec::new();
+    for tenths in 0..3_000 {
+        rig.now = kafka_scheduler::core::io::Millis((NOW + 1) * 1000 + tenths * 100);
+        rig.input(Input::Tick);
+        while let Some(batch) = rig.try_batch() {
+            moments.push((tenths, batch.items.len()));
+            let all: Vec<(u32, Reason)> = (0..batch.items.len() as u32).map(|item| (item, Reason::NoLeader)).collect();
+            rig.abort(&batch, Abort::Rejected(&all));
+        }
+    }
+    let tries: usize = moments.iter().map(|(_, items)| items).sum();
+    assert!((5 * MANY..12 * MANY).contains(&tries), "{moments:?}");
+    assert!(moments[1..].iter().all(|(_, items)| *items <= MANY / 2), "they do not come back at once: {moments:?}");
+    assert!(moments.last().unwrap().0 > 2_000, "and never stop: {moments:?}");
+    assert_eq!(refused(&rig, Reason::NoLeader), MANY as u64, "each is counted once");
+    let told = rig.outs.iter().filter(|o| matches!(o, Output::Report(Report::Parked { .. }))).count();
+    assert_eq!(told, MANY, "and told once");
+}
+
+#[test]
+fn a_hundred_thousand_parked_schedules_are_all_tried_again_and_do_not_stop_a_good_one() {
+    const MANY: usize = 100_000;
+    let mut rig = Rig::live_with(Config { batch_items_max: 10_000, batch_bytes_max: 1 << 24, ..config() });
+    for n in 0..MANY {
+        rig.schedule(P, &format!("k{n}"), NOW + 1);
+    }
+    rig.read(P);
+    let good = rig.schedule(P, "good", NOW + 2);
+    rig.read(P);
+    let mut tried = 0;
+    let mut second = NOW + 1;
+    while tried < 2 * MANY {
+        assert!(second < NOW + 60, "{tried} tried by then");
+        rig.at(second);
+        while let Some(batch) = rig.try_batch() {
+            let is_poison = |item: &kafka_scheduler::core::batch::Item| item.identity != good;
+            let guilty = (0u32..).zip(&batch.items).filter(|(_, item)| is_poison(item));
+            let guilty: Vec<_> = guilty.map(|(number, _)| (number, Reason::NoLeader)).collect();
+            tried += guilty.len();
+            if guilty.is_empty() {
+                assert!(second <= NOW + 3, "the good one fires on time");
+                rig.commit(&batch);
+                rig.read(P);
+            } else {
+                rig.abort(&batch, Abort::Rejected(&guilty));
+            }
+        }
+        second += 1;
+    }
+    assert_eq!(rig.core.counters().triggered, 1);
+    assert_eq!(rig.core.status()[0].pending, MANY);
+}
+
+#[test]
+fn a_cancel_ends_a_parked_schedule() {
+    let mut rig = Rig::live();
+    rig.schedule(P, "k", NOW + 1);
+    rig.read(P);
+    rig.at(NOW + 1);
+    let batch = rig.work();
+    rig.abort(&batch, Abort::Rejected(&[(0, Reason::TooLarge)]));
+    rig.cancel(P, "k");
+    rig.read(P);
+    assert_eq!((rig.core.status()[0].parked, rig.core.status()[0].pending), (0, 0));
+    for second in 2..200 {
+        rig.at(NOW + second);
+    }
+    rig.no_work("it was cancelled");
+    assert_eq!(rig.core.counters().deleted, 1);
+}
+
+#[test]
+fn a_record_whose_history_could_not_fit_is_refused_on_arrival() {
+    let mut rig = Rig::live_with(Config { record_bytes_max: vec![Some(1_000), None], ..config() });
+    let timestamp = rig.now;
+    let with_value = |bytes: usize| {
+        let headers = vec![
+            (request::EPOCH.to_vec(), Some((NOW + 1).to_string().into_bytes())),
+            (request::TARGET_TOPIC.to_vec(), Some(b"target".to_vec())),
+        ];
+        Kept { timestamp, key: Some(b"k".to_vec()), value: Some(vec![0; bytes]), headers }
+    };
+    rig.append(P, with_value(900));
+    rig.read(P);
+    assert_eq!(refused(&rig, Reason::TooLarge), 1);
+    rig.at(NOW + 1);
+    rig.no_work("its history record cannot be written");
+    let fits = rig.append(P, with_value(700));
+    rig.read(P);
+    assert_eq!(fired(&rig.work()), [fits]);
+}
+
+#[test]
+fn names_of_targets_that_nobody_uses_are_forgotten() {
+    let mut rig = Rig::live();
+    let mut most = 0;
+    for n in 0..20_000 {
+        let due = NOW + 1_000_000;
+        rig.schedule_to(P, "k", due, &format!("target-{n}"));
+        rig.read(P);
+        most = most.max(rig.core.targets());
+    }
+    assert!(most <= 1_025, "{most} names are kept for one schedule");
+    let (listed, _) = rig.core.list(kafka_scheduler::core::io::Cursor::default(), 10);
+    assert_eq!(&*listed[0].target, "target-19999");
+}
+
+#[test]
+fn hostile_records_of_every_shape_are_taken_without_harm() {
+    let mut rig = Rig::live_with(with_letters());
+    let large = vec![0xff; 1 << 20];
+    let mut offset = 1_000;
+    for key in [None, Some(&b""[..]), Some(&large)] {
+        for name in [&b""[..], b"scheduler-epoch", &large] {
+            for value in [None, Some(&b""[..]), Some(&large)] {
+                let headers = [Header { name, value }, Header { name, value }];
+                let timestamp = kafka_scheduler::core::io::Millis(i64::MIN);
+                rig.input(Input::Record(Record { partition: P, offset, timestamp, key, value, headers: &headers }));
+                offset += 1;
+            }
+        }
+    }
+    assert!(rig.core.counters().invalid > 0);
+}

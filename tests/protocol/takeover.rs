@@ -1,0 +1,166 @@
+//! Taking a partition over.
+
+use kafka_scheduler::core::Phase;
+use kafka_scheduler::core::batch::Kind;
+use kafka_scheduler::core::io::{Abort, Input, Outcome, Output, Report};
+use kafka_scheduler::core::mark::BARRIER_KEY;
+use kafka_scheduler::core::owner::Ownership;
+
+use crate::rig::*;
+
+#[test]
+fn the_barrier_comes_first_and_only_then_are_former_owners_fenced() {
+    let mut rig = Rig::live();
+    rig.successor("cd");
+    rig.assign(&[P]);
+    rig.no_batch("the former owner is not known yet");
+    rig.tell_committed(&[P]);
+    let barrier = rig.batch();
+    assert!(matches!(&barrier.items[..], [item] if matches!(item.kind, Kind::Barrier { .. })));
+    let records = sent(&barrier, rig.now);
+    assert_eq!((records[0].1, records[0].2.key.as_deref()), (Some(P), Some(BARRIER_KEY)));
+    assert_eq!(records[0].2.value, None);
+    let ownership = Ownership::decode(barrier.offsets[0].metadata.as_bytes()).unwrap();
+    assert_eq!((ownership.owner.as_str(), &ownership.fence[..]), ("cd.0", &["ab.0".to_owned()][..]));
+    assert!(!rig.saw(|o| matches!(o, Output::Fence { .. })), "a late riser would fence a live owner");
+    rig.commit(&barrier);
+    let ids = rig.find(
+        |o| matches!(o, Output::Fence { .. }),
+        |o| match o {
+            Output::Fence { take, transactional_ids } => (take, transactional_ids),
+            _ => unreachable!(),
+        },
+    );
+    let (take, ids) = ids.expect("the former owner is fenced");
+    assert_eq!(ids, ["g.ab.0.0", "g.ab.0.1"]);
+    rig.input(Input::Fenced { take });
+    let drop_list = rig.batch();
+    assert!(drop_list.items.is_empty());
+    assert_eq!(Ownership::decode(drop_list.offsets[0].metadata.as_bytes()).unwrap().fence, Vec::<String>::new());
+    rig.commit(&drop_list);
+    rig.no_batch("the list is dropped once");
+}
+
+#[test]
+fn a_list_that_was_not_worked_off_is_handed_on() {
+    let mut rig = Rig::live();
+    let barrier = rig.successors_barrier("cd");
+    rig.land(&barrier);
+    rig.successor("ef");
+    rig.assign(&[P]);
+    rig.tell_committed(&[P]);
+    let barrier = rig.batch();
+    assert_eq!(Ownership::decode(barrier.offsets[0].metadata.as_bytes()).unwrap().fence, ["cd.0", "ab.0"]);
+}
+
+#[test]
+fn each_takeover_writes_a_barrier_that_is_its_own() {
+    let mut rig = Rig::live();
+    rig.successor("cd");
+    rig.bring_up(&[P]);
+    let headers: Vec<_> = rig.logs[&P]
+        .iter()
+        .flatten()
+        .filter(|k| k.key.as_deref() == Some(BARRIER_KEY))
+        .map(|k| k.headers[0].1.clone())
+        .collect();
+    assert_eq!(headers.len(), 2);
+    assert_ne!(headers[0], headers[1]);
+}
+
+#[test]
+fn only_the_barriers_own_offset_ends_loading() {
+    let mut rig = Rig::live();
+    rig.schedule(P, "a", NOW - 1);
+    let barrier = rig.successors_barrier("cd");
+    rig.read(P);
+    rig.at(NOW + 60);
+    rig.no_batch("the end of the log was reached and time has passed, but the barrier does not stand");
+    let written = rig.land(&barrier);
+    rig.input(Input::Settled { batch: barrier.id, outcome: Outcome::Committed { written: &written } });
+    assert_eq!(rig.phase(P), Some(Phase::Loading));
+    rig.input(Input::Fenced { take: 0 });
+    let list = rig.batch();
+    assert!(list.items.is_empty(), "only the fence list is dropped");
+    rig.commit(&list);
+    rig.no_batch("the barrier has not been read");
+    rig.read(P);
+    assert_eq!(rig.phase(P), Some(Phase::Live));
+    assert_eq!(fired(&rig.batch()).len(), 1);
+}
+
+#[test]
+fn a_record_behind_the_barrier_ends_loading_as_well() {
+    let mut rig = Rig::live();
+    let barrier = rig.successors_barrier("cd");
+    rig.commit(&barrier);
+    let at = rig.logs[&P].iter().rposition(|k| k.as_ref().is_some_and(|k| k.value.is_none())).unwrap();
+    rig.compact(P, at as i64);
+    rig.read(P);
+    assert_eq!(rig.phase(P), Some(Phase::Loading), "compaction took the barrier");
+    rig.schedule(P, "a", NOW + 9);
+    rig.read(P);
+    assert_eq!(rig.phase(P), Some(Phase::Live));
+}
+
+#[test]
+fn a_barrier_may_be_read_before_its_commit_is_answered() {
+    let mut rig = Rig::live();
+    let barrier = rig.successors_barrier("cd");
+    let written = rig.land(&barrier);
+    rig.read(P);
+    assert_eq!(rig.phase(P), Some(Phase::TakingOver));
+    rig.input(Input::Settled { batch: barrier.id, outcome: Outcome::Committed { written: &written } });
+    assert_eq!(rig.phase(P), Some(Phase::Live));
+}
+
+#[test]
+fn a_barrier_whose_offset_is_not_reported_is_written_again() {
+    let mut rig = Rig::live();
+    let barrier = rig.successors_barrier("cd");
+    rig.land(&barrier);
+    rig.input(Input::Settled { batch: barrier.id, outcome: Outcome::Committed { written: &[] } });
+    let again = rig.batch();
+    assert!(matches!(again.items[0].kind, Kind::Barrier { .. }));
+    rig.commit(&again);
+    rig.read(P);
+    assert_eq!(rig.phase(P), Some(Phase::Live));
+}
+
+#[test]
+fn an_aborted_barrier_is_written_again() {
+    let mut rig = Rig::new(config());
+    rig.assign(&[P]);
+    rig.tell_committed(&[P]);
+    let barrier = rig.batch();
+    rig.abort(&barrier, Abort::Retry);
+    rig.at(NOW + 5);
+    let again = rig.batch();
+    assert!(matches!(again.items[0].kind, Kind::Barrier { .. }));
+}
+
+#[test]
+fn an_offset_at_or_below_one_already_seen_reads_the_partition_again_behind_a_new_barrier() {
+    let mut rig = Rig::live();
+    let offset = rig.schedule(P, "a", NOW + 9);
+    rig.read(P);
+    let kept = rig.kept(P, offset);
+    rig.deliver(P, offset, &kept);
+    assert!(rig.saw(|o| matches!(o, Output::Seek(p) if *p == P)));
+    assert!(rig.saw(|o| matches!(o, Output::Report(Report::Reread { .. }))));
+    rig.reads.insert(P, 0);
+    let barrier = rig.batch();
+    assert!(matches!(barrier.items[0].kind, Kind::Barrier { .. }));
+    rig.commit(&barrier);
+    rig.run_until_quiet(&[P]);
+    rig.at(NOW + 9);
+    assert_eq!(fired(&rig.batch()), [offset]);
+}
+
+#[test]
+fn a_partition_that_can_no_longer_be_read_makes_the_consumer_join_anew() {
+    let mut rig = Rig::live();
+    rig.input(Input::Unreadable { why: "truncated" });
+    assert!(rig.saw(|o| matches!(o, Output::Renew { .. })));
+    assert!(rig.saw(|o| matches!(o, Output::Restart(_))));
+}

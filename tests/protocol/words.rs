@@ -1,0 +1,194 @@
+//! The last word on a key.
+
+use kafka_scheduler::core::batch::Kind;
+use kafka_scheduler::core::io::Millis;
+use kafka_scheduler::core::mark::{MARK_HEADER, Mark};
+use kafka_scheduler::core::{Config, request};
+
+use crate::rig::*;
+
+#[test]
+fn a_newer_word_that_a_tombstone_outran_is_written_again_naming_the_original() {
+    let mut rig = Rig::live();
+    rig.schedule(P, "k", NOW + 1);
+    rig.read(P);
+    rig.at(NOW + 1);
+    let batch = rig.batch();
+    let second = rig.schedule(P, "k", NOW + 50);
+    rig.commit(&batch);
+    rig.read(P);
+    let copy = rig.batch();
+    assert!(matches!(copy.items[0].kind, Kind::Schedule { .. }), "{copy:?}");
+    let records = sent(&copy, rig.now);
+    assert_eq!(records.len(), 1);
+    let original = rig.kept(P, second);
+    assert_eq!((records[0].1, &records[0].2.key, &records[0].2.value), (Some(P), &original.key, &original.value));
+    assert_eq!(records[0].2.mark(), Some(second));
+    rig.commit(&copy);
+    rig.compact(P, second);
+    rig.read(P);
+    rig.no_batch("nothing more is owed now");
+    rig.successor("cd");
+    rig.bring_up(&[P]);
+    rig.at(NOW + 50);
+    let batch = rig.batch();
+    assert_eq!(fired(&batch), [second], "the copy keeps the original's identity");
+    let stamp = sent(&batch, rig.now)[0].2.headers.iter().find(|(n, _)| n == request::TIMESTAMP).unwrap().1.clone();
+    assert_eq!(text(stamp.as_ref()), (NOW + 1).to_string(), "and its timestamp");
+}
+
+#[test]
+fn a_cancel_that_a_copy_outran_is_written_again() {
+    let mut rig = Rig::live();
+    rig.schedule(P, "k", NOW + 1);
+    rig.read(P);
+    rig.at(NOW + 1);
+    let batch = rig.batch();
+    rig.schedule(P, "k", NOW + 50);
+    rig.commit(&batch);
+    rig.read(P);
+    let copy = rig.batch();
+    let cancel = rig.cancel(P, "k");
+    rig.commit(&copy);
+    rig.read(P);
+    let again = rig.batch();
+    assert!(matches!(again.items[0].kind, Kind::Cancel { .. }), "{again:?}");
+    let records = sent(&again, rig.now);
+    assert_eq!((records[0].2.mark(), &records[0].2.value), (Some(cancel), &None));
+    rig.commit(&again);
+    rig.compact(P, cancel);
+    rig.read(P);
+    rig.at(NOW + 60);
+    assert!(rig.try_batch().is_none_or(|b| b.items.is_empty()), "it is cancelled");
+    rig.successor("cd");
+    rig.bring_up(&[P]);
+    rig.at(NOW + 70);
+    assert!(rig.try_batch().is_none_or(|b| b.items.is_empty()), "it is cancelled for the successor as well");
+}
+
+#[test]
+fn a_cancel_that_a_tombstone_outran_is_written_again() {
+    let mut rig = Rig::live();
+    rig.schedule(P, "k", NOW + 1);
+    rig.read(P);
+    rig.at(NOW + 1);
+    let batch = rig.batch();
+    let cancel = rig.cancel(P, "k");
+    rig.read(P);
+    rig.commit(&batch);
+    rig.read(P);
+    let again = rig.batch();
+    assert_eq!((again.items[0].identity, again.items.len()), (cancel, 1));
+    assert!(matches!(again.items[0].kind, Kind::Cancel { .. }));
+}
+
+#[test]
+fn a_tombstone_ends_words_up_to_the_one_it_names_and_no_newer_one() {
+    let mut rig = Rig::live();
+    let old = rig.schedule(P, "k", NOW + 10);
+    let new = rig.schedule(P, "k", NOW + 20);
+    rig.engine(P, "k", old, None);
+    rig.read(P);
+    rig.at(NOW + 10);
+    let copy = rig.batch();
+    assert!(matches!(copy.items[0].kind, Kind::Schedule { .. }));
+    rig.commit(&copy);
+    rig.read(P);
+    rig.engine(P, "k", new, None);
+    rig.read(P);
+    rig.at(NOW + 20);
+    rig.no_batch("ended");
+}
+
+#[test]
+fn a_copy_of_an_older_word_does_not_revive_it() {
+    let mut rig = Rig::live();
+    let old = rig.schedule(P, "k", NOW + 10);
+    let original = rig.kept(P, old);
+    rig.cancel(P, "k");
+    rig.engine(P, "k", old, Some(&original));
+    rig.successor("cd");
+    rig.assign(&[P]);
+    rig.tell_committed(&[P]);
+    rig.run_until_quiet(&[P]);
+    rig.at(NOW + 10);
+    let again = rig.batch();
+    assert!(again.items.iter().all(|i| matches!(i.kind, Kind::Cancel { .. })), "{again:?}");
+}
+
+#[test]
+fn a_copy_sets_the_word_where_nothing_newer_is_known() {
+    let mut rig = Rig::live();
+    let old = rig.schedule(P, "k", NOW + 10);
+    let original = rig.kept(P, old);
+    rig.engine(P, "k", old, Some(&original));
+    rig.compact(P, old);
+    rig.successor("cd");
+    rig.bring_up(&[P]);
+    rig.at(NOW + 10);
+    assert_eq!(fired(&rig.batch()), [old]);
+}
+
+#[test]
+fn a_mark_that_does_not_fit_its_place_makes_the_record_the_users() {
+    let mut rig = Rig::live();
+    let old = rig.schedule(P, "k", NOW + 10);
+    let mut mirrored = rig.kept(P, old);
+    let forged = Mark { place: 1, offset: 0, timestamp: Millis(0), content: 2 }.encode().to_vec();
+    mirrored.headers.push((MARK_HEADER.to_vec(), Some(forged)));
+    let offset = rig.append(P, mirrored);
+    rig.read(P);
+    rig.at(NOW + 10);
+    let batch = rig.batch();
+    assert_eq!(fired(&batch), [offset]);
+    assert!(sent(&batch, rig.now)[0].2.mark().is_none(), "engine headers never reach the target");
+}
+
+#[test]
+fn a_tombstone_without_a_mark_is_a_users_cancel() {
+    let mut rig = Rig::live();
+    rig.schedule(P, "k", NOW + 10);
+    rig.cancel(P, "k");
+    rig.read(P);
+    rig.at(NOW + 10);
+    rig.no_batch("cancelled");
+    assert_eq!(rig.core.counters().deleted, 1);
+}
+
+#[test]
+fn an_unfit_record_ends_earlier_words_and_is_written_again_whole() {
+    let mut rig = Rig::live();
+    rig.schedule(P, "k", NOW + 1);
+    rig.read(P);
+    rig.at(NOW + 1);
+    let batch = rig.batch();
+    let unfit = rig.unfit(P, "k");
+    rig.commit(&batch);
+    rig.read(P);
+    let again = rig.batch();
+    assert!(matches!(again.items[0].kind, Kind::Unfit { .. }), "{again:?}");
+    let records = sent(&again, rig.now);
+    let original = rig.kept(P, unfit);
+    assert_eq!((&records[0].2.value, records[0].2.mark()), (&original.value, Some(unfit)));
+    assert_eq!(records[0].2.headers[..2], original.headers);
+    rig.commit(&again);
+    rig.read(P);
+    rig.at(NOW + 100);
+    assert!(rig.try_batch().is_none_or(|b| b.items.is_empty()));
+    let mut rig = Rig::live();
+    rig.schedule(P, "k", NOW + 5);
+    rig.unfit(P, "k");
+    rig.read(P);
+    rig.at(NOW + 5);
+    rig.no_batch("it ended the earlier word");
+}
+
+#[test]
+fn grace_is_judged_by_the_originals_timestamp() {
+    let mut rig = Rig::live_with(Config { grace_s: Some(10), ..config() });
+    rig.schedule(P, "late", NOW - 11);
+    let fine = rig.schedule(P, "fine", NOW - 10);
+    rig.read(P);
+    assert_eq!(fired(&rig.batch()), [fine]);
+    assert_eq!(rig.core.counters().invalid, 1);
+}

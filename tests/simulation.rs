@@ -1,0 +1,25 @@
+//! Several instances against the model of Kafka: a few seeds of the swarm that `sim` plays in numbers.
+
+use sim::scenario::Scenario;
+use sim::{Summary, play, swarm};
+
+const SEEDS: u64 = 150;
+
+#[test]
+fn promises_hold_under_every_kind_of_fault() {
+    let report = swarm::swarm(0, SEEDS, 2, false, || {}, false);
+    if let Some(broken) = report.broken.first() {
+        panic!("{}\n  replay: cargo run --release -p sim -- run --seed {}", broken.failure, broken.seed);
+    }
+    let Summary { fired, reasserted, coverage, .. } = &report.total;
+    for fault in sim::faults::FAULTS {
+        assert!(coverage.0.keys().any(|(struck, _)| *struck == fault), "no {fault:?} struck:\n{}", coverage.table());
+    }
+    assert!(*fired > 20 * SEEDS && *reasserted > SEEDS / 2, "{:?}", report.total);
+}
+
+#[test]
+fn the_same_seed_gives_the_same_run() {
+    let scenario = Scenario::from_seed(11);
+    assert_eq!(play(&scenario, false), play(&scenario, false));
+}

@@ -1,0 +1,163 @@
+//! What is said over HTTP of an engine whose loop is stuck, whose brokers have gone, or that loses a partition while it is
+//! listed. Needs no broker but the embedded one, and blocks the loop by an observer that does not return.
+#![cfg(feature = "kafka")]
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use kafka_scheduler::config::Config;
+use kafka_scheduler::core::io::{Cursor, Millis, Partition};
+use kafka_scheduler::core::listing::{Gone, Listed, Page};
+use kafka_scheduler::core::payload::Parts;
+use kafka_scheduler::handle::{Ask, Handle, Observer};
+use kafka_scheduler::http::Listeners;
+use kafka_scheduler::kafka::{Clock, Engine};
+use kafka_scheduler::metrics::Metrics;
+use rdkafka::mocking::MockCluster;
+
+const PATIENCE: Duration = Duration::from_secs(40);
+
+/// Blocks the loop from the moment that a message comes until the other end is dropped.
+struct Blocking(Receiver<()>);
+
+impl Observer for Blocking {
+    fn turned(&mut self, _: Duration) {
+        if self.0.try_recv().is_ok() {
+            let _ = self.0.recv();
+        }
+    }
+}
+
+/// An engine in this process.
+struct Rig {
+    cluster: MockCluster<'static, rdkafka::producer::DefaultProducerContext>,
+    port: u16,
+    handle: Handle,
+    engine: thread::JoinHandle<()>,
+}
+
+fn rig(observer: Box<dyn Observer>) -> Rig {
+    let cluster = MockCluster::new(1).expect("an embedded broker");
+    for topic in ["schedules", "history"] {
+        cluster.create_topic(topic, 2, 1).expect("a topic");
+    }
+    let servers = cluster.bootstrap_servers();
+    let config = Config::load(&|name| match name {
+        "BOOTSTRAP_SERVERS" => Some(servers.clone()),
+        "SERVER_ADDR" | "METRICS_HTTP_ADDR" => Some("127.0.0.1:0".into()),
+        _ => None,
+    });
+    let config = config.expect("it is legal");
+    let listeners = Listeners::bind(&config).expect("free ports");
+    let port = listeners.addresses().expect("addresses").0.port();
+    let engine = Engine::new(config.clone(), Clock::default(), observer).expect("an engine");
+    let handle = engine.handle();
+    listeners.serve(&config, handle.clone(), Metrics::new(), Arc::default(), None).expect("servers");
+    let engine = thread::spawn(move || engine.run().expect("it runs"));
+    Rig { cluster, port, handle, engine }
+}
+
+impl Rig {
+    /// Status and body.
+    fn get(&self, path: &str) -> (u16, String) {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).expect("a connection");
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").expect("sent");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        let (head, body) = answer.split_once("\r\n\r\n").expect("headers");
+        (head.split(' ').nth(1).and_then(|s| s.parse().ok()).expect("a status"), body.to_owned())
+    }
+
+    fn until(&self, path: &str, status: u16, word: &str) {
+        let since = Instant::now();
+        loop {
+            let answer = self.get(path);
+            if answer.0 == status && answer.1.contains(word) {
+                return;
+            }
+            assert!(since.elapsed() < PATIENCE, "{path} is not {status} {word:?} but {answer:?}");
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    fn end(self) {
+        self.handle.stop();
+        self.engine.join().expect("the engine ends");
+    }
+}
+
+#[test]
+fn a_blocked_loop_is_no_life_until_it_turns_again() {
+    let (block, blocked) = channel();
+    let rig = rig(Box::new(Blocking(blocked)));
+    rig.until("/readiness", 200, "true");
+    assert_eq!(rig.get("/liveness").0, 200);
+    block.send(()).expect("the observer is there");
+    rig.until("/liveness", 503, "has not turned");
+    rig.until("/readiness", 503, "does not turn");
+    // What does not need the loop is still answered.
+    assert_eq!(rig.get("/info").0, 200);
+    assert_eq!(rig.get("/status").0, 200);
+    drop(block);
+    rig.until("/liveness", 200, "");
+    rig.until("/readiness", 200, "true");
+    rig.end();
+}
+
+#[test]
+fn an_instance_whose_brokers_have_gone_lives_and_is_not_ready() {
+    let (_never, nothing) = channel();
+    let rig = rig(Box::new(Blocking(nothing)));
+    rig.until("/readiness", 200, "true");
+    rig.cluster.broker_down(1).expect("down");
+    rig.until("/readiness", 503, "no broker answers");
+    assert_eq!(rig.get("/liveness").0, 200);
+    rig.cluster.broker_up(1).expect("up");
+    rig.until("/readiness", 200, "true");
+    rig.end();
+}
+
+fn listed() -> Listed {
+    let mut packed = Vec::new();
+    Parts { key: b"k", value: b"v", ..Parts::default() }.write(&mut packed);
+    Listed {
+        partition: Partition { topic: 0, number: 0 },
+        offset: 0,
+        due: 1,
+        timestamp: Millis(0),
+        target: "t".into(),
+        packed,
+        parked: None,
+    }
+}
+
+/// A loop that gives one piece of a list, and says then that the partition has gone.
+#[test]
+fn a_list_that_cannot_be_ended_breaks_off_in_every_version_of_http() {
+    let config = Config::load(&|name| name.ends_with("_ADDR").then(|| "127.0.0.1:0".to_owned()));
+    let config = config.expect("it is legal");
+    let listeners = Listeners::bind(&config).expect("free ports");
+    let port = listeners.addresses().expect("addresses").0.port();
+    let (handle, asks) = Handle::new(Arc::new(|| ()));
+    listeners.serve(&config, handle, Metrics::new(), Arc::default(), None).expect("servers");
+    thread::spawn(move || {
+        let mut first = true;
+        for ask in asks {
+            let Ask::Page { reply, .. } = ask else { continue };
+            let page = Page { entries: vec![listed()], next: Some(Cursor::default()) };
+            let _ = reply.send(if first { Ok(page) } else { Err(Gone) });
+            first = !first;
+        }
+    });
+    for version in ["1.0", "1.1"] {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("a connection");
+        write!(stream, "GET /schedules HTTP/{version}\r\nHost: x\r\n\r\n").expect("sent");
+        let mut answer = Vec::new();
+        let ended = stream.read_to_end(&mut answer);
+        assert!(ended.is_err(), "HTTP/{version}: a clean end after {:?}", String::from_utf8_lossy(&answer));
+    }
+}

@@ -1,0 +1,268 @@
+//! Rust files, taken apart, and the rules for what stands in them.
+
+use proc_macro2::{Span, TokenStream, TokenTree};
+use syn::spanned::Spanned;
+use syn::visit::{self, Visit};
+
+use crate::files;
+use crate::hold;
+
+/// A module of the crate, from the path of its file.
+pub enum Module {
+    Of(String),
+    /// `lib.rs`, which only lists them, and files outside `src`.
+    None,
+}
+
+/// What the rules ask about a file.
+pub struct File {
+    pub path: String,
+    pub module: Module,
+    /// Every path that is named, with those of imports, outside of tests.
+    pub names: Vec<Vec<String>>,
+    /// Those of imports alone.
+    pub imports: Vec<Vec<String>>,
+    /// Functions with the number of their lines.
+    pub functions: Vec<(String, usize, usize)>,
+    lines: Vec<String>,
+    unsafe_at: Vec<usize>,
+    /// Line and message of each `unwrap` and `expect` outside of tests.
+    unwraps: Vec<(usize, Option<String>)>,
+    modules: Vec<String>,
+}
+
+impl File {
+    /// Whether the file has a module of this name below it.
+    pub fn declares(&self, name: &str) -> bool {
+        self.modules.iter().any(|module| module == name)
+    }
+}
+
+/// Reads the Rust files below these folders.
+pub fn read(folders: &[&str]) -> Vec<File> {
+    files::rust(folders).into_iter().map(take_apart).collect()
+}
+
+fn take_apart(file: files::File) -> File {
+    let parsed = syn::parse_file(&file.text).unwrap_or_else(|e| panic!("{}: {e}", file.path));
+    let top = file.path.strip_prefix("src/").and_then(|path| path.split(['/', '.']).next());
+    let module = match top {
+        Some("lib") | None => Module::None,
+        Some(top) => Module::Of(top.to_owned()),
+    };
+    let mut taken = File {
+        path: file.path,
+        module,
+        names: Vec::new(),
+        imports: Vec::new(),
+        functions: Vec::new(),
+        lines: file.text.lines().map(str::to_owned).collect(),
+        unsafe_at: Vec::new(),
+        unwraps: Vec::new(),
+        modules: Vec::new(),
+    };
+    taken.visit_file(&parsed);
+    taken
+}
+
+fn is_test(attributes: &[syn::Attribute]) -> bool {
+    let cfg_test =
+        |a: &syn::Attribute| a.path().is_ident("cfg") && a.parse_args::<syn::Ident>().is_ok_and(|i| i == "test");
+    attributes.iter().any(|attribute| attribute.path().is_ident("test") || cfg_test(attribute))
+}
+
+fn line(span: Span) -> usize {
+    span.start().line
+}
+
+impl File {
+    fn function(&mut self, name: &syn::Ident, whole: Span) {
+        let (first, last) = (line(whole), whole.end().line);
+        self.functions.push((name.to_string(), first, last + 1 - first));
+    }
+
+    fn keyword(&mut self, keyword: Option<&syn::Token![unsafe]>) {
+        self.unsafe_at.extend(keyword.map(|keyword| line(keyword.span)));
+    }
+
+    fn import(&mut self, before: &[String], tree: &syn::UseTree) {
+        let mut path = before.to_vec();
+        match tree {
+            syn::UseTree::Path(part) => {
+                path.push(part.ident.to_string());
+                self.import(&path, &part.tree);
+            }
+            syn::UseTree::Group(group) => group.items.iter().for_each(|tree| self.import(before, tree)),
+            syn::UseTree::Name(name) => path.push(name.ident.to_string()),
+            syn::UseTree::Rename(name) => path.push(name.ident.to_string()),
+            syn::UseTree::Glob(_) => path.push("*".to_owned()),
+        }
+        if !matches!(tree, syn::UseTree::Path(_) | syn::UseTree::Group(_)) {
+            self.names.push(path.clone());
+            self.imports.push(path);
+        }
+    }
+
+    /// What stands in a macro is not parsed: paths and calls are told by their tokens.
+    fn tokens(&mut self, tokens: TokenStream) {
+        let mut path: Vec<String> = Vec::new();
+        let mut called: Option<String> = None;
+        for token in tokens {
+            match token {
+                TokenTree::Ident(ident) => {
+                    if ident == "unsafe" {
+                        self.unsafe_at.push(line(ident.span()));
+                    }
+                    path.push(ident.to_string());
+                    called = Some(ident.to_string());
+                }
+                TokenTree::Punct(punct) if punct.as_char() == ':' => {}
+                TokenTree::Group(group) => {
+                    if let Some(called @ ("unwrap" | "expect")) = called.as_deref() {
+                        let message = syn::parse2::<syn::LitStr>(group.stream()).ok().map(|text| text.value());
+                        if called == "expect" || group.stream().is_empty() {
+                            self.unwraps.push((line(group.span()), message));
+                        }
+                    }
+                    self.names.extend(Some(std::mem::take(&mut path)).filter(|path| !path.is_empty()));
+                    self.tokens(group.stream());
+                    called = None;
+                }
+                _ => {
+                    self.names.extend(Some(std::mem::take(&mut path)).filter(|path| !path.is_empty()));
+                    called = None;
+                }
+            }
+        }
+        self.names.extend(Some(path).filter(|path| !path.is_empty()));
+    }
+}
+
+impl<'a> Visit<'a> for File {
+    fn visit_item(&mut self, item: &'a syn::Item) {
+        let attributes = match item {
+            syn::Item::Mod(item) => &item.attrs,
+            syn::Item::Fn(item) => &item.attrs,
+            syn::Item::Use(item) => &item.attrs,
+            syn::Item::Impl(item) => &item.attrs,
+            _ => return visit::visit_item(self, item),
+        };
+        if !is_test(attributes) {
+            visit::visit_item(self, item);
+        }
+    }
+
+    fn visit_item_mod(&mut self, item: &'a syn::ItemMod) {
+        self.modules.push(item.ident.to_string());
+        visit::visit_item_mod(self, item);
+    }
+
+    fn visit_item_use(&mut self, item: &'a syn::ItemUse) {
+        self.import(&[], &item.tree);
+    }
+
+    fn visit_item_fn(&mut self, item: &'a syn::ItemFn) {
+        self.function(&item.sig.ident, item.span());
+        self.keyword(item.sig.unsafety.as_ref());
+        visit::visit_item_fn(self, item);
+    }
+
+    fn visit_impl_item_fn(&mut self, item: &'a syn::ImplItemFn) {
+        self.function(&item.sig.ident, item.span());
+        self.keyword(item.sig.unsafety.as_ref());
+        visit::visit_impl_item_fn(self, item);
+    }
+
+    fn visit_item_impl(&mut self, item: &'a syn::ItemImpl) {
+        self.keyword(item.unsafety.as_ref());
+        visit::visit_item_impl(self, item);
+    }
+
+    fn visit_expr_unsafe(&mut self, expression: &'a syn::ExprUnsafe) {
+        self.keyword(Some(&expression.unsafe_token));
+        visit::visit_expr_unsafe(self, expression);
+    }
+
+    fn visit_expr_method_call(&mut self, call: &'a syn::ExprMethodCall) {
+        let message = match call.args.first() {
+            Some(syn::Expr::Lit(syn::ExprLit { lit: syn::Lit::Str(text), .. })) => Some(text.value()),
+            _ => None,
+        };
+        if (call.method == "unwrap" && call.args.is_empty()) || (call.method == "expect" && call.args.len() == 1) {
+            self.unwraps.push((line(call.method.span()), message));
+        }
+        visit::visit_expr_method_call(self, call);
+    }
+
+    fn visit_path(&mut self, path: &'a syn::Path) {
+        self.names.push(path.segments.iter().map(|segment| segment.ident.to_string()).collect());
+        visit::visit_path(self, path);
+    }
+
+    fn visit_macro(&mut self, called: &'a syn::Macro) {
+        self.tokens(called.tokens.clone());
+        visit::visit_macro(self, called);
+    }
+}
+
+#[test]
+fn unsafe_code_lives_in_one_file() {
+    const HERE: &str = "src/kafka/native.rs";
+    let files = read(&["src", "sim/src"]);
+    assert!(files.iter().any(|file| file.path == HERE && !file.unsafe_at.is_empty()), "{HERE} has no unsafe code");
+    let breaches: Vec<String> = files
+        .iter()
+        .filter(|file| file.path != HERE)
+        .flat_map(|file| file.unsafe_at.iter().map(|line| format!("{}:{line}", file.path)))
+        .collect();
+    hold("Unsafe code stands in src/kafka/native.rs alone. Move it there, with a SAFETY comment.", &breaches);
+}
+
+#[test]
+fn the_core_and_the_simulator_are_deterministic() {
+    // The same inputs must give the same outputs, in every process.
+    const BANNED: &[&str] =
+        &["Instant", "SystemTime", "HashMap", "HashSet", "RandomState", "thread", "env", "getrandom"];
+    // They count seconds for whoever watches, and start processes and threads that each play by themselves.
+    const AROUND: &[&str] = &["sim/src/main.rs", "sim/src/swarm.rs"];
+    let mut breaches = Vec::new();
+    for file in read(&["src/core", "src/core.rs", "sim/src"]) {
+        if AROUND.contains(&file.path.as_str()) {
+            continue;
+        }
+        for name in &file.names {
+            // As a path or alone, but not as a variable or a method: those are not written in several parts.
+            let banned = |part: &&String| {
+                BANNED.contains(&part.as_str()) && (name.len() > 1 || part.starts_with(char::is_uppercase))
+            };
+            breaches.extend(name.iter().find(banned).map(|_| format!("{}: {}", file.path, name.join("::"))));
+        }
+    }
+    breaches.dedup();
+    hold(
+        "No clock, no randomness and no order by chance in src/core and sim: pass the time in, take randomness from the \
+         seed, and use BTreeMap and BTreeSet.",
+        &breaches,
+    );
+}
+
+#[test]
+fn what_cannot_fail_says_why() {
+    let mut breaches = Vec::new();
+    for file in read(&["src"]) {
+        for (line, message) in &file.unwraps {
+            let at = line - 1;
+            let comment = |line: &String| line.contains("// ") || line.trim_start().starts_with("//");
+            let beside = file.lines[at.saturating_sub(3)..=at].iter().any(comment);
+            let said = message.as_ref().is_some_and(|message| message.split_whitespace().count() >= 2);
+            if !beside && !said {
+                breaches.push(format!("{}:{line}: {}", file.path, file.lines[at].trim()));
+            }
+        }
+    }
+    hold(
+        "unwrap and expect stand only where they cannot fail, and say why: in the message or in a comment above. \
+         Anything else is an error to return.",
+        &breaches,
+    );
+}
