@@ -1,0 +1,75 @@
+//! What stands in `packaging/` fits the program. Needs no engine for containers, no cluster and no broker.
+#![cfg(feature = "kafka")]
+
+mod alerts;
+mod dashboard;
+mod image;
+mod licences;
+mod metrics;
+mod probes;
+mod promql;
+mod running;
+mod schemas;
+mod settings;
+mod systemd;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+/// A file of the repository.
+fn path(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+fn read(file: &str) -> String {
+    fs::read_to_string(path(file)).unwrap_or_else(|e| panic!("{file}: {e}"))
+}
+
+/// The documents of a YAML file, of which JSON is one.
+fn documents(file: &str) -> Vec<Value> {
+    let document = |document| Value::deserialize(document).unwrap_or_else(|e| panic!("{file}: {e}"));
+    serde_yaml_ng::Deserializer::from_str(&read(file)).map(document).collect()
+}
+
+/// The one document of a file.
+fn document(file: &str) -> Value {
+    let mut documents = documents(file);
+    assert_eq!(documents.len(), 1, "{file}");
+    documents.remove(0)
+}
+
+/// The manifest of this kind.
+fn manifest(kind: &str) -> Value {
+    let all = documents("packaging/kubernetes.yaml").into_iter();
+    all.into_iter().find(|document| document["kind"] == kind).unwrap_or_else(|| panic!("there is no {kind}"))
+}
+
+/// Text at a pointer.
+#[track_caller]
+fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
+    value.pointer(pointer).and_then(Value::as_str).unwrap_or_else(|| panic!("no text at {pointer} of {value}"))
+}
+
+/// The elements of a list.
+#[track_caller]
+fn list<'a>(value: &'a Value, pointer: &str) -> &'a [Value] {
+    value.pointer(pointer).and_then(Value::as_array).unwrap_or_else(|| panic!("no list at {pointer} of {value}"))
+}
+
+/// What a tool says, if it is installed; fails if it fails.
+fn tool(name: &str, args: &[&str]) -> Option<String> {
+    let output = match Command::new(name).args(args).output() {
+        Ok(output) => output,
+        Err(e) => {
+            println!("skipped: {name}: {e}");
+            return None;
+        }
+    };
+    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{name} {}:\n{said}", args.join(" "));
+    Some(said)
+}

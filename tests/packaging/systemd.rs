@@ -1,0 +1,27 @@
+//! systemd takes the unit, where there is systemd to ask.
+
+use std::fs;
+
+use crate::{path, read, tool};
+
+const UNIT: &str = "packaging/systemd/kafka-scheduler.service";
+const INSTALLED: &str = "/usr/local/bin/kafka-scheduler";
+
+#[test]
+fn systemd_takes_the_unit() {
+    let unit = read(UNIT);
+    assert!(unit.contains(&format!("\nExecStart={INSTALLED} run\n")), "{unit}");
+    // It wants to see the program, which is installed nowhere.
+    let folder = path("target/tmp/packaging");
+    fs::create_dir_all(&folder).expect("a folder");
+    let copy = folder.join("kafka-scheduler.service");
+    let here = unit
+        .replace(&format!("ExecStart={INSTALLED}"), &format!("ExecStart={}", env!("CARGO_BIN_EXE_kafka-scheduler")));
+    fs::write(&copy, here).expect("a copy");
+    let copy = copy.to_str().expect("UTF-8");
+    if let Some(said) = tool("systemd-analyze", &["verify", copy]) {
+        assert_eq!(said.trim(), "", "unknown settings are warnings only");
+    }
+    // From 0, nothing is exposed, to 10; in tenths.
+    tool("systemd-analyze", &["security", "--offline=true", "--threshold=20", "--no-pager", copy]);
+}
