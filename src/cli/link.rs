@@ -132,8 +132,16 @@ impl Link {
 
     /// How many records a partition holds at most.
     pub fn count_max(&self, topic: &str, partition: i32) -> u64 {
-        let watermarks = self.client.fetch_watermarks(topic, partition, REQUEST_MAX * 2);
-        watermarks.map_or(0, |(low, high)| u64::try_from(high - low).unwrap_or(0))
+        self.watermarks(topic, partition).map_or(0, |(low, high)| u64::try_from(high - low).unwrap_or(0))
+    }
+
+    /// Where a partition begins, and where what may be read of it ends.
+    ///
+    /// # Errors
+    /// When its leader does not say.
+    pub fn watermarks(&self, topic: &str, partition: i32) -> Result<(i64, i64), Failure> {
+        let told = self.client.fetch_watermarks(topic, partition, REQUEST_MAX * 2);
+        told.map_err(|e| Failure::new(format!("where {topic:?} [{partition}] begins cannot be learned: {e}")))
     }
 
     /// Shows each committed record of a partition from an offset on, up to its end. `visit` must not read itself: there

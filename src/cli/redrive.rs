@@ -1,4 +1,7 @@
 //! `redrive`
+//!
+//! Letters may hold more than memory does. So the dead-letter topic is read twice: once for where the newest letter on each
+//! key lies, of which a few dozen bytes are kept, and once for these letters themselves.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -6,12 +9,12 @@ use std::io::Write;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::{Offset, TopicPartitionList};
 
-use super::args;
+use super::args::{self, decode};
 use super::entry::shown;
 use super::failure::Failure;
 use super::fold::{Names, fold};
-use super::line::Line;
 use super::link::{Link, refused};
+use super::topics_of;
 use super::writer::{Out, Writer};
 use crate::config::Config;
 use crate::core::io::{Header, Record};
@@ -21,16 +24,18 @@ use crate::core::request;
 const ADDED: [&[u8]; 5] = [request::ERROR, request::ERROR_DETAIL, request::TOPIC, request::PARTITION, request::OFFSET];
 
 const AFTER: &str = "\
-A dead letter goes back as the schedule it was, to the topic and the partition it came from. It is left where a newer word
-on its key has been said since: another schedule, a cancel, or the same letter redriven before. What a run has looked at, the
-next one does not look at again; the group GROUP_ID.redrive remembers how far. With --key, --error or --all everything is
-looked at, and nothing remembered. An engine that has seen a target topic missing looks for it again after at most 30 s:
-wait for that before letters with unknown-target go back.
+A dead letter goes back as the schedule it was, to the topic and the partition it came from, if that topic is one of
+SCHEDULES_TOPICS or the one that --topic names. It is left where a newer word on its key has been said since: another
+schedule, a cancel, or the same letter redriven before. What a run has looked at, the next one does not look at again; the
+group GROUP_ID.redrive remembers how far. With --topic, --key, --error or --all everything is looked at, and nothing
+remembered. An engine that has seen a target topic missing looks for it again after at most 30 s: wait for that before
+letters with unknown-target go back.
 
 Examples:
   kafka-scheduler redrive --dry-run
   kafka-scheduler redrive --error unknown-target
-  kafka-scheduler redrive --key reminder-17";
+  kafka-scheduler redrive --key reminder-17
+  kafka-scheduler redrive --key /wA= --base64";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER)]
@@ -38,12 +43,15 @@ pub struct Args {
     /// The dead-letter topic; otherwise DEAD_LETTER_TOPIC
     #[arg(long, value_parser = args::topic)]
     from: Option<String>,
-    /// Only letters to this schedules topic
+    /// Only letters to this schedules topic; otherwise to all of SCHEDULES_TOPICS
     #[arg(long, value_parser = args::topic)]
     topic: Option<String>,
     /// Only the letter with this key
     #[arg(long)]
     key: Option<String>,
+    /// --key is in base64, for keys that are not text
+    #[arg(long, requires = "key")]
+    base64: bool,
     /// Only letters with this scheduler-error
     #[arg(long, value_name = "CODE")]
     error: Option<String>,
@@ -55,50 +63,55 @@ pub struct Args {
     dry_run: bool,
 }
 
-/// A dead letter and where it came from.
-struct Letter {
-    line: Line,
-    error: String,
-    partition: i32,
-    offset: i64,
+/// Which letters go back.
+struct Wanted<'a> {
+    topics: Vec<String>,
+    key: Option<Vec<u8>>,
+    error: Option<&'a str>,
 }
 
-/// The newest letter of each key of a partition of a topic.
-type Letters = BTreeMap<(String, i32), BTreeMap<Vec<u8>, Letter>>;
+/// A dead letter: what it is to be again.
+struct Letter<'a> {
+    topic: &'a str,
+    partition: i32,
+    /// Where the record lay that it was.
+    offset: i64,
+    key: &'a [u8],
+    error: &'a str,
+}
+
+/// The newest letter on a key.
+struct Newest {
+    /// Partition and offset of the letter.
+    lies: (i32, i64),
+    /// Offset of the record that it was.
+    offset: i64,
+    /// Why it is left, if it is.
+    left: Option<&'static str>,
+}
+
+/// By the topic and partition that they go back to, the newest letter on each key.
+type Letters = BTreeMap<(String, i32), BTreeMap<u128, Newest>>;
+
+/// From where each partition of the dead-letter topic is read.
+type Begins = BTreeMap<i32, i64>;
 
 pub fn run(config: Config, args: &Args) -> Result<(), Failure> {
     let from = args.from.clone().or_else(|| config.dead_letter_topic.clone());
     let from = from.ok_or_else(|| Failure::usage("--from is missing, and DEAD_LETTER_TOPIC is not set: name one"))?;
+    let key = args.key.as_ref().map(|key| decode("--key", key, args.base64)).transpose()?;
+    let wanted = Wanted { topics: topics_of(&config, args.topic.as_ref()), key, error: args.error.as_deref() };
     let link = Link::new(config)?;
     let remembers = !args.all && args.key.is_none() && args.error.is_none() && args.topic.is_none();
     let marks = Marks::new(&link, &from)?;
-    let begin = if remembers { marks.read()? } else { BTreeMap::new() };
-    let (letters, ends) = read(&link, &from, args, &begin)?;
-    let writer = Writer::new(&link, None)?;
-    let (mut back, mut left) = (0u64, 0u64);
-    let mut out = std::io::stdout().lock();
-    for ((topic, partition), letters) in &letters {
-        let newer = newer(&link, topic, *partition, letters)?;
-        for (key, letter) in letters {
-            let what = format!("{} ({}) of {topic}, partition {partition}", shown(key), letter.error);
-            if newer.contains(&key.as_slice()) {
-                writeln!(out, "left {what}: there is a newer word on its key")?;
-                left += 1;
-                continue;
-            }
-            back += 1;
-            if args.dry_run {
-                writeln!(out, "would redrive {what}")?;
-                continue;
-            }
-            let headers = letter.line.headers();
-            let headers: Vec<Header<'_>> = headers.into_iter().filter(|h| !ADDED.contains(&h.name)).collect();
-            let value = letter.line.value.as_ref().map(|value| value.0.as_slice());
-            writer.send(topic, Out { partition: Some(letter.partition), key: Some(key), value, headers: &headers })?;
-            writeln!(out, "redriven {what}")?;
-        }
+    let begins = begins(&link, &from, &if remembers { marks.read()? } else { BTreeMap::new() })?;
+    let names = Names::default();
+    let (mut letters, ends) = find(&link, &names, &from, &wanted, &begins)?;
+    for ((topic, partition), letters) in &mut letters {
+        leave(&link, &names, topic, *partition, letters)?;
     }
-    writer.finish()?;
+    let mut out = std::io::stdout().lock();
+    let (back, left) = send(&link, &names, &from, &letters, &begins, args.dry_run, &mut out)?;
     if remembers && !args.dry_run {
         marks.write(&ends)?;
     }
@@ -107,29 +120,47 @@ pub fn run(config: Config, args: &Args) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Reads the letters that are wanted, and how far that was.
-fn read(
+/// Where reading begins: where earlier runs have ended or, where retention has been faster or the topic was made anew,
+/// at its first record.
+fn begins(link: &Link, from: &str, marks: &BTreeMap<i32, i64>) -> Result<Begins, Failure> {
+    let mut begins = Begins::new();
+    for number in link.partitions(from)? {
+        let (low, high) = link.watermarks(from, number)?;
+        let mark = marks.get(&number).copied().filter(|mark| (low..=high).contains(mark));
+        begins.insert(number, mark.unwrap_or(low));
+    }
+    Ok(begins)
+}
+
+/// Looks for the letters that are wanted. Tells how far it has read, too.
+fn find(
     link: &Link,
+    names: &Names,
     from: &str,
-    args: &Args,
-    begin: &BTreeMap<i32, i64>,
+    wanted: &Wanted<'_>,
+    begins: &Begins,
 ) -> Result<(Letters, BTreeMap<i32, i64>), Failure> {
     let mut letters = Letters::new();
     let mut ends = BTreeMap::new();
-    let mut strange = 0u64;
-    for number in link.partitions(from)? {
-        let offset = begin.get(&number).map_or(Offset::Beginning, |offset| Offset::Offset(*offset));
-        link.read(from, number, offset, |record| {
-            ends.insert(number, record.offset + 1);
-            match letter(from, record) {
-                None => strange += 1,
-                Some((topic, key, letter)) if wanted(args, &topic, &key, &letter) => {
-                    let of_partition = letters.entry((topic, letter.partition)).or_default();
-                    if of_partition.get(&key).is_none_or(|other| other.offset < letter.offset) {
-                        of_partition.insert(key, letter);
-                    }
+    let (mut strange, mut foreign) = (0u64, 0u64);
+    let mut example = String::new();
+    for (number, begin) in begins {
+        link.read(from, *number, Offset::Offset(*begin), |record| {
+            ends.insert(*number, record.offset + 1);
+            let Some(letter) = letter(record) else {
+                strange += 1;
+                return Ok(());
+            };
+            if !wanted.topics.iter().any(|topic| topic == letter.topic) {
+                foreign += 1;
+                example = shown(letter.topic.as_bytes());
+            } else if wanted.takes(&letter) {
+                let newest = Newest { lies: (*number, record.offset), offset: letter.offset, left: None };
+                let of_partition = letters.entry((letter.topic.to_owned(), letter.partition)).or_default();
+                let name = names.of(letter.key);
+                if of_partition.get(&name).is_none_or(|other| other.offset < newest.offset) {
+                    of_partition.insert(name, newest);
                 }
-                Some(_) => {}
             }
             Ok(())
         })?;
@@ -137,49 +168,105 @@ fn read(
     if strange > 0 {
         eprintln!("{strange} records of {from} are no dead letters of this scheduler and are left");
     }
+    if foreign > 0 {
+        eprintln!(
+            "{foreign} letters are for other topics than {} (one of them for {example}) and are left; --topic names a \
+             topic that they may go back to",
+            wanted.topics.join(", ")
+        );
+    }
     Ok((letters, ends))
 }
 
-fn letter(from: &str, record: &Record<'_>) -> Option<(String, Vec<u8>, Letter)> {
+impl Wanted<'_> {
+    fn takes(&self, letter: &Letter<'_>) -> bool {
+        self.key.as_ref().is_none_or(|key| key == letter.key) && self.error.is_none_or(|error| error == letter.error)
+    }
+}
+
+fn letter<'a>(record: &Record<'a>) -> Option<Letter<'a>> {
     let (key, _) = (record.key?, record.value?);
     // The engine's headers come last; a record may have carried some of these names before.
     let last = |name: &[u8]| {
         let value = record.headers.iter().rev().find(|header| header.name == name)?.value?;
         std::str::from_utf8(value).ok()
     };
-    let letter = Letter {
-        line: Line::of_record(from, record),
-        error: last(request::ERROR)?.to_owned(),
+    Some(Letter {
+        topic: last(request::TOPIC)?,
         partition: last(request::PARTITION)?.parse().ok()?,
         offset: last(request::OFFSET)?.parse().ok()?,
-    };
-    Some((last(request::TOPIC)?.to_owned(), key.to_vec(), letter))
+        key,
+        error: last(request::ERROR)?,
+    })
 }
 
-fn wanted(args: &Args, topic: &str, key: &[u8], letter: &Letter) -> bool {
-    args.topic.as_ref().is_none_or(|wanted| wanted == topic)
-        && args.key.as_ref().is_none_or(|wanted| wanted.as_bytes() == key)
-        && args.error.as_ref().is_none_or(|wanted| *wanted == letter.error)
-}
-
-/// Keys on which something newer has been said than their letter.
-fn newer<'a>(
+/// Marks letters that are left: something newer has been said on their keys, or there is no such partition.
+fn leave(
     link: &Link,
+    names: &Names,
     topic: &str,
     partition: i32,
-    letters: &'a BTreeMap<Vec<u8>, Letter>,
-) -> Result<Vec<&'a [u8]>, Failure> {
+    letters: &mut BTreeMap<u128, Newest>,
+) -> Result<(), Failure> {
     if !link.partitions(topic)?.contains(&partition) {
-        return Err(Failure::new(format!("{topic:?} has no partition {partition} any more: it was made anew")));
+        letters.values_mut().for_each(|letter| letter.left = Some("the topic has no such partition"));
+        return Ok(());
     }
-    let names = Names::default();
-    let concerns = |record: &Record<'_>| record.key.is_some_and(|key| letters.contains_key(key));
-    let fold = fold(link, &names, topic, partition, true, concerns)?;
-    let is_newer = |key: &&[u8]| {
-        let letter = letters.get(*key).map_or(i64::MAX, |letter| letter.offset);
-        fold.word(names.of(key)).is_some_and(|word| word.identity > letter)
-    };
-    Ok(letters.keys().map(Vec::as_slice).filter(is_newer).collect())
+    let concerns = |record: &Record<'_>| record.key.is_some_and(|key| letters.contains_key(&names.of(key)));
+    let fold = fold(link, names, topic, partition, true, concerns)?;
+    for (name, letter) in letters {
+        if fold.word(*name).is_some_and(|word| word.identity > letter.offset) {
+            letter.left = Some("there is a newer word on its key");
+        }
+    }
+    Ok(())
+}
+
+/// Sends the letters back that are not to be left. Counts both.
+fn send(
+    link: &Link,
+    names: &Names,
+    from: &str,
+    letters: &Letters,
+    begins: &Begins,
+    dry_run: bool,
+    out: &mut impl Write,
+) -> Result<(u64, u64), Failure> {
+    let writer = Writer::new(link, None)?;
+    let (mut back, mut left) = (0u64, 0u64);
+    for (number, begin) in begins {
+        let lying = |newest: &&Newest| newest.lies.0 == *number;
+        let Some(first) = letters.values().flat_map(BTreeMap::values).filter(lying).map(|n| n.lies.1).min() else {
+            continue;
+        };
+        // Retention may have gone on.
+        let first = first.max(*begin).max(link.watermarks(from, *number)?.0);
+        link.read(from, *number, Offset::Offset(first), |record| {
+            let Some(letter) = letter(record) else { return Ok(()) };
+            let of_partition = letters.get(&(letter.topic.to_owned(), letter.partition));
+            let newest = of_partition.and_then(|letters| letters.get(&names.of(letter.key)));
+            let Some(newest) = newest.filter(|newest| newest.lies == (*number, record.offset)) else { return Ok(()) };
+            let Letter { topic, partition, key, error, .. } = letter;
+            let what = format!("{} ({}) of {topic}, partition {partition}", shown(key), shown(error.as_bytes()));
+            if let Some(why) = newest.left {
+                left += 1;
+                return Ok(writeln!(out, "left {what}: {why}")?);
+            }
+            back += 1;
+            if dry_run {
+                return Ok(writeln!(out, "would redrive {what}")?);
+            }
+            let headers: Vec<Header<'_>> =
+                record.headers.iter().filter(|header| !ADDED.contains(&header.name)).copied().collect();
+            writer.send(
+                topic,
+                Out { partition: Some(partition), key: Some(key), value: record.value, headers: &headers },
+            )?;
+            Ok(writeln!(out, "redriven {what}")?)
+        })?;
+    }
+    writer.finish()?;
+    Ok((back, left))
 }
 
 /// How far earlier runs have come, as committed offsets of a group of its own.

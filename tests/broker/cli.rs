@@ -1,6 +1,7 @@
 //! Each command as a process against a real broker.
 
 mod moving;
+mod redrive;
 mod schedules;
 mod topics;
 mod trouble;
@@ -63,8 +64,17 @@ pub fn on(case: &Case, args: &[&str]) -> Ran {
     on_with(case, args, b"")
 }
 
+/// The same with more in its environment.
+pub fn on_env(case: &Case, more: &[(&str, &str)], args: &[&str]) -> Ran {
+    on_all(case, more, args, b"")
+}
+
 /// The same with something on its standard input.
 pub fn on_with(case: &Case, args: &[&str], input: &[u8]) -> Ran {
+    on_all(case, &[], args, input)
+}
+
+fn on_all(case: &Case, more: &[(&str, &str)], args: &[&str], input: &[u8]) -> Ran {
     let topics = case.schedules.join(",");
     let env = [
         ("BOOTSTRAP_SERVERS", case.bootstrap()),
@@ -72,7 +82,7 @@ pub fn on_with(case: &Case, args: &[&str], input: &[u8]) -> Ran {
         ("HISTORY_TOPIC", &case.history),
         ("GROUP_ID", &case.group),
     ];
-    run(&env, args, input)
+    run(&[&env, more].concat(), args, input)
 }
 
 /// A path for a file of one test.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use super::{on, on_with, path};
@@ -95,12 +95,14 @@ fn a_bad_line_is_named_and_what_went_before_is_counted() {
 }
 
 /// Runs the program, and measures the most memory that it held, in KiB.
-fn measured(case: &Case, args: &[&str]) -> (u64, String) {
+pub fn measured(case: &Case, args: &[&str]) -> (u64, String) {
     let said = path(case, "said");
     let mut child = Command::new(env!("CARGO_BIN_EXE_kafka-scheduler"))
         .args(args)
         .env("BOOTSTRAP_SERVERS", case.bootstrap())
         .env("SCHEDULES_TOPICS", &case.schedules[0])
+        .env("GROUP_ID", &case.group)
+        .stdout(Stdio::null())
         .stderr(File::create(&said).expect("a file"))
         .spawn()
         .expect("it starts");

@@ -121,6 +121,14 @@ impl Case {
         self.producer.flush();
     }
 
+    /// Produces to any topic.
+    pub fn produce_elsewhere(&self, topic: &str, records: &[Scheduled]) {
+        for record in records {
+            self.producer.send(topic, record);
+        }
+        self.producer.flush();
+    }
+
     /// Reads the target on.
     pub fn target_reader(&self) -> Reader {
         Reader::new(self.bootstrap(), &self.target)

@@ -144,6 +144,14 @@ pub fn delete_topic(bootstrap: &str, name: &str) {
     super::wait::eventually(&format!("{name} is gone"), REQUEST, || (partitions(bootstrap, name) == 0).then_some(()));
 }
 
+/// Deletes what lies in a partition before an offset, as retention does.
+pub fn delete_records_before(bootstrap: &str, topic: &str, partition: i32, offset: i64) {
+    let options = AdminOptions::new().request_timeout(Some(REQUEST)).operation_timeout(Some(REQUEST));
+    let mut list = TopicPartitionList::new();
+    list.add_partition_offset(topic, partition, Offset::Offset(offset)).expect("an offset");
+    block_on(admin(bootstrap).delete_records(&list, &options)).expect("the records are deleted");
+}
+
 /// Adds partitions to a topic, and waits until they are there.
 pub fn add_partitions(bootstrap: &str, name: &str, count: usize) {
     let options = AdminOptions::new().request_timeout(Some(REQUEST)).operation_timeout(Some(REQUEST));

@@ -1,0 +1,156 @@
+//! Sending dead letters back.
+
+use super::moving::measured;
+use super::on;
+use crate::kit::case::PATIENCE;
+use crate::kit::client::{create_topic, delete_records_before, read_all};
+use crate::kit::wait::eventually;
+use crate::kit::{Case, Scheduled};
+
+#[test]
+fn dead_letters_go_back_once_and_not_over_newer_words() {
+    let Some(case) = Case::new("cli-redrive", 2) else { return };
+    let dead = format!("{}-dead", case.group);
+    create_topic(case.bootstrap(), &dead, 2, &[]);
+    let mut engine = case.engine_with(&[("DEAD_LETTER_TOPIC", &dead)]);
+    let late = format!("{}-late", case.target);
+    let letter = |key: &str| case.due_in(key, key, 0).target_key(key);
+    let to = |mut schedule: Scheduled| {
+        schedule.headers[1].1 = Some(late.clone().into_bytes());
+        schedule
+    };
+    // In a partition of their own choice, where no hash would look.
+    case.produce(&[
+        to(letter("back").header("h", "1")).partition(0),
+        to(letter("other")).partition(1),
+        to(letter("said-anew")).partition(1),
+        to(letter("taken-back")).partition(0),
+    ]);
+    eventually("they are dead letters", PATIENCE, || (read_all(case.bootstrap(), &dead).len() == 4).then_some(()));
+    // One that has just seen the target missing gives it up again for a while.
+    engine.stop();
+    case.produce(&[case.due_in("said-anew", "new", 3_600).partition(1), Scheduled::cancel("taken-back").partition(0)]);
+    create_topic(case.bootstrap(), &late, 1, &[]);
+    let redrive = |args: &[&str]| on(&case, &[&["redrive", "--from", &dead], args].concat()).ok();
+    let dry = redrive(&["--dry-run"]);
+    assert!(
+        dry.contains("would redrive back (unknown-target)") && dry.contains("2 dead letters would go back, 2"),
+        "{dry}"
+    );
+    assert!(redrive(&["--key", "other"]).contains("1 dead letters went back"));
+    let said = redrive(&[]);
+    assert!(said.contains("redriven back") && said.contains("1 dead letters went back, 3 were left"), "{said}");
+    for left in ["other", "said-anew", "taken-back"] {
+        assert!(said.contains(&format!("left {left}")), "{said}");
+    }
+    let _engine = case.engine_with(&[("DEAD_LETTER_TOPIC", &dead)]);
+    let fired = eventually("both fire", PATIENCE, || {
+        let fired = read_all(case.bootstrap(), &late);
+        (fired.len() >= 2).then_some(fired)
+    });
+    let back = fired.iter().find(|record| record.key_text() == "back").expect("it is back");
+    assert_eq!(back.value_text(), "back");
+    let names: Vec<&str> = back.headers.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(
+        names,
+        ["h", "scheduler-timestamp", "scheduler-key", "scheduler-topic"],
+        "nothing of the letter is left"
+    );
+    assert!(redrive(&[]).contains("0 dead letters went back, 0 were left"), "an earlier run has looked at them");
+    assert!(redrive(&["--all"]).contains("0 dead letters went back, 4 were left"), "and none goes back twice");
+    assert_eq!(read_all(case.bootstrap(), &late).len(), 2);
+}
+
+/// A dead letter as the engine writes it, for a record of the case's schedules topic at this offset.
+fn letter(case: &Case, key: impl AsRef<[u8]>, offset: i64) -> Scheduled {
+    letter_of(&case.schedules[0], 0, case.due_in(key, "v", 3_600).header("h", "1"), offset)
+}
+
+fn letter_of(topic: &str, partition: i32, record: Scheduled, offset: i64) -> Scheduled {
+    record
+        .header("scheduler-error", "unknown-target")
+        .header("scheduler-error-detail", "the target topic does not exist")
+        .header("scheduler-topic", topic)
+        .header("scheduler-partition", partition.to_string())
+        .header("scheduler-offset", offset.to_string())
+}
+
+/// A case and its dead-letter topic of one partition.
+fn with_letters(name: &str, letters: impl Fn(&Case) -> Vec<Scheduled>) -> Option<(Case, String)> {
+    let case = Case::new(name, 1)?;
+    let dead = format!("{}-dead", case.group);
+    create_topic(case.bootstrap(), &dead, 1, &[]);
+    case.produce_elsewhere(&dead, &letters(&case));
+    Some((case, dead))
+}
+
+fn keys_of(case: &Case, topic: &str) -> Vec<String> {
+    read_all(case.bootstrap(), topic).iter().map(crate::kit::Record::key_text).collect()
+}
+
+#[test]
+fn letters_that_retention_has_deleted_do_not_stop_a_run() {
+    let letters = |case: &Case| vec![letter(case, "a", 0), letter(case, "b", 0)];
+    let Some((case, dead)) = with_letters("redrive-retention", letters) else { return };
+    let redrive = |args: &[&str]| on(&case, &[&["redrive", "--from", &dead], args].concat()).ok();
+    assert!(redrive(&[]).contains("2 dead letters went back"));
+    case.produce_elsewhere(&dead, &[letter(&case, "deleted", 0), letter(&case, "c", 0)]);
+    delete_records_before(case.bootstrap(), &dead, 0, 3);
+    assert!(redrive(&[]).contains("1 dead letters went back, 0 were left"), "from the first that is left");
+    assert_eq!(keys_of(&case, &case.schedules[0]), ["a", "b", "c"]);
+    // Those before are still remembered as looked at, and what is newer than them is left.
+    assert!(redrive(&[]).contains("0 dead letters went back, 0 were left"));
+    assert!(redrive(&["--all"]).contains("0 dead letters went back, 1 were left"));
+}
+
+#[test]
+fn letters_go_to_schedules_topics_or_the_one_that_is_named() {
+    let letters = |case: &Case| {
+        let at = |topic: &str, partition, key: &str| letter_of(topic, partition, case.due_in(key, "v", 3_600), 0);
+        vec![at(&case.schedules[0], 0, "mine"), at(&case.history, 0, "other"), at(&case.schedules[0], 99, "nowhere")]
+    };
+    let Some((case, dead)) = with_letters("redrive-foreign", letters) else { return };
+    let redrive = |args: &[&str]| on(&case, &[&["redrive", "--from", &dead], args].concat());
+    let ran = redrive(&[]);
+    assert!(ran.err.contains("1 letters are for other topics") && ran.err.contains(&case.history), "{}", ran.err);
+    assert!(ran.err.contains("--topic"), "{}", ran.err);
+    let said = ran.ok();
+    assert!(said.contains("redriven mine") && said.contains("1 dead letters went back, 1 were left"), "{said}");
+    assert!(said.contains("left nowhere") && said.contains("no such partition"), "{said}");
+    assert_eq!(keys_of(&case, &case.history), [""; 0], "nobody else says where letters go");
+    let said = redrive(&["--topic", &case.history]).ok();
+    assert!(said.contains("1 dead letters went back"), "{said}");
+    assert_eq!(keys_of(&case, &case.history), ["other"]);
+}
+
+#[test]
+fn a_letter_is_chosen_by_a_key_that_is_no_text() {
+    let letters = |case: &Case| vec![letter(case, [0xff, 0], 0), letter(case, "/wA=", 1)];
+    let Some((case, dead)) = with_letters("redrive-key", letters) else { return };
+    let redrive = |args: &[&str]| on(&case, &[&["redrive", "--from", &dead], args].concat());
+    assert!(redrive(&["--key", "/wA=", "--base64"]).ok().contains("1 dead letters went back"));
+    let back = case.read_schedules(0);
+    assert_eq!((back.len(), back[0].key.as_deref()), (1, Some(&[0xff, 0][..])));
+    let names: Vec<&str> = back[0].headers.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["scheduler-epoch", "scheduler-target-topic", "h"]);
+    redrive(&["--key", "/wA", "--base64"]).failed(2, &["--key", "/wA", "base64"]);
+}
+
+#[test]
+fn large_letters_go_back_in_little_memory() {
+    const COUNT: usize = 250;
+    const BYTES: usize = 900_000;
+    const PEAK_KIB: u64 = 160 * 1024;
+    let large = |case: &Case| {
+        let all = (0..COUNT).map(|n| {
+            let record = case.due_in(format!("k{n}"), vec![b'x'; BYTES], 3_600);
+            letter_of(&case.schedules[0], 0, record, n as i64)
+        });
+        all.collect()
+    };
+    let Some((case, dead)) = with_letters("redrive-large", large) else { return };
+    let (peak, _) = measured(&case, &["redrive", "--from", &dead]);
+    eprintln!("redrive of {} MB: at most {peak} KiB", COUNT * BYTES / 1_000_000);
+    assert_eq!(case.read_schedules(0).len(), COUNT);
+    assert!(peak > 0 && peak <= PEAK_KIB, "{peak} KiB");
+}
