@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value};
 
 use super::fold::Pending;
+use crate::config::Config;
 use crate::core::io::{Header, Record};
 use crate::core::reason::Reason;
 use crate::core::schedule::{self, Limits};
@@ -13,6 +14,24 @@ use crate::core::{io::Partition, request};
 
 /// Characters of a key or a value in a table.
 const SHOWN_MAX: usize = 40;
+
+/// What the settings say about which records can fire.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    topics: Vec<String>,
+    limits: Limits,
+}
+
+impl Rules {
+    /// Those of an engine with these settings.
+    pub fn new(config: &Config) -> Self {
+        Self {
+            topics: config.schedules_topics.clone(),
+            // How large a record may be is the brokers' to say, and only judged by the engine.
+            limits: Limits { grace_s: config.grace_s, horizon_s: config.horizon_s, record_bytes_max: Vec::new() },
+        }
+    }
+}
 
 /// A pending schedule.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,11 +51,11 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// From a pending word.
+    /// From a pending word, judged as the engine judges it.
     ///
     /// # Errors
     /// Why it cannot fire.
-    pub fn of(topic: &str, topics: &[String], word: &Pending<'_>) -> Result<Self, Reason> {
+    pub fn of(topic: &str, rules: &Rules, word: &Pending<'_>) -> Result<Self, Reason> {
         let record = Record {
             partition: Partition { topic: 0, number: word.partition },
             offset: word.offset,
@@ -45,7 +64,7 @@ impl Entry {
             value: Some(word.value),
             headers: &word.headers,
         };
-        let request = schedule::parse(&record, word.value, word.timestamp, topics, &Limits::default())?;
+        let request = schedule::parse(&record, word.value, word.timestamp, &rules.topics, &rules.limits)?;
         Ok(Self {
             topic: topic.to_owned(),
             partition: Some(word.partition),

@@ -6,7 +6,7 @@ use std::io::{BufWriter, Write};
 use jiff::Timestamp;
 
 use super::args;
-use super::entry::Entry;
+use super::entry::{Entry, Rules};
 use super::failure::Failure;
 use super::fold::{Names, Pending, pending};
 use super::instance::{Instance, schedules};
@@ -20,8 +20,9 @@ use crate::core::io::Record;
 const ROWS: usize = 1_000;
 
 const AFTER: &str = "\
-The topics themselves tell what is pending, whether or not an instance runs. With --server a running instance is asked
-instead, which knows the partitions that it holds.
+The topics themselves tell what is pending, whether or not an instance runs. Give this command the engine's settings: which
+records can fire depends on SCHEDULE_GRACE_INTERVAL and MAX_HORIZON. What a first start has left alone (see SINCE_DELTA) is
+listed too. With --server a running instance is asked instead, which knows the partitions that it holds.
 
 Examples:
   kafka-scheduler list --due-before 2030-01-01T00:00:00Z --target-topic videos
@@ -181,7 +182,7 @@ fn from_topics(
     args: &Args,
     take: &mut impl FnMut(Entry) -> Result<(), Failure>,
 ) -> Result<u64, Failure> {
-    let own = config.schedules_topics.clone();
+    let rules = Rules::new(&config);
     let topics = topics_of(&config, args.topic.as_ref());
     let link = Link::new(config)?;
     let names = Names::default();
@@ -190,7 +191,7 @@ fn from_topics(
         for partition in link.partitions(topic)? {
             let concerns = |record: &Record<'_>| record.key.is_some_and(|key| args.wants_key(key));
             pending(&link, &names, topic, partition, concerns, |word: &Pending<'_>| {
-                match Entry::of(topic, &own, word) {
+                match Entry::of(topic, &rules, word) {
                     Ok(entry) => take(entry),
                     Err(_) => {
                         unfit += 1;

@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use super::args::{self, KeyArgs};
-use super::entry::{Entry, date, shown};
+use super::entry::{Entry, Rules, date, shown};
 use super::failure::Failure;
 use super::find;
 use super::fold::Pending;
@@ -34,7 +34,7 @@ pub struct Args {
 pub fn run(config: Config, args: &Args) -> Result<(), Failure> {
     let key = args.key.bytes()?;
     let topics = topics_of(&config, args.topic.as_ref());
-    let own = config.schedules_topics.clone();
+    let rules = Rules::new(&config);
     let link = Link::new(config)?;
     let mut out = std::io::stdout().lock();
     let mut found = 0;
@@ -44,7 +44,7 @@ pub fn run(config: Config, args: &Args) -> Result<(), Failure> {
                 let line = serde_json::to_string(&Line::of(topic, word)).map_err(|e| Failure::new(e.to_string()))?;
                 return Ok(writeln!(out, "{line}")?);
             }
-            Ok(out.write_all(text(topic, &own, word).as_bytes())?)
+            Ok(out.write_all(text(topic, &rules, word).as_bytes())?)
         })?;
     }
     if found == 0 {
@@ -54,13 +54,13 @@ pub fn run(config: Config, args: &Args) -> Result<(), Failure> {
     Ok(())
 }
 
-fn text(topic: &str, own: &[String], word: &Pending<'_>) -> String {
+fn text(topic: &str, rules: &Rules, word: &Pending<'_>) -> String {
     let mut lines = vec![
         ("key", shown(word.key)),
         ("lies in", format!("{topic}, partition {}, offset {}", word.partition, word.offset)),
         ("written", date(u64::try_from(word.timestamp.0.div_euclid(1000)).unwrap_or(0))),
     ];
-    match Entry::of(topic, own, word) {
+    match Entry::of(topic, rules, word) {
         Ok(entry) => lines.extend([
             ("due", date(entry.due_s)),
             ("target topic", entry.target),

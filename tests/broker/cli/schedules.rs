@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{on, on_with};
+use super::{on, on_env, on_with};
 use crate::kit::case::PATIENCE;
 use crate::kit::client::{Producer, Record};
 use crate::kit::wait::{eventually, now_s};
@@ -187,4 +187,28 @@ fn what_is_pending_is_listed_with_filters_from_topics_and_from_an_instance() {
     // Several topics: which is meant must be said where something is written.
     on(&case, &["cancel", "a-1"]).failed(2, &["--topic", first, second]);
     on(&case, &["cancel", "a-1", "--topic", first]).ok();
+}
+
+#[test]
+fn what_the_engine_refuses_by_its_settings_is_not_listed() {
+    let Some(case) = Case::new("cli-limits", 1) else { return };
+    case.produce(&[
+        case.due_in("good", "v", 3_600),
+        case.due_in("far", "v", 2 * 86_400),
+        case.due_in("late", "v", -100),
+        case.due_in("in-grace", "v", -100).timestamp((now_s() - 90) * 1_000),
+    ]);
+    let limits = [("MAX_HORIZON", "P1D"), ("SCHEDULE_GRACE_INTERVAL", "60")];
+    let listed = |ran: super::Ran| -> (Vec<String>, String) {
+        let err = ran.err.clone();
+        let lines = ran.ok();
+        let id = |line: &str| serde_json::from_str::<Value>(line).expect("JSON")["id"].as_str().map(str::to_owned);
+        (lines.lines().filter_map(id).collect(), err)
+    };
+    let (ids, err) = listed(on_env(&case, &limits, &["list", "--json"]));
+    assert_eq!(ids, ["good", "in-grace"]);
+    assert!(err.contains("2 records that cannot fire"), "{err}");
+    assert!(on_env(&case, &limits, &["show", "far"]).ok().contains("beyond-horizon"));
+    assert!(on_env(&case, &limits, &["show", "late"]).ok().contains("over-grace"));
+    assert_eq!(listed(on(&case, &["list", "--json"])).0.len(), 4, "without these settings all of them fire");
 }
