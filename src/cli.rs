@@ -169,7 +169,7 @@ fn man(to: Option<&std::path::Path>) -> Result<(), Failure> {
     match to {
         None => Ok(clap_mangen::Man::new(Args::command()).render(&mut std::io::stdout())?),
         Some(directory) => clap_mangen::generate_to(Args::command(), directory)
-            .map_err(|e| Failure::new(format!("--to {}: {e}", directory.display()))),
+            .map_err(|e| Failure::usage(format!("--to {}: {e}", directory.display()))),
     }
 }
 

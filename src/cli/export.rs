@@ -1,8 +1,8 @@
 //! `export`
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{BufWriter, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::args;
 use super::failure::Failure;
@@ -36,13 +36,8 @@ pub struct Args {
 
 pub fn run(config: Config, args: &Args) -> Result<(), Failure> {
     let topics = topics_of(&config, args.topic.as_ref());
+    let file = args.to.as_deref().map(open).transpose()?;
     let link = Link::new(config)?;
-    let mut out: BufWriter<Box<dyn Write>> = BufWriter::new(match &args.to {
-        None => Box::new(std::io::stdout()),
-        Some(path) => {
-            Box::new(File::create(path).map_err(|e| Failure::usage(format!("--to {}: {e}", path.display())))?)
-        }
-    });
     let names = Names::default();
     let mut partitions = Vec::new();
     let mut total = 0;
@@ -52,6 +47,10 @@ pub fn run(config: Config, args: &Args) -> Result<(), Failure> {
             total += link.count_max(topic, partition);
         }
     }
+    let mut out: BufWriter<Box<dyn Write>> = BufWriter::new(match file {
+        None => Box::new(std::io::stdout()),
+        Some(file) => Box::new(emptied(file)?),
+    });
     // Each partition is read twice.
     let mut progress = Progress::new("records read", Some(total * 2));
     let mut written = 0u64;
@@ -72,4 +71,18 @@ pub fn run(config: Config, args: &Args) -> Result<(), Failure> {
     progress.end();
     eprintln!("{written} schedules exported from {}", topics.join(", "));
     Ok(())
+}
+
+/// Opens the file, and leaves what it holds: an earlier export is not given up before the topics are seen.
+fn open(path: &Path) -> Result<File, Failure> {
+    let opened = OpenOptions::new().write(true).create(true).truncate(false).open(path);
+    opened.map_err(|e| Failure::usage(format!("--to {}: {e}", path.display())))
+}
+
+fn emptied(file: File) -> std::io::Result<File> {
+    // A pipe or a terminal has no length.
+    if file.metadata()?.is_file() {
+        file.set_len(0)?;
+    }
+    Ok(file)
 }

@@ -101,6 +101,11 @@ impl Link {
         &self.cluster
     }
 
+    /// Whether the broker is the one inside `mini`, by what it calls its cluster.
+    pub fn is_embedded(&self) -> bool {
+        self.cluster.starts_with("mockCluster")
+    }
+
     /// The topic's partitions, in order.
     ///
     /// # Errors

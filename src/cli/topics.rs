@@ -2,11 +2,17 @@
 
 use std::collections::BTreeMap;
 
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+
 use super::failure::Failure;
 use super::link::Link;
 use crate::config::Config;
 use crate::kafka::admin::Admin;
 use crate::kafka::topics::{Entries, Role, findings};
+
+/// What librdkafka takes at most.
+const PARTITIONS_MAX: i64 = 100_000;
+const REPLICAS_MAX: i64 = 10_000;
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
@@ -16,10 +22,10 @@ pub enum Command {
   kafka-scheduler topics create --partitions 6 --replication-factor 3")]
     Create {
         /// Partitions of each topic [default: the brokers' default]
-        #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(i32).range(1..))]
+        #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(i32).range(1..=PARTITIONS_MAX))]
         partitions: Option<i32>,
         /// Replicas of each partition [default: the brokers' default]
-        #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(i32).range(1..=32_767))]
+        #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(i32).range(1..=REPLICAS_MAX))]
         replication_factor: Option<i32>,
     },
     /// Say what is wrong with the settings of the engine's topics; exit code 4 if something is
@@ -42,7 +48,9 @@ fn create(link: &Link, admin: &Admin, partitions: Option<i32>, replicas: Option<
             println!("{topic} is there already");
             continue;
         }
-        let made = admin.create_with(topic, role, partitions, replicas).map_err(|e| no_admin(&e))?;
+        let made = admin
+            .create_with(topic, role, partitions, replicas)
+            .map_err(|e| failed(link, &format!("topic {topic:?} could not be created"), &e))?;
         let settings: Vec<String> = role.settings().iter().map(|(name, value)| format!("{name}={value}")).collect();
         println!("{topic} {} ({})", if made { "created" } else { "is there already" }, settings.join(", "));
     }
@@ -52,7 +60,8 @@ fn create(link: &Link, admin: &Admin, partitions: Option<i32>, replicas: Option<
 fn check(link: &Link, admin: &Admin) -> Result<(), Failure> {
     let topics: Vec<(&str, Role)> = own_topics(&link.config).collect();
     let names: Vec<&str> = topics.iter().map(|(topic, _)| *topic).collect();
-    let described: BTreeMap<String, Entries> = admin.settings(&names).map_err(|e| no_admin(&e))?;
+    let described: BTreeMap<String, Entries> =
+        admin.settings(&names).map_err(|e| failed(link, "the brokers do not tell the topics' settings", &e))?;
     let mut wrong = 0;
     for (topic, role) in topics {
         let mut say = |what: &str| {
@@ -82,9 +91,13 @@ fn own_topics(config: &Config) -> impl Iterator<Item = (&str, Role)> {
     schedules.chain(history).chain(config.dead_letter_topic.as_deref().map(|topic| (topic, Role::DeadLetter)))
 }
 
-fn no_admin(error: &rdkafka::error::KafkaError) -> Failure {
-    Failure::new(format!(
-        "the brokers do not let topics be administered: {error}. The broker inside `mini` cannot; give it its topics with \
-         --topic"
-    ))
+fn failed(link: &Link, what: &str, error: &KafkaError) -> Failure {
+    if link.is_embedded() {
+        return Failure::new("the broker inside `mini` has no topic administration: give it its topics with --topic");
+    }
+    let hint = match error.rdkafka_error_code() {
+        Some(Code::TopicAuthorizationFailed | Code::ClusterAuthorizationFailed) => ": grant this user Create on it",
+        _ => "",
+    };
+    Failure::new(format!("{what}: {error}{hint}"))
 }

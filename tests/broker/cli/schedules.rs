@@ -121,6 +121,20 @@ fn new_keys_go_where_their_partitioner_says() {
         let place = |records: &[Record]| of_key(records, &key)[0].partition;
         assert_eq!(place(&lies), place(&expected), "{hash}");
     }
+    // Without being told it does as Java's producers do, and enough keys lie elsewhere than by librdkafka's own default.
+    let keys: Vec<String> = (0..5).map(|n| format!("plain-{n}")).collect();
+    for (topic, hash) in [(&case.target, HASHES[0]), (&case.history, HASHES[1])] {
+        let producer = Producer::new(case.bootstrap(), &[("partitioner", hash)]);
+        keys.iter().for_each(|key| producer.send(topic, &Scheduled::new(key, "v", 0, "-")));
+        producer.flush();
+    }
+    for key in &keys {
+        on(&case, &["schedule", "--in", "1h", "--key", key, "--target-topic", &case.target, "--value", "v"]).ok();
+    }
+    let places = |records: &[Record]| keys.iter().map(|key| of_key(records, key)[0].partition).collect::<Vec<_>>();
+    let lie = places(&case.read_schedules(0));
+    assert_eq!(lie, places(&case.read_target()));
+    assert_ne!(lie, places(&case.read_history()));
     let here = ["schedule", "--in", "1h", "--key", "here", "--target-topic", &case.target, "--value", "v"];
     on(&case, &[&here[..], &["--partition", "6"]].concat()).ok();
     assert_eq!(of_key(&case.read_schedules(0), "here")[0].partition, 6);

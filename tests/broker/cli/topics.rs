@@ -40,3 +40,13 @@ fn topics_are_created_well_and_bad_ones_are_found() {
     }
     ran.failed(4, &["to be put right"]);
 }
+
+#[test]
+fn what_the_brokers_refuse_is_said_as_they_say_it() {
+    let Some(case) = Case::new("cli-topics-refused", 1) else { return };
+    let new = format!("{}-new", case.group);
+    let env = [("BOOTSTRAP_SERVERS", case.bootstrap()), ("SCHEDULES_TOPICS", new.as_str())];
+    let ran = run(&env, &["topics", "create", "--replication-factor", "100"], b"");
+    assert!(!ran.err.contains("mini"), "{}", ran.err);
+    ran.failed(1, &[&new, "could not be created", "InvalidReplicationFactor"]);
+}

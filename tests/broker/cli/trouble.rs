@@ -1,9 +1,12 @@
 //! Wrong arguments, wrong settings, and brokers that are not there.
 
+use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use super::{on, run};
 use crate::kit::Case;
+use crate::kit::engine::Engine;
+use crate::kit::wait::eventually;
 
 /// Nothing listens there.
 const NOBODY: &[(&str, &str)] = &[("BOOTSTRAP_SERVERS", "127.0.0.1:1")];
@@ -43,9 +46,25 @@ fn wrong_arguments_are_named_with_what_is_allowed() {
         (vec!["list", "--limit", "0"], vec!["--limit", "1 to 1000000"]),
         (vec!["list", "--due-before", "noon"], vec!["noon", "--due-before", "2030-01-01T00:00:00Z"]),
         (vec!["list", "--server", "localhost:8000"], vec!["--server", "http://localhost:8000"]),
-        (vec!["topics", "create", "--partitions", "0"], vec!["--partitions", "0"]),
+        (vec!["cancel"], vec!["<KEY>"]),
+        (vec!["cancel", "?", "--base64"], vec!["KEY", "\"?\"", "base64"]),
+        (vec!["cancel", "k", "--partition", "-1"], vec!["--partition", "-1", "0..="]),
+        (vec!["show"], vec!["<KEY>"]),
+        (vec!["show", "k", "--topic", "a/b"], vec!["a/b", "--topic", "a-z"]),
+        (vec!["history", "k", "--topic", "a/b"], vec!["a/b", "--topic", "a-z"]),
+        (vec!["history", "?", "--base64"], vec!["KEY", "\"?\"", "base64"]),
+        (vec!["export", "--topic", "a/b"], vec!["a/b", "--topic", "a-z"]),
+        (vec!["export", "--to", "/no/such/directory/file"], vec!["--to", "/no/such/directory/file"]),
+        (vec!["topics", "create", "--partitions", "0"], vec!["--partitions", "0", "1..=100000"]),
+        (vec!["topics", "create", "--replication-factor", "0"], vec!["--replication-factor", "0", "1..=10000"]),
+        (vec!["topics", "delete"], vec!["delete", "topics"]),
         (vec!["redrive"], vec!["--from", "DEAD_LETTER_TOPIC"]),
+        (vec!["redrive", "--from", "dead", "--base64"], vec!["--key"]),
+        (vec!["redrive", "--from", "dead", "--key", "?", "--base64"], vec!["--key", "\"?\"", "base64"]),
         (vec!["import", "/no/such/file"], vec!["/no/such/file"]),
+        (vec!["run", "--fast"], vec!["--fast", "run"]),
+        (vec!["run", "now"], vec!["now", "run"]),
+        (vec!["man", "--to", "/no/such/directory"], vec!["--to", "/no/such/directory"]),
         (vec!["completions", "tcsh"], vec!["tcsh", "bash", "zsh", "fish"]),
         (vec!["mini", "--topic", "x"], vec!["--topic", "number of partitions"]),
     ] {
@@ -58,31 +77,67 @@ fn wrong_arguments_are_named_with_what_is_allowed() {
     run(&[("SESSION_TIMEOUT", "x")], &["list"], b"").failed(2, &["SESSION_TIMEOUT", "\"x\""]);
 }
 
-#[test]
-fn brokers_that_are_not_there_are_named_within_ten_seconds() {
-    let commands: [&[&str]; 9] = [
-        &["schedule", "--in", "1m", "--key", "k", "--target-topic", "t", "--value", "v"],
-        &["cancel", "k"],
-        &["list"],
-        &["show", "k"],
-        &["history", "k"],
-        &["redrive", "--from", "dead"],
-        &["topics", "check"],
-        &["export"],
-        &["import", "-"],
-    ];
+/// Every command that asks brokers, and ends.
+const COMMANDS: [&[&str]; 10] = [
+    &["schedule", "--in", "1m", "--key", "k", "--target-topic", "t", "--value", "v"],
+    &["cancel", "k"],
+    &["list"],
+    &["show", "k"],
+    &["history", "k"],
+    &["redrive", "--from", "dead"],
+    &["topics", "check"],
+    &["topics", "create"],
+    &["export"],
+    &["import", "-"],
+];
+
+const ANSWER_MAX: Duration = Duration::from_secs(10);
+
+/// Runs each command against an address where no broker answers. It must say so in time, in these words.
+fn names_the_broker(bootstrap: &str, words: &[&str]) {
     std::thread::scope(|scope| {
-        for args in commands {
+        for args in COMMANDS {
             scope.spawn(move || {
                 let begun = Instant::now();
-                let ran = run(NOBODY, args, b"");
+                let ran = run(&[("BOOTSTRAP_SERVERS", bootstrap)], args, b"");
                 let took = begun.elapsed();
-                ran.failed(1, &["BOOTSTRAP_SERVERS", "127.0.0.1:1", "Connection refused"]);
-                assert!(took < Duration::from_secs(10), "{args:?} took {took:?}");
+                ran.failed(1, &[&["BOOTSTRAP_SERVERS", bootstrap], words].concat());
+                assert!(took < ANSWER_MAX, "{args:?} took {took:?}");
             });
         }
+        scope.spawn(move || {
+            let env = [("BOOTSTRAP_SERVERS".to_owned(), bootstrap.to_owned())];
+            let mut engine = Engine::start("nobody", &["run"], &env);
+            eventually("the engine says that no broker answers", ANSWER_MAX, || {
+                engine.output().contains("no broker of BOOTSTRAP_SERVERS answers").then_some(())
+            });
+            // It goes on asking, and can be ended.
+            assert!(engine.running());
+            engine.stop();
+        });
+        scope.spawn(move || {
+            let begun = Instant::now();
+            let server = format!("http://{bootstrap}");
+            let ran = run(&[], &["list", "--server", &server], b"");
+            let took = begun.elapsed();
+            ran.failed(1, &["--server", &server]);
+            assert!(took < ANSWER_MAX, "it took {took:?}");
+        });
     });
-    run(&[], &["list", "--server", "http://127.0.0.1:1"], b"").failed(1, &["--server", "http://127.0.0.1:1"]);
+}
+
+#[test]
+fn brokers_that_are_not_there_are_named_within_ten_seconds() {
+    names_the_broker(NOBODY[0].1, &["Connection refused"]);
+}
+
+#[test]
+fn brokers_that_never_answer_are_named_within_ten_seconds() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address").to_string();
+    // Takes connections and keeps them open, without a word.
+    std::thread::spawn(move || listener.incoming().flatten().collect::<Vec<_>>());
+    names_the_broker(&address, &["answers within 8 s"]);
 }
 
 #[test]

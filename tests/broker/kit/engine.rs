@@ -61,6 +61,12 @@ impl Engine {
         self.wait(Duration::from_secs(15))
     }
 
+    /// The same as Ctrl-C does it.
+    pub fn interrupt(&mut self) -> ExitStatus {
+        signal(self.child.id(), "INT");
+        self.wait(Duration::from_secs(15))
+    }
+
     /// Waits for its end.
     pub fn wait(&mut self, limit: Duration) -> ExitStatus {
         let (child, log) = (&mut self.child, &self.log);
