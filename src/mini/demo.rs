@@ -73,7 +73,9 @@ fn keep(producer: &BaseProducer, topic: &str, clock: &Clock, fired: &Receiver<Ve
         };
         for (period, due) in PERIODS_S.into_iter().zip(&mut due) {
             let has_fired = key.as_deref() == Some(name(period).as_bytes());
-            if has_fired || now_s(clock) > *due + PATIENCE_S {
+            // Where the clock has been moved all of them are overdue, and fire one after the other.
+            let is_lost = key.is_none() && now_s(clock) > *due + PATIENCE_S;
+            if has_fired || is_lost {
                 *due = schedule(producer, topic, clock, period);
             }
         }

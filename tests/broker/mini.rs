@@ -13,7 +13,12 @@ const LIMIT: Duration = Duration::from_secs(30);
 
 /// Starts it and waits until it has said where its broker is.
 fn start(args: &[&str]) -> (Engine, String) {
-    let mini = Engine::start("mini", args, &[]);
+    start_with(args, &[])
+}
+
+fn start_with(args: &[&str], env: &[(&str, &str)]) -> (Engine, String) {
+    let env: Vec<(String, String)> = env.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+    let mini = Engine::start("mini", args, &env);
     let bootstrap = eventually("mini prints its address", LIMIT, || {
         let output = mini.output();
         let line = output.lines().find(|line| line.contains("bootstrap server"))?;
@@ -25,8 +30,8 @@ fn start(args: &[&str]) -> (Engine, String) {
 #[test]
 fn a_stock_client_schedules_and_receives_through_mini() {
     let (mut mini, bootstrap) = start(&["mini", "--topic", "mine:2"]);
-    // The embedded broker does not know idempotent producers well enough to be asked for one.
-    let producer = Producer::new(&bootstrap, &[("enable.idempotence", "false")]);
+    // Like the commands' own, an idempotent one.
+    let producer = Producer::new(&bootstrap, &[]);
     let due = now_s() + 2;
     producer.send("schedules", &Scheduled::new("id", "hello", due, "mine").target_key("k").header("h", "x"));
     producer.flush();
@@ -65,7 +70,6 @@ fn next_year_comes_with_a_request_and_the_demo_can_be_left_out() {
 #[test]
 fn the_commands_work_against_it_but_for_topics() {
     let (mut mini, bootstrap) = start(&["mini", "--topic", "mine:2", "--no-demo"]);
-    let dead = "history";
     let run = |args: &[&str]| cli::run(&[("BOOTSTRAP_SERVERS", &bootstrap)], args, b"");
     let schedule = |within, key, more: &[&str]| {
         let args = ["schedule", "--in", within, "--key", key, "--target-topic", "mine", "--value", "v"];
@@ -84,7 +88,7 @@ fn the_commands_work_against_it_but_for_topics() {
     let mut reader = Reader::new(&bootstrap, "mine");
     reader.wait("it fires", LIMIT, |records| !records.is_empty());
     assert!(run(&["history", "now"]).ok().contains("mine"));
-    let redriven = run(&["redrive", "--from", dead, "--all"]);
+    let redriven = run(&["redrive", "--from", "history", "--all"]);
     assert!(redriven.err.contains("no dead letters"), "{}", redriven.err);
     redriven.ok();
     run(&["topics", "check"]).failed(1, &["mini", "--topic"]);
@@ -92,4 +96,75 @@ fn the_commands_work_against_it_but_for_topics() {
     let created = cli::run(&missing, &["topics", "create"], b"");
     assert!(created.code == 1 && created.err.contains("mini"), "{}{}", created.out, created.err);
     mini.stop();
+}
+
+#[test]
+fn a_dead_letter_goes_back_and_fires_once_its_target_is_there() {
+    let (mut mini, bootstrap) = start_with(&["mini", "--no-demo"], &[("DEAD_LETTER_TOPIC", "dead")]);
+    let run = |args: &[&str]| cli::run(&[("BOOTSTRAP_SERVERS", &bootstrap)], args, b"");
+    let schedule =
+        ["schedule", "--in", "0s", "--key", "k", "--target-topic", "late", "--header", "h=1", "--value", "v"];
+    run(&schedule).ok();
+    let mut letters = Reader::new(&bootstrap, "dead");
+    letters.wait("it is a dead letter", LIMIT, |records| !records.is_empty());
+    let dry = run(&["redrive", "--from", "dead", "--dry-run"]).ok();
+    assert!(dry.contains("would redrive k (unknown-target)") && dry.contains("1 dead letters would go back"), "{dry}");
+    // The embedded broker makes topics for whoever produces to them.
+    let producer = Producer::new(&bootstrap, &[("enable.idempotence", "false")]);
+    producer.send("late", &Scheduled { headers: Vec::new(), ..Scheduled::new("first", "first", 0, "-") });
+    producer.flush();
+    let mut reader = Reader::new(&bootstrap, "late");
+    eventually("the engine sees the target", LIMIT * 2, || {
+        let said = run(&["redrive", "--from", "dead", "--all"]).ok();
+        assert!(said.contains("1 dead letters went back") || said.contains("1 were left"), "{said}");
+        reader.poll(Duration::from_secs(5));
+        reader.records.iter().any(|record| record.value_text() == "v").then_some(())
+    });
+    let fired: Vec<_> = reader.records.iter().filter(|record| record.value_text() == "v").collect();
+    assert_eq!((fired.len(), fired[0].header("h")), (1, Some(&b"1"[..])));
+    assert!(run(&["redrive", "--from", "dead", "--all"]).ok().contains("0 dead letters went back"));
+    mini.stop();
+}
+
+/// Due second, and milliseconds late, of a line that tells of a demo's firing.
+fn firing(line: &str, key: &str) -> Option<(String, i64)> {
+    let (time, rest) = line.split_once("  ")?;
+    let rest = rest.strip_prefix(&format!("{key} -> mini-demo  due "))?;
+    let (due, rest) = rest.split_once("  ")?;
+    let (late, value) = rest.split_once(" ms late  ")?;
+    let is_time = |text: &str| text.len() >= 8 && text.chars().all(|c| c.is_ascii_digit() || ":.".contains(c));
+    let period = key.strip_prefix("demo-")?.strip_suffix('s')?;
+    assert!(is_time(time) && is_time(due) && value == format!("\"every {period} seconds\""), "{line}");
+    Some((due.to_owned(), late.parse().unwrap_or_else(|e| panic!("{e}: {line}"))))
+}
+
+#[test]
+fn the_demos_fire_again_and_again_in_readable_lines_and_ctrl_c_ends_it() {
+    let (mut mini, _) = start(&["mini"]);
+    for limit in ["does not fence", "does not compact", "5 MB a partition", "aborted records", "nothing after exit"] {
+        assert!(mini.output().contains(limit), "{limit:?} is not in {}", mini.output());
+    }
+    let firings =
+        |key: &str| -> Vec<(String, i64)> { mini.output().lines().filter_map(|line| firing(line, key)).collect() };
+    // One as it comes, by the real clock.
+    eventually("the demo of 5 s fires again", LIMIT, || (firings("demo-5s").len() >= 3).then_some(()));
+    for (n, (due, late)) in firings("demo-5s").iter().enumerate() {
+        assert!(due.ends_with(['0', '5']), "every 5 seconds: {due}");
+        // The first one may have been due before the engine came up.
+        assert!((0..5_000).contains(late) || n == 0, "{late} ms late");
+    }
+    // All three, by a clock that is moved; not so far that one would be taken for lost.
+    while firings("demo-30s").len() < 3 {
+        let before = firings("demo-5s").len();
+        post(mini.port, "/advance?by=20s").expect("an answer");
+        eventually("a demo fires", LIMIT, || (firings("demo-5s").len() > before).then_some(()));
+        assert!(before < 30, "the demo of 30 s does not fire: {}", mini.output());
+    }
+    for key in ["demo-5s", "demo-10s", "demo-30s"] {
+        let dues: Vec<String> = firings(key).into_iter().map(|(due, _)| due).collect();
+        let distinct: std::collections::BTreeSet<&String> = dues.iter().collect();
+        assert!(dues.len() >= 3 && distinct.len() == dues.len(), "{key}: {dues:?}");
+    }
+    assert_eq!(mini.interrupt().code(), Some(0), "{}", mini.output());
+    assert!(mini.output().contains("Stopped. The embedded broker and all it held are gone."), "{}", mini.output());
 }

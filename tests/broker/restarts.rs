@@ -45,3 +45,15 @@ fn sigterm_ends_it_soon_and_well() {
     engine.stop();
     assert!(asked.elapsed() < Duration::from_secs(10), "it took {:?}", asked.elapsed());
 }
+
+#[test]
+fn ctrl_c_ends_it_as_well() {
+    let Some(case) = Case::new("sigint", 2) else { return };
+    let mut engine = case.engine();
+    case.produce(&[case.due_in("k", "v", 0)]);
+    case.fired(1);
+    assert_eq!(engine.interrupt().code(), Some(0), "{}", engine.output());
+    assert!(engine.output().contains("stopping; a second signal ends the program at once"), "{}", engine.output());
+    let _engine = case.engine();
+    assert_eq!(case.settled().len(), 1, "nothing fires again");
+}
