@@ -20,6 +20,7 @@ mod metrics;
 mod mini;
 mod outside;
 mod poison;
+mod readme;
 mod reference;
 mod rest;
 mod restarts;
