@@ -33,6 +33,9 @@
 //! after it has produced the schedule and before it has committed its offset makes the same schedule again, which
 //! replaces the first one as long as that has not fired.
 //!
+//! The key does not name the consumer group, and the record comes back for every group that reads its topic: groups that
+//! fail on the same record share one retry, at the time of the one that failed last.
+//!
 //! How long to wait is up to a [`Strategy`].
 
 mod strategy;
