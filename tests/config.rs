@@ -39,6 +39,14 @@ impl File {
         good(&[("CONFIGURATION_FILE", self.path())])
     }
 
+    #[track_caller]
+    fn unreadable(&self, allowed: &str) {
+        wrong(
+            &[("CONFIGURATION_FILE", self.path())],
+            &format!("CONFIGURATION_FILE is {:?}, but {allowed}", self.path()),
+        );
+    }
+
     /// The message, less the file's name at its beginning.
     #[track_caller]
     fn wrong(&self, message: &str) {
@@ -285,6 +293,59 @@ fn a_wrong_horizon() {
 
 #[test]
 fn variables_of_later_versions_are_not_ignored() {}
+
+#[test]
+fn a_token_that_no_header_can_carry_is_refused_and_not_shown() {
+    for token in ["two words", "gehéim", "line\nbreak", "tab\there"] {
+        wrong(&[("REST_TOKEN", token)], "REST_TOKEN must be ASCII without spaces and control characters");
+    }
+    assert!(good(&[("REST_TOKEN", " abc-123 ")]).rest_token.is_some_and(|token| token.is(b"abc-123")));
+    assert!(good(&[("REST_TOKEN", "")]).rest_token.is_none());
+}
+
+#[test]
+fn a_host_that_cannot_be_resolved() {
+    for name in ["SERVER_ADDR", "METRICS_ADDR"] {
+        wrong(
+            &[(name, "no-such-host.invalid:80")],
+            &format!(
+                "{name} is \"no-such-host.invalid:80\", but must be host:port with a host that this machine can resolve"
+            ),
+        );
+    }
+}
+
+#[cfg(all(unix, feature = "kafka"))]
+#[test]
+fn a_variable_that_is_no_text_stops_the_program() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+    for (name, message) in [
+        ("GROUP_ID", "GROUP_ID is \"g\\xFF\", but must be UTF-8 text"),
+        ("SCHEDULES_TOPICS", "SCHEDULES_TOPICS is \"g\\xFF\", but must be UTF-8 text"),
+        ("CONFIGURATION_FILE", "CONFIGURATION_FILE is \"g\\xFF\", but must be UTF-8 text"),
+        ("LOG_LEVEL", "LOG_LEVEL is \"g\\xFF\", but must be UTF-8 text"),
+        ("REST_TOKEN", "REST_TOKEN is set, but must be UTF-8 text"),
+    ] {
+        for args in [&["run"][..], &["list"], &["mini"]] {
+            let program = std::process::Command::new(env!("CARGO_BIN_EXE_kafka-scheduler"))
+                .args(args)
+                .env(name, OsStr::from_bytes(b"g\xff"))
+                .output()
+                .expect("it starts");
+            assert_eq!(program.status.code(), Some(2), "{name} {args:?}");
+            let said = String::from_utf8(program.stderr).expect("what it says is UTF-8");
+            assert_eq!(said, format!("kafka-scheduler: {message}\n"), "{name} {args:?}");
+        }
+    }
+}
+
+#[test]
+fn a_file_that_is_no_text() {
+    let file = File::new("binary", "");
+    std::fs::write(file.path(), b"kafka:\xff").expect("it can be written");
+    file.unreadable("must be the path of a readable text file: stream did not contain valid UTF-8");
+}
 
 #[test]
 fn log_settings() {

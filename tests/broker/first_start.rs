@@ -78,3 +78,33 @@ fn after_a_first_start_nothing_is_left_behind_whatever_happens_to_the_group() {
     let _engine = start(&format!("{}-other", case.group));
     assert_eq!(keys(&case), ["pending", "while-down", "while-down-again"], "with another group");
 }
+
+/// A zone where the day began, or begins, at this second.
+fn zone_with_midnight(at: i64) -> String {
+    // Seconds that its clocks are behind Greenwich: POSIX counts them so. Within half a day of it either way.
+    let west = (at % DAY + DAY / 2) % DAY - DAY / 2;
+    let (sign, west) = if west < 0 { ("-", -west) } else { ("", west) };
+    format!("TST{sign}{}:{:02}:{:02}", west / 3_600, west / 60 % 60, west % 60)
+}
+
+#[test]
+fn after_a_first_start_a_later_midnight_of_another_zone_leaves_nothing_behind() {
+    let Some(case) = Case::new("zones", 2) else { return };
+    let (zone, midnight) = noon_zone();
+    let due = now_s() + 20;
+    case.produce(&[at(&case, "owed", due), at(&case, "leftover", midnight - 1)]);
+    let start = |zone: &str| case.engine_with(&[("SINCE_DELTA", "0"), ("TZ", zone)]);
+    let mut engine = start(&zone);
+    assert_eq!(keys(&case), [""; 0]);
+    engine.stop();
+    assert!(now_s() < due, "too slow to prove anything");
+    // Where the day begins just after that, it was due yesterday.
+    let later = due + 2;
+    crate::kit::wait::until_ms((later + 1) * 1_000);
+    let mut engine = start(&zone_with_midnight(later));
+    assert_eq!(keys(&case), ["owed"]);
+    engine.stop();
+    // And where it began long before, the other one is not yesterday's any more.
+    let _engine = start(&zone_with_midnight(midnight - 3_600));
+    assert_eq!(keys(&case), ["leftover", "owed"]);
+}
