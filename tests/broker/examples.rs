@@ -1,13 +1,12 @@
 //! The examples and the documented clients, against mini.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use crate::kit::client::Reader;
 use crate::kit::engine::Engine;
-use crate::kit::process::target_dir;
+use crate::kit::process::{skipped, target_dir};
 use crate::kit::wait::eventually;
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -79,7 +78,7 @@ fn python() -> Option<PathBuf> {
     let found = Command::new("python3").arg("--version").stdout(Stdio::null()).status().is_ok_and(|s| s.success());
     if !found {
         assert!(std::env::var("CI").as_deref() != Ok("true"), "no python3, and CI=true does not let this be skipped");
-        let _ = writeln!(std::io::stderr(), "\n*** SKIPPED: no python3 ***\n");
+        skipped("no python3");
         return None;
     }
     let home = target_dir().join("python-client");

@@ -1,6 +1,15 @@
 //! The harness itself.
 
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+use crate::kit::broker;
 use crate::kit::client::read_all;
+use crate::kit::process::target_dir;
+use crate::kit::wait::eventually;
 use crate::kit::{Case, Scheduled};
 
 #[test]
@@ -47,4 +56,111 @@ fn a_transaction_shows_all_its_records_at_once() {
     }
     let values: Vec<String> = case.fired(2).iter().map(crate::kit::Record::value_text).collect();
     assert_eq!(values, ["true", "true"]);
+}
+
+/// One test of this program, in a process of its own, with a broker of its own if it can have one.
+fn alone(test: &str) -> Command {
+    let mut command = Command::new(std::env::current_exe().expect("this program"));
+    command.args([test, "--exact"]).env_remove("KAFKA_BOOTSTRAP").env_remove("CI");
+    command
+}
+
+#[test]
+fn without_java_tests_are_skipped_loudly_and_in_ci_they_fail() {
+    let run = |ci: &[(&str, &str)]| -> (Output, String) {
+        let mut command = alone("harness::what_is_produced_is_read_back");
+        let output = command.env("PATH", "/no/such/directory").envs(ci.iter().copied()).output().expect("it runs");
+        let said = [output.stdout.clone(), output.stderr.clone()].concat();
+        (output, String::from_utf8(said).expect("UTF-8"))
+    };
+    let (output, said) = run(&[]);
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("*** SKIPPED: no java and no KAFKA_BOOTSTRAP"), "{said}");
+    let (output, said) = run(&[("CI", "true")]);
+    assert!(!output.status.success(), "{said}");
+    assert!(said.contains("no java") && said.contains("CI=true does not let them be skipped"), "{said}");
+}
+
+/// Set for the process that is to be killed.
+const STANDS: &str = "STANDS_UNTIL_IT_IS_KILLED";
+
+#[test]
+fn stands_until_it_is_killed() {
+    if std::env::var_os(STANDS).is_none() {
+        return;
+    }
+    let case = Case::new("harness-stands", 1).expect("a broker");
+    let _engine = case.engine();
+    case.settled();
+    writeln!(std::io::stderr(), "\nit stands").expect("someone reads");
+    loop {
+        std::thread::park();
+    }
+}
+
+/// A process that runs: its name, its parent, and when it began.
+struct Process {
+    name: String,
+    parent: u32,
+    begun: String,
+}
+
+fn processes() -> BTreeMap<u32, Process> {
+    let ids = fs::read_dir("/proc").expect("Linux").flatten();
+    let ids = ids.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    ids.filter_map(|id| {
+        let stat = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
+        // The name stands in parentheses, and may hold some itself.
+        let (name, rest) = (stat.get(stat.find('(')? + 1..stat.rfind(')')?)?, stat.get(stat.rfind(')')? + 2..)?);
+        let fields: Vec<&str> = rest.split(' ').collect();
+        let is_zombie = fields.first() == Some(&"Z");
+        let process =
+            Process { name: name.into(), parent: fields.get(1)?.parse().ok()?, begun: (*fields.get(19)?).into() };
+        (!is_zombie).then_some((id, process))
+    })
+    .collect()
+}
+
+/// All that was begun by a process, and by those, and so on.
+fn below(ancestor: u32) -> BTreeMap<u32, Process> {
+    let mut rest = processes();
+    let mut found: BTreeMap<u32, Process> = BTreeMap::new();
+    loop {
+        let is_next = |process: &Process| process.parent == ancestor || found.contains_key(&process.parent);
+        let Some(id) = rest.iter().find(|(_, process)| is_next(process)).map(|(id, _)| *id) else { return found };
+        found.extend(rest.remove_entry(&id));
+    }
+}
+
+#[test]
+fn nothing_outlives_tests_that_are_killed() {
+    if broker::home().expect("Kafka").is_none() {
+        return;
+    }
+    let mut tests = alone("harness::stands_until_it_is_killed")
+        .env(STANDS, "1")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("they start");
+    let mut said = BufReader::new(tests.stderr.take().expect("a pipe")).lines();
+    assert!(said.any(|line| line.is_ok_and(|line| line == "it stands")), "the tests have ended by themselves");
+    let begun = below(tests.id());
+    for name in ["java", "kafka-scheduler"] {
+        assert!(begun.values().any(|process| process.name.starts_with(&name[..name.len().min(15)])), "no {name} runs");
+    }
+    let data = format!("kafka-{}-", tests.id());
+    tests.kill().expect("kill -9");
+    tests.wait().expect("they are gone");
+    eventually("all that the tests had begun is gone", Duration::from_secs(30), || {
+        let now = processes();
+        let is_left = |id: &u32, process: &Process| now.get(id).is_some_and(|other| other.begun == process.begun);
+        (!begun.iter().any(|(id, process)| is_left(id, process))).then_some(())
+    });
+    eventually("the broker's data is removed", Duration::from_secs(30), || {
+        let entries = fs::read_dir(target_dir().join("tmp")).expect("a directory").flatten();
+        let mut names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+        (!names.any(|name| name.starts_with(&data))).then_some(())
+    });
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 
-use super::process::{free_port, outliving_shell, target_dir};
+use super::process::{free_port, outliving_shell, skipped, target_dir};
 
 const VERSION: &str = "4.3.1";
 const LOG4J: &str = "2.25.1";
@@ -54,9 +54,13 @@ impl Broker {
         Self { bootstrap, session_timeout_ms: 6_000, replicas, proxied: None, home: Some(home), _guard: None }
     }
 
-    /// Runs one of Kafka's own tools against it. `None` where they are not at hand.
+    /// Runs one of Kafka's own tools against it. `None`, after saying so, where they are not at hand.
     pub fn tool(&self, class: &str, args: &[&str]) -> Option<String> {
-        let classes = text(&self.home.as_ref()?.join("libs").join("*"));
+        let Some(home) = &self.home else {
+            skipped(&format!("what needs Kafka's {class}, which is not at hand beside a broker of KAFKA_BOOTSTRAP"));
+            return None;
+        };
+        let classes = text(&home.join("libs").join("*"));
         let output = Command::new("java")
             .args(["-Xmx128m", "-cp", &classes, class, "--bootstrap-server", &self.bootstrap])
             .args(args)
@@ -106,8 +110,7 @@ fn find_home() -> Result<Option<PathBuf>, String> {
         if ci {
             return Err(format!("{said}, and CI=true does not let them be skipped"));
         }
-        // Not with eprintln!, which the test runner keeps to itself when a test passes.
-        let _ = writeln!(std::io::stderr(), "\n*** SKIPPED: {said} ***\n");
+        skipped(&said);
         return Ok(None);
     }
     fetch().map(Some)

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::process::{outliving_shell, target_dir};
+use super::process::{outliving_shell, skipped, target_dir};
 use super::wait::eventually;
 
 const NAMES: [&str; 3] = ["chromium", "chromium-browser", "google-chrome"];
@@ -27,8 +27,7 @@ pub fn browser(name: &str) -> Option<Browser> {
     let runs = |name: &&&str| Command::new(name).arg("--version").output().is_ok_and(|output| output.status.success());
     let Some(program) = NAMES.iter().find(runs) else {
         let said = "no Chromium is installed: the status page is not tested (Debian: apt-get install chromium)";
-        // Not with eprintln!, which the test runner keeps to itself when a test passes.
-        let _ = writeln!(std::io::stderr(), "\n*** SKIPPED: {said} ***\n");
+        skipped(said);
         return None;
     };
     let profile = target_dir().join("tmp").join(format!("chromium-{name}-{}", std::process::id()));

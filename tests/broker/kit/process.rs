@@ -1,5 +1,6 @@
 //! Child processes that cannot outlive the tests, and ports for them.
 
+use std::io::Write;
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -49,4 +50,10 @@ pub fn outliving_shell(script: &str, args: &[&str]) -> Child {
 pub fn signal(pid: u32, name: &str) {
     let status = Command::new("kill").arg(format!("-{name}")).arg(pid.to_string()).status().expect("kill runs");
     assert!(status.success(), "kill -{name} {pid}: {status}");
+}
+
+/// Says loudly that something is not tested here, and why.
+pub fn skipped(why: &str) {
+    // Not with eprintln!, which the test runner keeps to itself when a test passes.
+    let _ = writeln!(std::io::stderr(), "\n*** SKIPPED: {why} ***\n");
 }
