@@ -95,9 +95,9 @@ pub struct Scheduler<P = Packed> {
     in_flight: VecDeque<InFlight>,
     /// No batch is formed before this: the last one was aborted.
     retry_at: Millis,
-    /// Aborts in a row without a guilty record.
+    /// Aborts in a row that were nobody's fault.
     aborts: u32,
-    /// Items a batch, while aborts make it smaller.
+    /// Items a batch, while a refused record is looked for.
     items_max: usize,
     generation: Option<i32>,
     /// The broker refused this generation: nothing is sent until there is another.

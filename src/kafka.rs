@@ -171,3 +171,33 @@ fn answer_idle(ask: Ask) -> bool {
     }
     false
 }
+
+/// A barrier's batch, for tests.
+#[cfg(test)]
+fn a_batch() -> crate::core::batch::Batch {
+    use crate::core::io::{Input, Millis, Output, Partition};
+    let config = crate::core::Config {
+        cluster: "c".into(),
+        topics: vec!["schedules".into()],
+        history: "history".into(),
+        dead_letter: None,
+        record_bytes_max: Vec::new(),
+        group: "g".into(),
+        run: "ab".into(),
+        grace_s: None,
+        horizon_s: None,
+        transactors: 1,
+        batch_items_max: 1,
+        batch_bytes_max: 1,
+        hash_seed: 0,
+    };
+    let mut core: crate::core::Scheduler = crate::core::Scheduler::new(config);
+    let partition = Partition { topic: 0, number: 0 };
+    core.handle(Millis(0), Input::Assigned { partitions: &[partition], today: Millis(0) });
+    core.handle(Millis(0), Input::Committed { partition, offset: None, metadata: b"" });
+    let batch = |output| match output {
+        Output::Transact(batch) => Some(batch),
+        _ => None,
+    };
+    std::iter::from_fn(|| core.poll()).find_map(batch).expect("a takeover begins with a barrier")
+}

@@ -162,7 +162,8 @@ pub enum Abort<'a> {
         /// The generation that was refused.
         generation: i32,
     },
-    /// The delivery reports name these items, by index into [`Batch::items`], and why.
+    /// The delivery reports name these items, by index into [`Batch::items`], and why. With none, the broker has refused
+    /// a record, and nobody says which.
     Rejected(&'a [(u32, Reason)]),
 }
 

@@ -141,14 +141,15 @@ impl<P: Payload> Scheduler<P> {
         }
         self.put_back(&batch, |_| true);
         match abort {
-            Abort::Rejected(guilty) if !guilty.is_empty() => {
+            Abort::Rejected([]) => self.narrow_down(&batch),
+            Abort::Rejected(guilty) => {
                 for (item, reason) in guilty {
                     if let Some(entry) = batch.entries.get(*item as usize) {
                         self.rejected(entry, *reason);
                     }
                 }
             }
-            Abort::Rejected(_) | Abort::Retry => self.try_again(&batch),
+            Abort::Retry => self.back_off(),
             Abort::Refused { generation } => {
                 self.retry_at = self.now.plus(RETRY_MS_MIN);
                 if self.generation.is_none_or(|current| current == generation) {
@@ -170,17 +171,17 @@ impl<P: Payload> Scheduler<P> {
         }
     }
 
-    /// Nobody says which record is to blame, if any is: after two aborts in a row batches are halved, until the guilty
-    /// one stands alone.
-    fn try_again(&mut self, batch: &InFlight) {
+    /// Nobody is to blame: the same records are tried again, after a wait that grows while that does not help.
+    fn back_off(&mut self) {
         let delay = RETRY_MS_MIN << self.aborts.min(6);
         self.retry_at = self.now.plus(delay.min(RETRY_MS_MAX));
         self.aborts = self.aborts.saturating_add(1);
-        if self.aborts < 2 {
-            return;
-        }
+    }
+
+    /// The broker refused a record and nobody says which: batches are halved until it stands alone.
+    fn narrow_down(&mut self, batch: &InFlight) {
         match batch.entries.as_slice() {
-            [] => {}
+            [] => self.back_off(),
             [alone] => self.rejected(alone, Reason::Refused),
             several => self.items_max = (several.len() / 2).max(1),
         }

@@ -45,6 +45,17 @@ struct Failure {
     partition: i32,
 }
 
+/// Who is to blame for records that were not delivered.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Blame {
+    /// These items, and why.
+    Items(Vec<(u32, Reason)>),
+    /// The broker refused a record, and no report says which.
+    Somebody,
+    /// Nobody: the brokers were slow or away.
+    Nobody,
+}
+
 impl ClientContext for Reports {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         Voice::log(level, facility, message);
@@ -115,9 +126,9 @@ impl Reports {
         std::mem::take(&mut *self.batch.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Which items the reports name. Where a whole batch timed out, or the broker refused a set of records as too large
-    /// together, they name nobody: sets are kept below a topic's limit only where that is known.
-    pub fn blame(&self, batch: &Batch, delivered: &Delivered, limits: &Limits) -> Vec<(u32, Reason)> {
+    /// Whom the reports blame. Where the broker refused a set of records as too large together, they name nobody: sets
+    /// are kept below a topic's limit only where that is known.
+    pub fn blame(&self, batch: &Batch, delivered: &Delivered, limits: &Limits) -> Blame {
         let leaderless = leaderless(batch, delivered);
         let blamed = delivered.failed.iter().filter_map(|failure| {
             let Failure { item, code, topic, .. } = failure;
@@ -130,7 +141,19 @@ impl Reports {
         let too_large = |f: &&Failure| reason(f.code) == Some(Reason::TooLarge);
         let together = guilty.len() > 1
             && delivered.failed.iter().filter(too_large).any(|failure| !limits.are_known(&failure.topic));
-        if together { Vec::new() } else { guilty }
+        let refused = |f: &Failure| match reason(f.code) {
+            // Of the engine's own topics, or somebody is guilty.
+            Some(Reason::UnknownTarget | Reason::Forbidden) => false,
+            Some(_) => true,
+            None => !is_passing(f.code),
+        };
+        if !together && !guilty.is_empty() {
+            Blame::Items(guilty)
+        } else if together || delivered.failed.iter().any(refused) {
+            Blame::Somebody
+        } else {
+            Blame::Nobody
+        }
     }
 
     /// What an item is to blame for. That the engine's own topics cannot be written to is nobody's fault.
@@ -166,5 +189,92 @@ fn reason(code: Code) -> Option<Reason> {
         Code::TopicAuthorizationFailed => Some(Reason::Forbidden),
         Code::InvalidRecord | Code::InvalidMessage | Code::PolicyViolation => Some(Reason::Refused),
         _ => None,
+    }
+}
+
+/// Whether a failure says nothing of the record, but only that the brokers or the producer could not take it then.
+fn is_passing(code: Code) -> bool {
+    matches!(
+        code,
+        Code::MessageTimedOut
+            | Code::TimedOutQueue
+            | Code::RequestTimedOut
+            | Code::OperationTimedOut
+            | Code::PurgeQueue
+            | Code::PurgeInflight
+            | Code::BrokerTransportFailure
+            | Code::AllBrokersDown
+            | Code::Authentication
+            | Code::SSL
+            | Code::Resolve
+            | Code::BrokerNotAvailable
+            | Code::NetworkException
+            | Code::LeaderNotAvailable
+            | Code::NotLeaderForPartition
+            | Code::ReplicaNotAvailable
+            | Code::NotEnoughReplicas
+            | Code::NotEnoughReplicasAfterAppend
+            | Code::KafkaStorageError
+            | Code::FencedLeaderEpoch
+            | Code::UnknownLeaderEpoch
+            | Code::CoordinatorLoadInProgress
+            | Code::CoordinatorNotAvailable
+            | Code::NotCoordinator
+            | Code::ThrottlingQuotaExceeded
+            | Code::State
+            | Code::Fatal
+            | Code::Fenced
+            | Code::Inconsistent
+            | Code::GaplessGuarantee
+            | Code::OutOfOrderSequenceNumber
+            | Code::DuplicateSequenceNumber
+            | Code::InvalidProducerEpoch
+            | Code::ProducerFenced
+            | Code::UnknownProducerId
+            | Code::InvalidProducerIdMapping
+            | Code::InvalidTransactionalState
+            | Code::ConcurrentTransactions
+            | Code::TransactionCoordinatorFenced
+            | Code::TransactionalIdAuthorizationFailed
+            | Code::ClusterAuthorizationFailed
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::a_batch;
+    use super::*;
+
+    fn delivered(failed: &[(u32, Code)]) -> Delivered {
+        let failure =
+            |(item, code): &(u32, Code)| Failure { item: *item, code: *code, topic: "target".into(), partition: 0 };
+        Delivered { failed: failed.iter().map(failure).collect(), ..Delivered::default() }
+    }
+
+    #[test]
+    fn an_outage_blames_nobody_and_a_refusal_without_a_name_somebody() {
+        let reports = Reports::new("p".into(), vec!["schedules".into()], Arc::default());
+        let blame = |failed: &[(u32, Code)]| reports.blame(&a_batch(), &delivered(failed), &Limits::default());
+        assert_eq!(blame(&[]), Blame::Nobody);
+        for code in [
+            Code::MessageTimedOut,
+            Code::PurgeQueue,
+            Code::PurgeInflight,
+            Code::BrokerTransportFailure,
+            Code::NotEnoughReplicas,
+            Code::OutOfOrderSequenceNumber,
+        ] {
+            assert_eq!(blame(&[(0, code), (1, code)]), Blame::Nobody, "{code:?}");
+        }
+        assert_eq!(blame(&[(0, Code::PurgeInflight), (1, Code::Unknown)]), Blame::Somebody);
+        assert_eq!(
+            blame(&[(0, Code::PurgeInflight), (1, Code::InvalidRecord)]),
+            Blame::Items(vec![(1, Reason::Refused)])
+        );
+        let two = [(0, Code::MessageSizeTooLarge), (1, Code::MessageSizeTooLarge)];
+        assert_eq!(blame(&two), Blame::Somebody, "perhaps only together");
+        assert_eq!(blame(&two[..1]), Blame::Items(vec![(0, Reason::TooLarge)]));
+        // The engine's own topic, which is nobody's fault.
+        assert_eq!(blame(&[(0, Code::TopicAuthorizationFailed)]), Blame::Nobody);
     }
 }

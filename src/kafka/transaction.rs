@@ -12,7 +12,7 @@ use rdkafka::types::RDKafkaRespErr;
 
 use super::limits::Fit;
 use super::native;
-use super::reports::Reports;
+use super::reports::{Blame, Reports};
 use super::settings::Settings;
 use super::transactor::{End, Job, Membership, SLICE};
 use super::turn::Turnstile;
@@ -162,8 +162,14 @@ impl Means<'_> {
     /// Whom the reports blame for a transaction that cannot go on.
     fn failed(&self, batch: &Batch) -> Result<(), Abort> {
         let reports = self.producer.client().context();
-        let guilty = reports.blame(batch, &reports.take(), &self.settings.limits);
-        Err(Abort(if guilty.is_empty() { self.denied(batch) } else { End::Rejected(guilty) }))
+        Err(Abort(match reports.blame(batch, &reports.take(), &self.settings.limits) {
+            Blame::Items(guilty) => End::Rejected(guilty),
+            blame => {
+                let denied = self.denied(batch);
+                let nobody = denied.is_empty() && blame == Blame::Nobody;
+                if nobody { End::Retry } else { End::Rejected(denied) }
+            }
+        }))
     }
 
     /// What the delivery reports say: offsets are sent only when all records lie in the log.
@@ -178,7 +184,7 @@ impl Means<'_> {
 
     /// No report names anybody. The broker refuses all partitions of a request together where one may not be written to,
     /// and says which in none of them: so the targets are asked about.
-    fn denied(&self, batch: &Batch) -> End {
+    fn denied(&self, batch: &Batch) -> Vec<(u32, Reason)> {
         let targets: BTreeSet<&str> = batch.items.iter().filter_map(|item| batch.target(item)).collect();
         let targets: Vec<&str> = targets.into_iter().collect();
         let ask = self.settings.describes && !targets.is_empty();
@@ -187,8 +193,7 @@ impl Means<'_> {
         let items = (0u32..).zip(&batch.items);
         let is_denied = |name: &str| denied.iter().any(|denied| denied == name);
         let guilty = items.filter(|(_, item)| batch.target(item).is_some_and(is_denied));
-        let guilty: Vec<_> = guilty.map(|(number, _)| (number, Reason::Forbidden)).collect();
-        if guilty.is_empty() { End::Retry } else { End::Rejected(guilty) }
+        guilty.map(|(number, _)| (number, Reason::Forbidden)).collect()
     }
 
     fn fence(&self, batch: &Batch, Membership(metadata, generation): &Membership) -> Result<(), Abort> {

@@ -1,5 +1,6 @@
 //! Records that cannot be delivered.
 
+use kafka_scheduler::core::Config;
 use kafka_scheduler::core::batch::Kind;
 use kafka_scheduler::core::io::{Abort, Input, Millis, Output, Report, TargetState};
 use kafka_scheduler::core::reason::Reason;
@@ -94,4 +95,46 @@ fn a_schedule_that_cannot_be_delivered_is_still_written_again_when_it_was_outrun
     let again = rig.batch();
     assert!(matches!(again.items[0].kind, Kind::Schedule { .. }), "{again:?}");
     assert_eq!(again.items[0].identity, poison);
+}
+
+#[test]
+fn an_outage_is_no_schedules_fault() {
+    for dead_letter in [None, Some("dead".to_owned())] {
+        let mut rig = Rig::live_with(Config { dead_letter, ..config() });
+        let offset = rig.schedule(P, "k", NOW + 1);
+        rig.read(P);
+        let mut aborts = 0;
+        for tenths in 0..6_000 {
+            rig.now = Millis((NOW + 1) * 1000 + tenths * 100);
+            rig.input(Input::Tick);
+            while let Some(batch) = rig.try_batch() {
+                assert_eq!(fired(&batch), [offset], "after {aborts} aborts");
+                rig.abort(&batch, Abort::Retry);
+                aborts += 1;
+            }
+        }
+        assert!((100..250).contains(&aborts), "{aborts} tries in ten minutes");
+        assert_eq!(rig.core.status()[0].parked, 0);
+        assert_eq!(rig.core.counters().refused, [0; Reason::ALL.len()]);
+        rig.at(NOW + 700);
+        let batch = rig.batch();
+        assert_eq!(fired(&batch), [offset], "and at once when the outage is over");
+        rig.commit(&batch);
+    }
+}
+
+#[test]
+fn an_outage_does_not_make_batches_smaller() {
+    let mut rig = Rig::live();
+    for n in 0..10 {
+        rig.schedule(P, &format!("k{n}"), NOW + 1);
+    }
+    rig.read(P);
+    rig.at(NOW + 1);
+    for second in 0..60 {
+        rig.at(NOW + 2 + second * 5);
+        let batch = rig.batch();
+        assert_eq!(batch.items.len(), 10);
+        rig.abort(&batch, Abort::Retry);
+    }
 }

@@ -52,6 +52,7 @@ impl World {
             waiting_since_ms: None,
             guilty: Vec::new(),
             failed: false,
+            refused: false,
             decided,
         };
         let sent_before = instance.transactors.jobs.insert(batch.id, job).is_some();
@@ -126,6 +127,7 @@ impl World {
                 let job = self.instances[number].transactors.jobs.get_mut(&batch).expect("looked up above");
                 job.produced += 1;
                 job.failed = true;
+                job.refused |= outgoing.topic == Target::Silent.name();
                 job.guilty.extend(reason.map(|reason| (outgoing.item, reason)));
                 continue;
             }
@@ -177,7 +179,8 @@ impl World {
         let parting = job.incarnation != parting;
         if job.failed {
             let guilty = std::mem::take(&mut job.guilty);
-            let ending = if guilty.is_empty() { Ending::Retry } else { Ending::Rejected(guilty) };
+            let named = job.refused || !guilty.is_empty();
+            let ending = if named { Ending::Rejected(guilty) } else { Ending::Retry };
             return self.give_up(number, batch, producer, ending);
         }
         // A transactor that is on its way out may have seen so by now.

@@ -39,6 +39,8 @@ pub(super) struct Job {
     pub guilty: Vec<(u32, Reason)>,
     /// A record failed, and its report names nobody.
     pub failed: bool,
+    /// It failed because the brokers refused it.
+    pub refused: bool,
     /// What the oracle remembers of the items.
     pub decided: Vec<Decided>,
 }
