@@ -105,6 +105,9 @@ pub struct Scheduler<P = Packed> {
     /// Fence requests that are not answered.
     fencing: BTreeMap<u64, Vec<Partition>>,
     next_take: u64,
+    /// By topic, the question about its `since` whose answer is awaited.
+    asked: BTreeMap<u16, u64>,
+    next_ask: u64,
     /// The dead-letter topic, once it has been needed.
     dead_letter: Option<u32>,
     /// The last batch fired, so that dead letters have their turn.
@@ -148,6 +151,8 @@ impl<P: Payload> Scheduler<P> {
             refused: None,
             fencing: BTreeMap::new(),
             next_take: 0,
+            asked: BTreeMap::new(),
+            next_ask: 0,
             dead_letter: None,
             fired_last: false,
             foreign_groups: BTreeSet::new(),
@@ -170,7 +175,7 @@ impl<P: Payload> Scheduler<P> {
             Input::Record(record) => self.record(&record),
             Input::Committed { partition, offset, metadata } => self.committed(partition, offset, metadata),
             Input::Fenced { take } => self.fenced(take),
-            Input::Since { topic, since, today } => self.since(topic, since, today),
+            Input::Since { ask, since, today } => self.since(ask, since, today),
             Input::Target { target, state } => self.target(target, state),
             Input::Settled { batch, outcome } => self.settled(batch, outcome),
             Input::Revoked { partitions } => self.revoked(partitions),

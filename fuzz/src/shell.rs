@@ -179,9 +179,9 @@ impl Shell {
                 }
             }
             Output::Fence { take, .. } => self.input(Input::Fenced { take }),
-            Output::FindSince { topic, known } => {
+            Output::FindSince { ask, topic, known } => {
                 let (since, today) = (self.since(topic, &known), self.today());
-                self.input(Input::Since { topic, since, today });
+                self.input(Input::Since { ask, since, today });
             }
             Output::CheckTarget { target: number, .. } => self.input(Input::Target { target: number, state: target }),
             other => panic!("no question: {other:?}"),

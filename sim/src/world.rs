@@ -101,7 +101,7 @@ pub(crate) enum Todo {
     Settle(u64, Ending),
     ReadCommitted(Partition, i64),
     Fence(u64, Vec<String>, i32),
-    FindSince(u16, Vec<i32>),
+    FindSince(u64, u16, Vec<i32>),
     Target(u32, TargetState),
 }
 

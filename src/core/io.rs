@@ -81,8 +81,8 @@ pub enum Input<'a> {
     },
     /// The answer to [`Output::FindSince`].
     Since {
-        /// Index of the topic asked about.
-        topic: u16,
+        /// [`Output::FindSince::ask`] of the request answered.
+        ask: u64,
         /// The earliest `since` known to the group or to the topic's floor records, if any.
         since: Option<Millis>,
         /// As in [`Input::Assigned`], read anew.
@@ -183,6 +183,8 @@ pub enum Output {
     /// Find the earliest `since` in the group's metadata for any partition of the topic or, where there is none, in
     /// the floor records of its partitions, read from the log. Answer: [`Input::Since`].
     FindSince {
+        /// Names this request in its answer. A newer one for the same topic makes the answer worthless.
+        ask: u64,
         /// Index of the topic.
         topic: u16,
         /// Partitions that the core itself is reading: their floors are known here and need no scan.

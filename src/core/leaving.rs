@@ -1,5 +1,7 @@
 //! Giving partitions up: on request, by force, or all of them to start anew.
 
+use std::collections::BTreeSet;
+
 use super::bugs::{self, Bug};
 use super::io::Output;
 use super::partition::Step;
@@ -19,6 +21,10 @@ impl<P: Payload> Scheduler<P> {
             if !self.begin_release(*id, RELEASE_MS_MAX, true) {
                 free.push(*id);
             }
+        }
+        let topics: BTreeSet<u16> = partitions.iter().map(|id| id.topic).collect();
+        for topic in topics.into_iter().filter(|_| !bugs::on(Bug::SiblingsNotAskedAgain)) {
+            self.find_since_again(topic);
         }
         self.release(free);
     }
@@ -41,11 +47,6 @@ impl<P: Payload> Scheduler<P> {
     }
 
     fn release(&mut self, partitions: Vec<Partition>) {
-        let topics = if bugs::on(Bug::SiblingsNotAskedAgain) { 0 } else { self.names.topics.len() };
-        for topic in 0..topics {
-            // Whoever waited for a partition that has gone waits no longer.
-            self.ask_siblings(topic as u16);
-        }
         if !partitions.is_empty() {
             self.outputs.push_back(Output::Release(partitions));
         }
@@ -102,6 +103,7 @@ impl<P: Payload> Scheduler<P> {
         self.lives.clear();
         self.in_flight.clear();
         self.fencing.clear();
+        self.asked.clear();
         self.targets.forget();
         self.refused = None;
         self.incarnation += 1;

@@ -104,15 +104,44 @@ impl<P: Payload> Scheduler<P> {
             }
             _ => {
                 life.step = Step::Since;
-                let known =
-                    self.lives.keys().filter(|other| other.topic == id.topic).map(|other| other.number).collect();
-                self.outputs.push_back(Output::FindSince { topic: id.topic, known });
+                self.find_since(id.topic);
             }
         }
         self.ask_siblings(id.topic);
     }
 
-    pub(super) fn since(&mut self, topic: u16, since: Option<Millis>, today: Millis) {
+    /// Asks for a topic's `since`, unless an answer is on its way.
+    fn find_since(&mut self, topic: u16) {
+        if self.asked.contains_key(&topic) {
+            return;
+        }
+        let ask = self.next_ask;
+        self.next_ask += 1;
+        self.asked.insert(topic, ask);
+        let stays = |life: &&Life<P>| life.id.topic == topic && !matches!(life.step, Step::Releasing { .. });
+        let known = self.lives.values().filter(stays).map(|life| life.id.number).collect();
+        self.outputs.push_back(Output::FindSince { ask, topic, known });
+    }
+
+    /// A partition of this topic goes. What was found without its floor is worthless: whoever waits asks again, and finds
+    /// that floor in the log.
+    pub(super) fn find_since_again(&mut self, topic: u16) {
+        self.asked.remove(&topic);
+        let mut waiting = false;
+        for life in self.lives.values_mut().filter(|life| life.id.topic == topic) {
+            if matches!(life.step, Step::Since | Step::Siblings) {
+                life.step = Step::Since;
+                waiting = true;
+            }
+        }
+        if waiting {
+            self.find_since(topic);
+        }
+    }
+
+    pub(super) fn since(&mut self, ask: u64, since: Option<Millis>, today: Millis) {
+        let Some((&topic, _)) = self.asked.iter().find(|(_, asked)| **asked == ask) else { return };
+        self.asked.remove(&topic);
         let now = self.now;
         for life in self.lives.values_mut().filter(|life| life.id.topic == topic && life.step == Step::Since) {
             life.today = today;
@@ -121,6 +150,8 @@ impl<P: Payload> Scheduler<P> {
             let known = since.filter(|_| life.floor.is_none()).filter(|since| *since <= now);
             match (known, life.floor) {
                 (Some(since), _) => life.step = Step::Floor(floor_from(life, since)),
+                // By now the clock may be right again.
+                (None, Some(floor)) if floor.since <= now => life.step = Step::Floor(floor),
                 (None, Some(_)) => life.step = Step::Floor(floor_from(life, today)),
                 (None, None) => life.step = Step::Siblings,
             }
@@ -130,7 +161,7 @@ impl<P: Payload> Scheduler<P> {
 
     /// The group knows no `since`. Once all partitions of the topic that we hold are read, their floors tell; where
     /// none of them has one, the engine runs on this topic for the first time.
-    pub(super) fn ask_siblings(&mut self, topic: u16) {
+    fn ask_siblings(&mut self, topic: u16) {
         let of_topic = |life: &&Life<P>| life.id.topic == topic;
         let held = || self.lives.values().filter(of_topic);
         if !held().any(|life| life.step == Step::Siblings) || held().any(|life| life.is_before_loaded()) {

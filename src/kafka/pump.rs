@@ -203,7 +203,7 @@ impl Pump {
         match output {
             Output::ReadCommitted(partitions) => self.read_committed(partitions),
             Output::Fence { take, transactional_ids } => self.worker.fence(take, transactional_ids),
-            Output::FindSince { topic, known } => self.worker.find_since(topic, known),
+            Output::FindSince { ask, topic, known } => self.worker.find_since(ask, topic, known),
             // The thread ends with the engine.
             Output::CheckTarget { target, name } => drop(self.targets.send((target, name))),
             Output::Transact(batch) => self.transact(batch),
@@ -369,9 +369,9 @@ impl Pump {
                     self.input(Input::Committed { partition, offset, metadata: &metadata });
                 }
                 Found::Fenced { take } => self.input(Input::Fenced { take }),
-                Found::Since { topic, since } => {
+                Found::Since { ask, since } => {
                     let today = self.clock.today(self.config.since_delta_days);
-                    self.input(Input::Since { topic, since, today });
+                    self.input(Input::Since { ask, since, today });
                 }
                 Found::Target { target, state } => self.input(Input::Target { target, state }),
             }

@@ -40,7 +40,7 @@ const TARGETS_MAX: usize = 1_000;
 pub enum Found {
     Committed { read: u64, partition: Partition, offset: Option<i64>, metadata: Vec<u8> },
     Fenced { take: u64 },
-    Since { topic: u16, since: Option<Millis> },
+    Since { ask: u64, since: Option<Millis> },
     Target { target: u32, state: TargetState },
 }
 
@@ -130,11 +130,11 @@ impl Worker {
     }
 
     /// Finds since when the topic's schedules are owed.
-    pub fn find_since(&self, topic: u16, known: Vec<i32>) {
+    pub fn find_since(&self, ask: u64, topic: u16, known: Vec<i32>) {
         self.spawn("find-since", move |worker| {
             loop {
                 match worker.since(topic, &known) {
-                    Ok(since) => return worker.tell(Found::Since { topic, since }),
+                    Ok(since) => return worker.tell(Found::Since { ask, since }),
                     Err(_) if worker.is_closing() => return,
                     Err(error) => tracing::debug!(%error, "the topic's floors could not be read; trying again"),
                 }

@@ -60,8 +60,7 @@ fn a_partition_without_a_floor_takes_the_since_that_the_group_knows() {
     let barrier = rig.batch();
     rig.commit(&barrier);
     rig.read(P);
-    assert!(rig.saw(|o| matches!(o, Output::FindSince { topic: 0, known } if known == &[0])));
-    rig.input(Input::Since { topic: 0, since: Some(long_ago), today: TODAY });
+    assert_eq!(rig.answer_since(Some(long_ago), TODAY), Some(vec![0]));
     rig.run_until_quiet(&[P]);
     assert_eq!(fired(&rig.batch()), [owed]);
 }
@@ -85,8 +84,7 @@ fn siblings_floors_say_since_when_a_new_partition_is_owed() {
         rig.commit(&barrier);
     }
     rig.read(Q);
-    assert!(rig.saw(|o| matches!(o, Output::FindSince { .. })));
-    rig.input(Input::Since { topic: 0, since: None, today: TODAY });
+    assert_eq!(rig.answer_since(None, TODAY), Some(vec![0, 1]));
     rig.no_batch("the sibling's floor has not been read");
     rig.read(P);
     rig.run_until_quiet(&[P, Q]);
@@ -132,8 +130,7 @@ fn a_clock_set_back_before_the_floor_writes_it_again_and_reads_again() {
     let barrier = rig.batch();
     rig.commit(&barrier);
     rig.read(P);
-    assert!(rig.saw(|o| matches!(o, Output::FindSince { .. })));
-    rig.input(Input::Since { topic: 0, since: Some(TODAY), today: earlier });
+    assert!(rig.answer_since(Some(TODAY), earlier).is_some());
     let floor = rig.batch();
     assert!(matches!(&floor.items[0].kind, Kind::Floor { value } if value.contains(&earlier.0.to_string())));
     rig.commit(&floor);
@@ -171,13 +168,84 @@ fn a_partition_without_a_floor_does_not_wait_for_a_sibling_that_was_revoked() {
     let barrier = rig.batch();
     rig.commit(&barrier);
     rig.read(P);
-    rig.input(Input::Since { topic: 0, since: None, today: TODAY });
+    assert_eq!(rig.answer_since(None, TODAY), Some(vec![0, 1]));
     rig.no_batch("the sibling's floor may say since when");
     rig.input(Input::Revoked { partitions: &[Q] });
+    rig.no_batch("that floor lies in the log still");
+    let long_ago = TODAY.plus(-86_400_000);
+    assert_eq!(rig.answer_since(Some(long_ago), TODAY), Some(vec![0]), "it is looked for there");
     let floor = rig.batch();
-    assert!(matches!(floor.items[0].kind, Kind::Floor { .. }), "{floor:?}");
+    let since = long_ago.0.to_string();
+    assert!(matches!(&floor.items[0].kind, Kind::Floor { value } if value.contains(&since)), "{floor:?}");
     rig.commit(&floor);
     assert_eq!(rig.phase(P), Some(Phase::Live));
+}
+
+#[test]
+fn what_was_found_without_a_partition_that_has_gone_meanwhile_does_not_count() {
+    let mut rig = Rig::new(config());
+    rig.assign(&[P, Q]);
+    rig.tell_committed(&[P, Q]);
+    let barrier = rig.batch();
+    rig.commit(&barrier);
+    rig.read(P);
+    let asked = |rig: &mut Rig| {
+        rig.find(
+            |o| matches!(o, Output::FindSince { .. }),
+            |o| match o {
+                Output::FindSince { ask, known, .. } => (ask, known),
+                _ => unreachable!(),
+            },
+        )
+    };
+    let (first, known) = asked(&mut rig).unwrap();
+    assert_eq!(known, [0, 1]);
+    rig.input(Input::Revoked { partitions: &[Q] });
+    let (second, known) = asked(&mut rig).unwrap();
+    assert_eq!(known, [0], "a partition that is being released counts no more");
+    rig.input(Input::Since { ask: first, since: None, today: TODAY });
+    let long_ago = TODAY.plus(-86_400_000);
+    rig.input(Input::Since { ask: second, since: Some(long_ago), today: TODAY });
+    rig.run_until_quiet(&[P]);
+    assert_eq!(rig.ownership(P).since, Some(long_ago));
+}
+
+#[test]
+fn partitions_that_are_loaded_together_ask_once_since_when_they_are_owed() {
+    let mut rig = Rig::new(config());
+    rig.assign(&[P, Q]);
+    rig.tell_committed(&[P, Q]);
+    let barrier = rig.batch();
+    rig.commit(&barrier);
+    rig.read(P);
+    rig.read(Q);
+    assert_eq!(rig.answer_since(Some(TODAY), TODAY), Some(vec![0, 1]));
+    assert_eq!(rig.answer_since(None, TODAY), None, "once for the topic");
+    rig.run_until_quiet(&[P, Q]);
+    assert_eq!((rig.phase(P), rig.phase(Q)), (Some(Phase::Live), Some(Phase::Live)));
+}
+
+#[test]
+fn a_floor_stays_when_the_clock_is_right_again_before_it_was_written_again() {
+    let mut rig = Rig::new(config());
+    let long_ago = TODAY.plus(-30 * 86_400_000);
+    let place = mark::place("c", "schedules", 0);
+    let owed = rig.schedule(P, "k", long_ago.0 / 1000 + 1);
+    let value = Some(Floor { since: long_ago, offset: 0 }.encode(place).into_bytes());
+    let timestamp = rig.now;
+    rig.append(P, Kept { timestamp, key: Some(FLOOR_KEY.to_vec()), value, headers: Vec::new() });
+    let right = rig.now;
+    rig.now = long_ago.plus(-1);
+    rig.assign(&[P]);
+    rig.tell_committed(&[P]);
+    let barrier = rig.batch();
+    rig.commit(&barrier);
+    rig.read(P);
+    rig.now = right;
+    assert!(rig.answer_since(None, TODAY).is_some());
+    rig.run_until_quiet(&[P]);
+    assert_eq!(rig.ownership(P).since, Some(long_ago));
+    assert_eq!(fired(&rig.batch()), [owed]);
 }
 
 /// Found by the simulator: until something else happened, the partition fired behind a floor from tomorrow.
@@ -192,7 +260,7 @@ fn a_floor_on_its_way_while_the_clock_is_set_back_is_written_again_at_once() {
     let barrier = rig.batch();
     rig.commit(&barrier);
     rig.read(P);
-    rig.input(Input::Since { topic: 0, since: None, today: tomorrow });
+    assert!(rig.answer_since(None, tomorrow).is_some());
     let floor = rig.batch();
     rig.now = Millis(NOW * 1000);
     rig.commit(&floor);

@@ -327,9 +327,7 @@ impl Rig {
             if let Some(take) = self.find(|o| matches!(o, Output::Fence { .. }), fence) {
                 self.input(Input::Fenced { take });
             }
-            if self.saw(|o| matches!(o, Output::FindSince { .. })) {
-                self.input(Input::Since { topic: 0, since: None, today: TODAY });
-            }
+            self.answer_since(None, TODAY);
             let own = |o: &Output| {
                 matches!(o, Output::Transact(b)
                     if b.items.iter().all(|i| matches!(i.kind, Kind::Barrier { .. } | Kind::Floor { .. })))
@@ -342,6 +340,19 @@ impl Rig {
                 self.commit(&batch);
             }
         }
+    }
+
+    /// Answers the question since when the topic is owed. Gives the partitions that need no scan, if it was asked.
+    pub fn answer_since(&mut self, since: Option<Millis>, today: Millis) -> Option<Vec<i32>> {
+        let (ask, known) = self.find(
+            |o| matches!(o, Output::FindSince { topic: 0, .. }),
+            |o| match o {
+                Output::FindSince { ask, known, .. } => (ask, known),
+                _ => unreachable!(),
+            },
+        )?;
+        self.input(Input::Since { ask, since, today });
+        Some(known)
     }
 
     pub fn phase(&self, p: Partition) -> Option<Phase> {

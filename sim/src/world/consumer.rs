@@ -93,7 +93,7 @@ impl World {
         member.map(|_| uses.number)
     }
 
-    pub(super) fn find_since(&mut self, number: usize, topic: u16, known: &[i32]) {
+    pub(super) fn find_since(&mut self, number: usize, ask: u64, topic: u16, known: &[i32]) {
         let committed = self.kafka.committed.iter().filter(|(partition, _)| partition.topic == topic);
         let mut since: Vec<Millis> =
             committed.filter_map(|(_, (_, metadata))| Ownership::decode(metadata.as_bytes())?.since).collect();
@@ -107,6 +107,6 @@ impl World {
             }
         }
         let today = self.instances[number].today(self.now_ms, &self.setup);
-        self.tell(number, Input::Since { topic, since: since.into_iter().min(), today });
+        self.tell(number, Input::Since { ask, since: since.into_iter().min(), today });
     }
 }

@@ -32,7 +32,7 @@ impl World {
             Todo::Settle(batch, ending) => self.settle(number, batch, &ending),
             Todo::ReadCommitted(partition, until) => self.read_committed(number, partition, until),
             Todo::Fence(take, ids, generation) => self.fence(number, take, ids, generation),
-            Todo::FindSince(topic, known) => self.find_since(number, topic, &known),
+            Todo::FindSince(ask, topic, known) => self.find_since(number, ask, topic, &known),
             Todo::Target(target, state) => self.tell(number, Input::Target { target, state }),
         }
     }
@@ -86,7 +86,7 @@ impl World {
                 let generation = self.instances[number].generation;
                 self.answer(number, delay, Todo::Fence(take, transactional_ids, generation));
             }
-            Output::FindSince { topic, known } => self.answer(number, delay, Todo::FindSince(topic, known)),
+            Output::FindSince { ask, topic, known } => self.answer(number, delay, Todo::FindSince(ask, topic, known)),
             Output::CheckTarget { target, name } => {
                 let state = self.look_up(number, &name);
                 let delay = if state == TargetState::NoAnswer { 2_000 } else { delay };
