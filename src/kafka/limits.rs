@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::settings::SET_BYTES_MAX;
 use crate::core::batch::OutRecord;
@@ -15,22 +16,36 @@ const SET_BYTES: usize = 61;
 const RECORD_BYTES: std::ops::RangeInclusive<usize> = 7..=36;
 const HEADER_BYTES: std::ops::RangeInclusive<usize> = 2..=10;
 
+/// Between two questions about a topic's limit when records are found too large.
+const ASK_AGAIN: Duration = Duration::from_secs(10);
+
 /// What is known of topics' limits, shared between the threads.
 #[derive(Debug, Default)]
-pub struct Limits(Mutex<Arc<HashMap<String, usize>>>);
+pub struct Limits {
+    known: Mutex<Arc<HashMap<String, usize>>>,
+    /// When a topic was last asked about because of a record that was too large.
+    asked: Mutex<HashMap<String, Instant>>,
+}
 
 impl Limits {
-    /// Takes in a topic's `max.message.bytes`.
-    pub fn learn(&self, topic: &str, bytes_max: usize) {
+    /// Takes in a topic's `max.message.bytes`. True if that is news.
+    pub fn learn(&self, topic: &str, bytes_max: usize) -> bool {
         let mut known = self.lock();
-        if known.get(topic) != Some(&bytes_max) {
+        let news = known.get(topic) != Some(&bytes_max);
+        if news {
             Arc::make_mut(&mut known).insert(topic.to_owned(), bytes_max);
         }
+        news
     }
 
-    /// Whether sets for this topic fit, but for records that are too large alone.
-    pub fn are_known(&self, topic: &str) -> bool {
-        self.lock().contains_key(topic)
+    /// Whether to ask once more how much a topic takes: somebody may have changed it. The answer is expected to follow.
+    pub fn ask_again(&self, topic: &str) -> bool {
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        let again = asked.get(topic).is_none_or(|at| at.elapsed() >= ASK_AGAIN);
+        if again {
+            asked.insert(topic.to_owned(), Instant::now());
+        }
+        again
     }
 
     /// For the records of one batch.
@@ -39,7 +54,7 @@ impl Limits {
     }
 
     fn lock(&self) -> MutexGuard<'_, Arc<HashMap<String, usize>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -71,6 +86,8 @@ impl Sets {
         let size =
             |record_bytes: usize, header_bytes: usize| given + record_bytes + header_bytes * record.headers.len();
         if SET_BYTES + size(*RECORD_BYTES.start(), *HEADER_BYTES.start()) > *limit {
+            // Should it be sent all the same, nothing joins it.
+            self.bytes.insert(record.topic.to_owned(), *limit);
             return Fit::Nowhere;
         }
         if *limit >= SET_BYTES_MAX {
@@ -114,7 +131,14 @@ mod tests {
         assert_eq!(add("small", 300), Fit::Fits, "into the set that was begun with it");
         assert_eq!(add("small", 932), Fit::Alone, "the largest that may fit");
         assert_eq!(add("small", 933), Fit::Nowhere);
+        assert_eq!(add("small", 1), Fit::Alone, "not into the set of one that is too large unless it is compressed");
         assert_eq!(add("large", 10_000_000), Fit::Nowhere);
         assert_eq!(add("unknown", 10_000_000), Fit::Fits, "the broker will say");
+    }
+    #[test]
+    fn a_changed_limit_is_news_and_asked_for_once_in_a_while() {
+        let limits = Limits::default();
+        assert!(limits.learn("t", 1_000) && !limits.learn("t", 1_000) && limits.learn("t", 500));
+        assert!(limits.ask_again("t") && !limits.ask_again("t") && limits.ask_again("u"));
     }
 }

@@ -9,7 +9,6 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::Message;
 use rdkafka::producer::{DeliveryResult, ProducerContext};
 
-use super::limits::Limits;
 use super::voice::Voice;
 use crate::core::batch::Batch;
 use crate::core::io::Partition;
@@ -93,6 +92,12 @@ impl ProducerContext for Reports {
 }
 
 impl Delivered {
+    /// The topics that found a record, or a set of records, too large.
+    pub fn too_small(&self) -> BTreeSet<String> {
+        let too_large = self.failed.iter().filter(|failure| reason(failure.code) == Some(Reason::TooLarge));
+        too_large.map(|failure| failure.topic.clone()).collect()
+    }
+
     fn written(&mut self, partition: Partition, offset: i64) {
         self.unplaced |= offset < 0;
         match self.written.iter_mut().find(|(other, _)| *other == partition) {
@@ -126,9 +131,9 @@ impl Reports {
         std::mem::take(&mut *self.batch.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Whom the reports blame. Where the broker refused a set of records as too large together, they name nobody: sets
-    /// are kept below a topic's limit only where that is known.
-    pub fn blame(&self, batch: &Batch, delivered: &Delivered, limits: &Limits) -> Blame {
+    /// Whom the reports blame. The broker refuses a set of records as a whole when it is too large, and the report of
+    /// each says so: several of them name nobody.
+    pub fn blame(&self, batch: &Batch, delivered: &Delivered) -> Blame {
         let leaderless = leaderless(batch, delivered);
         let blamed = delivered.failed.iter().filter_map(|failure| {
             let Failure { item, code, topic, .. } = failure;
@@ -138,18 +143,18 @@ impl Reports {
         let mut guilty: Vec<(u32, Reason)> = blamed.collect();
         guilty.sort_unstable();
         guilty.dedup_by_key(|(item, _)| *item);
-        let too_large = |f: &&Failure| reason(f.code) == Some(Reason::TooLarge);
-        let together = guilty.len() > 1
-            && delivered.failed.iter().filter(too_large).any(|failure| !limits.are_known(&failure.topic));
+        if guilty.iter().filter(|(_, reason)| *reason == Reason::TooLarge).count() > 1 {
+            guilty.retain(|(_, reason)| *reason != Reason::TooLarge);
+        }
         let refused = |f: &Failure| match reason(f.code) {
             // Of the engine's own topics, or somebody is guilty.
             Some(Reason::UnknownTarget | Reason::Forbidden) => false,
             Some(_) => true,
             None => !is_passing(f.code),
         };
-        if !together && !guilty.is_empty() {
+        if !guilty.is_empty() {
             Blame::Items(guilty)
-        } else if together || delivered.failed.iter().any(refused) {
+        } else if delivered.failed.iter().any(refused) {
             Blame::Somebody
         } else {
             Blame::Nobody
@@ -254,7 +259,7 @@ mod tests {
     #[test]
     fn an_outage_blames_nobody_and_a_refusal_without_a_name_somebody() {
         let reports = Reports::new("p".into(), vec!["schedules".into()], Arc::default());
-        let blame = |failed: &[(u32, Code)]| reports.blame(&a_batch(), &delivered(failed), &Limits::default());
+        let blame = |failed: &[(u32, Code)]| reports.blame(&a_batch(), &delivered(failed));
         assert_eq!(blame(&[]), Blame::Nobody);
         for code in [
             Code::MessageTimedOut,
@@ -273,6 +278,8 @@ mod tests {
         );
         let two = [(0, Code::MessageSizeTooLarge), (1, Code::MessageSizeTooLarge)];
         assert_eq!(blame(&two), Blame::Somebody, "perhaps only together");
+        let three = [two[0], two[1], (2, Code::InvalidRecord)];
+        assert_eq!(blame(&three), Blame::Items(vec![(2, Reason::Refused)]), "who is named is named");
         assert_eq!(blame(&two[..1]), Blame::Items(vec![(0, Reason::TooLarge)]));
         // The engine's own topic, which is nobody's fault.
         assert_eq!(blame(&[(0, Code::TopicAuthorizationFailed)]), Blame::Nobody);

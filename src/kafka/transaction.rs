@@ -10,10 +10,12 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
 use rdkafka::producer::{BaseProducer, Producer};
 use rdkafka::types::RDKafkaRespErr;
 
+use super::admin::Admin;
 use super::limits::Fit;
 use super::native;
 use super::reports::{Blame, Reports};
 use super::settings::Settings;
+use super::topics::set_bytes_max;
 use super::transactor::{End, Job, Membership, SLICE};
 use super::turn::Turnstile;
 use crate::core::batch::{Batch, OutRecord};
@@ -104,12 +106,16 @@ impl Means<'_> {
         let mut sets = self.settings.limits.sets();
         let judged = !self.settings.compresses();
         let mut too_large: Vec<(u32, Reason)> = Vec::new();
+        let mut too_small: BTreeSet<String> = BTreeSet::new();
         batch.records(|record| {
             match sets.add(&record) {
                 // What the set becomes when it is compressed, the broker sees.
                 Fit::Nowhere if judged => {
                     if too_large.last().is_none_or(|(item, _)| *item != record.item) {
                         too_large.push((record.item, Reason::TooLarge));
+                    }
+                    if !too_small.contains(record.topic) {
+                        too_small.insert(record.topic.to_owned());
                     }
                 }
                 Fit::Alone | Fit::Nowhere => self.deliver(batch)?,
@@ -118,7 +124,27 @@ impl Means<'_> {
             // From the first one on, it is only looked for others: nothing of this will be committed.
             if too_large.is_empty() { self.queue(batch, &record) } else { Ok(()) }
         })?;
-        if too_large.is_empty() { Ok(()) } else { Err(Abort(End::Rejected(too_large))) }
+        if too_large.is_empty() {
+            return Ok(());
+        }
+        Err(Abort(if self.relearn(&too_small) { End::Retry } else { End::Rejected(too_large) }))
+    }
+
+    /// Asks once more how large sets may be for these topics: that can be changed at any time. True if it has been.
+    fn relearn(&self, topics: &BTreeSet<String>) -> bool {
+        let limits = &self.settings.limits;
+        let topics =
+            topics.iter().map(String::as_str).filter(|topic| self.settings.describes && limits.ask_again(topic));
+        let topics: Vec<&str> = topics.collect();
+        if topics.is_empty() {
+            return false;
+        }
+        let found = Admin::new(self.settings).and_then(|admin| admin.settings(&topics)).unwrap_or_default();
+        let mut changed = false;
+        for (topic, entries) in &found {
+            changed |= set_bytes_max(entries).is_some_and(|bytes| limits.learn(topic, bytes));
+        }
+        changed
     }
 
     fn queue(&self, batch: &Batch, record: &OutRecord<'_>) -> Result<(), Abort> {
@@ -162,7 +188,10 @@ impl Means<'_> {
     /// Whom the reports blame for a transaction that cannot go on.
     fn failed(&self, batch: &Batch) -> Result<(), Abort> {
         let reports = self.producer.client().context();
-        Err(Abort(match reports.blame(batch, &reports.take(), &self.settings.limits) {
+        let delivered = reports.take();
+        let changed = self.relearn(&delivered.too_small());
+        Err(Abort(match reports.blame(batch, &delivered) {
+            _ if changed => End::Retry,
             Blame::Items(guilty) => End::Rejected(guilty),
             blame => {
                 let denied = self.denied(batch);

@@ -15,6 +15,7 @@ mod hardening;
 mod harness;
 mod large_list;
 mod library;
+mod limits;
 mod logs;
 mod metrics;
 mod mini;

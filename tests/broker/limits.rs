@@ -1,0 +1,56 @@
+//! A topic's `max.message.bytes` is changed while the engine runs.
+
+use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
+use rdkafka::client::DefaultClientContext;
+
+use crate::kit::case::PATIENCE;
+use crate::kit::client;
+use crate::kit::wait::now_s;
+use crate::kit::{Case, Scheduled};
+
+const MANY: usize = 200;
+
+fn set_limit(case: &Case, bytes: &str) {
+    let admin: AdminClient<DefaultClientContext> = client::config(case.bootstrap()).create().expect("an admin client");
+    let change = AlterConfig::new(ResourceSpecifier::Topic(&case.target))
+        .set("max.message.bytes", bytes)
+        .set("message.timestamp.type", "LogAppendTime");
+    let answers = pollster::block_on(admin.alter_configs([&change], &AdminOptions::new())).expect("the broker answers");
+    assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+}
+
+fn sized(case: &Case, key: &str, bytes: usize, due: i64) -> Scheduled {
+    Scheduled::new(key, vec![b'v'; bytes], due, &case.target).target_key(key)
+}
+
+#[test]
+fn innocents_fire_when_a_topics_limit_is_lowered_and_large_ones_when_it_is_raised() {
+    let Some(case) = Case::new("limits", 1) else { return };
+    let dead = format!("{}-dead", case.target);
+    client::create_topic(case.bootstrap(), &dead, 1, &[]);
+    let mut engine = case.engine_with(&[("DEAD_LETTER_TOPIC", &dead)]);
+    // The engine uses the target, and so knows how much it takes.
+    case.settled();
+    set_limit(&case, "2000");
+    let due = now_s() + 2;
+    for n in 0..MANY {
+        case.queue(&sized(&case, &format!("small-{n}"), 500, due));
+    }
+    case.queue(&sized(&case, "large", 5_000, due));
+    case.flush();
+    let mut reader = case.target_reader();
+    let smalls = |records: &[client::Record]| records.iter().filter(|r| r.key_text().starts_with("small-")).count();
+    reader.wait("the small ones fire", PATIENCE, |records| smalls(records) == MANY);
+    let mut letters = client::Reader::new(case.bootstrap(), &dead);
+    letters.wait("the large one is a dead letter", PATIENCE, |records| !records.is_empty());
+
+    set_limit(&case, "100000");
+    // Longer than it takes until the limit is asked for again.
+    let due = now_s() + 11;
+    case.produce(&[sized(&case, "large-2", 5_000, due)]);
+    reader.wait("the large one fires", PATIENCE, |records| records.iter().any(|r| r.key_text() == "large-2"));
+    engine.stop();
+    let letters = client::read_all(case.bootstrap(), &dead);
+    let keys: Vec<String> = letters.iter().map(client::Record::key_text).collect();
+    assert_eq!(keys, ["large"], "nobody else is moved");
+}
