@@ -101,7 +101,7 @@ impl Observer for Operator {
                     warn!(topic, partition = number, offset, reason, "a schedule becomes a dead letter");
                 }
             }
-            Report::TargetChanged { name, state } => match state {
+            Report::TargetChanged { name, state } if self.allowed(1) => match state {
                 TargetState::Exists => info!(target_topic = &**name, "the target topic can be produced to"),
                 TargetState::Missing => {
                     warn!(target_topic = &**name, "the target topic does not exist; its schedules wait")
@@ -109,8 +109,16 @@ impl Observer for Operator {
                 TargetState::Forbidden => {
                     warn!(target_topic = &**name, "the target topic may not be accessed; its schedules wait");
                 }
+                TargetState::Leaderless => {
+                    warn!(
+                        target_topic = &**name,
+                        "a partition of the target topic takes no records; its schedules wait"
+                    );
+                }
                 TargetState::NoAnswer => warn!(target_topic = &**name, "no metadata of the target topic in time"),
             },
+            // Each of many schedules may name another target.
+            Report::TargetChanged { .. } => {}
             Report::Live { partition, pending, overdue, leftovers } => {
                 let (topic, number) = (topic(partition), partition.number);
                 info!(topic, partition = number, pending, overdue, leftovers, "the partition is loaded and fires");

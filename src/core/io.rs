@@ -134,6 +134,8 @@ pub enum TargetState {
     Missing,
     /// The cluster answered that we may not see it.
     Forbidden,
+    /// It is there, but one of its partitions takes no records: it has no leader, or too few replicas in sync.
+    Leaderless,
     /// The cluster did not answer in time, which says nothing of the topic.
     NoAnswer,
 }

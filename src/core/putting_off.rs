@@ -1,7 +1,7 @@
 //! Schedules that cannot be delivered now: held for their target, parked, or given up.
 
 use super::bugs::{self, Bug};
-use super::io::{Output, Report};
+use super::io::{Output, Report, TargetState};
 use super::payload::Payload;
 use super::reason::Reason;
 use super::settling::Entry;
@@ -55,6 +55,15 @@ impl<P: Payload> Scheduler<P> {
                 let check_again = self.targets.refused(target);
                 if self.targets.wait(self.now, target) || check_again {
                     self.check_target(target);
+                }
+            }
+            (Some(target), Reason::NoLeader) => {
+                if fires {
+                    life.words.hold(slot);
+                    self.count_once(partition, slot, reason);
+                }
+                if let Some(name) = self.targets.quarantined(self.now, target) {
+                    self.report(Report::TargetChanged { name, state: TargetState::Leaderless });
                 }
             }
             (_, Reason::TooLarge | Reason::Refused)

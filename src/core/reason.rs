@@ -31,7 +31,7 @@ pub enum Reason {
     Forbidden,
     /// A record of the firing is too large for a topic it goes to.
     TooLarge,
-    /// The target partition has no leader.
+    /// A partition of the target takes no records: it has no leader, or too few replicas in sync.
     NoLeader,
     /// The broker refused a record for another cause.
     Refused,
@@ -78,7 +78,9 @@ impl Reason {
             Self::UnknownTarget => "the target topic does not exist",
             Self::Forbidden => "the engine may not write to the target topic",
             Self::TooLarge => "a record of the firing is larger than its topic takes (max.message.bytes)",
-            Self::NoLeader => "the target partition has no leader",
+            Self::NoLeader => {
+                "a partition of the target takes no records: it has no leader, or too few replicas in sync"
+            }
             Self::Refused => "the broker refuses the record",
         }
     }

@@ -16,6 +16,12 @@ const RETRY_MAX_MS: i64 = 30_000;
 
 /// Tries after which the schedules of a target that is missing or forbidden become dead letters, where there are any.
 const TRIES_MAX: u32 = 3;
+/// First wait of a target that has taken no records, though the metadata shows nothing wrong; it doubles up to
+/// [`QUARANTINE_MAX_MS`].
+const QUARANTINE_MIN_MS: i64 = 2_000;
+const QUARANTINE_MAX_MS: i64 = 64_000;
+/// A target that has taken records for so long begins with the first wait again.
+const PROBATION_MS: i64 = 60_000;
 /// Names kept before those that no schedule uses any more are looked for.
 const SWEEP_MIN: usize = 1_024;
 
@@ -25,7 +31,13 @@ struct Target {
     state: State,
     /// Somebody waits for it.
     awaited: bool,
+    /// Looks in a row that have found it unusable.
     tries: u32,
+    /// What was last said of it, while it is unusable.
+    told: Option<TargetState>,
+    /// How often in a row it has taken no records, and until when that is remembered.
+    strikes: u32,
+    struck_until: Millis,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +74,18 @@ impl Default for Targets {
     }
 }
 
+impl Target {
+    /// Notes what is wrong with it. Gives its name if that is news; that nobody answers is none beside what was known.
+    fn says(&mut self, state: TargetState) -> Option<Arc<str>> {
+        let old = self.told.is_some_and(|told| told == state || state == TargetState::NoAnswer);
+        if old {
+            return None;
+        }
+        self.told = Some(state);
+        Some(Arc::clone(&self.name))
+    }
+}
+
 impl Targets {
     /// The number of a target, and whether it is new and has to be checked.
     pub fn intern(&mut self, name: &str) -> (u32, bool) {
@@ -72,7 +96,16 @@ impl Targets {
         let target = self.next;
         self.next += 1;
         self.by_name.insert(Arc::clone(&name), target);
-        self.list.insert(target, Target { name, state: State::Checking, awaited: false, tries: 0 });
+        let new = Target {
+            name,
+            state: State::Checking,
+            awaited: false,
+            tries: 0,
+            told: None,
+            strikes: 0,
+            struck_until: Millis(i64::MIN),
+        };
+        self.list.insert(target, new);
         (target, true)
     }
 
@@ -105,8 +138,11 @@ impl Targets {
             State::Known => Verdict::Send,
             State::Checking => Verdict::Hold(None),
             State::Unusable { state, retry_at } => match reason(state) {
-                // Only what was just seen counts: the topic may have been made since.
-                Some(reason) if target.tries >= TRIES_MAX && retry_at > now => Verdict::GiveUp(reason),
+                // Only what was just seen counts: the topic may have been made since. That nobody leads a partition is
+                // no schedule's fault.
+                Some(reason) if target.tries >= TRIES_MAX && retry_at > now && reason != Reason::NoLeader => {
+                    Verdict::GiveUp(reason)
+                }
                 reason => Verdict::Hold(reason),
             },
         }
@@ -135,19 +171,32 @@ impl Targets {
         check
     }
 
+    /// A partition of the target took no records, each of which costs its whole batch seconds to find out: nothing more
+    /// is sent to it for a while, whatever the metadata says. Gives the target's name if that is news.
+    pub fn quarantined(&mut self, now: Millis, target: u32) -> Option<Arc<str>> {
+        let target = self.list.get_mut(&target).filter(|target| target.state == State::Known)?;
+        if target.struck_until < now {
+            target.strikes = 0;
+        }
+        let delay = (QUARANTINE_MIN_MS << target.strikes.min(8)).min(QUARANTINE_MAX_MS);
+        target.strikes = target.strikes.saturating_add(1);
+        target.struck_until = now.plus(delay + PROBATION_MS);
+        target.awaited = true;
+        target.state = State::Unusable { state: TargetState::Leaderless, retry_at: now.plus(delay) };
+        target.says(TargetState::Leaderless)
+    }
+
     /// Takes in what the metadata said. Gives the target's name if its state is news.
     pub fn answered(&mut self, now: Millis, target: u32, answer: TargetState) -> Option<Arc<str>> {
         let target = self.list.get_mut(&target)?;
         if answer == TargetState::Exists {
-            let changed = (target.tries > 0).then(|| Arc::clone(&target.name));
             (target.state, target.tries, target.awaited) = (State::Known, 0, false);
-            return changed;
+            return target.told.take().map(|_| Arc::clone(&target.name));
         }
         let delay = RETRY_MIN_MS.saturating_mul(1 << target.tries.min(10)).min(RETRY_MAX_MS);
-        let changed = (target.tries == 0).then(|| Arc::clone(&target.name));
         target.tries = target.tries.saturating_add(1);
         target.state = State::Unusable { state: answer, retry_at: now.plus(delay) };
-        changed
+        target.says(answer)
     }
 
     /// Targets that are waited for and whose time to be checked again has come.
@@ -175,6 +224,7 @@ impl Targets {
     /// The clock was set back: targets are checked again that much earlier.
     pub fn set_back(&mut self, back_ms: i64) {
         for target in self.list.values_mut() {
+            target.struck_until = target.struck_until.plus(-back_ms);
             if let State::Unusable { retry_at, .. } = &mut target.state {
                 *retry_at = retry_at.plus(-back_ms);
             }
@@ -198,6 +248,7 @@ fn reason(state: TargetState) -> Option<Reason> {
     match state {
         TargetState::Missing => Some(Reason::UnknownTarget),
         TargetState::Forbidden => Some(Reason::Forbidden),
+        TargetState::Leaderless => Some(Reason::NoLeader),
         TargetState::Exists | TargetState::NoAnswer => None,
     }
 }

@@ -134,15 +134,30 @@ where
     }
 }
 
-/// Those of the topics that we may see but not write to.
+/// What the cluster says of a topic.
+#[derive(Debug)]
+pub struct Description {
+    /// Its name.
+    pub name: String,
+    /// The topic cannot be used, or may not be seen.
+    pub error: Option<RDKafkaRespErr>,
+    /// Every partition has a leader.
+    pub is_led: bool,
+    /// The least number of replicas in sync that a partition has.
+    pub in_sync_min: usize,
+    /// We may not write to it. Brokers do not always tell.
+    pub is_denied: bool,
+}
+
+/// Asks about topics, in one request.
 ///
 /// # Errors
 /// librdkafka's code; a broker that does not answer in time is one.
-pub fn denied<C: ClientContext>(
+pub fn describe<C: ClientContext>(
     client: &Client<C>,
     topics: &[&str],
     limit: Duration,
-) -> Result<Vec<String>, RDKafkaRespErr> {
+) -> Result<Vec<Description>, RDKafkaRespErr> {
     use rd::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS;
     let names: Vec<CString> = topics.iter().filter_map(|topic| CString::new(*topic).ok()).collect();
     let mut names: Vec<*const c_char> = names.iter().map(|name| name.as_ptr()).collect();
@@ -167,7 +182,7 @@ pub fn denied<C: ClientContext>(
         } else {
             match rd::rd_kafka_event_error(event) {
                 RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR => {
-                    Ok(without_write(rd::rd_kafka_event_DescribeTopics_result(event)))
+                    Ok(descriptions(rd::rd_kafka_event_DescribeTopics_result(event)))
                 }
                 error => Err(error),
             }
@@ -184,28 +199,53 @@ pub fn denied<C: ClientContext>(
 
 /// # Safety
 /// `result` is null, or belongs to an event that lives.
-unsafe fn without_write(result: *const rd::rd_kafka_DescribeTopics_result_t) -> Vec<String> {
-    use rd::rd_kafka_AclOperation_t::{RD_KAFKA_ACL_OPERATION_ALL, RD_KAFKA_ACL_OPERATION_WRITE};
+unsafe fn descriptions(result: *const rd::rd_kafka_DescribeTopics_result_t) -> Vec<Description> {
     if result.is_null() {
         return Vec::new();
     }
-    // SAFETY: as the caller promises; the arrays have the lengths that come with them, and names are copied.
+    // SAFETY: as the caller promises; the array has the length that comes with it.
     unsafe {
         let mut count = 0usize;
         let described = rd::rd_kafka_DescribeTopics_result_topics(result, &mut count);
-        (0..count)
-            .filter_map(|index| {
-                let topic = *described.add(index);
-                let mut allowed = 0usize;
-                let operations = rd::rd_kafka_TopicDescription_authorized_operations(topic, &mut allowed);
-                // Null where the broker does not tell, or does not know the topic.
-                let told = !operations.is_null() && allowed > 0;
-                let writes = (0..allowed)
-                    .any(|n| matches!(*operations.add(n), RD_KAFKA_ACL_OPERATION_ALL | RD_KAFKA_ACL_OPERATION_WRITE));
-                let name = CStr::from_ptr(rd::rd_kafka_TopicDescription_name(topic));
-                (told && !writes).then(|| name.to_string_lossy().into_owned())
-            })
-            .collect()
+        (0..count).map(|index| description(*described.add(index))).collect()
+    }
+}
+
+/// # Safety
+/// `topic` belongs to an event that lives.
+unsafe fn description(topic: *const rd::rd_kafka_TopicDescription_t) -> Description {
+    use rd::rd_kafka_AclOperation_t::{RD_KAFKA_ACL_OPERATION_ALL, RD_KAFKA_ACL_OPERATION_WRITE};
+    // SAFETY: as the caller promises; arrays have the lengths that come with them, and texts are copied.
+    unsafe {
+        let error = rd::rd_kafka_TopicDescription_error(topic);
+        let error = if error.is_null() { None } else { Some(rd::rd_kafka_error_code(error)) };
+        let mut count = 0usize;
+        let operations = rd::rd_kafka_TopicDescription_authorized_operations(topic, &mut count);
+        // Null where the broker does not tell, or does not know the topic.
+        let told = !operations.is_null() && count > 0;
+        let writes = told
+            && (0..count)
+                .any(|n| matches!(*operations.add(n), RD_KAFKA_ACL_OPERATION_ALL | RD_KAFKA_ACL_OPERATION_WRITE));
+        let (mut partitions, mut is_led, mut in_sync_min) = (0usize, true, usize::MAX);
+        let infos = rd::rd_kafka_TopicDescription_partitions(topic, &mut partitions);
+        for index in 0..partitions {
+            let mut in_sync = 0usize;
+            let info = *infos.add(index);
+            is_led &= !rd::rd_kafka_TopicPartitionInfo_leader(info).is_null();
+            rd::rd_kafka_TopicPartitionInfo_isr(info, &mut in_sync);
+            in_sync_min = in_sync_min.min(in_sync);
+        }
+        let text = |text: *const c_char| match text.is_null() {
+            true => String::new(),
+            false => CStr::from_ptr(text).to_string_lossy().into_owned(),
+        };
+        Description {
+            name: text(rd::rd_kafka_TopicDescription_name(topic)),
+            error: error.filter(|error| *error != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR),
+            is_led,
+            in_sync_min,
+            is_denied: told && !writes,
+        }
     }
 }
 

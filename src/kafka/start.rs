@@ -7,10 +7,10 @@ use std::time::Duration;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 
 use super::admin::Admin;
+use super::lookup::exists;
 use super::settings::Settings;
 use super::topics::{self, Entries, Role};
 use super::voice::Asking;
-use super::worker::exists;
 use crate::config::Config;
 use crate::core::io::TargetState;
 
@@ -85,7 +85,8 @@ fn ask(
     for (topic, role) in own_topics(config) {
         beat();
         match exists(client, topic, REQUEST_MAX) {
-            TargetState::Exists => {}
+            // The brokers may still be starting.
+            TargetState::Exists | TargetState::Leaderless => {}
             TargetState::NoAnswer => return Err(NotReady::Unreachable),
             TargetState::Missing if config.create_topics => create(settings, topic, role)?,
             state => return Err(NotReady::Topic(topic.into(), state)),

@@ -115,6 +115,12 @@ pub fn set_bytes_max(entries: &Entries) -> Option<usize> {
     entries.get("max.message.bytes")?.parse().ok()
 }
 
+/// How many replicas must be in sync for the topic to take a record.
+#[must_use]
+pub fn in_sync_min(entries: &Entries) -> Option<usize> {
+    entries.get("min.insync.replicas")?.parse().ok()
+}
+
 fn policies(value: &str) -> Vec<&str> {
     value.split(',').map(str::trim).collect()
 }

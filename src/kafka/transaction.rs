@@ -12,6 +12,7 @@ use rdkafka::types::RDKafkaRespErr;
 
 use super::admin::Admin;
 use super::limits::Fit;
+use super::lookup::TOGETHER_MAX;
 use super::native;
 use super::reports::{Blame, Reports};
 use super::settings::Settings;
@@ -217,10 +218,13 @@ impl Means<'_> {
         let targets: BTreeSet<&str> = batch.items.iter().filter_map(|item| batch.target(item)).collect();
         let targets: Vec<&str> = targets.into_iter().collect();
         let ask = self.settings.describes && !targets.is_empty();
-        let denied = ask.then(|| native::denied(self.producer.client(), &targets, SLICE));
-        let denied = denied.and_then(Result::ok).unwrap_or_default();
+        let mut denied: BTreeSet<String> = BTreeSet::new();
+        for some in targets.chunks(TOGETHER_MAX).take_while(|_| ask && !self.is_closing()) {
+            let described = native::describe(self.producer.client(), some, SLICE).unwrap_or_default();
+            denied.extend(described.into_iter().filter(|topic| topic.is_denied).map(|topic| topic.name));
+        }
         let items = (0u32..).zip(&batch.items);
-        let is_denied = |name: &str| denied.iter().any(|denied| denied == name);
+        let is_denied = |name: &str| denied.contains(name);
         let guilty = items.filter(|(_, item)| batch.target(item).is_some_and(is_denied));
         guilty.map(|(number, _)| (number, Reason::Forbidden)).collect()
     }

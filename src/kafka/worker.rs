@@ -10,13 +10,11 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
 use rdkafka::message::Message;
 use rdkafka::producer::{BaseProducer, Producer};
-use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{Offset, TopicPartitionList};
 
-use super::admin::Admin;
+use super::lookup::{self, Lookup};
 use super::native;
 use super::settings::Settings;
-use super::topics;
 use super::voice::Asking;
 use crate::core::floor::Floor;
 use crate::core::io::{Millis, Partition, TargetState};
@@ -28,12 +26,8 @@ use crate::handle::Wake;
 const STABLE_MAX: Duration = Duration::from_secs(1);
 /// How long any other request to the brokers may take.
 const REQUEST_MAX: Duration = Duration::from_secs(5);
-/// How long the answer about a target may take.
-const TARGET_MAX: Duration = Duration::from_secs(2);
 /// How long a scan may go without a record before it is begun again.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
-/// Targets looked at before those that have come meanwhile are.
-const TARGETS_MAX: usize = 1_000;
 
 /// What a job found out.
 #[derive(Debug)]
@@ -195,53 +189,21 @@ impl Worker {
     pub fn targets(&self) -> Sender<(u32, Arc<str>)> {
         let (ask, asked) = crossbeam_channel::unbounded::<(u32, Arc<str>)>();
         self.spawn("targets", move |worker| {
-            let mut client = None;
-            let mut admin = None;
+            let mut lookup = Lookup::new(Arc::clone(&worker.settings));
             while let Ok(first) = asked.recv() {
                 // One that was asked for twice needs one answer.
-                let asked: BTreeMap<u32, Arc<str>> =
-                    std::iter::once(first).chain(asked.try_iter().take(TARGETS_MAX)).collect();
-                for (target, name) in asked {
-                    if worker.is_closing() {
-                        return;
-                    }
-                    if client.is_none() {
-                        client = worker.uncommitted().ok();
-                    }
-                    let state = client.as_ref().map_or(TargetState::NoAnswer, |client| worker.look_at(client, &name));
-                    if state == TargetState::Exists {
-                        worker.learn_limit(&mut admin, &name);
-                    }
-                    worker.tell(Found::Target { target, state });
+                let some: BTreeMap<u32, Arc<str>> =
+                    std::iter::once(first).chain(asked.try_iter().take(lookup::TOGETHER_MAX)).collect();
+                if worker.is_closing() {
+                    return;
+                }
+                let names: Vec<&str> = some.values().map(|name| &**name).collect();
+                for (target, state) in some.keys().zip(lookup.states(&names)) {
+                    worker.tell(Found::Target { target: *target, state });
                 }
             }
         });
         ask
-    }
-
-    /// Metadata alone shows topics that may be described, though not written to.
-    fn look_at(&self, client: &BaseConsumer<Asking>, target: &str) -> TargetState {
-        match exists(client, target, TARGET_MAX) {
-            TargetState::Exists if self.settings.describes => {
-                match native::denied(client.client(), &[target], TARGET_MAX) {
-                    Ok(denied) if denied.is_empty() => TargetState::Exists,
-                    Ok(_) => TargetState::Forbidden,
-                    Err(_) => TargetState::NoAnswer,
-                }
-            }
-            state => state,
-        }
-    }
-
-    /// Before a target is used first: how large its sets may be. Where that may not be seen, the broker will say.
-    fn learn_limit(&self, admin: &mut Option<Admin>, target: &str) {
-        if admin.is_none() && self.settings.describes {
-            *admin = Admin::new(&self.settings).ok();
-        }
-        let settings = admin.as_ref().and_then(|admin| admin.settings(&[target]).ok());
-        if let Some(bytes) = settings.and_then(|all| topics::set_bytes_max(all.get(target)?)) {
-            self.settings.limits.learn(target, bytes);
-        }
     }
 
     /// A client of the group's name that never joins it.
@@ -298,23 +260,4 @@ fn whole(list: TopicPartitionList) -> KafkaResult<TopicPartitionList> {
         element.error()?;
     }
     Ok(list)
-}
-
-/// What the metadata says of a topic.
-pub fn exists(client: &BaseConsumer<Asking>, name: &str, limit: Duration) -> TargetState {
-    let Ok(metadata) = client.fetch_metadata(Some(name), limit) else {
-        return TargetState::NoAnswer;
-    };
-    let Some(topic) = metadata.topics().iter().find(|topic| topic.name() == name) else {
-        return TargetState::Missing;
-    };
-    match topic.error() {
-        None if topic.partitions().is_empty() => TargetState::NoAnswer,
-        None => TargetState::Exists,
-        Some(RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED) => TargetState::Forbidden,
-        Some(error) => match Code::from(error) {
-            Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::InvalidTopic => TargetState::Missing,
-            _ => TargetState::NoAnswer,
-        },
-    }
 }

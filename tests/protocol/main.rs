@@ -7,5 +7,6 @@ mod poison;
 mod refusals;
 mod rig;
 mod takeover;
+mod targets;
 mod transactions;
 mod words;

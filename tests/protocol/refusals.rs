@@ -269,7 +269,7 @@ fn parked_schedules_come_back_with_growing_waits_in_shares() {
         rig.input(Input::Tick);
         while let Some(batch) = rig.try_batch() {
             moments.push((tenths, batch.items.len()));
-            let all: Vec<(u32, Reason)> = (0..batch.items.len() as u32).map(|item| (item, Reason::NoLeader)).collect();
+            let all: Vec<(u32, Reason)> = (0..batch.items.len() as u32).map(|item| (item, Reason::TooLarge)).collect();
             rig.abort(&batch, Abort::Rejected(&all));
         }
     }
@@ -277,7 +277,7 @@ fn parked_schedules_come_back_with_growing_waits_in_shares() {
     assert!((5 * MANY..12 * MANY).contains(&tries), "{moments:?}");
     assert!(moments[1..].iter().all(|(_, items)| *items <= MANY / 2), "they do not come back at once: {moments:?}");
     assert!(moments.last().unwrap().0 > 2_000, "and never stop: {moments:?}");
-    assert_eq!(refused(&rig, Reason::NoLeader), MANY as u64, "each is counted once");
+    assert_eq!(refused(&rig, Reason::TooLarge), MANY as u64, "each is counted once");
     let told = rig.outs.iter().filter(|o| matches!(o, Output::Report(Report::Parked { .. }))).count();
     assert_eq!(told, MANY, "and told once");
 }
@@ -300,7 +300,7 @@ fn a_hundred_thousand_parked_schedules_are_all_tried_again_and_do_not_stop_a_goo
         while let Some(batch) = rig.try_batch() {
             let is_poison = |item: &kafka_scheduler::core::batch::Item| item.identity != good;
             let guilty = (0u32..).zip(&batch.items).filter(|(_, item)| is_poison(item));
-            let guilty: Vec<_> = guilty.map(|(number, _)| (number, Reason::NoLeader)).collect();
+            let guilty: Vec<_> = guilty.map(|(number, _)| (number, Reason::TooLarge)).collect();
             tried += guilty.len();
             if guilty.is_empty() {
                 assert!(second <= NOW + 3, "the good one fires on time");

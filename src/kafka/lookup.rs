@@ -1,0 +1,122 @@
+//! Whether topics can be produced to.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::RDKafkaErrorCode as Code;
+use rdkafka::types::RDKafkaRespErr;
+
+use super::admin::Admin;
+use super::native::{self, Description};
+use super::settings::Settings;
+use super::topics;
+use super::voice::Asking;
+use crate::core::io::TargetState;
+
+/// Targets looked at with one request.
+pub const TOGETHER_MAX: usize = 100;
+
+/// How long an answer about targets may take.
+const TARGET_MAX: Duration = Duration::from_secs(2);
+
+/// Looks at target topics, with clients that it keeps.
+pub struct Lookup {
+    settings: Arc<Settings>,
+    client: Option<BaseConsumer<Asking>>,
+    admin: Option<Admin>,
+}
+
+impl Lookup {
+    /// Connects when it is first asked.
+    pub fn new(settings: Arc<Settings>) -> Self {
+        Self { settings, client: None, admin: None }
+    }
+
+    /// What the cluster says of each of these topics.
+    pub fn states(&mut self, names: &[&str]) -> Vec<TargetState> {
+        if self.client.is_none() {
+            let asking = Asking(Arc::clone(&self.settings.voice));
+            self.client = self.settings.uncommitted().create_with_context(asking).ok();
+        }
+        let Some(client) = &self.client else { return vec![TargetState::NoAnswer; names.len()] };
+        if !self.settings.describes {
+            return names.iter().map(|name| exists(client, name, TARGET_MAX)).collect();
+        }
+        let mut found = native::describe(client.client(), names, TARGET_MAX).unwrap_or_default();
+        found.sort_unstable_by(|one, other| one.name.cmp(&other.name));
+        let of = |name: &&&str| found.binary_search_by(|topic| topic.name.as_str().cmp(name)).ok();
+        let mut states: Vec<TargetState> =
+            names.iter().map(|name| of(&name).map_or(TargetState::NoAnswer, |at| state(&found[at]))).collect();
+        let usable: Vec<&str> = names
+            .iter()
+            .zip(&states)
+            .filter(|(_, state)| **state == TargetState::Exists)
+            .map(|(name, _)| *name)
+            .collect();
+        let few = self.learn(&usable, |name| of(&&name).map_or(usize::MAX, |at| found[at].in_sync_min));
+        for (name, state) in names.iter().zip(&mut states) {
+            if few.iter().any(|few| few == name) {
+                *state = TargetState::Leaderless;
+            }
+        }
+        states
+    }
+
+    /// Before targets are used: how large their sets may be, where that may be seen. Gives those with fewer replicas in
+    /// sync than they want for a record: they would keep a whole batch waiting.
+    fn learn(&mut self, names: &[&str], in_sync: impl Fn(&str) -> usize) -> Vec<String> {
+        if names.is_empty() {
+            return Vec::new();
+        }
+        if self.admin.is_none() {
+            self.admin = Admin::new(&self.settings).ok();
+        }
+        let told = self.admin.as_ref().and_then(|admin| admin.settings(names).ok()).unwrap_or_default();
+        let mut few = Vec::new();
+        for (name, entries) in told {
+            if let Some(bytes) = topics::set_bytes_max(&entries) {
+                self.settings.limits.learn(&name, bytes);
+            }
+            if topics::in_sync_min(&entries).is_some_and(|least| in_sync(&name) < least) {
+                few.push(name);
+            }
+        }
+        few
+    }
+}
+
+/// Metadata alone shows topics that may be described, though not written to.
+fn state(topic: &Description) -> TargetState {
+    match topic.error {
+        Some(error) => of_error(error),
+        None if topic.in_sync_min == usize::MAX => TargetState::NoAnswer,
+        None if topic.is_denied => TargetState::Forbidden,
+        None if !topic.is_led => TargetState::Leaderless,
+        None => TargetState::Exists,
+    }
+}
+
+fn of_error(error: RDKafkaRespErr) -> TargetState {
+    match Code::from(error) {
+        Code::TopicAuthorizationFailed => TargetState::Forbidden,
+        Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::InvalidTopic => TargetState::Missing,
+        _ => TargetState::NoAnswer,
+    }
+}
+
+/// What the metadata says of a topic.
+pub fn exists(client: &BaseConsumer<Asking>, name: &str, limit: Duration) -> TargetState {
+    let Ok(metadata) = client.fetch_metadata(Some(name), limit) else {
+        return TargetState::NoAnswer;
+    };
+    let Some(topic) = metadata.topics().iter().find(|topic| topic.name() == name) else {
+        return TargetState::Missing;
+    };
+    match topic.error() {
+        None if topic.partitions().is_empty() => TargetState::NoAnswer,
+        None if topic.partitions().iter().any(|partition| partition.leader() < 0) => TargetState::Leaderless,
+        None => TargetState::Exists,
+        Some(error) => of_error(error),
+    }
+}

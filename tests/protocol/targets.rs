@@ -1,0 +1,109 @@
+//! Targets that cannot be produced to.
+
+use kafka_scheduler::core::Config;
+use kafka_scheduler::core::io::{Abort, Input, Millis, Output, Report, TargetState};
+use kafka_scheduler::core::reason::Reason;
+
+use crate::rig::*;
+
+/// Its lookups are answered by the tests alone.
+const SILENT: &str = "missing-leader";
+
+fn look(rig: &mut Rig, state: TargetState) -> bool {
+    let asked = rig.find(
+        |o| matches!(o, Output::CheckTarget { .. }),
+        |o| match o {
+            Output::CheckTarget { target, .. } => target,
+            _ => unreachable!(),
+        },
+    );
+    let Some(target) = asked else { return false };
+    rig.input(Input::Target { target, state });
+    true
+}
+
+/// A batch with a record for the target whose partition has no leader has come back.
+fn leaderless(config: Config) -> (Rig, i64, i64) {
+    let mut rig = Rig::live_with(config);
+    let poison = rig.schedule_to(P, "a", NOW + 1, SILENT);
+    let good = rig.schedule(P, "b", NOW + 1);
+    rig.read(P);
+    assert!(look(&mut rig, TargetState::Exists));
+    rig.at(NOW + 1);
+    let batch = rig.batch();
+    assert_eq!(fired(&batch), [poison, good]);
+    rig.abort(&batch, Abort::Rejected(&[(0, Reason::NoLeader)]));
+    (rig, poison, good)
+}
+
+#[test]
+fn a_target_without_a_leader_is_quarantined_and_its_neighbours_fire() {
+    let (mut rig, poison, good) = leaderless(Config { dead_letter: Some("dead".into()), ..config() });
+    let batch = rig.batch();
+    assert_eq!(fired(&batch), [good], "at once");
+    rig.commit(&batch);
+    let told = |o: &Output| matches!(o, Output::Report(Report::TargetChanged { state: TargetState::Leaderless, .. }));
+    assert!(rig.saw(told));
+    rig.read(P);
+    let another = rig.schedule_to(P, "c", NOW + 2, SILENT);
+    rig.read(P);
+    for second in 2..200 {
+        rig.at(NOW + second);
+        look(&mut rig, TargetState::Leaderless);
+        while let Some(batch) = rig.try_batch() {
+            assert!(batch.items.is_empty(), "nothing is sent there, and nothing given up: {batch:?}");
+            rig.commit(&batch);
+        }
+    }
+    assert!(!rig.saw(told), "once");
+    assert_eq!(rig.core.counters().refused[Reason::NoLeader as usize], 2);
+    for second in 200..240 {
+        rig.at(NOW + second);
+        if look(&mut rig, TargetState::Exists) {
+            break;
+        }
+    }
+    let batch = rig.work();
+    assert_eq!(fired(&batch), [poison, another]);
+}
+
+#[test]
+fn a_target_that_takes_nothing_though_it_has_leaders_is_tried_with_growing_waits() {
+    let (mut rig, poison, good) = leaderless(config());
+    let batch = rig.batch();
+    assert_eq!(fired(&batch), [good]);
+    rig.commit(&batch);
+    rig.read(P);
+    let mut tries = Vec::new();
+    for tenths in 0..6_000 {
+        rig.now = Millis((NOW + 1) * 1000 + tenths * 100);
+        rig.input(Input::Tick);
+        look(&mut rig, TargetState::Exists);
+        while let Some(batch) = rig.try_batch() {
+            if batch.items.is_empty() {
+                rig.commit(&batch);
+                continue;
+            }
+            assert_eq!(fired(&batch), [poison]);
+            tries.push(tenths / 10);
+            rig.abort(&batch, Abort::Rejected(&[(0, Reason::NoLeader)]));
+        }
+    }
+    assert!((8..16).contains(&tries.len()), "{tries:?}");
+    let waits: Vec<i64> = tries.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert!(waits[0] <= 5 && *waits.last().unwrap() >= 60, "{waits:?}");
+}
+
+#[test]
+fn a_target_that_was_deleted_is_found_missing_when_it_takes_nothing() {
+    let (mut rig, ..) = leaderless(Config { dead_letter: Some("dead".into()), ..config() });
+    let batch = rig.batch();
+    rig.commit(&batch);
+    rig.read(P);
+    let given_up = (2..60).find(|second| {
+        rig.at(NOW + second);
+        look(&mut rig, TargetState::Missing);
+        rig.saw(|o| matches!(o, Output::Report(Report::GivenUp { reason: Reason::UnknownTarget, .. })))
+    });
+    assert!(given_up.is_some());
+}
