@@ -36,7 +36,6 @@ const VARIABLES: &[&str] = &[
     "REST_TOKEN",
 ];
 
-/// Planned variables. Whoever sets one relies on it, so that ignoring it would be worse than not starting.
 /// The existing scheduler sends its log lines to this server itself.
 const GRAYLOG: &str = "GRAYLOG_SERVER is ignored: lines go to stderr. Set LOG_FORMAT=json and have a collector (such as \
     Fluent Bit, Vector or Docker's gelf driver) pass them on to Graylog";
@@ -97,6 +96,8 @@ pub struct Config {
     pub grace_s: Option<u64>,
     /// `MAX_HORIZON`, in seconds.
     pub horizon_s: Option<u64>,
+    /// `MEMORY_WARN_BYTES`: what is held is said to be much from here on.
+    pub memory_warn_bytes: Option<u64>,
     /// The broker lives in this process, and does not tell its topics' settings.
     pub embedded: bool,
     /// `kafka.common.configuration` of the file: entries for librdkafka as they are.
@@ -126,11 +127,6 @@ impl Config {
     /// At the first value that is not allowed.
     pub fn load_from(env: Env<'_>, read: ReadFile<'_>) -> Result<Self, ConfigError> {
         let env = &|name: &str| set(env, name);
-        // Whoever sets it relies on it, so that ignoring it would be worse than not starting.
-        if let Some(value) = env("MEMORY_WARN_BYTES") {
-            let message = format!("MEMORY_WARN_BYTES is {value:?}, but is not supported in this version: unset it");
-            return Err(ConfigError::new(message));
-        }
         let mut file = match env("CONFIGURATION_FILE") {
             Some(path) => File::read(&path, read)?,
             None => File::default(),
@@ -169,6 +165,9 @@ impl Config {
                 .map(|text| value::whole("SCHEDULE_GRACE_INTERVAL", &text, 0..=value::CENTURY_S, "seconds"))
                 .transpose()?,
             horizon_s: env("MAX_HORIZON").map(|text| value::horizon("MAX_HORIZON", &text)).transpose()?,
+            memory_warn_bytes: env("MEMORY_WARN_BYTES")
+                .map(|text| value::whole("MEMORY_WARN_BYTES", &text, 1..=value::BYTES_MAX, "bytes"))
+                .transpose()?,
             embedded: false,
             kafka_common: file.common,
             kafka_producer: file.producer,

@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use crate::core::batch::Batch;
 use crate::core::io::{Counters, Cursor, Millis, Record, Report};
 use crate::core::listing::{Filter, Gone, Listed, Page, Upcoming};
-use board::Board;
+use board::{Board, Snapshot};
 
 /// Requests that may wait for the loop at once; a further one is refused.
 const WAITING_MAX: usize = 64;
@@ -52,6 +52,11 @@ pub trait Observer: Send {
     /// The loop has turned once, and what it did between two sleeps took so long.
     fn turned(&mut self, took: Duration) {
         let _ = took;
+    }
+
+    /// What is held has been looked at, as it is some times a second.
+    fn held(&mut self, snapshot: &Snapshot) {
+        let _ = snapshot;
     }
 
     /// The group has given or taken partitions.

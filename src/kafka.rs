@@ -146,7 +146,9 @@ impl Engine {
                 Err(reason) if said.as_ref() != Some(&reason) => {
                     tracing::warn!("{reason}; trying again until this changes");
                     let stage = Stage::Starting(reason.to_string());
-                    self.events.board.publish(Snapshot { at: self.clock.now(), stage, partitions: Vec::new() });
+                    let memory_warn_bytes = self.config.memory_warn_bytes;
+                    let snapshot = Snapshot { at: self.clock.now(), stage, partitions: Vec::new(), memory_warn_bytes };
+                    self.events.board.publish(snapshot);
                     said = Some(reason);
                 }
                 Err(_) => {}

@@ -2,8 +2,10 @@
 
 pub(crate) mod held;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use prometheus::proto::MetricFamily;
 use prometheus::{Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge};
 use prometheus::{IntGaugeVec, Opts, Registry, TextEncoder};
 
@@ -41,6 +43,9 @@ const LATENESS_S: [f64; 18] = [
 const TRANSACTION_S: [f64; 11] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0];
 const BATCH_ITEMS: [f64; 9] = [1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1_000.0, 3_000.0, 10_000.0];
 const TURN_S: [f64; 9] = [0.000_1, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0];
+
+/// What the names of the process' metrics begin with.
+const PROCESS: &str = "process_";
 
 /// A turn as long as this is counted as a stall: no schedule could fire meanwhile.
 const STALL: Duration = Duration::from_millis(250);
@@ -154,10 +159,29 @@ impl Metrics {
         self.last = *now;
     }
 
-    /// Everything as another registry takes it.
+    /// All that is the engine's own, for another registry: the process' metrics are the affair of whoever has that.
     #[must_use]
-    pub fn gather(&self) -> Vec<prometheus::proto::MetricFamily> {
-        self.registry.gather()
+    pub fn of_engine(&self, board: &Board, topics: &[String]) -> Vec<MetricFamily> {
+        let mut families = self.families(board, topics);
+        families.retain(|family| !family.name().starts_with(PROCESS));
+        families
+    }
+
+    /// Names and meanings of what [`of_engine`](Self::of_engine) may show.
+    #[must_use]
+    pub fn described(&self) -> Vec<(String, String)> {
+        let families = self.of_engine(&Board::default(), &[]);
+        let mut all: BTreeMap<String, String> =
+            families.iter().map(|family| (family.name().to_owned(), family.help().to_owned())).collect();
+        all.extend(held::described().map(|(name, help)| (name.to_owned(), help.to_owned())));
+        all.into_iter().collect()
+    }
+
+    fn families(&self, board: &Board, topics: &[String]) -> Vec<MetricFamily> {
+        self.log_dropped.inc_by(logging::lines_dropped().saturating_sub(self.log_dropped.get()));
+        let mut families = self.registry.gather();
+        families.extend(held::families(board, topics));
+        families
     }
 
     /// A batch with firings has been committed at `at`.
@@ -215,12 +239,9 @@ impl Metrics {
     /// Everything in Prometheus' text format. `topics` are the names that partitions refer to.
     #[must_use]
     pub fn text(&self, board: &Board, topics: &[String]) -> String {
-        self.log_dropped.inc_by(logging::lines_dropped().saturating_sub(self.log_dropped.get()));
-        let mut families = self.registry.gather();
-        families.extend(held::families(board, topics));
         let mut text = Vec::new();
         // It fails where a family is empty, and there is none: prometheus leaves them out.
-        let _ = TextEncoder::new().encode(&families, &mut text);
+        let _ = TextEncoder::new().encode(&self.families(board, topics), &mut text);
         String::from_utf8(text).unwrap_or_default()
     }
 }

@@ -1,8 +1,10 @@
 //! What an operator gets to know of a running engine: metrics, lines in the log, and what the status page shows.
 
 pub mod activity;
+mod limit;
 pub mod statistics;
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,53 +13,80 @@ use tracing::{error, info, warn};
 use crate::core::batch::Batch;
 use crate::core::io::{Counters, Millis, Partition, Report, TargetState};
 use crate::handle::Observer;
+use crate::handle::board::Snapshot;
 use crate::metrics::Metrics;
 use activity::{Activity, Refusal};
+use limit::{LINES_MAX, Limit};
 
-/// Lines a second on single records. A topic of bad records must not become a log of the same size.
-const RECORD_LINES_PER_S: u32 = 100;
+/// Kinds of lines that records can cause as many of as there are records. A topic of bad records must not become a log
+/// of the same size, nor a flood of one kind hide the others.
+const FLOODS: [&str; 5] =
+    ["records that cannot fire", "schedules put off", "schedules given up", "target topics", "other groups"];
 
 /// Characters of another group's name in a line: it comes from a record, which may hold anything.
 const GROUP_SHOWN_MAX: usize = 100;
 
+/// Tells the time by the engine's clock.
+pub type Now = Box<dyn Fn() -> Millis + Send>;
+
 /// Feeds the metrics, the log and the status page. Payloads never get into the first two, and keys neither.
-#[derive(Debug)]
 pub struct Operator {
     metrics: Metrics,
     activity: Arc<Activity>,
-    limit: Limit,
+    now: Now,
+    limits: [Limit; FLOODS.len()],
+    /// More is held than `MEMORY_WARN_BYTES`, and that was said.
+    exceeded: bool,
+}
+
+impl fmt::Debug for Operator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Operator").finish_non_exhaustive()
+    }
 }
 
 impl Operator {
     /// Counts into `metrics`.
     #[must_use]
-    pub fn new(metrics: Metrics, activity: Arc<Activity>) -> Self {
-        Self { metrics, activity, limit: Limit::new(Instant::now()) }
+    pub fn new(metrics: Metrics, activity: Arc<Activity>, now: Now) -> Self {
+        Self { metrics, activity, now, limits: Default::default(), exceeded: false }
     }
 
-    fn refused(&self, topic: String, at: Partition, offset: i64, reason: &'static str, parked: bool) {
-        let now = Millis(jiff::Timestamp::now().as_millisecond());
-        self.activity.refused(Refusal { at: now, topic, partition: at.number, offset, reason, parked });
+    fn refused(&self, topics: &[String], at: Partition, offset: i64, reason: &'static str, parked: bool) {
+        let topic = name(topics, at);
+        self.activity.refused(Refusal { at: (self.now)(), topic, partition: at.number, offset, reason, parked });
     }
 
-    /// Whether one more line on a single record may be written; says first how many could not be.
-    fn allowed(&mut self, lines: u32) -> bool {
-        let (allowed, suppressed) = self.limit.take(Instant::now(), lines);
-        if suppressed > 0 {
-            warn!(
-                suppressed,
-                "more lines on single records than {RECORD_LINES_PER_S} a second; the metrics count them all"
-            );
+    /// Says what was left out of the log, once there is room for it.
+    fn tell_suppressed(&mut self) {
+        let now = Instant::now();
+        for (about, limit) in FLOODS.iter().zip(&mut self.limits) {
+            if let Some(suppressed) = limit.untold(now) {
+                warn!(suppressed, about, "lines were left out beyond {LINES_MAX} a second; the metrics count them all");
+            }
         }
-        allowed
+    }
+}
+
+fn name(topics: &[String], at: Partition) -> String {
+    topics.get(usize::from(at.topic)).map_or("?", String::as_str).to_owned()
+}
+
+/// Which of [`FLOODS`] a report belongs to. Those that are not listed are as rare as what they tell of.
+const fn flood(report: &Report) -> Option<usize> {
+    match report {
+        Report::Invalid { .. } => Some(0),
+        Report::Parked { .. } => Some(1),
+        Report::GivenUp { .. } => Some(2),
+        Report::TargetChanged { .. } => Some(3),
+        Report::ForeignGroup { .. } => Some(4),
+        Report::Live { .. } | Report::Reread { .. } => None,
     }
 }
 
 impl Observer for Operator {
     fn counters(&mut self, counters: &Counters) {
         self.metrics.count(counters);
-        // Also tells what was held back once the flood is over.
-        self.allowed(0);
     }
 
     fn fired(&mut self, batch: &Batch, at: Millis) {
@@ -71,6 +100,20 @@ impl Observer for Operator {
 
     fn turned(&mut self, took: Duration) {
         self.metrics.turned(took);
+        self.tell_suppressed();
+    }
+
+    fn held(&mut self, snapshot: &Snapshot) {
+        let held_bytes = snapshot.held_bytes();
+        let Some(memory_warn_bytes) = snapshot.memory_warn_bytes else { return };
+        if !self.exceeded && held_bytes > memory_warn_bytes {
+            self.exceeded = true;
+            warn!(held_bytes, memory_warn_bytes, "the schedules held cost more memory than MEMORY_WARN_BYTES");
+        } else if self.exceeded && held_bytes <= memory_warn_bytes / 10 * 9 {
+            // Not at the bound itself, around which it may move all the time.
+            self.exceeded = false;
+            info!(held_bytes, memory_warn_bytes, "the schedules held cost less memory than MEMORY_WARN_BYTES again");
+        }
     }
 
     fn rebalanced(&mut self) {
@@ -78,114 +121,68 @@ impl Observer for Operator {
     }
 
     fn report(&mut self, report: &Report, topics: &[String]) {
-        let topic = |p: &Partition| topics.get(usize::from(p.topic)).map_or("?", String::as_str).to_owned();
         match report {
             Report::Invalid { partition, offset, reason } => {
-                self.refused(topic(partition), *partition, *offset, reason.code(), false);
-                if self.allowed(1) {
-                    let (topic, number) = (topic(partition), partition.number);
-                    warn!(topic, partition = number, offset, reason = reason.code(), "a record cannot fire");
-                }
+                self.refused(topics, *partition, *offset, reason.code(), false);
             }
-            Report::Parked { partition, offset, reason, retry_at } => {
-                self.refused(topic(partition), *partition, *offset, reason.code(), true);
-                if self.allowed(1) {
-                    let (topic, number, retry_at) = (topic(partition), partition.number, retry_at_text(*retry_at));
-                    let reason = reason.code();
-                    warn!(topic, partition = number, offset, reason, retry_at, "a schedule is put off");
-                }
+            Report::Parked { partition, offset, reason, .. } => {
+                self.refused(topics, *partition, *offset, reason.code(), true);
             }
-            Report::GivenUp { partition, offset, reason } => {
-                if self.allowed(1) {
-                    let (topic, number, reason) = (topic(partition), partition.number, reason.code());
-                    warn!(topic, partition = number, offset, reason, "a schedule becomes a dead letter");
-                }
+            Report::ForeignGroup { .. } => self.metrics.foreign_group(),
+            _ => {}
+        }
+        self.tell_suppressed();
+        if flood(report).is_none_or(|kind| self.limits[kind].line(Instant::now())) {
+            say(report, topics);
+        }
+    }
+}
+
+/// A line in the log.
+fn say(report: &Report, topics: &[String]) {
+    let topic = |partition: &Partition| name(topics, *partition);
+    match report {
+        Report::Invalid { partition, offset, reason } => {
+            let (topic, number) = (topic(partition), partition.number);
+            warn!(topic, partition = number, offset, reason = reason.code(), "a record cannot fire");
+        }
+        Report::Parked { partition, offset, reason, retry_at } => {
+            let (topic, number, retry_at) = (topic(partition), partition.number, retry_at_text(*retry_at));
+            warn!(topic, partition = number, offset, reason = reason.code(), retry_at, "a schedule is put off");
+        }
+        Report::GivenUp { partition, offset, reason } => {
+            let (topic, number, reason) = (topic(partition), partition.number, reason.code());
+            warn!(topic, partition = number, offset, reason, "a schedule becomes a dead letter");
+        }
+        Report::TargetChanged { name, state } => match state {
+            TargetState::Exists => info!(target_topic = &**name, "the target topic can be produced to"),
+            TargetState::Missing => {
+                warn!(target_topic = &**name, "the target topic does not exist; its schedules wait")
             }
-            Report::TargetChanged { name, state } if self.allowed(1) => match state {
-                TargetState::Exists => info!(target_topic = &**name, "the target topic can be produced to"),
-                TargetState::Missing => {
-                    warn!(target_topic = &**name, "the target topic does not exist; its schedules wait")
-                }
-                TargetState::Forbidden => {
-                    warn!(target_topic = &**name, "the target topic may not be accessed; its schedules wait");
-                }
-                TargetState::Leaderless => {
-                    warn!(
-                        target_topic = &**name,
-                        "a partition of the target topic takes no records; its schedules wait"
-                    );
-                }
-                TargetState::NoAnswer => warn!(target_topic = &**name, "no metadata of the target topic in time"),
-            },
-            // Each of many schedules may name another target.
-            Report::TargetChanged { .. } => {}
-            Report::Live { partition, pending, overdue, leftovers } => {
-                let (topic, number) = (topic(partition), partition.number);
-                info!(topic, partition = number, pending, overdue, leftovers, "the partition is loaded and fires");
+            TargetState::Forbidden => {
+                warn!(target_topic = &**name, "the target topic may not be accessed; its schedules wait");
             }
-            Report::ForeignGroup { partition, group } => {
-                self.metrics.foreign_group();
-                let (topic, number) = (topic(partition), partition.number);
-                let group: String = group.chars().take(GROUP_SHOWN_MAX).collect();
-                error!(
-                    topic,
-                    partition = number,
-                    ?group,
-                    "another group fires the same topic: each schedule fires twice"
-                );
+            TargetState::Leaderless => {
+                warn!(target_topic = &**name, "a partition of the target topic takes no records; its schedules wait");
             }
-            Report::Reread { partition, why } => {
-                let (topic, number) = (topic(partition), partition.number);
-                warn!(topic, partition = number, why, "the partition is read again from its beginning");
-            }
+            TargetState::NoAnswer => warn!(target_topic = &**name, "no metadata of the target topic in time"),
+        },
+        Report::Live { partition, pending, overdue, leftovers } => {
+            let (topic, number) = (topic(partition), partition.number);
+            info!(topic, partition = number, pending, overdue, leftovers, "the partition is loaded and fires");
+        }
+        Report::ForeignGroup { partition, group } => {
+            let (topic, number) = (topic(partition), partition.number);
+            let group: String = group.chars().take(GROUP_SHOWN_MAX).collect();
+            error!(topic, partition = number, ?group, "another group fires the same topic: each schedule fires twice");
+        }
+        Report::Reread { partition, why } => {
+            let (topic, number) = (topic(partition), partition.number);
+            warn!(topic, partition = number, why, "the partition is read again from its beginning");
         }
     }
 }
 
 fn retry_at_text(Millis(at): Millis) -> String {
     jiff::Timestamp::from_millisecond(at).map_or_else(|_| at.to_string(), |at| at.to_string())
-}
-
-/// Lines in the second that has begun, and lines held back since one was last said.
-#[derive(Debug)]
-struct Limit {
-    since: Instant,
-    lines: u32,
-    suppressed: u64,
-}
-
-impl Limit {
-    fn new(now: Instant) -> Self {
-        Self { since: now, lines: 0, suppressed: 0 }
-    }
-
-    /// Whether `lines` more may be written, and how many were not in the seconds before.
-    fn take(&mut self, now: Instant, lines: u32) -> (bool, u64) {
-        let mut told = 0;
-        if now.saturating_duration_since(self.since) >= Duration::from_secs(1) {
-            told = std::mem::take(&mut self.suppressed);
-            *self = Self::new(now);
-        }
-        if self.lines + lines > RECORD_LINES_PER_S {
-            self.suppressed += u64::from(lines);
-            return (false, told);
-        }
-        self.lines += lines;
-        (true, told)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_flood_of_lines_is_cut_and_counted() {
-        let start = Instant::now();
-        let mut limit = Limit::new(start);
-        let written = (0..1_000).filter(|_| limit.take(start, 1).0).count();
-        assert_eq!(written, 100);
-        assert_eq!(limit.take(start + Duration::from_secs(1), 1), (true, 900));
-        assert_eq!(limit.take(start + Duration::from_secs(2), 0), (true, 0));
-    }
 }

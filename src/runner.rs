@@ -35,6 +35,7 @@ use prometheus::Registry;
 use crate::config::{self, Config, ConfigError};
 use crate::core::batch::Batch;
 use crate::core::io::{Counters, Millis, Record, Report};
+use crate::handle::board::Snapshot;
 use crate::handle::{Handle, Observer};
 use crate::kafka::{self, Clock, Engine};
 use crate::metrics::Metrics;
@@ -111,7 +112,8 @@ impl Runner {
         Ok(Self::new(Config::load(&|name| std::env::var(name).ok())?))
     }
 
-    /// Shows the metrics in this registry as well. Two runners need two registries, told apart by labels or a prefix
+    /// Shows the metrics in this registry as well, such as [`prometheus::default_registry`]; those of the process
+    /// (`process_...`) are left to the program. Two runners need two registries, told apart by labels or a prefix
     /// (`Registry::new_custom`).
     pub fn registry(mut self, registry: &Registry) -> Self {
         self.registry = Some(registry.clone());
@@ -149,12 +151,16 @@ impl Runner {
 
     /// The engine, not yet running, its metrics and what the status page shows of it.
     pub(crate) fn engine(mut self) -> Result<(Engine, Metrics, Arc<Activity>), RunnerError> {
-        if let Some(registry) = &self.registry {
-            registry::register(&self.metrics, registry).map_err(RunnerError::Registry)?;
-        }
+        let topics = self.config.schedules_topics.clone();
         let activity = Arc::<Activity>::default();
-        self.observers.insert(0, Box::new(Operator::new(self.metrics.clone(), Arc::clone(&activity))));
+        let clock = self.clock.clone();
+        let operator = Operator::new(self.metrics.clone(), Arc::clone(&activity), Box::new(move || clock.now()));
+        self.observers.insert(0, Box::new(operator));
         let engine = Engine::new(self.config, self.clock, Box::new(All(self.observers)))?;
+        if let Some(registry) = &self.registry {
+            registry::register(&self.metrics, engine.handle().board(), &topics, registry)
+                .map_err(RunnerError::Registry)?;
+        }
         Ok((engine, self.metrics, activity))
     }
 
@@ -259,6 +265,10 @@ impl Observer for All {
 
     fn turned(&mut self, took: Duration) {
         self.0.iter_mut().for_each(|one| one.turned(took));
+    }
+
+    fn held(&mut self, snapshot: &Snapshot) {
+        self.0.iter_mut().for_each(|one| one.held(snapshot));
     }
 
     fn rebalanced(&mut self) {

@@ -78,6 +78,16 @@ fn defaults() {
 }
 
 #[test]
+fn the_memory_to_warn_of() {
+    assert_eq!(good(&[]).memory_warn_bytes, None);
+    assert_eq!(good(&[("MEMORY_WARN_BYTES", " 2000000000 ")]).memory_warn_bytes, Some(2_000_000_000));
+    for bytes in ["0", "-1", "2G", "1e9", "1125899906842625"] {
+        let allowed = "must be a whole number of bytes from 1 to 1125899906842624";
+        wrong(&[("MEMORY_WARN_BYTES", bytes)], &format!("MEMORY_WARN_BYTES is {bytes:?}, but {allowed}"));
+    }
+}
+
+#[test]
 fn an_empty_variable_is_not_set() {
     let config = good(&[
         ("BOOTSTRAP_SERVERS", ""),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use tracing::level_filters::LevelFilter;
 use tracing::{info, warn};
 
 use super::Config;
@@ -21,14 +22,18 @@ impl Config {
             group_id = self.group_id,
             metrics_addr = %self.metrics_addr,
             history_topic = self.history_topic,
+            dead_letter_topic = self.dead_letter_topic,
+            create_topics = self.create_topics,
             server_addr = %self.server_addr,
             session_timeout_ms = self.session_timeout_ms,
             grace_s = self.grace_s,
             horizon_s = self.horizon_s,
+            memory_warn_bytes = self.memory_warn_bytes,
             rest_token = self.rest_token.as_ref().map(|_| MASK),
             kafka_common = ?masked(&self.kafka_common),
             kafka_producer = ?masked(&self.kafka_producer),
             kafka_consumer = ?masked(&self.kafka_consumer),
+            log_level = %LevelFilter::current(),
             "starting"
         );
         for warning in &self.warnings {

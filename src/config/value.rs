@@ -13,6 +13,9 @@ use super::ConfigError;
 /// The largest number of seconds that a setting takes: enough for anybody, and far from every overflow.
 pub const CENTURY_S: u64 = 100 * 365 * 86_400;
 
+/// More memory than any machine has, and few enough digits for every program that reads them.
+pub const BYTES_MAX: u64 = 1 << 50;
+
 /// Indexes of schedules topics have 16 bits; nobody needs as many.
 const TOPICS_MAX: usize = 1_000;
 

@@ -109,6 +109,8 @@ pub struct Status {
     pub parked: usize,
     /// The second in which the next one is due; parked ones are not among them.
     pub next_due: Option<u64>,
+    /// Bytes of memory that what is held costs, about: payloads and a fixed sum for each record.
+    pub bytes: usize,
 }
 
 impl<P: Payload> Scheduler<P> {
@@ -223,6 +225,7 @@ impl<P: Payload> Scheduler<P> {
             overdue: second.map_or(0, |second| life.words.overdue(second)),
             parked: life.words.parked(),
             next_due: life.words.next_due(),
+            bytes: life.words.bytes(),
         };
         self.lives.values().map(status).collect()
     }

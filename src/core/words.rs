@@ -24,6 +24,10 @@ const SHARES: u8 = 4;
 /// Parked words that are woken in one turn, so that many of them do not hold up the loop.
 const WAKE_MAX: usize = 10_000;
 
+/// What a word costs beside its payload: its slot, its place in the index, its links on a shelf, and what an allocation
+/// takes for itself. Tables double as they grow, so that this is an average.
+const WORD_BYTES: usize = 128;
+
 /// What a user's last word on a key is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Meaning {
@@ -135,6 +139,8 @@ pub struct Words<P> {
     loading: bool,
     pending: usize,
     parked: usize,
+    /// What the words cost, as [`Words::bytes`] says.
+    bytes: usize,
     /// Unfit words become dead letters.
     letters: bool,
     hash_seed: u64,
@@ -154,6 +160,7 @@ impl<P: Payload> Words<P> {
             loading: true,
             pending: 0,
             parked: 0,
+            bytes: 0,
             letters,
             hash_seed,
         }
@@ -162,6 +169,11 @@ impl<P: Payload> Words<P> {
     /// Schedules held.
     pub fn pending(&self) -> usize {
         self.pending
+    }
+
+    /// Bytes that the words cost: their packed payloads and [`WORD_BYTES`] each.
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Words put off: parked, held for their target or waiting for their dead letter.
@@ -567,9 +579,12 @@ impl<P: Payload> Words<P> {
     }
 
     fn count(&mut self, slot: u32, by: isize) {
-        if matches!(self.word(slot).meaning, Meaning::Schedule { .. }) {
+        let word = self.word(slot);
+        let bytes = (WORD_BYTES + word.payload.size()) as isize * by;
+        if matches!(word.meaning, Meaning::Schedule { .. }) {
             self.pending = self.pending.saturating_add_signed(by);
         }
+        self.bytes = self.bytes.saturating_add_signed(bytes);
     }
 
     fn hash(&self, key: &[u8]) -> u64 {

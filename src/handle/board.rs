@@ -30,6 +30,22 @@ pub struct Snapshot {
     pub stage: Stage,
     /// Every partition held.
     pub partitions: Vec<Status>,
+    /// `MEMORY_WARN_BYTES`
+    pub memory_warn_bytes: Option<u64>,
+}
+
+impl Snapshot {
+    /// Bytes of memory that the schedules held cost, about.
+    #[must_use]
+    pub fn held_bytes(&self) -> u64 {
+        self.partitions.iter().map(|status| status.bytes as u64).sum()
+    }
+
+    /// The bound, where what is held is beyond it.
+    #[must_use]
+    pub fn exceeded(&self) -> Option<u64> {
+        self.memory_warn_bytes.filter(|bound| self.held_bytes() > *bound)
+    }
 }
 
 /// What one of librdkafka's clients last said of itself.
@@ -67,6 +83,7 @@ impl Default for Board {
             at: Millis::default(),
             stage: Stage::Starting("the engine has not begun".into()),
             partitions: Vec::new(),
+            memory_warn_bytes: None,
         };
         Self {
             begun: Instant::now(),

@@ -20,6 +20,8 @@ pub struct Readiness {
     /// Why not, if not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// What an operator should look at although everything fires.
+    pub warnings: Vec<String>,
     /// Partitions held.
     pub assigned: usize,
     /// Of these, how many fire.
@@ -76,11 +78,16 @@ impl Readiness {
         Self {
             ready: reason.is_none(),
             reason,
+            warnings: snapshot.exceeded().map(|bound| memory(snapshot.held_bytes(), bound)).into_iter().collect(),
             assigned: snapshot.partitions.len(),
             live: snapshot.partitions.len() - missing,
             waiting: not_live().take(NAMED_MAX).map(|status| Waiting::new(status, topics)).collect(),
         }
     }
+}
+
+fn memory(held: u64, bound: u64) -> String {
+    format!("the schedules held cost about {held} bytes of memory, more than MEMORY_WARN_BYTES ({bound})")
 }
 
 #[cfg(test)]
@@ -91,26 +98,36 @@ mod tests {
 
     fn status(number: i32, phase: Phase) -> Status {
         let partition = Partition { topic: 0, number };
-        Status { partition, phase, position: 5, barrier: Some(10), pending: 0, overdue: 0, parked: 0, next_due: None }
+        let (pending, overdue, parked, next_due, bytes) = (0, 0, 0, None, 600);
+        Status { partition, phase, position: 5, barrier: Some(10), pending, overdue, parked, next_due, bytes }
     }
 
     fn of(stage: Stage, partitions: Vec<Status>, reached: bool) -> Readiness {
         let board = Board::default();
         board.beat();
         board.reached(reached);
-        board.publish(Snapshot { at: Millis(0), stage, partitions });
+        board.publish(Snapshot { at: Millis(0), stage, partitions, memory_warn_bytes: Some(1_000) });
         Readiness::of(&board, &["schedules".into()])
     }
 
     #[test]
     fn a_member_is_ready_when_all_it_has_is_live() {
         assert!(of(Stage::Member, Vec::new(), true).ready);
-        assert!(of(Stage::Member, vec![status(0, Phase::Live)], true).ready);
+        let one = of(Stage::Member, vec![status(0, Phase::Live)], true);
+        assert!(one.ready && one.warnings.is_empty());
         let loading = of(Stage::Member, vec![status(0, Phase::Live), status(1, Phase::Loading)], true);
         assert!(!loading.ready);
         assert_eq!((loading.assigned, loading.live, loading.waiting.len()), (2, 1, 1));
         let waiting = &loading.waiting[0];
         assert_eq!((waiting.partition, waiting.state, waiting.progress), (1, "loading", 0.5));
+    }
+
+    #[test]
+    fn much_memory_is_warned_about_and_no_reason_to_be_taken_out_of_service() {
+        let two = of(Stage::Member, vec![status(0, Phase::Live), status(1, Phase::Live)], true);
+        assert!(two.ready);
+        let message = "the schedules held cost about 1200 bytes of memory, more than MEMORY_WARN_BYTES (1000)";
+        assert_eq!(two.warnings, [message]);
     }
 
     #[test]

@@ -68,7 +68,10 @@ impl Rest {
     pub async fn answer(&self, request: &Request<Incoming>, connection: Arc<Connection>) -> Answer {
         let path = request.uri().path();
         if let (Some(clock), &Method::POST, "/advance") = (&self.clock, request.method(), path) {
-            return advance::answer(clock, request.uri().query().unwrap_or_default());
+            return match self.may(request) {
+                true => advance::answer(clock, request.uri().query().unwrap_or_default()),
+                false => answer::unauthorized(answer::error(StatusCode::UNAUTHORIZED, TOKEN_WANTED)),
+            };
         }
         if !super::is_reading(request.method()) {
             return answer::not_allowed();
@@ -88,7 +91,8 @@ impl Rest {
             "/" => page(),
             "/info" => answer::json(StatusCode::OK, &self.info),
             "/status" => {
-                let status = status(&self.handle, &self.activity, &self.topics, &self.hostname).await;
+                let now = self.clock.as_ref().map_or_else(|| Clock::default().now(), Clock::now);
+                let status = status(&self.handle, &self.activity, &self.topics, &self.hostname, now).await;
                 answer::json(StatusCode::OK, &status)
             }
             "/openapi.json" => answer::whole(StatusCode::OK, "application/json", OPENAPI),

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::readiness::Readiness;
 use super::schedules::base64_unless_text;
 use crate::core::Status;
+use crate::core::io::Millis;
 use crate::core::listing::Upcoming;
 use crate::handle::Handle;
 use crate::handle::board::Board;
@@ -34,14 +35,19 @@ struct Partition<'a> {
     lag: Option<u64>,
 }
 
-/// All of it, at this moment.
-pub async fn status(handle: &Handle, activity: &Activity, topics: &[String], hostname: &str) -> Value {
+/// All of it, at this moment of the engine's clock.
+pub async fn status(
+    handle: &Handle,
+    activity: &Activity,
+    topics: &[String],
+    hostname: &str,
+    Millis(now_ms): Millis,
+) -> Value {
     let board = handle.board();
     let next = tokio::time::timeout(UPCOMING_TIME_MAX, handle.upcoming(UPCOMING_MAX)).await;
     let next = next.ok().and_then(Result::ok).unwrap_or_default();
     let lately = activity.lately();
     let snapshot = board.snapshot();
-    let now_ms = jiff::Timestamp::now().as_millisecond();
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "hostname": hostname,

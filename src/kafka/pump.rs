@@ -526,7 +526,10 @@ impl Pump {
             (false, true) => Stage::Member,
             (false, false) => Stage::Joining,
         };
-        self.board.publish(Snapshot { at: self.clock.now(), stage, partitions: self.core.status() });
+        let memory_warn_bytes = self.config.memory_warn_bytes;
+        let snapshot = Snapshot { at: self.clock.now(), stage, partitions: self.core.status(), memory_warn_bytes };
+        self.observer.held(&snapshot);
+        self.board.publish(snapshot);
         self.publish_at = begun + PUBLISH.max(begun.elapsed() * PUBLISH_SHARE);
     }
 

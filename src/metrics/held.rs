@@ -34,7 +34,7 @@ pub fn progress(status: &Status) -> f64 {
 /// A value of a partition, where it has one.
 type Value = fn(&Status) -> Option<f64>;
 
-const PARTITIONS: [(&str, &str, Value); 6] = [
+const PARTITIONS: [(&str, &str, Value); 7] = [
     ("kafka_scheduler_pending_schedules", "Schedules held", |s| Some(s.pending as f64)),
     ("kafka_scheduler_overdue_schedules", "Schedules that are due and not yet taken to be fired", |s| {
         Some(s.overdue as f64)
@@ -44,6 +44,7 @@ const PARTITIONS: [(&str, &str, Value); 6] = [
         "Schedules kept back: the broker refused them, or their target cannot be produced to",
         |s| Some(s.parked as f64),
     ),
+    ("kafka_scheduler_held_bytes", "Memory that the schedules held cost, about", |s| Some(s.bytes as f64)),
     ("kafka_scheduler_next_due_timestamp_seconds", "When the next schedule is due, where there is one", |s| {
         s.next_due.map(|due| due as f64)
     }),
@@ -54,6 +55,12 @@ const PARTITIONS: [(&str, &str, Value); 6] = [
     ),
     ("kafka_scheduler_partition_position", "The next offset to be read", |s| Some(s.position as f64)),
 ];
+
+const STATE: (&str, &str) =
+    ("kafka_scheduler_partition_state", "1 for the state that the partition is in, 0 for the others");
+const LAG: (&str, &str) =
+    ("kafka_scheduler_consumer_lag_records", "Records between what has been read and the last stable offset");
+const BOUND: (&str, &str) = ("kafka_scheduler_memory_warn_bytes", "MEMORY_WARN_BYTES, where it is set");
 
 /// A value of a client.
 type ClientValue = fn(&crate::handle::board::ClientStatistics) -> f64;
@@ -80,6 +87,13 @@ const CLIENTS: [(&str, &str, ClientValue); 6] = [
         |c| c.round_trip_p99_us as f64 / 1e6,
     ),
 ];
+
+/// Names and meanings of those that come and go with partitions, clients and settings.
+pub fn described() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let partitions = PARTITIONS.iter().map(|(name, help, _)| (*name, *help));
+    let clients = CLIENTS.iter().map(|(name, help, _)| (*name, *help));
+    partitions.chain(clients).chain([STATE, LAG, BOUND])
+}
 
 /// All of it. Partitions and clients are as many as this instance has.
 #[must_use]
@@ -108,10 +122,16 @@ fn engine(board: &Board, all: &mut Vec<MetricFamily>) {
             board.since_beat().as_secs_f64(),
         ),
     ] {
-        let gauge = Gauge::new(name, help).expect("the name is legal");
-        gauge.set(value);
-        all.extend(gauge.collect());
+        all.extend(gauge(name, help, value));
     }
+    let bound = board.snapshot().memory_warn_bytes;
+    all.extend(bound.into_iter().flat_map(|bytes| gauge(BOUND.0, BOUND.1, bytes as f64)));
+}
+
+fn gauge(name: &str, help: &str, value: f64) -> Vec<MetricFamily> {
+    let gauge = Gauge::new(name, help).expect("the name is legal");
+    gauge.set(value);
+    gauge.collect()
 }
 
 fn gauges(name: &str, help: &str, labels: &[&str]) -> GaugeVec {
@@ -135,8 +155,7 @@ fn partitions(partitions: &[Status], topics: &[String], all: &mut Vec<MetricFami
         }
         all.extend(family.collect());
     }
-    let help = "1 for the state that the partition is in, 0 for the others";
-    let family = gauges("kafka_scheduler_partition_state", help, &["topic", "partition", "state"]);
+    let family = gauges(STATE.0, STATE.1, &["topic", "partition", "state"]);
     for (topic, number, status) in &named {
         for (state, phase) in STATES {
             let is = f64::from(u8::from(status.phase == phase));
@@ -160,8 +179,7 @@ fn clients(board: &Board, all: &mut Vec<MetricFamily>) {
             all.extend(family.collect());
         }
     }
-    let help = "Records between what has been read and the last stable offset";
-    let family = gauges("kafka_scheduler_consumer_lag_records", help, &["topic", "partition"]);
+    let family = gauges(LAG.0, LAG.1, &["topic", "partition"]);
     for ((topic, number), records) in clients.values().flat_map(|client| &client.lag) {
         family.with_label_values(&[topic.as_str(), number.to_string().as_str()]).set(*records as f64);
     }
@@ -178,7 +196,8 @@ mod tests {
         let at = |phase, position, barrier| {
             let partition = Partition { topic: 0, number: 0 };
             let next_due = None;
-            progress(&Status { partition, phase, position, barrier, pending: 0, overdue: 0, parked: 0, next_due })
+            let (pending, overdue, parked, bytes) = (0, 0, 0, 0);
+            progress(&Status { partition, phase, position, barrier, pending, overdue, parked, next_due, bytes })
         };
         assert_eq!(at(Phase::TakingOver, 0, None), 0.0);
         assert_eq!(at(Phase::Loading, 50, Some(200)), 0.25);

@@ -39,7 +39,8 @@ pub enum Event<'a> {
         /// What was fired.
         firing: Firing<'a>,
     },
-    /// A record cannot fire. It stays in the log. When a partition comes up, only the first ones are named.
+    /// A record cannot fire. It stays in the log, unless there is a dead-letter topic that it moves to. When a partition
+    /// comes up, only the first ones are named.
     Invalid {
         /// Where it lies.
         place: Place<'a>,

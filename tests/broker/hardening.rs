@@ -134,6 +134,37 @@ fn huge_requests(port: u16) -> Vec<std::thread::JoinHandle<()>> {
 }
 
 #[test]
+fn a_ninth_list_is_refused_until_readers_that_stall_are_cut() {
+    const LISTS: usize = 8;
+    let Some(case) = Case::new("lists", 1) else { return };
+    let engine = case.engine();
+    engine.ready();
+    // Enough that no reader can leave the list to the system's buffers.
+    let (far, value) = (now_s() + 86_400, "v".repeat(2_000));
+    for n in 0..5_000 {
+        case.queue(&crate::kit::Scheduled::new(format!("far{n}"), &value, far, &case.target));
+    }
+    case.flush();
+    eventually("they are pending", PATIENCE, || (engine.counter("planned_schedule")? >= 5_000).then_some(()));
+    let mut readers: Vec<TcpStream> = (0..LISTS).map(|_| http::connect(engine.port).expect("a connection")).collect();
+    for reader in &mut readers {
+        reader.write_all(b"GET /schedules HTTP/1.1\r\nHost: x\r\n\r\n").expect("sent");
+        reader.read_exact(&mut [0; 12]).expect("it begins");
+    }
+    for path in ["/schedules", "/schedules?limit=1", "/parked"] {
+        let refused = engine.ask("GET", path, &[]);
+        assert_eq!(refused.status, 503, "{path}");
+        assert_eq!(refused.json()["error"], "too many lists are being read; try again", "{path}");
+    }
+    assert_eq!(engine.ask("GET", "/readiness", &[]).status, 200);
+    eventually("whoever does not read on is cut", PATIENCE, || {
+        let cut = engine.metrics()["kafka_scheduler_http_connections_cut_total{server=\"rest\",why=\"stalled\"}"];
+        (cut >= LISTS as f64).then_some(())
+    });
+    assert_eq!(engine.ask("GET", "/schedules", &[]).json().as_array().map(Vec::len), Some(5_000));
+}
+
+#[test]
 fn headers_beyond_the_bound_are_refused_as_such() {
     let Some(case) = Case::new("headers", 1) else { return };
     let engine = case.engine();

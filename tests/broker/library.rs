@@ -50,6 +50,9 @@ fn two_engines_in_one_process_tell_their_own_events_and_count_apart() {
     let (Some(one), Some(two)) = (Case::new("library-one", 1), Case::new("library-two", 1)) else { return };
     one.produce(&[one.due_in("missed", "m", -5)]);
     let registry = prometheus::Registry::new();
+    // A program that shows its own process already, as the library's default registry does.
+    let process = prometheus::process_collector::ProcessCollector::for_self();
+    registry.register(Box::new(process)).expect("it is new");
     let start = |case: &Case, registry: Option<&prometheus::Registry>| {
         let (tell, told) = mpsc::channel();
         let runner = Runner::new(of_case(case)).on_event(move |event| tell.send(line(event)).expect("a listener"));
@@ -85,7 +88,9 @@ fn two_engines_in_one_process_tell_their_own_events_and_count_apart() {
     let triggered = "kafka_scheduler_event_total{type=\"kafka_scheduler_triggered_schedule\"}";
     eventually("the registry passed in counts", LIMIT, || {
         let text = prometheus::TextEncoder::new().encode_to_string(&registry.gather()).expect("text");
-        text.contains(&format!("{triggered} 1\n")).then_some(())
+        let held = format!("kafka_scheduler_parked_schedules{{partition=\"0\",topic=\"{}\"}} 0\n", one.schedules[0]);
+        assert_eq!(text.matches("\nprocess_threads ").count(), 1, "{text}");
+        (text.contains(&format!("{triggered} 1\n")) && text.contains(&held)).then_some(())
     });
     assert!(second.metrics().contains(&format!("{triggered} 0\n")), "{}", second.metrics());
     assert!(told_by_second.try_recv().is_err(), "the second engine has nothing to do with the first one's");
@@ -97,7 +102,7 @@ fn two_engines_in_one_process_tell_their_own_events_and_count_apart() {
 /// Engine and broker come up, and a year passes.
 fn a_year_in_a_moment(name: &str) {
     let mini = Mini::with_topics(["mine:1".parse().expect("a topic")]).expect("mini starts");
-    let producer = Producer::new(mini.bootstrap_servers(), &[("enable.idempotence", "false")]);
+    let producer = Producer::new(mini.bootstrap_servers(), &[]);
     let mut reader = Reader::new(mini.bootstrap_servers(), "mine");
     let in_a_year = mini.now().epoch_s() + 365 * 86_400;
     let schedule = Schedule::new("k").to("mine").value(name).at(Moment::from_epoch_s(in_a_year)).build();

@@ -2,7 +2,7 @@
 
 use std::process::{Command, Stdio};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::kit::case::PATIENCE;
 use crate::kit::process::{free_port, outliving_shell, signal};
@@ -16,10 +16,17 @@ fn json_lines_begin_with_version_and_configuration_without_secrets() {
     let settings =
         "kafka.common.configuration:\n  client.id: me\n  sasl.password: hunter2\n  ssl.key.password: hunter2\n";
     std::fs::write(&path, settings).expect("a file");
+    let dead = format!("{}-dead", case.target);
     let mut engine = case.engine_with(&[
         ("LOG_FORMAT", "json"),
         ("CONFIGURATION_FILE", path.to_str().expect("UTF-8")),
         ("GRAYLOG_SERVER", "graylog:12201"),
+        ("SCHEDULE_GRACE_INTERVAL", "60"),
+        ("MAX_HORIZON", "P400D"),
+        ("MEMORY_WARN_BYTES", "1000000"),
+        ("CREATE_TOPICS", "true"),
+        ("DEAD_LETTER_TOPIC", &dead),
+        ("REST_TOKEN", "hunter2hunter2"),
     ]);
     engine.ready();
     case.produce(&[
@@ -32,7 +39,17 @@ fn json_lines_begin_with_version_and_configuration_without_secrets() {
     let lines: Vec<Value> = output.lines().map(|line| serde_json::from_str(line).expect(line)).collect();
     let start = lines.iter().find(|line| line["message"] == "starting").expect("a first line");
     assert_eq!(start["version"], env!("CARGO_PKG_VERSION"));
-    assert_eq!(start["group_id"], case.group.as_str());
+    let effective = json!({
+        "bootstrap_servers": case.bootstrap(), "group_id": case.group, "history_topic": case.history,
+        "schedules_topics": format!("{:?}", case.schedules), "since_delta_days": -1,
+        "server_addr": format!("127.0.0.1:{}", engine.port), "metrics_addr": format!("127.0.0.1:{}", engine.metrics_port),
+        "session_timeout_ms": case.broker.session_timeout_ms, "grace_s": 60, "horizon_s": 400 * 86_400,
+        "memory_warn_bytes": 1_000_000, "create_topics": true, "dead_letter_topic": dead, "rest_token": "***",
+        "log_level": "info",
+    });
+    for (setting, value) in effective.as_object().expect("settings") {
+        assert_eq!(&start[setting], value, "{setting} in {start}");
+    }
     let common = start["kafka_common"].as_str().expect("settings");
     assert!(common.contains("\"client.id\": \"me\"") && common.contains("\"sasl.password\": \"***\""), "{common}");
     let warned = lines.iter().any(|line| {

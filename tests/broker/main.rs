@@ -13,7 +13,6 @@ mod first_start;
 mod floods;
 mod hardening;
 mod harness;
-mod large_list;
 mod library;
 mod limits;
 mod logs;

@@ -3,8 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::kit::case::PATIENCE;
+use crate::kit::client;
+use crate::kit::engine::Engine;
 use crate::kit::http;
-use crate::kit::wait::{eventually, now_s};
+use crate::kit::wait::{eventually, now_ms, now_s, until_ms};
 use crate::kit::{Case, Scheduled};
 
 /// Names and types in the tables of docs/metrics.md.
@@ -25,7 +27,7 @@ fn exposed(body: &str) -> BTreeMap<String, String> {
 #[test]
 fn every_documented_metric_is_there_and_no_other() {
     let Some(case) = Case::new("metric-names", 1) else { return };
-    let engine = case.engine();
+    let engine = case.engine_with(&[("MEMORY_WARN_BYTES", "1000000000")]);
     engine.ready();
     case.produce(&[case.due_in("later", "v", 3_600)]);
     let documented = documented();
@@ -50,7 +52,11 @@ fn values_after_a_known_workload() {
     for n in 0..20 {
         case.queue(&case.due_in(format!("missed{n}"), "v", -600).partition(0));
     }
+    for n in 0..3 {
+        case.queue(&case.due_in(format!("leftover{n}"), "v", -3 * 86_400).partition(0));
+    }
     case.flush();
+    let begun = now_s();
     let engine = case.engine();
     engine.ready();
     eventually("the missed ones are fired", PATIENCE, || (engine.counter("missed_schedule")? == 20).then_some(()));
@@ -76,6 +82,8 @@ fn values_after_a_known_workload() {
     let state = |partition: i32, state: &str| {
         format!("kafka_scheduler_partition_state{{partition=\"{partition}\",state=\"{state}\",topic=\"{topic}\"}}")
     };
+    let refused = |reason: &str| format!("kafka_scheduler_refused_records_total{{reason=\"{reason}\"}}");
+    let (version, (_, librdkafka)) = (env!("CARGO_PKG_VERSION"), rdkafka::util::get_rdkafka_version());
     let expected: Vec<(String, f64)> = vec![
         (event("planned_schedule"), 59.0),
         (event("triggered_schedule"), 30.0),
@@ -106,7 +114,15 @@ fn values_after_a_known_workload() {
         ("kafka_scheduler_group_member".into(), 1.0),
         ("kafka_scheduler_brokers_reachable".into(), 1.0),
         ("kafka_scheduler_foreign_groups_total".into(), 0.0),
-        ("kafka_scheduler_leftover_schedules_total".into(), 0.0),
+        ("kafka_scheduler_leftover_schedules_total".into(), 3.0),
+        ("kafka_scheduler_dead_lettered_records_total".into(), 0.0),
+        (refused("bad-epoch"), 0.0),
+        (refused("duplicate-header"), 2.0),
+        (refused("unknown-target"), 1.0),
+        (at("held_bytes", 0), 0.0),
+        ("kafka_scheduler_client_queued_records{client=\"transactor-0\"}".into(), 0.0),
+        ("kafka_scheduler_client_queued_records{client=\"transactor-1\"}".into(), 0.0),
+        (format!("kafka_scheduler_build_info{{librdkafka=\"{librdkafka}\",version=\"{version}\"}}"), 1.0),
         ("kafka_scheduler_reasserted_records_total".into(), 0.0),
         ("kafka_scheduler_log_lines_dropped_total".into(), 0.0),
         ("kafka_scheduler_transaction_duration_seconds_count{outcome=\"unknown\"}".into(), 0.0),
@@ -138,8 +154,11 @@ fn values_after_a_known_workload() {
         ("kafka_scheduler_client_sent_bytes_total{client=\"transactor-0\"}", 1.0),
         ("kafka_scheduler_client_received_bytes_total{client=\"consumer\"}", 1.0),
         ("kafka_scheduler_http_requests_total{code=\"200\",server=\"rest\"}", 1.0),
+        // Asked for at the least: a round trip on this machine, and payloads of seven schedules.
+        ("kafka_scheduler_client_round_trip_p99_seconds{client=\"consumer\"}", 1e-6),
+        ("kafka_scheduler_client_request_errors_total{client=\"consumer\"}", 0.0),
+        (&at("held_bytes", 1), 7.0 * 64.0),
         ("process_resident_memory_bytes", 1e6),
-        ("process_cpu_seconds_total", 0.0),
     ] {
         assert!(metrics.get(series).is_some_and(|value| *value >= least), "{series}: {:?}", metrics.get(series));
     }
@@ -147,4 +166,67 @@ fn values_after_a_known_workload() {
     assert!(metrics["kafka_scheduler_lateness_seconds_sum{kind=\"missed\"}"] >= 20.0 * 600.0);
     assert!(metrics["kafka_scheduler_http_connections{server=\"rest\"}"] <= 1.0);
     assert!(metrics[&at("partition_position", 1)] >= 11.0);
+    assert!(metrics[&at("held_bytes", 1)] <= 8.0 * 512.0, "{}", metrics[&at("held_bytes", 1)]);
+    assert!(metrics["kafka_scheduler_client_round_trip_p99_seconds{client=\"consumer\"}"] < 10.0);
+    for outcome in ["aborted", "refused", "rejected"] {
+        let series = format!("kafka_scheduler_transaction_duration_seconds_count{{outcome=\"{outcome}\"}}");
+        assert!(metrics.contains_key(&series), "{series}");
+    }
+    assert!(metrics["kafka_scheduler_loop_stalls_total"] <= metrics["kafka_scheduler_loop_turn_seconds_count"]);
+    the_process_is_told(&engine, &metrics, begun);
+}
+
+/// What the system says of the process.
+fn the_process_is_told(engine: &Engine, metrics: &BTreeMap<String, f64>, begun: i64) {
+    let entries =
+        |what: &str| std::fs::read_dir(format!("/proc/{}/{what}", engine.pid())).expect("a process").count() as f64;
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", engine.pid())).expect("a process");
+    let files = limits.lines().find(|line| line.starts_with("Max open files")).expect("a limit");
+    let files: f64 = files.split_whitespace().nth(3).and_then(|n| n.parse().ok()).expect("a number");
+    assert_eq!(metrics["process_max_fds"], files);
+    // Connections and threads may come and go in between.
+    let about = |name: &str, now: f64| assert!((metrics[name] - now).abs() <= 5.0, "{name}: {}, {now}", metrics[name]);
+    about("process_threads", entries("task"));
+    about("process_open_fds", entries("fd"));
+    // User and system time in hundredths; the metric has whole seconds.
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", engine.pid())).expect("a process");
+    let times = stat.rsplit(") ").next().expect("fields").split(' ').skip(11).take(2);
+    about("process_cpu_seconds_total", times.map(|time| time.parse::<f64>().expect("a number")).sum::<f64>() / 100.0);
+    assert!(metrics["process_virtual_memory_bytes"] >= metrics["process_resident_memory_bytes"]);
+    let since = metrics["process_start_time_seconds"] as i64;
+    assert!((begun - 2..=now_s() + 2).contains(&since), "{since}, not from {begun} on");
+}
+
+#[test]
+fn values_of_what_goes_wrong() {
+    let Some(case) = Case::new("metric-trouble", 1) else { return };
+    let topic = |what: &str| format!("{}-{what}", case.target);
+    let (dead, compacted) = (topic("dead"), topic("compacted"));
+    client::create_topic(case.bootstrap(), &dead, 1, &[]);
+    client::create_topic(case.bootstrap(), &compacted, 1, &[("cleanup.policy", "compact")]);
+    let engine = case.engine_with(&[("DEAD_LETTER_TOPIC", &dead)]);
+    case.settled();
+    let bad = |key: &str| case.due_in(key, "v", 0).header("scheduler-epoch", "1");
+    // A compacted topic takes no record without a key.
+    case.produce(&[bad("bad1"), bad("bad2"), Scheduled::new("refused", "v", now_s(), &compacted)]);
+    let series = |name: &str| engine.metric(&format!("kafka_scheduler_{name}"));
+    eventually("all three are dead letters", PATIENCE, || (series("dead_lettered_records_total ")? == 3).then_some(()));
+    assert_eq!(engine.refused("refused"), Some(1), "counted once, whatever is tried");
+    let rejected = series("transaction_duration_seconds_count{outcome=\"rejected\"}");
+    assert!(rejected.is_some_and(|count| count >= 3), "each try was rejected: {rejected:?}");
+    // A newer word that arrives between the decision to fire and the tombstone is outrun.
+    let mut round = 0;
+    eventually("a record was outrun and written again", PATIENCE, || {
+        round += 1;
+        let keys = (0..50).map(|n| format!("outrun-{round}-{n}"));
+        keys.clone().for_each(|key| case.queue(&case.due_in(key, "v", 0)));
+        case.flush();
+        until_ms(now_ms() + round % 20);
+        keys.for_each(|key| case.queue(&case.due_in(key, "v", 3_600)));
+        case.flush();
+        (series("reasserted_records_total ")? > 0).then_some(())
+    });
+    let other = case.engine_with(&[("GROUP_ID", &format!("{}-other", case.group))]);
+    eventually("the other group is seen", PATIENCE, || (series("foreign_groups_total ")? == 1).then_some(()));
+    drop(other);
 }

@@ -7,7 +7,7 @@ use crate::kit::Scheduled;
 use crate::kit::client::{Producer, Reader};
 use crate::kit::engine::Engine;
 use crate::kit::http::post;
-use crate::kit::wait::{eventually, now_s};
+use crate::kit::wait::{eventually, now_ms, now_s};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -64,6 +64,29 @@ fn next_year_comes_with_a_request_and_the_demo_can_be_left_out() {
     assert_eq!(status, 400, "{body}");
     assert!(body.contains("soon") && body.contains("1h30m"), "names what is wrong and what is allowed: {body}");
     assert_eq!(post(mini.port, "/schedules").map(|(status, _)| status), Some(405));
+    // The status page shows it by that clock.
+    let status = eventually("the firing is shown", LIMIT, || {
+        let status = mini.ask("GET", "/status", &[]).json();
+        (!status["firings"].as_array()?.is_empty()).then_some(status)
+    });
+    let year_ms = 365 * 86_400_000;
+    let ahead_ms = status["now"].as_i64().expect("a time") - now_ms();
+    assert!((year_ms..year_ms + 10_000).contains(&ahead_ms), "{ahead_ms} ms ahead");
+    let (at, due) = (&status["firings"][0]["at"], &status["firings"][0]["due"]);
+    assert!(at.as_i64() >= due.as_i64().map(|due_s| due_s * 1_000), "fired at {at}, due at {due} s");
+    assert_eq!(status["seconds"].as_array().map(Vec::len), Some(1), "and in its rates: {}", status["seconds"]);
+    mini.stop();
+}
+
+#[test]
+fn its_clock_is_moved_by_those_who_know_the_token() {
+    let env = [("REST_TOKEN".to_owned(), "hunter2hunter2".to_owned())];
+    let mut mini = Engine::start("mini", &["mini", "--no-demo"], &env);
+    mini.ready();
+    let refused = mini.ask("POST", "/advance?by=1h", &[]);
+    assert_eq!((refused.status, refused.header("www-authenticate")), (401, "Bearer"), "{}", refused.text());
+    let moved = mini.ask("POST", "/advance?by=1h", &[("Authorization", "Bearer hunter2hunter2")]);
+    assert_eq!(moved.status, 200, "{}", moved.text());
     mini.stop();
 }
 

@@ -206,6 +206,46 @@ fn readiness_names_what_does_not_fire_and_how_far_it_is() {
 }
 
 #[test]
+fn memory_beyond_the_bound_is_warned_of_everywhere_and_changes_nothing_else() {
+    const COUNT: usize = 50;
+    const SAID: &str = "the schedules held cost more memory than MEMORY_WARN_BYTES held_bytes=";
+    let Some(case) = Case::new("memory", 1) else { return };
+    let engine = case.engine_with(&[("MEMORY_WARN_BYTES", "20000")]);
+    engine.ready();
+    let spec = Spec::of(&engine);
+    let warnings = |count: usize| {
+        eventually(&format!("{count} warnings"), PATIENCE, || {
+            let answer = engine.ask("GET", "/readiness", &[]);
+            assert_eq!(answer.status, 200, "{}", answer.text());
+            spec.holds("/readiness", &answer);
+            let warnings = answer.json()["warnings"].as_array()?.clone();
+            (warnings.len() == count).then_some(warnings)
+        })
+    };
+    warnings(0);
+    let keys = || (0..COUNT).map(|n| format!("k{n}"));
+    let later: Vec<Scheduled> = keys().map(|key| case.due_in(key, vec![b'v'; 1_000], 3_600)).collect();
+    case.produce(&later);
+    let warning = warnings(1)[0].as_str().expect("a text").to_owned();
+    assert!(warning.contains("more than MEMORY_WARN_BYTES (20000)"), "{warning}");
+    let held = format!("kafka_scheduler_held_bytes{{partition=\"0\",topic=\"{}\"}}", case.schedules[0]);
+    eventually("all of them are held", PATIENCE, || {
+        let metrics = engine.metrics();
+        assert_eq!(metrics["kafka_scheduler_memory_warn_bytes"], 20_000.0);
+        let each = metrics[&held] / COUNT as f64;
+        (1_000.0..1_400.0).contains(&each).then_some(())
+    });
+    let due = now_s() + 1;
+    case.produce(&[Scheduled::new("fires", "v", due, &case.target)]);
+    assert!(case.fired(1)[0].timestamp < (due + 1) * 1_000, "it fires on time");
+    let cancelled: Vec<Scheduled> = keys().map(Scheduled::cancel).collect();
+    case.produce(&cancelled);
+    warnings(0);
+    eventually("that it is over is said", PATIENCE, || engine.output().contains("less memory than").then_some(()));
+    assert_eq!(engine.output().matches(SAID).count(), 1, "said once: {}", engine.output());
+}
+
+#[test]
 fn nobody_is_ready_without_brokers() {
     let nowhere = format!("127.0.0.1:{}", crate::kit::process::free_port());
     let engine = Engine::start("unreachable", &[], &[("BOOTSTRAP_SERVERS".to_owned(), nowhere)]);

@@ -1,0 +1,93 @@
+//! How many lines of one kind may be written.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+/// Lines of one kind within [`WINDOW`], with the one that counts those left out.
+pub const LINES_MAX: usize = 100;
+/// A little longer than a second: a line's own time is taken after it was allowed.
+const WINDOW: Duration = Duration::from_millis(1_010);
+
+/// Lines of one kind: when the last ones were written, and how many were left out since that was last said.
+#[derive(Debug, Default)]
+pub struct Limit {
+    last: VecDeque<Instant>,
+    suppressed: u64,
+    since: Option<Instant>,
+}
+
+impl Limit {
+    /// Whether one more line may be written.
+    pub fn line(&mut self, now: Instant) -> bool {
+        let room = self.room(now);
+        if !room {
+            self.suppressed += 1;
+            self.since.get_or_insert(now);
+        }
+        room
+    }
+
+    /// How many lines were left out, if it is time to say so. That is a line itself.
+    pub fn untold(&mut self, now: Instant) -> Option<u64> {
+        let due = self.since.is_some_and(|since| now.saturating_duration_since(since) >= WINDOW);
+        if !due || !self.room(now) {
+            return None;
+        }
+        self.since = None;
+        Some(std::mem::take(&mut self.suppressed))
+    }
+
+    fn room(&mut self, now: Instant) -> bool {
+        while self.last.front().is_some_and(|at| now.saturating_duration_since(*at) >= WINDOW) {
+            self.last.pop_front();
+        }
+        let room = self.last.len() < LINES_MAX;
+        if room {
+            self.last.push_back(now);
+        }
+        room
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_is_cut_to_a_hundred_in_any_second_and_all_of_it_is_counted() {
+        let start = Instant::now();
+        let mut limit = Limit::default();
+        let (mut written, mut told) = (Vec::new(), 0);
+        // For five seconds two lines a millisecond, then quiet.
+        for ms in 0..7_000 {
+            let now = start + Duration::from_millis(ms);
+            for _ in 0..if ms < 5_000 { 2 } else { 0 } {
+                if limit.line(now) {
+                    written.push((ms, 1));
+                }
+            }
+            if let Some(suppressed) = limit.untold(now) {
+                told += suppressed;
+                written.push((ms, 0));
+            }
+        }
+        for (ms, _) in &written {
+            let within = written.iter().filter(|(other, _)| (*ms..*ms + 1_000).contains(other)).count();
+            assert!(within <= LINES_MAX, "{within} lines from {ms} ms on");
+        }
+        let lines: u64 = written.iter().map(|(_, line)| line).sum();
+        assert_eq!(lines + told, 10_000, "each is written or counted");
+        assert!(lines > 400 && written.len() as u64 - lines <= 6, "{lines} lines of {}", written.len());
+    }
+
+    #[test]
+    fn what_was_left_out_is_told_once_and_only_then() {
+        let start = Instant::now();
+        let mut limit = Limit::default();
+        let after = |ms| start + Duration::from_millis(ms);
+        assert_eq!((0..1_000).filter(|_| limit.line(start)).count(), LINES_MAX);
+        assert_eq!(limit.untold(after(500)), None);
+        assert_eq!(limit.untold(after(1_010)), Some(900));
+        assert_eq!(limit.untold(after(3_000)), None);
+    }
+}

@@ -1,0 +1,55 @@
+//! A target whose only replica is away.
+
+use std::time::Duration;
+
+use crate::alone;
+use crate::kit::client::{self, Reader};
+use crate::kit::cluster::Cluster;
+use crate::kit::wait::{eventually, now_s};
+use crate::kit::{Case, Scheduled};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+/// docs/refusals.md: the longest wait of a record that is put off.
+const BACK_OFF_MAX: Duration = Duration::from_secs(112);
+const GOOD: usize = 20;
+
+#[test]
+fn a_schedule_whose_target_has_no_leader_waits_its_neighbours_fire_and_so_does_it_once_there_is_one() {
+    let Some(mut cluster) = Cluster::start() else { return };
+    let _alone = alone();
+    let case = Case::on(cluster.broker, "leaderless", 1, 1);
+    let (target, dead) = (format!("{}-lonely", case.target), format!("{}-dead", case.target));
+    client::create_topic(case.bootstrap(), &target, 1, &[]);
+    client::create_replicated_topic(case.bootstrap(), &dead, 1, 3, &[]);
+    let mut engine = case.engine_with(&[("DEAD_LETTER_TOPIC", &dead)]);
+    case.settled();
+    let node = cluster.leader(&target, 0).expect("a leader");
+    cluster.kill(node);
+    eventually("it has no leader", PATIENCE, || cluster.leader(&target, 0).is_none().then_some(()));
+    // What else that node led has found others by then.
+    case.settled();
+    let due = now_s() + 2;
+    for n in 0..GOOD {
+        case.queue(&Scheduled::new(format!("good-{n}"), "v", due, &case.target));
+        if n == GOOD / 2 {
+            case.queue(&Scheduled::new("lonely", "v", due, &target));
+        }
+    }
+    case.flush();
+    eventually("it is counted", PATIENCE, || (engine.refused("no-leader")? == 1).then_some(()));
+    let fired = case.settled();
+    assert_eq!(fired.len(), GOOD, "its neighbours fire, each once");
+    let late_ms = fired.iter().map(|record| record.timestamp - due * 1_000).max();
+    println!("neighbours of a leaderless record were at most {late_ms:?} ms late");
+    let parked = engine.ask("GET", "/parked", &[]).json();
+    let (id, reason) = (&parked["schedules"][0]["id"], &parked["schedules"][0]["parked"]);
+    assert_eq!((id.as_str(), reason.as_str()), (Some("lonely"), Some("no-leader")), "{parked}");
+    cluster.restart(node);
+    let mut reader = Reader::new(case.bootstrap(), &case.history);
+    reader.wait("it fires within its back-off", BACK_OFF_MAX, |records| {
+        records.iter().any(|record| record.header("scheduler-key") == Some(b"lonely"))
+    });
+    assert_eq!(client::read_all(case.bootstrap(), &target).len(), 1, "once");
+    assert!(client::read_all(case.bootstrap(), &dead).is_empty(), "it was not the record's fault");
+    engine.stop();
+}

@@ -1,0 +1,17 @@
+//! The engine against a real Kafka where it has much to do or little to work with. Each test has the machine to itself:
+//! some move gigabytes, and others judge lateness.
+#![cfg(feature = "kafka")]
+
+#[path = "../broker/kit/mod.rs"]
+mod kit;
+
+mod large_list;
+mod leaderless;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Held by the test that runs.
+fn alone() -> MutexGuard<'static, ()> {
+    static ONE: Mutex<()> = Mutex::new(());
+    ONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
