@@ -42,6 +42,17 @@ impl Case {
 
     /// On brokers of the test's own.
     pub fn on(broker: &'static Broker, name: &str, partitions: i32, topics: usize) -> Self {
+        Self::configured(broker, name, partitions, topics, &[("min.compaction.lag.ms", DAY_MS)])
+    }
+
+    /// The same with further settings of the schedules topics.
+    pub fn configured(
+        broker: &'static Broker,
+        name: &str,
+        partitions: i32,
+        topics: usize,
+        settings: &[(&str, &str)],
+    ) -> Self {
         static CASES: AtomicU32 = AtomicU32::new(0);
         let n = CASES.fetch_add(1, Ordering::Relaxed);
         let unique = format!("{name}-{:x}-{n}", now_ms());
@@ -56,9 +67,9 @@ impl Case {
             producer: Producer::new(&broker.bootstrap, &[]),
         };
         for topic in &case.schedules {
-            let settings =
-                [("cleanup.policy", "compact"), ("min.compaction.lag.ms", DAY_MS), ("delete.retention.ms", DAY_MS)];
-            client::create_replicated_topic(&broker.bootstrap, topic, partitions, broker.replicas, &settings);
+            let mut all = vec![("cleanup.policy", "compact"), ("delete.retention.ms", DAY_MS)];
+            all.extend(settings);
+            client::create_replicated_topic(&broker.bootstrap, topic, partitions, broker.replicas, &all);
         }
         let appended = ("message.timestamp.type", "LogAppendTime");
         for (topic, settings) in [(&case.target, &[appended][..]), (&case.history, &[])] {

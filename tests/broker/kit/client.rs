@@ -170,6 +170,21 @@ pub fn partitions(bootstrap: &str, name: &str) -> usize {
     metadata.topics().first().filter(|topic| topic.error().is_none()).map_or(0, |topic| topic.partitions().len())
 }
 
+/// Who owns a partition of a group, as the committed metadata says.
+pub fn owner(bootstrap: &str, group: &str, topic: &str, partition: i32) -> Option<String> {
+    let client: BaseConsumer = config(bootstrap)
+        .set("group.id", group)
+        .set("enable.auto.commit", "false")
+        .set("isolation.level", "read_uncommitted")
+        .create()
+        .expect("a consumer");
+    let mut list = TopicPartitionList::new();
+    list.add_partition(topic, partition);
+    let committed = client.committed_offsets(list, Duration::from_secs(5)).ok()?;
+    let element = committed.find_partition(topic, partition)?;
+    element.metadata().split(' ').find_map(|part| part.strip_prefix("owner=")).map(str::to_owned)
+}
+
 /// Deletes a consumer group with its offsets; the group must be empty.
 pub fn delete_group(bootstrap: &str, group: &str) {
     let options = AdminOptions::new().request_timeout(Some(REQUEST));

@@ -10,9 +10,13 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use super::broker::{self, Broker};
 use super::client;
 use super::process::{free_port, outliving_shell, signal, target_dir};
+use super::proxy::Proxy;
 use super::wait::eventually;
 
 const NODES: usize = 3;
+
+/// Of the offsets and of the transactions.
+const COORDINATOR_PARTITIONS: i32 = 4;
 
 const LIMIT: Duration = Duration::from_secs(120);
 
@@ -33,6 +37,8 @@ pub struct Cluster {
     nodes: Vec<Node>,
     /// How the tests know it.
     pub broker: &'static Broker,
+    /// Ways around which an engine knows nothing: one proxy for each node.
+    pub ways: Vec<Vec<Proxy>>,
 }
 
 struct Node {
@@ -45,15 +51,25 @@ struct Node {
 impl Cluster {
     /// Starts it. `None` where there can be none.
     pub fn start() -> Option<Self> {
+        Self::with_ways(0)
+    }
+
+    /// The same with so many ways to it that lead through proxies.
+    pub fn with_ways(ways: usize) -> Option<Self> {
         let home = broker::home().expect("Kafka")?;
         let ports: Vec<(u16, u16)> = (0..NODES).map(|_| (free_port(), free_port())).collect();
+        let proxied: Vec<Vec<(u16, u16)>> =
+            (0..NODES).map(|_| (0..ways).map(|_| (free_port(), free_port())).collect()).collect();
         let voters: Vec<String> =
             ports.iter().enumerate().map(|(n, (_, c))| format!("{}@127.0.0.1:{c}", n + 1)).collect();
         let nodes = ports.iter().enumerate().map(|(n, ports)| {
             let data = target_dir().join("tmp").join(format!("kafka-{}-{}", std::process::id(), ports.0));
             fs::create_dir_all(&data).expect("a directory");
-            broker::write(&data.join("server.properties"), &properties(n + 1, *ports, &voters.join(","), &data))
-                .expect("properties");
+            broker::write(
+                &data.join("server.properties"),
+                &properties(n + 1, *ports, &proxied[n], &voters.join(","), &data),
+            )
+            .expect("properties");
             let mut java = vec!["-Xmx512m".to_owned()];
             java.extend(broker::format(&home, &data).expect("formatted storage"));
             Node { port: ports.0, data, java, guard: None }
@@ -62,7 +78,9 @@ impl Cluster {
         nodes.iter_mut().for_each(Node::run);
         let bootstrap: Vec<String> = nodes.iter().map(|node| format!("127.0.0.1:{}", node.port)).collect();
         let broker = Broker::of_cluster(bootstrap.join(","), NODES as i32, home);
-        let cluster = Self { nodes, broker: Box::leak(Box::new(broker)) };
+        let way = |way: usize| proxied.iter().map(|ports| Proxy::start(ports[way].0, ports[way].1)).collect();
+        let ways = (0..ways).map(way).collect();
+        let cluster = Self { nodes, broker: Box::leak(Box::new(broker)), ways };
         cluster.wait_for(NODES);
         Some(cluster)
     }
@@ -75,6 +93,34 @@ impl Cluster {
             let metadata = client.fetch_metadata(None, Duration::from_secs(5)).ok()?;
             (metadata.brokers().len() == count).then_some(())
         });
+    }
+
+    /// Waits until every node is there and every replica in sync, so that one more may go.
+    pub fn wait_for_replicas(&self) {
+        self.wait_for(NODES);
+        let client: BaseConsumer = client::config(&self.broker.bootstrap).create().expect("a client");
+        eventually("all replicas are in sync", LIMIT, || {
+            let metadata = client.fetch_metadata(None, Duration::from_secs(5)).ok()?;
+            let mut partitions = metadata.topics().iter().flat_map(|topic| topic.partitions());
+            partitions.all(|p| p.leader() >= 0 && p.isr().len() == p.replicas().len()).then_some(())
+        });
+    }
+
+    /// Where clients of a way connect to.
+    pub fn bootstrap_of(&self, way: usize) -> String {
+        let addresses: Vec<String> = self.ways[way].iter().map(|proxy| format!("127.0.0.1:{}", proxy.port)).collect();
+        addresses.join(",")
+    }
+
+    /// The node that coordinates a consumer group.
+    pub fn group_coordinator(&self, group: &str) -> Option<usize> {
+        self.leader("__consumer_offsets", coordinator_partition(group))
+    }
+
+    /// The node that coordinates the transactions of whoever owns a partition of a group.
+    pub fn transaction_coordinator(&self, group: &str, topic: &str, partition: i32) -> Option<usize> {
+        let owner = client::owner(&self.broker.bootstrap, group, topic, partition)?;
+        self.leader("__transaction_state", coordinator_partition(&format!("{group}.{owner}.0")))
     }
 
     /// The node that leads a partition; `None` while nobody does.
@@ -93,6 +139,11 @@ impl Cluster {
     /// Asks a node to end, and waits until it has.
     pub fn stop(&mut self, node: usize) {
         self.nodes[node].signal("TERM");
+    }
+
+    /// Sends a signal to a node that goes on existing.
+    pub fn signal(&self, node: usize, name: &str) {
+        signal(self.nodes[node].pid(), name);
     }
 
     /// Starts a node again on what it had.
@@ -134,11 +185,12 @@ impl Node {
         self.guard = Some(outliving_shell(GUARD, &args));
     }
 
+    fn pid(&self) -> u32 {
+        eventually("the node has a process", LIMIT, || fs::read_to_string(self.pid_file()).ok()?.trim().parse().ok())
+    }
+
     fn signal(&mut self, name: &str) {
-        let pid = eventually("the node has a process", LIMIT, || {
-            fs::read_to_string(self.pid_file()).ok()?.trim().parse().ok()
-        });
-        signal(pid, name);
+        signal(self.pid(), name);
         if let Some(mut guard) = self.guard.take() {
             // Kept open until the node has ended: closed, it would be killed.
             let input = guard.stdin.take();
@@ -148,24 +200,42 @@ impl Node {
     }
 }
 
-fn properties(id: usize, (port, controller): (u16, u16), voters: &str, data: &std::path::Path) -> String {
+/// Where a group's or a transactional id's coordinator is: Java's hash of the name, by the topic's partitions.
+fn coordinator_partition(id: &str) -> i32 {
+    let hash = id.encode_utf16().fold(0i32, |hash, unit| hash.wrapping_mul(31).wrapping_add(i32::from(unit)));
+    (hash & i32::MAX) % COORDINATOR_PARTITIONS
+}
+
+fn properties(
+    id: usize,
+    (port, controller): (u16, u16),
+    proxied: &[(u16, u16)],
+    voters: &str,
+    data: &std::path::Path,
+) -> String {
+    let listeners = |port: fn(&(u16, u16)) -> u16| -> String {
+        proxied.iter().enumerate().map(|(n, ports)| format!(",WAY{n}://127.0.0.1:{}", port(ports))).collect()
+    };
+    let (advertised, behind) = (listeners(|ports| ports.0), listeners(|ports| ports.1));
+    let protocols: String = (0..proxied.len()).map(|n| format!(",WAY{n}:PLAINTEXT")).collect();
     format!(
         "process.roles=broker,controller
 node.id={id}
 controller.quorum.voters={voters}
 controller.listener.names=CONTROLLER
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port}
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+listeners=PLAINTEXT://127.0.0.1:{port}{behind},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port}{advertised}
+inter.broker.listener.name=PLAINTEXT
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT{protocols}
 log.dirs={}
 auto.create.topics.enable=false
 default.replication.factor=3
 min.insync.replicas=2
 offsets.topic.replication.factor=3
-offsets.topic.num.partitions=4
+offsets.topic.num.partitions={COORDINATOR_PARTITIONS}
 transaction.state.log.replication.factor=3
 transaction.state.log.min.isr=2
-transaction.state.log.num.partitions=4
+transaction.state.log.num.partitions={COORDINATOR_PARTITIONS}
 share.coordinator.state.topic.replication.factor=3
 share.coordinator.state.topic.min.isr=2
 group.initial.rebalance.delay.ms=0

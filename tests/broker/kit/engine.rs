@@ -16,6 +16,7 @@ pub struct Engine {
     /// Kills the engine when the tests are gone.
     reaper: Child,
     log: PathBuf,
+    keep: bool,
     /// Where REST is served.
     pub port: u16,
     /// Where metrics are served.
@@ -45,7 +46,7 @@ impl Engine {
             .spawn()
             .expect("the engine starts");
         let reaper = outliving_shell("read _; kill -9 \"$1\"", &[&child.id().to_string()]);
-        Self { child, reaper, log, port, metrics_port }
+        Self { child, reaper, log, keep: false, port, metrics_port }
     }
 
     /// Ends it like a power failure of the process: no clean-up of any kind.
@@ -81,6 +82,12 @@ impl Engine {
 
     pub fn running(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Leaves what it prints when it is gone. Gives the file.
+    pub fn keep_log(&mut self) -> &std::path::Path {
+        self.keep = true;
+        &self.log
     }
 
     /// What it has printed.
@@ -164,7 +171,7 @@ impl Drop for Engine {
         let _ = self.child.wait();
         if std::thread::panicking() {
             eprintln!("{}", self.said());
-        } else {
+        } else if !self.keep {
             let _ = fs::remove_file(&self.log);
         }
     }

@@ -1,7 +1,7 @@
 //! What the broker tests are made of.
 
 // Each test program uses a part of it.
-#![allow(dead_code)]
+#![allow(dead_code, unused_imports)]
 
 pub mod broker;
 pub mod browser;

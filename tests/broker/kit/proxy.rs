@@ -1,18 +1,24 @@
-//! A TCP proxy that delays, cuts or silences what passes through it.
+//! A TCP proxy that delays, cuts, silences or holds up what passes through it.
 
+use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const PASS: u8 = 0;
 const CUT: u8 = 1;
 const SILENT: u8 = 2;
+const HELD: u8 = 3;
 
 /// Looks at its mode this often.
 const SLICE: Duration = Duration::from_millis(20);
+/// Pieces on their way in one direction of a connection.
+const PIECES_MAX: usize = 1_024;
+const PIECE_BYTES: usize = 64 * 1024;
 
 /// Between clients and one server, on a port of its own.
 #[derive(Clone)]
@@ -22,11 +28,17 @@ pub struct Proxy {
     pub port: u16,
 }
 
+#[derive(Default)]
 struct State {
     mode: AtomicU8,
     delay_ms: AtomicU64,
-    open: Mutex<Vec<TcpStream>>,
+    next: AtomicU64,
+    /// Connections by number, taken off when they end.
+    open: Mutex<BTreeMap<u64, [TcpStream; 2]>>,
 }
+
+/// What was read, and when.
+type Piece = (Instant, Vec<u8>);
 
 impl Proxy {
     /// The one in front of the tests' broker.
@@ -38,27 +50,21 @@ impl Proxy {
     /// Listens on a port that was chosen before, so that a broker can advertise it.
     pub fn start(port: u16, server: u16) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", port)).expect("the proxy's port is free");
-        let state = Arc::new(State { mode: AtomicU8::new(PASS), delay_ms: AtomicU64::new(0), open: Mutex::default() });
+        let state = Arc::new(State::default());
         let proxy = Self { state: Arc::clone(&state), port };
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
-                if state.mode.load(Ordering::Relaxed) == CUT {
+                if state.mode() == CUT {
                     continue;
                 }
                 let Ok(server) = TcpStream::connect(("127.0.0.1", server)) else { continue };
-                let both = [(&client, &server), (&server, &client)];
-                for (from, to) in both {
-                    let (from, to) = (from.try_clone().expect("a handle"), to.try_clone().expect("a handle"));
-                    state.open.lock().expect("no panic").push(from.try_clone().expect("a handle"));
-                    let state = Arc::clone(&state);
-                    thread::spawn(move || pump(from, to, &state));
-                }
+                connect(&client, &server, &state);
             }
         });
         proxy
     }
 
-    /// Lets everything pass, each piece so much later.
+    /// Lets everything pass, so much later. Connections that were silenced end: they have a hole.
     pub fn pass(&self, delay: Duration) {
         self.state.delay_ms.store(delay.as_millis() as u64, Ordering::Relaxed);
         self.state.mode.store(PASS, Ordering::Relaxed);
@@ -67,39 +73,83 @@ impl Proxy {
     /// Breaks every connection and takes no new one.
     pub fn cut(&self) {
         self.state.mode.store(CUT, Ordering::Relaxed);
-        for stream in self.state.open.lock().expect("no panic").drain(..) {
-            let _ = stream.shutdown(Shutdown::Both);
-        }
+        let open = std::mem::take(&mut *self.state.open.lock().expect("no panic"));
+        open.into_values().flatten().for_each(|stream| drop(stream.shutdown(Shutdown::Both)));
     }
 
-    /// Keeps connections open, and lets nothing through: whoever waits cannot know.
+    /// Keeps connections open, and swallows what is sent: whoever waits for an answer cannot know.
     pub fn silence(&self) {
         self.state.mode.store(SILENT, Ordering::Relaxed);
     }
+
+    /// Keeps connections open, and delivers what is sent when the time has come, like a network that sends again.
+    pub fn hold(&self) {
+        self.state.mode.store(HELD, Ordering::Relaxed);
+    }
 }
 
-fn pump(mut from: TcpStream, mut to: TcpStream, state: &State) {
-    let mut buffer = vec![0; 64 * 1024];
-    let _ = from.set_read_timeout(Some(SLICE));
+impl State {
+    fn mode(&self) -> u8 {
+        self.mode.load(Ordering::Relaxed)
+    }
+
+    fn delay(&self) -> Duration {
+        Duration::from_millis(self.delay_ms.load(Ordering::Relaxed))
+    }
+}
+
+fn connect(client: &TcpStream, server: &TcpStream, state: &Arc<State>) {
+    let handle = |stream: &TcpStream| stream.try_clone().expect("a handle");
+    let number = state.next.fetch_add(1, Ordering::Relaxed);
+    state.open.lock().expect("no panic").insert(number, [handle(client), handle(server)]);
+    for (from, to) in [(client, server), (server, client)] {
+        let (mut from, mut to, state) = (handle(from), handle(to), Arc::clone(state));
+        let _ = from.set_read_timeout(Some(SLICE));
+        let _ = to.set_nodelay(true);
+        let (sender, receiver) = sync_channel(PIECES_MAX);
+        let held = [handle(&from), handle(&to)];
+        thread::spawn(move || take(&mut from, &sender));
+        thread::spawn(move || {
+            give(&mut to, &receiver, &state);
+            held.into_iter().for_each(|stream| drop(stream.shutdown(Shutdown::Both)));
+            state.open.lock().expect("no panic").remove(&number);
+        });
+    }
+}
+
+/// Reads until the connection ends.
+fn take(from: &mut TcpStream, to: &SyncSender<Piece>) {
+    let mut buffer = vec![0; PIECE_BYTES];
     loop {
-        while state.mode.load(Ordering::Relaxed) == SILENT {
-            thread::sleep(SLICE);
-        }
-        let read = match from.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(read) => read,
-            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => continue,
-            Err(_) => break,
-        };
-        thread::sleep(Duration::from_millis(state.delay_ms.load(Ordering::Relaxed)));
-        // What was read just before silence fell is lost in the silence's middle, not delivered through it.
-        while state.mode.load(Ordering::Relaxed) == SILENT {
-            thread::sleep(SLICE);
-        }
-        if to.write_all(&buffer[..read]).is_err() {
-            break;
+        match from.read(&mut buffer) {
+            Ok(0) => return,
+            Ok(read) if to.send((Instant::now(), buffer[..read].to_vec())).is_err() => return,
+            Ok(_) => {}
+            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+            Err(_) => return,
         }
     }
-    let _ = from.shutdown(Shutdown::Both);
-    let _ = to.shutdown(Shutdown::Both);
+}
+
+/// Writes each piece at its time, until there are no more or one was swallowed.
+fn give(to: &mut TcpStream, from: &Receiver<Piece>, state: &State) {
+    let mut holed = false;
+    loop {
+        if holed && state.mode() != SILENT {
+            return;
+        }
+        let (read, bytes) = match from.recv_timeout(SLICE) {
+            Ok(piece) => piece,
+            Err(RecvTimeoutError::Timeout) => continue,
+            Err(RecvTimeoutError::Disconnected) => return,
+        };
+        while state.mode() == HELD || (state.mode() == PASS && read.elapsed() < state.delay()) {
+            thread::sleep(SLICE.min(Duration::from_millis(5)));
+        }
+        if state.mode() == SILENT {
+            holed = true;
+        } else if holed || to.write_all(&bytes).is_err() {
+            return;
+        }
+    }
 }

@@ -1,0 +1,202 @@
+//! The lane of the engines.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use crate::faults::Faults;
+use crate::kit::Case;
+use crate::kit::engine::Engine;
+use crate::kit::process::{configuration, signal, target_dir};
+use crate::random::Random;
+
+/// How long an engine may take to end when it is asked to.
+const END_MAX: Duration = Duration::from_secs(2);
+
+const FAKETIME: [&str; 3] = [
+    "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1",
+    "/usr/lib/aarch64-linux-gnu/faketime/libfaketimeMT.so.1",
+    "/usr/lib/faketime/libfaketimeMT.so.1",
+];
+
+/// Engines that are killed, stopped, paused and set back.
+pub struct Engines<'a> {
+    case: &'a Case,
+    faults: &'a Faults,
+    random: Random,
+    /// What is special about each of them.
+    environments: Vec<Vec<(&'static str, String)>>,
+    /// Those that run.
+    running: Vec<Option<Engine>>,
+    /// Of the last one's clock, where it can be stepped.
+    clock: Option<PathBuf>,
+    /// How long each took that was asked to end.
+    pub ends: Vec<Duration>,
+    pub logs: Vec<PathBuf>,
+}
+
+impl<'a> Engines<'a> {
+    /// Two of them go straight to the brokers, one by each of the other ways. The second's clock can be stepped.
+    pub fn start(case: &'a Case, dead: &str, ways: &[String], faults: &'a Faults, random: Random) -> Self {
+        let common = [
+            (
+                "CONFIGURATION_FILE",
+                configuration("soak", "kafka.producer.configuration:\n  transaction.timeout.ms: 60000\n"),
+            ),
+            ("DEAD_LETTER_TOPIC", dead.to_owned()),
+            ("LOG_LEVEL", "debug".to_owned()),
+        ];
+        let mut environments = vec![common.to_vec(), common.to_vec()];
+        for way in ways {
+            let mut environment = common.to_vec();
+            environment.push(("BOOTSTRAP_SERVERS", way.clone()));
+            environments.push(environment);
+        }
+        let library = FAKETIME.into_iter().find(|place| fs::exists(place).unwrap_or(false));
+        let clock = library.map(|library| {
+            let clock = target_dir().join("tmp").join(format!("soak-clock-{}", std::process::id()));
+            environments[1].extend([
+                ("LD_PRELOAD", library.to_owned()),
+                ("FAKETIME_TIMESTAMP_FILE", clock.to_str().expect("UTF-8").to_owned()),
+                ("FAKETIME_CACHE_DURATION", "1".to_owned()),
+                ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
+            ]);
+            clock
+        });
+        let running = environments.iter().map(|_| None).collect();
+        let (ends, logs) = (Vec::new(), Vec::new());
+        let mut engines = Self { case, faults, random, environments, running, clock, ends, logs };
+        engines.set_back(0);
+        engines.all().for_each(|n| engines.run(n));
+        engines
+    }
+
+    /// Does something to them again and again. In the end all of them run.
+    pub fn work(&mut self) {
+        loop {
+            let rest = self.random.span(1_000..10_000);
+            self.faults.rest(rest);
+            self.look();
+            if self.faults.over() {
+                break;
+            }
+            let n = self.random.index(self.running.len());
+            match self.random.of(0..100) {
+                0..25 => self.kill(n),
+                25..45 => self.stop(n),
+                45..65 => self.pause(n),
+                65..80 => self.storm(),
+                80..90 => {
+                    self.faults.happens("kill -9 all engines", "at once");
+                    self.running.iter_mut().filter_map(Option::take).for_each(|mut engine| engine.kill());
+                }
+                _ if self.clock.is_some() => {
+                    let (by, lasts) = (self.random.of(1..8), self.random.span(2_000..10_000));
+                    self.faults.happens("step the clock back and forth", &format!("engine 2 by {by} s for {lasts:?}"));
+                    self.set_back(by);
+                    self.faults.rest(lasts);
+                    self.set_back(0);
+                }
+                _ => {}
+            }
+            let rest = self.random.span(0..5_000);
+            self.faults.rest(rest);
+            self.all().for_each(|n| self.run(n));
+        }
+        self.all().for_each(|n| self.run(n));
+    }
+
+    /// Ends all of them.
+    pub fn end(&mut self) {
+        self.look();
+        self.all().for_each(|n| self.stop(n));
+    }
+
+    /// Whether those that run say that they are ready.
+    pub fn ready(&self) -> usize {
+        self.running.iter().flatten().filter(|engine| engine.get("/readiness").is_some()).count()
+    }
+
+    fn all(&self) -> std::ops::Range<usize> {
+        0..self.running.len()
+    }
+
+    fn run(&mut self, n: usize) {
+        if self.running[n].is_none() {
+            let environment: Vec<(&str, &str)> = self.environments[n].iter().map(|(k, v)| (*k, v.as_str())).collect();
+            let mut engine = self.case.engine_with(&environment);
+            self.logs.push(engine.keep_log().to_owned());
+            self.running[n] = Some(engine);
+        }
+    }
+
+    /// None may have ended by itself.
+    fn look(&mut self) {
+        for n in self.all() {
+            if self.running[n].as_mut().is_some_and(|engine| !engine.running()) {
+                let mut engine = self.running[n].take().expect("an engine");
+                let status = engine.wait(Duration::ZERO);
+                let log = engine.keep_log().display().to_string();
+                self.faults.complain(format!("engine {} has ended by itself: {status}; see {log}", n + 1));
+            }
+        }
+    }
+
+    fn kill(&mut self, n: usize) {
+        if let Some(mut engine) = self.running[n].take() {
+            self.faults.happens("kill -9 an engine", &name(n));
+            engine.kill();
+        }
+    }
+
+    fn stop(&mut self, n: usize) {
+        let Some(mut engine) = self.running[n].take() else { return };
+        if !self.faults.over() {
+            self.faults.happens("SIGTERM to an engine", &name(n));
+        }
+        let asked = Instant::now();
+        let status = engine.terminate();
+        let took = asked.elapsed();
+        self.ends.push(took);
+        if status.code() != Some(0) || took > END_MAX {
+            self.faults.say(&format!("engine {} took {took:?} to end, with {status}", n + 1));
+        }
+    }
+
+    fn pause(&mut self, n: usize) {
+        let Some(pid) = self.running[n].as_ref().map(Engine::pid) else { return };
+        let lasts = self.random.span(500..20_000);
+        self.faults.happens("pause an engine (SIGSTOP)", &format!("{} for {lasts:?}", name(n)));
+        signal(pid, "STOP");
+        self.faults.rest(lasts);
+        signal(pid, "CONT");
+    }
+
+    /// They come, leave and die every few seconds.
+    fn storm(&mut self) {
+        self.faults.happens("a storm of comings and goings", "20 s");
+        let until = Instant::now() + Duration::from_secs(20);
+        while Instant::now() < until && !self.faults.over() {
+            self.look();
+            let n = self.random.index(self.running.len());
+            match (self.running[n].is_some(), self.random.percent(50)) {
+                (false, _) => self.run(n),
+                (true, true) => self.kill(n),
+                (true, false) => self.stop(n),
+            }
+            let rest = self.random.span(500..3_000);
+            self.faults.rest(rest);
+        }
+    }
+
+    fn set_back(&self, seconds: i64) {
+        let Some(clock) = &self.clock else { return };
+        let part = clock.with_extension("part");
+        fs::write(&part, format!("-{seconds}\n")).expect("a file");
+        fs::rename(&part, clock).expect("at once");
+    }
+}
+
+fn name(n: usize) -> String {
+    format!("engine {}", n + 1)
+}

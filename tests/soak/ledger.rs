@@ -1,0 +1,197 @@
+//! Every word that was said, what the topics hold of it, and whether the two agree.
+
+use std::collections::{BTreeMap, HashMap};
+
+/// A word's number, which is also its value and a header of its record.
+pub type Id = usize;
+
+/// A schedules topic's number, a partition and an offset.
+pub type Place = (usize, i32, i64);
+
+/// So long before anybody may be surprised that a word did not fire, or that one still did after it was superseded:
+/// longer than any fault, with recovery.
+pub const LONG_MS: i64 = 120_000;
+
+/// A schedule or a cancel.
+#[derive(Clone, Debug)]
+pub struct Word {
+    pub topic: usize,
+    pub key: usize,
+    /// When it is due, in seconds; a cancel has none.
+    pub due: Option<i64>,
+    pub sent_ms: i64,
+    /// Where it was acknowledged, and when the acknowledgement was seen.
+    pub acked: Option<(i32, i64, i64)>,
+    /// Not acknowledged within its time: it may be in the log or not.
+    pub unknown: bool,
+}
+
+/// A record that fired a word.
+#[derive(Clone, Copy, Debug)]
+pub struct Firing {
+    /// Partition and offset, for whoever looks into it.
+    #[allow(dead_code)]
+    pub at: (i32, i64),
+    pub appended_ms: i64,
+    /// It carries what it should.
+    pub intact: bool,
+}
+
+/// What read_committed consumers have seen.
+#[derive(Debug, Default)]
+pub struct Seen {
+    pub target: HashMap<Id, Vec<Firing>>,
+    pub history: HashMap<Id, u32>,
+    pub dead: HashMap<Id, u32>,
+    /// Words in the schedules topics, by where they lie.
+    pub log: BTreeMap<Place, Id>,
+    /// Tombstones of the engine, by the place that they name.
+    pub tombstones: HashMap<Place, u32>,
+    /// Words that the engine wrote again.
+    pub copies: u64,
+    /// Records of the schedules topics that were there and are no more.
+    pub compacted: usize,
+    /// Records that no word explains.
+    pub foreign: Vec<String>,
+}
+
+/// What came of it.
+#[derive(Debug, Default)]
+pub struct Verdict {
+    pub schedules: usize,
+    pub cancels: usize,
+    pub acknowledged: usize,
+    pub unknown: usize,
+    /// Of those, how many were in the log after all.
+    pub unknown_in_log: usize,
+    pub fired: usize,
+    pub superseded: usize,
+    pub lost: Vec<String>,
+    pub doubled: Vec<String>,
+    pub early: Vec<String>,
+    /// Words that fired although a newer one had been in the log for very long.
+    pub stale: Vec<String>,
+    /// Words that fired more than 1 s after a newer one was acknowledged, and the longest such time.
+    pub overlapped: usize,
+    pub overlapped_ms_max: i64,
+    /// Where target, history, tombstones and words do not agree.
+    pub unequal: Vec<String>,
+    /// Milliseconds to the broker's append, sorted.
+    pub late_ms: Vec<i64>,
+}
+
+impl Verdict {
+    /// Nothing is wrong.
+    pub fn good(&self) -> bool {
+        self.findings().iter().all(|(_, list)| list.is_empty())
+    }
+
+    /// What is wrong, by kind.
+    pub fn findings(&self) -> [(&'static str, &[String]); 5] {
+        [
+            ("lost", &self.lost),
+            ("doubled", &self.doubled),
+            ("early", &self.early),
+            ("stale", &self.stale),
+            ("unequal", &self.unequal),
+        ]
+    }
+
+    /// So many of a hundred are not later.
+    pub fn percentile(&self, percent: f64) -> i64 {
+        let at = (percent / 100.0 * self.late_ms.len() as f64).ceil() as usize;
+        self.late_ms.get(at.saturating_sub(1)).copied().unwrap_or_default()
+    }
+}
+
+/// Judges what was seen.
+pub fn judge(words: &[Word], seen: &Seen) -> Verdict {
+    let mut verdict = Verdict {
+        schedules: words.iter().filter(|word| word.due.is_some()).count(),
+        cancels: words.iter().filter(|word| word.due.is_none()).count(),
+        acknowledged: words.iter().filter(|word| word.acked.is_some()).count(),
+        unknown: words.iter().filter(|word| word.unknown).count(),
+        ..Verdict::default()
+    };
+    let place: HashMap<Id, Place> = seen.log.iter().map(|(place, id)| (*id, *place)).collect();
+    for (id, word) in words.iter().enumerate() {
+        verdict.unknown_in_log += usize::from(word.unknown && place.contains_key(&id));
+        let expected = word.acked.map(|(partition, offset, _)| (word.topic, partition, offset));
+        if expected.is_some() && expected != place.get(&id).copied() {
+            verdict.unequal.push(format!("word {id} {word:?} is not where it was acknowledged: {:?}", place.get(&id)));
+        }
+    }
+    // In the order of each partition's log, which is the order of each key's words.
+    let mut keys: BTreeMap<(usize, usize), Vec<Id>> = BTreeMap::new();
+    for id in seen.log.values() {
+        keys.entry((words[*id].topic, words[*id].key)).or_default().push(*id);
+    }
+    for ids in keys.values() {
+        for (at, id) in ids.iter().enumerate() {
+            word(&mut verdict, words, seen, (*id, ids.get(at + 1).copied()), place[id]);
+        }
+    }
+    for id in seen.target.keys().filter(|id| !place.contains_key(*id)) {
+        verdict.unequal.push(format!("word {id} fired and is not in the log: {:?}", words.get(*id)));
+    }
+    for (place, count) in &seen.tombstones {
+        let named = seen.log.get(place);
+        let fired = named.is_some_and(|id| seen.target.contains_key(id));
+        // A schedule's tombstone says that it has fired; a cancel's is the cancel, written again.
+        let due = named.is_some_and(|id| words[*id].due.is_some());
+        if named.is_none() || (due && (!fired || *count != 1)) {
+            verdict.unequal.push(format!("{count} tombstones name {place:?}, word {named:?}, which fired: {fired}"));
+        }
+    }
+    verdict.unequal.extend(seen.dead.iter().map(|(id, n)| format!("word {id} became {n} dead letters")));
+    verdict.unequal.extend(seen.foreign.iter().cloned());
+    verdict.late_ms.sort_unstable();
+    verdict
+}
+
+/// Judges one word and the one that superseded it.
+fn word(verdict: &mut Verdict, words: &[Word], seen: &Seen, (id, next): (Id, Option<Id>), place: Place) {
+    let word = &words[id];
+    let next = next.map(|next| &words[next]);
+    let history = seen.history.get(&id).copied().unwrap_or_default();
+    let firings = seen.target.get(&id).map_or(&[][..], Vec::as_slice);
+    let Some(due) = word.due else {
+        if !firings.is_empty() || history > 0 {
+            verdict.unequal.push(format!("word {id} is a cancel and fired: {firings:?}"));
+        }
+        return;
+    };
+    let tombstones = seen.tombstones.get(&place).copied().unwrap_or_default();
+    let tell = |what: &str| format!("word {id} at {place:?} {what}: {word:?}, then {next:?}; it fired {firings:?}");
+    if firings.len() != history as usize || firings.len() != tombstones as usize {
+        verdict.unequal.push(tell(&format!("has {history} history records and {tombstones} tombstones")));
+    }
+    verdict.superseded += usize::from(next.is_some());
+    let [first, ..] = firings else {
+        // Superseded in time, it need not fire.
+        if next.is_none_or(|next| next.sent_ms > due * 1_000 + LONG_MS) {
+            verdict.lost.push(tell("is lost"));
+        }
+        return;
+    };
+    verdict.fired += 1;
+    if firings.len() > 1 {
+        verdict.doubled.push(tell("is doubled"));
+    }
+    if firings.iter().any(|firing| firing.appended_ms < due * 1_000) {
+        verdict.early.push(tell("is early"));
+    }
+    if firings.iter().any(|firing| !firing.intact) {
+        verdict.unequal.push(tell("does not carry what it should"));
+    }
+    if let Some((.., superseded_ms)) = next.and_then(|next| next.acked) {
+        let overlapped = first.appended_ms - superseded_ms;
+        verdict.overlapped += usize::from(overlapped > 1_000);
+        verdict.overlapped_ms_max = verdict.overlapped_ms_max.max(overlapped);
+        if overlapped > LONG_MS {
+            verdict.stale.push(tell("fired long after it was superseded"));
+        }
+    }
+    let arrived_ms = word.acked.map_or(word.sent_ms, |(.., acked_ms)| acked_ms);
+    verdict.late_ms.push((first.appended_ms - arrived_ms.max(due * 1_000)).max(0));
+}

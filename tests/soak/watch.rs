@@ -1,0 +1,121 @@
+//! What read_committed consumers see of all topics, as it comes.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crate::kit::client::{Reader, Record};
+use crate::kit::{Case, client};
+use crate::ledger::{Firing, Id, Seen};
+
+/// What is looked at.
+#[derive(Clone, Copy)]
+enum Kind {
+    Target,
+    History,
+    Dead,
+    Schedules(usize),
+}
+
+/// Reads on until it is told to stop.
+pub struct Watch {
+    pub seen: Arc<Mutex<Seen>>,
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<()>,
+}
+
+impl Watch {
+    pub fn start(case: &Case, dead: &str) -> Self {
+        let topics = [(Kind::Target, case.target.as_str()), (Kind::History, &case.history), (Kind::Dead, dead)];
+        let schedules = case.schedules.iter().enumerate().map(|(n, topic)| (Kind::Schedules(n), topic.as_str()));
+        let topics = topics.into_iter().chain(schedules);
+        let mut readers: Vec<(Kind, Reader)> =
+            topics.map(|(kind, topic)| (kind, Reader::new(case.bootstrap(), topic))).collect();
+        let (seen, stop) = (Arc::new(Mutex::new(Seen::default())), Arc::new(AtomicBool::new(false)));
+        let (shared, stopped) = (Arc::clone(&seen), Arc::clone(&stop));
+        let thread = std::thread::spawn(move || {
+            while !stopped.load(Ordering::Relaxed) {
+                for (kind, reader) in &mut readers {
+                    reader.poll(Duration::from_millis(10));
+                    let mut seen = shared.lock().expect("no panic");
+                    reader.records.drain(..).for_each(|record| note(&mut seen, *kind, &record));
+                }
+            }
+        });
+        Self { seen, stop, thread }
+    }
+
+    /// What was seen, after all that there is was read once more: what a second reading of target and history gives must
+    /// be the same.
+    pub fn finish(self, case: &Case) -> Seen {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().expect("the watch goes on to its end");
+        let seen = std::mem::take(&mut *self.seen.lock().expect("no panic"));
+        let mut again = Seen::default();
+        for (kind, topic) in [(Kind::Target, &case.target), (Kind::History, &case.history)] {
+            client::read_all(case.bootstrap(), topic).iter().for_each(|record| note(&mut again, kind, record));
+        }
+        let fired = |seen: &Seen| seen.target.values().map(Vec::len).sum::<usize>();
+        let recorded = |seen: &Seen| seen.history.values().sum::<u32>();
+        let (before, after) = ((fired(&seen), recorded(&seen)), (fired(&again), recorded(&again)));
+        for topic in 0..case.schedules.len() {
+            let records = client::read_all(case.bootstrap(), &case.schedules[topic]);
+            records.iter().for_each(|record| note(&mut again, Kind::Schedules(topic), record));
+        }
+        let scheduled =
+            |seen: &Seen| seen.log.len() + seen.tombstones.values().sum::<u32>() as usize + seen.copies as usize;
+        // What is read anew counts: a consumer may have been told less, never more.
+        let mut seen = seen;
+        if before != after {
+            seen.foreign.push(format!("target and history held {before:?} when read at once, and hold {after:?}"));
+        }
+        seen.compacted = scheduled(&seen).saturating_sub(scheduled(&again));
+        (seen.target, seen.history) = (again.target, again.history);
+        seen
+    }
+}
+
+fn word_of(record: &Record) -> Option<Id> {
+    std::str::from_utf8(record.header("word")?).ok()?.parse().ok()
+}
+
+fn note(seen: &mut Seen, kind: Kind, record: &Record) {
+    let word = word_of(record);
+    match (kind, word) {
+        // The engine's own.
+        (Kind::Schedules(_), _) if record.key.as_deref().is_some_and(|key| key.starts_with(b"__scheduler.")) => {}
+        (Kind::Schedules(topic), word) => schedule(seen, topic, record, word),
+        (Kind::Target, Some(word)) => {
+            let key = record.key.clone();
+            let headers: Vec<&str> = record.headers.iter().map(|(name, _)| name.as_str()).collect();
+            let intact = record.value_text() == word.to_string()
+                && record.header("scheduler-key") == key.as_deref()
+                && headers == ["word", "scheduler-timestamp", "scheduler-key", "scheduler-topic"];
+            let at = (record.partition, record.offset);
+            seen.target.entry(word).or_default().push(Firing { at, appended_ms: record.timestamp, intact });
+        }
+        (Kind::History, Some(word)) => *seen.history.entry(word).or_default() += 1,
+        (Kind::Dead, Some(word)) => *seen.dead.entry(word).or_default() += 1,
+        (_, None) => seen.foreign.push(format!("nobody said {record:?}")),
+    }
+}
+
+fn schedule(seen: &mut Seen, topic: usize, record: &Record, word: Option<Id>) {
+    let Some(mark) = record.header("scheduler-engine") else {
+        match word {
+            Some(word) => drop(seen.log.insert((topic, record.partition, record.offset), word)),
+            None => seen.foreign.push(format!("nobody said {record:?}")),
+        }
+        return;
+    };
+    // The offset that the mark names: see src/core/mark.rs.
+    let named = mark.get(9..17).map(|bytes| i64::from_be_bytes(bytes.try_into().expect("eight bytes")));
+    match named {
+        Some(offset) if record.value.is_none() => {
+            *seen.tombstones.entry((topic, record.partition, offset)).or_default() += 1;
+        }
+        Some(_) => seen.copies += 1,
+        None => seen.foreign.push(format!("a mark without an offset: {record:?}")),
+    }
+}
