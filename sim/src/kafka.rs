@@ -12,6 +12,7 @@ use kafka_scheduler::core::io::Partition;
 use crate::rng::Rng;
 use group::Group;
 use log::{Log, Stored};
+pub use offsets::sent_by_librdkafka;
 use transactions::{Marker, Producer};
 
 /// A transaction that did not end by then is aborted by the broker.

@@ -18,6 +18,7 @@ mod limits;
 mod logs;
 mod metrics;
 mod mini;
+mod model;
 mod outside;
 mod poison;
 mod readme;

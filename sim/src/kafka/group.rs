@@ -91,7 +91,7 @@ impl Group {
     }
 
     fn is_complete(&self) -> bool {
-        self.preparing && !self.members.is_empty() && self.members.values().all(|m| m.joined)
+        self.preparing && self.members.values().all(|m| m.joined)
     }
 
     /// Whether it is a member still.
@@ -142,6 +142,10 @@ impl Group {
         self.preparing = false;
         self.generation += 1;
         let count = self.members.len();
+        if count == 0 {
+            // An empty group has a generation of its own.
+            return;
+        }
         let owned: BTreeSet<Partition> = self.members.values().flat_map(|m| m.owned.iter().copied()).collect();
         let mut free: Vec<Partition> = self.partitions.difference(&owned).copied().collect();
         let mut extra = self.partitions.len() % count;

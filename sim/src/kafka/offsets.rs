@@ -9,6 +9,13 @@ use super::{Kafka, Refusal};
 /// The broker refuses longer metadata.
 pub(super) const METADATA_BYTES_MAX: usize = 4_096;
 
+/// What librdkafka sends of these: negative offsets are dropped, and where none is left nobody is asked.
+#[must_use]
+pub fn sent_by_librdkafka(mut offsets: Vec<(Partition, i64, String)>) -> Option<Vec<(Partition, i64, String)>> {
+    offsets.retain(|(_, offset, _)| *offset >= 0);
+    (!offsets.is_empty()).then_some(offsets)
+}
+
 /// An offset that a transaction will commit.
 #[derive(Clone, Debug)]
 pub(super) struct Pending {

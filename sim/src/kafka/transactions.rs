@@ -55,6 +55,9 @@ impl Kafka {
     /// # Errors
     /// `Concurrent` while the last transaction's markers are being written.
     pub fn init(&mut self, id: &str, now_ms: i64) -> Result<u32, Refusal> {
+        if self.is_completing(id) {
+            return Err(Refusal::Concurrent);
+        }
         let producer = self.producers.entry(id.to_owned()).or_default();
         producer.epoch += 1;
         let epoch = producer.epoch;
@@ -64,7 +67,7 @@ impl Kafka {
             self.decide(open, false, now_ms);
             return Err(Refusal::Concurrent);
         }
-        if self.is_completing(id) { Err(Refusal::Concurrent) } else { Ok(epoch) }
+        Ok(epoch)
     }
 
     /// Whether the id's last transaction still has markers to write.
@@ -106,12 +109,13 @@ impl Kafka {
         (member, generation): (&str, i32),
         offsets: Vec<(Partition, i64, String)>,
     ) -> Result<(), Refusal> {
-        if offsets.iter().any(|(_, _, metadata)| metadata.len() > METADATA_BYTES_MAX) {
-            return Err(Refusal::Metadata);
-        }
+        // The group's partition joins the transaction first, so that what is refused below is open still.
         self.open(id, epoch, now_ms)?;
         if !self.group.takes_in_transaction(member, generation) {
             return Err(Refusal::Generation);
+        }
+        if offsets.iter().any(|(_, _, metadata)| metadata.len() > METADATA_BYTES_MAX) {
+            return Err(Refusal::Metadata);
         }
         self.next_taken += 1;
         let taken = self.next_taken;

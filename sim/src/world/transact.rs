@@ -10,7 +10,7 @@ use super::{Ending, Todo, World};
 use crate::bugs::{self, Bug};
 use crate::failure::Failure;
 use crate::kafka::log::Stored;
-use crate::kafka::{Place, Refusal};
+use crate::kafka::{Place, Refusal, sent_by_librdkafka};
 use crate::oracle::protocol;
 use crate::scenario::{Away, Error, Point, Target};
 
@@ -219,7 +219,7 @@ impl World {
     fn send_offsets(&mut self, number: usize, batch: u64, producer: (&str, u32)) -> Result<(), Refusal> {
         let instance = &self.instances[number];
         let job = &instance.transactors.jobs[&batch];
-        let mut offsets = job.offsets.clone();
+        let offsets = job.offsets.clone();
         let (mut member, mut generation) = job.member.clone();
         if bugs::on(Bug::MetadataLate) {
             (member, generation) = (instance.member.clone().unwrap_or_default(), instance.generation);
@@ -229,11 +229,8 @@ impl World {
         } else if member.is_empty() || generation < 0 {
             return Err(Refusal::Generation);
         }
-        // As librdkafka does it: negative offsets are dropped, and where none is left nobody is asked.
-        offsets.retain(|(_, offset, _)| *offset >= 0);
-        if offsets.is_empty() || bugs::on(Bug::NoOffsets) {
-            return Ok(());
-        }
+        let sent = sent_by_librdkafka(offsets).filter(|_| !bugs::on(Bug::NoOffsets));
+        let Some(offsets) = sent else { return Ok(()) };
         let partitions: Vec<_> = offsets.iter().map(|(partition, ..)| *partition).collect();
         self.kafka.send_offsets(producer, self.now_ms, (&member, generation), offsets)?;
         if let Some(other) = partitions.into_iter().find(|p| !self.kafka.group.holds(&member, *p)) {

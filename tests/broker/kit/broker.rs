@@ -208,6 +208,8 @@ share.coordinator.state.topic.min.isr=1
 group.initial.rebalance.delay.ms=0
 group.min.session.timeout.ms=1000
 log.cleaner.threads=1
+log.cleaner.backoff.ms=200
+transaction.abort.timed.out.transaction.cleanup.interval.ms=500
 num.network.threads=2
 num.io.threads=4
 ",
