@@ -64,10 +64,7 @@ fn it_has_the_libraries_that_the_program_needs() {
     let needed = said.lines().filter(|line| line.contains("(NEEDED)")).filter_map(|line| line.split(['[', ']']).nth(1));
     let needed: Vec<&str> = needed.collect();
     assert!(needed.iter().any(|name| name.starts_with("libc.so")), "{said}");
-    // Here it may be the system's; the image builds its own.
-    let own = of("ENV").iter().any(|setting| setting == "LIBZ_SYS_STATIC=1");
-    let there =
-        |name: &&&str| THERE.iter().any(|there| name.starts_with(there)) || (own && name.starts_with("libz.so"));
+    let there = |name: &&&str| THERE.iter().any(|there| name.starts_with(there));
     let missing: Vec<&&str> = needed.iter().filter(|name| !there(name)).collect();
     assert!(missing.is_empty(), "the image has no {missing:?}");
 }
