@@ -1,0 +1,167 @@
+//! What the broker and the client library let through at all.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::message::{BorrowedMessage, Message};
+use rdkafka::producer::{BaseProducer, Producer};
+use rdkafka::{Offset, TopicPartitionList};
+
+use crate::kit::Case;
+use crate::kit::client;
+use crate::kit::wait::now_s;
+use crate::records::{Names, Places, Values, number_of, send_fired};
+
+const REQUEST: Duration = Duration::from_secs(30);
+
+/// Schedules a transaction.
+const BATCH: u32 = 10_000;
+
+/// Nothing has come for so long: there is something wrong.
+const SILENCE_MAX: Duration = Duration::from_secs(60);
+
+/// Writes the three records of each schedule with one transactional producer and nothing else.
+pub fn produce(case: &Case, values: &Values, count: u32) -> Result<(), String> {
+    let failed = |error: KafkaError| format!("the bare producer: {error}");
+    let producer: BaseProducer = client::config(case.bootstrap())
+        .set("transactional.id", &case.group)
+        .set("partitioner", "murmur2_random")
+        .set("compression.type", "lz4")
+        .set("linger.ms", "2")
+        .set("batch.num.messages", "10000")
+        .set("queue.buffering.max.messages", "500000")
+        .set("socket.nagle.disable", "true")
+        .create()
+        .map_err(failed)?;
+    producer.init_transactions(REQUEST).map_err(failed)?;
+    let to = Places {
+        schedules: &case.schedules[0],
+        partitions: case.partitions,
+        target: &case.target,
+        history: &case.history,
+    };
+    let (mut names, due_s) = (Names::default(), now_s());
+    let mut sent = 0;
+    while sent < count {
+        producer.begin_transaction().map_err(failed)?;
+        let end = count.min(sent + BATCH);
+        for number in sent..end {
+            send_fired(&producer, &to, names.of(number, due_s), values).map_err(failed)?;
+        }
+        // A commit that waits for records itself looks for them in slices of 100 ms.
+        while producer.in_flight_count() > 0 {
+            producer.poll(Duration::from_millis(1));
+        }
+        producer.commit_transaction(REQUEST).map_err(failed)?;
+        sent = end;
+    }
+    Ok(())
+}
+
+/// A read_committed consumer that begins with a topic's first record.
+pub fn consumer(bootstrap: &str, topic: &str) -> Result<(BaseConsumer, usize), String> {
+    let failed = |error: KafkaError| format!("reading {topic}: {error}");
+    let consumer: BaseConsumer = client::config(bootstrap)
+        .set("group.id", "never-joined")
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        .set("enable.partition.eof", "true")
+        .set("isolation.level", "read_committed")
+        .create()
+        .map_err(failed)?;
+    let metadata = consumer.fetch_metadata(Some(topic), REQUEST).map_err(failed)?;
+    let partitions = metadata.topics().first().map_or(&[][..], |topic| topic.partitions());
+    let mut list = TopicPartitionList::new();
+    for partition in partitions {
+        list.add_partition_offset(topic, partition.id(), Offset::Beginning).map_err(failed)?;
+    }
+    consumer.assign(&list).map_err(failed)?;
+    Ok((consumer, partitions.len()))
+}
+
+/// What a consumer has read in all.
+pub struct Read {
+    pub records: u64,
+    /// From its assignment to the last record.
+    pub took: Duration,
+}
+
+impl Read {
+    pub fn per_s(&self) -> f64 {
+        self.records as f64 / self.took.as_secs_f64().max(f64::EPSILON)
+    }
+}
+
+/// Reads a topic to the end of each partition, which is not before so many records have come: a transaction that its
+/// producer knows to be committed may still wait for its markers, and what a read_committed consumer sees ends there.
+pub fn read(
+    bootstrap: &str,
+    topic: &str,
+    least: u32,
+    mut visit: impl FnMut(&BorrowedMessage<'_>),
+) -> Result<Read, String> {
+    let (consumer, partitions) = consumer(bootstrap, topic)?;
+    let began = Instant::now();
+    let mut read = Read { records: 0, took: Duration::ZERO };
+    let mut ends = BTreeSet::new();
+    let mut heard = began;
+    while ends.len() < partitions || read.records < u64::from(least) {
+        match consumer.poll(Duration::from_millis(100)) {
+            Some(Ok(message)) => {
+                visit(&message);
+                read.records += 1;
+                heard = Instant::now();
+                read.took = heard - began;
+                if !ends.is_empty() {
+                    // Its end lies elsewhere now, and is told again.
+                    ends.remove(&message.partition());
+                }
+            }
+            Some(Err(KafkaError::PartitionEOF(partition))) => drop(ends.insert(partition)),
+            Some(Err(error)) => return Err(format!("reading {topic}: {error}")),
+            None if heard.elapsed() > SILENCE_MAX => {
+                let Read { records, .. } = read;
+                return Err(format!("{topic}: {records} records, of at least {least}, and nothing more comes"));
+            }
+            None => {}
+        }
+    }
+    Ok(read)
+}
+
+/// What lies in a target topic: each schedule once.
+pub struct Landed {
+    pub read: Read,
+    /// Number of the schedule, and when the broker appended its record.
+    pub each: Vec<(u32, i64)>,
+}
+
+impl Landed {
+    /// Reads a target topic, which must hold each of so many schedules once.
+    pub fn of(case: &Case, count: u32) -> Result<Self, String> {
+        let mut each = Vec::with_capacity(count as usize);
+        let topic = &case.target;
+        let read = read(case.bootstrap(), topic, count, |message| {
+            let number = message.key().and_then(number_of).unwrap_or(u32::MAX);
+            each.push((number, message.timestamp().to_millis().unwrap_or(-1)));
+        })?;
+        let mut seen = vec![false; count as usize];
+        for (number, _) in &each {
+            match seen.get_mut(*number as usize) {
+                Some(seen) if !*seen => *seen = true,
+                Some(_) => return Err(format!("{topic}: schedule {number} is there twice")),
+                None => return Err(format!("{topic}: a record is none of ours")),
+            }
+        }
+        Ok(Self { read, each })
+    }
+
+    /// Records a second, from the first append to the last.
+    pub fn appended_per_s(&self) -> f64 {
+        let times = || self.each.iter().map(|(_, at_ms)| *at_ms);
+        let span_ms = times().max().unwrap_or(0) - times().min().unwrap_or(0);
+        self.each.len() as f64 * 1000.0 / span_ms.max(1) as f64
+    }
+}

@@ -1,0 +1,125 @@
+//! What is measured.
+
+mod burst;
+mod idle;
+mod load;
+mod running;
+mod steady;
+
+use crate::args::Args;
+use crate::kit::Case;
+use crate::kit::broker::Broker;
+use crate::kit::client;
+use crate::records::Values;
+use crate::report::Figures;
+
+/// What all scenarios share.
+pub struct Bench {
+    pub broker: &'static Broker,
+    pub values: Values,
+    pub args: Args,
+}
+
+impl Bench {
+    /// Topics of one run's own.
+    fn case(&self, name: &str) -> Case {
+        Case::on(self.broker, name, self.args.partitions, 1)
+    }
+
+    /// One run after the other.
+    fn runs(&self, mut run: impl FnMut() -> Result<Figures, String>) -> Result<Vec<Figures>, String> {
+        let all = self.args.runs();
+        (1..=all)
+            .map(|number| {
+                eprintln!("  run {number} of {all}");
+                run()
+            })
+            .collect()
+    }
+}
+
+/// Removes a case's topics: what many runs write may fill a disk.
+fn sweep(case: &Case) {
+    for topic in case.schedules.iter().chain([&case.target, &case.history]) {
+        client::delete_topic(case.bootstrap(), topic);
+    }
+}
+
+/// One of them, with its size.
+#[derive(Clone, Copy)]
+pub enum Scenario {
+    /// So many due in the same second.
+    Burst { count: u32 },
+    /// So many a second for a while.
+    Steady { per_s: u32, seconds: u32 },
+    /// A start with so many pending.
+    Load { count: u32 },
+    /// So many pending, and nothing to do.
+    Idle { count: u32, seconds: u32 },
+}
+
+impl Scenario {
+    pub fn name(self) -> String {
+        match self {
+            Self::Burst { count } => format!("burst-{count}"),
+            Self::Steady { per_s, .. } => format!("steady-{per_s}"),
+            Self::Load { count } => format!("load-{count}"),
+            Self::Idle { count, .. } => format!("idle-{count}"),
+        }
+    }
+
+    pub fn run(self, bench: &Bench) -> Result<Vec<Figures>, String> {
+        match self {
+            Self::Burst { count } => bench.runs(|| burst::run(bench, count)),
+            Self::Steady { per_s, seconds } => bench.runs(|| steady::run(bench, per_s, seconds)),
+            Self::Load { count } => load::run(bench, count),
+            Self::Idle { count, seconds } => idle::run(bench, count, seconds),
+        }
+    }
+
+    /// The same with another number of schedules.
+    fn with_count(self, count: u32) -> Self {
+        match self {
+            Self::Burst { .. } => Self::Burst { count },
+            Self::Steady { seconds, .. } => Self::Steady { per_s: count, seconds },
+            Self::Load { .. } => Self::Load { count },
+            Self::Idle { seconds, .. } => Self::Idle { count, seconds },
+        }
+    }
+}
+
+const ALL: [Scenario; 8] = [
+    Scenario::Burst { count: 200_000 },
+    Scenario::Burst { count: 1_000_000 },
+    Scenario::Steady { per_s: 1_000, seconds: 30 },
+    Scenario::Steady { per_s: 5_000, seconds: 30 },
+    Scenario::Steady { per_s: 20_000, seconds: 30 },
+    Scenario::Load { count: 1_000_000 },
+    Scenario::Load { count: 5_000_000 },
+    Scenario::Idle { count: 1_000_000, seconds: 30 },
+];
+
+const QUICK: [Scenario; 4] = [
+    Scenario::Burst { count: 5_000 },
+    Scenario::Steady { per_s: 500, seconds: 3 },
+    Scenario::Load { count: 10_000 },
+    Scenario::Idle { count: 10_000, seconds: 2 },
+];
+
+/// Those that the command line asks for.
+pub fn chosen(args: &Args) -> Result<Vec<Scenario>, String> {
+    let all: &[Scenario] = if args.quick { &QUICK } else { &ALL };
+    let known = || all.iter().map(|scenario| scenario.name()).collect::<Vec<_>>().join(", ");
+    if let Some(unknown) = args.only.iter().find(|only| !all.iter().any(|known| known.name().starts_with(*only))) {
+        return Err(format!("no scenario begins with {unknown}; there are {}", known()));
+    }
+    let wanted = |scenario: &&Scenario| {
+        args.only.is_empty() || args.only.iter().any(|only| scenario.name().starts_with(only.as_str()))
+    };
+    let mut chosen: Vec<Scenario> = all.iter().filter(wanted).copied().collect();
+    if let Some(count) = args.count {
+        chosen.iter_mut().for_each(|scenario| *scenario = scenario.with_count(count));
+        chosen.dedup_by_key(|scenario| scenario.name());
+    }
+    Ok(chosen)
+}

@@ -1,0 +1,104 @@
+//! A start with many pending, and one that is overdue: how long until that one fires, and what the others take.
+
+use std::time::Instant;
+
+use rdkafka::consumer::BaseConsumer;
+use rdkafka::error::KafkaError;
+use rdkafka::message::Message;
+
+use super::running::{Running, patience};
+use super::{Bench, sweep};
+use crate::bare;
+use crate::feed::Feed;
+use crate::kit::Case;
+use crate::kit::wait::{now_ms, now_s};
+use crate::process::{cpu_s, peak_bytes, resident_bytes};
+use crate::records::{number_of, user_bytes};
+use crate::report::Figures;
+
+/// In the far future, spread over a day.
+const FAR_S: i64 = 365 * DAY_S;
+const DAY_S: i64 = 86_400;
+
+/// Produces so many that nobody will see fire.
+pub fn fill(bench: &Bench, case: &Case, count: u32) -> Result<(), String> {
+    let far_s = now_s() + FAR_S;
+    Feed::new(case, &bench.values)?.all(count, |number| far_s + i64::from(number) % DAY_S)
+}
+
+pub fn run(bench: &Bench, count: u32) -> Result<Vec<Figures>, String> {
+    let case = bench.case("load");
+    let mut starts = Starts { bench, case: &case, overdue: count };
+    // The first start ever writes floors, which no other does.
+    starts.next(0)?.0.stop();
+    let (engine, empty_s) = starts.next(0)?;
+    engine.rest();
+    let none_pending = resident_bytes(engine.pid());
+    engine.stop();
+    fill(bench, &case, count)?;
+    let runs = bench.runs(|| {
+        let bare = bare::read(case.bootstrap(), &case.schedules[0], count, |_| {})?;
+        let (mut engine, first_s) = starts.next(count)?;
+        engine.holds(count)?;
+        engine.rest();
+        let (pid, number) = (engine.pid(), f64::from(count));
+        let (cpu, resident, peak) = (cpu_s(pid), resident_bytes(pid), peak_bytes(pid));
+        engine.stop();
+        let loaded_per_s = bare.records as f64 / first_s;
+        let each = (resident as f64 - none_pending as f64) / number;
+        Ok([
+            ("start_to_first_firing_s", first_s),
+            ("same_with_none_pending_s", empty_s),
+            ("loaded_per_s", loaded_per_s),
+            ("bare_consumer_per_s", bare.per_s()),
+            ("of_bare_consumer", loaded_per_s / bare.per_s()),
+            ("bytes_per_pending", each),
+            ("bytes_per_pending_beyond_user_bytes", each - user_bytes() as f64),
+            ("cpu_s_per_million_loaded", cpu * 1e6 / number),
+            ("resident_none_pending_bytes", none_pending as f64),
+            ("resident_bytes", resident as f64),
+            ("resident_peak_bytes", peak as f64),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
+        .into())
+    })?;
+    sweep(&case);
+    Ok(runs)
+}
+
+/// Starts one engine after the other on the same topics, each with an overdue schedule of its own.
+struct Starts<'a> {
+    bench: &'a Bench,
+    case: &'a Case,
+    overdue: u32,
+}
+
+impl Starts<'_> {
+    /// An engine, and how many seconds passed from its start until the broker appended the overdue one's record.
+    fn next(&mut self, pending: u32) -> Result<(Running, f64), String> {
+        let overdue = self.overdue;
+        self.overdue += 1;
+        let (consumer, _) = bare::consumer(self.case.bootstrap(), &self.case.target)?;
+        Feed::new(self.case, &self.bench.values)?.one(overdue, now_s() - 1)?;
+        let began_ms = now_ms();
+        let mut engine = Running::start(self.bench, self.case);
+        let fired_ms = first_firing(&consumer, overdue, &mut engine, pending)?;
+        Ok((engine, (fired_ms - began_ms) as f64 / 1000.0))
+    }
+}
+
+fn first_firing(consumer: &BaseConsumer, overdue: u32, engine: &mut Running, pending: u32) -> Result<i64, String> {
+    let (began, limit) = (Instant::now(), patience(pending));
+    while began.elapsed() < limit {
+        match consumer.poll(std::time::Duration::from_millis(100)) {
+            Some(Ok(message)) if message.key().and_then(number_of) == Some(overdue) => {
+                return message.timestamp().to_millis().ok_or_else(|| "a record without a time".to_owned());
+            }
+            Some(Ok(_) | Err(KafkaError::PartitionEOF(_))) => {}
+            Some(Err(error)) => return Err(format!("reading the target: {error}")),
+            None if !engine.0.running() => return Err(format!("the engine has ended: {}", engine.0.output())),
+            None => {}
+        }
+    }
+    Err(format!("no firing within {limit:?}; the engine said: {}", engine.0.output()))
+}

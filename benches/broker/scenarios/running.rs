@@ -1,0 +1,85 @@
+//! The engine as the scenarios run it: its defaults, and hardly a word in its log.
+
+use std::time::{Duration, Instant};
+
+use super::Bench;
+use crate::kit::Case;
+use crate::kit::engine::Engine;
+use crate::process;
+
+/// Often enough, and no work worth mentioning for an engine that is measured.
+const EVERY: Duration = Duration::from_millis(250);
+
+/// A process of the release binary.
+pub struct Running(pub Engine);
+
+impl Running {
+    pub fn start(bench: &Bench, case: &Case) -> Self {
+        let mut env = vec![("LOG_LEVEL", "warning"), ("SESSION_TIMEOUT", "6000")];
+        if let Some(path) = &bench.args.configuration {
+            env.push(("CONFIGURATION_FILE", path.to_str().expect("a path in UTF-8")));
+        }
+        Self(case.engine_with(&env))
+    }
+
+    /// The same, once it fires everything that it owes.
+    pub fn ready(bench: &Bench, case: &Case, limit: Duration) -> Result<Self, String> {
+        let mut running = Self::start(bench, case);
+        running.wait("everything is taken over", limit, |engine| engine.get("/readiness"))?;
+        Ok(running)
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.0.pid()
+    }
+
+    /// Waits until it has nothing left to do.
+    pub fn rest(&self) {
+        process::rest(self.pid());
+    }
+
+    /// Asks every now and then, until there is an answer.
+    pub fn wait<T>(&mut self, what: &str, limit: Duration, ask: impl Fn(&Engine) -> Option<T>) -> Result<T, String> {
+        let began = Instant::now();
+        loop {
+            if let Some(answer) = ask(&self.0) {
+                return Ok(answer);
+            }
+            if !self.0.running() {
+                return Err(format!("the engine has ended before {what}: {}", self.0.output()));
+            }
+            if began.elapsed() > limit {
+                return Err(format!("not within {limit:?}: {what}; the engine said: {}", self.0.output()));
+            }
+            std::thread::sleep(EVERY);
+        }
+    }
+
+    /// Waits until an event counter shows so many.
+    pub fn counted(&mut self, event: &str, count: u32) -> Result<(), String> {
+        self.wait(&format!("{event} reaches {count}"), patience(count), |engine| {
+            (engine.counter(event)? >= u64::from(count)).then_some(())
+        })
+    }
+
+    /// Waits until so many are pending.
+    pub fn holds(&mut self, count: u32) -> Result<(), String> {
+        let series = "kafka_scheduler_pending_schedules";
+        self.wait(&format!("{count} are pending"), patience(count), |engine| {
+            let all = engine.metrics();
+            let pending: f64 = all.iter().filter(|(name, _)| name.starts_with(series)).map(|(_, value)| value).sum();
+            (pending >= f64::from(count)).then_some(())
+        })
+    }
+
+    /// Ends it in the orderly way, and shows what it had to warn of.
+    pub fn stop(mut self) {
+        self.0.stop();
+        self.0.output().lines().take(5).for_each(|line| eprintln!("  the engine: {line}"));
+    }
+}
+
+/// How long so many may take: far longer than any engine worth measuring.
+pub fn patience(count: u32) -> Duration {
+    Duration::from_secs(60 + u64::from(count / 5_000))
+}

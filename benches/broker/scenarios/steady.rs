@@ -1,0 +1,80 @@
+//! So many a second, each produced a few seconds ahead, and one consumer that waits for them.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::BaseConsumer;
+use rdkafka::error::KafkaError;
+use rdkafka::message::Message;
+
+use super::running::{Running, patience};
+use super::{Bench, sweep};
+use crate::bare::{self, Landed};
+use crate::feed::Feed;
+use crate::kit::wait::{now_ms, now_s};
+use crate::lateness::Lateness;
+use crate::process::{cpu_s, peak_bytes, resident_bytes};
+use crate::records::number_of;
+use crate::report::Figures;
+
+/// Schedules are produced all through a second, and are due this long after its end.
+const AHEAD_S: i64 = 3;
+
+/// After the last second.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+pub fn run(bench: &Bench, per_s: u32, seconds: u32) -> Result<Figures, String> {
+    let count = per_s * seconds;
+    let case = bench.case("steady");
+    let engine = Running::ready(bench, &case, patience(0))?;
+    let (consumer, _) = bare::consumer(case.bootstrap(), &case.target)?;
+    let mut feed = Feed::new(&case, &bench.values)?;
+    engine.rest();
+    let cpu_before = cpu_s(engine.pid());
+    let from_s = now_s() + 2;
+    let due_s = |number: u32| from_s + i64::from(number / per_s) + 1 + AHEAD_S;
+    let limit = PATIENCE + Duration::from_secs(u64::from(seconds));
+    let received = thread::scope(|scope| {
+        let receiver = scope.spawn(move || receive(&consumer, count, limit));
+        feed.steadily(count, per_s, from_s * 1000, due_s)?;
+        receiver.join().expect("the consumer does not panic")
+    })?;
+    let resident = resident_bytes(engine.pid());
+    engine.rest();
+    let (cpu, peak) = (cpu_s(engine.pid()) - cpu_before, peak_bytes(engine.pid()));
+    engine.stop();
+
+    let landed = Landed::of(&case, count)?;
+    let late = |each: &[(u32, i64)]| Lateness::new(each.iter().map(|(n, at_ms)| at_ms - due_s(*n) * 1000).collect());
+    let mut figures = late(&landed.each).figures("append");
+    figures.extend(late(&received).figures("receipt"));
+    figures.extend([
+        ("cpu_s_per_million".to_owned(), cpu * 1e6 / f64::from(count)),
+        ("cpu_percent_of_a_core".to_owned(), cpu * 100.0 / f64::from(seconds)),
+        ("resident_bytes".to_owned(), resident as f64),
+        ("resident_peak_bytes".to_owned(), peak as f64),
+    ]);
+    sweep(&case);
+    Ok(figures)
+}
+
+/// When each schedule's record came to a waiting consumer.
+fn receive(consumer: &BaseConsumer, count: u32, limit: Duration) -> Result<Vec<(u32, i64)>, String> {
+    let began = Instant::now();
+    let mut received = Vec::with_capacity(count as usize);
+    while received.len() < count as usize {
+        match consumer.poll(Duration::from_millis(100)) {
+            Some(Ok(message)) => {
+                let at_ms = now_ms();
+                let number = message.key().and_then(number_of).ok_or("a record in the target is none of ours")?;
+                received.push((number, at_ms));
+            }
+            None | Some(Err(KafkaError::PartitionEOF(_))) => {}
+            Some(Err(error)) => return Err(format!("reading the target: {error}")),
+        }
+        if began.elapsed() > limit {
+            return Err(format!("of {count} schedules {} were received within {limit:?}", received.len()));
+        }
+    }
+    Ok(received)
+}
