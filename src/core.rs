@@ -41,7 +41,7 @@ use io::{Counters, Input, Millis, Output, Partition, Report};
 use partition::{Life, Step};
 use payload::{Packed, Payload};
 use schedule::Limits;
-use settling::InFlight;
+use settling::{InFlight, Lot, Patience, Purpose};
 use targets::Targets;
 
 /// Transactors at the most: a successor fences this many ids of each former owner.
@@ -93,12 +93,10 @@ pub struct Scheduler<P = Packed> {
     incarnation: u32,
     next_batch: u64,
     in_flight: VecDeque<InFlight>,
-    /// No batch is formed before this: the last one was aborted.
-    retry_at: Millis,
-    /// Aborts in a row that were nobody's fault.
-    aborts: u32,
-    /// Items a batch, while a refused record is looked for.
-    items_max: usize,
+    /// By purpose, whether a batch may be tried again.
+    patience: [Patience; Purpose::COUNT],
+    /// By lot, items a batch, while a refused record is looked for.
+    items_max: [usize; Lot::ALL.len()],
     generation: Option<i32>,
     /// The broker refused this generation: nothing is sent until there is another.
     refused: Option<i32>,
@@ -110,8 +108,8 @@ pub struct Scheduler<P = Packed> {
     next_ask: u64,
     /// The dead-letter topic, once it has been needed.
     dead_letter: Option<u32>,
-    /// The last batch fired, so that dead letters have their turn.
-    fired_last: bool,
+    /// Whose turn it was last.
+    last_lot: Lot,
     foreign_groups: BTreeSet<String>,
     stopping: bool,
     stopped: bool,
@@ -135,7 +133,7 @@ impl<P: Payload> Scheduler<P> {
                 horizon_s: config.horizon_s,
                 record_bytes_max: config.record_bytes_max.clone(),
             },
-            items_max: config.batch_items_max,
+            items_max: [config.batch_items_max; Lot::ALL.len()],
             config,
             now: Millis(i64::MIN),
             lives: BTreeMap::new(),
@@ -145,8 +143,7 @@ impl<P: Payload> Scheduler<P> {
             incarnation: 0,
             next_batch: 1,
             in_flight: VecDeque::new(),
-            retry_at: Millis(i64::MIN),
-            aborts: 0,
+            patience: [Patience::default(); Purpose::COUNT],
             generation: None,
             refused: None,
             fencing: BTreeMap::new(),
@@ -154,7 +151,7 @@ impl<P: Payload> Scheduler<P> {
             asked: BTreeMap::new(),
             next_ask: 0,
             dead_letter: None,
-            fired_last: false,
+            last_lot: Lot::Letters,
             foreign_groups: BTreeSet::new(),
             stopping: false,
             stopped: false,
@@ -218,13 +215,10 @@ impl<P: Payload> Scheduler<P> {
         consider(next_wake, "a parked schedule is tried again");
         if self.may_form() {
             // What could be formed by now has been; what is left waits for a batch to settle.
-            let later = |at: Millis| Some(at.max(self.retry_at)).filter(|at| *at > self.now);
-            consider(self.next_due().and_then(later), "a schedule is due");
-            consider(self.next_mark().and_then(later), "progress is committed");
-            consider(
-                self.has_waiting_work().then_some(self.retry_at).and_then(later),
-                "an aborted batch is tried again",
-            );
+            let later = |at: Millis, purpose| Some(at.max(self.patient_until(purpose))).filter(|at| *at > self.now);
+            consider(self.next_due().and_then(|at| later(at, Purpose::Fire(Lot::Fresh))), "a schedule is due");
+            consider(self.next_mark().and_then(|at| later(at, Purpose::Mark)), "progress is committed");
+            consider(self.next_try(), "an aborted batch is tried again");
         }
         next
     }

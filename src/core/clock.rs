@@ -14,7 +14,7 @@ impl<P: Payload> Scheduler<P> {
             return;
         }
         let earlier = |at: Millis| at.plus(-back_ms);
-        self.retry_at = earlier(self.retry_at);
+        self.patience.iter_mut().for_each(|patience| patience.set_back(back_ms));
         self.targets.set_back(back_ms);
         for life in self.lives.values_mut() {
             life.words.set_back(back_ms);

@@ -8,9 +8,9 @@ use super::io::Output;
 use super::partition::{Life, Step};
 use super::payload::Payload;
 use super::reason::Reason;
-use super::settling::{Entry, InFlight, Purpose, tag};
+use super::settling::{Entry, InFlight, Lot, Purpose, tag};
 use super::targets::Verdict;
-use super::words::Meaning;
+use super::words::{Meaning, Words};
 use super::{Millis, Partition, Scheduler};
 
 /// Between two commits of progress while nothing fires.
@@ -24,33 +24,64 @@ impl<P: Payload> Scheduler<P> {
 
     /// Forms as many batches as there is work and room for.
     pub(super) fn form(&mut self) {
-        while self.may_form() && self.now >= self.retry_at {
-            let formed = self.barriers() || self.floors() || self.cleans() || self.work() || self.marks();
+        while self.may_form() {
+            let formed = (self.may_try(Purpose::Barrier) && self.barriers())
+                || (self.may_try(Purpose::Floor) && self.floors())
+                || (self.may_try(Purpose::Clean) && self.cleans())
+                || self.work()
+                || (self.may_try(Purpose::Mark) && self.marks());
             if !formed {
                 break;
             }
         }
     }
 
-    /// Dead letters have their turn after each batch that fires, so that neither keeps the other waiting.
-    fn work(&mut self) -> bool {
-        let letters_first = std::mem::take(&mut self.fired_last);
-        if letters_first && self.letters() {
-            return true;
-        }
-        self.fired_last = self.firing();
-        self.fired_last || (!letters_first && self.letters())
+    fn may_try(&self, purpose: Purpose) -> bool {
+        self.now >= self.patient_until(purpose)
     }
 
-    /// Work other than firing that an abort has put off.
-    pub(super) fn has_waiting_work(&self) -> bool {
-        self.lives.values().any(|life| match life.step {
-            Step::Barrier | Step::Floor(_) => true,
-            Step::Releasing { .. } => !self.is_touched(life.id),
-            Step::Live => life.fence_done || life.words.has_outrun() || life.words.has_letters(),
-            Step::Loading(_) | Step::Since | Step::Siblings => life.fence_done,
-            _ => false,
-        })
+    /// The lots take turns, so that none keeps another waiting.
+    fn work(&mut self) -> bool {
+        let after = self.last_lot as usize + 1;
+        for turn in 0..Lot::ALL.len() {
+            let lot = Lot::ALL[(after + turn) % Lot::ALL.len()];
+            let formed = self.may_try(Purpose::Fire(lot))
+                && match lot {
+                    Lot::Fresh => self.firing(),
+                    Lot::Suspects => self.suspects(),
+                    Lot::Letters => self.letters(),
+                };
+            if formed {
+                self.last_lot = lot;
+                return true;
+            }
+        }
+        self.last_lot = Lot::Letters;
+        false
+    }
+
+    /// When work that an abort has put off is tried again.
+    pub(super) fn next_try(&self) -> Option<Millis> {
+        let mut next: Option<Millis> = None;
+        let mut consider = |waits: bool, purpose: Purpose| {
+            let at = self.patient_until(purpose);
+            if waits && at > self.now {
+                next = Some(next.map_or(at, |next| next.min(at)));
+            }
+        };
+        for life in self.lives.values() {
+            let is_live = life.step == Step::Live;
+            let reads = matches!(life.step, Step::Loading(_) | Step::Since | Step::Siblings);
+            let releases = matches!(life.step, Step::Releasing { .. });
+            consider(life.step == Step::Barrier, Purpose::Barrier);
+            consider(matches!(life.step, Step::Floor(_)), Purpose::Floor);
+            consider(releases && !self.is_touched(life.id), Purpose::Clean);
+            consider((is_live || reads) && life.fence_done, Purpose::Mark);
+            consider(is_live && life.words.has_outrun(), Purpose::Fire(Lot::Fresh));
+            consider(is_live && life.words.has_suspects(), Purpose::Fire(Lot::Suspects));
+            consider(is_live && life.words.has_letters(), Purpose::Fire(Lot::Letters));
+        }
+        next
     }
 
     pub(super) fn next_due(&self) -> Option<Millis> {
@@ -132,21 +163,35 @@ impl<P: Payload> Scheduler<P> {
         let early = i64::from(bugs::on(Bug::OneMillisecondEarly));
         let Ok(second) = u64::try_from(self.now.plus(early).0.div_euclid(1000)) else { return false };
         self.add_outrun(&mut batch, &mut entries, second);
-        self.add_due(&mut batch, &mut entries, second);
+        // While the refused one is looked for among what is written again, nothing else is mixed with that.
+        if entries.is_empty() || self.items_max[Lot::Fresh as usize] == self.config.batch_items_max {
+            self.add_due(&mut batch, &mut entries, second);
+        }
         if bugs::on(Bug::LatestFirst) {
             batch.items.reverse();
             entries.reverse();
         }
-        self.send(batch, Purpose::Fire, touched(&entries), entries)
+        self.send(batch, Purpose::Fire(Lot::Fresh), touched(&entries), entries)
     }
 
-    fn is_full(&self, batch: &Batch) -> bool {
-        batch.items.len() >= self.items_max || batch.bytes() >= self.config.batch_bytes_max
+    fn suspects(&mut self) -> bool {
+        let mut batch = self.batch();
+        let mut entries = Vec::new();
+        for id in self.ids(|life| life.is_live() && life.words.has_suspects()) {
+            while !self.is_full(&batch, Lot::Suspects)
+                && self.add_one(&mut batch, &mut entries, id, Words::take_suspect)
+            {}
+        }
+        self.send(batch, Purpose::Fire(Lot::Suspects), touched(&entries), entries)
+    }
+
+    fn is_full(&self, batch: &Batch, lot: Lot) -> bool {
+        batch.items.len() >= self.items_max[lot as usize] || batch.bytes() >= self.config.batch_bytes_max
     }
 
     fn add_outrun(&mut self, batch: &mut Batch, entries: &mut Vec<Entry>, second: u64) {
         for id in self.ids(Life::is_live) {
-            while !self.is_full(batch) {
+            while !self.is_full(batch, Lot::Fresh) {
                 let Some(life) = self.lives.get_mut(&id) else { break };
                 let Some(slot) = life.words.take_outrun(second) else { break };
                 let Some(word) = life.words.get(slot) else { continue };
@@ -167,7 +212,7 @@ impl<P: Payload> Scheduler<P> {
 
     /// Takes what is due from all partitions, earliest second first.
     fn add_due(&mut self, batch: &mut Batch, entries: &mut Vec<Entry>, second: u64) {
-        while !self.is_full(batch) {
+        while !self.is_full(batch, Lot::Fresh) {
             let next = self
                 .lives
                 .values()
@@ -175,13 +220,19 @@ impl<P: Payload> Scheduler<P> {
                 .filter_map(|life| life.words.next_due().map(|due| (due, life.id)))
                 .min();
             let Some((due, id)) = next.filter(|(due, _)| *due <= second) else { break };
-            while !self.is_full(batch) && self.add_one(batch, entries, id, due) {}
+            while !self.is_full(batch, Lot::Fresh) && self.add_one(batch, entries, id, |words| words.take_due(due)) {}
         }
     }
 
-    fn add_one(&mut self, batch: &mut Batch, entries: &mut Vec<Entry>, id: Partition, second: u64) -> bool {
+    fn add_one(
+        &mut self,
+        batch: &mut Batch,
+        entries: &mut Vec<Entry>,
+        id: Partition,
+        take: impl FnOnce(&mut Words<P>) -> Option<u32>,
+    ) -> bool {
         let Some(life) = self.lives.get_mut(&id) else { return false };
-        let Some(slot) = life.words.take_due(second) else { return false };
+        let Some(slot) = take(&mut life.words) else { return false };
         let Some(word) = life.words.get(slot) else { return false };
         let Meaning::Schedule { due, target } = word.meaning else { return false };
         let (identity, timestamp) = (word.identity, word.timestamp);
@@ -218,9 +269,9 @@ impl<P: Payload> Scheduler<P> {
         let mut batch = self.batch();
         let mut entries = Vec::new();
         for id in self.ids(Life::is_live) {
-            while !self.is_full(&batch) && self.add_letter(&mut batch, &mut entries, id, topic) {}
+            while !self.is_full(&batch, Lot::Letters) && self.add_letter(&mut batch, &mut entries, id, topic) {}
         }
-        self.send(batch, Purpose::Fire, touched(&entries), entries)
+        self.send(batch, Purpose::Fire(Lot::Letters), touched(&entries), entries)
     }
 
     fn add_letter(&mut self, batch: &mut Batch, entries: &mut Vec<Entry>, id: Partition, topic: u32) -> bool {

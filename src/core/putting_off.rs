@@ -73,6 +73,9 @@ impl<P: Payload> Scheduler<P> {
             }
             _ => {
                 let again = target.is_none();
+                if reason == Reason::Refused && fires {
+                    life.words.suspect(slot, identity);
+                }
                 let retry_at = if again { life.words.bar(slot, self.now) } else { life.words.park(slot, self.now) };
                 if self.count_once(partition, slot, reason) {
                     self.report(Report::Parked { partition, offset: identity, reason, retry_at });

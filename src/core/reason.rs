@@ -15,7 +15,7 @@ pub enum Reason {
     EpochOverflow,
     /// No `scheduler-target-topic` header, or an empty one.
     NoTarget,
-    /// `scheduler-target-topic` is not a legal topic name.
+    /// `scheduler-target-topic` is not a legal topic name, or one of Kafka's own topics.
     BadTarget,
     /// The target is a schedules topic of this engine: firing would change that topic's last word for the key.
     TargetIsSchedules,
@@ -70,7 +70,9 @@ impl Reason {
             }
             Self::EpochOverflow => "scheduler-epoch is too large",
             Self::NoTarget => "the header scheduler-target-topic is missing or empty",
-            Self::BadTarget => "scheduler-target-topic is no topic name: 1 to 249 of a-z A-Z 0-9 . _ - are allowed",
+            Self::BadTarget => {
+                "scheduler-target-topic is no topic name, or one of Kafka's own: 1 to 249 of a-z A-Z 0-9 . _ - are allowed"
+            }
             Self::TargetIsSchedules => "the target is a schedules topic of this engine",
             Self::DuplicateHeader => "scheduler-epoch, scheduler-target-topic or scheduler-target-key occurs twice",
             Self::BeyondHorizon => "due further ahead than MAX_HORIZON allows",

@@ -9,6 +9,10 @@ use super::request;
 /// Longest legal topic name, by Kafka's own rule.
 const TOPIC_NAME_MAX: usize = 249;
 
+/// Topics of the brokers' own.
+const INTERNAL: [&[u8]; 4] =
+    [b"__consumer_offsets", b"__transaction_state", b"__share_group_state", b"__cluster_metadata"];
+
 /// Last second whose milliseconds fit into 63 bits.
 pub const EPOCH_MAX: u64 = i64::MAX as u64 / 1000;
 
@@ -135,13 +139,15 @@ fn epoch(text: &[u8]) -> Result<u64, Reason> {
         .ok_or(Reason::EpochOverflow)
 }
 
-/// Kafka's rule for topic names: 1 to 249 of `a-z A-Z 0-9 . _ -`, neither `.` nor `..`.
+/// Kafka's rule for topic names: 1 to 249 of `a-z A-Z 0-9 . _ -`, neither `.` nor `..`. Its own topics are none: the
+/// broker refuses what users produce there.
 #[must_use]
 pub fn is_topic(name: &[u8]) -> bool {
     (1..=TOPIC_NAME_MAX).contains(&name.len())
         && name != b"."
         && name != b".."
         && name.iter().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(b))
+        && !INTERNAL.contains(&name)
 }
 
 fn target(name: &[u8]) -> Result<&str, Reason> {
@@ -206,6 +212,8 @@ mod tests {
             ("", Reason::NoTarget),
             (".", Reason::BadTarget),
             ("no such/topic!", Reason::BadTarget),
+            ("__consumer_offsets", Reason::BadTarget),
+            ("__transaction_state", Reason::BadTarget),
             ("schedules", Reason::TargetIsSchedules),
         ] {
             assert_eq!(with("1", target), Err(reason), "{target:?}");

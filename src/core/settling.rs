@@ -6,7 +6,7 @@ use super::io::{Abort, Outcome};
 use super::partition::{Step, Unread};
 use super::payload::Payload;
 use super::reason::Reason;
-use super::{Partition, Scheduler};
+use super::{Millis, Partition, Scheduler};
 
 /// Wait after the first abort in a row; it doubles up to [`RETRY_MS_MAX`].
 const RETRY_MS_MIN: i64 = 50;
@@ -20,7 +20,59 @@ pub enum Purpose {
     Floor,
     Clean,
     Mark,
-    Fire,
+    Fire(Lot),
+}
+
+/// Words that share batches. Each lot has its own, so that its troubles delay the others little.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lot {
+    /// What the broker has not refused, and what has to be written again.
+    Fresh,
+    /// Schedules that the broker has refused, or among which one is that it has refused.
+    Suspects,
+    /// Dead letters.
+    Letters,
+}
+
+impl Lot {
+    pub const ALL: [Self; 3] = [Self::Fresh, Self::Suspects, Self::Letters];
+}
+
+/// How batches of one purpose are tried again after aborts that were nobody's fault.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// None is formed before this.
+    until: Millis,
+    /// Aborts in a row.
+    aborts: u32,
+}
+
+impl Purpose {
+    /// How many there are.
+    pub const COUNT: usize = 7;
+
+    fn index(self) -> usize {
+        match self {
+            Self::Barrier => 0,
+            Self::Floor => 1,
+            Self::Clean => 2,
+            Self::Mark => 3,
+            Self::Fire(lot) => 4 + lot as usize,
+        }
+    }
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { until: Millis(i64::MIN), aborts: 0 }
+    }
+}
+
+impl Patience {
+    /// The clock was set back.
+    pub fn set_back(&mut self, back_ms: i64) {
+        self.until = self.until.plus(-back_ms);
+    }
 }
 
 /// A word that a batch speaks for.
@@ -74,8 +126,11 @@ impl<P: Payload> Scheduler<P> {
     }
 
     fn batch_committed(&mut self, batch: InFlight, written: &[(Partition, i64)]) {
-        self.aborts = 0;
-        self.items_max = (self.items_max * 2).min(self.config.batch_items_max);
+        self.patience[batch.purpose.index()] = Patience::default();
+        if let Purpose::Fire(lot) = batch.purpose {
+            let items_max = &mut self.items_max[lot as usize];
+            *items_max = (*items_max * 2).min(self.config.batch_items_max);
+        }
         for (id, offset) in &batch.offsets {
             if let Some(life) = self.lives.get_mut(id) {
                 life.committed = *offset;
@@ -101,7 +156,7 @@ impl<P: Payload> Scheduler<P> {
                 self.released(&ids);
             }
             Purpose::Mark => {}
-            Purpose::Fire => self.fired(&batch, written),
+            Purpose::Fire(_) => self.fired(&batch, written),
         }
     }
 
@@ -128,7 +183,7 @@ impl<P: Payload> Scheduler<P> {
     }
 
     fn batch_aborted(&mut self, batch: InFlight, abort: Abort<'_>) {
-        if bugs::on(Bug::AbortedForgotten) && batch.purpose == Purpose::Fire {
+        if bugs::on(Bug::AbortedForgotten) && matches!(batch.purpose, Purpose::Fire(_)) {
             return;
         }
         for entry in &batch.entries {
@@ -149,9 +204,9 @@ impl<P: Payload> Scheduler<P> {
                     }
                 }
             }
-            Abort::Retry => self.back_off(),
+            Abort::Retry => self.back_off(batch.purpose),
             Abort::Refused { generation } => {
-                self.retry_at = self.now.plus(RETRY_MS_MIN);
+                self.patience[batch.purpose.index()].until = self.now.plus(RETRY_MS_MIN);
                 if self.generation.is_none_or(|current| current == generation) {
                     self.refused = Some(generation);
                 }
@@ -171,19 +226,37 @@ impl<P: Payload> Scheduler<P> {
         }
     }
 
-    /// Nobody is to blame: the same records are tried again, after a wait that grows while that does not help.
-    fn back_off(&mut self) {
-        let delay = RETRY_MS_MIN << self.aborts.min(6);
-        self.retry_at = self.now.plus(delay.min(RETRY_MS_MAX));
-        self.aborts = self.aborts.saturating_add(1);
+    /// From when on a batch for this may be formed.
+    pub(super) fn patient_until(&self, purpose: Purpose) -> Millis {
+        self.patience[purpose.index()].until
     }
 
-    /// The broker refused a record and nobody says which: batches are halved until it stands alone.
+    /// Nobody is to blame: the same records are tried again, after a wait that grows while that does not help.
+    fn back_off(&mut self, purpose: Purpose) {
+        let patience = &mut self.patience[purpose.index()];
+        let delay = RETRY_MS_MIN << patience.aborts.min(6);
+        patience.until = self.now.plus(delay.min(RETRY_MS_MAX));
+        patience.aborts = patience.aborts.saturating_add(1);
+    }
+
+    /// The broker refused a record and nobody says which. The batch's schedules go on apart from all others, in batches
+    /// that are halved until it stands alone.
     fn narrow_down(&mut self, batch: &InFlight) {
-        match batch.entries.as_slice() {
-            [] => self.back_off(),
-            [alone] => self.rejected(alone, Reason::Refused),
-            several => self.items_max = (several.len() / 2).max(1),
+        let Purpose::Fire(lot) = batch.purpose else { return self.back_off(batch.purpose) };
+        if let [alone] = batch.entries.as_slice() {
+            return self.rejected(alone, Reason::Refused);
+        }
+        let mut stay = batch.entries.len();
+        if lot == Lot::Fresh {
+            for entry in batch.entries.iter().filter(|entry| entry.target.is_some()) {
+                stay -= 1;
+                if let Some(life) = self.lives.get_mut(&entry.partition) {
+                    life.words.suspect(entry.slot, entry.identity);
+                }
+            }
+        }
+        if stay > 0 {
+            self.items_max[lot as usize] = (stay / 2).max(1);
         }
     }
 }

@@ -10,6 +10,8 @@ const NONE: u32 = u32::MAX;
 pub enum Shelf {
     /// For this second (since 1970).
     Due(u64),
+    /// For a batch of those that were refused together with it.
+    Suspect,
     /// For this interned target to be usable.
     Held(u32),
     /// For another try: by the number of tries before, and by a share of the slots, which spreads them.
@@ -50,6 +52,11 @@ impl Shelves {
     /// The first slot on a shelf.
     pub fn first(&self, shelf: Shelf) -> Option<u32> {
         self.lists.get(&shelf).map(|list| list.first)
+    }
+
+    /// How many slots are on a shelf.
+    pub fn count(&self, shelf: Shelf) -> usize {
+        self.lists.get(&shelf).map_or(0, |list| list.count as usize)
     }
 
     /// The slots on a shelf, in order.

@@ -28,6 +28,15 @@ const WAKE_MAX: usize = 10_000;
 /// takes for itself. Tables double as they grow, so that this is an average.
 const WORD_BYTES: usize = 128;
 
+/// An engine record lies behind the word in the log.
+const OUTRUN: u8 = 1;
+/// The broker has refused it, alone or together with others, and nobody says why.
+const SUSPECT: u8 = 2;
+/// It is given up: what is left to it is a dead letter.
+const CONDEMNED: u8 = 4;
+/// From here on, the reasons for which it was put off.
+const PUT_OFF: u8 = 8;
+
 /// What a user's last word on a key is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Meaning {
@@ -70,8 +79,8 @@ pub struct Word<P> {
     pub payload: P,
     /// The batch with the engine record that is outstanding for the key; 0 where none is.
     busy: u32,
-    /// An engine record lies behind it in the log.
-    outrun: bool,
+    /// Of the bits above.
+    flags: u8,
     wait: Wait,
     /// How often it has been parked.
     tries: u8,
@@ -86,6 +95,8 @@ enum Wait {
     No,
     /// For its second.
     Due,
+    /// For a batch of those that were refused together with it.
+    Suspect,
     /// For its target.
     Held,
     /// For another try, because the broker refused its firing or its dead letter.
@@ -94,6 +105,12 @@ enum Wait {
     Barred,
     /// For its dead letter.
     Letter,
+}
+
+impl Wait {
+    fn is_parked(self) -> bool {
+        !matches!(self, Self::No | Self::Due | Self::Suspect)
+    }
 }
 
 impl<P> Word<P> {
@@ -107,7 +124,15 @@ impl<P> Word<P> {
 
     /// Whether it waits for something else than its second.
     pub fn is_parked(&self) -> bool {
-        !matches!(self.wait, Wait::No | Wait::Due)
+        self.wait.is_parked()
+    }
+
+    fn has(&self, flag: u8) -> bool {
+        self.flags & flag != 0
+    }
+
+    fn set(&mut self, flag: u8, on: bool) {
+        self.flags = if on { self.flags | flag } else { self.flags & !flag };
     }
 
     /// How often it has been parked.
@@ -198,7 +223,7 @@ impl<P: Payload> Words<P> {
 
     /// How many schedules are due at or before `second`.
     pub fn overdue(&self, second: u64) -> usize {
-        self.shelves.count_before(second.saturating_add(1))
+        self.shelves.count_before(second.saturating_add(1)) + self.shelves.count(Shelf::Suspect)
     }
 
     /// Slots in use are among these.
@@ -262,7 +287,7 @@ impl<P: Payload> Words<P> {
                 self.rest(slot);
             }
             std::cmp::Ordering::Equal => {
-                self.word_mut(slot).outrun = false;
+                self.word_mut(slot).set(OUTRUN, false);
                 self.rest(slot);
             }
             std::cmp::Ordering::Greater => self.overtaken(slot),
@@ -305,6 +330,29 @@ impl<P: Payload> Words<P> {
         Some(slot)
     }
 
+    /// Takes the next schedule that was refused together with others. The caller must fire it or put it off.
+    pub fn take_suspect(&mut self) -> Option<u32> {
+        let slot = self.shelves.first(Shelf::Suspect)?;
+        self.unlink(slot);
+        Some(slot)
+    }
+
+    /// Whether a schedule waits that was refused together with others.
+    pub fn has_suspects(&self) -> bool {
+        self.shelves.first(Shelf::Suspect).is_some()
+    }
+
+    /// The broker has refused this schedule, or one of its batch: from now on it fires apart from those it has not.
+    pub fn suspect(&mut self, slot: u32, identity: i64) {
+        if self.get(slot).is_some_and(|word| word.identity == identity) {
+            self.word_mut(slot).set(SUSPECT, true);
+            if self.word(slot).wait == Wait::Due {
+                self.unlink(slot);
+                self.rest(slot);
+            }
+        }
+    }
+
     /// Takes the next word that waits for its dead letter. The caller must write that.
     pub fn take_letter(&mut self) -> Option<u32> {
         let slot = self.shelves.first(Shelf::Letter)?;
@@ -323,7 +371,7 @@ impl<P: Payload> Words<P> {
             let Some(word) = self.get(slot) else { continue };
             let fires =
                 matches!(word.meaning, Meaning::Schedule { due, .. } if due <= second) && word.wait == Wait::Due;
-            if word.outrun && word.busy == 0 && word.wait != Wait::Barred && !fires {
+            if word.has(OUTRUN) && word.busy == 0 && word.wait != Wait::Barred && !fires {
                 self.unlink(slot);
                 return Some(slot);
             }
@@ -365,7 +413,7 @@ impl<P: Payload> Words<P> {
     fn keep_back(&mut self, slot: u32, wait: Wait) {
         self.unlink(slot);
         self.link(slot, wait);
-        if self.word(slot).outrun {
+        if self.word(slot).has(OUTRUN) {
             self.outrun.push_back(slot);
         }
     }
@@ -381,12 +429,25 @@ impl<P: Payload> Words<P> {
 
     /// Lets a word wait for its dead letter.
     pub fn condemn(&mut self, slot: u32) {
+        self.word_mut(slot).set(CONDEMNED, true);
         self.keep_back(slot, Wait::Letter);
     }
 
-    /// Notes why a word is put off. True if that is news.
+    /// Notes why a word is put off. True the first time for each reason.
     pub fn put_off(&mut self, slot: u32, reason: Reason) -> bool {
-        self.word_mut(slot).put_off.replace(reason) != Some(reason)
+        let flag = PUT_OFF
+            << match reason {
+                Reason::UnknownTarget => 0,
+                Reason::Forbidden => 1,
+                Reason::TooLarge => 2,
+                Reason::NoLeader => 3,
+                _ => 4,
+            };
+        let word = self.word_mut(slot);
+        let news = !word.has(flag);
+        word.set(flag, true);
+        word.put_off = Some(reason);
+        news
     }
 
     /// The targets of all schedules, with repeats.
@@ -441,7 +502,7 @@ impl<P: Payload> Words<P> {
 
     fn wake(&mut self, slot: u32) {
         self.unlink(slot);
-        if self.word(slot).outrun {
+        if self.word(slot).has(OUTRUN) {
             self.outrun.push_back(slot);
         }
         self.rest(slot);
@@ -457,7 +518,7 @@ impl<P: Payload> Words<P> {
     pub fn aborted(&mut self, slot: u32, batch: u32) {
         if self.get(slot).is_some_and(|w| w.busy == batch) {
             self.word_mut(slot).busy = 0;
-            if self.word(slot).outrun {
+            if self.word(slot).has(OUTRUN) {
                 self.outrun.push_back(slot);
             }
             self.rest(slot);
@@ -483,11 +544,13 @@ impl<P: Payload> Words<P> {
             return;
         }
         match word.meaning {
+            Meaning::Schedule { .. } if word.has(CONDEMNED) => self.link(slot, Wait::Letter),
+            Meaning::Schedule { .. } if word.has(SUSPECT) => self.link(slot, Wait::Suspect),
             Meaning::Schedule { .. } => self.link(slot, Wait::Due),
             Meaning::Cancel if bugs::on(Bug::CancelForgottenInLoading) => self.remove(slot),
             Meaning::Cancel | Meaning::Unfit(_) if self.loading => self.silent.push(slot),
             Meaning::Unfit(_) if self.letters => self.link(slot, Wait::Letter),
-            Meaning::Cancel | Meaning::Unfit(_) if word.outrun => {}
+            Meaning::Cancel | Meaning::Unfit(_) if word.has(OUTRUN) => {}
             Meaning::Cancel | Meaning::Unfit(_) => self.remove(slot),
         }
     }
@@ -495,7 +558,7 @@ impl<P: Payload> Words<P> {
     /// An engine record lies behind the word: it must be written again.
     fn overtaken(&mut self, slot: u32) {
         if !bugs::on(Bug::NoReassertion) {
-            self.word_mut(slot).outrun = true;
+            self.word_mut(slot).set(OUTRUN, true);
             self.outrun.push_back(slot);
         }
         self.rest(slot);
@@ -531,7 +594,7 @@ impl<P: Payload> Words<P> {
             meaning,
             payload,
             busy,
-            outrun: false,
+            flags: 0,
             wait: Wait::No,
             tries: 0,
             put_off: None,
@@ -551,14 +614,14 @@ impl<P: Payload> Words<P> {
         self.word_mut(slot).wait = wait;
         if let Some(shelf) = self.shelf(slot) {
             self.shelves.insert(shelf, slot);
-            self.parked += usize::from(wait != Wait::Due);
+            self.parked += usize::from(wait.is_parked());
         }
     }
 
     fn unlink(&mut self, slot: u32) {
         if let Some(shelf) = self.shelf(slot) {
             self.shelves.remove(shelf, slot);
-            self.parked -= usize::from(self.word(slot).wait != Wait::Due);
+            self.parked -= usize::from(self.word(slot).is_parked());
         }
         self.word_mut(slot).wait = Wait::No;
     }
@@ -568,6 +631,7 @@ impl<P: Payload> Words<P> {
         let word = self.word(slot);
         match (word.wait, word.meaning) {
             (Wait::Due, Meaning::Schedule { due, .. }) => Some(Shelf::Due(due)),
+            (Wait::Suspect, _) => Some(Shelf::Suspect),
             (Wait::Held, Meaning::Schedule { target, .. }) => Some(Shelf::Held(target)),
             (Wait::Parked | Wait::Barred, _) => {
                 let (tries, share) = self.rack(slot);

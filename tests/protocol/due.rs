@@ -51,9 +51,9 @@ fn a_clock_that_is_set_back_lets_nothing_wait_for_the_hours_that_come_twice() {
     assert_eq!(fired(&early), [soon, tomorrow], "by a clock that is a day ahead");
     rig.abort(&early, Abort::Retry);
     rig.at(NOW + 9);
-    rig.no_batch("nothing is due by the right clock");
+    rig.no_work("nothing is due by the right clock");
     rig.at(NOW + 10);
-    assert_eq!(fired(&rig.batch()), [soon]);
+    assert_eq!(fired(&rig.work()), [soon]);
 }
 
 #[test]

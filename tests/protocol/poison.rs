@@ -108,16 +108,18 @@ fn an_outage_is_no_schedules_fault() {
             rig.now = Millis((NOW + 1) * 1000 + tenths * 100);
             rig.input(Input::Tick);
             while let Some(batch) = rig.try_batch() {
-                assert_eq!(fired(&batch), [offset], "after {aborts} aborts");
                 rig.abort(&batch, Abort::Retry);
-                aborts += 1;
+                if !batch.items.is_empty() {
+                    assert_eq!(fired(&batch), [offset], "after {aborts} aborts");
+                    aborts += 1;
+                }
             }
         }
         assert!((100..250).contains(&aborts), "{aborts} tries in ten minutes");
         assert_eq!(rig.core.status()[0].parked, 0);
         assert_eq!(rig.core.counters().refused, [0; Reason::ALL.len()]);
         rig.at(NOW + 700);
-        let batch = rig.batch();
+        let batch = rig.work();
         assert_eq!(fired(&batch), [offset], "and at once when the outage is over");
         rig.commit(&batch);
     }
@@ -133,8 +135,157 @@ fn an_outage_does_not_make_batches_smaller() {
     rig.at(NOW + 1);
     for second in 0..60 {
         rig.at(NOW + 2 + second * 5);
-        let batch = rig.batch();
+        let batch = rig.work();
         assert_eq!(batch.items.len(), 10);
         rig.abort(&batch, Abort::Retry);
     }
+}
+
+/// A batch with a record that the broker refuses comes back; the others are committed.
+fn run(rig: &mut Rig, is_poison: impl Fn(&str) -> bool, named: bool) -> Vec<String> {
+    let mut done = Vec::new();
+    while let Some(batch) = rig.try_batch() {
+        let keys: Vec<String> =
+            batch.items.iter().map(|item| String::from_utf8(batch.parts(item).key.to_vec()).unwrap()).collect();
+        let guilty: Vec<(u32, Reason)> =
+            (0u32..).zip(&keys).filter(|(_, key)| is_poison(key)).map(|(n, _)| (n, Reason::Refused)).collect();
+        if guilty.is_empty() {
+            done.extend(keys);
+            rig.commit(&batch);
+            rig.read(P);
+        } else {
+            rig.abort(&batch, Abort::Rejected(if named { &guilty } else { &[] }));
+        }
+    }
+    done
+}
+
+#[test]
+fn a_refused_record_stands_alone_at_once_wherever_it_is_in_its_batch() {
+    const COUNT: usize = 9;
+    for named in [true, false] {
+        for place in 0..COUNT {
+            let mut rig = Rig::live();
+            for n in 0..COUNT {
+                rig.schedule(P, &format!("k{n}"), NOW + 1);
+            }
+            rig.read(P);
+            rig.at(NOW + 1);
+            let poison = format!("k{place}");
+            let mut done = run(&mut rig, |key| key == poison, named);
+            done.sort();
+            let others: Vec<String> = (0..COUNT).filter(|n| *n != place).map(|n| format!("k{n}")).collect();
+            assert_eq!(done, others, "place {place}, named {named}: no time has passed");
+            assert_eq!(rig.core.status()[0].parked, 1);
+            assert_eq!(rig.core.counters().refused[Reason::Refused as usize], 1);
+        }
+    }
+}
+
+#[test]
+fn many_refused_records_that_nobody_names_delay_no_fresh_one() {
+    const MANY: usize = 300;
+    let mut rig = Rig::live_with(Config { batch_items_max: 100, ..config() });
+    for n in 0..MANY {
+        rig.schedule(P, &format!("poison{n}"), NOW + 1);
+    }
+    for second in 1..120 {
+        rig.schedule(P, &format!("good{second}"), NOW + second);
+    }
+    rig.read(P);
+    let (mut fired, mut aborts_max) = (0, 0);
+    for second in 1..120 {
+        rig.at(NOW + second);
+        let mut aborts = 0;
+        while let Some(batch) = rig.try_batch() {
+            let poisoned = batch.items.iter().any(|item| batch.parts(item).key.starts_with(b"poison"));
+            if !poisoned {
+                let good = batch.items.iter().filter(|item| batch.parts(item).key.starts_with(b"good")).count();
+                fired += good;
+                if good > 0 && second > 1 {
+                    aborts_max = aborts_max.max(aborts);
+                }
+                rig.commit(&batch);
+                rig.read(P);
+            } else {
+                aborts += 1;
+                rig.abort(&batch, Abort::Rejected(&[]));
+            }
+        }
+    }
+    assert_eq!((fired, rig.core.status()[0].parked), (119, MANY));
+    assert!(aborts_max <= 1, "a fresh one waits for {aborts_max} batches of refused ones");
+}
+
+/// A schedule that a tombstone has outrun, and which the broker refuses to have written again.
+fn outrun(rig: &mut Rig, key: &str) -> i64 {
+    let old = rig.schedule(P, key, NOW + 500);
+    let new = rig.schedule(P, key, NOW + 1_000);
+    rig.engine(P, key, old, None);
+    new
+}
+
+#[test]
+fn what_the_broker_refuses_to_have_written_again_is_parked_counted_and_retried_and_harms_no_neighbour() {
+    for named in [true, false] {
+        let mut rig = Rig::live();
+        let poison = outrun(&mut rig, "poison");
+        rig.read(P);
+        for second in 1..30 {
+            rig.schedule(P, &format!("good{second}"), NOW + second);
+        }
+        rig.read(P);
+        let mut tries = 0;
+        for second in 0..30 {
+            rig.at(NOW + second);
+            while let Some(batch) = rig.try_batch() {
+                let at = batch.items.iter().position(|item| item.identity == poison);
+                let Some(at) = at else {
+                    rig.commit(&batch);
+                    rig.read(P);
+                    continue;
+                };
+                assert!(matches!(batch.items[at].kind, Kind::Schedule { .. }));
+                tries += 1;
+                let guilty = [(at as u32, Reason::TooLarge)];
+                rig.abort(&batch, Abort::Rejected(if named { &guilty } else { &[] }));
+            }
+            assert_eq!(rig.core.counters().triggered, second as u64, "named {named}: its neighbours fire on time");
+            assert_eq!(rig.core.status()[0].parked, 1);
+        }
+        assert!((3..12).contains(&tries), "named {named}: {tries} tries");
+        let reason = if named { Reason::TooLarge } else { Reason::Refused };
+        assert_eq!(rig.core.counters().refused[reason as usize], 1, "counted once");
+        rig.at(NOW + 100);
+        let again = rig.work();
+        assert_eq!(again.items[0].identity, poison, "and tried again until it is taken");
+        rig.commit(&again);
+        rig.read(P);
+        assert_eq!((rig.core.status()[0].parked, rig.core.counters().reasserted), (0, 1));
+        rig.at(NOW + 1_000);
+        assert_eq!(fired(&rig.work()), [poison]);
+    }
+}
+
+#[test]
+fn an_aborted_firing_holds_up_nothing_else() {
+    let mut rig = Rig::live();
+    rig.schedule(P, "k", NOW + 1);
+    rig.read(P);
+    rig.at(NOW + 1);
+    for _ in 0..12 {
+        let batch = rig.batch();
+        rig.abort(&batch, Abort::Retry);
+        rig.no_batch("it waits");
+        let (at, _) = rig.core.poll_timeout().unwrap();
+        rig.now = at.max(rig.now);
+        rig.input(Input::Tick);
+    }
+    let batch = rig.batch();
+    rig.abort(&batch, Abort::Retry);
+    rig.input(Input::Revoked { partitions: &[P] });
+    let clean = rig.batch();
+    assert!(clean.items.is_empty(), "at once");
+    rig.commit(&clean);
+    assert!(rig.saw(|o| matches!(o, Output::Release(_))));
 }

@@ -235,6 +235,39 @@ fn a_dead_letter_that_is_refused_is_parked_and_tried_again() {
 }
 
 #[test]
+fn a_schedule_that_was_given_up_stays_so_when_its_dead_letter_is_aborted_or_refused() {
+    for refused in [false, true] {
+        let mut rig = Rig::live_with(with_letters());
+        let poison = rig.schedule(P, "k", NOW + 1);
+        rig.read(P);
+        rig.at(NOW + 1);
+        let batch = rig.work();
+        assert_eq!(fired(&batch), [poison]);
+        rig.abort(&batch, Abort::Rejected(&[(0, Reason::TooLarge)]));
+        for second in 2..40 {
+            rig.at(NOW + second);
+            while let Some(batch) = rig.try_batch().filter(|batch| !batch.items.is_empty()) {
+                assert_eq!(letters(&batch), [(poison, Reason::TooLarge)], "it is not fired into the same refusal");
+                let guilty = [(0, Reason::TooLarge)];
+                rig.abort(&batch, if refused { Abort::Rejected(&guilty) } else { Abort::Retry });
+            }
+        }
+    }
+}
+
+#[test]
+fn each_reason_of_a_schedule_is_counted_once_however_they_alternate() {
+    let mut rig = Rig::live();
+    rig.schedule_to(P, "k", NOW + 1, "missing");
+    rig.read(P);
+    for second in 1..300 {
+        answer(&mut rig, if second % 2 == 0 { TargetState::Missing } else { TargetState::Forbidden });
+        rig.at(NOW + second);
+    }
+    assert_eq!((refused(&rig, Reason::UnknownTarget), refused(&rig, Reason::Forbidden)), (1, 1));
+}
+
+#[test]
 fn dead_letters_wait_while_their_topic_is_missing_and_firing_goes_on() {
     let mut rig = Rig::live_with(Config { dead_letter: Some("missing-dead".into()), ..config() });
     rig.unfit(P, "k");
