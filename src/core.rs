@@ -91,6 +91,8 @@ pub struct Scheduler<P = Packed> {
     outputs: VecDeque<Output>,
     counters: Counters,
     incarnation: u32,
+    /// Owners that this process was before and that left batches in flight, newest first: nobody else knows of them.
+    formers: Vec<String>,
     next_batch: u64,
     in_flight: VecDeque<InFlight>,
     /// By purpose, whether a batch may be tried again.
@@ -141,6 +143,7 @@ impl<P: Payload> Scheduler<P> {
             outputs: VecDeque::new(),
             counters: Counters::default(),
             incarnation: 0,
+            formers: Vec::new(),
             next_batch: 1,
             in_flight: VecDeque::new(),
             patience: [Patience::default(); Purpose::COUNT],

@@ -212,7 +212,7 @@ pub enum Output {
     },
     /// Leave the group, then join it anew. [`Output::Renew`] has come before; everything in flight is forgotten.
     Restart(&'static str),
-    /// [`Input::Stop`] is done: leave the group and end.
+    /// [`Input::Stop`] is done: let the transactors abort what they have open, leave the group, and end.
     Stopped,
     /// For the log. Nothing needs to be done.
     Report(Report),

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::bugs::{self, Bug};
 use super::io::Output;
+use super::owner::FENCE_MAX;
 use super::partition::Step;
 use super::payload::Payload;
 use super::{Partition, Scheduler};
@@ -11,7 +12,7 @@ use super::{Partition, Scheduler};
 /// How long a release may take before it is given up.
 const RELEASE_MS_MAX: i64 = 5_000;
 /// The same when the process is to end.
-const STOP_MS_MAX: i64 = 1_200;
+const STOP_MS_MAX: i64 = 1_000;
 
 impl<P: Payload> Scheduler<P> {
     pub(super) fn revoked(&mut self, partitions: &[Partition]) {
@@ -100,6 +101,11 @@ impl<P: Payload> Scheduler<P> {
     }
 
     fn forget_all(&mut self) {
+        if !self.in_flight.is_empty() {
+            // Their transactions may be open still, also where no metadata names this owner yet.
+            self.formers.insert(0, self.owner());
+            self.formers.truncate(FENCE_MAX);
+        }
         self.lives.clear();
         self.in_flight.clear();
         self.fencing.clear();
@@ -107,7 +113,9 @@ impl<P: Payload> Scheduler<P> {
         self.targets.forget();
         self.refused = None;
         self.incarnation += 1;
-        self.outputs.push_back(Output::Renew { transactional_ids: self.transactional_ids() });
+        if !self.stopping {
+            self.outputs.push_back(Output::Renew { transactional_ids: self.transactional_ids() });
+        }
     }
 
     pub(super) fn stop(&mut self) {

@@ -5,7 +5,7 @@
 use super::io::Millis;
 
 /// Former owners that one takeover remembers; dropping older ones costs latency, never safety.
-const FENCE_MAX: usize = 16;
+pub(super) const FENCE_MAX: usize = 16;
 
 /// The broker refuses metadata over 4,096 bytes, which would lock the partition out for ever.
 const METADATA_BYTES_MAX: usize = 2_048;

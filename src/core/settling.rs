@@ -117,11 +117,15 @@ impl<P: Payload> Scheduler<P> {
             // Sent before everything was forgotten.
             return;
         };
+        if matches!(outcome, Outcome::Unknown) {
+            // In flight still, for all that is known.
+            return self.restart("a transaction's outcome is not known");
+        }
         let Some(batch) = self.in_flight.remove(at) else { return };
         match outcome {
             Outcome::Committed { written } => self.batch_committed(batch, written),
             Outcome::Aborted(abort) => self.batch_aborted(batch, abort),
-            Outcome::Unknown => self.restart("a transaction's outcome is not known"),
+            Outcome::Unknown => {}
         }
     }
 

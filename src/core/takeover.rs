@@ -3,7 +3,7 @@
 use super::bugs::{self, Bug};
 use super::floor::Floor;
 use super::io::{Output, Report};
-use super::owner::Ownership;
+use super::owner::{FENCE_MAX, Ownership};
 use super::partition::{Life, Step};
 use super::payload::Payload;
 use super::words::Words;
@@ -38,7 +38,12 @@ impl<P: Payload> Scheduler<P> {
         let owner = self.owner();
         let Some(life) = self.lives.get_mut(&partition).filter(|life| life.step == Step::Metadata) else { return };
         let former = Ownership::decode(metadata).unwrap_or_default();
-        let fence = if former.owner.is_empty() { Vec::new() } else { former.to_fence(&owner) };
+        let mut fence = if former.owner.is_empty() { Vec::new() } else { former.to_fence(&owner) };
+        for own in &self.formers {
+            if fence.len() < FENCE_MAX && !fence.contains(own) {
+                fence.push(own.clone());
+            }
+        }
         let clean = bugs::on(Bug::AlwaysClean);
         life.ownership = Ownership { owner, fence, clean, since: former.since };
         let none = if bugs::on(Bug::NegativeOffset) { -1 } else { 0 };
@@ -87,6 +92,7 @@ impl<P: Payload> Scheduler<P> {
     pub(super) fn fenced(&mut self, take: u64) {
         for id in self.fencing.remove(&take).unwrap_or_default() {
             if let Some(life) = self.lives.get_mut(&id) {
+                self.formers.retain(|former| !life.ownership.fence.contains(former));
                 life.ownership.fence.clear();
                 life.fence_done = true;
             }

@@ -75,22 +75,25 @@ impl ConsumerContext for Context {
             (false, false) => Rebalance::Revoke(list.clone()),
         };
         if self.closing.load(Ordering::Acquire) {
-            answer(consumer, &event);
+            let _ = answer(consumer, &event);
         } else {
             self.lock().push_back(event);
         }
     }
 }
 
-/// Gives librdkafka its one answer to one event.
-pub fn answer(consumer: &Member, event: &Rebalance) {
+/// Gives librdkafka its one answer to one event. False if it was not taken: what is assigned and what is read differ now,
+/// which only another consumer mends.
+#[must_use]
+pub fn answer(consumer: &Member, event: &Rebalance) -> bool {
     let answered = match event {
         Rebalance::Assign(list) => consumer.incremental_assign(list),
         Rebalance::Revoke(list) | Rebalance::Lost(list) => consumer.incremental_unassign(list),
     };
-    if let Err(error) = answered {
+    if let Err(error) = &answered {
         tracing::warn!(%error, "the answer to a rebalance was not taken");
     }
+    answered.is_ok()
 }
 
 /// A consumer that has asked to join. `wake` is called when it has something to say.
@@ -120,7 +123,9 @@ pub fn leave(consumer: Arc<Member>, pending: Option<Rebalance>) -> crossbeam_cha
     consumer.context().closing.store(true, Ordering::Release);
     let spawned = std::thread::Builder::new().name("leave".into()).spawn(move || {
         let unanswered = pending.into_iter().chain(std::iter::from_fn(|| consumer.context().next()));
-        unanswered.for_each(|event| answer(&consumer, &event));
+        for event in unanswered {
+            let _ = answer(&consumer, &event);
+        }
         drop(consumer);
         drop(alive);
     });

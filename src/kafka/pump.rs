@@ -44,8 +44,9 @@ const TELL: Duration = Duration::from_millis(100);
 /// the loop's time.
 const PUBLISH: Duration = Duration::from_millis(500);
 const PUBLISH_SHARE: u32 = 20;
-/// How long the end of the process waits for the broker's goodbye, and for threads.
-const GOODBYE_MAX: Duration = Duration::from_millis(400);
+/// How long the end of the process waits for its transactors, and then for the broker's goodbye.
+const PARTING_MAX: Duration = Duration::from_millis(250);
+const GOODBYE_MAX: Duration = Duration::from_millis(250);
 /// Schedules a batch: beyond this, larger batches are no faster, and commits only take longer.
 const BATCH_ITEMS_MAX: usize = 10_000;
 /// Payload bytes a batch.
@@ -320,7 +321,9 @@ impl Pump {
                     }
                     let partitions = self.partitions(&list);
                     tracing::info!(partitions = list.count(), "partitions assigned");
-                    group::answer(&consumer, &Rebalance::Assign(list));
+                    if !group::answer(&consumer, &Rebalance::Assign(list)) {
+                        return self.unanswered();
+                    }
                     self.member = true;
                     self.publish_at = Instant::now();
                     self.check_generation();
@@ -339,8 +342,11 @@ impl Pump {
                 Rebalance::Lost(list) => {
                     let partitions = self.partitions(&list);
                     tracing::warn!(partitions = list.count(), "partitions lost: this instance was away too long");
-                    group::answer(&consumer, &Rebalance::Lost(list));
+                    let taken = group::answer(&consumer, &Rebalance::Lost(list));
                     self.input(Input::Lost { partitions: &partitions });
+                    if !taken {
+                        return self.unanswered();
+                    }
                 }
             }
         }
@@ -354,8 +360,14 @@ impl Pump {
         if revocation.waiting.is_empty()
             && let (Some(revocation), Some(consumer)) = (self.revocation.take(), &self.consumer)
         {
-            group::answer(consumer, &Rebalance::Revoke(revocation.list));
+            if !group::answer(consumer, &Rebalance::Revoke(revocation.list)) {
+                self.unanswered();
+            }
         }
+    }
+
+    fn unanswered(&mut self) {
+        self.input(Input::Unreadable { why: "a rebalance could not be answered" });
     }
 
     /// What the other threads have found.
@@ -537,7 +549,7 @@ impl Pump {
         self.tell(Duration::ZERO);
         self.worker.closing.store(true, Ordering::Release);
         if let Some(transactors) = self.transactors.take() {
-            transactors.wait(GOODBYE_MAX);
+            transactors.wait(PARTING_MAX);
         }
         if let Some(consumer) = self.consumer.take() {
             let pending = self.revocation.take().map(|revocation| Rebalance::Revoke(revocation.list));

@@ -92,6 +92,37 @@ impl Answers {
     }
 }
 
+/// Owes the loop an answer to a job, and gives it whatever happens: a batch without one would hold its partitions for ever.
+struct Answer<'a> {
+    job: Option<Job>,
+    turn: &'a Turnstile,
+    answers: &'a Answers,
+}
+
+impl<'a> Answer<'a> {
+    fn to(job: Job, turn: &'a Turnstile, answers: &'a Answers) -> Self {
+        Self { job: Some(job), turn, answers }
+    }
+
+    fn give(mut self, end: End) {
+        self.tell(end);
+    }
+
+    fn tell(&mut self, end: End) {
+        if let Some(Job { batch, .. }) = self.job.take() {
+            self.turn.leave(batch.id, !matches!(end, End::Unknown));
+            self.answers.tell(Done { batch, end });
+        }
+    }
+}
+
+impl Drop for Answer<'_> {
+    fn drop(&mut self) {
+        // Only a panic gets here with the job.
+        self.tell(End::Unknown);
+    }
+}
+
 /// The transactors of one incarnation.
 pub struct Transactors {
     jobs: Vec<Sender<Job>>,
@@ -99,6 +130,7 @@ pub struct Transactors {
     closing: Arc<AtomicBool>,
     ended: Receiver<()>,
     calls: Vec<Arc<Call>>,
+    answers: Answers,
 }
 
 impl Transactors {
@@ -135,16 +167,17 @@ impl Transactors {
             })?;
             jobs.push(sender);
         }
-        Ok(Self { jobs, turn, closing, ended, calls })
+        Ok(Self { jobs, turn, closing, ended, calls, answers: answers.clone() })
     }
 
     /// Hands out a batch. Batches come in the order of their ids, without gaps.
     pub fn run(&self, job: Job) {
         let id = job.batch.id;
         self.turn.enter(id);
-        // At most two batches are in flight, so that there is room. A transactor that has ended left an unknown
-        // outcome, upon which the core renews them all.
-        let _ = self.jobs[(id % self.jobs.len() as u64) as usize].try_send(job);
+        // At most two batches are in flight, so that there is room, unless the transactor has ended.
+        if let Err(unsent) = self.jobs[(id % self.jobs.len() as u64) as usize].try_send(job) {
+            Answer::to(unsent.into_inner(), &self.turn, &self.answers).give(End::Unknown);
+        }
     }
 
     /// A batch whose outcome will not be known, because a call does not return.
@@ -190,11 +223,10 @@ impl Transactor {
                 }
                 Err(RecvTimeoutError::Disconnected) => return,
             };
-            let id = job.batch.id;
-            let end = self.transact(&mut producer, &job);
+            let answer = Answer::to(job, &self.turn, &self.answers);
+            let end = answer.job.as_ref().map_or(End::Unknown, |job| self.transact(&mut producer, job));
             let known = !matches!(end, End::Unknown);
-            self.turn.leave(id, known);
-            self.answers.tell(Done { batch: job.batch, end });
+            answer.give(end);
             if !known {
                 return;
             }
@@ -247,5 +279,41 @@ impl Transactor {
 
     fn is_closing(&self) -> bool {
         self.closing.load(Ordering::Acquire)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::a_batch;
+    use super::*;
+
+    fn told(act: impl FnOnce(Job, &Turnstile, &Answers)) -> Vec<End> {
+        let (done, heard) = crossbeam_channel::unbounded();
+        let answers = Answers { done, wake: Arc::new(|| {}) };
+        let turn = Turnstile::default();
+        act(Job { batch: a_batch(), membership: None }, &turn, &answers);
+        heard.try_iter().map(|done| done.end).collect()
+    }
+
+    #[test]
+    fn a_batch_is_answered_once_also_when_its_transactor_panics_or_has_ended() {
+        let given = told(|job, turn, answers| Answer::to(job, turn, answers).give(End::Retry));
+        assert!(matches!(given[..], [End::Retry]), "{given:?}");
+        let panicked = told(|job, turn, answers| drop(Answer::to(job, turn, answers)));
+        assert!(matches!(panicked[..], [End::Unknown]), "{panicked:?}");
+        let ended = told(|job, _, answers| {
+            let (sender, receiver) = bounded(1);
+            drop(receiver);
+            let transactors = Transactors {
+                jobs: vec![sender],
+                turn: Arc::default(),
+                closing: Arc::default(),
+                ended: bounded(0).1,
+                calls: Vec::new(),
+                answers: answers.clone(),
+            };
+            transactors.run(job);
+        });
+        assert!(matches!(ended[..], [End::Unknown]), "{ended:?}");
     }
 }

@@ -120,3 +120,48 @@ fn a_partition_that_is_given_up_while_it_is_to_be_read_again_is_marked_clean() {
     assert!(rig.saw(|o| matches!(o, Output::Release(p) if p == &[P])));
     assert!(rig.ownership(P).clean);
 }
+
+#[test]
+fn a_stop_that_takes_too_long_ends_under_the_old_ids_so_that_their_transactors_are_waited_for() {
+    let mut rig = Rig::live();
+    rig.schedule(P, "a", NOW + 1);
+    rig.read(P);
+    rig.at(NOW + 1);
+    rig.batch();
+    rig.input(Input::Stop);
+    assert!(!rig.saw(|o| matches!(o, Output::Stopped)), "a batch is in flight");
+    let (at, _) = rig.core.poll_timeout().expect("a stop has a deadline");
+    assert!(at.0 <= rig.now.0 + 1_000, "the process is to end within 2 s");
+    rig.now = at;
+    rig.input(Input::Tick);
+    assert!(rig.saw(|o| matches!(o, Output::Stopped)));
+    assert!(!rig.saw(|o| matches!(o, Output::Renew { .. })), "nobody needs new transactors");
+}
+
+/// Else the new barrier waits behind our own open transaction until that times out: the metadata names no owner yet.
+#[test]
+fn a_former_self_whose_barrier_had_an_unknown_outcome_is_fenced_behind_the_next_one() {
+    let mut rig = Rig::new(config());
+    rig.assign(&[P]);
+    rig.tell_committed(&[P]);
+    let lost = rig.batch();
+    rig.input(Input::Settled { batch: lost.id, outcome: Outcome::Unknown });
+    rig.outs.clear();
+    rig.assign(&[P]);
+    rig.tell_committed(&[P]);
+    let barrier = rig.batch();
+    let ownership = Ownership::decode(barrier.offsets[0].metadata.as_bytes()).unwrap();
+    assert_eq!((ownership.owner.as_str(), ownership.fence), ("ab.1", vec!["ab.0".to_owned()]));
+    assert!(!rig.saw(|o| matches!(o, Output::Fence { .. })), "not before it stands");
+    rig.commit(&barrier);
+    let ids = |o: &Output| matches!(o, Output::Fence { transactional_ids, .. } if transactional_ids[0] == "g.ab.0.0");
+    assert!(rig.outs.iter().any(ids));
+    rig.run_until_quiet(&[P]);
+    // Once is enough.
+    rig.input(Input::Lost { partitions: &[P] });
+    rig.assign(&[P]);
+    rig.tell_committed(&[P]);
+    let barrier = rig.batch();
+    let ownership = Ownership::decode(barrier.offsets[0].metadata.as_bytes()).unwrap();
+    assert_eq!(ownership.fence, ["ab.1"]);
+}
