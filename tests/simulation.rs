@@ -1,15 +1,16 @@
 //! Several instances against the model of Kafka: a few seeds of the swarm that `sim` plays in numbers.
 
 use sim::scenario::Scenario;
-use sim::{Summary, play, swarm};
+use sim::swarm::{self, Scenarios};
+use sim::{Summary, play};
 
 const SEEDS: u64 = 150;
 
 #[test]
 fn promises_hold_under_every_kind_of_fault() {
-    let report = swarm::swarm(0, SEEDS, 2, false, || {}, false);
+    let report = swarm::swarm(Scenarios { of: Scenario::from_seed, from: 0, count: SEEDS }, 2, false, || {}, false);
     if let Some(broken) = report.broken.first() {
-        panic!("{}\n  replay: cargo run --release -p sim -- run --seed {}", broken.failure, broken.seed);
+        panic!("{}\n  replay: {} --seed {}", broken.failure, sim::REPLAY, broken.seed);
     }
     let Summary { fired, reasserted, coverage, .. } = &report.total;
     for fault in sim::faults::FAULTS {

@@ -59,6 +59,8 @@ pub enum Fault {
     Stop,
     /// A consumer's position is no longer valid.
     Unreadable,
+    /// What was delivered is delivered again.
+    Rewind,
     /// A rebalance takes long.
     SlowRebalance,
     /// A schedules topic gets another partition.
@@ -66,7 +68,7 @@ pub enum Fault {
 }
 
 /// Every kind.
-pub const FAULTS: [Fault; 29] = [
+pub const FAULTS: [Fault; 30] = [
     Fault::Crash,
     Fault::CrashBeforeSend,
     Fault::CrashAfterProduce,
@@ -94,6 +96,7 @@ pub const FAULTS: [Fault; 29] = [
     Fault::FencesFail,
     Fault::Stop,
     Fault::Unreadable,
+    Fault::Rewind,
     Fault::SlowRebalance,
     Fault::Growth,
 ];
@@ -133,6 +136,10 @@ impl Fault {
             | Self::Abortable
             | Self::Fatal
             | Self::Unanswered => !matches!(doing, Doing::Nothing | Doing::Idle),
+            // Who owns nothing reads nothing and sends nothing.
+            Self::TargetAway | Self::SlowConsumer | Self::Rewind => doing != Doing::Nothing,
+            // A rebalance ends when everybody has joined it, and nobody joins before it has released.
+            Self::SlowRebalance => doing != Doing::Releasing,
             // Offsets expire when nobody is left.
             Self::Expiry => doing == Doing::Nothing,
             _ => true,

@@ -23,10 +23,12 @@ pub const TRANSACTION_MS_MAX: i64 = 15_000;
 pub enum Place {
     /// Of a schedules topic.
     Schedules(Partition),
-    /// The only partition of every target topic.
-    Target,
+    /// The only partition of the target topic of this name.
+    Target(&'static str),
     /// The only partition of the history topic.
     History,
+    /// The only partition of the dead-letter topic.
+    DeadLetter,
 }
 
 /// Why the broker refuses a transactional request.
@@ -44,6 +46,25 @@ pub enum Refusal {
     State,
 }
 
+/// What the transaction coordinator did, in this order: by it fencing is judged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// An id was taken over in a new epoch.
+    Init {
+        /// The transactional id.
+        id: String,
+        /// The epoch.
+        epoch: u32,
+    },
+    /// A transaction was committed.
+    Commit {
+        /// Its number.
+        transaction: u64,
+        /// In this epoch of its id.
+        epoch: u32,
+    },
+}
+
 /// An offset as committed.
 pub type Committed = BTreeMap<Partition, (i64, String)>;
 
@@ -59,8 +80,14 @@ pub struct Kafka {
     /// When each of them was taken; a transaction's offsets count from when they were sent, not from its commit.
     taken: BTreeMap<Partition, u64>,
     next_taken: u64,
-    /// Markers may take this much longer than usual.
-    pub marker_delay_ms: i64,
+    /// Until then markers may take this much longer than usual.
+    slow_markers: (i64, i64),
+    /// The markers of the last transaction that ended are late because of it.
+    pub markers_are_late: bool,
+    /// What the transaction coordinator did.
+    pub events: Vec<Event>,
+    /// The generation that a transaction's offsets came from, and the group's own at that time.
+    generations: BTreeMap<u64, (i32, i32)>,
     /// Transactions in the order in which they were committed.
     pub commits: Vec<u64>,
     /// Every transactional record ever appended, which compaction does not touch.
@@ -81,14 +108,17 @@ impl Kafka {
     /// An empty cluster with these schedules partitions.
     #[must_use]
     pub fn new(partitions: &[Partition], rng: Rng) -> Self {
-        let places = partitions.iter().map(|p| Place::Schedules(*p)).chain([Place::Target, Place::History]);
+        let places = partitions.iter().map(|p| Place::Schedules(*p)).chain([Place::History, Place::DeadLetter]);
         Self {
             logs: places.map(|place| (place, Log::default())).collect(),
             group: Group::new(partitions),
             committed: Committed::new(),
             taken: BTreeMap::new(),
             next_taken: 0,
-            marker_delay_ms: 0,
+            slow_markers: (i64::MIN, 0),
+            markers_are_late: false,
+            events: Vec::new(),
+            generations: BTreeMap::new(),
             commits: Vec::new(),
             written: BTreeMap::new(),
             written_at: BTreeMap::new(),
@@ -130,6 +160,17 @@ impl Kafka {
         self.writers.get(&transaction).map_or("", String::as_str)
     }
 
+    /// Markers may take up to `up_to_ms` until `until_ms`.
+    pub fn slow_markers(&mut self, until_ms: i64, up_to_ms: i64) {
+        self.slow_markers = (until_ms, up_to_ms);
+    }
+
+    /// The generation in which a transaction's offsets were sent, and the group's own at that time.
+    #[must_use]
+    pub fn generations_of(&self, transaction: u64) -> Option<(i32, i32)> {
+        self.generations.get(&transaction).copied()
+    }
+
     /// The consumer offsets that a committed transaction carried.
     #[must_use]
     pub fn sent_offsets(&self, transaction: u64) -> &[(Partition, i64, String)] {
@@ -145,6 +186,6 @@ impl Kafka {
     }
 
     fn log_mut(&mut self, place: Place) -> &mut Log {
-        self.logs.get_mut(&place).expect("every place has a log")
+        self.logs.entry(place).or_default()
     }
 }

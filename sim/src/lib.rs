@@ -17,3 +17,6 @@ pub use failure::Failure;
 pub use play::play;
 pub use scenario::Scenario;
 pub use world::Summary;
+
+/// The command that replays a seed or bytes.
+pub const REPLAY: &str = "cargo sim run";

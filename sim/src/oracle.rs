@@ -1,12 +1,15 @@
 //! What must hold, asked of the brokers' logs and of what users said.
 
 mod converged;
+mod fenced;
 mod journal;
 pub(crate) mod protocol;
+mod recovery;
 pub(crate) mod watch;
 
 pub use converged::{converged, fires_on_time, folds, served};
 pub use journal::{Fired, safe};
+pub use recovery::recovered;
 
 use crate::kafka::log::Stored;
 use kafka_scheduler::core::mark::MARK_HEADER;

@@ -42,9 +42,26 @@ fn run(mut world: World) -> Result<Summary, Failure> {
     oracle::served(&world)?;
     world.until(restarted_ms + TAKEOVER_MS_MAX + 30_000)?;
     let fired = oracle::converged(&world)?;
+    still(&mut world)?;
+    oracle::recovered(&world)?;
+    world.summary.letters = fired.letters.len() as u64;
     world.summary.fired = fired.words.len() as u64;
     world.summary.reasserted = fired.reasserted;
     Ok(world.summary)
+}
+
+/// Waits for a moment at which nothing is on its way, if there is any soon.
+fn still(world: &mut World) -> Result<(), Failure> {
+    const TRIES: i64 = 500;
+    const EVERY_MS: i64 = 10;
+    let from_ms = world.now_ms - world.start_ms;
+    for n in 1..=TRIES {
+        if world.is_still() {
+            break;
+        }
+        world.until(from_ms + n * EVERY_MS)?;
+    }
+    Ok(())
 }
 
 /// The log is compacted, and everybody dies in the middle of a transaction, which hangs. Gives when.

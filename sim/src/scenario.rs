@@ -46,6 +46,8 @@ pub struct Setup {
     pub horizon_hs: Option<u8>,
     /// `SINCE_DELTA` with its sign turned: 0 to 2 days.
     pub since_days: u8,
+    /// There is a dead-letter topic.
+    pub dead_letters: bool,
     /// When the run starts: so many seconds after a midnight (before, where negative); 0 is a noon.
     pub midnight_s: i8,
     /// Seeds all delays.
@@ -191,6 +193,11 @@ pub enum Act {
         /// Whose.
         instance: u8,
     },
+    /// An instance is given a partition from its beginning again, unasked.
+    Rewind {
+        /// Which.
+        instance: u8,
+    },
     /// A schedules topic gets one more partition, up to 4.
     Grow {
         /// Which, modulo their number.
@@ -242,6 +249,9 @@ pub enum Target {
 }
 
 impl Target {
+    /// Every one.
+    pub const ALL: [Self; 6] = [Self::Open, Self::Late, Self::Missing, Self::Forbidden, Self::Small, Self::Silent];
+
     /// The topic's name.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -303,6 +313,8 @@ pub enum Error {
     RequestLost,
     /// Nothing, though the request was carried out.
     ReplyLost,
+    /// Nothing, and the request arrives when nobody waits for its answer any more.
+    Late,
 }
 
 impl Act {
@@ -338,6 +350,7 @@ impl Act {
             Self::TargetAway { .. } => Fault::TargetAway,
             Self::Stop { .. } => Fault::Stop,
             Self::Unreadable { .. } => Fault::Unreadable,
+            Self::Rewind { .. } => Fault::Rewind,
             Self::SlowRebalance { .. } => Fault::SlowRebalance,
             Self::Grow { .. } => Fault::Growth,
         })

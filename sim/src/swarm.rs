@@ -12,6 +12,17 @@ use crate::world::Summary;
 /// Scenarios that one shrinking plays at most.
 pub const SHRINK_TRIES: usize = 1_500;
 
+/// Which scenarios a swarm plays.
+#[derive(Clone, Copy, Debug)]
+pub struct Scenarios {
+    /// A seed's.
+    pub of: fn(u64) -> Scenario,
+    /// The first seed.
+    pub from: u64,
+    /// How many.
+    pub count: u64,
+}
+
 /// A seed that broke a promise.
 #[derive(Clone, Debug)]
 pub struct Broken {
@@ -75,9 +86,10 @@ impl Report {
     }
 }
 
-/// Plays `seeds` seeds from `from` on, on `jobs` threads; `prepare` runs once on each of them. Stops at the first broken
-/// seed if `stop` says so.
-pub fn swarm(from: u64, seeds: u64, jobs: usize, stop: bool, prepare: impl Fn() + Sync, progress: bool) -> Report {
+/// Plays scenarios on `jobs` threads; `prepare` runs once on each of them. Stops at the first broken seed if `stop` says
+/// so.
+pub fn swarm(all: Scenarios, jobs: usize, stop: bool, prepare: impl Fn() + Sync, progress: bool) -> Report {
+    let Scenarios { of, from, count: seeds } = all;
     let next = AtomicU64::new(0);
     let report = Mutex::new(Report::default());
     let begun = Instant::now();
@@ -93,7 +105,7 @@ pub fn swarm(from: u64, seeds: u64, jobs: usize, stop: bool, prepare: impl Fn() 
                         return;
                     }
                     let seed = from.wrapping_add(number);
-                    let played = play(&Scenario::from_seed(seed), false);
+                    let played = play(&of(seed), false);
                     let broken = played.is_err();
                     // A thread that panicked outside of a run has ended the program.
                     report.lock().expect("no thread panics while it holds the report").add(seed, played);

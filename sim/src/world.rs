@@ -24,6 +24,7 @@ use crate::rng::Rng;
 use crate::scenario::{Act, Away, Scenario, Setup};
 pub(crate) use ending::Ending;
 use instance::Instance;
+pub(crate) use instance::config;
 use users::Open;
 pub use users::{Said, Speech};
 
@@ -31,6 +32,8 @@ pub use users::{Said, Speech};
 pub const TOPICS: [&str; 2] = ["schedules", "more"];
 /// The cluster's id.
 pub const CLUSTER: &str = "model";
+/// The dead-letter topic.
+pub const DEAD_LETTERS: &str = "dead";
 /// A noon.
 const NOON_MS: i64 = 1_700_049_600_000;
 /// A day.
@@ -53,9 +56,11 @@ pub struct Summary {
     pub fired: u64,
     /// Words that were written again.
     pub reasserted: u64,
+    /// Records that went to the dead-letter topic.
+    pub letters: u64,
     /// Schedules that fired though a newer word was acknowledged, but not yet read by whoever fired them.
     pub raced: u64,
-    /// The longest that such a word was readable before the firing was decided, in ms.
+    /// The longest that such a word could have been read before the firing was decided, in ms.
     pub raced_ms_max: i64,
     /// Fault kinds by phase.
     pub coverage: Coverage,
@@ -68,6 +73,7 @@ impl Summary {
         self.events += other.events;
         self.said += other.said;
         self.fired += other.fired;
+        self.letters += other.letters;
         self.reasserted += other.reasserted;
         self.raced += other.raced;
         self.raced_ms_max = self.raced_ms_max.max(other.raced_ms_max);
@@ -85,6 +91,8 @@ enum What {
     EndTransaction(u64),
     /// A member's wish to leave the group arrives.
     Leave(String),
+    /// A commit arrives that nobody waits for any more.
+    LateCommit(String, u32),
     /// A process starts.
     Start(usize),
     /// For an instance, in one of its lives.
@@ -133,7 +141,11 @@ pub struct World {
     next_open: u64,
     fences_fail_until_ms: i64,
     away: Option<(Away, i64)>,
+    /// The late target could not be produced to at some time.
+    pub(crate) was_away: bool,
     slow_markers_until_ms: i64,
+    /// What lasts for a while strikes an instance once.
+    bitten: BTreeSet<(Fault, usize, i64)>,
     steady: BTreeMap<Partition, broker::Steady>,
     noted_ms: i64,
     compared_ms: i64,
@@ -179,7 +191,9 @@ impl World {
             next_open: 0,
             fences_fail_until_ms: i64::MIN,
             away: None,
+            was_away: false,
             slow_markers_until_ms: i64::MIN,
+            bitten: BTreeSet::new(),
             steady: BTreeMap::new(),
             noted_ms: i64::MIN,
             compared_ms: start_ms,
@@ -227,6 +241,10 @@ impl World {
             What::Arrive(speech) => self.arrive(&speech),
             What::EndTransaction(number) => self.end_transaction(number),
             What::Leave(member) => self.kafka.group.leave(&member),
+            What::LateCommit(id, epoch) => {
+                let ended = self.kafka.end((&id, epoch), self.now_ms, true);
+                self.trace(|| format!("broker a late commit of {id}: {ended:?}"));
+            }
             What::Start(number) => self.start(number),
             What::Instance(number, life, todo) => self.dispatch(number, life, todo),
         }
@@ -274,8 +292,13 @@ impl World {
     pub(crate) fn answer(&mut self, number: usize, delay_ms: i64, todo: Todo) {
         let now = self.now_ms;
         let instance = &mut self.instances[number];
-        let slow_ms = if instance.slow_network_until_ms > now { instance.slow_network_ms } else { 0 };
-        let delay_ms = delay_ms + instance.rng.range(0, slow_ms);
+        let until_ms = instance.slow_network_until_ms;
+        let slow_ms = if until_ms > now { instance.slow_network_ms } else { 0 };
+        let more_ms = instance.rng.range(0, slow_ms);
+        if more_ms > 0 {
+            self.bite(Fault::SlowNetwork, number, until_ms);
+        }
+        let delay_ms = delay_ms + more_ms;
         self.later(number, delay_ms, todo);
     }
 
@@ -294,6 +317,20 @@ impl World {
     pub(crate) fn hit(&mut self, fault: Fault, number: usize) {
         let doing = self.instances[number].doing();
         self.summary.coverage.hit(fault, doing);
+    }
+
+    /// Something that lasts until `until_ms` makes itself felt by an instance; counts the first time.
+    pub(crate) fn bite(&mut self, fault: Fault, number: usize, until_ms: i64) {
+        if self.bitten.insert((fault, number, until_ms)) {
+            self.hit(fault, number);
+        }
+    }
+
+    /// Markers of a transaction that an instance has ended may be late.
+    pub(super) fn note_markers(&mut self, number: usize) {
+        if self.kafka.markers_are_late {
+            self.bite(Fault::SlowMarkers, number, self.slow_markers_until_ms);
+        }
     }
 
     /// A fault strikes a partition.
@@ -323,6 +360,12 @@ impl World {
             }
         }
         held
+    }
+
+    /// Nothing is on its way.
+    #[must_use]
+    pub(crate) fn is_still(&self) -> bool {
+        self.instances.iter().filter(|i| i.is_alive()).all(|i| i.is_still(&self.kafka))
     }
 
     /// Partitions that some instance fires.

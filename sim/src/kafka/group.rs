@@ -79,6 +79,18 @@ impl Group {
         self.members.is_empty()
     }
 
+    /// The group's generation.
+    #[must_use]
+    pub fn generation(&self) -> i32 {
+        self.generation
+    }
+
+    /// Until when a rebalance that could end is held up.
+    #[must_use]
+    pub fn is_held(&self, now_ms: i64) -> Option<i64> {
+        Some(self.held_until_ms).filter(|until| *until > now_ms && self.is_complete())
+    }
+
     /// No rebalance ends before `until_ms`.
     pub fn hold(&mut self, until_ms: i64) {
         self.held_until_ms = until_ms;

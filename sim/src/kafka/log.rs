@@ -36,6 +36,28 @@ pub struct Log {
     /// First offset of each transaction without a marker.
     open: BTreeMap<u64, i64>,
     aborted: BTreeSet<u64>,
+    /// When each tombstone that was compacted may go.
+    horizons: BTreeMap<usize, i64>,
+}
+
+/// What a compaction took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Compacted {
+    /// Records that were overwritten or aborted.
+    pub records: usize,
+    /// Tombstones that were old enough.
+    pub tombstones: usize,
+}
+
+/// How a log is compacted.
+#[derive(Clone, Copy, Debug)]
+pub struct Compaction {
+    /// What was appended before this.
+    pub before_ms: i64,
+    /// A tombstone stays for so long after the first compaction that leaves it.
+    pub retention_ms: i64,
+    /// Old tombstones go.
+    pub tombstones: bool,
 }
 
 impl Log {
@@ -100,15 +122,14 @@ impl Log {
         (found, next)
     }
 
-    /// Keeps the last record of each key among the decided ones appended before `before_ms`, and drops tombstones from
-    /// before `tombstones_before_ms`. Gives how many records went.
-    pub fn compact(&mut self, before_ms: i64, tombstones_before_ms: i64) -> usize {
+    /// Keeps the last record of each key among the decided ones that are old enough.
+    pub fn compact(&mut self, now_ms: i64, how: Compaction) -> Compacted {
         let end = self.last_stable() as usize;
         let mut last: BTreeMap<Vec<u8>, usize> = BTreeMap::new();
         let mut cleanable = Vec::new();
         for (offset, entry) in self.entries[..end].iter().enumerate() {
             let Entry::Data(stored) = entry else { continue };
-            if stored.at_ms >= before_ms {
+            if stored.at_ms >= how.before_ms {
                 break;
             }
             cleanable.push(offset);
@@ -116,15 +137,19 @@ impl Log {
                 last.insert(key, offset);
             }
         }
-        let mut gone = 0;
+        let mut gone = Compacted::default();
         for offset in cleanable {
             let Entry::Data(stored) = &self.entries[offset] else { continue };
             let newest = stored.key.as_ref().is_none_or(|key| last.get(key) == Some(&offset));
-            let expired = stored.value.is_none() && stored.at_ms < tombstones_before_ms;
+            let overwritten = !newest || self.is_aborted(stored);
+            let horizon = (stored.value.is_none() && !overwritten)
+                .then(|| *self.horizons.entry(offset).or_insert(now_ms + how.retention_ms));
+            let expired = how.tombstones && horizon.is_some_and(|horizon| horizon < now_ms);
             // The last record of a log is never removed.
-            if (!newest || expired || self.is_aborted(stored)) && offset + 1 < self.entries.len() {
+            if (overwritten || expired) && offset + 1 < self.entries.len() {
                 self.entries[offset] = Entry::Gone;
-                gone += 1;
+                gone.records += usize::from(overwritten);
+                gone.tombstones += usize::from(expired);
             }
         }
         gone

@@ -6,7 +6,7 @@ use kafka_scheduler::core::io::Partition;
 
 use super::log::Stored;
 use super::offsets::{METADATA_BYTES_MAX, Pending};
-use super::{Kafka, Place, Refusal, TRANSACTION_MS_MAX};
+use super::{Event, Kafka, Place, Refusal, TRANSACTION_MS_MAX};
 
 /// What the coordinator knows of a transactional id.
 #[derive(Debug, Default)]
@@ -61,6 +61,7 @@ impl Kafka {
         let producer = self.producers.entry(id.to_owned()).or_default();
         producer.epoch += 1;
         let epoch = producer.epoch;
+        self.events.push(Event::Init { id: id.to_owned(), epoch });
         if let Some(open) = producer.open.take() {
             producer.completing = Some(open.transaction);
             producer.decided = Some(false);
@@ -110,13 +111,14 @@ impl Kafka {
         offsets: Vec<(Partition, i64, String)>,
     ) -> Result<(), Refusal> {
         // The group's partition joins the transaction first, so that what is refused below is open still.
-        self.open(id, epoch, now_ms)?;
+        let transaction = self.open(id, epoch, now_ms)?;
         if !self.group.takes_in_transaction(member, generation) {
             return Err(Refusal::Generation);
         }
         if offsets.iter().any(|(_, _, metadata)| metadata.len() > METADATA_BYTES_MAX) {
             return Err(Refusal::Metadata);
         }
+        self.generations.insert(transaction, (generation, self.group.generation()));
         self.next_taken += 1;
         let taken = self.next_taken;
         let open = self.producers.get_mut(id).and_then(|p| p.open.as_mut()).expect("just opened");
@@ -143,6 +145,9 @@ impl Kafka {
         };
         producer.completing = Some(open.transaction);
         producer.decided = Some(commit);
+        if commit {
+            self.events.push(Event::Commit { transaction: open.transaction, epoch });
+        }
         self.decide(open, commit, now_ms);
         Ok(())
     }
@@ -206,10 +211,14 @@ impl Kafka {
             self.sent.insert(transaction, sent);
         }
         let whats = places.into_iter().map(What::Log).chain([What::Offsets(offsets)]);
+        let (slow_until_ms, slow_ms) = self.slow_markers;
+        let slow_ms = if slow_until_ms > now_ms { slow_ms } else { 0 };
+        self.markers_are_late = false;
         for what in whats {
             let slow = self.rng.chance(5);
-            let delay_ms_max = self.marker_delay_ms.max(if slow { 800 } else { 8 });
-            let at_ms = now_ms + self.rng.range(0, delay_ms_max);
+            let usual_ms = if slow { 800 } else { 8 };
+            let at_ms = now_ms + self.rng.range(0, slow_ms.max(usual_ms));
+            self.markers_are_late |= at_ms > now_ms + usual_ms;
             self.markers.push(Marker { at_ms, transaction, commit, what });
         }
     }

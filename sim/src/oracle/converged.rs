@@ -16,6 +16,9 @@ use crate::world::{CLUSTER, DAY_MS, Said, World};
 /// Nothing takes longer than this to fire once it is due, while nothing breaks.
 const LATE_MS_MAX: i64 = 8_000;
 
+/// What cannot be delivered is given up, after some tries, within this.
+const GIVEN_UP_MS_MAX: i64 = 60_000;
+
 /// Nothing is lost, and nothing that was ended is pending: what the running engines hold is what the users' last words
 /// say, in every detail.
 ///
@@ -24,8 +27,12 @@ const LATE_MS_MAX: i64 = 8_000;
 pub fn converged(world: &World) -> Result<Fired, Failure> {
     let fired = safe(world)?;
     served(world)?;
-    let listed: BTreeMap<(Partition, i64), Listed> =
-        world.listed().into_iter().map(|listed| ((listed.partition, listed.offset), listed)).collect();
+    let mut listed: BTreeMap<(Partition, i64), Listed> = BTreeMap::new();
+    for held in world.listed() {
+        if let Some(twice) = listed.insert((held.partition, held.offset), held) {
+            return Err(Failure::Safety(format!("{twice:?} is held twice{}", world.describe())));
+        }
+    }
     let floors = floors_of(world);
     let mut last: BTreeMap<(Partition, &[u8]), (i64, &Said)> = BTreeMap::new();
     for ((partition, offset), said) in world.said().iter().filter(|(_, said)| said.is_word()) {
@@ -36,9 +43,14 @@ pub fn converged(world: &World) -> Result<Fired, Failure> {
         let identity = (*partition, *offset);
         let held = listed.get(&identity);
         wanted += usize::from(held.is_some());
-        if !said.fit || fired.words.contains(&identity) {
+        let moved = fired.letters.contains(&identity);
+        if !said.fit || moved || fired.words.contains(&identity) {
             if held.is_some() {
                 return Err(Failure::Safety(format!("{identity:?} is held still: {said:?}{}", world.describe())));
+            }
+            if !moved && !said.fit && !said.is_cancel() && world.setup.dead_letters {
+                let broken = format!("{identity:?} is no dead letter: {said:?}{}", world.describe());
+                return Err(Failure::Liveness(broken));
             }
             continue;
         }
@@ -51,6 +63,10 @@ pub fn converged(world: &World) -> Result<Fired, Failure> {
         match held {
             _ if may_be_leftover => {}
             None => return Err(Failure::Safety(format!("{identity:?} was lost: {said:?}{}", world.describe()))),
+            Some(_) if world.setup.dead_letters && said.due * 1000 + GIVEN_UP_MS_MAX <= world.now_ms && !overdue => {
+                let broken = format!("{identity:?} is not given up: {said:?}{}", world.describe());
+                return Err(Failure::Liveness(broken));
+            }
             Some(_) if overdue => {
                 return Err(Failure::Liveness(format!("{identity:?} does not fire: {said:?}{}", world.describe())));
             }
@@ -83,7 +99,8 @@ pub fn folds(world: &World) -> Result<(), Failure> {
         let mut floors = None;
         for (offset, said) in gone {
             let floors = floors.get_or_insert_with(|| floors_of(world));
-            let leftover = |floor: &Floor| offset < floor.offset && said.due * 1000 < floor.since.0;
+            let since = |floor: &Floor| floor.since.0.min(world.latest_since(number));
+            let leftover = |floor: &Floor| offset < floor.offset && said.due * 1000 < since(floor);
             if !floors.get(&partition).is_some_and(leftover) {
                 return Err(Failure::Safety(format!("i{number} has forgotten {offset} of {partition:?}: {said:?}")));
             }

@@ -5,13 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use kafka_scheduler::core::io::Partition;
 use kafka_scheduler::core::mark::{BARRIER_KEY, FLOOR_KEY};
 use kafka_scheduler::core::owner::Ownership;
+use kafka_scheduler::core::reason::Reason;
 use kafka_scheduler::core::request;
 
+use super::fenced::fenced;
 use super::{header, named};
 use crate::failure::Failure;
 use crate::kafka::Place;
-use crate::kafka::log::Stored;
-use crate::scenario::Word;
+use crate::kafka::log::{Headers, Stored};
+use crate::scenario::{Target, Word};
 use crate::world::{Said, World};
 
 /// What has fired: partition, and offset of the user's record.
@@ -19,6 +21,8 @@ use crate::world::{Said, World};
 pub struct Fired {
     /// Identities.
     pub words: BTreeSet<(Partition, i64)>,
+    /// Those of records that became dead letters.
+    pub letters: BTreeSet<(Partition, i64)>,
     /// Words that were written again.
     pub reasserted: u64,
 }
@@ -28,53 +32,148 @@ pub struct Fired {
 /// # Errors
 /// The first broken promise.
 pub fn safe(world: &World) -> Result<Fired, Failure> {
-    owners(world).and_then(|()| behind_barriers(world)).and_then(|()| fired(world)).map_err(Failure::Safety)
+    owners(world)
+        .and_then(|()| fenced(world))
+        .and_then(|()| behind_barriers(world))
+        .and_then(|()| fired(world))
+        .map_err(Failure::Safety)
 }
 
-/// What fired, from the logs: each once, not early, whole, and as it was said.
+/// What fired, from the logs: each once, not early, whole, and as it was said. What cannot fire moved as it was said.
 fn fired(world: &World) -> Result<Fired, String> {
     let mut fired = Fired::default();
     for (transaction, records) in world.kafka().journal().filter(|(t, _)| is_engines(world, *t)) {
         let mut ended = ended(world, transaction, records)?;
-        let count = |wanted: Place| records.iter().filter(|(place, _)| *place == wanted).count();
-        let (targets, histories) = (count(Place::Target), count(Place::History));
-        if targets != histories || targets > ended.len() {
-            return Err(format!(
-                "transaction {transaction}: {targets} target records, {histories} history records, {} tombstones",
-                ended.len()
-            ));
-        }
-        fired.reasserted += records.iter().filter(|(_, stored)| named(stored).is_some()).count() as u64;
-        for (_, stored) in records.iter().filter(|(place, _)| *place == Place::Target) {
-            let key = header(stored, request::KEY).unwrap_or_default();
-            let identity = ended.iter().find(|((partition, _), said)| {
-                said.key == key
-                    && header(stored, request::TOPIC) == Some(World::topic(*partition).as_bytes())
-                    && stored.value.as_ref() == Some(&said.value)
-            });
-            let Some((identity, said)) = identity.map(|(identity, said)| (*identity, *said)) else {
-                return Err(format!("transaction {transaction}: a target record without a tombstone for its schedule"));
+        let mut histories: Vec<&Stored> =
+            records.iter().filter(|(place, _)| *place == Place::History).map(|(_, stored)| stored).collect();
+        let mut ends = 0;
+        for (place, stored) in records {
+            let (Place::Target(_) | Place::DeadLetter) = *place else { continue };
+            ends += 1;
+            let identity = match place {
+                Place::Target(topic) => fires(world, topic, stored, &ended, &mut histories),
+                _ => moves(world, stored, &ended),
             };
+            let identity = identity.map_err(|what| format!("transaction {transaction}: {what}"))?;
             ended.remove(&identity);
-            as_said(stored, said).map_err(|what| format!("{identity:?}: {what}"))?;
-            let early_ms = said.due * 1000 - stored.at_ms - world.ahead_ms_max;
-            if early_ms > 0 {
-                return Err(format!("{identity:?} fired {early_ms} ms early"));
-            }
-            if is_leftover(world, said) {
-                return Err(format!("{identity:?} fired, which was left behind before the first start"));
-            }
-            if !fired.words.insert(identity) {
+            let kept = if *place == Place::DeadLetter { &mut fired.letters } else { &mut fired.words };
+            if !kept.insert(identity) || (fired.letters.contains(&identity) && fired.words.contains(&identity)) {
                 return Err(format!("{identity:?} fired twice, the second time in transaction {transaction}"));
             }
-            fired.reasserted -= 1;
         }
-        // Schedules are ended by nothing but their firing.
-        if let Some((identity, said)) = ended.into_iter().find(|(_, said)| said.fit) {
+        if let Some(alone) = histories.first() {
+            return Err(format!("transaction {transaction}: a history record without its firing: {alone:?}"));
+        }
+        fired.reasserted += records.iter().filter(|(_, stored)| named(stored).is_some()).count() as u64 - ends;
+        // Nothing but a cancel is ended by anything else.
+        if let Some((identity, said)) = ended.into_iter().find(|(_, said)| !said.is_cancel()) {
             return Err(format!("transaction {transaction} ends {identity:?} without firing it: {said:?}"));
         }
     }
     Ok(fired)
+}
+
+type Ended<'a> = BTreeMap<(Partition, i64), &'a Said>;
+
+/// A target record is what its user asked for, and its history record is the same with the request.
+fn fires(
+    world: &World,
+    topic: &str,
+    stored: &Stored,
+    ended: &Ended<'_>,
+    histories: &mut Vec<&Stored>,
+) -> Result<(Partition, i64), String> {
+    let key = header(stored, request::KEY).unwrap_or_default();
+    let found = ended.iter().find(|((partition, _), said)| {
+        said.key == key
+            && header(stored, request::TOPIC) == Some(World::topic(*partition).as_bytes())
+            && stored.value.as_ref() == Some(&said.value)
+    });
+    let Some((identity, said)) = found.map(|(identity, said)| (*identity, *said)) else {
+        return Err(format!("a target record without a tombstone for its schedule: {stored:?}"));
+    };
+    let seconds = said.at_ms.div_euclid(1000).to_string().into_bytes();
+    let is_request = |name: &[u8]| [request::EPOCH, request::TARGET_TOPIC, request::TARGET_KEY].contains(&name);
+    let (request, customer): (Headers, Headers) = said.headers.iter().cloned().partition(|(name, _)| is_request(name));
+    let own = [
+        (request::TIMESTAMP, seconds),
+        (request::KEY, said.key.clone()),
+        (request::TOPIC, World::topic(identity.0).as_bytes().to_vec()),
+    ];
+    let target: Headers = customer.into_iter().chain(own.map(|(name, value)| (name.to_vec(), Some(value)))).collect();
+    let history: Headers = target.iter().cloned().chain(request).collect();
+    let is = |stored: &Stored, headers: &Headers| {
+        stored.key.as_deref() == Some(b"to") && stored.value.as_ref() == Some(&said.value) && stored.headers == *headers
+    };
+    if !is(stored, &target) || topic != said.target.name() || said.word != Word::Schedule || !said.fit {
+        return Err(format!("{identity:?} fired into {topic} as {stored:?}, which is not what was said: {said:?}"));
+    }
+    let Some(at) = histories.iter().position(|stored| is(stored, &history)) else {
+        return Err(format!("{identity:?} fired without its history record: {histories:?}"));
+    };
+    histories.remove(at);
+    let early_ms = said.due * 1000 - stored.at_ms - world.ahead_ms_max;
+    if early_ms > 0 {
+        return Err(format!("{identity:?} fired {early_ms} ms early"));
+    }
+    if is_leftover(world, said) {
+        return Err(format!("{identity:?} fired, which was left behind before the first start"));
+    }
+    Ok(identity)
+}
+
+/// A dead letter is the whole record that cannot fire, and says why.
+fn moves(world: &World, stored: &Stored, ended: &Ended<'_>) -> Result<(Partition, i64), String> {
+    let found = ended.iter().find(|((partition, offset), _)| {
+        header(stored, request::TOPIC) == Some(World::topic(*partition).as_bytes())
+            && header(stored, request::PARTITION) == Some(partition.number.to_string().as_bytes())
+            && header(stored, request::OFFSET) == Some(offset.to_string().as_bytes())
+    });
+    let Some((identity, said)) = found.map(|(identity, said)| (*identity, *said)) else {
+        return Err(format!("a dead letter without a tombstone for its record: {stored:?}"));
+    };
+    let Some(reason) =
+        header(stored, request::ERROR).and_then(|c| Reason::ALL.iter().find(|r| r.code().as_bytes() == c))
+    else {
+        return Err(format!("{identity:?} became a dead letter without a reason"));
+    };
+    let own = [
+        (request::ERROR, reason.code().to_owned()),
+        (request::ERROR_DETAIL, reason.detail().to_owned()),
+        (request::TOPIC, World::topic(identity.0).to_owned()),
+        (request::PARTITION, identity.0.number.to_string()),
+        (request::OFFSET, identity.1.to_string()),
+    ];
+    let own = own.into_iter().map(|(name, value)| (name.to_vec(), Some(value.into_bytes())));
+    let headers: Headers = said.headers.iter().cloned().chain(own).collect();
+    let whole = stored.key.as_ref() == Some(&said.key)
+        && stored.value.as_ref() == Some(&said.value)
+        && stored.headers == headers;
+    if !whole || !may_move(world, said, *reason) {
+        return Err(format!("{identity:?} became the dead letter {stored:?}, which is not what was said: {said:?}"));
+    }
+    Ok(identity)
+}
+
+/// Whether a record may be given up for this reason.
+fn may_move(world: &World, said: &Said, reason: Reason) -> bool {
+    match said.word {
+        Word::NoEpoch => reason == Reason::NoEpoch,
+        Word::BadEpoch => reason == Reason::BadEpoch,
+        Word::ToSchedules => reason == Reason::TargetIsSchedules,
+        Word::Schedule if !said.fit => matches!(reason, Reason::OverGrace | Reason::BeyondHorizon),
+        Word::Schedule => match said.target {
+            Target::Open => false,
+            Target::Late => {
+                world.was_away && matches!(reason, Reason::UnknownTarget | Reason::Forbidden | Reason::Refused)
+            }
+            Target::Missing => reason == Reason::UnknownTarget,
+            Target::Forbidden => reason == Reason::Forbidden,
+            Target::Small => reason == Reason::TooLarge,
+            Target::Silent => reason == Reason::Refused,
+        },
+        Word::Cancel | Word::Copied | Word::ReservedKey | Word::NoKey => false,
+    }
 }
 
 /// The user records that a transaction's tombstones end.
@@ -100,20 +199,6 @@ fn ended<'a>(
         }
     }
     Ok(ended)
-}
-
-/// A target record is what its user asked for.
-fn as_said(stored: &Stored, said: &Said) -> Result<(), String> {
-    let seconds = said.at_ms.div_euclid(1000).to_string();
-    let expected: [(&[u8], &[u8]); 2] = [(b"customer", b"c"), (request::TIMESTAMP, seconds.as_bytes())];
-    if let Some((name, value)) = expected.into_iter().find(|(name, value)| header(stored, name) != Some(*value)) {
-        let (name, value) = (String::from_utf8_lossy(name), String::from_utf8_lossy(value));
-        return Err(format!("its header {name} is not {value}: {stored:?}"));
-    }
-    if stored.key.as_deref() != Some(b"to") || said.word != Word::Schedule || !said.fit {
-        return Err(format!("it fired as {stored:?}, which its user did not ask for: {said:?}"));
-    }
-    Ok(())
 }
 
 /// It was said before any engine ran, and was due before any clock's today.

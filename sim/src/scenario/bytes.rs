@@ -60,6 +60,7 @@ fn setup(b: &[u8; SETUP_BYTES]) -> Setup {
         horizon_hs: (b[7] > 0).then_some(b[7]),
         since_days: b[8] % 3,
         midnight_s: b[9] as i8,
+        dead_letters: b[10] % 2 == 1,
         noise: u64::from_be_bytes(padded(&b[16..])),
     }
 }
@@ -76,6 +77,7 @@ fn setup_bytes(s: &Setup) -> [u8; SETUP_BYTES] {
     b[7] = s.horizon_hs.unwrap_or(0);
     b[8] = s.since_days;
     b[9] = s.midnight_s as u8;
+    b[10] = u8::from(s.dead_letters);
     b[16..].copy_from_slice(&s.noise.to_be_bytes());
     b
 }
@@ -90,11 +92,10 @@ const WORDS: [Word; 8] = [
     Word::ReservedKey,
     Word::NoKey,
 ];
-const TARGETS: [Target; 6] =
-    [Target::Open, Target::Late, Target::Missing, Target::Forbidden, Target::Small, Target::Silent];
 const POINTS: [Point; 5] =
     [Point::Now, Point::BeforeSend, Point::AfterProduce, Point::AfterOffsets, Point::AfterCommit];
-const ERRORS: [Error; 5] = [Error::Retriable, Error::Abortable, Error::Fatal, Error::RequestLost, Error::ReplyLost];
+const ERRORS: [Error; 6] =
+    [Error::Retriable, Error::Abortable, Error::Fatal, Error::RequestLost, Error::ReplyLost, Error::Late];
 const AWAYS: [Away; 4] = [Away::Missing, Away::Forbidden, Away::Silent, Away::Leaderless];
 
 fn of<T: Copy>(all: &[T], byte: u8) -> T {
@@ -109,11 +110,11 @@ fn at<T: PartialEq>(all: &[T], wanted: &T) -> u8 {
 fn op(bytes: [u8; OP_BYTES]) -> Op {
     let [t0, t1, kind, a, b, c, d0, d1, e0, e1] = bytes;
     let (d, e) = (u16::from_be_bytes([d0, d1]), u16::from_be_bytes([e0, e1]));
-    let act = match kind % 17 {
+    let act = match kind % 18 {
         0 => Act::Say {
             key: a,
             word: of(&WORDS, b),
-            target: of(&TARGETS, c),
+            target: of(&Target::ALL, c),
             in_s: d as i16,
             twice: e & 1 == 1,
             late_ms: (e >> 1) % 4_096,
@@ -133,7 +134,8 @@ fn op(bytes: [u8; OP_BYTES]) -> Op {
         13 => Act::Stop { instance: a, down_ms: d % 8_192 },
         14 => Act::Unreadable { instance: a },
         15 => Act::SlowRebalance { for_ms: d % 8_192 },
-        _ => Act::Grow { topic: a },
+        16 => Act::Grow { topic: a },
+        _ => Act::Rewind { instance: a },
     };
     Op { at_ms: u32::from(u16::from_be_bytes([t0, t1])) * 2, act }
 }
@@ -141,7 +143,7 @@ fn op(bytes: [u8; OP_BYTES]) -> Op {
 fn op_bytes(op: &Op) -> [u8; OP_BYTES] {
     let (kind, [a, b, c], d, e) = match op.act {
         Act::Say { key, word, target, in_s, twice, late_ms } => {
-            (0, [key, at(&WORDS, &word), at(&TARGETS, &target)], in_s as u16, late_ms << 1 | u16::from(twice))
+            (0, [key, at(&WORDS, &word), at(&Target::ALL, &target)], in_s as u16, late_ms << 1 | u16::from(twice))
         }
         Act::Transaction { key, count, commit, for_ms, in_s } => {
             (1, [key, count - 1, u8::from(!commit)], for_ms, in_s as u16)
@@ -161,6 +163,7 @@ fn op_bytes(op: &Op) -> [u8; OP_BYTES] {
         Act::Unreadable { instance } => (14, [instance, 0, 0], 0, 0),
         Act::SlowRebalance { for_ms } => (15, [0, 0, 0], for_ms, 0),
         Act::Grow { topic } => (16, [topic, 0, 0], 0, 0),
+        Act::Rewind { instance } => (17, [instance, 0, 0], 0, 0),
     };
     let [t0, t1] = ((op.at_ms / 2) as u16).to_be_bytes();
     let ([d0, d1], [e0, e1]) = (d.to_be_bytes(), e.to_be_bytes());

@@ -12,44 +12,68 @@ impl Scenario {
         let setup = setup(&mut rng);
         // Some seeds have users who change their minds about one or two keys all the time.
         let hot = rng.chance(20);
-        let mut setup = Setup { keys: if hot { setup.keys.min(2) } else { setup.keys }, ..setup };
-        // Most seeds have about half of the kinds; some have few, so that rare ones meet undisturbed.
-        let share = [8, 20, 35, 50][rng.index(4)];
-        let mut ops = users(&mut rng, &setup, hot);
-        if rng.chance(8) {
-            ops.extend(wrong_day(&mut rng, &setup));
+        let setup = Setup { keys: if hot { setup.keys.min(2) } else { setup.keys }, ..setup };
+        scenario(&mut rng, setup, hot)
+    }
+
+    /// A scenario from a seed with one key, one partition and two instances: whatever happens, happens to that key.
+    #[must_use]
+    pub fn narrow(seed: u64) -> Self {
+        let mut rng = Rng::new(seed);
+        let setup = Setup { instances: 2, topics: 1, partitions: 1, keys: 1, ..setup(&mut rng) };
+        scenario(&mut rng, setup, true)
+    }
+}
+
+fn scenario(rng: &mut Rng, mut setup: Setup, hot: bool) -> Scenario {
+    // Most seeds have about half of the kinds; some have few, so that rare ones meet undisturbed.
+    let share = [8, 20, 35, 50][rng.index(4)];
+    let mut ops = users(rng, &setup, hot);
+    if rng.chance(8) {
+        wrong_day(rng, &setup, &mut ops);
+    }
+    for fault in FAULTS {
+        if rng.chance(share) {
+            faults(rng, &mut setup, fault, &mut ops);
         }
-        for fault in FAULTS {
-            if !rng.chance(share) {
-                continue;
-            }
-            let often = rng.range(1, frequent(fault));
-            for _ in 0..often {
-                let mut at_ms = rng.range(0, i64::from(SAFETY_MS) / 2 - 1) as u32 * 2;
-                if fault == Fault::Growth && rng.chance(60) {
-                    // Soon after a midnight, some time after the first start.
-                    setup.midnight_s = -40;
-                    at_ms = rng.range(20_500, 30_000) as u32 * 2;
-                }
-                ops.extend(strike(&mut rng, &setup, fault).map(|act| Op { at_ms, act }));
-                if fault == Fault::Growth {
-                    // What lies there before anybody reads it, and was due before this.
-                    ops.extend((0..6).map(|_| {
-                        let in_s = rng.range(-60, 0) as i16;
-                        Op { at_ms: at_ms + 2, act: say(&mut rng, &setup, Word::Schedule, in_s) }
-                    }));
-                }
-                if fault == Fault::Zombie || fault == Fault::CrashAfterOffsets {
-                    // Something has to be due while it lasts.
-                    ops.push(Op { at_ms, act: say(&mut rng, &setup, Word::Schedule, 1) });
-                }
-            }
-            for op in &mut ops {
-                disturb(&mut rng, fault, &mut op.act);
-            }
+    }
+    ops.sort_by_key(|op| op.at_ms);
+    Scenario { setup, ops }
+}
+
+/// A kind of fault strikes some times.
+fn faults(rng: &mut Rng, setup: &mut Setup, fault: Fault, ops: &mut Vec<Op>) {
+    let often = rng.range(1, frequent(fault));
+    for _ in 0..often {
+        let mut at_ms = rng.range(0, i64::from(SAFETY_MS) / 2 - 1) as u32 * 2;
+        if fault == Fault::Growth && rng.chance(60) {
+            // Soon after a midnight, some time after the first start.
+            setup.midnight_s = -40;
+            at_ms = rng.range(20_500, 30_000) as u32 * 2;
         }
-        ops.sort_by_key(|op| op.at_ms);
-        Self { setup, ops }
+        ops.extend(strike(rng, setup, fault).map(|act| Op { at_ms, act }));
+        if fault == Fault::Growth {
+            // What lies there before anybody reads it, and was due before this.
+            ops.extend((0..6).map(|_| {
+                let in_s = rng.range(-60, 0) as i16;
+                Op { at_ms: at_ms + 2, act: say(rng, setup, Word::Schedule, in_s) }
+            }));
+        }
+        if fault == Fault::OldTombstones {
+            // A tombstone goes some time after the first compaction that has left it.
+            let before_ms = at_ms.saturating_sub(rng.range(13_000, 20_000) as u32 * 2);
+            ops.push(Op {
+                at_ms: before_ms,
+                act: Act::Compact { partition: rng.range(0, 5) as u8, tombstones: false },
+            });
+        }
+        if fault == Fault::Zombie || fault == Fault::CrashAfterOffsets {
+            // Something has to be due while it lasts.
+            ops.push(Op { at_ms, act: say(rng, setup, Word::Schedule, 1) });
+        }
+    }
+    for op in ops {
+        disturb(rng, fault, &mut op.act);
     }
 }
 
@@ -65,16 +89,22 @@ fn setup(rng: &mut Rng) -> Setup {
         horizon_hs: rng.chance(10).then(|| rng.range(1, 40) as u8),
         since_days: if rng.chance(20) { rng.range(1, 2) as u8 } else { 0 },
         midnight_s: if rng.chance(40) { rng.range(-100, 100) as i8 } else { 0 },
+        dead_letters: rng.chance(35),
         noise: rng.bits(),
     }
 }
 
 /// All clocks are a day ahead when the engine first starts, until they are set right.
-fn wrong_day(rng: &mut Rng, setup: &Setup) -> Vec<Op> {
+fn wrong_day(rng: &mut Rng, setup: &Setup, ops: &mut Vec<Op>) {
+    /// How long users are silent afterwards: what lies there must be found to be owed.
+    const SILENT_MS: u32 = 5_000;
     let right_ms = rng.range(2_000, 40_000) as u32 * 2;
+    if rng.chance(60) {
+        ops.retain(|op| op.at_ms < 1_000 || op.at_ms > right_ms + SILENT_MS);
+    }
     let step =
         |at_ms, by| (0..setup.instances).map(move |instance| Op { at_ms, act: Act::Skew { instance, by, days: true } });
-    step(0, 1).chain(step(right_ms, -1)).collect()
+    ops.extend(step(0, 1).chain(step(right_ms, -1)));
 }
 
 fn users(rng: &mut Rng, setup: &Setup, hot: bool) -> Vec<Op> {
@@ -120,7 +150,8 @@ fn frequent(fault: Fault) -> i64 {
         Fault::Duplicate | Fault::Reordered | Fault::Poison => 1,
         Fault::Growth => 2,
         Fault::Outage | Fault::Expiry | Fault::SlowRebalance | Fault::Skew => 3,
-        Fault::Compaction | Fault::OldTombstones | Fault::UserTransaction => 12,
+        Fault::Compaction | Fault::UserTransaction => 12,
+        Fault::OldTombstones => 24,
         _ => 4,
     }
 }
@@ -143,6 +174,8 @@ fn strike(rng: &mut Rng, setup: &Setup, fault: Fault) -> Option<Act> {
     let instance = rng.range(0, i64::from(setup.instances) - 1) as u8;
     let partition = rng.range(0, 5) as u8;
     let some_point = [Point::BeforeSend, Point::AfterProduce, Point::AfterOffsets][rng.index(3)];
+    // After the commit an abort is refused.
+    let any_point = if rng.chance(20) { Point::AfterCommit } else { some_point };
     let down_ms = if rng.chance(30) { rng.range(6_000, 8_191) } else { rng.range(10, 3_000) } as u16;
     let for_ms = rng.range(500, 12_000) as u16;
     let up_to_ms = rng.range(50, 2_000) as u16;
@@ -165,11 +198,12 @@ fn strike(rng: &mut Rng, setup: &Setup, fault: Fault) -> Option<Act> {
             let point = [Point::AfterProduce, Point::AfterOffsets, Point::AfterCommit][rng.index(3)];
             Act::Error { instance, error: Error::Retriable, point }
         }
-        Fault::Abortable => Act::Error { instance, error: Error::Abortable, point: some_point },
-        Fault::Fatal => Act::Error { instance, error: Error::Fatal, point: some_point },
+        Fault::Abortable => Act::Error { instance, error: Error::Abortable, point: any_point },
+        Fault::Fatal => Act::Error { instance, error: Error::Fatal, point: any_point },
         Fault::Unanswered => {
-            let error = [Error::RequestLost, Error::ReplyLost][rng.index(2)];
-            Act::Error { instance, error, point: Point::AfterOffsets }
+            let error = [Error::RequestLost, Error::ReplyLost, Error::Late][rng.index(3)];
+            let point = if rng.chance(70) { Point::AfterOffsets } else { any_point };
+            Act::Error { instance, error, point }
         }
         Fault::Skew => Act::Skew { instance, by: rng.range(-5_000, 5_000) as i16, days: rng.chance(15) },
         Fault::Compaction => Act::Compact { partition, tombstones: false },
@@ -193,6 +227,7 @@ fn strike(rng: &mut Rng, setup: &Setup, fault: Fault) -> Option<Act> {
         Fault::FencesFail => Act::FencesFail { for_ms },
         Fault::Stop => Act::Stop { instance, down_ms },
         Fault::Unreadable => Act::Unreadable { instance },
+        Fault::Rewind => Act::Rewind { instance },
         Fault::SlowRebalance => Act::SlowRebalance { for_ms: down_ms },
         Fault::Growth => Act::Grow { topic: instance },
         Fault::Duplicate | Fault::Reordered | Fault::Poison => return None,

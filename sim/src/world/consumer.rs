@@ -8,17 +8,23 @@ use kafka_scheduler::core::owner::Ownership;
 use super::{CLUSTER, Todo, World};
 use crate::bugs::{self, Bug};
 use crate::failure::Failure;
+use crate::faults::Fault;
 use crate::kafka::Place;
+
+/// Between two reads, when nothing is slow.
+const FETCH_MS_MAX: i64 = 60;
 
 impl World {
     pub(super) fn fetch(&mut self, number: usize) {
         let now = self.now_ms;
         let instance = &mut self.instances[number];
-        let delay = match instance.slow_consumer_until_ms > now {
-            true => instance.rng.range(2, 60 + instance.slow_consumer_ms),
-            false => instance.rng.range(2, 60),
-        };
+        let slow_until_ms = instance.slow_consumer_until_ms;
+        let slow_ms = if slow_until_ms > now { instance.slow_consumer_ms } else { 0 };
+        let delay = instance.rng.range(2, FETCH_MS_MAX + slow_ms);
         let partitions: Vec<Partition> = instance.owned.keys().copied().collect();
+        if delay > FETCH_MS_MAX && !partitions.is_empty() {
+            self.bite(Fault::SlowConsumer, number, slow_until_ms);
+        }
         self.later(number, delay, Todo::Fetch);
         for partition in partitions {
             let instance = &mut self.instances[number];
@@ -29,6 +35,9 @@ impl World {
                 true => log.read_uncommitted(from, count),
                 false => log.read(from, count),
             };
+            if next == log.last_stable() {
+                instance.caught_up_ms.insert(partition, now);
+            }
             let found: Vec<_> = found.into_iter().map(|(offset, stored)| (offset, stored.clone())).collect();
             instance.owned.insert(partition, next);
             for (offset, stored) in found {
@@ -65,6 +74,9 @@ impl World {
     pub(super) fn fence(&mut self, number: usize, take: u64, ids: Vec<String>, generation: i32) {
         let now = self.now_ms;
         // A fence that fails is not fatal.
+        if self.fences_fail_until_ms > now {
+            self.bite(Fault::FencesFail, number, self.fences_fail_until_ms);
+        }
         if self.instances[number].generation == generation && self.fences_fail_until_ms <= now {
             let mut waiting = Vec::new();
             for id in ids {
@@ -93,7 +105,25 @@ impl World {
         member.map(|_| uses.number)
     }
 
+    /// What is delivered once already is delivered again, as after a log was cut or made anew.
+    pub(super) fn rewind(&mut self, number: usize) {
+        let instance = &mut self.instances[number];
+        let read = instance.owned.iter().find(|(_, position)| **position > 0);
+        let Some((partition, _)) = read.filter(|_| instance.is_alive()) else { return };
+        let partition = *partition;
+        instance.owned.insert(partition, 0);
+        self.hit(Fault::Rewind, number);
+        self.trace(|| format!("i{number}     is given {partition:?} from its beginning again"));
+    }
+
     pub(super) fn find_since(&mut self, number: usize, ask: u64, topic: u16, known: &[i32]) {
+        let since = self.since_of(topic, known);
+        let today = self.instances[number].today(self.now_ms, &self.setup);
+        self.tell(number, Input::Since { ask, since, today });
+    }
+
+    /// The earliest `since` that the group's metadata or the topic's floors know.
+    pub(crate) fn since_of(&self, topic: u16, known: &[i32]) -> Option<Millis> {
         let committed = self.kafka.committed.iter().filter(|(partition, _)| partition.topic == topic);
         let mut since: Vec<Millis> =
             committed.filter_map(|(_, (_, metadata))| Ownership::decode(metadata.as_bytes())?.since).collect();
@@ -101,12 +131,11 @@ impl World {
             let unknown = |p: &&Partition| p.topic == topic && !known.contains(&p.number);
             for partition in self.partitions.iter().filter(unknown) {
                 let place = mark::place(CLUSTER, Self::topic(*partition), partition.number);
-                let (found, _) = self.kafka.log(Place::Schedules(*partition)).read(0, usize::MAX);
+                let (found, _) = self.kafka.log(Place::Schedules(*partition)).read_uncommitted(0, usize::MAX);
                 let floors = found.into_iter().filter(|(_, s)| s.key.as_deref() == Some(FLOOR_KEY));
                 since.extend(floors.filter_map(|(_, s)| Some(Floor::decode(s.value.as_deref()?, place)?.since)));
             }
         }
-        let today = self.instances[number].today(self.now_ms, &self.setup);
-        self.tell(number, Input::Since { ask, since: since.into_iter().min(), today });
+        since.into_iter().min()
     }
 }

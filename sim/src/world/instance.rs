@@ -6,8 +6,9 @@ use kafka_scheduler::core::io::{Cursor, Millis, Partition};
 use kafka_scheduler::core::{Config, Listed, Phase, Scheduler};
 
 use super::transactors::Transactors;
-use super::{CLUSTER, DAY_MS, TOPICS};
+use super::{CLUSTER, DAY_MS, DEAD_LETTERS, TOPICS};
 use crate::faults::Doing;
+use crate::kafka::{Kafka, Place};
 use crate::rng::Rng;
 use crate::scenario::{Error, Point, Setup};
 
@@ -34,6 +35,8 @@ pub(crate) struct Instance {
     /// Partitions read, with the next offset of each.
     pub(super) owned: BTreeMap<Partition, i64>,
     pub(super) releasing: BTreeSet<Partition>,
+    /// When it had last read all that could be read.
+    pub(super) caught_up_ms: BTreeMap<Partition, i64>,
     pub(super) transactors: Transactors,
     /// The last batch that the brokers committed.
     pub(super) last_committed: u64,
@@ -69,6 +72,7 @@ impl Instance {
             joins: 0,
             owned: BTreeMap::new(),
             releasing: BTreeSet::new(),
+            caught_up_ms: BTreeMap::new(),
             transactors,
             last_committed: 0,
             wake_ms: i64::MAX,
@@ -97,6 +101,7 @@ impl Instance {
         self.joins = 0;
         self.owned.clear();
         self.releasing.clear();
+        self.caught_up_ms.clear();
         self.last_committed = 0;
         self.wake_ms = i64::MAX;
         self.rejoin_ms = i64::MIN;
@@ -121,6 +126,12 @@ impl Instance {
     /// Local midnight plus `SINCE_DELTA`.
     pub(super) fn today(&self, now_ms: i64, setup: &Setup) -> Millis {
         Millis(today_ms(now_ms + self.skew_ms, setup))
+    }
+
+    /// Nothing is on its way, and all that lies in the logs has been read.
+    pub(super) fn is_still(&self, kafka: &Kafka) -> bool {
+        let read = |(p, next): (&Partition, &i64)| *next == kafka.log(Place::Schedules(*p)).end();
+        !self.transactors.is_busy() && self.owned.iter().all(read)
     }
 
     pub(super) fn listed(&self) -> Vec<Listed> {
@@ -171,12 +182,12 @@ pub(crate) fn today_ms(at_ms: i64, setup: &Setup) -> i64 {
     at_ms.div_euclid(DAY_MS) * DAY_MS - i64::from(setup.since_days) * DAY_MS
 }
 
-fn config(number: usize, life: u64, setup: &Setup, rng: &mut Rng) -> Config {
+pub(crate) fn config(number: usize, life: u64, setup: &Setup, rng: &mut Rng) -> Config {
     Config {
         cluster: CLUSTER.into(),
         topics: TOPICS.iter().take(usize::from(setup.topics)).map(|topic| (*topic).to_owned()).collect(),
         history: "history".into(),
-        dead_letter: None,
+        dead_letter: setup.dead_letters.then(|| DEAD_LETTERS.to_owned()),
         record_bytes_max: Vec::new(),
         group: "g".into(),
         run: format!("{number:x}a{life:x}"),

@@ -7,6 +7,7 @@ use kafka_scheduler::core::io::{Input, Partition};
 use super::{Todo, What, World};
 use crate::bugs::{self, Bug};
 use crate::failure::Failure;
+use crate::faults::Fault;
 use crate::kafka::group::Answer;
 
 impl World {
@@ -86,6 +87,9 @@ impl World {
         let delay = self.instances[number].rng.range(100, 600);
         self.later(number, delay, Todo::Beat);
         let Some(member) = self.instances[number].member.clone() else { return self.join(number) };
+        if let Some(until_ms) = self.kafka.group.is_held(self.now_ms) {
+            self.bite(Fault::SlowRebalance, number, until_ms);
+        }
         if bugs::on(Bug::PlainCommits) {
             self.commit_plain(number, &member);
         }
@@ -120,6 +124,7 @@ impl World {
                 _ => 0,
             };
             instance.owned.insert(*partition, from);
+            instance.caught_up_ms.remove(partition);
         }
         instance.releasing = taken.iter().copied().collect();
         for partition in &given {

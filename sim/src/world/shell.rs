@@ -4,6 +4,7 @@ use kafka_scheduler::core::io::{Input, Output, TargetState};
 
 use super::{Todo, What, World};
 use crate::failure::Failure;
+use crate::faults::Fault;
 use crate::scenario::{Away, Target};
 
 /// How long a client believes that it may not write to a topic.
@@ -98,6 +99,7 @@ impl World {
                 if let Some(position) = self.instances[number].owned.get_mut(&partition) {
                     *position = 0;
                 }
+                self.instances[number].caught_up_ms.remove(&partition);
             }
             Output::Release(partitions) => self.release(number, &partitions),
             Output::Renew { transactional_ids } => {
@@ -120,7 +122,11 @@ impl World {
         if self.instances[number].forbidden.get(name).is_some_and(|until| *until > now) {
             return TargetState::Forbidden;
         }
-        match self.away.filter(|(_, until)| name == Target::Late.name() && *until > now).map(|(away, _)| away) {
+        let away = self.away.filter(|(_, until)| name == Target::Late.name() && *until > now);
+        if let Some((Away::Missing | Away::Forbidden | Away::Silent, until_ms)) = away {
+            self.bite(Fault::TargetAway, number, until_ms);
+        }
+        match away.map(|(away, _)| away) {
             Some(Away::Missing) => TargetState::Missing,
             Some(Away::Forbidden) => TargetState::Forbidden,
             Some(Away::Silent) => TargetState::NoAnswer,

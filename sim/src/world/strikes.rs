@@ -39,37 +39,34 @@ impl World {
                 self.set_clock(number, skew);
             }
             Act::Compact { partition, tombstones } => self.compact(partition, tombstones),
+            Act::Rewind { instance } => {
+                let number = self.instance(instance);
+                self.rewind(number);
+            }
             Act::Outage { down_ms, expire } => self.outage(i64::from(down_ms), expire),
             Act::SlowConsumer { instance, for_ms, gap_ms } => {
                 let number = self.instance(instance);
-                self.hit(Fault::SlowConsumer, number);
                 self.instances[number].slow_consumer_until_ms = until(for_ms);
                 self.instances[number].slow_consumer_ms = i64::from(gap_ms);
             }
             Act::SlowNetwork { instance, for_ms, up_to_ms } => {
                 let number = self.instance(instance);
-                self.hit(Fault::SlowNetwork, number);
                 self.instances[number].slow_network_until_ms = until(for_ms);
                 self.instances[number].slow_network_ms = i64::from(up_to_ms);
             }
             Act::SlowMarkers { for_ms, up_to_ms } => {
-                self.hit_everyone(Fault::SlowMarkers);
                 self.slow_markers_until_ms = until(for_ms);
-                self.kafka.marker_delay_ms = i64::from(up_to_ms);
+                self.kafka.slow_markers(until(for_ms), i64::from(up_to_ms));
             }
             Act::FencesFail { for_ms } => {
-                self.hit_everyone(Fault::FencesFail);
                 self.fences_fail_until_ms = until(for_ms);
             }
             Act::TargetAway { away, for_ms } => {
-                self.hit_everyone(Fault::TargetAway);
+                self.was_away = true;
                 self.away = Some((away, until(for_ms)));
             }
             Act::Grow { topic } => self.grow(topic),
-            Act::SlowRebalance { for_ms } => {
-                self.hit_everyone(Fault::SlowRebalance);
-                self.kafka.group.hold(until(for_ms));
-            }
+            Act::SlowRebalance { for_ms } => self.kafka.group.hold(until(for_ms)),
             Act::Stop { instance, down_ms } => {
                 let number = self.instance(instance);
                 if self.instances[number].is_alive() && self.instances[number].stopping_down_ms.is_none() {
@@ -92,12 +89,6 @@ impl World {
 
     fn instance(&self, number: u8) -> usize {
         usize::from(number) % self.instances.len()
-    }
-
-    fn hit_everyone(&mut self, fault: Fault) {
-        for number in 0..self.instances.len() {
-            self.hit(fault, number);
-        }
     }
 
     fn arm(&mut self, instance: u8, point: Point, armed: Armed) {
@@ -128,7 +119,9 @@ impl World {
 
     fn pause(&mut self, number: usize, for_ms: i64) {
         self.hit(if for_ms < SESSION_MS { Fault::Pause } else { Fault::Zombie }, number);
-        self.instances[number].paused_until_ms = self.now_ms + for_ms;
+        let until_ms = self.now_ms + for_ms;
+        let paused_until_ms = &mut self.instances[number].paused_until_ms;
+        *paused_until_ms = until_ms.max(*paused_until_ms);
     }
 
     /// Something may strike at this point of a transaction. True if the step does not go on now.
@@ -160,7 +153,7 @@ impl World {
                     Error::Retriable => Fault::Retriable,
                     Error::Abortable => Fault::Abortable,
                     Error::Fatal => Fault::Fatal,
-                    Error::RequestLost | Error::ReplyLost => Fault::Unanswered,
+                    Error::RequestLost | Error::ReplyLost | Error::Late => Fault::Unanswered,
                 };
                 self.hit(fault, number);
                 self.fault_answer(number, batch, producer, error)
@@ -189,10 +182,16 @@ impl World {
         self.behind_ms_max = self.behind_ms_max.min(skew_ms);
         let instance = &mut self.instances[number];
         instance.skew_ms = skew_ms;
-        instance.wake_ms = i64::MAX;
-        if instance.is_alive() && instance.paused_until_ms <= self.now_ms {
-            // The loop looks at its clock at least twice a second.
+        if !instance.is_alive() {
+            return;
+        }
+        // The loop looks at its clock at least twice a second.
+        if instance.paused_until_ms <= self.now_ms {
+            instance.wake_ms = i64::MAX;
             self.tell(number, Input::Tick);
+        } else {
+            instance.wake_ms = self.now_ms;
+            self.later(number, 0, super::Todo::Wake);
         }
     }
 
@@ -202,7 +201,7 @@ impl World {
         self.calm_ms = self.now_ms;
         self.fences_fail_until_ms = i64::MIN;
         self.slow_markers_until_ms = i64::MIN;
-        self.kafka.marker_delay_ms = 0;
+        self.kafka.slow_markers(i64::MIN, 0);
         self.kafka.group.hold(i64::MIN);
         self.away = None;
         for number in 0..self.instances.len() {

@@ -6,14 +6,17 @@ use kafka_scheduler::core::batch::{Batch, Kind, OutRecord};
 use kafka_scheduler::core::reason::Reason;
 
 use super::transactors::{Job, Outgoing, Step};
-use super::{Ending, Todo, World};
+use super::{DEAD_LETTERS, Ending, Todo, What, World};
 use crate::bugs::{self, Bug};
 use crate::failure::Failure;
+use crate::faults::Fault;
 use crate::kafka::log::Stored;
 use crate::kafka::{Place, Refusal, sent_by_librdkafka};
 use crate::oracle::protocol;
 use crate::scenario::{Away, Error, Point, Target};
 
+/// How late a request arrives at the most.
+const LATE_MS_MAX: i64 = 8_000;
 /// How long a batch waits for its turn.
 const TURN_MS_MAX: i64 = 5_000;
 
@@ -28,7 +31,7 @@ impl World {
             Ok(decided) => decided,
             Err(broken) => return self.fail(Failure::Safety(format!("i{number}: {broken}"))),
         };
-        self.count_races(&batch);
+        let races = self.races(number, &batch);
         let mut records = Vec::new();
         let shown = batch.records(|record| {
             records.push(self.outgoing(&record));
@@ -53,6 +56,7 @@ impl World {
             guilty: Vec::new(),
             failed: false,
             refused: false,
+            races,
             decided,
         };
         let sent_before = instance.transactors.jobs.insert(batch.id, job).is_some();
@@ -72,7 +76,10 @@ impl World {
             }
             Some(partition) => Place::Schedules(partition),
             None if record.topic == "history" => Place::History,
-            None => Place::Target,
+            None if record.topic == DEAD_LETTERS => Place::DeadLetter,
+            None => {
+                Place::Target(Target::ALL.map(Target::name).into_iter().find(|n| *n == record.topic).unwrap_or("?"))
+            }
         };
         let headers = record.headers.iter().map(|h| (h.name.to_vec(), h.value.map(<[u8]>::to_vec))).collect();
         let (key, value) = (record.key.map(<[u8]>::to_vec), record.value.map(<[u8]>::to_vec));
@@ -149,12 +156,16 @@ impl World {
 
     /// Why the brokers do not take a record, and whether its delivery report says so.
     fn refusal(&mut self, number: usize, outgoing: &Outgoing) -> Result<(), Option<Reason>> {
-        if outgoing.place != Place::Target {
+        if !matches!(outgoing.place, Place::Target(_)) {
             return Ok(());
         }
         let now = self.now_ms;
         let is = |target: Target| outgoing.topic == target.name();
-        let away = self.away.filter(|(_, until)| is(Target::Late) && *until > now).map(|(away, _)| away);
+        let away = self.away.filter(|(_, until)| is(Target::Late) && *until > now);
+        if let Some((_, until_ms)) = away {
+            self.bite(Fault::TargetAway, number, until_ms);
+        }
+        let away = away.map(|(away, _)| away);
         match away {
             _ if is(Target::Missing) => Err(Some(Reason::UnknownTarget)),
             _ if is(Target::Small) => Err(Some(Reason::TooLarge)),
@@ -245,7 +256,10 @@ impl World {
             return;
         }
         let ending = match self.kafka.end(producer, self.now_ms, true) {
-            Ok(()) => self.committed(number, batch),
+            Ok(()) => {
+                self.note_markers(number);
+                self.committed(number, batch)
+            }
             Err(_) => Ending::Unknown,
         };
         if matches!(ending, Ending::Committed(_)) && self.struck(number, batch, producer, Point::AfterCommit) {
@@ -256,6 +270,9 @@ impl World {
 
     fn committed(&mut self, number: usize, batch: u64) -> Ending {
         self.in_turn(number, batch);
+        let races =
+            std::mem::take(&mut self.instances[number].transactors.jobs.get_mut(&batch).expect("it runs").races);
+        self.count_races(number, &races);
         let job = &self.instances[number].transactors.jobs[&batch];
         let barrier =
             job.records.iter().any(|r| r.stored.key.as_deref() == Some(kafka_scheduler::core::mark::BARRIER_KEY));
@@ -284,7 +301,10 @@ impl World {
 
     fn give_up(&mut self, number: usize, batch: u64, producer: (&str, u32), ending: Ending) {
         match self.kafka.end(producer, self.now_ms, false) {
-            Ok(()) => self.end(number, batch, ending),
+            Ok(()) => {
+                self.note_markers(number);
+                self.end(number, batch, ending);
+            }
             Err(_) => self.end(number, batch, Ending::Unknown),
         }
     }
@@ -315,6 +335,14 @@ impl World {
             Error::Retriable => self.later(number, 500, Todo::Job(batch)),
             Error::Abortable => self.give_up(number, batch, producer, Ending::Retry),
             Error::Fatal | Error::RequestLost => self.end(number, batch, Ending::Unknown),
+            Error::Late => {
+                // Only a commit that comes late does harm: what it ends was not decided.
+                if self.instances[number].transactors.jobs[&batch].step == Step::Commit {
+                    let delay = self.instances[number].rng.range(1, LATE_MS_MAX);
+                    self.after(delay, What::LateCommit(producer.0.to_owned(), producer.1));
+                }
+                self.end(number, batch, Ending::Unknown);
+            }
             Error::ReplyLost => {
                 // Only a commit's outcome can get lost in this way.
                 if self.instances[number].transactors.jobs[&batch].step == Step::Commit {

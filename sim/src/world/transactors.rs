@@ -41,6 +41,8 @@ pub(super) struct Job {
     pub failed: bool,
     /// It failed because the brokers refused it.
     pub refused: bool,
+    /// Firings that a newer word has raced.
+    pub races: Vec<Option<i64>>,
     /// What the oracle remembers of the items.
     pub decided: Vec<Decided>,
 }

@@ -23,6 +23,8 @@ pub struct Said {
     pub due: i64,
     /// Its timestamp.
     pub at_ms: i64,
+    /// In order.
+    pub headers: Headers,
     /// The value; unique, so that one record is not taken for another.
     pub value: Vec<u8>,
     /// It can fire: a schedule that keeps the rules.
@@ -36,6 +38,12 @@ impl Said {
     #[must_use]
     pub const fn is_word(&self) -> bool {
         !matches!(self.word, Word::ReservedKey | Word::NoKey)
+    }
+
+    /// Whether it has a null value.
+    #[must_use]
+    pub const fn is_cancel(&self) -> bool {
+        matches!(self.word, Word::Cancel | Word::Copied)
     }
 }
 
@@ -83,12 +91,17 @@ impl World {
         };
         self.summary.said += 1;
         let value = format!("v{}", self.summary.said).into_bytes();
-        let said = Said { key, word, target, due, at_ms: 0, value, fit: false, readable_ms: 0 };
+        let said =
+            Said { key, word, target, due, at_ms: 0, headers: Headers::new(), value, fit: false, readable_ms: 0 };
         Speech { partition, said }
     }
 
     pub(super) fn arrive(&mut self, speech: &Speech) {
         let Speech { partition, said } = speech.clone();
+        if said.word == Word::NoKey && self.now_ms > self.start_ms {
+            // Refused by a compacted topic; what lies there is from before it was one.
+            return;
+        }
         let (stored, said) = self.stored(partition, said);
         let offset = self.kafka.log(Place::Schedules(partition)).end();
         let log = self.kafka.logs.get_mut(&Place::Schedules(partition)).expect("it is one of ours");
@@ -124,11 +137,11 @@ impl World {
         }
         headers.push((request::TARGET_TOPIC.to_vec(), text(target)));
         headers.push((request::TARGET_KEY.to_vec(), text("to")));
-        let silent = matches!(said.word, Word::Cancel | Word::Copied);
-        let value = (!silent).then(|| said.value.clone());
+        let value = (!said.is_cancel()).then(|| said.value.clone());
         if said.word == Word::Copied {
             headers = vec![(MARK_HEADER.to_vec(), Some(self.foreign_mark(partition, &said.key)))];
         }
+        said.headers.clone_from(&headers);
         said.fit = said.word == Word::Schedule && self.is_in_time(&said);
         let stored = Stored { at_ms: self.now_ms, key, value, headers, transaction: None };
         (stored, said)
@@ -177,6 +190,11 @@ impl World {
         let Some(Open { id, epoch, commit, said }) = self.open.remove(&number) else { return };
         let ended = self.kafka.end((&id, epoch), self.now_ms, commit);
         self.trace(|| format!("user   {id} ends: commit {commit}, {ended:?}"));
+        if self.kafka.markers_are_late && ended.is_ok() {
+            for (partition, ..) in &said {
+                self.hit_partition(Fault::SlowMarkers, *partition);
+            }
+        }
         if commit && ended.is_ok() {
             for (partition, offset, mut said) in said {
                 said.readable_ms = self.now_ms;

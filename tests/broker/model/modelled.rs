@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use kafka_scheduler::core::io::Partition;
 use sim::kafka::group::Answer;
-use sim::kafka::log::Stored;
+use sim::kafka::log::{Compaction, Stored};
 use sim::kafka::{Kafka, Place, Refusal, TRANSACTION_MS_MAX};
 use sim::rng::Rng;
 
@@ -139,7 +139,8 @@ impl Modelled {
                 let place = Place::Schedules(partition(number));
                 let log = self.kafka.logs.get_mut(&place).expect("a partition");
                 let active = log.read(0, usize::MAX).0.last().map_or(0, |(_, last)| last.at_ms);
-                log.compact(active, i64::MIN);
+                let how = Compaction { before_ms: active, retention_ms: PATIENCE_MS, tombstones: true };
+                log.compact(self.now_ms, how);
                 Seen::Done
             }
         }

@@ -1,0 +1,181 @@
+//! What must hold whatever users say and whatever breaks: scenarios that proptest makes up, and makes small where they
+//! fail.
+
+use std::cell::RefCell;
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestCaseError, TestRunner};
+use sim::faults::Fault;
+use sim::scenario::{Act, Away, Error, Op, Point, SAFETY_MS, Scenario, Setup, Target, Word};
+use sim::{Summary, play};
+
+/// Scenarios of a test.
+const CASES: u32 = 16;
+/// Scenarios that are played to make a failing one smaller.
+const SHRINK_MAX: u32 = 400;
+
+/// Every scenario keeps every promise, and these faults really strike in some.
+fn hold(faults: &[Fault], scenarios: impl Strategy<Value = Scenario>) {
+    let total = RefCell::new(Summary::default());
+    let config = Config { cases: CASES, max_shrink_iters: SHRINK_MAX, failure_persistence: None, ..Config::default() };
+    let played = TestRunner::new(config).run(&scenarios, |scenario| match play(&scenario, false) {
+        Ok(summary) => {
+            total.borrow_mut().add(&summary);
+            Ok(())
+        }
+        Err(failure) => {
+            let replay = format!("{failure}\n  {} --bytes {}", sim::REPLAY, scenario.to_hex());
+            Err(TestCaseError::fail(replay))
+        }
+    });
+    if let Err(broken) = played {
+        panic!("{broken}");
+    }
+    let total = total.into_inner();
+    let struck = |fault: &Fault| total.coverage.0.keys().any(|(other, _)| other == fault);
+    let missing: Vec<&Fault> = faults.iter().filter(|fault| !struck(fault)).collect();
+    assert!(missing.is_empty(), "{missing:?} never struck:\n{}", total.coverage.table());
+    assert!(total.fired > u64::from(CASES), "hardly anything fired: {total:?}");
+}
+
+fn setup(instances: std::ops::RangeInclusive<u8>, keys: std::ops::RangeInclusive<u8>) -> impl Strategy<Value = Setup> {
+    let optional = |all| prop_oneof![4 => Just(None), 1 => all];
+    let sizes = (instances, 1..=2u8, 1..=3u8, keys, 1..=2u8, 1..=8u8);
+    let rules = (optional((0..20u8).prop_map(Some).boxed()), optional((1..40u8).prop_map(Some).boxed()));
+    (sizes, rules, any::<bool>(), any::<u64>()).prop_map(|(sizes, (grace_s, horizon_hs), dead_letters, noise)| Setup {
+        instances: sizes.0,
+        topics: sizes.1,
+        partitions: sizes.2,
+        keys: sizes.3,
+        transactors: sizes.4,
+        items_max: sizes.5,
+        grace_s,
+        horizon_hs,
+        since_days: 0,
+        dead_letters,
+        midnight_s: 0,
+        noise,
+    })
+}
+
+fn scenario(setup: impl Strategy<Value = Setup>, ops: impl Strategy<Value = Op>) -> impl Strategy<Value = Scenario> {
+    (setup, vec(ops, 100..300)).prop_map(|(setup, ops)| Scenario { setup, ops })
+}
+
+/// Any of these, before a time.
+fn within(end_ms: u32, acts: impl Strategy<Value = Act>) -> impl Strategy<Value = Op> {
+    (0..end_ms / 2, acts).prop_map(|(half_ms, act)| Op { at_ms: half_ms * 2, act })
+}
+
+fn say(in_s: std::ops::Range<i16>) -> BoxedStrategy<Act> {
+    let word = prop_oneof![
+        8 => Just(Word::Schedule),
+        2 => Just(Word::Cancel),
+        1 => proptest::sample::select(vec![Word::NoEpoch, Word::BadEpoch, Word::ToSchedules, Word::Copied]),
+    ];
+    let target = prop_oneof![8 => Just(Target::Open), 1 => proptest::sample::select(Target::ALL.to_vec())];
+    let late_ms = prop_oneof![6 => Just(0), 1 => 1..3_000u16];
+    (0..16u8, word, target, in_s, prop::bool::weighted(0.05), late_ms)
+        .prop_map(|(key, word, target, in_s, twice, late_ms)| Act::Say { key, word, target, in_s, twice, late_ms })
+        .boxed()
+}
+
+fn point() -> impl Strategy<Value = Point> {
+    use Point::{AfterCommit, AfterOffsets, AfterProduce, BeforeSend, Now};
+    proptest::sample::select(vec![Now, BeforeSend, AfterProduce, AfterOffsets, AfterCommit])
+}
+
+fn crash() -> BoxedStrategy<Act> {
+    (0..3u8, point(), 10..8_192u16)
+        .prop_map(|(instance, point, down_ms)| Act::Crash { instance, point, down_ms })
+        .boxed()
+}
+
+fn pause(for_ms: std::ops::Range<u16>) -> BoxedStrategy<Act> {
+    (0..3u8, point(), for_ms).prop_map(|(instance, point, for_ms)| Act::Pause { instance, point, for_ms }).boxed()
+}
+
+fn compact() -> BoxedStrategy<Act> {
+    (0..6u8, any::<bool>()).prop_map(|(partition, tombstones)| Act::Compact { partition, tombstones }).boxed()
+}
+
+fn skew() -> BoxedStrategy<Act> {
+    (0..3u8, -5_000..5_000i16, any::<bool>()).prop_map(|(instance, by, days)| Act::Skew { instance, by, days }).boxed()
+}
+
+fn slow_group() -> BoxedStrategy<Act> {
+    prop_oneof![
+        (500..8_192u16).prop_map(|for_ms| Act::SlowRebalance { for_ms }),
+        (500..12_000u16).prop_map(|for_ms| Act::FencesFail { for_ms }),
+        (500..12_000u16, 50..2_000u16).prop_map(|(for_ms, up_to_ms)| Act::SlowMarkers { for_ms, up_to_ms }),
+    ]
+    .boxed()
+}
+
+/// What the others leave out.
+fn more() -> BoxedStrategy<Act> {
+    use Error::{Abortable, Fatal, Late, ReplyLost, RequestLost, Retriable};
+    let errors = proptest::sample::select(vec![Retriable, Abortable, Fatal, RequestLost, ReplyLost, Late]);
+    let aways = proptest::sample::select(vec![Away::Missing, Away::Forbidden, Away::Silent, Away::Leaderless]);
+    let slow = (0..3u8, 500..12_000u16, 50..2_000u16);
+    prop_oneof![
+        (0..3u8, errors, point()).prop_map(|(instance, error, point)| Act::Error { instance, error, point }),
+        (aways, 500..12_000u16).prop_map(|(away, for_ms)| Act::TargetAway { away, for_ms }),
+        slow.clone().prop_map(|(instance, for_ms, gap_ms)| Act::SlowConsumer { instance, for_ms, gap_ms }),
+        slow.prop_map(|(instance, for_ms, up_to_ms)| Act::SlowNetwork { instance, for_ms, up_to_ms }),
+        (0..16u8, 1..=3u8, any::<bool>(), 1..6_000u16, -1..10i16)
+            .prop_map(|(key, count, commit, for_ms, in_s)| Act::Transaction { key, count, commit, for_ms, in_s }),
+        (0..3u8, 10..8_192u16).prop_map(|(instance, down_ms)| Act::Stop { instance, down_ms }),
+        (0..3u8).prop_map(|instance| Act::Unreadable { instance }),
+        (0..3u8).prop_map(|instance| Act::Rewind { instance }),
+        (0..2u8).prop_map(|topic| Act::Grow { topic }),
+    ]
+    .boxed()
+}
+
+#[test]
+fn instances_fail_over_without_loss_and_without_firing_twice() {
+    let acts = prop_oneof![30 => say(-2..15), 1 => crash(), 1 => pause(6_000..14_000), 1 => slow_group()];
+    hold(&[Fault::Crash, Fault::Zombie, Fault::SlowMarkers], scenario(setup(2..=3, 1..=16), within(SAFETY_MS, acts)));
+}
+
+#[test]
+fn what_was_missed_fires_once_somebody_is_there_again() {
+    let outage = (1_000..16_384u16, any::<bool>()).prop_map(|(down_ms, expire)| Act::Outage { down_ms, expire });
+    let acts = prop_oneof![40 => say(-20..30), 1 => outage];
+    hold(&[Fault::Outage, Fault::Expiry], scenario(setup(1..=2, 4..=16), within(SAFETY_MS, acts)));
+}
+
+#[test]
+fn no_update_and_no_cancel_is_lost_in_a_race() {
+    let races = within(30_000, say(-1..2));
+    let acts = prop_oneof![6 => compact(), 1 => pause(100..6_000), 1 => slow_group(), 1 => crash()];
+    let ops = prop_oneof![12 => races, 1 => within(SAFETY_MS, acts)];
+    hold(&[Fault::Compaction], scenario(setup(1..=2, 1..=2), ops));
+}
+
+#[test]
+fn a_first_start_across_midnight_and_with_wrong_clocks_forgets_nothing_that_is_owed() {
+    let setup = (setup(1..=3, 4..=16), -100..100i8, 0..=2u8).prop_map(|(setup, midnight_s, since_days)| Setup {
+        midnight_s,
+        since_days,
+        ..setup
+    });
+    let before = within(2_000, say(-300..60));
+    let grow = (0..2u8).prop_map(|topic| Act::Grow { topic });
+    let acts = prop_oneof![10 => say(-60..20), 1 => skew(), 1 => grow, 1 => crash()];
+    hold(&[Fault::Skew, Fault::Growth], scenario(setup, prop_oneof![1 => before, 4 => within(SAFETY_MS, acts)]));
+}
+
+/// A run ends with the question whether those who run hold what a fresh engine reads from the compacted log.
+#[test]
+fn who_runs_and_who_reads_the_log_anew_hold_the_same() {
+    let faults =
+        prop_oneof![crash(), pause(100..14_000), compact(), skew(), slow_group(), more(), more(), more(), more()];
+    let acts = prop_oneof![8 => say(-5..40), 1 => faults];
+    hold(
+        &[Fault::UserTransaction, Fault::Stop, Fault::Rewind],
+        scenario(setup(1..=3, 1..=16), within(SAFETY_MS, acts)),
+    );
+}
