@@ -32,8 +32,9 @@ use pump::Pump;
 use settings::Settings;
 use start::Ready;
 
-/// How long to wait before the brokers are asked again at start.
-const START_RETRY: Duration = Duration::from_secs(1);
+/// How long to wait before the brokers are asked again at start; doubled each time.
+const START_RETRY_MIN: Duration = Duration::from_millis(250);
+const START_RETRY_MAX: Duration = Duration::from_secs(4);
 
 /// Why the engine cannot go on.
 #[derive(Debug)]
@@ -140,6 +141,7 @@ impl Engine {
     /// Nothing if the engine was stopped before the brokers and topics were there.
     fn wait_until_ready(&mut self, settings: &Settings) -> Option<Ready> {
         let mut said = None;
+        let mut wait = START_RETRY_MIN;
         loop {
             match start::look(&self.config, settings, &|| self.events.board.beat()) {
                 Ok(ready) => return Some(ready),
@@ -150,13 +152,16 @@ impl Engine {
                     let snapshot = Snapshot { at: self.clock.now(), stage, partitions: Vec::new(), memory_warn_bytes };
                     self.events.board.publish(snapshot);
                     said = Some(reason);
+                    // Something has changed, and more may soon.
+                    wait = START_RETRY_MIN;
                 }
                 Err(_) => {}
             }
             if self.asks.try_iter().any(answer_idle) {
                 return None;
             }
-            self.events.sleep(START_RETRY);
+            self.events.sleep(wait);
+            wait = (wait * 2).min(START_RETRY_MAX);
             if self.asks.try_iter().any(answer_idle) {
                 return None;
             }

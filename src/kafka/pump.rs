@@ -359,10 +359,9 @@ impl Pump {
         }
         if revocation.waiting.is_empty()
             && let (Some(revocation), Some(consumer)) = (self.revocation.take(), &self.consumer)
+            && !group::answer(consumer, &Rebalance::Revoke(revocation.list))
         {
-            if !group::answer(consumer, &Rebalance::Revoke(revocation.list)) {
-                self.unanswered();
-            }
+            self.unanswered();
         }
     }
 

@@ -188,6 +188,8 @@ fn base(config: &Config, own: &BTreeMap<String, String>) -> BTreeMap<String, Str
         ("client.id", "kafka-scheduler"),
         ("socket.nagle.disable", "true"),
         ("reconnect.backoff.max.ms", "2000"),
+        // So soon a partition that was added is read; the default is 5 minutes.
+        ("topic.metadata.refresh.interval.ms", "30000"),
     ] {
         all.entry(key.into()).or_insert(value.into());
     }
@@ -269,6 +271,42 @@ mod tests {
         for key in ["group.instance.id", "isolation.level", "enable.auto.commit", "enable.idempotence"] {
             assert!(settings.warnings.iter().any(|warning| warning.contains(key)), "{key}: {:?}", settings.warnings);
         }
+    }
+
+    #[test]
+    fn every_setting_of_the_protocols_wins_over_a_configured_one() {
+        let wrong: Vec<(&str, &str)> =
+            CONSUMER_OWNED.iter().chain(PRODUCER_OWNED).map(|(key, _)| (*key, "x")).collect();
+        let made = settings(&wrong, &wrong, &wrong);
+        for (owned, config) in [(CONSUMER_OWNED, made.consumer()), (PRODUCER_OWNED, made.producer("p"))] {
+            for (key, value) in owned {
+                assert_eq!(config.get(key), Some(*value), "{key}");
+                assert!(made.warnings.iter().any(|warning| warning.starts_with(key)), "{key}: {:?}", made.warnings);
+            }
+        }
+        let owned = |key: &str| CONSUMER_OWNED.iter().chain(PRODUCER_OWNED).any(|(owned, _)| *owned == key);
+        for key in [
+            "group.protocol",
+            "partition.assignment.strategy",
+            "auto.offset.reset",
+            "enable.auto.commit",
+            "enable.auto.offset.store",
+            "isolation.level",
+            "allow.auto.create.topics",
+            "enable.idempotence",
+            "message.max.bytes",
+        ] {
+            assert!(owned(key), "{key} is the protocol's");
+        }
+        made.consumer().create::<rdkafka::consumer::BaseConsumer>().expect("librdkafka takes them");
+    }
+
+    #[test]
+    fn metadata_is_refreshed_every_30_s_unless_configured() {
+        let refresh =
+            |common| settings(common, &[], &[]).consumer().get("topic.metadata.refresh.interval.ms").map(str::to_owned);
+        assert_eq!(refresh(&[]).as_deref(), Some("30000"));
+        assert_eq!(refresh(&[("topic.metadata.refresh.interval.ms", "1000")]).as_deref(), Some("1000"));
     }
 
     #[test]

@@ -70,4 +70,20 @@ mod tests {
         turn.leave(7, false);
         assert!(!turn.wait(8, Duration::ZERO));
     }
+
+    #[test]
+    fn a_turn_is_waited_for_until_the_batch_before_has_settled_or_for_as_long_as_it_may_take() {
+        let turn = Turnstile::default();
+        turn.enter(1);
+        turn.enter(2);
+        let limit = Duration::from_millis(50);
+        let begun = std::time::Instant::now();
+        assert!(!turn.wait(2, limit), "the one before is in flight");
+        assert!(begun.elapsed() >= limit);
+        std::thread::scope(|scope| {
+            let waits = scope.spawn(|| turn.wait(2, Duration::from_secs(60)));
+            turn.leave(1, true);
+            assert!(waits.join().expect("it ends"), "it goes on when that has settled");
+        });
+    }
 }

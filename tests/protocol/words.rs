@@ -192,3 +192,24 @@ fn grace_is_judged_by_the_originals_timestamp() {
     assert_eq!(fired(&rig.batch()), [fine]);
     assert_eq!(rig.core.counters().invalid, 1);
 }
+
+#[test]
+fn grace_of_a_copy_is_judged_by_the_originals_timestamp_however_late_it_is_written() {
+    for (due, fires) in [(NOW - 10, true), (NOW - 11, false)] {
+        let mut rig = Rig::live_with(Config { grace_s: Some(10), ..config() });
+        let original = rig.schedule(P, "k", due);
+        let kept = rig.kept(P, original);
+        rig.compact(P, original);
+        let arrived = rig.now;
+        rig.now = Millis((NOW + 3_600) * 1000);
+        // As the engine writes it: the mark keeps the original's timestamp, the record gets the current one.
+        let copy = rig.engine(P, "k", original, Some(&kept));
+        assert!(rig.kept(P, copy).timestamp > arrived);
+        rig.core = kafka_scheduler::core::Scheduler::new(Config { grace_s: Some(10), run: "cd".into(), ..config() });
+        rig.outs.clear();
+        rig.bring_up(&[P]);
+        rig.at(NOW + 3_601);
+        let done = rig.try_batch().map_or_else(Vec::new, |batch| fired(&batch));
+        assert_eq!(done, if fires { vec![original] } else { Vec::new() }, "due at {due}");
+    }
+}
