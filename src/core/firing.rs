@@ -160,8 +160,7 @@ impl<P: Payload> Scheduler<P> {
     fn firing(&mut self) -> bool {
         let mut batch = self.batch();
         let mut entries = Vec::new();
-        let early = i64::from(bugs::on(Bug::OneMillisecondEarly));
-        let Ok(second) = u64::try_from(self.now.plus(early).0.div_euclid(1000)) else { return false };
+        let Some(second) = self.second() else { return false };
         self.add_outrun(&mut batch, &mut entries, second);
         // While the refused one is looked for among what is written again, nothing else is mixed with that.
         if entries.is_empty() || self.items_max[Lot::Fresh as usize] == self.config.batch_items_max {
@@ -174,12 +173,19 @@ impl<P: Payload> Scheduler<P> {
         self.send(batch, Purpose::Fire(Lot::Fresh), touched(&entries), entries)
     }
 
+    /// What is due by now is due by the end of this second.
+    fn second(&self) -> Option<u64> {
+        let early = i64::from(bugs::on(Bug::OneMillisecondEarly));
+        u64::try_from(self.now.plus(early).0.div_euclid(1000)).ok()
+    }
+
     fn suspects(&mut self) -> bool {
+        let Some(second) = self.second() else { return false };
         let mut batch = self.batch();
         let mut entries = Vec::new();
         for id in self.ids(|life| life.is_live() && life.words.has_suspects()) {
             while !self.is_full(&batch, Lot::Suspects)
-                && self.add_one(&mut batch, &mut entries, id, Words::take_suspect)
+                && self.add_one(&mut batch, &mut entries, id, |words| words.take_suspect(second))
             {}
         }
         self.send(batch, Purpose::Fire(Lot::Suspects), touched(&entries), entries)

@@ -331,10 +331,16 @@ impl<P: Payload> Words<P> {
     }
 
     /// Takes the next schedule that was refused together with others. The caller must fire it or put it off.
-    pub fn take_suspect(&mut self) -> Option<u32> {
-        let slot = self.shelves.first(Shelf::Suspect)?;
-        self.unlink(slot);
-        Some(slot)
+    pub fn take_suspect(&mut self, second: u64) -> Option<u32> {
+        while let Some(slot) = self.shelves.first(Shelf::Suspect) {
+            self.unlink(slot);
+            if self.word(slot).due().is_some_and(|due| due <= second) {
+                return Some(slot);
+            }
+            // The clock was set back since it was due.
+            self.link(slot, Wait::Due);
+        }
+        None
     }
 
     /// Whether a schedule waits that was refused together with others.

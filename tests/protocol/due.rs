@@ -56,6 +56,23 @@ fn a_clock_that_is_set_back_lets_nothing_wait_for_the_hours_that_come_twice() {
     assert_eq!(fired(&rig.work()), [soon]);
 }
 
+/// Found by the simulator: what the broker had refused together fired at once, also when it was not due any more.
+#[test]
+fn a_clock_that_is_set_back_lets_no_suspect_fire_early() {
+    let mut rig = Rig::live();
+    let tomorrow = rig.schedule(P, "a", NOW + 86_400);
+    let soon = rig.schedule(P, "b", NOW + 10);
+    rig.read(P);
+    rig.at(NOW + 86_400);
+    let early = rig.batch();
+    assert_eq!(fired(&early), [soon, tomorrow], "by a clock that is a day ahead");
+    rig.now = Millis((NOW + 9) * 1000);
+    rig.abort(&early, Abort::Rejected(&[]));
+    rig.no_work("nothing is due by the right clock");
+    rig.at(NOW + 10);
+    assert_eq!(fired(&rig.work()), [soon]);
+}
+
 #[test]
 fn a_clock_that_is_set_back_makes_no_missed_schedules_of_later_ones() {
     let mut rig = Rig::new(config());

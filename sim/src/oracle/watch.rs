@@ -115,9 +115,11 @@ impl Watch {
             if let Some(newer) = reading.newest.get(&key).filter(|newest| **newest > item.identity) {
                 return Err(format!("{item:?} was decided after {newer} on the same key had been read"));
             }
-            // Schedules for other targets may have to wait for those, and overtake one another.
+            // Schedules for other targets may have to wait for those, and overtake one another; what was in an aborted
+            // batch takes turns with the rest.
             if let Kind::Fire { due, target, .. } = &item.kind
                 && **target == *Target::Open.name()
+                && !reading.excused.contains(&(key.clone(), item.identity))
                 && let Some(first) = reading.earlier_than(*due as i64, today_ms)
             {
                 return Err(format!("{item:?} was decided before {first:?}, which is due earlier"));
