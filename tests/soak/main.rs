@@ -45,10 +45,10 @@ const HEAL_MAX: Duration = Duration::from_secs(300);
 
 /// Cleaned as fast as the promise allows: no fault lasts so long.
 const COMPACTED: [(&str, &str); 4] = [
-    ("min.compaction.lag.ms", "300000"),
+    ("min.compaction.lag.ms", "600000"),
     ("segment.ms", "60000"),
     ("min.cleanable.dirty.ratio", "0.01"),
-    ("max.compaction.lag.ms", "400000"),
+    ("max.compaction.lag.ms", "700000"),
 ];
 
 struct Options {
