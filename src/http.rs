@@ -8,6 +8,7 @@ mod answer;
 mod connection;
 mod query;
 mod readiness;
+mod refusal;
 mod rest;
 mod schedules;
 mod server;

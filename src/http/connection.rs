@@ -11,6 +11,8 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::refusal;
+
 /// A connection without progress for so long is cut. The engine's own answers take 10 s at the most.
 const STALL: Duration = Duration::from_secs(15);
 /// What a client must at least read within [`STALL`] for it to count as progress, unless it is all there is.
@@ -89,12 +91,33 @@ impl Connection {
 pub struct Watched {
     stream: TcpStream,
     connection: std::sync::Arc<Connection>,
+    /// What is written in place of a refusal of hyper's own, how much of it has been, and how long hyper's was.
+    refusal: Option<(Vec<u8>, usize, usize)>,
 }
 
 impl Watched {
     /// Watches a stream for its connection.
     pub fn new(stream: TcpStream, connection: std::sync::Arc<Connection>) -> Self {
-        Self { stream, connection }
+        Self { stream, connection, refusal: None }
+    }
+
+    /// Puts a body that says what is wrong into a refusal of hyper's own, which has none. Nothing if these bytes are
+    /// something else.
+    fn refuse(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Option<Poll<io::Result<usize>>> {
+        if self.refusal.is_none() {
+            self.refusal = Some((refusal::with_body(bytes)?, 0, bytes.len()));
+        }
+        let (ours, written, length) = self.refusal.as_mut()?;
+        while *written < ours.len() {
+            match Pin::new(&mut self.stream).poll_write(cx, &ours[*written..]) {
+                Poll::Pending => return Some(Poll::Pending),
+                Poll::Ready(Ok(bytes)) if bytes > 0 => *written += bytes,
+                Poll::Ready(failed) => return Some(Poll::Ready(failed)),
+            }
+        }
+        let length = *length;
+        self.refusal = None;
+        Some(self.took(Ok(length)))
     }
 
     fn took(&self, written: io::Result<usize>) -> Poll<io::Result<usize>> {
@@ -118,6 +141,9 @@ impl AsyncRead for Watched {
 
 impl AsyncWrite for Watched {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        if let Some(refused) = self.refuse(cx, buf) {
+            return refused;
+        }
         let written = ready!(Pin::new(&mut self.stream).poll_write(cx, buf));
         self.took(written)
     }
@@ -127,6 +153,12 @@ impl AsyncWrite for Watched {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        let mut filled = bufs.iter().filter(|buf| !buf.is_empty());
+        if let (Some(only), None) = (filled.next(), filled.next())
+            && let Some(refused) = self.refuse(cx, only)
+        {
+            return refused;
+        }
         let written = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, bufs));
         self.took(written)
     }

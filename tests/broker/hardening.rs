@@ -165,14 +165,27 @@ fn a_ninth_list_is_refused_until_readers_that_stall_are_cut() {
 }
 
 #[test]
-fn headers_beyond_the_bound_are_refused_as_such() {
-    let Some(case) = Case::new("headers", 1) else { return };
-    let engine = case.engine();
-    engine.ready();
+fn headers_beyond_the_bound_and_what_is_no_http_are_refused_as_such() {
+    // It needs no broker for that.
+    let nowhere = format!("127.0.0.1:{}", crate::kit::process::free_port());
+    let engine = Engine::start("headers", &[], &[("BOOTSTRAP_SERVERS".to_owned(), nowhere)]);
+    eventually("it answers", PATIENCE, || engine.get("/info"));
     assert_eq!(engine.ask("GET", "/info", &[("X", &"x".repeat(8_000))]).status, 200);
-    assert_eq!(engine.ask("GET", "/info", &[("X", &"x".repeat(20_000))]).status, 431);
     let many: Vec<(&str, &str)> = (0..200).map(|_| ("X", "x")).collect();
-    assert_eq!(engine.ask("GET", "/info", &many).status, 431);
+    for headers in [&[("X", "x".repeat(20_000).as_str())][..], &many] {
+        let refused = engine.ask("GET", "/info", headers);
+        assert_eq!((refused.status, refused.header("content-type")), (431, "application/json"));
+        assert!(refused.json()["error"].as_str().is_some_and(|e| e.contains("too long")), "{}", refused.text());
+    }
+    for (port, request) in [(engine.port, "GET / HTTP/9\r\n\r\n"), (engine.metrics_port, "no HTTP at all\r\n\r\n")] {
+        let mut stream = http::connect(port).expect("a connection");
+        stream.write_all(request.as_bytes()).expect("sent");
+        let mut raw = Vec::new();
+        stream.read_to_end(&mut raw).expect("an answer");
+        let refused = http::parse(&raw, false).expect("an answer");
+        assert_eq!((refused.status, refused.header("content-type")), (400, "application/json"), "{request:?}");
+        assert_eq!(refused.json()["error"], "this is no HTTP request");
+    }
 }
 
 #[test]
