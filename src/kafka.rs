@@ -50,7 +50,12 @@ impl std::fmt::Display for Error {
         match self {
             Self::System(error) => write!(f, "the operating system refused a thread or a wake-up: {error}"),
             Self::Settings(error) => {
-                write!(f, "librdkafka refuses its settings (see CONFIGURATION_FILE and SESSION_TIMEOUT): {error}")
+                let refused = "librdkafka refuses its settings (see CONFIGURATION_FILE and SESSION_TIMEOUT)";
+                match error {
+                    // Without the value, which the wrapper would add: a misspelt setting may hold a password.
+                    rdkafka::error::KafkaError::ClientConfig(_, why, ..) => write!(f, "{refused}: {why}"),
+                    error => write!(f, "{refused}: {error}"),
+                }
             }
         }
     }
@@ -131,7 +136,10 @@ impl Engine {
         settings.reporting_consumer().create::<rdkafka::consumer::BaseConsumer>().map_err(Error::Settings)?;
         let _: rdkafka::producer::BaseProducer =
             settings.reporting_producer("probe").create().map_err(Error::Settings)?;
-        let Some(ready) = self.wait_until_ready(&settings) else { return Ok(()) };
+        let client = start::client(&settings).map_err(Error::Settings)?;
+        let ready = self.wait_until_ready(&client, &settings);
+        drop(client);
+        let Some(ready) = ready else { return Ok(()) };
         let board = Arc::clone(self.handle.board());
         let pump = Pump::new(self.config, self.clock, settings, &ready, self.observer, board, self.wake, self.asks)?;
         pump.run(&mut self.events);
@@ -139,11 +147,11 @@ impl Engine {
     }
 
     /// Nothing if the engine was stopped before the brokers and topics were there.
-    fn wait_until_ready(&mut self, settings: &Settings) -> Option<Ready> {
+    fn wait_until_ready(&mut self, client: &start::Client, settings: &Settings) -> Option<Ready> {
         let mut said = None;
         let mut wait = START_RETRY_MIN;
         loop {
-            match start::look(&self.config, settings, &|| self.events.board.beat()) {
+            match start::look(client, &self.config, settings, &|| self.events.board.beat()) {
                 Ok(ready) => return Some(ready),
                 Err(reason) if said.as_ref() != Some(&reason) => {
                     tracing::warn!("{reason}; trying again until this changes");

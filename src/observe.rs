@@ -160,7 +160,10 @@ fn say(report: &Report, topics: &[String]) {
                 warn!(target_topic = &**name, "the target topic does not exist; its schedules wait")
             }
             TargetState::Forbidden => {
-                warn!(target_topic = &**name, "the target topic may not be accessed; its schedules wait");
+                warn!(
+                    target_topic = &**name,
+                    "the target topic may not be produced to: grant Write on it; its schedules wait"
+                );
             }
             TargetState::Leaderless => {
                 warn!(target_topic = &**name, "a partition of the target topic takes no records; its schedules wait");

@@ -113,7 +113,7 @@ impl Settings {
             consumer_reports_ms,
             producer_reports_ms,
             warnings,
-            voice: Arc::new(Voice::new(board)),
+            voice: Arc::new(Voice::new(board, config.group_id.clone())),
             limits: Arc::default(),
             describes: !config.embedded,
         }

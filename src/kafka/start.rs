@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaResult;
 
 use super::admin::Admin;
 use super::lookup::exists;
@@ -25,7 +26,7 @@ pub enum NotReady {
     /// No broker answers.
     Unreachable,
     /// A topic is missing, or may not be seen.
-    Topic(String, TargetState),
+    Topic(String, Role, TargetState),
     /// A missing topic could not be created.
     Creation(String, String),
 }
@@ -34,10 +35,11 @@ impl std::fmt::Display for NotReady {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Unreachable => f.write_str("no broker of BOOTSTRAP_SERVERS answers"),
-            Self::Topic(name, TargetState::Forbidden) => {
-                write!(f, "topic {name:?} may not be described: grant this user Describe, Read and Write on it")
+            Self::Topic(name, role, TargetState::Forbidden) => {
+                let operations = if *role == Role::Schedules { "Read and Write" } else { "Write" };
+                write!(f, "topic {name:?} may not be used: grant {operations} on it")
             }
-            Self::Topic(name, _) => write!(
+            Self::Topic(name, ..) => write!(
                 f,
                 "topic {name:?} does not exist: create it (schedules topics with cleanup.policy=compact), set \
                  CREATE_TOPICS=true, or name another in SCHEDULES_TOPICS, HISTORY_TOPIC or DEAD_LETTER_TOPIC"
@@ -58,16 +60,25 @@ pub struct Ready {
     pub settings: BTreeMap<String, Entries>,
 }
 
+/// Asks the brokers before the loop begins. It stays the same while they are waited for, so that a slow handshake may
+/// take longer than one request.
+pub type Client = BaseConsumer<Asking>;
+
+/// Makes that client.
+///
+/// # Errors
+/// When librdkafka refuses its settings.
+pub fn client(settings: &Settings) -> KafkaResult<Client> {
+    settings.uncommitted().create_with_context(Asking(Arc::clone(&settings.voice)))
+}
+
 /// Looks once whether brokers answer and all topics are there; creates those that are missing where that is wanted.
 /// Calls `beat` before each request.
 ///
 /// # Errors
 /// What is still missing.
-pub fn look(config: &Config, settings: &Settings, beat: &dyn Fn()) -> Result<Ready, NotReady> {
-    let asking = Asking(Arc::clone(&settings.voice));
-    let client: BaseConsumer<Asking> =
-        settings.uncommitted().create_with_context(asking).map_err(|_| NotReady::Unreachable)?;
-    let asked = ask(&client, config, settings, beat);
+pub fn look(client: &Client, config: &Config, settings: &Settings, beat: &dyn Fn()) -> Result<Ready, NotReady> {
+    let asked = ask(client, config, settings, beat);
     match &asked {
         Ok(_) => settings.voice.well(),
         // Lets it say why: wrong credentials and an unknown name look the same from here.
@@ -76,12 +87,7 @@ pub fn look(config: &Config, settings: &Settings, beat: &dyn Fn()) -> Result<Rea
     asked
 }
 
-fn ask(
-    client: &BaseConsumer<Asking>,
-    config: &Config,
-    settings: &Settings,
-    beat: &dyn Fn(),
-) -> Result<Ready, NotReady> {
+fn ask(client: &Client, config: &Config, settings: &Settings, beat: &dyn Fn()) -> Result<Ready, NotReady> {
     for (topic, role) in own_topics(config) {
         beat();
         match exists(client, topic, REQUEST_MAX) {
@@ -89,7 +95,7 @@ fn ask(
             TargetState::Exists | TargetState::Leaderless => {}
             TargetState::NoAnswer => return Err(NotReady::Unreachable),
             TargetState::Missing if config.create_topics => create(settings, topic, role)?,
-            state => return Err(NotReady::Topic(topic.into(), state)),
+            state => return Err(NotReady::Topic(topic.into(), role, state)),
         }
     }
     // Asked last: a client that has just been made learns the id with its first metadata only.

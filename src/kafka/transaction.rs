@@ -95,7 +95,34 @@ impl Means<'_> {
         match sent {
             Ok(written) => self.commit(written),
             Err(Abort(End::Unknown)) => Ended::Unknown,
-            Err(Abort(end)) => self.abort(end, false),
+            Err(Abort(end)) => {
+                let blames_nobody = matches!(end, End::Retry);
+                let ended = self.abort(end, false);
+                if blames_nobody {
+                    self.explain(&job.batch);
+                }
+                ended
+            }
+        }
+    }
+
+    /// Where the broker lets us write to one of a transaction's partitions only, it takes none, and names none: so the
+    /// engine's own topics are asked about, when nobody else is to blame.
+    fn explain(&self, batch: &Batch) {
+        let mut own: BTreeSet<String> = BTreeSet::new();
+        let _: Result<(), std::convert::Infallible> = batch.records(|record| {
+            let target = batch.items.get(record.item as usize).and_then(|item| batch.target(item));
+            if target != Some(record.topic) && !own.contains(record.topic) {
+                own.insert(record.topic.to_owned());
+            }
+            Ok(())
+        });
+        let own: Vec<&str> = own.iter().map(String::as_str).collect();
+        if self.is_closing() || own.is_empty() || !self.settings.describes || !self.settings.voice.may_ask() {
+            return;
+        }
+        for topic in native::denied(self.producer.client(), &own, SLICE).unwrap_or_default() {
+            self.settings.voice.unwritable(&topic, Code::TopicAuthorizationFailed);
         }
     }
 
@@ -242,6 +269,9 @@ impl Means<'_> {
             Ok(()) if self.is_closing() => Err(Abort(End::Retry)),
             Ok(()) => Ok(()),
             Err(KafkaError::Transaction(error)) => {
+                let topics: BTreeSet<&str> = batch.offsets.iter().map(|at| batch.topic(at.partition)).collect();
+                let topics: Vec<&str> = topics.into_iter().collect();
+                self.settings.voice.unfenced(&topics, &KafkaError::Transaction(error.clone()));
                 let refused = matches!(
                     error.code(),
                     Code::IllegalGeneration

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use rdkafka::ClientConfig;
 use rdkafka::consumer::ConsumerGroupMetadata;
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::producer::{BaseProducer, Producer};
 
 use super::reports::Reports;
@@ -268,7 +268,9 @@ impl Transactor {
                 Ok(producer) => return Some(producer),
                 Err(_) if self.is_closing() => return None,
                 Err(error) => {
-                    if !std::mem::replace(&mut said, true) {
+                    if error.rdkafka_error_code() == Some(Code::TransactionalIdAuthorizationFailed) {
+                        self.settings.voice.error(&error, "init_transactions");
+                    } else if !std::mem::replace(&mut said, true) {
                         tracing::warn!(%error, "the transactional producer cannot start; trying again");
                     }
                     std::thread::sleep(SLICE);

@@ -1,7 +1,8 @@
 //! What librdkafka says, as log lines: each trouble once, until things are well again.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel as Level;
@@ -12,6 +13,9 @@ use rdkafka::producer::{DeliveryResult, ProducerContext};
 use crate::handle::board::Board;
 use crate::observe::statistics;
 
+/// Between two questions why a transaction failed.
+const ASK_AGAIN: Duration = Duration::from_secs(5);
+
 /// Shared by all clients of the engine, so that each of them does not say the same.
 #[derive(Debug, Default)]
 pub struct Voice {
@@ -19,12 +23,16 @@ pub struct Voice {
     told: AtomicU32,
     /// Where clients put up how they do.
     board: Arc<Board>,
+    /// The consumer group, with whose name the transactional ids begin.
+    group: String,
+    /// When it was last asked why a transaction failed.
+    asked: Mutex<Option<Instant>>,
 }
 
 impl Voice {
     /// One that has said nothing.
-    pub fn new(board: Arc<Board>) -> Self {
-        Self { told: AtomicU32::default(), board }
+    pub fn new(board: Arc<Board>, group: String) -> Self {
+        Self { told: AtomicU32::default(), board, group, asked: Mutex::default() }
     }
 
     /// What the group's consumer has to say beyond [`Voice::error`].
@@ -59,16 +67,30 @@ impl Voice {
 
     /// An error that concerns a whole client.
     pub fn error(&self, error: &KafkaError, reason: &str) {
+        let group = &self.group;
+        let (for_group, for_ids);
         let (bit, advice) = match error.rdkafka_error_code() {
             Some(Code::AllBrokersDown) => (0, "no broker answers; trying again until one does"),
             Some(Code::Authentication) => (1, "the brokers refuse the credentials; see CONFIGURATION_FILE"),
             Some(Code::SSL) => (2, "no TLS connection can be made; see CONFIGURATION_FILE"),
             Some(Code::Resolve) => (3, "a broker's name cannot be resolved; see BOOTSTRAP_SERVERS"),
-            Some(Code::TopicAuthorizationFailed) => (4, "a topic may not be used: grant Describe, Read and Write"),
-            Some(Code::GroupAuthorizationFailed) => (5, "the group may not be used: grant Read on GROUP_ID"),
+            Some(Code::TopicAuthorizationFailed) => {
+                (4, "a schedules topic may not be read: grant Read on each of SCHEDULES_TOPICS")
+            }
+            Some(Code::GroupAuthorizationFailed) => {
+                for_group = format!("the group may not be used: grant Read on the group {group:?}");
+                (5, for_group.as_str())
+            }
+            Some(Code::InconsistentGroupProtocol) => (
+                10,
+                "the group has members that are no kafka-scheduler: stop them, or set another GROUP_ID; trying again \
+                 until they are gone",
+            ),
             Some(Code::UnknownTopicOrPartition | Code::UnknownTopic) => (6, "a schedules topic is missing"),
             Some(Code::TransactionalIdAuthorizationFailed) => {
-                (7, "no transaction is allowed: grant Write on transactional ids that begin with GROUP_ID")
+                for_ids =
+                    format!("no transaction is allowed: grant Write on transactional ids with the prefix \"{group}.\"");
+                (7, for_ids.as_str())
             }
             _ => return tracing::debug!(%error, reason, "client error"),
         };
@@ -80,7 +102,29 @@ impl Voice {
     /// A topic of the engine's own refuses records.
     pub fn unwritable(&self, topic: &str, code: Code) {
         if self.first(8) {
-            tracing::warn!(topic, %code, "the topic takes no records; trying again until it does");
+            let advice = if code == Code::TopicAuthorizationFailed { ": grant Write on it" } else { "" };
+            tracing::warn!(topic, %code, "the topic takes no records{advice}; trying again until it does");
+        }
+    }
+
+    /// Whether to ask the brokers why a transaction failed: not after each of them.
+    pub fn may_ask(&self) -> bool {
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        let may = asked.is_none_or(|at| at.elapsed() >= ASK_AGAIN);
+        if may {
+            *asked = Some(Instant::now());
+        }
+        may
+    }
+
+    /// Offsets of these schedules topics are refused, and with them every transaction.
+    pub fn unfenced(&self, topics: &[&str], error: &KafkaError) {
+        match error.rdkafka_error_code() {
+            Some(Code::TopicAuthorizationFailed) if self.first(9) => {
+                tracing::warn!(?topics, "offsets may not be committed: grant Read on each of these topics");
+            }
+            Some(Code::GroupAuthorizationFailed) => self.error(error, "offsets"),
+            _ => {}
         }
     }
 
