@@ -10,6 +10,7 @@ pub mod fold;
 mod kept;
 mod promises;
 pub mod record;
+pub mod scenario;
 pub mod settings;
 mod shell;
 pub mod stored;
@@ -23,6 +24,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("config", config::run),
     ("fold", fold::run),
     ("record", record::run),
+    ("scenario", scenario::run),
     ("settings", settings::run),
     ("stored", stored::run),
 ];
