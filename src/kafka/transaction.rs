@@ -121,8 +121,9 @@ impl Means<'_> {
         if self.is_closing() || own.is_empty() || !self.settings.describes || !self.settings.voice.may_ask() {
             return;
         }
-        for topic in native::denied(self.producer.client(), &own, SLICE).unwrap_or_default() {
-            self.settings.voice.unwritable(&topic, Code::TopicAuthorizationFailed);
+        let described = native::describe(self.producer.client(), &own, SLICE).unwrap_or_default();
+        for topic in described.into_iter().filter(|topic| topic.is_denied) {
+            self.settings.voice.unwritable(&topic.name, Code::TopicAuthorizationFailed);
         }
     }
 
