@@ -1,84 +1,157 @@
 //! Three brokers, of which some or all go away.
 
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::kit::Case;
 use crate::kit::cluster::Cluster;
-use crate::kit::wait::{eventually, now_s, until_ms};
-use crate::ledger::{Ledger, alone, patient};
+use crate::kit::engine::Engine;
+use crate::kit::wait::{eventually, now_ms, now_s, until_ms};
+use crate::ledger::{Ledger, alone, cluster, patient};
 
 const PATIENCE: Duration = Duration::from_secs(60);
-
-/// Where a group's or a transactional id's coordinator is: Java's hash of the name, by the topic's four partitions.
-fn coordinator_partition(id: &str) -> i32 {
-    let hash = id.encode_utf16().fold(0i32, |hash, unit| hash.wrapping_mul(31).wrapping_add(i32::from(unit)));
-    (hash & i32::MAX) % 4
-}
 
 /// Which node to kill.
 type Victim<'a> = &'a dyn Fn(&Cluster, &Case) -> Option<usize>;
 
+fn count(engine: &Engine, line: &str) -> usize {
+    engine.output().lines().filter(|l| l.contains(line)).count()
+}
+
 #[test]
 fn nothing_is_lost_when_the_leader_or_a_coordinator_is_killed_during_a_burst() {
-    let Some(mut cluster) = Cluster::start() else { return };
-    let _alone = alone();
+    let alone = alone();
+    let Some(mut cluster) = cluster(&alone) else { return };
     let patient = patient();
     let victims: [(&str, Victim<'_>); 3] = [
         ("the schedules partition's leader", &|cluster, case| cluster.leader(&case.schedules[0], 0)),
-        ("the group's coordinator", &|cluster, case| {
-            cluster.leader("__consumer_offsets", coordinator_partition(&case.group))
+        ("the group's coordinator", &|cluster, case| cluster.group_coordinator(&case.group)),
+        ("the coordinator of the owner's transactions", &|cluster, case| {
+            cluster.transaction_coordinator(&case.group, &case.schedules[0], 0)
         }),
-        // Which transactional ids are in use is the engine's own business: with four partitions on three nodes, the
-        // leader of each of them is hit once in the course of these rounds.
-        ("a transaction coordinator", &|cluster, _| cluster.leader("__transaction_state", 0)),
     ];
     for (name, victim) in victims {
+        cluster.restore();
         let case = Case::on(cluster.broker, "broker-killed", 1, 1);
         let mut engine = case.engine_with(&[("CONFIGURATION_FILE", &patient)]);
         case.settled();
         let mut ledger = Ledger::new(&case);
         let due = now_s() + 4;
         ledger.schedule(0..20_000, |n| due + (n % 10) as i64);
+        let node = eventually("a leader", PATIENCE, || victim(&cluster, &case));
         let mut reader = case.target_reader();
         reader.wait("the burst has begun", PATIENCE, |r| r.len() > 1_000);
-        let node = eventually("a leader", PATIENCE, || victim(&cluster, &case));
         cluster.kill(node);
+        let killed_ms = now_ms();
         let late_ms = ledger.settle();
         eprintln!("{name} killed: worst lateness {late_ms} ms");
-        assert!(engine.running());
+        let after = case.read_target().iter().filter(|r| r.timestamp > killed_ms).count();
+        assert!(after > 1_000, "only {after} fired after the kill: the burst was over");
+        assert!(engine.running(), "it was not restarted");
         engine.stop();
-        cluster.restart(node);
-        cluster.wait_for(3);
     }
+    cluster.restore();
 }
 
 #[test]
-fn a_rolling_restart_and_an_outage_of_all_brokers_are_survived() {
-    let Some(mut cluster) = Cluster::start() else { return };
-    let _alone = alone();
+fn a_rolling_restart_under_load_is_survived() {
+    let alone = alone();
+    let Some(mut cluster) = cluster(&alone) else { return };
     let case = Case::on(cluster.broker, "rolling", 3, 1);
     let mut engine = case.engine_with(&[("CONFIGURATION_FILE", &patient())]);
     case.settled();
     let mut ledger = Ledger::new(&case);
-    ledger.spread(500, 3..43);
-    for node in cluster.all() {
-        cluster.stop(node);
-        cluster.restart(node);
-        cluster.wait_for(3);
-    }
+    ledger.spread(500, 3..5);
+    let mut away = Vec::new();
+    let nodes: &mut Cluster = &mut cluster;
+    thread::scope(|scope| {
+        let rolling = scope.spawn(|| {
+            for node in nodes.all() {
+                let from = now_ms();
+                nodes.stop(node);
+                nodes.restart(node);
+                nodes.wait_for_replicas();
+                away.push(from..now_ms());
+            }
+        });
+        // 500 more each second until all three have come back.
+        while !rolling.is_finished() {
+            let second = now_s();
+            ledger.spread(500, 4..5);
+            until_ms((second + 1) * 1_000);
+        }
+    });
     let late_ms = ledger.settle();
-    eprintln!("rolling restart: worst lateness {late_ms} ms");
+    eprintln!("rolling restart with {} schedules: worst lateness {late_ms} ms", ledger.len());
+    let fired = case.read_target();
+    for away in away {
+        let meanwhile = fired.iter().filter(|r| away.contains(&r.timestamp)).count();
+        assert!(meanwhile > 500, "only {meanwhile} fired while a broker was restarted");
+    }
+    assert!(engine.running(), "it was not restarted");
+    engine.stop();
+}
+
+#[test]
+fn an_outage_of_all_brokers_for_30_s_is_survived_and_seen_at_readiness() {
+    let alone = alone();
+    let Some(mut cluster) = cluster(&alone) else { return };
+    let case = Case::on(cluster.broker, "outage", 3, 1);
+    let mut engine = case.engine_with(&[("CONFIGURATION_FILE", &patient())]);
+    case.settled();
+    engine.ready();
+    let mut ledger = Ledger::new(&case);
     let begin = now_s();
     ledger.spread(500, 3..13);
     cluster.all().for_each(|node| cluster.kill(node));
+    // Another one starts before its brokers do.
+    let mut early = case.engine_with(&[("CONFIGURATION_FILE", &patient())]);
+    for engine in [&engine, &early] {
+        eventually("it is not ready, and says why", PATIENCE, || {
+            let answer = engine.probe("/readiness")?;
+            (answer.status == 503 && answer.text().contains("no broker")).then_some(())
+        });
+        assert!(engine.get("/liveness").is_some(), "but it lives");
+    }
     until_ms((begin + 30) * 1_000);
-    cluster.all().for_each(|node| cluster.restart(node));
-    cluster.wait_for(3);
+    cluster.restore();
     let late_ms = ledger.settle();
     eprintln!("all brokers away for 30 s: worst lateness {late_ms} ms");
-    let said = engine.output();
-    assert!(said.contains("no broker answers"), "the outage is said");
-    assert!(said.lines().filter(|line| line.contains("no broker answers")).count() <= 3, "and not over and over");
-    assert!(engine.running(), "it was not restarted");
+    for engine in [&mut engine, &mut early] {
+        engine.ready();
+        assert!(engine.running(), "it was not restarted");
+        for line in ["no broker answers", "the brokers answer"] {
+            assert_eq!(count(engine, line), 1, "each change of state is said once: {line}");
+        }
+        assert!(count(engine, "no broker of BOOTSTRAP_SERVERS answers") <= 1, "and not over and over");
+    }
+    engine.stop();
+    early.stop();
+}
+
+#[test]
+fn it_ends_within_2_s_also_when_the_brokers_go_away_during_a_burst() {
+    let alone = alone();
+    let Some(mut cluster) = cluster(&alone) else { return };
+    let case = Case::on(cluster.broker, "no-broker", 2, 1);
+    let mut engine = case.engine_with(&[("CONFIGURATION_FILE", &patient())]);
+    case.settled();
+    let mut ledger = Ledger::new(&case);
+    let due = now_s() + 4;
+    ledger.schedule(0..30_000, |n| due + (n % 30) as i64);
+    let mut reader = case.target_reader();
+    reader.wait("the burst has begun", PATIENCE, |r| r.len() > 1_000);
+    cluster.all().for_each(|node| cluster.kill(node));
+    eventually("the brokers are missed", PATIENCE, || (count(&engine, "no broker answers") > 0).then_some(()));
+    let asked = Instant::now();
+    let status = engine.terminate();
+    let took = asked.elapsed();
+    eprintln!("told to end without brokers: gone after {took:?}");
+    assert!(took <= Duration::from_secs(2), "its end took {took:?}");
+    assert_eq!(status.code(), Some(0), "a wanted end is a good one");
+    // What it left behind fires once the brokers and another engine are there.
+    cluster.restore();
+    let mut engine = case.engine_with(&[("CONFIGURATION_FILE", &patient())]);
+    ledger.settle();
     engine.stop();
 }

@@ -2,12 +2,15 @@
 
 use std::time::{Duration, Instant};
 
+use crate::kit::client::Reader;
 use crate::kit::process::signal;
 use crate::kit::wait::{eventually, now_s, until_ms};
-use crate::kit::{Case, engine::Engine};
+use crate::kit::{Case, Scheduled, engine::Engine};
 use crate::ledger::{Ledger, alone, patient};
 
 const PATIENCE: Duration = Duration::from_secs(40);
+/// For a million schedules.
+const LOADING: Duration = Duration::from_secs(180);
 
 fn live(engine: &Engine) -> usize {
     engine.output().matches("the partition is loaded and fires").count()
@@ -17,51 +20,65 @@ fn live(engine: &Engine) -> usize {
 fn two(case: &Case, patient: &str) -> (Engine, Engine) {
     let env = [("CONFIGURATION_FILE", patient)];
     let first = case.engine_with(&env);
-    eventually("the first has all", PATIENCE, || (live(&first) >= case.partitions as usize).then_some(()));
+    eventually("the first has all", LOADING, || (live(&first) >= case.partitions as usize).then_some(()));
     let second = case.engine_with(&env);
-    eventually("the second has some", PATIENCE, || (live(&second) >= 1).then_some(()));
+    eventually("the second has some", LOADING, || (live(&second) >= 1).then_some(()));
     case.settled();
     (first, second)
 }
 
-#[test]
-fn when_one_of_two_is_killed_the_other_takes_over_within_the_session_timeout_and_2_s() {
-    let Some(case) = Case::new("failover", 6) else { return };
-    let _alone = alone();
+/// 3,000 schedules over 30 s, and so many more that are pending: what becomes of the lateness when one of two goes away
+/// in the middle? Gives how long that one took, and the worst lateness in milliseconds.
+fn one_of_two_goes(name: &str, pending: usize, go: impl FnOnce(&mut Engine)) -> Option<(Duration, i64, Case)> {
+    let case = Case::new(name, 6)?;
+    let far = now_s() + 86_400;
+    for n in 0..pending {
+        case.queue(&Scheduled::new(format!("pending-{n}"), "v", far + n as i64 % 3_600, &case.target));
+    }
+    case.flush();
     let (mut first, mut second) = two(&case, &patient());
+    let held = [&first, &second].map(|engine| engine.counter("planned_schedule").unwrap_or_default());
+    assert!(held.iter().all(|held| *held >= pending as u64 / 3), "both have their share of {pending}: {held:?}");
     let mut ledger = Ledger::new(&case);
     ledger.spread(100, 3..33);
     until_ms((now_s() + 8) * 1_000);
-    first.kill();
+    let asked = Instant::now();
+    go(&mut first);
+    let took = asked.elapsed();
     let late_ms = ledger.settle();
-    let allowed_ms = i64::from(case.broker.session_timeout_ms) + 2_000;
-    eprintln!("killed: worst lateness {late_ms} ms, allowed {allowed_ms}");
-    assert!(late_ms <= allowed_ms, "{late_ms} ms late");
+    eprintln!("{name}: gone after {took:?}, worst lateness {late_ms} ms");
     second.stop();
+    Some((took, late_ms, case))
+}
+
+#[test]
+fn when_one_of_two_is_killed_the_other_takes_over_within_the_session_timeout_and_2_s() {
+    let _alone = alone();
+    let Some((_, late_ms, case)) = one_of_two_goes("killed", 0, Engine::kill) else { return };
+    let allowed_ms = i64::from(case.broker.session_timeout_ms) + 2_000;
+    assert!(late_ms <= allowed_ms, "{late_ms} ms late, allowed {allowed_ms}");
+}
+
+#[test]
+fn with_a_million_more_pending_the_other_takes_over_within_the_session_timeout_and_8_s() {
+    let _alone = alone();
+    let Some((_, late_ms, case)) = one_of_two_goes("killed-with-a-million", 1_000_000, Engine::kill) else { return };
+    let allowed_ms = i64::from(case.broker.session_timeout_ms) + 8_000;
+    assert!(late_ms <= allowed_ms, "{late_ms} ms late, allowed {allowed_ms}");
 }
 
 #[test]
 fn when_one_of_two_is_told_to_end_it_hands_over_at_once() {
-    let Some(case) = Case::new("handover", 6) else { return };
     let _alone = alone();
-    let (mut first, mut second) = two(&case, &patient());
-    let mut ledger = Ledger::new(&case);
-    ledger.spread(100, 3..18);
-    until_ms((now_s() + 6) * 1_000);
-    let asked = Instant::now();
-    first.stop();
-    let took = asked.elapsed();
-    let late_ms = ledger.settle();
-    eprintln!("told to end: gone after {took:?}, worst lateness {late_ms} ms");
+    let Some((took, late_ms, _)) = one_of_two_goes("told-to-end", 0, Engine::stop) else { return };
     assert!(took <= Duration::from_secs(2), "its end took {took:?}");
     assert!(late_ms <= 2_000, "{late_ms} ms late");
-    second.stop();
 }
 
 #[test]
 fn under_a_storm_of_comings_and_goings_nothing_is_later_than_10_s() {
-    let Some(case) = Case::new("storm", 6) else { return };
     let _alone = alone();
+    let Some(case) = Case::new("storm", 6) else { return };
     let patient = patient();
     let env = [("CONFIGURATION_FILE", patient.as_str())];
     let (first, second) = two(&case, &patient);
@@ -90,42 +107,35 @@ fn under_a_storm_of_comings_and_goings_nothing_is_later_than_10_s() {
 
 #[test]
 fn an_instance_that_slept_through_its_session_is_fenced_says_so_and_works_again() {
-    let Some(case) = Case::new("zombie", 4) else { return };
+    const COUNT: usize = 30_000;
     let _alone = alone();
+    let Some(case) = Case::new("zombie", 4) else { return };
     let (mut first, mut second) = two(&case, &patient());
     let mut ledger = Ledger::new(&case);
     let due = now_s() + 6;
-    ledger.schedule(0..30_000, |n| due + (n % 30) as i64);
-    let mut reader = case.target_reader();
-    reader.wait("the burst has begun", PATIENCE, |r| r.len() > 2_000);
+    ledger.schedule(0..COUNT, |n| due + (n % 10) as i64);
+    // At the first sight of records that are not committed yet, when transactions are open.
+    let mut all = Reader::uncommitted(case.bootstrap(), &case.target);
+    all.wait("the burst has begun", PATIENCE, |r| r.len() > COUNT / 10);
+    let before = first.output().len();
     signal(first.pid(), "STOP");
     let stopped = now_s();
+    let mut reader = case.target_reader();
     reader.wait("the other has taken over", PATIENCE, |r| r.last().is_some_and(|r| r.timestamp / 1_000 > stopped + 4));
     until_ms((stopped + 20) * 1_000);
+    let said = |engine: &Engine, line: &str| engine.output()[before..].contains(line);
     signal(first.pid(), "CONT");
+    eventually("the zombie says that it was thrown out", PATIENCE, || {
+        (said(&first, "partitions lost") || said(&first, "starting anew")).then_some(())
+    });
     ledger.settle();
-    let said = |engine: &Engine| {
-        let output = engine.output();
-        output.contains("partitions lost") || output.contains("starting anew")
-    };
-    eventually("the zombie says that it was thrown out", PATIENCE, || said(&first).then_some(()));
-    // It works again when the other one has gone.
+    all.wait("all is read", PATIENCE, |r| r.iter().filter(|r| !r.key_text().starts_with("probe-")).count() > COUNT);
+    eprintln!("{} records of its open transaction were refused", all.records.len() - case.read_target().len());
+    eventually("the zombie has partitions again", PATIENCE, || {
+        said(&first, "the partition is loaded and fires").then_some(())
+    });
+    // It works: when the other one has gone, all is up to it.
     second.stop();
-    assert_eq!(case.settled().len(), 30_000, "nothing has fired again");
+    assert_eq!(case.settled().len(), COUNT, "nothing has fired again");
     first.stop();
-}
-
-#[test]
-fn it_ends_within_2_s_also_when_no_broker_answers() {
-    let Some(cluster) = crate::kit::cluster::Cluster::start() else { return };
-    let mut cluster = cluster;
-    let _alone = alone();
-    let case = Case::on(cluster.broker, "no-broker", 2, 1);
-    let mut engine = case.engine();
-    case.settled();
-    cluster.all().for_each(|node| cluster.kill(node));
-    eventually("the brokers are missed", PATIENCE, || engine.output().contains("no broker answers").then_some(()));
-    let asked = Instant::now();
-    engine.terminate();
-    assert!(asked.elapsed() <= Duration::from_secs(2), "its end took {:?}", asked.elapsed());
 }

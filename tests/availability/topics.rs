@@ -1,32 +1,32 @@
-//! Topics that change under a running engine.
+//! Topics that are missing, or that change under a running engine.
 
 use std::time::Duration;
 
 use crate::kit::Case;
 use crate::kit::client;
 use crate::kit::process::configuration;
-use crate::kit::wait::eventually;
+use crate::kit::wait::{eventually, now_s};
+use crate::ledger::{Ledger, alone};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
 #[test]
 fn partitions_that_are_added_are_taken_up() {
-    let Some(case) = Case::new("grown", 1) else { return };
+    let _alone = alone();
+    let Some(mut case) = Case::new("grown", 1) else { return };
     let mut engine = case.engine_with(&[("CONFIGURATION_FILE", &fast_metadata())]);
     case.settled();
-    client::add_partitions(case.bootstrap(), &case.schedules[0], 3);
-    let schedules: Vec<_> = (0..3).map(|p| case.due_in(format!("k{p}"), "v", 1).partition(p)).collect();
-    // The case's own producer does not know the new partitions yet.
-    let producer = client::Producer::new(case.bootstrap(), &[]);
-    schedules.iter().for_each(|schedule| producer.send(&case.schedules[0], schedule));
-    producer.flush();
-    let mut reader = case.target_reader();
-    reader.wait("all three fire", PATIENCE, |r| r.iter().filter(|r| r.value_text() == "v").count() == 3);
+    case.grow(3);
+    let mut ledger = Ledger::new(&case);
+    (0..300).for_each(|n| ledger.queue(format!("k{n}"), now_s() + 1 + n % 5, Some(n as i32 % 3)));
+    case.flush();
+    ledger.settle();
     engine.stop();
 }
 
 #[test]
 fn a_topic_that_is_deleted_and_made_anew_is_new() {
+    let _alone = alone();
     let Some(case) = Case::new("anew", 1) else { return };
     let mut engine = case.engine_with(&[("CONFIGURATION_FILE", &fast_metadata())]);
     case.settled();
@@ -35,17 +35,46 @@ fn a_topic_that_is_deleted_and_made_anew_is_new() {
     client::delete_topic(case.bootstrap(), &case.schedules[0]);
     let settings = [("cleanup.policy", "compact"), ("min.compaction.lag.ms", "86400000")];
     client::create_topic(case.bootstrap(), &case.schedules[0], 1, &settings);
-    case.produce(&[case.due_in("after", "v", 1)]);
-    let mut reader = case.target_reader();
-    reader.wait("the new topic's schedule fires", PATIENCE, |r| r.iter().any(|r| r.value_text() == "v"));
+    let mut ledger = Ledger::new(&case);
+    let due = now_s() + 1;
+    ledger.schedule(0..1, |_| due);
+    ledger.settle();
+    ledger.schedule(1..100, |n| due + n as i64 % 3);
+    ledger.settle();
     eventually("what the old topic held is gone", PATIENCE, || {
         (!engine.get("/schedules")?.contains("\"before\"")).then_some(())
     });
-    assert_eq!(case.settled().len(), 1, "once");
+    engine.stop();
+}
+
+#[test]
+fn a_missing_topic_is_named_once_and_waited_for() {
+    let _alone = alone();
+    let Some(case) = Case::new("missing", 1) else { return };
+    client::delete_topic(case.bootstrap(), &case.schedules[0]);
+    let mut engine = case.engine_with(&[("CONFIGURATION_FILE", &fast_metadata())]);
+    let said = format!("topic \"{}\" does not exist: create it", case.schedules[0]);
+    let count = |text: &str| text.matches(&said).count();
+    eventually("it names the topic", PATIENCE, || (count(&engine.output()) > 0).then_some(()));
+    let answer = engine.probe("/readiness").expect("an answer");
+    assert_eq!(answer.status, 503);
+    assert!(answer.json()["reason"].as_str().expect("a reason").contains(&said), "{}", answer.text());
+    let settings = [("cleanup.policy", "compact"), ("min.compaction.lag.ms", "86400000")];
+    client::create_topic(case.bootstrap(), &case.schedules[0], 1, &settings);
+    let mut ledger = Ledger::new(&case);
+    let due = now_s() + 1;
+    ledger.schedule(0..10, |_| due);
+    ledger.settle();
+    engine.ready();
+    assert_eq!(count(&engine.output()), 1, "once: {}", engine.output());
     engine.stop();
 }
 
 /// So that the tests need not wait for the default of five minutes until a client looks at its topics again.
 fn fast_metadata() -> String {
-    configuration("metadata", "kafka.common.configuration:\n  topic.metadata.refresh.interval.ms: 1000\n")
+    configuration(
+        "metadata",
+        "kafka.common.configuration:\n  topic.metadata.refresh.interval.ms: 1000\n\
+         kafka.producer.configuration:\n  transaction.timeout.ms: 60000\n",
+    )
 }

@@ -104,6 +104,14 @@ impl Case {
         Engine::start(&self.name, &[], &env)
     }
 
+    /// Adds partitions to the first schedules topic.
+    pub fn grow(&mut self, partitions: i32) {
+        client::add_partitions(self.bootstrap(), &self.schedules[0], usize::try_from(partitions).expect("some"));
+        self.partitions = partitions;
+        // The one that was used so far does not know of them yet.
+        self.producer = Producer::new(&self.broker.bootstrap, &[]);
+    }
+
     /// A schedule for this case's target, `seconds` from now.
     pub fn due_in(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>, seconds: i64) -> Scheduled {
         Scheduled::new(key, value, now_s() + seconds, &self.target)
@@ -169,8 +177,13 @@ impl Case {
 
     /// Null-valued records of the first schedules topic that the engine wrote.
     pub fn tombstones(&self) -> Vec<Record> {
-        let mut records = self.read_schedules(0);
-        records.retain(|r| r.value.is_none() && r.header("scheduler-engine").is_some());
+        let mut records = Vec::new();
+        Reader::new(self.bootstrap(), &self.schedules[0]).drain(|record| {
+            let reserved = record.key.as_deref().unwrap_or_default().starts_with(RESERVED);
+            if !reserved && record.value.is_none() && record.header("scheduler-engine").is_some() {
+                records.push(record);
+            }
+        });
         records
     }
 

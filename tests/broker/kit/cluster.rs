@@ -20,14 +20,14 @@ const COORDINATOR_PARTITIONS: i32 = 4;
 
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// Runs java until it ends or the tests do. The data stays: the node may come back.
+/// Runs java until it ends or the tests do, and removes its data with the tests: until then the node may come back.
 const GUARD: &str = r#"
-pid=$1; log=$2; shift 2
+pid=$1; log=$2; data=$3; shift 3
 exec 3<&0
 java "$@" </dev/null >>"$log" 2>&1 &
 java=$!
 echo $java >"$pid"
-(read _ <&3; [ -e "$pid" ] && kill -9 $java) 2>/dev/null &
+(read _ <&3; [ -e "$pid" ] && kill -9 $java && rm -rf "$data" "$log") 2>/dev/null &
 wait $java
 rm -f "$pid"
 "#;
@@ -146,6 +146,12 @@ impl Cluster {
         signal(self.nodes[node].pid(), name);
     }
 
+    /// Starts every node that is away, and waits until all is as it was.
+    pub fn restore(&mut self) {
+        self.nodes.iter_mut().filter(|node| !node.pid_file().exists()).for_each(Node::run);
+        self.wait_for_replicas();
+    }
+
     /// Starts a node again on what it had.
     pub fn restart(&mut self, node: usize) {
         self.nodes[node].run();
@@ -180,7 +186,8 @@ impl Node {
     fn run(&mut self) {
         let _ = fs::remove_file(self.pid_file());
         let (pid, log) = (broker::text(&self.pid_file()), broker::text(&self.data.with_extension("log")));
-        let mut args = vec![pid.as_str(), log.as_str()];
+        let data = broker::text(&self.data);
+        let mut args = vec![pid.as_str(), log.as_str(), data.as_str()];
         args.extend(self.java.iter().map(String::as_str));
         self.guard = Some(outliving_shell(GUARD, &args));
     }

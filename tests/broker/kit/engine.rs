@@ -107,6 +107,11 @@ impl Engine {
         http::get(self.port, path).filter(|(status, _)| *status == 200).map(|(_, body)| body)
     }
 
+    /// What REST answers, if anyone does.
+    pub fn probe(&self, path: &str) -> Option<http::Answer> {
+        http::ask(self.port, "GET", path, &[]).ok()
+    }
+
     /// Records refused for this reason; `None` while nobody answers.
     pub fn refused(&self, reason: &str) -> Option<u64> {
         self.metric(&format!("kafka_scheduler_refused_records_total{{reason=\"{reason}\"}}"))
