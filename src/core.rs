@@ -97,6 +97,8 @@ pub struct Scheduler<P = Packed> {
     in_flight: VecDeque<InFlight>,
     /// By purpose, whether a batch may be tried again.
     patience: [Patience; Purpose::COUNT],
+    /// Batches refused without a name, since batches had their full size last.
+    refusals: u32,
     /// By lot, items a batch, while a refused record is looked for.
     items_max: [usize; Lot::ALL.len()],
     generation: Option<i32>,
@@ -147,6 +149,7 @@ impl<P: Payload> Scheduler<P> {
             next_batch: 1,
             in_flight: VecDeque::new(),
             patience: [Patience::default(); Purpose::COUNT],
+            refusals: 0,
             generation: None,
             refused: None,
             fencing: BTreeMap::new(),

@@ -13,6 +13,9 @@ const RETRY_MS_MIN: i64 = 50;
 /// Longest wait after an abort.
 const RETRY_MS_MAX: i64 = 3_200;
 
+/// Refusals without a name for which everything due later waits: enough to find two or three records among 10,000.
+const REFUSALS_MAX: u32 = 32;
+
 /// What a batch is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
@@ -134,6 +137,9 @@ impl<P: Payload> Scheduler<P> {
         if let Purpose::Fire(lot) = batch.purpose {
             let items_max = &mut self.items_max[lot as usize];
             *items_max = (*items_max * 2).min(self.config.batch_items_max);
+            if lot == Lot::Fresh && *items_max == self.config.batch_items_max {
+                self.refusals = 0;
+            }
         }
         for (id, offset) in &batch.offsets {
             if let Some(life) = self.lives.get_mut(id) {
@@ -243,16 +249,17 @@ impl<P: Payload> Scheduler<P> {
         patience.aborts = patience.aborts.saturating_add(1);
     }
 
-    /// The broker refused a record and nobody says which. The batch's schedules go on apart from all others, in batches
-    /// that are halved until it stands alone.
+    /// The broker refused a record and nobody says which: batches are halved until it stands alone. That keeps all others
+    /// in due order, but waiting; where it goes on for long, the batch's schedules go on apart instead.
     fn narrow_down(&mut self, batch: &InFlight) {
         let Purpose::Fire(lot) = batch.purpose else { return self.back_off(batch.purpose) };
         if let [alone] = batch.entries.as_slice() {
-            return self.rejected(alone, Reason::Refused);
+            self.rejected(alone, Reason::Refused);
         }
         let mut stay = batch.entries.len();
         if lot == Lot::Fresh {
-            for entry in batch.entries.iter().filter(|entry| entry.target.is_some()) {
+            self.refusals = self.refusals.saturating_add(1);
+            for entry in batch.entries.iter().filter(|entry| entry.target.is_some() && self.refusals > REFUSALS_MAX) {
                 stay -= 1;
                 if let Some(life) = self.lives.get_mut(&entry.partition) {
                     life.words.suspect(entry.slot, entry.identity);

@@ -298,7 +298,6 @@ mod tests {
         ] {
             assert!(owned(key), "{key} is the protocol's");
         }
-        made.consumer().create::<rdkafka::consumer::BaseConsumer>().expect("librdkafka takes them");
     }
 
     #[test]
