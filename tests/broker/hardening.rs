@@ -146,11 +146,13 @@ fn a_ninth_list_is_refused_until_readers_that_stall_are_cut() {
     }
     case.flush();
     eventually("they are pending", PATIENCE, || (engine.counter("planned_schedule")? >= 5_000).then_some(()));
-    let mut readers: Vec<TcpStream> = (0..LISTS).map(|_| http::connect(engine.port).expect("a connection")).collect();
-    for reader in &mut readers {
+    let begin = |_| {
+        let mut reader = http::connect(engine.port).expect("a connection");
         reader.write_all(b"GET /schedules HTTP/1.1\r\nHost: x\r\n\r\n").expect("sent");
         reader.read_exact(&mut [0; 12]).expect("it begins");
-    }
+        reader
+    };
+    let readers: Vec<TcpStream> = (0..LISTS).map(begin).collect();
     for path in ["/schedules", "/schedules?limit=1", "/parked"] {
         let refused = engine.ask("GET", path, &[]);
         assert_eq!(refused.status, 503, "{path}");
@@ -162,6 +164,7 @@ fn a_ninth_list_is_refused_until_readers_that_stall_are_cut() {
         (cut >= LISTS as f64).then_some(())
     });
     assert_eq!(engine.ask("GET", "/schedules", &[]).json().as_array().map(Vec::len), Some(5_000));
+    drop(readers);
 }
 
 #[test]
