@@ -62,7 +62,9 @@ impl Broker {
         };
         let classes = text(&home.join("libs").join("*"));
         let output = Command::new("java")
-            .args(["-Xmx128m", "-cp", &classes, class, "--bootstrap-server", &self.bootstrap])
+            // What lives for a second is not worth compiling well.
+            .args(["-Xmx128m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp", &classes, class])
+            .args(["--bootstrap-server", &self.bootstrap])
             .args(args)
             .stdin(Stdio::null())
             .output()
@@ -216,9 +218,22 @@ num.io.threads=4
             data.join("log").display()
         ),
     )?;
-    let java = format(home, &data).inspect_err(|_| drop(fs::remove_dir_all(&data)))?;
+    let java = format(home, &data, &[]).inspect_err(|_| drop(fs::remove_dir_all(&data)))?;
+    let guard = run(&data, java, &bootstrap)?;
+    Ok(Broker {
+        bootstrap,
+        session_timeout_ms: 3_000,
+        replicas: 1,
+        proxied: Some((proxy, behind)),
+        home: Some(home.to_owned()),
+        _guard: Some(guard),
+    })
+}
+
+/// Runs java until the tests end or the pipe to what is returned is closed; waits until the broker in it answers.
+pub fn run(data: &Path, java: Vec<String>, bootstrap: &str) -> Result<Child, String> {
     let log = data.with_extension("log");
-    let mut args = vec![text(&data), text(&log), "-Xmx1g".to_owned()];
+    let mut args = vec![text(data), text(&log), "-Xmx1g".to_owned()];
     args.extend(java);
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let mut guard = outliving_shell(GUARD, &args);
@@ -226,25 +241,17 @@ num.io.threads=4
         let said = fs::read_to_string(&log).unwrap_or_default();
         (said.contains(" FATAL ") || said.contains("Fatal error")).then_some(said)
     };
-    match answers(&bootstrap, START_LIMIT, died) {
-        Ok(()) => Ok(Broker {
-            bootstrap,
-            session_timeout_ms: 3_000,
-            replicas: 1,
-            proxied: Some((proxy, behind)),
-            home: Some(home.to_owned()),
-            _guard: Some(guard),
-        }),
-        Err(e) => {
-            drop(guard.stdin.take());
-            let _ = guard.wait();
-            Err(format!("{e}; see {}", log.display()))
-        }
+    if let Err(e) = answers(bootstrap, START_LIMIT, died) {
+        drop(guard.stdin.take());
+        let _ = guard.wait();
+        return Err(format!("{e}; see {}", log.display()));
     }
+    Ok(guard)
 }
 
-/// Formats a node's storage for the `server.properties` in its directory. Gives java's arguments that run it.
-pub fn format(home: &Path, data: &Path) -> Result<Vec<String>, String> {
+/// Formats a node's storage for the `server.properties` in its directory, with more arguments for that. Gives java's
+/// arguments that run it.
+pub fn format(home: &Path, data: &Path, more: &[String]) -> Result<Vec<String>, String> {
     let logging = data.join("log4j2.properties");
     write(
         &logging,
@@ -263,6 +270,7 @@ rootLogger.appenderRef.out.ref=out
     let format = Command::new("java")
         .args(["-Xmx256m", &logging, "-cp", &classes, "kafka.tools.StorageTool"])
         .args(["format", "-t", "a2Fma2Etc2NoZWR1bGVyIQ", "-c", &properties])
+        .args(more)
         .stdin(Stdio::null())
         .output()
         .map_err(|e| format!("java: {e}"))?;

@@ -71,7 +71,7 @@ impl Cluster {
             )
             .expect("properties");
             let mut java = vec!["-Xmx512m".to_owned()];
-            java.extend(broker::format(&home, &data).expect("formatted storage"));
+            java.extend(broker::format(&home, &data, &[]).expect("formatted storage"));
             Node { port: ports.0, data, java, guard: None }
         });
         let mut nodes: Vec<Node> = nodes.collect();

@@ -1,0 +1,44 @@
+//! Certificates for one run of the tests, made with the JDK's keytool.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use crate::kit::broker::text;
+
+/// Of the key stores. What they hold is worth nothing.
+pub const STORE_PASSWORD: &str = "changeit";
+
+/// Makes `ca.pem`, `broker.p12` with a certificate for 127.0.0.1 that this authority has signed, and `other.pem` of an
+/// authority that has signed nothing.
+pub fn make(dir: &Path) -> Result<(), String> {
+    let pair = |store: &str, alias: &str, more: &[&str]| {
+        let name = format!("CN={alias}");
+        let fixed = ["-genkeypair", "-alias", alias, "-dname", &name, "-keyalg", "EC", "-groupname", "secp256r1"];
+        keytool(dir, store, &[&fixed[..], &["-validity", "30"], more].concat())
+    };
+    let authority = ["-ext", "bc:c", "-ext", "ku:c=keyCertSign"];
+    pair("ca.p12", "ca", &authority)?;
+    keytool(dir, "ca.p12", &["-exportcert", "-alias", "ca", "-rfc", "-file", "ca.pem"])?;
+    pair("other.p12", "other", &authority)?;
+    keytool(dir, "other.p12", &["-exportcert", "-alias", "other", "-rfc", "-file", "other.pem"])?;
+    pair("broker.p12", "broker", &[])?;
+    keytool(dir, "broker.p12", &["-certreq", "-alias", "broker", "-file", "broker.csr"])?;
+    let sign = ["-gencert", "-alias", "ca", "-infile", "broker.csr", "-outfile", "broker.pem", "-rfc"];
+    keytool(dir, "ca.p12", &[&sign[..], &["-ext", "san=ip:127.0.0.1", "-validity", "30"]].concat())?;
+    keytool(dir, "broker.p12", &["-importcert", "-alias", "ca", "-file", "ca.pem", "-noprompt"])?;
+    keytool(dir, "broker.p12", &["-importcert", "-alias", "broker", "-file", "broker.pem"])
+}
+
+fn keytool(dir: &Path, store: &str, args: &[&str]) -> Result<(), String> {
+    let output = Command::new("keytool")
+        .args(args)
+        .args(["-keystore", &text(&dir.join(store)), "-storetype", "PKCS12", "-storepass", STORE_PASSWORD])
+        .current_dir(dir)
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|e| format!("keytool, which comes with Java: {e}"))?;
+    match output.status.success() {
+        true => Ok(()),
+        false => Err(format!("keytool {args:?}: {}", String::from_utf8_lossy(&output.stdout))),
+    }
+}

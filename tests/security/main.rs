@@ -1,0 +1,12 @@
+//! The whole program on a Kafka that asks for TLS, credentials and permissions.
+#![cfg(feature = "kafka")]
+
+#[path = "../broker/kit/mod.rs"]
+mod kit;
+
+mod certificates;
+mod connection;
+mod guide;
+mod permissions;
+mod secrets;
+mod secured;
