@@ -19,6 +19,7 @@ mod logs;
 mod metrics;
 mod mini;
 mod model;
+mod moving_over;
 mod outside;
 mod poison;
 mod readme;

@@ -1,0 +1,185 @@
+//! A topic that another scheduler has served for years, with the records its clients and itself have left there, goes
+//! over with the same topics and the same group. See docs/moving-over.md.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+
+use crate::first_start::noon_zone;
+use crate::kit::case::PATIENCE;
+use crate::kit::client::{self, Producer, Record};
+use crate::kit::wait::{eventually, now_s};
+use crate::kit::{Case, Scheduled};
+
+const DAY_S: i64 = 86_400;
+
+// 10,000 schedules in all.
+const FIRED_EARLIER: usize = 3_000;
+const FIRED_TODAY: usize = 500;
+const CANCELLED: usize = 300;
+const LEFTOVERS: usize = 200;
+const INVALID: usize = 100;
+const OVERDUE: usize = 400;
+const SOON: usize = 1_500;
+const LATER: usize = 4_000;
+
+/// What was on the topics before.
+struct Past {
+    case: Case,
+    producer: Producer,
+    midnight: i64,
+}
+
+impl Past {
+    /// A schedule as clients send it, long ago.
+    fn schedule(&self, key: &str, epoch: i64, at: i64) -> Scheduled {
+        Scheduled::new(key, format!("value of {key}"), epoch, &self.case.target)
+            .target_key(format!("target {key}"))
+            .header("customer", "kept")
+            .timestamp(at * 1_000)
+    }
+
+    fn schedule_now(&self, key: &str, epoch: i64, at: i64) {
+        self.producer.send(&self.case.schedules[0], &self.schedule(key, epoch, at));
+    }
+
+    /// A schedule, and what the other scheduler wrote when it fired: the record with all its headers to the target and
+    /// to the history, and a tombstone that carries them too.
+    fn fired(&self, key: &str, epoch: i64) {
+        let asked = self.schedule(key, epoch, epoch - 3_600);
+        self.producer.send(&self.case.schedules[0], &asked);
+        let told = asked
+            .clone()
+            .header("scheduler-timestamp", (epoch - 3_600).to_string())
+            .header("scheduler-key", key)
+            .header("scheduler-topic", &self.case.schedules[0])
+            .timestamp(epoch * 1_000);
+        let triggered = Scheduled { key: Some(format!("target {key}").into_bytes()), ..told.clone() };
+        for topic in [&self.case.target, &self.case.history] {
+            self.producer.send(topic, &triggered);
+        }
+        self.producer.send(&self.case.schedules[0], &Scheduled { value: None, ..told });
+    }
+
+    /// Records that never were schedules, and stay.
+    fn invalid(&self, key: &str, number: usize) {
+        let bare = Scheduled { headers: Vec::new(), ..Scheduled::new(key, "v", 0, "-") };
+        let target = |record: Scheduled| record.header("scheduler-target-topic", &self.case.target);
+        let record = match number % 4 {
+            0 => bare,
+            1 => target(bare).header("scheduler-epoch", "tomorrow"),
+            2 => target(bare).header("scheduler-epoch", "-1"),
+            _ => bare.header("scheduler-epoch", (now_s() + 3_600).to_string()),
+        };
+        self.producer.send(&self.case.schedules[0], &record.timestamp((self.midnight - DAY_S) * 1_000));
+    }
+}
+
+fn keys(prefix: &str, count: usize) -> Vec<String> {
+    (0..count).map(|n| format!("{prefix}-{n}")).collect()
+}
+
+/// Fills the topics. Some keys are used again and again, as those of real clients are.
+fn fill(past: &Past) {
+    let ago = |days: i64| past.midnight - days * DAY_S + 3_600;
+    for (n, key) in keys("earlier", FIRED_EARLIER).iter().enumerate() {
+        past.fired(key, ago(1 + (n % 20) as i64));
+    }
+    keys("today", FIRED_TODAY).iter().for_each(|key| past.fired(key, past.midnight + 60));
+    for key in keys("cancelled", CANCELLED) {
+        past.schedule_now(&key, now_s() + 3_600, ago(2));
+        past.producer.send(&past.case.schedules[0], &Scheduled::cancel(&key).timestamp(ago(1) * 1_000));
+    }
+    keys("leftover", LEFTOVERS).iter().for_each(|key| past.schedule_now(key, ago(3), ago(4)));
+    keys("invalid", INVALID).iter().enumerate().for_each(|(n, key)| past.invalid(key, n));
+    keys("overdue", OVERDUE).iter().for_each(|key| past.schedule_now(key, past.midnight + 3_600, ago(1)));
+    for (n, key) in keys("later", LATER).iter().enumerate() {
+        // Fired before, under the same key.
+        if n % 10 == 0 {
+            past.fired(key, ago(5));
+        }
+        past.schedule_now(key, now_s() + 7 * DAY_S, ago(1));
+    }
+}
+
+/// The other scheduler's membership: another assignor, and offsets with nothing beside them.
+fn member(case: &Case) -> BaseConsumer {
+    let consumer: BaseConsumer = client::config(case.bootstrap())
+        .set("group.id", &case.group)
+        .set("partition.assignment.strategy", "range")
+        .set("session.timeout.ms", "6000")
+        .set("auto.offset.reset", "earliest")
+        .set("enable.auto.commit", "false")
+        .create()
+        .expect("a consumer");
+    consumer.subscribe(&[&case.schedules[0]]).expect("a subscription");
+    eventually("the other scheduler has read its topic", PATIENCE, || {
+        while let Some(Ok(_)) = consumer.poll(Duration::from_millis(100)) {}
+        consumer.commit_consumer_state(CommitMode::Sync).ok()
+    });
+    consumer
+}
+
+fn scheduled_keys(records: &[Record]) -> BTreeMap<String, usize> {
+    let mut counts = BTreeMap::new();
+    for record in records {
+        let key = String::from_utf8_lossy(record.header("scheduler-key").expect("scheduler-key")).into_owned();
+        *counts.entry(key).or_default() += 1;
+    }
+    counts
+}
+
+#[test]
+fn ten_thousand_schedules_of_another_scheduler_are_taken_over() {
+    let Some(case) = Case::new("moving-over", 4) else { return };
+    let (zone, midnight) = noon_zone();
+    let producer = Producer::new(case.bootstrap(), &[]);
+    let past = Past { case, producer, midnight };
+    fill(&past);
+    past.producer.flush();
+    let case = &past.case;
+    let other = member(case);
+    let mut engine = case.engine_with(&[("SINCE_DELTA", "0"), ("TZ", &zone)]);
+    eventually("it says that another kind of member is in its group", PATIENCE, || {
+        // As a living member does.
+        while let Some(Ok(_)) = other.poll(Duration::from_millis(10)) {}
+        engine.output().contains("the group has members that are no kafka-scheduler").then_some(())
+    });
+    for key in keys("soon", SOON) {
+        past.schedule_now(&key, now_s() + 5, now_s());
+    }
+    past.producer.flush();
+    let before = case.read_target().len();
+    drop(other);
+    engine.ready();
+    let fired = before + OVERDUE + SOON;
+    let mut reader = case.target_reader();
+    reader.wait("what is owed has fired", PATIENCE * 2, |records| records.len() >= fired);
+
+    let owed: BTreeSet<String> = keys("overdue", OVERDUE).into_iter().chain(keys("soon", SOON)).collect();
+    let counts = scheduled_keys(&case.settled());
+    assert_eq!(counts.values().sum::<usize>(), fired, "nothing beside what the other fired and what was owed");
+    assert!(counts.values().all(|count| *count == 1), "nothing fires twice: {counts:?}");
+    assert!(owed.iter().all(|key| counts.contains_key(key)), "nothing owed is lost");
+
+    assert_eq!(engine.metric("kafka_scheduler_leftover_schedules_total"), Some(LEFTOVERS as u64));
+    let lines: Vec<String> =
+        engine.output().lines().filter(|l| l.contains("loaded and fires")).map(str::to_owned).collect();
+    let leftovers = lines.iter().filter_map(|line| line.rsplit_once("leftovers=")?.1.trim().parse::<usize>().ok());
+    assert_eq!(leftovers.sum::<usize>(), LEFTOVERS, "{lines:?}");
+    assert_eq!(engine.counter("invalid_schedule"), Some(INVALID as u64));
+    assert_eq!(engine.counter("missed_schedule").map(|missed| missed >= OVERDUE as u64), Some(true));
+    let pending: f64 =
+        engine.metrics().iter().filter(|(name, _)| name.contains("_pending_schedules{")).map(|(_, n)| n).sum();
+    assert_eq!(pending, LATER as f64, "what is due later is held");
+    engine.stop();
+
+    // What is nobody's to delete lies where it lay.
+    let ended: BTreeSet<String> = case.tombstones().iter().map(Record::key_text).collect();
+    assert!(keys("leftover", LEFTOVERS).iter().chain(&keys("invalid", INVALID)).all(|key| !ended.contains(key)));
+    // And a second start finds nothing to do.
+    let mut engine = case.engine_with(&[("SINCE_DELTA", "0"), ("TZ", &zone)]);
+    assert_eq!(case.settled().len(), fired, "after a restart");
+    engine.stop();
+}
