@@ -175,6 +175,8 @@ impl World {
                 Err(Some(Reason::Forbidden))
             }
             Some(Away::Missing) => Err(Some(Reason::UnknownTarget)),
+            // Or it is refused for a cause that passes.
+            Some(Away::Leaderless) if self.instances[number].rng.chance(50) => Err(Some(Reason::Refused)),
             Some(Away::Leaderless) => Err(Some(Reason::NoLeader)),
             Some(_) => Err(None),
             None => Ok(()),
