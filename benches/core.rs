@@ -270,8 +270,8 @@ impl Rig {
                     }
                 }
                 Output::Fence { take, .. } => self.core.handle(self.now, Input::Fenced { take }),
-                Output::FindSince { topic, .. } => {
-                    self.core.handle(self.now, Input::Since { topic, since: None, today: MIDNIGHT });
+                Output::FindSince { ask, .. } => {
+                    self.core.handle(self.now, Input::Since { ask, since: None, today: MIDNIGHT });
                 }
                 Output::CheckTarget { target, .. } => {
                     self.core.handle(self.now, Input::Target { target, state: TargetState::Exists });

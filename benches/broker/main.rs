@@ -8,7 +8,6 @@ mod args;
 mod bare;
 mod feed;
 // The benchmark needs a part of it.
-#[allow(unused_imports)]
 #[path = "../../tests/broker/kit/mod.rs"]
 mod kit;
 mod lateness;

@@ -13,8 +13,15 @@ use rdkafka::producer::{DeliveryResult, ProducerContext};
 use crate::handle::board::Board;
 use crate::observe::statistics;
 
+/// So long after a transaction has been committed a client that finds no broker is believed only when the consumer's
+/// statistics say the same: while brokers come and go, clients lose and find them at different times.
+const BELIEVED_AFTER: Duration = Duration::from_secs(5);
 /// Between two questions why a transaction failed.
 const ASK_AGAIN: Duration = Duration::from_secs(5);
+
+/// The bit of the trouble that no broker answers, and its line.
+const NO_BROKER: u32 = 0;
+const NO_BROKER_ADVICE: &str = "no broker answers; trying again until one does";
 
 /// Shared by all clients of the engine, so that each of them does not say the same.
 #[derive(Debug, Default)]
@@ -27,12 +34,14 @@ pub struct Voice {
     group: String,
     /// When it was last asked why a transaction failed.
     asked: Mutex<Option<Instant>>,
+    /// When a transaction was last committed.
+    well: Mutex<Option<Instant>>,
 }
 
 impl Voice {
     /// One that has said nothing.
     pub fn new(board: Arc<Board>, group: String) -> Self {
-        Self { told: AtomicU32::default(), board, group, asked: Mutex::default() }
+        Self { told: AtomicU32::default(), board, group, asked: Mutex::default(), well: Mutex::default() }
     }
 
     /// What the group's consumer has to say beyond [`Voice::error`].
@@ -52,8 +61,12 @@ impl Voice {
     /// The same of the group's consumer.
     pub fn consumer_statistics(&self, json: &[u8]) {
         let Some(statistics) = statistics::parse(json) else { return };
-        self.board.reached(statistics.brokers_up > 0);
+        let reached = statistics.brokers_up > 0;
+        self.board.reached(reached);
         self.board.client("consumer", statistics);
+        if !reached && self.first(NO_BROKER) {
+            tracing::warn!("{NO_BROKER_ADVICE}");
+        }
     }
 
     /// A line of librdkafka's log. It carries no payload; it can be frequent while brokers are away.
@@ -70,7 +83,8 @@ impl Voice {
         let group = &self.group;
         let (for_group, for_ids);
         let (bit, advice) = match error.rdkafka_error_code() {
-            Some(Code::AllBrokersDown) => (0, "no broker answers; trying again until one does"),
+            Some(Code::AllBrokersDown) if self.was_well() => return tracing::debug!(%error, reason, "client error"),
+            Some(Code::AllBrokersDown) => (NO_BROKER, NO_BROKER_ADVICE),
             Some(Code::Authentication) => (1, "the brokers refuse the credentials; see CONFIGURATION_FILE"),
             Some(Code::SSL) => (2, "no TLS connection can be made; see CONFIGURATION_FILE"),
             Some(Code::Resolve) => (3, "a broker's name cannot be resolved; see BOOTSTRAP_SERVERS"),
@@ -130,9 +144,14 @@ impl Voice {
 
     /// Things work: the next trouble is news.
     pub fn well(&self) {
+        *self.well.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
         if self.told.load(Ordering::Relaxed) != 0 && self.told.swap(0, Ordering::Relaxed) != 0 {
             tracing::info!("the brokers answer");
         }
+    }
+
+    fn was_well(&self) -> bool {
+        self.well.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|at| at.elapsed() < BELIEVED_AFTER)
     }
 
     fn first(&self, bit: u32) -> bool {

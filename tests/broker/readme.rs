@@ -71,7 +71,9 @@ fn a_newcomer_fires_a_message_of_their_own_with_three_commands() {
 fn topics_created_as_the_readme_says_are_good_and_the_engine_runs_on_them() {
     let Some(case) = Case::new("readme", 1) else { return };
     let (_, blocks) = section("Running it");
-    let [run, create] = blocks[..] else { panic!("{blocks:?}") };
+    let [build, run, create] = blocks[..] else { panic!("{blocks:?}") };
+    // What the image is built with, to which `tests/packaging` holds it.
+    assert_eq!(build.trim(), "cargo build --release --locked");
     let (schedules, history) = (format!("{}-schedules", case.group), format!("{}-history", case.group));
     let own = |word: &str| match word {
         "schedules" => schedules.clone(),
