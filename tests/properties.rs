@@ -128,6 +128,7 @@ fn more() -> BoxedStrategy<Act> {
             .prop_map(|(key, count, commit, for_ms, in_s)| Act::Transaction { key, count, commit, for_ms, in_s }),
         (0..3u8, 10..8_192u16).prop_map(|(instance, down_ms)| Act::Stop { instance, down_ms }),
         (0..3u8).prop_map(|instance| Act::Unreadable { instance }),
+        (0..3u8, point(), 500..14_000u16).prop_map(|(instance, point, for_ms)| Act::Stall { instance, point, for_ms }),
         (0..3u8).prop_map(|instance| Act::Rewind { instance }),
         (0..2u8).prop_map(|topic| Act::Grow { topic }),
     ]

@@ -19,6 +19,8 @@ pub enum Fault {
     Pause,
     /// A process stands still for longer than its session.
     Zombie,
+    /// A transactor stands still, and nothing else does.
+    Stall,
     /// A request may be sent again.
     Retriable,
     /// A transaction must be aborted.
@@ -68,7 +70,7 @@ pub enum Fault {
 }
 
 /// Every kind.
-pub const FAULTS: [Fault; 30] = [
+pub const FAULTS: [Fault; 31] = [
     Fault::Crash,
     Fault::CrashBeforeSend,
     Fault::CrashAfterProduce,
@@ -76,6 +78,7 @@ pub const FAULTS: [Fault; 30] = [
     Fault::CrashAfterCommit,
     Fault::Pause,
     Fault::Zombie,
+    Fault::Stall,
     Fault::Retriable,
     Fault::Abortable,
     Fault::Fatal,
@@ -132,12 +135,13 @@ impl Fault {
             | Self::CrashAfterProduce
             | Self::CrashAfterOffsets
             | Self::CrashAfterCommit
+            | Self::Stall
             | Self::Retriable
             | Self::Abortable
             | Self::Fatal
             | Self::Unanswered => !matches!(doing, Doing::Nothing | Doing::Idle),
             // Who owns nothing reads nothing and sends nothing.
-            Self::TargetAway | Self::SlowConsumer | Self::Rewind => doing != Doing::Nothing,
+            Self::TargetAway | Self::SlowConsumer | Self::Rewind | Self::FencesFail => doing != Doing::Nothing,
             // A rebalance ends when everybody has joined it, and nobody joins before it has released.
             Self::SlowRebalance => doing != Doing::Releasing,
             // Offsets expire when nobody is left.

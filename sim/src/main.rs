@@ -76,6 +76,9 @@ enum Task {
         /// How many seeds a bug has.
         #[arg(long, default_value_t = 2_000)]
         seeds: u64,
+        /// The first.
+        #[arg(long, default_value_t = 0)]
+        from: u64,
         /// Only bugs whose name contains this.
         #[arg(long, default_value = "")]
         only: String,
@@ -100,7 +103,7 @@ fn main() -> ExitCode {
         Task::Swarm { seeds, from, narrow, jobs } => many(from, seeds, narrow, threads(jobs)),
         Task::Meta { seeds, from } => meta(from, seeds),
         #[cfg(feature = "known-bad")]
-        Task::Bugs { seeds, only, jobs } => bugs(seeds, &only, threads(jobs)),
+        Task::Bugs { seeds, from, only, jobs } => bugs(from, seeds, &only, threads(jobs)),
     }
 }
 
@@ -207,19 +210,19 @@ fn verdict(report: &Report, seeds: u64) -> ExitCode {
 }
 
 #[cfg(feature = "known-bad")]
-fn bugs(seeds: u64, only: &str, jobs: usize) -> ExitCode {
+fn bugs(from: u64, seeds: u64, only: &str, jobs: usize) -> ExitCode {
     std::panic::set_hook(Box::new(|_| {}));
     let mut escaped = 0;
     for name in sim::bugs::names().into_iter().filter(|name| name.contains(only)) {
         let prepare = || assert!(sim::bugs::switch(Some(name)), "names come from the list");
-        let scenarios = Scenarios { of: Scenario::from_seed, from: 0, count: seeds };
+        let scenarios = Scenarios { of: Scenario::from_seed, from, count: seeds };
         let report = swarm::swarm(scenarios, jobs, true, prepare, false);
         match report.broken.first() {
             Some(first) => {
                 // Threads run ahead of one another, but every seed before the first broken one has been played.
                 let what = first.failure.to_string();
                 let line = what.lines().next().unwrap_or_default().chars().take(150).collect::<String>();
-                println!("{name:<28} {:>5} seeds  {line}", first.seed + 1);
+                println!("{name:<28} {:>5} seeds  {line}", first.seed.wrapping_sub(from) + 1);
             }
             None => {
                 escaped += 1;

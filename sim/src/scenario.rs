@@ -112,6 +112,15 @@ pub enum Act {
         /// How long, up to 16,383 ms.
         for_ms: u16,
     },
+    /// A transactor's thread stands still, while everything else of its process goes on.
+    Stall {
+        /// Which.
+        instance: u8,
+        /// At this point of a transaction.
+        point: Point,
+        /// How long, up to 16,383 ms.
+        for_ms: u16,
+    },
     /// The brokers answer a transactional request with an error.
     Error {
         /// To which instance.
@@ -334,6 +343,7 @@ impl Act {
             Self::Crash { point: Point::AfterCommit, .. } => Fault::CrashAfterCommit,
             Self::Pause { for_ms, .. } if i64::from(for_ms) < crate::kafka::group::SESSION_MS => Fault::Pause,
             Self::Pause { .. } => Fault::Zombie,
+            Self::Stall { .. } => Fault::Stall,
             Self::Error { error: Error::Retriable, .. } => Fault::Retriable,
             Self::Error { error: Error::Abortable, .. } => Fault::Abortable,
             Self::Error { error: Error::Fatal, .. } => Fault::Fatal,

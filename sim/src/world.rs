@@ -105,6 +105,7 @@ pub(crate) enum Todo {
     Beat,
     Fetch,
     Wake,
+    Tick,
     Job(u64),
     Settle(u64, Ending),
     ReadCommitted(Partition, i64),

@@ -11,8 +11,12 @@ impl Scenario {
         let mut rng = Rng::new(seed);
         let setup = setup(&mut rng);
         // Some seeds have users who change their minds about one or two keys all the time.
-        let hot = rng.chance(20);
-        let setup = Setup { keys: if hot { setup.keys.min(2) } else { setup.keys }, ..setup };
+        let hot = rng.chance(25);
+        let setup = match hot {
+            true if rng.chance(50) => narrow(setup),
+            true => Setup { keys: setup.keys.min(2), ..setup },
+            false => setup,
+        };
         scenario(&mut rng, setup, hot)
     }
 
@@ -20,9 +24,13 @@ impl Scenario {
     #[must_use]
     pub fn narrow(seed: u64) -> Self {
         let mut rng = Rng::new(seed);
-        let setup = Setup { instances: 2, topics: 1, partitions: 1, keys: 1, ..setup(&mut rng) };
+        let setup = narrow(setup(&mut rng));
         scenario(&mut rng, setup, true)
     }
+}
+
+fn narrow(setup: Setup) -> Setup {
+    Setup { instances: 2, topics: 1, partitions: 1, keys: 1, ..setup }
 }
 
 fn scenario(rng: &mut Rng, mut setup: Setup, hot: bool) -> Scenario {
@@ -31,6 +39,11 @@ fn scenario(rng: &mut Rng, mut setup: Setup, hot: bool) -> Scenario {
     let mut ops = users(rng, &setup, hot);
     if rng.chance(8) {
         wrong_day(rng, &setup, &mut ops);
+    }
+    if rng.chance(10) {
+        // Somebody else may come while the first one is still reading.
+        let slow = |instance| Act::SlowConsumer { instance, for_ms: 9_000, gap_ms: 2_000 };
+        ops.extend((0..setup.instances).map(|instance| Op { at_ms: 0, act: slow(instance) }));
     }
     for fault in FAULTS {
         if rng.chance(share) {
@@ -67,7 +80,7 @@ fn faults(rng: &mut Rng, setup: &mut Setup, fault: Fault, ops: &mut Vec<Op>) {
                 act: Act::Compact { partition: rng.range(0, 5) as u8, tombstones: false },
             });
         }
-        if fault == Fault::Zombie || fault == Fault::CrashAfterOffsets {
+        if fault == Fault::Zombie || fault == Fault::Stall || fault == Fault::CrashAfterOffsets {
             // Something has to be due while it lasts.
             ops.push(Op { at_ms, act: say(rng, setup, Word::Schedule, 1) });
         }
@@ -117,10 +130,11 @@ fn users(rng: &mut Rng, setup: &Setup, hot: bool) -> Vec<Op> {
     let pace_ms = if hot { rng.range(30, 150) } else { rng.range(120, 400) };
     let lead_s = if hot { 1 } else { rng.range(2, 20) };
     let mut at_ms = 0;
+    let schedules = if hot { 60 } else { 75 };
     while at_ms < i64::from(SAFETY_MS) {
         let word = match rng.range(0, 99) {
-            0..75 => Word::Schedule,
-            75..88 => Word::Cancel,
+            n if n < schedules => Word::Schedule,
+            60..88 => Word::Cancel,
             88..92 => Word::NoEpoch,
             92..94 => Word::BadEpoch,
             94..96 => Word::ToSchedules,
@@ -194,6 +208,7 @@ fn strike(rng: &mut Rng, setup: &Setup, fault: Fault) -> Option<Act> {
             let point = if rng.chance(20) { Point::Now } else { some_point };
             Act::Pause { instance, point, for_ms: rng.range(6_000, 14_000) as u16 }
         }
+        Fault::Stall => Act::Stall { instance, point: some_point, for_ms: rng.range(500, 14_000) as u16 },
         Fault::Retriable => {
             let point = [Point::AfterProduce, Point::AfterOffsets, Point::AfterCommit][rng.index(3)];
             Act::Error { instance, error: Error::Retriable, point }

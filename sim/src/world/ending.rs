@@ -24,7 +24,9 @@ impl World {
     pub(super) fn settle(&mut self, number: usize, batch: u64, ending: &Ending) {
         let Some(job) = self.instances[number].transactors.finish(batch) else { return };
         self.trace(|| format!("i{number}     batch {batch}: {ending:?}"));
-        if !matches!(ending, Ending::Committed(_)) {
+        // A batch of a former incarnation holds nothing that is read now.
+        let current = job.incarnation == self.instances[number].transactors.incarnation;
+        if current && !matches!(ending, Ending::Committed(_)) {
             self.watch.aborted(number, job.decided());
         }
         let outcome = match ending {

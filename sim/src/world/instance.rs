@@ -17,6 +17,7 @@ use crate::scenario::{Error, Point, Setup};
 pub(super) enum Armed {
     Crash { down_ms: i64 },
     Pause { for_ms: i64 },
+    Stall { for_ms: i64 },
     Error(Error),
 }
 

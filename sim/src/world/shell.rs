@@ -29,6 +29,7 @@ impl World {
             Todo::Beat => self.beat(number),
             Todo::Fetch => self.fetch(number),
             Todo::Wake => self.wake(number),
+            Todo::Tick => self.tell(number, Input::Tick),
             Todo::Job(batch) => self.job(number, batch),
             Todo::Settle(batch, ending) => self.settle(number, batch, &ending),
             Todo::ReadCommitted(partition, until) => self.read_committed(number, partition, until),

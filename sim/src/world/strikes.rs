@@ -28,6 +28,9 @@ impl World {
             Act::Pause { instance, point, for_ms } => {
                 self.arm(instance, point, Armed::Pause { for_ms: i64::from(for_ms) });
             }
+            Act::Stall { instance, point, for_ms } => {
+                self.arm(instance, point, Armed::Stall { for_ms: i64::from(for_ms) });
+            }
             Act::Error { instance, error, point } => self.arm(instance, point, Armed::Error(error)),
             Act::Skew { instance, by, days } => {
                 let number = self.instance(instance);
@@ -94,7 +97,7 @@ impl World {
     fn arm(&mut self, instance: u8, point: Point, armed: Armed) {
         let number = self.instance(instance);
         match (point, armed) {
-            (Point::Now, Armed::Error(_)) => {}
+            (Point::Now, Armed::Error(_) | Armed::Stall { .. }) => {}
             (Point::Now, _) if !self.instances[number].is_alive() => {}
             (Point::Now, Armed::Crash { down_ms }) => {
                 self.hit(Fault::Crash, number);
@@ -148,6 +151,15 @@ impl World {
                 self.later(number, 0, super::Todo::Job(batch));
                 true
             }
+            Armed::Stall { for_ms } => {
+                self.hit(Fault::Stall, number);
+                let until_ms = self.now_ms + for_ms;
+                if let Some(job) = self.instances[number].transactors.jobs.get_mut(&batch) {
+                    job.stalled_until_ms = until_ms;
+                }
+                self.later(number, for_ms, super::Todo::Job(batch));
+                true
+            }
             Armed::Error(error) => {
                 let fault = match error {
                     Error::Retriable => Fault::Retriable,
@@ -190,8 +202,7 @@ impl World {
             instance.wake_ms = i64::MAX;
             self.tell(number, Input::Tick);
         } else {
-            instance.wake_ms = self.now_ms;
-            self.later(number, 0, super::Todo::Wake);
+            self.later(number, 0, super::Todo::Tick);
         }
     }
 

@@ -53,6 +53,7 @@ impl World {
             written: BTreeMap::new(),
             step: if bugs::on(Bug::OffsetsBeforeRecords) { Step::Offsets } else { Step::Produce },
             waiting_since_ms: None,
+            stalled_until_ms: i64::MIN,
             guilty: Vec::new(),
             failed: false,
             refused: false,
@@ -102,6 +103,10 @@ impl World {
         let Some(step) = transactors.jobs.get(&batch).map(|job| job.step).filter(|step| *step != Step::Ended) else {
             return;
         };
+        if transactors.jobs[&batch].stalled_until_ms > self.now_ms {
+            // It goes on by itself.
+            return;
+        }
         let Some((id, epoch)) = transactors.take_slot(batch) else {
             return self.later(number, 5, Todo::Job(batch));
         };

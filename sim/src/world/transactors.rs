@@ -35,6 +35,8 @@ pub(super) struct Job {
     pub written: BTreeMap<Partition, i64>,
     pub step: Step,
     pub waiting_since_ms: Option<i64>,
+    /// Its thread stands still until then.
+    pub stalled_until_ms: i64,
     /// Items that delivery reports name.
     pub guilty: Vec<(u32, Reason)>,
     /// A record failed, and its report names nobody.
