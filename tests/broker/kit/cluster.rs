@@ -27,10 +27,9 @@ exec 3<&0
 java "$@" </dev/null >>"$log" 2>&1 &
 java=$!
 echo $java >"$pid"
-(read _ <&3; [ -e "$pid" ] && : >"$data.over" && kill -9 $java) 2>/dev/null &
-wait $java 2>/dev/null
+(read _ <&3; [ -e "$pid" ] && kill -9 $java && rm -rf "$data" "$log") 2>/dev/null &
+wait $java
 rm -f "$pid"
-[ -e "$data.over" ] && rm -rf "$data" "$data.over" "$log"
 "#;
 
 /// A cluster of its own, gone with its last test.
