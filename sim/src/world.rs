@@ -250,7 +250,7 @@ impl World {
             What::Instance(number, life, todo) => self.dispatch(number, life, todo),
         }
         self.note_steady();
-        if self.now_ms >= self.compared_ms + COMPARED_EVERY_MS {
+        if self.now_ms >= self.compared_ms.saturating_add(COMPARED_EVERY_MS) {
             self.compared_ms = self.now_ms;
             if let Err(broken) = oracle::folds(self) {
                 self.fail(broken);

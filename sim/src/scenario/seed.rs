@@ -40,11 +40,7 @@ fn scenario(rng: &mut Rng, mut setup: Setup, hot: bool) -> Scenario {
     if rng.chance(8) {
         wrong_day(rng, &setup, &mut ops);
     }
-    if rng.chance(10) {
-        // Somebody else may come while the first one is still reading.
-        let slow = |instance| Act::SlowConsumer { instance, for_ms: 9_000, gap_ms: 2_000 };
-        ops.extend((0..setup.instances).map(|instance| Op { at_ms: 0, act: slow(instance) }));
-    }
+    let share = if rng.chance(10) { slow_start(rng, &setup, &mut ops) } else { share };
     for fault in FAULTS {
         if rng.chance(share) {
             faults(rng, &mut setup, fault, &mut ops);
@@ -52,6 +48,18 @@ fn scenario(rng: &mut Rng, mut setup: Setup, hot: bool) -> Scenario {
     }
     ops.sort_by_key(|op| op.at_ms);
     Scenario { setup, ops }
+}
+
+/// There is much to read at first, and reading is slow, so that somebody else comes before it is done. Hardly anything
+/// else happens: gives the share of kinds of fault.
+fn slow_start(rng: &mut Rng, setup: &Setup, ops: &mut Vec<Op>) -> i64 {
+    ops.extend((0..150).map(|_| {
+        let in_s = rng.range(-300, 600) as i16;
+        Op { at_ms: 0, act: say(rng, setup, Word::Schedule, in_s) }
+    }));
+    let slow = |instance| Act::SlowConsumer { instance, for_ms: 9_000, gap_ms: 1_500 };
+    ops.extend((0..setup.instances).map(|instance| Op { at_ms: 0, act: slow(instance) }));
+    4
 }
 
 /// A kind of fault strikes some times.

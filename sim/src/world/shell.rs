@@ -1,6 +1,6 @@
 //! The shell of an instance: it feeds the core and carries out what the core wants.
 
-use kafka_scheduler::core::io::{Input, Output, TargetState};
+use kafka_scheduler::core::io::{Input, Output, Report, TargetState};
 
 use super::{Todo, What, World};
 use crate::failure::Failure;
@@ -113,7 +113,13 @@ impl World {
                 self.restart(number);
             }
             Output::Stopped => self.stopped(number),
-            Output::Report(report) => self.trace(|| format!("i{number}     {report:?}")),
+            Output::Report(report) => {
+                if matches!(report, Report::Live { .. }) {
+                    // Now, before users say more.
+                    self.compared_ms = i64::MIN;
+                }
+                self.trace(|| format!("i{number}     {report:?}"));
+            }
         }
     }
 
