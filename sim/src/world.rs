@@ -128,6 +128,8 @@ pub struct World {
     pub(crate) watch: Watch,
     /// No fault strikes any more.
     pub(crate) quiet: bool,
+    /// Everybody has started anew since faults stopped.
+    pub(crate) restarted: bool,
     /// The last crash takes everybody with it.
     pub(crate) last_crash: bool,
     /// The furthest that any clock was ever ahead.
@@ -181,6 +183,7 @@ impl World {
             broken: None,
             watch: Watch::default(),
             quiet: false,
+            restarted: false,
             last_crash: false,
             ahead_ms_max: 0,
             behind_ms_max: 0,

@@ -46,6 +46,8 @@ impl<P: Payload> Scheduler<P> {
         }
         let clean = bugs::on(Bug::AlwaysClean);
         life.ownership = Ownership { owner, fence, clean, since: former.since };
+        // What was fenced for an earlier reading says nothing of these.
+        life.fence_done = false;
         let none = if bugs::on(Bug::NegativeOffset) { -1 } else { 0 };
         life.committed = offset.unwrap_or(none).max(none);
         life.step = Step::Barrier;

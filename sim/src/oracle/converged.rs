@@ -180,7 +180,9 @@ impl World {
         const TOGETHER_MS: i64 = 30_000;
         let (small, large) = (self.ahead_ms_max.min(DAY_MS / 24), self.ahead_ms_max > DAY_MS / 2);
         let calm_ms = if self.quiet { self.calm_ms } else { self.now_ms + self.ahead_ms_max };
-        let at = if large { calm_ms.max(begun_ms) } else { begun_ms + TOGETHER_MS };
+        // With days to look back a floor from a wrong day lies in the past: only the next start looks at the day again.
+        let wrong_ms = if self.setup.since_days > 0 && !self.restarted { self.ahead_ms_max } else { 0 };
+        let at = if large { calm_ms.max(begun_ms) + wrong_ms } else { begun_ms + TOGETHER_MS };
         self.today_of(at + small)
     }
 }

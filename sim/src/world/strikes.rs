@@ -240,5 +240,6 @@ impl World {
             self.die(0, 10);
         }
         self.last_crash = false;
+        self.restarted = true;
     }
 }
