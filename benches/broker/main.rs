@@ -37,6 +37,11 @@ fn main() -> ExitCode {
     let Some(broker) = broker() else { return failed("without a broker nothing can be measured") };
     let mut report = Report::new(&args);
     let bench = Bench { broker, values: Values::new(), args };
+    if !bench.args.quick
+        && let Err(error) = bench.warm_up()
+    {
+        return failed(&error);
+    }
     let mut broken = Vec::new();
     for scenario in scenarios {
         eprintln!("{} ...", scenario.name());

@@ -7,11 +7,16 @@ mod running;
 mod steady;
 
 use crate::args::Args;
+use crate::bare::{self, Landed};
 use crate::kit::Case;
 use crate::kit::broker::Broker;
 use crate::kit::client;
 use crate::records::Values;
 use crate::report::Figures;
+
+/// Schedules that the bare producer writes before anything is measured, and how often.
+const WARM_UP: u32 = 400_000;
+const WARM_UPS: u32 = 4;
 
 /// What all scenarios share.
 pub struct Bench {
@@ -26,9 +31,25 @@ impl Bench {
         Case::on(self.broker, name, self.args.partitions, 1)
     }
 
-    /// One run after the other.
+    /// Lets the broker's own compiler finish before anything is measured: a cold broker is several times slower.
+    pub fn warm_up(&self) -> Result<(), String> {
+        for _ in 0..WARM_UPS {
+            let case = self.case("warm-up");
+            bare::produce(&case, &self.values, WARM_UP)?;
+            let per_s = Landed::of(&case, WARM_UP)?.appended_per_s();
+            eprintln!("  warming up: {per_s:.0}/s");
+            sweep(&case);
+        }
+        Ok(())
+    }
+
+    /// One run after the other. The broker compiles what each kind of load needs in a first one, which does not count.
     fn runs(&self, mut run: impl FnMut() -> Result<Figures, String>) -> Result<Vec<Figures>, String> {
         let all = self.args.runs();
+        if !self.args.quick {
+            eprintln!("  a run that does not count");
+            run()?;
+        }
         (1..=all)
             .map(|number| {
                 eprintln!("  run {number} of {all}");

@@ -24,7 +24,7 @@ impl<P: Payload> Scheduler<P> {
 
     /// Forms as many batches as there is work and room for.
     pub(super) fn form(&mut self) {
-        while self.may_form() {
+        while self.may_form() && self.has_work() {
             let formed = (self.may_try(Purpose::Barrier) && self.barriers())
                 || (self.may_try(Purpose::Floor) && self.floors())
                 || (self.may_try(Purpose::Clean) && self.cleans())
@@ -34,6 +34,25 @@ impl<P: Payload> Scheduler<P> {
                 break;
             }
         }
+    }
+
+    /// Whether there may be anything to form a batch of. Asked after every record, which mostly brings nothing: it costs
+    /// less than to try.
+    fn has_work(&self) -> bool {
+        let second = self.second();
+        self.lives.values().any(|life| match life.step {
+            Step::Barrier | Step::Floor(_) | Step::Releasing { .. } => true,
+            Step::Metadata | Step::BarrierSent | Step::FloorSent(_) => false,
+            Step::Loading(_) | Step::Since | Step::Siblings if !life.is_live() => life.fence_done,
+            _ => {
+                life.fence_done
+                    || life.words.has_outrun()
+                    || life.words.has_suspects()
+                    || life.words.has_letters()
+                    || life.words.next_due().is_some_and(|due| second.is_some_and(|second| due <= second))
+                    || (life.mark_at <= self.now && life.offset() > life.committed)
+            }
+        })
     }
 
     fn may_try(&self, purpose: Purpose) -> bool {

@@ -25,6 +25,8 @@ pub enum Shelf {
 pub struct Shelves {
     lists: BTreeMap<Shelf, List>,
     links: Vec<Link>,
+    /// The first of the lists, which is asked for after every record.
+    first: Option<(Shelf, u32)>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -43,8 +45,8 @@ struct Link {
 impl Shelves {
     /// The earliest second with a slot, and its first slot.
     pub fn first_due(&self) -> Option<(u64, u32)> {
-        match self.lists.first_key_value() {
-            Some((Shelf::Due(due), list)) => Some((*due, list.first)),
+        match self.first {
+            Some((Shelf::Due(due), slot)) => Some((due, slot)),
             _ => None,
         }
     }
@@ -97,6 +99,9 @@ impl Shelves {
         }
         list.last = slot;
         list.count += 1;
+        if self.first.is_none_or(|(first, _)| shelf < first) {
+            self.first = Some((shelf, slot));
+        }
     }
 
     /// Takes out a slot that is on this shelf.
@@ -118,6 +123,9 @@ impl Shelves {
             if after == NONE {
                 list.last = before;
             }
+        }
+        if self.first.is_some_and(|(_, first)| first == slot) {
+            self.first = self.lists.first_key_value().map(|(shelf, list)| (*shelf, list.first));
         }
     }
 }
