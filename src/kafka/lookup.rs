@@ -54,7 +54,7 @@ impl Lookup {
             .filter(|(_, state)| **state == TargetState::Exists)
             .map(|(name, _)| *name)
             .collect();
-        let few = self.learn(&usable, |name| of(&&name).map_or(usize::MAX, |at| found[at].in_sync_min));
+        let few = self.learn(&usable, |name, least| of(&&name).is_some_and(|at| is_short(&found[at].in_sync, least)));
         for (name, state) in names.iter().zip(&mut states) {
             if few.iter().any(|few| few == name) {
                 *state = TargetState::Leaderless;
@@ -65,7 +65,7 @@ impl Lookup {
 
     /// Before targets are used: how large their sets may be, where that may be seen. Gives those with fewer replicas in
     /// sync than they want for a record: they would keep a whole batch waiting.
-    fn learn(&mut self, names: &[&str], in_sync: impl Fn(&str) -> usize) -> Vec<String> {
+    fn learn(&mut self, names: &[&str], is_short: impl Fn(&str, usize) -> bool) -> Vec<String> {
         if names.is_empty() {
             return Vec::new();
         }
@@ -78,7 +78,7 @@ impl Lookup {
             if let Some(bytes) = topics::set_bytes_max(&entries) {
                 self.settings.limits.learn(&name, bytes);
             }
-            if topics::in_sync_min(&entries).is_some_and(|least| in_sync(&name) < least) {
+            if topics::in_sync_min(&entries).is_some_and(|least| is_short(&name, least)) {
                 few.push(name);
             }
         }
@@ -90,11 +90,17 @@ impl Lookup {
 fn state(topic: &Description) -> TargetState {
     match topic.error {
         Some(error) => of_error(error),
-        None if topic.in_sync_min == usize::MAX => TargetState::NoAnswer,
+        None if topic.in_sync.is_empty() => TargetState::NoAnswer,
         None if topic.is_denied => TargetState::Forbidden,
         None if !topic.is_led => TargetState::Leaderless,
         None => TargetState::Exists,
     }
+}
+
+/// Whether a partition has fewer replicas in sync than a record needs. A partition that has fewer replicas than
+/// `min.insync.replicas` needs all of them, since Kafka 3.7.
+fn is_short(in_sync: &[(usize, usize)], least: usize) -> bool {
+    in_sync.iter().any(|(synced, all)| *synced < least.min(*all))
 }
 
 fn of_error(error: RDKafkaRespErr) -> TargetState {
@@ -118,5 +124,18 @@ pub fn exists(client: &BaseConsumer<Asking>, name: &str, limit: Duration) -> Tar
         None if topic.partitions().iter().any(|partition| partition.leader() < 0) => TargetState::Leaderless,
         None => TargetState::Exists,
         Some(error) => of_error(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_short;
+
+    #[test]
+    fn a_topic_with_fewer_replicas_than_must_be_in_sync_needs_those_that_it_has() {
+        assert!(!is_short(&[(1, 1)], 2));
+        assert!(is_short(&[(0, 1)], 2));
+        assert!(!is_short(&[(2, 3), (3, 3)], 2));
+        assert!(is_short(&[(2, 3), (1, 3)], 2));
     }
 }

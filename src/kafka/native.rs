@@ -139,12 +139,14 @@ where
 pub struct Description {
     /// Its name.
     pub name: String,
+    /// What tells it from another one of that name. Brokers before Kafka 2.8 do not say.
+    pub id: Option<(i64, i64)>,
     /// The topic cannot be used, or may not be seen.
     pub error: Option<RDKafkaRespErr>,
     /// Every partition has a leader.
     pub is_led: bool,
-    /// The least number of replicas in sync that a partition has.
-    pub in_sync_min: usize,
+    /// By partition, how many of its replicas are in sync, and how many it has.
+    pub in_sync: Vec<(usize, usize)>,
     /// We may not write to it. Brokers do not always tell.
     pub is_denied: bool,
 }
@@ -226,24 +228,30 @@ unsafe fn description(topic: *const rd::rd_kafka_TopicDescription_t) -> Descript
         let writes = told
             && (0..count)
                 .any(|n| matches!(*operations.add(n), RD_KAFKA_ACL_OPERATION_ALL | RD_KAFKA_ACL_OPERATION_WRITE));
-        let (mut partitions, mut is_led, mut in_sync_min) = (0usize, true, usize::MAX);
+        let (mut partitions, mut is_led) = (0usize, true);
         let infos = rd::rd_kafka_TopicDescription_partitions(topic, &mut partitions);
+        let mut in_sync = Vec::with_capacity(partitions);
         for index in 0..partitions {
-            let mut in_sync = 0usize;
+            let (mut synced, mut all) = (0usize, 0usize);
             let info = *infos.add(index);
             is_led &= !rd::rd_kafka_TopicPartitionInfo_leader(info).is_null();
-            rd::rd_kafka_TopicPartitionInfo_isr(info, &mut in_sync);
-            in_sync_min = in_sync_min.min(in_sync);
+            rd::rd_kafka_TopicPartitionInfo_isr(info, &mut synced);
+            rd::rd_kafka_TopicPartitionInfo_replicas(info, &mut all);
+            in_sync.push((synced, all));
         }
         let text = |text: *const c_char| match text.is_null() {
             true => String::new(),
             false => CStr::from_ptr(text).to_string_lossy().into_owned(),
         };
+        let id = rd::rd_kafka_TopicDescription_topic_id(topic);
+        let id = (!id.is_null())
+            .then(|| (rd::rd_kafka_Uuid_most_significant_bits(id), rd::rd_kafka_Uuid_least_significant_bits(id)));
         Description {
+            id: id.filter(|id| *id != (0, 0)),
             name: text(rd::rd_kafka_TopicDescription_name(topic)),
             error: error.filter(|error| *error != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR),
             is_led,
-            in_sync_min,
+            in_sync,
             is_denied: told && !writes,
         }
     }

@@ -131,6 +131,9 @@ impl Pump {
             closing: Arc::new(AtomicBool::new(false)),
         };
         let targets = worker.targets();
+        if settings.describes {
+            worker.watch_topics();
+        }
         let mut pump = Self {
             config,
             clock,
@@ -342,6 +345,9 @@ impl Pump {
                 Rebalance::Lost(list) => {
                     let partitions = self.partitions(&list);
                     tracing::warn!(partitions = list.count(), "partitions lost: this instance was away too long");
+                    // The group has thrown this instance out: it waits to be taken in again.
+                    self.member = false;
+                    self.publish_at = Instant::now();
                     let taken = group::answer(&consumer, &Rebalance::Lost(list));
                     self.input(Input::Lost { partitions: &partitions });
                     if !taken {
@@ -373,6 +379,13 @@ impl Pump {
     fn hear(&mut self) {
         while let Ok(found) = self.found.try_recv() {
             match found {
+                Found::Anew { topic } => {
+                    tracing::warn!(
+                        topic,
+                        "the schedules topic was deleted and made anew; it is read from its beginning"
+                    );
+                    self.input(Input::Unreadable { why: "a topic was made anew" });
+                }
                 // Read for an assignment that has ended since: another owner may have committed.
                 Found::Committed { read, partition, .. } if self.reads.get(&partition) != Some(&read) => {}
                 Found::Committed { partition, offset, metadata, .. } => {

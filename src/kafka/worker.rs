@@ -29,9 +29,13 @@ const REQUEST_MAX: Duration = Duration::from_secs(5);
 /// How long a scan may go without a record before it is begun again.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
 
+/// Between two looks at whether the schedules topics are those that are read.
+const WATCH: Duration = Duration::from_secs(5);
+
 /// What a job found out.
 #[derive(Debug)]
 pub enum Found {
+    Anew { topic: String },
     Committed { read: u64, partition: Partition, offset: Option<i64>, metadata: Vec<u8> },
     Fenced { take: u64 },
     Since { ask: u64, since: Option<Millis> },
@@ -204,6 +208,29 @@ impl Worker {
             }
         });
         ask
+    }
+
+    /// Looks whether a schedules topic has been deleted and made anew. The consumer goes on at its offset in the new one
+    /// where that is long enough, and passes over what lies before it.
+    pub fn watch_topics(&self) {
+        self.spawn("watch-topics", move |worker| {
+            let mut client: Option<BaseConsumer<Asking>> = None;
+            let mut known: BTreeMap<String, (i64, i64)> = BTreeMap::new();
+            let names: Vec<&str> = worker.topics.iter().map(String::as_str).collect();
+            while !worker.is_closing() {
+                if client.is_none() {
+                    client = worker.uncommitted().ok();
+                }
+                let described = client.as_ref().map(|client| native::describe(client.client(), &names, REQUEST_MAX));
+                for topic in described.into_iter().flatten().flatten() {
+                    let Some(id) = topic.id else { continue };
+                    if known.insert(topic.name.clone(), id).is_some_and(|before| before != id) {
+                        worker.tell(Found::Anew { topic: topic.name });
+                    }
+                }
+                std::thread::sleep(WATCH);
+            }
+        });
     }
 
     /// A client of the group's name that never joins it.

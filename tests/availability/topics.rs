@@ -25,6 +25,23 @@ fn partitions_that_are_added_are_taken_up() {
 }
 
 #[test]
+fn a_topic_made_anew_with_more_in_it_than_was_read_is_read_from_its_beginning() {
+    let _alone = alone();
+    let Some(case) = Case::new("anew-long", 1) else { return };
+    // The consumer does not look so soon itself.
+    let mut engine = case.engine();
+    case.settled();
+    client::delete_topic(case.bootstrap(), &case.schedules[0]);
+    let settings = [("cleanup.policy", "compact"), ("min.compaction.lag.ms", "86400000")];
+    client::create_topic(case.bootstrap(), &case.schedules[0], 1, &settings);
+    let mut ledger = Ledger::new(&case);
+    let due = now_s() + 1;
+    ledger.schedule(0..500, |n| due + n as i64 % 3);
+    ledger.settle();
+    engine.stop();
+}
+
+#[test]
 fn a_topic_that_is_deleted_and_made_anew_is_new() {
     let _alone = alone();
     let Some(case) = Case::new("anew", 1) else { return };
