@@ -24,3 +24,19 @@ fn the_same_seed_gives_the_same_run() {
     let scenario = Scenario::from_seed(11);
     assert_eq!(play(&scenario, false), play(&scenario, false));
 }
+
+/// Scenarios that found a bug in the engine, by their bytes.
+fn holds(bytes: &str) {
+    let scenario = Scenario::from_hex(bytes).expect("hexadecimal digits");
+    if let Err(failure) = play(&scenario, false) {
+        panic!("{failure}\n  {} --bytes {bytes}", sim::REPLAY);
+    }
+}
+
+#[test]
+fn what_was_refused_waits_for_its_second_when_the_clock_is_set_back() {
+    // Fires a day early, is refused, and waits apart from the others: setting the clock back must make it wait again.
+    holds(
+        "010002060106000000000000000000000aab9465ec6a1ddf3e3f0e00000000000000403705010100023e0000ae1d0000000500060000",
+    );
+}

@@ -120,7 +120,7 @@ impl World {
     /// written again. With days to look back even a floor from a wrong day lies in the past.
     pub(crate) fn latest_since(&self, number: usize) -> i64 {
         match self.setup.since_days {
-            0 => self.instances[number].today(self.now_ms, &self.setup).0,
+            0 => self.instances[number].today_as_told(self.now_ms, &self.setup).0,
             _ => i64::MAX,
         }
     }

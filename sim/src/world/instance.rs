@@ -49,6 +49,8 @@ pub(crate) struct Instance {
     pub(super) rng: Rng,
     /// How far its clock is ahead.
     pub(super) skew_ms: i64,
+    /// What its clock said when its core was last told something.
+    pub(super) told: Millis,
     pub(super) armed: Vec<(Point, Armed)>,
     pub(super) slow_network_until_ms: i64,
     pub(super) slow_network_ms: i64,
@@ -81,6 +83,7 @@ impl Instance {
             stopping_down_ms: None,
             rng,
             skew_ms: 0,
+            told: Millis(i64::MIN),
             armed: Vec::new(),
             slow_network_until_ms: i64::MIN,
             slow_network_ms: 0,
@@ -107,6 +110,7 @@ impl Instance {
         self.wake_ms = i64::MAX;
         self.rejoin_ms = i64::MIN;
         self.stopping_down_ms = None;
+        self.told = Millis(i64::MIN);
         self.forbidden.clear();
     }
 
@@ -127,6 +131,11 @@ impl Instance {
     /// Local midnight plus `SINCE_DELTA`.
     pub(super) fn today(&self, now_ms: i64, setup: &Setup) -> Millis {
         Millis(today_ms(now_ms + self.skew_ms, setup))
+    }
+
+    /// The same by the clock as its core knows it: one that sleeps has not seen it set back.
+    pub(super) fn today_as_told(&self, now_ms: i64, setup: &Setup) -> Millis {
+        Millis(today_ms(self.clock(now_ms).max(self.told).0, setup))
     }
 
     /// Nothing is on its way, and all that lies in the logs has been read.

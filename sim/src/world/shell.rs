@@ -42,6 +42,7 @@ impl World {
     /// Feeds the core and carries out what it wants.
     pub(super) fn tell(&mut self, number: usize, input: Input<'_>) {
         let now = self.instances[number].clock(self.now_ms);
+        self.instances[number].told = now;
         self.instances[number].core.handle(now, input);
         while let Some(output) = self.instances[number].core.poll() {
             self.carry_out(number, output);
