@@ -50,7 +50,7 @@ impl<P: Payload> Scheduler<P> {
                     || life.words.has_suspects()
                     || life.words.has_letters()
                     || life.words.next_due().is_some_and(|due| second.is_some_and(|second| due <= second))
-                    || (life.mark_at <= self.now && life.offset() > life.committed)
+                    || life.has_progress(self.now)
             }
         })
     }
@@ -169,8 +169,7 @@ impl<P: Payload> Scheduler<P> {
         let now = self.now;
         let ids = self.ids(|life| {
             let ours = matches!(life.step, Step::Loading(_) | Step::Since | Step::Siblings | Step::Live);
-            let progress = life.is_live() && life.mark_at <= now && life.offset() > life.committed;
-            ours && !self.is_touched(life.id) && (life.fence_done || progress)
+            ours && !self.is_touched(life.id) && (life.fence_done || life.has_progress(now))
         });
         let batch = self.batch();
         self.send(batch, Purpose::Mark, ids, Vec::new())

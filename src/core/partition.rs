@@ -124,6 +124,11 @@ impl<P: Payload> Life<P> {
         if self.is_loaded() { self.position.max(self.committed) } else { self.committed }
     }
 
+    /// It has been read further than is committed, and it is time to say so.
+    pub fn has_progress(&self, now: Millis) -> bool {
+        self.is_live() && self.mark_at <= now && self.offset() > self.committed
+    }
+
     /// Everything before its barrier has been read.
     pub fn is_loaded(&self) -> bool {
         self.barrier.is_some_and(|barrier| self.position > barrier)

@@ -132,10 +132,6 @@ impl World {
         }
         self.trace(|| format!("i{number}     generation {generation}, given {given:?}, to release {taken:?}"));
         self.tell(number, Input::Generation(generation));
-        if !self.instances[number].is_alive() {
-            // It only waited for a generation that is not refused to stop.
-            return;
-        }
         if !taken.is_empty() {
             if bugs::on(Bug::ReleaseBeforeSettle) {
                 self.instances[number].releasing.clear();

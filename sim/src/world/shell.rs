@@ -39,8 +39,11 @@ impl World {
         }
     }
 
-    /// Feeds the core and carries out what it wants.
+    /// Feeds the core and carries out what it wants. One that has stopped meanwhile is told nothing more.
     pub(super) fn tell(&mut self, number: usize, input: Input<'_>) {
+        if !self.instances[number].is_alive() {
+            return;
+        }
         let now = self.instances[number].clock(self.now_ms);
         self.instances[number].told = now;
         self.instances[number].core.handle(now, input);
