@@ -1,23 +1,17 @@
 //! The lane of the engines.
 
-use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use crate::faults::Faults;
 use crate::kit::Case;
+use crate::kit::clock::SteppedClock;
 use crate::kit::engine::Engine;
-use crate::kit::process::{configuration, signal, target_dir};
+use crate::kit::process::{configuration, signal};
 use crate::random::Random;
 
 /// How long an engine may take to end when it is asked to.
 const END_MAX: Duration = Duration::from_secs(2);
-
-const FAKETIME: [&str; 3] = [
-    "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1",
-    "/usr/lib/aarch64-linux-gnu/faketime/libfaketimeMT.so.1",
-    "/usr/lib/faketime/libfaketimeMT.so.1",
-];
 
 /// Engines that are killed, stopped, paused and set back.
 pub struct Engines<'a> {
@@ -28,8 +22,8 @@ pub struct Engines<'a> {
     environments: Vec<Vec<(&'static str, String)>>,
     /// Those that run.
     running: Vec<Option<Engine>>,
-    /// Of the last one's clock, where it can be stepped.
-    clock: Option<PathBuf>,
+    /// The second's.
+    clock: SteppedClock,
     /// How long each took that was asked to end.
     pub ends: Vec<Duration>,
     pub logs: Vec<PathBuf>,
@@ -52,21 +46,11 @@ impl<'a> Engines<'a> {
             environment.push(("BOOTSTRAP_SERVERS", way.clone()));
             environments.push(environment);
         }
-        let library = FAKETIME.into_iter().find(|place| fs::exists(place).unwrap_or(false));
-        let clock = library.map(|library| {
-            let clock = target_dir().join("tmp").join(format!("soak-clock-{}", std::process::id()));
-            environments[1].extend([
-                ("LD_PRELOAD", library.to_owned()),
-                ("FAKETIME_TIMESTAMP_FILE", clock.to_str().expect("UTF-8").to_owned()),
-                ("FAKETIME_CACHE_DURATION", "1".to_owned()),
-                ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
-            ]);
-            clock
-        });
+        let clock = SteppedClock::new();
+        environments[1].extend(clock.environment());
         let running = environments.iter().map(|_| None).collect();
         let (ends, logs) = (Vec::new(), Vec::new());
         let mut engines = Self { case, faults, random, environments, running, clock, ends, logs };
-        engines.set_back(0);
         engines.all().for_each(|n| engines.run(n));
         engines
     }
@@ -90,14 +74,13 @@ impl<'a> Engines<'a> {
                     self.faults.happens("kill -9 all engines", "at once");
                     self.running.iter_mut().filter_map(Option::take).for_each(|mut engine| engine.kill());
                 }
-                _ if self.clock.is_some() => {
+                _ => {
                     let (by, lasts) = (self.random.of(1..8), self.random.span(2_000..10_000));
                     self.faults.happens("step the clock back and forth", &format!("engine 2 by {by} s for {lasts:?}"));
-                    self.set_back(by);
+                    self.clock.set(-by);
                     self.faults.rest(lasts);
-                    self.set_back(0);
+                    self.clock.set(0);
                 }
-                _ => {}
             }
             let rest = self.random.span(0..5_000);
             self.faults.rest(rest);
@@ -187,13 +170,6 @@ impl<'a> Engines<'a> {
             let rest = self.random.span(500..3_000);
             self.faults.rest(rest);
         }
-    }
-
-    fn set_back(&self, seconds: i64) {
-        let Some(clock) = &self.clock else { return };
-        let part = clock.with_extension("part");
-        fs::write(&part, format!("-{seconds}\n")).expect("a file");
-        fs::rename(&part, clock).expect("at once");
     }
 }
 

@@ -7,6 +7,7 @@ pub mod broker;
 pub mod browser;
 pub mod case;
 pub mod client;
+pub mod clock;
 pub mod cluster;
 pub mod engine;
 pub mod http;
