@@ -10,5 +10,6 @@ mod cluster;
 mod crashes;
 mod failover;
 mod ledger;
+mod metrics;
 mod network;
 mod topics;

@@ -11,7 +11,7 @@ const COUNT: usize = 10_000;
 const PATIENCE: Duration = Duration::from_secs(40);
 
 /// The way through the proxy, and where it begins.
-fn proxy(case: &Case) -> (Proxy, String) {
+pub fn proxy(case: &Case) -> (Proxy, String) {
     let (port, behind) = case.broker.proxied.expect("these tests need a broker of their own: unset KAFKA_BOOTSTRAP");
     let proxy = Proxy::shared(port, behind);
     proxy.pass(Duration::ZERO);
@@ -76,6 +76,25 @@ fn readiness_is_false_while_connections_are_cut_and_true_again_after_it() {
     eventually("it is not ready, and says why", PATIENCE, || {
         let answer = engine.probe("/readiness")?;
         (answer.status == 503 && answer.text().contains("no broker answers")).then_some(())
+    });
+    proxy.pass(Duration::ZERO);
+    engine.ready();
+    engine.stop();
+}
+
+#[test]
+fn readiness_is_false_from_the_loss_of_the_partitions_on() {
+    let _alone = alone();
+    let Some(case) = Case::new("lost", 1) else { return };
+    let (proxy, bootstrap) = proxy(&case);
+    let mut engine = case.engine_with(&[("BOOTSTRAP_SERVERS", &bootstrap), ("CONFIGURATION_FILE", &patient())]);
+    engine.ready();
+    // The connections stand, so that no broker is missed; but the session ends.
+    proxy.silence();
+    eventually("its partitions are lost", PATIENCE, || engine.output().contains("partitions lost").then_some(()));
+    eventually("it is not ready, and says why", PATIENCE, || {
+        let answer = engine.probe("/readiness")?;
+        (answer.status == 503 && answer.text().contains("the consumer group has not answered yet")).then_some(())
     });
     proxy.pass(Duration::ZERO);
     engine.ready();

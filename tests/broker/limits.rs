@@ -44,6 +44,8 @@ fn innocents_fire_when_a_topics_limit_is_lowered_and_large_ones_when_it_is_raise
     let mut letters = client::Reader::new(case.bootstrap(), &dead);
     letters.wait("the large one is a dead letter", PATIENCE, |records| !records.is_empty());
 
+    let aborted = engine.metric("kafka_scheduler_transaction_duration_seconds_count{outcome=\"aborted\"}");
+    assert!(aborted >= Some(1), "what was sent by the old limit was aborted and tried again: {aborted:?}");
     set_limit(&case, "100000");
     // Longer than it takes until the limit is asked for again.
     let due = now_s() + 11;

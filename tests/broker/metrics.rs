@@ -6,7 +6,7 @@ use crate::kit::case::PATIENCE;
 use crate::kit::client;
 use crate::kit::engine::Engine;
 use crate::kit::http;
-use crate::kit::wait::{eventually, now_ms, now_s, until_ms};
+use crate::kit::wait::{eventually, now_s};
 use crate::kit::{Case, Scheduled};
 
 /// Names and types in the tables of docs/metrics.md.
@@ -214,19 +214,6 @@ fn values_of_what_goes_wrong() {
     assert_eq!(engine.refused("refused"), Some(1), "counted once, whatever is tried");
     let rejected = series("transaction_duration_seconds_count{outcome=\"rejected\"}");
     assert!(rejected.is_some_and(|count| count >= 3), "each try was rejected: {rejected:?}");
-    // A newer word that arrives between the decision to fire and the tombstone is outrun.
-    let mut round = 0;
-    // The moment is short, and has to be met by chance.
-    eventually("a record was outrun and written again", PATIENCE * 4, || {
-        round += 1;
-        let keys = (0..50).map(|n| format!("outrun-{round}-{n}"));
-        keys.clone().for_each(|key| case.queue(&case.due_in(key, "v", 0)));
-        case.flush();
-        until_ms(now_ms() + round % 20);
-        keys.for_each(|key| case.queue(&case.due_in(key, "v", 3_600)));
-        case.flush();
-        (series("reasserted_records_total ")? > 0).then_some(())
-    });
     let other = case.engine_with(&[("GROUP_ID", &format!("{}-other", case.group))]);
     eventually("the other group is seen", PATIENCE, || (series("foreign_groups_total ")? == 1).then_some(()));
     drop(other);
