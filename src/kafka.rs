@@ -15,6 +15,7 @@ mod transaction;
 mod transactor;
 mod turn;
 mod voice;
+mod watch;
 mod worker;
 
 use std::sync::Arc;

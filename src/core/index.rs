@@ -7,6 +7,9 @@ const FREE: u32 = u32::MAX;
 const PLACES_MIN: usize = 16;
 
 /// Open addressing with linear probing; a place holds half of the hash and the slot, eight bytes together.
+///
+/// Entries lie in the order of their hashes, so that a table that grows is read and written from end to end. That makes
+/// growing by a quarter cheap, and a table is never less than 7/10 full.
 #[derive(Debug, Default)]
 pub struct Index {
     places: Vec<(u32, u32)>,
@@ -33,21 +36,20 @@ impl Index {
 
     /// Takes out a slot that is in the table.
     pub fn remove(&mut self, hash: u64, slot: u32) {
-        let mask = self.places.len() - 1;
         let mut hole = self.home(half(hash));
         while self.places[hole].1 != slot {
             debug_assert!(self.places[hole].1 != FREE, "only slots that were inserted are removed");
-            hole = (hole + 1) & mask;
+            hole = self.after(hole);
         }
         // Close the gap, so that no later probe ends at it.
-        let mut next = (hole + 1) & mask;
+        let mut next = self.after(hole);
         while self.places[next].1 != FREE {
             let home = self.home(self.places[next].0);
-            if next.wrapping_sub(home) & mask >= next.wrapping_sub(hole) & mask {
+            if self.distance(home, next) >= self.distance(hole, next) {
                 self.places[hole] = self.places[next];
                 hole = next;
             }
-            next = (next + 1) & mask;
+            next = self.after(next);
         }
         self.places[hole] = (0, FREE);
         self.used -= 1;
@@ -55,30 +57,36 @@ impl Index {
 
     fn probe(&self, hash: u64) -> impl Iterator<Item = usize> {
         let half = half(hash);
-        let mask = self.places.len().wrapping_sub(1);
-        let start = if self.places.is_empty() { 0 } else { self.home(half) };
-        let length = self.places.len();
-        (0..length)
-            .map(move |i| (start + i) & mask)
+        let start = (!self.places.is_empty()).then(|| self.home(half));
+        // A free place ends it: tables are never full.
+        std::iter::successors(start, |at| Some(self.after(*at)))
             .take_while(|at| self.places[*at].1 != FREE)
             .filter(move |at| self.places[*at].0 == half)
     }
 
+    /// Where a search begins: a larger hash never begins before a smaller one.
     fn home(&self, half: u32) -> usize {
-        // The table has at most 2^32 places, so that half a hash reaches all of them.
-        half as usize & (self.places.len() - 1)
+        ((u64::from(half) * self.places.len() as u64) >> 32) as usize
+    }
+
+    fn after(&self, at: usize) -> usize {
+        if at + 1 == self.places.len() { 0 } else { at + 1 }
+    }
+
+    /// How many steps it is from a place to another.
+    fn distance(&self, from: usize, to: usize) -> usize {
+        if to >= from { to - from } else { to + self.places.len() - from }
     }
 
     fn free_from(&self, mut at: usize) -> usize {
-        let mask = self.places.len() - 1;
         while self.places[at].1 != FREE {
-            at = (at + 1) & mask;
+            at = self.after(at);
         }
         at
     }
 
     fn grow(&mut self) {
-        let length = (self.places.len() * 2).max(PLACES_MIN);
+        let length = (self.places.len() + self.places.len() / 2).max(PLACES_MIN);
         let old = std::mem::replace(&mut self.places, vec![(0, FREE); length]);
         for (half, slot) in old.into_iter().filter(|place| place.1 != FREE) {
             let at = self.free_from(self.home(half));

@@ -5,8 +5,11 @@ use std::collections::BTreeMap;
 /// Ends a list.
 const NONE: u32 = u32::MAX;
 
+/// Shelves that are no second's are numbered from here on: beyond every second whose milliseconds can be told.
+const OTHERS: u64 = 1 << 63;
+
 /// A list of slots. Those that wait for a second come first, in due order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shelf {
     /// For this second (since 1970).
     Due(u64),
@@ -20,13 +23,27 @@ pub enum Shelf {
     Letter,
 }
 
+impl Shelf {
+    /// Its place among all of them: one number, since there may be nearly as many shelves as schedules.
+    fn number(self) -> u64 {
+        match self {
+            Self::Due(second) => second.min(OTHERS - 1),
+            Self::Suspect => OTHERS,
+            Self::Held(target) => OTHERS | 1 << 32 | u64::from(target),
+            Self::Parked(tries, share) => OTHERS | 2 << 32 | u64::from(tries) << 8 | u64::from(share),
+            Self::Letter => OTHERS | 3 << 32,
+        }
+    }
+}
+
 /// Every list, each in order of arrival.
 #[derive(Debug, Default)]
 pub struct Shelves {
-    lists: BTreeMap<Shelf, List>,
+    /// By number.
+    lists: BTreeMap<u64, List>,
     links: Vec<Link>,
     /// The first of the lists, which is asked for after every record.
-    first: Option<(Shelf, u32)>,
+    first: Option<(u64, u32)>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -45,40 +62,37 @@ struct Link {
 impl Shelves {
     /// The earliest second with a slot, and its first slot.
     pub fn first_due(&self) -> Option<(u64, u32)> {
-        match self.first {
-            Some((Shelf::Due(due), slot)) => Some((due, slot)),
-            _ => None,
-        }
+        self.first.filter(|(number, _)| *number < OTHERS)
     }
 
     /// The first slot on a shelf.
     pub fn first(&self, shelf: Shelf) -> Option<u32> {
-        self.lists.get(&shelf).map(|list| list.first)
+        self.lists.get(&shelf.number()).map(|list| list.first)
     }
 
     /// How many slots are on a shelf.
     pub fn count(&self, shelf: Shelf) -> usize {
-        self.lists.get(&shelf).map_or(0, |list| list.count as usize)
+        self.lists.get(&shelf.number()).map_or(0, |list| list.count as usize)
     }
 
     /// The slots on a shelf, in order.
     pub fn on(&self, shelf: Shelf) -> impl Iterator<Item = u32> {
-        self.from(self.lists.get(&shelf))
+        self.from(self.lists.get(&shelf.number()))
     }
 
     /// Slots due before `end`, in order.
     pub fn due_before(&self, end: u64) -> impl Iterator<Item = u32> {
-        self.lists.range(Shelf::Due(0)..Shelf::Due(end)).flat_map(|(_, list)| self.from(Some(list)))
+        self.lists.range(..end.min(OTHERS)).flat_map(|(_, list)| self.from(Some(list)))
     }
 
     /// How many slots are due before `end`.
     pub fn count_before(&self, end: u64) -> usize {
-        self.lists.range(Shelf::Due(0)..Shelf::Due(end)).map(|(_, list)| list.count as usize).sum()
+        self.lists.range(..end.min(OTHERS)).map(|(_, list)| list.count as usize).sum()
     }
 
     /// Every slot that waits for its second, in due order.
     pub fn due(&self) -> impl Iterator<Item = u32> {
-        self.lists.range(..=Shelf::Due(u64::MAX)).flat_map(|(_, list)| self.from(Some(list)))
+        self.lists.range(..OTHERS).flat_map(|(_, list)| self.from(Some(list)))
     }
 
     fn from(&self, list: Option<&List>) -> impl Iterator<Item = u32> {
@@ -92,15 +106,16 @@ impl Shelves {
         if self.links.len() <= at {
             self.links.resize(at + 1, Link { before: NONE, after: NONE });
         }
-        let list = self.lists.entry(shelf).or_insert(List { first: slot, last: NONE, count: 0 });
+        let number = shelf.number();
+        let list = self.lists.entry(number).or_insert(List { first: slot, last: NONE, count: 0 });
         self.links[at] = Link { before: list.last, after: NONE };
         if list.last != NONE {
             self.links[list.last as usize].after = slot;
         }
         list.last = slot;
         list.count += 1;
-        if self.first.is_none_or(|(first, _)| shelf < first) {
-            self.first = Some((shelf, slot));
+        if self.first.is_none_or(|(first, _)| number < first) {
+            self.first = Some((number, slot));
         }
     }
 
@@ -114,8 +129,8 @@ impl Shelves {
             self.links[after as usize].before = before;
         }
         if before == NONE && after == NONE {
-            self.lists.remove(&shelf);
-        } else if let Some(list) = self.lists.get_mut(&shelf) {
+            self.lists.remove(&shelf.number());
+        } else if let Some(list) = self.lists.get_mut(&shelf.number()) {
             list.count -= 1;
             if before == NONE {
                 list.first = after;
@@ -125,7 +140,7 @@ impl Shelves {
             }
         }
         if self.first.is_some_and(|(_, first)| first == slot) {
-            self.first = self.lists.first_key_value().map(|(shelf, list)| (*shelf, list.first));
+            self.first = self.lists.first_key_value().map(|(number, list)| (*number, list.first));
         }
     }
 }

@@ -16,6 +16,7 @@ use super::settings::Settings;
 use super::start::Ready;
 use super::topics;
 use super::transactor::{Answers, Done, End, Job, Membership, Transactors};
+use super::watch::watch;
 use super::worker::{Found, Worker};
 use super::{Clock, Error, EventLoop, native};
 use crate::config::Config;
@@ -132,7 +133,7 @@ impl Pump {
         };
         let targets = worker.targets();
         if settings.describes {
-            worker.watch_topics();
+            watch(&worker);
         }
         let mut pump = Self {
             config,

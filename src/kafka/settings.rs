@@ -21,6 +21,8 @@ const ALIASES: &[(&str, &str)] = &[
     ("compression.codec", "compression.type"),
 ];
 
+/// What the engine calls itself to the brokers, unless it is configured.
+pub const CLIENT_ID: &str = "kafka-scheduler";
 /// Between two reports of a client on itself, in milliseconds.
 const STATISTICS: &str = "statistics.interval.ms";
 const STATISTICS_MS: &str = "5000";
@@ -189,7 +191,7 @@ fn base(config: &Config, own: &BTreeMap<String, String>) -> BTreeMap<String, Str
     all.insert("bootstrap.servers".into(), config.bootstrap_servers.clone());
     for (key, value) in [
         ("broker.address.family", "v4"),
-        ("client.id", "kafka-scheduler"),
+        ("client.id", CLIENT_ID),
         ("socket.nagle.disable", "true"),
         ("reconnect.backoff.max.ms", "2000"),
         // So soon a partition that was added is read; the default is 5 minutes.

@@ -25,12 +25,9 @@ use crate::handle::Wake;
 /// How long a client waits for offsets while a transaction's may be pending.
 const STABLE_MAX: Duration = Duration::from_secs(1);
 /// How long any other request to the brokers may take.
-const REQUEST_MAX: Duration = Duration::from_secs(5);
+pub const REQUEST_MAX: Duration = Duration::from_secs(5);
 /// How long a scan may go without a record before it is begun again.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
-
-/// Between two looks at whether the schedules topics are those that are read.
-const WATCH: Duration = Duration::from_secs(5);
 
 /// What a job found out.
 #[derive(Debug)]
@@ -210,31 +207,8 @@ impl Worker {
         ask
     }
 
-    /// Looks whether a schedules topic has been deleted and made anew. The consumer goes on at its offset in the new one
-    /// where that is long enough, and passes over what lies before it.
-    pub fn watch_topics(&self) {
-        self.spawn("watch-topics", move |worker| {
-            let mut client: Option<BaseConsumer<Asking>> = None;
-            let mut known: BTreeMap<String, (i64, i64)> = BTreeMap::new();
-            let names: Vec<&str> = worker.topics.iter().map(String::as_str).collect();
-            while !worker.is_closing() {
-                if client.is_none() {
-                    client = worker.uncommitted().ok();
-                }
-                let described = client.as_ref().map(|client| native::describe(client.client(), &names, REQUEST_MAX));
-                for topic in described.into_iter().flatten().flatten() {
-                    let Some(id) = topic.id else { continue };
-                    if known.insert(topic.name.clone(), id).is_some_and(|before| before != id) {
-                        worker.tell(Found::Anew { topic: topic.name });
-                    }
-                }
-                std::thread::sleep(WATCH);
-            }
-        });
-    }
-
     /// A client of the group's name that never joins it.
-    fn uncommitted(&self) -> KafkaResult<BaseConsumer<Asking>> {
+    pub fn uncommitted(&self) -> KafkaResult<BaseConsumer<Asking>> {
         self.settings.uncommitted().create_with_context(self.asking())
     }
 
@@ -250,7 +224,8 @@ impl Worker {
         list
     }
 
-    fn is_closing(&self) -> bool {
+    /// The engine ends.
+    pub fn is_closing(&self) -> bool {
         self.closing.load(Ordering::Acquire)
     }
 
@@ -261,7 +236,8 @@ impl Worker {
         (self.wake)();
     }
 
-    fn spawn(&self, name: &str, job: impl FnOnce(Self) + Send + 'static) {
+    /// Runs a job on a thread of its own.
+    pub fn spawn(&self, name: &str, job: impl FnOnce(Self) + Send + 'static) {
         let worker = self.clone();
         let spawned = std::thread::Builder::new().name(name.into()).spawn(move || job(worker));
         if let Err(error) = spawned {

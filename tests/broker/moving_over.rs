@@ -9,6 +9,7 @@ use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use crate::first_start::noon_zone;
 use crate::kit::case::PATIENCE;
 use crate::kit::client::{self, Producer, Record};
+use crate::kit::engine::Engine;
 use crate::kit::wait::{eventually, now_s};
 use crate::kit::{Case, Scheduled};
 
@@ -103,11 +104,11 @@ fn fill(past: &Past) {
     }
 }
 
-/// The other scheduler's membership: another assignor, and offsets with nothing beside them.
-fn member(case: &Case) -> BaseConsumer {
+/// The other scheduler's membership: an assignor by its version, and offsets with nothing beside them.
+fn member(case: &Case, assignor: &str) -> BaseConsumer {
     let consumer: BaseConsumer = client::config(case.bootstrap())
         .set("group.id", &case.group)
-        .set("partition.assignment.strategy", "range")
+        .set("partition.assignment.strategy", assignor)
         .set("session.timeout.ms", "6000")
         .set("auto.offset.reset", "earliest")
         .set("enable.auto.commit", "false")
@@ -139,7 +140,7 @@ fn ten_thousand_schedules_of_another_scheduler_are_taken_over() {
     fill(&past);
     past.producer.flush();
     let case = &past.case;
-    let other = member(case);
+    let other = member(case, "range");
     let mut engine = case.engine_with(&[("SINCE_DELTA", "0"), ("TZ", &zone)]);
     eventually("it says that another kind of member is in its group", PATIENCE, || {
         // As a living member does.
@@ -184,4 +185,26 @@ fn ten_thousand_schedules_of_another_scheduler_are_taken_over() {
     let mut engine = case.engine_with(&[("SINCE_DELTA", "0"), ("TZ", &zone)]);
     assert_eq!(case.settled().len(), fired, "after a restart");
     engine.stop();
+}
+
+#[test]
+fn a_member_of_another_program_that_shares_the_partitions_is_named() {
+    let Some(case) = Case::new("stranger", 2) else { return };
+    case.produce(&[case.due_in("later", "v", 3_600)]);
+    // As the other scheduler is from v0.0.7 on.
+    let other = member(&case, "cooperative-sticky");
+    let mut first = case.engine();
+    let mut second = case.engine();
+    let told = |engine: &Engine| engine.output().lines().filter(|l| l.contains("do not call themselves")).count();
+    eventually("both say who else is in their group", PATIENCE, || {
+        while let Some(Ok(_)) = other.poll(Duration::from_millis(10)) {}
+        (told(&first) > 0 && told(&second) > 0).then_some(())
+    });
+    let line = first.output().lines().find(|l| l.contains("do not call themselves")).map(str::to_owned);
+    let line = line.expect("it was there");
+    assert!(line.contains("rdkafka/") && !line.contains("kafka-scheduler/"), "the other one only: {line}");
+    assert_eq!((told(&first), told(&second)), (1, 1), "once");
+    drop(other);
+    first.stop();
+    second.stop();
 }

@@ -6,6 +6,7 @@
 mod kit;
 
 mod large_list;
+mod large_records;
 mod leaderless;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
