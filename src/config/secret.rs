@@ -22,6 +22,32 @@ const SECRET_NAMES: &[&str] = &[
     "credential",
 ];
 
+/// Those of `sasl.` and `ssl.` that hold none. Any other is taken for a secret, since it may be a misspelt one.
+const HARMLESS: &[&str] = &[
+    "sasl.kerberos.keytab",
+    "sasl.kerberos.min.time.before.relogin",
+    "sasl.kerberos.principal",
+    "sasl.kerberos.service.name",
+    "sasl.mechanism",
+    "sasl.mechanisms",
+    "sasl.oauthbearer.client.id",
+    "sasl.oauthbearer.extensions",
+    "sasl.oauthbearer.method",
+    "sasl.oauthbearer.scope",
+    "sasl.username",
+    "ssl.ca.certificate.stores",
+    "ssl.ca.location",
+    "ssl.certificate.location",
+    "ssl.cipher.suites",
+    "ssl.crl.location",
+    "ssl.curves.list",
+    "ssl.endpoint.identification.algorithm",
+    "ssl.key.location",
+    "ssl.keystore.location",
+    "ssl.providers",
+    "ssl.sigalgs.list",
+];
+
 /// A secret. It can be compared, and shows nothing of itself in any output.
 #[derive(Clone)]
 pub struct Secret(String);
@@ -51,7 +77,8 @@ impl fmt::Debug for Secret {
 /// Whether the setting of librdkafka with this name may hold a secret.
 pub fn is_secret(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
-    SECRET_NAMES.iter().any(|part| name.contains(part))
+    let secures = name.starts_with("sasl.") || name.starts_with("ssl.");
+    SECRET_NAMES.iter().any(|part| name.contains(part)) || (secures && !HARMLESS.contains(&name.as_str()))
 }
 
 #[cfg(test)]
@@ -78,6 +105,8 @@ mod tests {
             "sasl.oauthbearer.assertion.private.key.pem",
             "sasl.oauthbearer.assertion.private.key.passphrase",
             "SASL.PASSWORD",
+            "sasl.pasword",
+            "ssl.key.pasphrase",
         ] {
             assert!(is_secret(name), "{name}");
         }

@@ -2,6 +2,7 @@
 //! of the group that are another program's.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -29,6 +30,8 @@ struct Watch {
     topics: BTreeMap<String, (i64, i64)>,
     /// Those that have been told of.
     strangers: BTreeSet<String>,
+    /// The rebalance after which the members were looked at.
+    looked_after: Option<u64>,
 }
 
 /// Looks until the engine ends.
@@ -38,7 +41,8 @@ pub fn watch(worker: &Worker) {
         let config = worker.settings.consumer();
         let configured = |name: &str| config.get(name).unwrap_or_default().to_owned();
         let (group, client_ids) = (configured("group.id"), BTreeSet::from([configured("client.id"), CLIENT_ID.into()]));
-        let mut watch = Watch { worker, group, client_ids, topics: BTreeMap::new(), strangers: BTreeSet::new() };
+        let (topics, strangers) = (BTreeMap::new(), BTreeSet::new());
+        let mut watch = Watch { worker, group, client_ids, topics, strangers, looked_after: None };
         while !watch.worker.is_closing() {
             if client.is_none() {
                 client = watch.worker.uncommitted().ok();
@@ -68,7 +72,12 @@ impl Watch {
     }
 
     /// A program that divides partitions in the same way joins the group without a word, and nothing fences what it fires.
+    /// It takes part in a rebalance then. To look more often would cost: every broker is asked for all of its groups.
     fn members(&mut self, client: &BaseConsumer<Asking>) -> KafkaResult<()> {
+        let rebalances = Some(self.worker.rebalances.load(Ordering::Acquire));
+        if self.looked_after == rebalances {
+            return Ok(());
+        }
         let group = self.group.as_str();
         let list = client.fetch_group_list(Some(group), REQUEST_MAX)?;
         let members = list.groups().iter().filter(|found| found.name() == group).flat_map(|found| found.members());
@@ -88,7 +97,7 @@ impl Watch {
                  them or set another GROUP_ID, since what they fire may fire twice"
             );
         }
-        self.strangers = strangers;
+        (self.strangers, self.looked_after) = (strangers, rebalances);
         Ok(())
     }
 }
