@@ -20,6 +20,9 @@ pub struct Args {
     /// Schedules in place of a scenario's own count; for steady, schedules a second
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub count: Option<u32>,
+    /// Schedules that are pending beside a burst, due in a year
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub beside: u32,
     /// Partitions of each topic
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(i32).range(1..))]
     pub partitions: i32,
