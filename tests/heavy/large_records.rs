@@ -38,8 +38,10 @@ fn schedules_of_900_kb_fire_within_the_stated_memory() {
     let mut reader = case.target_reader();
     reader.wait("all have fired", PATIENCE * 4, |r| fired(r) >= COUNT);
     assert_eq!(case.settled().len(), COUNT, "each once");
-    // What is pending, two batches with three records a schedule, and what was fetched ahead.
-    let bound = (COUNT * BYTES) as u64 + 2 * 4 * 17 * MB + 64 * MB;
+    // What is pending and a twentieth of it for the allocator, two batches with three records a schedule, and what was
+    // fetched ahead: docs/refusals.md.
+    let pending = (COUNT * BYTES) as u64;
+    let bound = pending + pending / 20 + 2 * 4 * 17 * MB + 64 * MB;
     let grown = engine.peak_memory().saturating_sub(before);
     println!("{} MiB more, {} MiB allowed", grown / MB, bound / MB);
     assert!(grown <= bound, "{grown} bytes more, {bound} are allowed");
