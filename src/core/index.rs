@@ -9,7 +9,7 @@ const PLACES_MIN: usize = 16;
 /// Open addressing with linear probing; a place holds half of the hash and the slot, eight bytes together.
 ///
 /// Entries lie in the order of their hashes, so that a table that grows is read and written from end to end. That makes
-/// growing by a quarter cheap, and a table is never less than 7/10 full.
+/// growing by half cheap, and a table that has grown is at least 7/12 full.
 #[derive(Debug, Default)]
 pub struct Index {
     places: Vec<(u32, u32)>,
