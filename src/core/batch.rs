@@ -132,37 +132,29 @@ pub struct OutRecord<'a> {
     pub headers: &'a [Header<'a>],
 }
 
+/// The records of a batch are produced in this order: each kind for all of its items, before the next kind. What is
+/// due is on its way before anything is written for the record's sake, so that it is as little late as it can be.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pass {
+    /// To target topics, dead letters, and whatever has no record of another kind.
+    Outgoing,
+    /// To the history topic.
+    History,
+    /// Tombstones of what is fired or given up.
+    Tombstone,
+}
+
 impl Batch {
     /// Shows each record in the order in which it is to be produced; stops at the first error.
     ///
     /// # Errors
     /// Whatever `visit` returned.
     pub fn records<E>(&self, mut visit: impl FnMut(OutRecord<'_>) -> Result<(), E>) -> Result<(), E> {
-        for (index, item) in self.items.iter().enumerate() {
-            let parts = Parts::unpack_or_empty(&self.packed[item.span.clone()]);
-            // A batch holds far fewer than 2^32 items.
-            let mut out = Writer { batch: self, item, index: index as u32, visit: &mut visit };
-            match &item.kind {
-                Kind::Fire { target, due, timestamp, .. } => out.fire(&parts, target, *due, *timestamp)?,
-                Kind::DeadLetter { reason, request, timestamp } => {
-                    out.dead_letter(&parts, *reason, request.as_ref(), *timestamp)?;
-                }
-                Kind::Schedule { target, due, timestamp } => {
-                    let due = due.to_string();
-                    let mut headers = parts.headers.clone();
-                    headers.extend(request_headers(&due, target, parts.target_key));
-                    out.marked(parts.key, Some(parts.value), headers, *timestamp)?;
-                }
-                Kind::Unfit { timestamp } => {
-                    out.marked(parts.key, Some(parts.value), parts.headers.clone(), *timestamp)?;
-                }
-                Kind::Cancel { timestamp } => out.marked(parts.key, None, Vec::new(), *timestamp)?,
-                Kind::Barrier { owner } => {
-                    let header = Header { name: request::BARRIER, value: Some(owner.as_bytes()) };
-                    let group = Header { name: request::GROUP, value: Some(self.names.group.as_bytes()) };
-                    out.schedules(mark::BARRIER_KEY, None, &[header, group])?;
-                }
-                Kind::Floor { value } => out.schedules(mark::FLOOR_KEY, Some(value.as_bytes()), &[])?,
+        for pass in [Pass::Outgoing, Pass::History, Pass::Tombstone] {
+            for (index, item) in self.items.iter().enumerate() {
+                // A batch holds far fewer than 2^32 items.
+                let mut out = Writer { batch: self, item, index: index as u32, visit: &mut visit };
+                out.show(pass, &self.packed[item.span.clone()])?;
             }
         }
         Ok(())
@@ -205,6 +197,20 @@ impl Batch {
     }
 }
 
+/// The user record's timestamp, as triggered records have it.
+fn seconds(timestamp: Millis) -> String {
+    timestamp.0.div_euclid(1000).max(0).to_string()
+}
+
+/// Where a triggered record comes from.
+fn origin<'a>(key: &'a [u8], seconds: &'a str, topic: &'a str) -> [Header<'a>; 3] {
+    [
+        Header { name: request::TIMESTAMP, value: Some(seconds.as_bytes()) },
+        Header { name: request::KEY, value: Some(key) },
+        Header { name: request::TOPIC, value: Some(topic.as_bytes()) },
+    ]
+}
+
 fn request_headers<'a>(
     due: &'a str,
     target: &'a str,
@@ -227,30 +233,62 @@ struct Writer<'a, V> {
 }
 
 impl<E, V: FnMut(OutRecord<'_>) -> Result<(), E>> Writer<'_, V> {
-    fn fire(&mut self, parts: &Parts<'_>, target: &str, due: u64, timestamp: Millis) -> Result<(), E> {
-        let seconds = timestamp.0.div_euclid(1000).max(0).to_string();
-        let mut headers = parts.headers.clone();
-        headers.push(Header { name: request::TIMESTAMP, value: Some(seconds.as_bytes()) });
-        headers.push(Header { name: request::KEY, value: Some(parts.key) });
-        headers.push(Header { name: request::TOPIC, value: Some(self.batch.topic(self.item.partition).as_bytes()) });
-        self.send(target, None, parts.target_key, Some(parts.value), &headers)?;
-        let due = due.to_string();
-        headers.extend(request_headers(&due, target, parts.target_key));
-        let batch = self.batch;
-        self.send(&batch.names.history, None, parts.target_key, Some(parts.value), &headers)?;
-        if bugs::on(Bug::TombstoneNamesNothing) {
-            return self.schedules(parts.key, None, &[]);
+    /// Shows the item's record of one kind, if it has one.
+    fn show(&mut self, pass: Pass, packed: &[u8]) -> Result<(), E> {
+        match (&self.item.kind, pass) {
+            (Kind::Fire { target, timestamp, .. }, Pass::Outgoing) => self.triggered(packed, target, *timestamp),
+            (Kind::Fire { target, due, timestamp, .. }, Pass::History) => {
+                self.history(packed, target, *due, *timestamp)
+            }
+            (Kind::Fire { .. }, Pass::Tombstone) if bugs::on(Bug::TombstoneNamesNothing) => {
+                self.schedules(Parts::key_of(packed), None, &[])
+            }
+            (Kind::DeadLetter { reason, request, .. }, Pass::Outgoing) => {
+                self.dead_letter(packed, *reason, request.as_ref())
+            }
+            (Kind::Fire { timestamp, .. } | Kind::DeadLetter { timestamp, .. }, Pass::Tombstone)
+            | (Kind::Cancel { timestamp }, Pass::Outgoing) => {
+                self.marked(Parts::key_of(packed), None, Vec::new(), *timestamp)
+            }
+            (Kind::Schedule { target, due, timestamp }, Pass::Outgoing) => {
+                let (due, parts) = (due.to_string(), Parts::unpack(packed));
+                let mut headers = parts.headers;
+                headers.extend(request_headers(&due, target, parts.target_key));
+                self.marked(parts.key, Some(parts.value), headers, *timestamp)
+            }
+            (Kind::Unfit { timestamp }, Pass::Outgoing) => {
+                let parts = Parts::unpack(packed);
+                self.marked(parts.key, Some(parts.value), parts.headers, *timestamp)
+            }
+            (Kind::Barrier { owner }, Pass::Outgoing) => {
+                let header = Header { name: request::BARRIER, value: Some(owner.as_bytes()) };
+                let group = Header { name: request::GROUP, value: Some(self.batch.names.group.as_bytes()) };
+                self.schedules(mark::BARRIER_KEY, None, &[header, group])
+            }
+            (Kind::Floor { value }, Pass::Outgoing) => self.schedules(mark::FLOOR_KEY, Some(value.as_bytes()), &[]),
+            (_, Pass::History | Pass::Tombstone) => Ok(()),
         }
-        self.marked(parts.key, None, Vec::new(), timestamp)
     }
 
-    fn dead_letter(
-        &mut self,
-        parts: &Parts<'_>,
-        reason: Reason,
-        request: Option<&(Arc<str>, u64)>,
-        timestamp: Millis,
-    ) -> Result<(), E> {
+    fn triggered(&mut self, packed: &[u8], target: &str, timestamp: Millis) -> Result<(), E> {
+        let (seconds, parts) = (seconds(timestamp), Parts::unpack(packed));
+        let mut headers = parts.headers;
+        headers.extend(origin(parts.key, &seconds, self.batch.topic(self.item.partition)));
+        self.send(target, None, parts.target_key, Some(parts.value), &headers)
+    }
+
+    /// The triggered record with what was asked for.
+    fn history(&mut self, packed: &[u8], target: &str, due: u64, timestamp: Millis) -> Result<(), E> {
+        let (seconds, due, parts) = (seconds(timestamp), due.to_string(), Parts::unpack(packed));
+        let mut headers = parts.headers;
+        headers.extend(origin(parts.key, &seconds, self.batch.topic(self.item.partition)));
+        headers.extend(request_headers(&due, target, parts.target_key));
+        let batch = self.batch;
+        self.send(&batch.names.history, None, parts.target_key, Some(parts.value), &headers)
+    }
+
+    fn dead_letter(&mut self, packed: &[u8], reason: Reason, request: Option<&(Arc<str>, u64)>) -> Result<(), E> {
+        let parts = Parts::unpack(packed);
         let (batch, Item { partition, identity, .. }) = (self.batch, self.item);
         let due = request.map(|(_, due)| due.to_string()).unwrap_or_default();
         let (number, offset) = (partition.number.to_string(), identity.to_string());
@@ -261,15 +299,14 @@ impl<E, V: FnMut(OutRecord<'_>) -> Result<(), E>> Writer<'_, V> {
             Header { name: request::PARTITION, value: Some(number.as_bytes()) },
             Header { name: request::OFFSET, value: Some(offset.as_bytes()) },
         ];
-        let mut headers = parts.headers.clone();
+        let mut headers = parts.headers;
         headers.retain(|header| own.iter().all(|own| own.name != header.name));
         if let Some((target, _)) = request {
             headers.extend(request_headers(&due, target, parts.target_key));
         }
         headers.extend(own);
         let topic = batch.names.dead_letter.as_deref().unwrap_or_default();
-        self.send(topic, None, Some(parts.key), Some(parts.value), &headers)?;
-        self.marked(parts.key, None, Vec::new(), timestamp)
+        self.send(topic, None, Some(parts.key), Some(parts.value), &headers)
     }
 
     /// A record in the schedule's own partition that names the user record it speaks for.

@@ -2,6 +2,9 @@
 
 use super::io::Header;
 
+/// Room for the headers that the engine adds to a user's.
+const ROOM: usize = 6;
+
 /// What is kept of a record besides its index entry.
 ///
 /// The core asks for no more than this, so that an implementation may keep the bytes elsewhere and hold a handle.
@@ -66,8 +69,14 @@ impl<'a> Parts<'a> {
         let key = reader.bytes();
         let target_key = reader.nullable();
         let count = reader.length();
-        let headers = (0..count).map(|_| Header { name: reader.bytes(), value: reader.nullable() }).collect();
+        let mut headers = Vec::with_capacity(count + ROOM);
+        headers.extend((0..count).map(|_| Header { name: reader.bytes(), value: reader.nullable() }));
         Self { key, target_key, headers, value: reader.0 }
+    }
+
+    /// The key alone.
+    pub(super) fn key_of(packed: &'a [u8]) -> &'a [u8] {
+        Reader(packed).bytes()
     }
 
     /// As [`Parts::unpack`], and nothing from nothing: barriers and floors carry no payload.
@@ -89,7 +98,7 @@ impl Payload for Packed {
     }
 
     fn key(&self) -> &[u8] {
-        Reader(&self.0).bytes()
+        Parts::key_of(&self.0)
     }
 
     fn size(&self) -> usize {

@@ -140,9 +140,7 @@ impl Means<'_> {
             match sets.add(&record) {
                 // What the set becomes when it is compressed, the broker sees.
                 Fit::Nowhere if judged => {
-                    if too_large.last().is_none_or(|(item, _)| *item != record.item) {
-                        too_large.push((record.item, Reason::TooLarge));
-                    }
+                    too_large.push((record.item, Reason::TooLarge));
                     if !too_small.contains(record.topic) {
                         too_small.insert(record.topic.to_owned());
                     }
@@ -156,6 +154,9 @@ impl Means<'_> {
         if too_large.is_empty() {
             return Ok(());
         }
+        // An item has up to three records.
+        too_large.sort_unstable_by_key(|(item, _)| *item);
+        too_large.dedup();
         Err(Abort(if self.relearn(&too_small) { End::Retry } else { End::Rejected(too_large) }))
     }
 
