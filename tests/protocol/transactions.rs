@@ -54,6 +54,22 @@ fn a_firing_is_a_target_record_a_history_record_and_a_tombstone_in_the_schedules
 }
 
 #[test]
+fn what_is_due_is_produced_before_what_is_written_for_the_records_sake() {
+    let mut rig = Rig::live();
+    rig.schedule(P, "later", NOW + 5);
+    rig.schedule(P, "sooner", NOW + 4);
+    rig.read(P);
+    rig.at(NOW + 5);
+    let batch = rig.batch();
+    let records = sent(&batch, rig.now);
+    let order: Vec<(&str, String)> =
+        records.iter().map(|(topic, _, kept)| (topic.as_str(), text(kept.key.as_ref()))).collect();
+    let both = |topic, sooner: &str, later: &str| [(topic, sooner.to_owned()), (topic, later.to_owned())];
+    let (target, history) = (both("target", "to-sooner", "to-later"), both("history", "to-sooner", "to-later"));
+    assert_eq!(order, [target, history, both("schedules", "sooner", "later")].concat());
+}
+
+#[test]
 fn every_batch_names_each_partition_it_touches_once_with_offsets_not_below_zero() {
     let mut rig = Rig::new(config());
     rig.assign(&[P, Q]);
