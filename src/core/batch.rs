@@ -134,7 +134,7 @@ pub struct OutRecord<'a> {
 
 /// The records of a batch are produced in this order: each kind for all of its items, before the next kind. What is
 /// due is on its way before anything is written for the record's sake, so that it is as little late as it can be.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 enum Pass {
     /// To target topics, dead letters, and whatever has no record of another kind.
     Outgoing,
@@ -197,20 +197,6 @@ impl Batch {
     }
 }
 
-/// The user record's timestamp, as triggered records have it.
-fn seconds(timestamp: Millis) -> String {
-    timestamp.0.div_euclid(1000).max(0).to_string()
-}
-
-/// Where a triggered record comes from.
-fn origin<'a>(key: &'a [u8], seconds: &'a str, topic: &'a str) -> [Header<'a>; 3] {
-    [
-        Header { name: request::TIMESTAMP, value: Some(seconds.as_bytes()) },
-        Header { name: request::KEY, value: Some(key) },
-        Header { name: request::TOPIC, value: Some(topic.as_bytes()) },
-    ]
-}
-
 fn request_headers<'a>(
     due: &'a str,
     target: &'a str,
@@ -236,9 +222,10 @@ impl<E, V: FnMut(OutRecord<'_>) -> Result<(), E>> Writer<'_, V> {
     /// Shows the item's record of one kind, if it has one.
     fn show(&mut self, pass: Pass, packed: &[u8]) -> Result<(), E> {
         match (&self.item.kind, pass) {
-            (Kind::Fire { target, timestamp, .. }, Pass::Outgoing) => self.triggered(packed, target, *timestamp),
+            (Kind::Fire { target, timestamp, .. }, Pass::Outgoing) => self.triggered(packed, target, *timestamp, None),
             (Kind::Fire { target, due, timestamp, .. }, Pass::History) => {
-                self.history(packed, target, *due, *timestamp)
+                let (batch, due) = (self.batch, due.to_string());
+                self.triggered(packed, &batch.names.history, *timestamp, Some((&due, target)))
             }
             (Kind::Fire { .. }, Pass::Tombstone) if bugs::on(Bug::TombstoneNamesNothing) => {
                 self.schedules(Parts::key_of(packed), None, &[])
@@ -270,21 +257,24 @@ impl<E, V: FnMut(OutRecord<'_>) -> Result<(), E>> Writer<'_, V> {
         }
     }
 
-    fn triggered(&mut self, packed: &[u8], target: &str, timestamp: Millis) -> Result<(), E> {
-        let (seconds, parts) = (seconds(timestamp), Parts::unpack(packed));
+    /// The triggered record; with the second and the target that were asked for, its copy for the history.
+    fn triggered(
+        &mut self,
+        packed: &[u8],
+        topic: &str,
+        timestamp: Millis,
+        asked: Option<(&str, &str)>,
+    ) -> Result<(), E> {
+        let parts = Parts::unpack(packed);
+        let seconds = timestamp.0.div_euclid(1000).max(0).to_string();
         let mut headers = parts.headers;
-        headers.extend(origin(parts.key, &seconds, self.batch.topic(self.item.partition)));
-        self.send(target, None, parts.target_key, Some(parts.value), &headers)
-    }
-
-    /// The triggered record with what was asked for.
-    fn history(&mut self, packed: &[u8], target: &str, due: u64, timestamp: Millis) -> Result<(), E> {
-        let (seconds, due, parts) = (seconds(timestamp), due.to_string(), Parts::unpack(packed));
-        let mut headers = parts.headers;
-        headers.extend(origin(parts.key, &seconds, self.batch.topic(self.item.partition)));
-        headers.extend(request_headers(&due, target, parts.target_key));
-        let batch = self.batch;
-        self.send(&batch.names.history, None, parts.target_key, Some(parts.value), &headers)
+        headers.push(Header { name: request::TIMESTAMP, value: Some(seconds.as_bytes()) });
+        headers.push(Header { name: request::KEY, value: Some(parts.key) });
+        headers.push(Header { name: request::TOPIC, value: Some(self.batch.topic(self.item.partition).as_bytes()) });
+        if let Some((due, target)) = asked {
+            headers.extend(request_headers(due, target, parts.target_key));
+        }
+        self.send(topic, None, parts.target_key, Some(parts.value), &headers)
     }
 
     fn dead_letter(&mut self, packed: &[u8], reason: Reason, request: Option<&(Arc<str>, u64)>) -> Result<(), E> {
