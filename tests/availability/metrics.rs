@@ -6,8 +6,8 @@ use crate::kit::Case;
 use crate::kit::engine::Engine;
 use crate::kit::process::signal;
 use crate::kit::wait::{eventually, now_ms, now_s, until_ms};
-use crate::ledger::{Ledger, alone, patient};
-use crate::network::proxy;
+use crate::ledger::{Ledger, alone};
+use crate::network::behind_proxy;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -20,9 +20,7 @@ fn a_newer_word_that_overtakes_the_tombstone_is_written_again_and_counted() {
     const COUNT: usize = 50;
     let _alone = alone();
     let Some(case) = Case::new("outrun", 1) else { return };
-    let (proxy, bootstrap) = proxy(&case);
-    let mut engine = case.engine_with(&[("BOOTSTRAP_SERVERS", &bootstrap), ("CONFIGURATION_FILE", &patient())]);
-    engine.ready();
+    let (proxy, mut engine) = behind_proxy(&case);
     let due = now_s() + 3;
     let keys = || (0..COUNT).map(|n| format!("outrun-{n}"));
     keys().for_each(|key| case.queue(&case.due_in(key, "first", due - now_s())));
@@ -50,21 +48,23 @@ fn a_newer_word_that_overtakes_the_tombstone_is_written_again_and_counted() {
 fn a_batch_that_the_group_has_overtaken_is_refused_and_counted() {
     let _alone = alone();
     let Some(case) = Case::new("refused", 4) else { return };
-    let mut engine = case.engine();
-    engine.ready();
+    let (proxy, mut engine) = behind_proxy(&case);
     let mut ledger = Ledger::new(&case);
-    // Another instance comes in the middle of bursts, until a batch has met the change of generations.
+    // On a slow network a batch takes over a second, and the end of a rebalance is heard of late: with work due all the
+    // time, one is always under way when another instance comes, for the partitions that this one keeps.
+    proxy.pass(Duration::from_millis(200));
     let mut from = 0;
     eventually("a batch is refused", PATIENCE * 2, || {
         let due = now_s() + 1;
-        ledger.schedule(from..from + 4_000, |n| due + (n % 3) as i64);
-        from += 4_000;
+        ledger.schedule(from..from + 2_000, |n| due + (n % 20) as i64);
+        from += 2_000;
         let mut other = case.engine();
         other.ready();
-        let refused = [&engine, &other].map(|e| count(e, "transaction_duration_seconds_count{outcome=\"refused\"}"));
+        let refused = count(&engine, "transaction_duration_seconds_count{outcome=\"refused\"}");
         other.stop();
-        (refused != [0, 0]).then_some(())
+        (refused > 0).then_some(())
     });
+    proxy.pass(Duration::ZERO);
     ledger.settle();
     engine.stop();
 }
@@ -73,19 +73,21 @@ fn a_batch_that_the_group_has_overtaken_is_refused_and_counted() {
 fn a_loop_that_stalls_and_requests_that_fail_are_counted() {
     let _alone = alone();
     let Some(case) = Case::new("stalls", 1) else { return };
-    let (proxy, bootstrap) = proxy(&case);
-    let mut engine = case.engine_with(&[("BOOTSTRAP_SERVERS", &bootstrap), ("CONFIGURATION_FILE", &patient())]);
-    engine.ready();
-    // Stopped in the middle of a turn: in one of many, since most of the time it waits.
+    let (proxy, mut engine) = behind_proxy(&case);
+    // Stopped in the middle of a turn: while it catches up with what came when it was stopped, it hardly waits.
     eventually("a stall is counted", PATIENCE, || {
-        for n in 0..2_000 {
+        for n in 0..10_000 {
             case.queue(&case.due_in(format!("k{n}"), "v", 3_600));
         }
         signal(engine.pid(), "STOP");
-        let stopped_ms = now_ms();
         case.flush();
-        until_ms(stopped_ms + 300);
         signal(engine.pid(), "CONT");
+        for after_ms in [2, 4, 8, 16, 32] {
+            until_ms(now_ms() + after_ms);
+            signal(engine.pid(), "STOP");
+            until_ms(now_ms() + 300);
+            signal(engine.pid(), "CONT");
+        }
         (count(&engine, "loop_stalls_total ") > 0).then_some(())
     });
     proxy.cut();

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::kit::Case;
+use crate::kit::engine::Engine;
 use crate::kit::proxy::Proxy;
 use crate::kit::wait::{eventually, now_ms, now_s, until_ms};
 use crate::ledger::{Ledger, alone, patient};
@@ -10,12 +11,15 @@ use crate::ledger::{Ledger, alone, patient};
 const COUNT: usize = 10_000;
 const PATIENCE: Duration = Duration::from_secs(40);
 
-/// The way through the proxy, and where it begins.
-pub fn proxy(case: &Case) -> (Proxy, String) {
+/// An engine that reaches the broker through the proxy only, and fires.
+pub fn behind_proxy(case: &Case) -> (Proxy, Engine) {
     let (port, behind) = case.broker.proxied.expect("these tests need a broker of their own: unset KAFKA_BOOTSTRAP");
     let proxy = Proxy::shared(port, behind);
     proxy.pass(Duration::ZERO);
-    (proxy, format!("127.0.0.1:{port}"))
+    let bootstrap = format!("127.0.0.1:{port}");
+    let engine = case.engine_with(&[("BOOTSTRAP_SERVERS", &bootstrap), ("CONFIGURATION_FILE", &patient())]);
+    engine.ready();
+    (proxy, engine)
 }
 
 /// Runs a burst of 10 s through the proxy, with something done to it in the middle for 15 s: trouble in which nothing
@@ -23,10 +27,8 @@ pub fn proxy(case: &Case) -> (Proxy, String) {
 fn burst(name: &str, nothing_passes: bool, trouble: impl FnOnce(&Proxy)) {
     let _alone = alone();
     let Some(case) = Case::new(name, 2) else { return };
-    let (proxy, bootstrap) = proxy(&case);
-    let mut engine = case.engine_with(&[("BOOTSTRAP_SERVERS", &bootstrap), ("CONFIGURATION_FILE", &patient())]);
+    let (proxy, mut engine) = behind_proxy(&case);
     case.settled();
-    engine.ready();
     let mut ledger = Ledger::new(&case);
     let due = now_s() + 4;
     ledger.schedule(0..COUNT, |n| due + (n % 10) as i64);
@@ -69,9 +71,7 @@ fn connections_cut_for_15_s() {
 fn readiness_is_false_while_connections_are_cut_and_true_again_after_it() {
     let _alone = alone();
     let Some(case) = Case::new("not-ready", 1) else { return };
-    let (proxy, bootstrap) = proxy(&case);
-    let mut engine = case.engine_with(&[("BOOTSTRAP_SERVERS", &bootstrap), ("CONFIGURATION_FILE", &patient())]);
-    engine.ready();
+    let (proxy, mut engine) = behind_proxy(&case);
     proxy.cut();
     eventually("it is not ready, and says why", PATIENCE, || {
         let answer = engine.probe("/readiness")?;
@@ -86,9 +86,7 @@ fn readiness_is_false_while_connections_are_cut_and_true_again_after_it() {
 fn readiness_is_false_from_the_loss_of_the_partitions_on() {
     let _alone = alone();
     let Some(case) = Case::new("lost", 1) else { return };
-    let (proxy, bootstrap) = proxy(&case);
-    let mut engine = case.engine_with(&[("BOOTSTRAP_SERVERS", &bootstrap), ("CONFIGURATION_FILE", &patient())]);
-    engine.ready();
+    let (proxy, mut engine) = behind_proxy(&case);
     // The connections stand, so that no broker is missed; but the session ends.
     proxy.silence();
     eventually("its partitions are lost", PATIENCE, || engine.output().contains("partitions lost").then_some(()));
