@@ -69,6 +69,8 @@ pub fn consumer(bootstrap: &str, topic: &str) -> Result<(BaseConsumer, usize), S
         .set("enable.auto.offset.store", "false")
         .set("enable.partition.eof", "true")
         .set("isolation.level", "read_committed")
+        // Otherwise a reader that is slower than the broker stands still for a second whenever much waits.
+        .set("fetch.queue.backoff.ms", "1")
         .create()
         .map_err(failed)?;
     let metadata = consumer.fetch_metadata(Some(topic), REQUEST).map_err(failed)?;

@@ -4,19 +4,20 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rdkafka::TopicPartitionList;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::types::RDKafkaRespErr;
+use rdkafka::{Offset, TopicPartitionList};
 
+use super::native::inbox::Inbox;
 use super::settings::Settings;
 use super::voice::Voice;
 use crate::handle::Wake;
 
-/// The consumer of one membership.
-pub type Member = BaseConsumer<Context>;
+/// The consumer of one membership, and what it reads.
+pub type Member = Inbox<Context>;
 
 /// What the group wants.
 #[derive(Debug)]
@@ -85,7 +86,7 @@ impl ConsumerContext for Context {
 /// Gives librdkafka its one answer to one event. False if it was not taken: what is assigned and what is read differ now,
 /// which only another consumer mends.
 #[must_use]
-pub fn answer(consumer: &Member, event: &Rebalance) -> bool {
+pub fn answer(consumer: &BaseConsumer<Context>, event: &Rebalance) -> bool {
     let answered = match event {
         Rebalance::Assign(list) => consumer.incremental_assign(list),
         Rebalance::Revoke(list) | Rebalance::Lost(list) => consumer.incremental_unassign(list),
@@ -94,6 +95,16 @@ pub fn answer(consumer: &Member, event: &Rebalance) -> bool {
         tracing::warn!(%error, "the answer to a rebalance was not taken");
     }
     answered.is_ok()
+}
+
+/// Takes an assignment, to be read from the beginning of each partition. False as for [`answer`].
+#[must_use]
+pub fn take(member: &Member, mut list: TopicPartitionList) -> bool {
+    if let Err(error) = list.set_all_offsets(Offset::Beginning) {
+        tracing::error!(%error, "an assignment cannot be read from its beginning");
+    }
+    let led = list.elements().iter().all(|element| member.lead(element.topic(), element.partition()));
+    answer(member.consumer(), &Rebalance::Assign(list)) && led
 }
 
 /// A consumer that has asked to join. `wake` is called when it has something to say.
@@ -109,24 +120,25 @@ pub fn join(
         rebalances: Arc::clone(rebalances),
         voice: Arc::clone(&settings.voice),
     };
-    let mut consumer: Member = settings.reporting_consumer().create_with_context(context)?;
-    let wake = Arc::clone(wake);
-    consumer.set_nonempty_callback(move || wake());
+    let mut consumer: BaseConsumer<Context> = settings.reporting_consumer().create_with_context(context)?;
+    let events = Arc::clone(wake);
+    consumer.set_nonempty_callback(move || events());
     consumer.subscribe(&topics.iter().map(String::as_str).collect::<Vec<_>>())?;
-    Ok(Arc::new(consumer))
+    Ok(Arc::new(Inbox::new(consumer, Arc::clone(wake))))
 }
 
 /// Leaves the group, on a thread of its own: with no broker in reach it takes long. The receiver disconnects at the end.
-pub fn leave(consumer: Arc<Member>, pending: Option<Rebalance>) -> crossbeam_channel::Receiver<()> {
+pub fn leave(member: Arc<Member>, pending: Option<Rebalance>) -> crossbeam_channel::Receiver<()> {
     let (alive, left) = crossbeam_channel::bounded(0);
     // Before the thread begins: where none can be started the consumer is dropped right here, which serves rebalances.
-    consumer.context().closing.store(true, Ordering::Release);
+    member.consumer().context().closing.store(true, Ordering::Release);
     let spawned = std::thread::Builder::new().name("leave".into()).spawn(move || {
+        let consumer = member.consumer();
         let unanswered = pending.into_iter().chain(std::iter::from_fn(|| consumer.context().next()));
         for event in unanswered {
-            let _ = answer(&consumer, &event);
+            let _ = answer(consumer, &event);
         }
-        drop(consumer);
+        drop(member);
         drop(alive);
     });
     if let Err(error) = spawned {

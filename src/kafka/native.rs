@@ -1,5 +1,7 @@
 //! What rust-rdkafka does not offer, straight from librdkafka. The only unsafe code of the crate.
 
+pub mod inbox;
+
 use std::ffi::{CStr, CString, c_void};
 use std::os::raw::c_char;
 use std::ptr;
@@ -44,11 +46,16 @@ pub fn generation<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> Option<(i32
 
 /// Appends a message's headers. Unlike the wrapper's, their names may be any bytes.
 pub fn headers<'a>(headers: &'a BorrowedHeaders, into: &mut Vec<Header<'a>>) {
-    // A reference to the wrapper's empty type is librdkafka's own pointer.
-    let headers = ptr::from_ref(headers).cast::<rd::rd_kafka_headers_t>();
+    // SAFETY: a reference to the wrapper's empty type is librdkafka's own pointer.
+    unsafe { push_headers(ptr::from_ref(headers).cast(), into) }
+}
+
+/// # Safety
+/// The headers are librdkafka's, and live for as long as what is appended.
+unsafe fn push_headers<'a>(headers: *const rd::rd_kafka_headers_t, into: &mut Vec<Header<'a>>) {
     for index in 0.. {
         let (mut name, mut value, mut size) = (ptr::null::<c_char>(), ptr::null::<c_void>(), 0usize);
-        // SAFETY: the headers are borrowed for as long as what is returned.
+        // SAFETY: as the caller promises.
         unsafe {
             let error = rd::rd_kafka_header_get_all(headers, index, &mut name, &mut value, &mut size);
             if error != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
@@ -254,6 +261,16 @@ unsafe fn description(topic: *const rd::rd_kafka_TopicDescription_t) -> Descript
             in_sync,
             is_denied: told && !writes,
         }
+    }
+}
+
+/// Gives memory that was freed back to the operating system, where the allocator can be told to: glibc keeps what
+/// fetching took.
+pub fn give_back_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: it has no preconditions.
+    unsafe {
+        libc::malloc_trim(0);
     }
 }
 

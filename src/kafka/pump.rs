@@ -1,15 +1,15 @@
 //! One turn after another: what has happened goes into the core, and what it says is done.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod reading;
+mod rebalancing;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
-use rdkafka::consumer::Consumer;
-use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
-use rdkafka::message::{BorrowedMessage, Message};
-use rdkafka::{Offset, TopicPartitionList};
+use rebalancing::Revocation;
 
 use super::group::{self, Member, Rebalance};
 use super::settings::Settings;
@@ -21,17 +21,13 @@ use super::worker::{Found, Worker};
 use super::{Clock, Error, EventLoop, native};
 use crate::config::Config;
 use crate::core::batch::{Batch, Kind};
-use crate::core::io::{Abort, Counters, Input, Millis, Outcome, Output, Partition, Record};
+use crate::core::io::{Abort, Counters, Input, Millis, Outcome, Output, Partition, Report};
 use crate::core::{self, Scheduler};
 use crate::handle::board::{Board, Snapshot, Stage};
 use crate::handle::{Ask, Observer, Wake};
 
 /// The loop looks around at least this often, should a wake-up get lost.
 const SLEEP_MAX: Duration = Duration::from_millis(100);
-/// Records a turn.
-const RECORDS_MAX: usize = 5_000;
-/// Time for records a turn.
-const RECORDS_TIME_MAX: Duration = Duration::from_millis(10);
 /// Between two looks at the clock and the generation.
 const TICK: Duration = Duration::from_millis(500);
 /// The same while the broker refuses our generation, so that the next one is seen soon.
@@ -53,12 +49,6 @@ const BATCH_ITEMS_MAX: usize = 10_000;
 /// Payload bytes a batch.
 const BATCH_BYTES_MAX: usize = 16 << 20;
 
-/// A revocation whose partitions are not all released.
-struct Revocation {
-    list: TopicPartitionList,
-    waiting: BTreeSet<Partition>,
-}
-
 /// Everything the loop holds.
 pub struct Pump {
     config: Config,
@@ -67,8 +57,10 @@ pub struct Pump {
     topics: Arc<Vec<String>>,
     core: Scheduler,
     observer: Box<dyn Observer>,
-    consumer: Option<Arc<Member>>,
+    member: Option<Arc<Member>>,
     revocation: Option<Revocation>,
+    /// Partitions that were set back since the last records were taken.
+    rewound: Vec<Partition>,
     transactors: Option<Transactors>,
     answers: Answers,
     done: Receiver<Done>,
@@ -85,9 +77,11 @@ pub struct Pump {
     told: Counters,
     told_at: Instant,
     board: Arc<Board>,
+    /// A partition went live since memory was last given back.
+    has_loaded: bool,
     publish_at: Instant,
     /// The group has answered since it was last asked to be joined.
-    member: bool,
+    is_member: bool,
     ending: bool,
     /// When the batches that have not ended were formed.
     formed: BTreeMap<u64, Instant>,
@@ -142,8 +136,9 @@ impl Pump {
             topics,
             core,
             observer,
-            consumer: None,
+            member: None,
             revocation: None,
+            rewound: Vec::new(),
             transactors: None,
             answers,
             done,
@@ -159,8 +154,9 @@ impl Pump {
             told: Counters::default(),
             told_at: Instant::now(),
             board,
+            has_loaded: false,
             publish_at: Instant::now(),
-            member: false,
+            is_member: false,
             ending: false,
             formed: BTreeMap::new(),
             next_tick: Instant::now(),
@@ -198,7 +194,11 @@ impl Pump {
     }
 
     fn input(&mut self, input: Input<'_>) {
-        self.core.handle(self.clock.now(), input);
+        self.input_at(self.clock.now(), input);
+    }
+
+    fn input_at(&mut self, now: Millis, input: Input<'_>) {
+        self.core.handle(now, input);
         while let Some(output) = self.core.poll() {
             self.act(output);
         }
@@ -217,7 +217,10 @@ impl Pump {
             Output::Renew { transactional_ids } => self.renew(&transactional_ids),
             Output::Restart(why) => self.restart(why),
             Output::Stopped => self.stopped = true,
-            Output::Report(report) => self.observer.report(&report, &self.topics),
+            Output::Report(report) => {
+                self.has_loaded |= matches!(report, Report::Live { .. });
+                self.observer.report(&report, &self.topics);
+            }
         }
     }
 
@@ -233,7 +236,7 @@ impl Pump {
         }
         self.rejoin_at = None;
         match group::join(&self.settings, &self.topics, &self.worker.rebalances, &self.wake) {
-            Ok(consumer) => self.consumer = Some(consumer),
+            Ok(member) => self.member = Some(member),
             Err(error) => {
                 tracing::error!(%error, "the group cannot be joined; trying again");
                 self.rejoin_later();
@@ -244,136 +247,6 @@ impl Pump {
     fn rejoin_later(&mut self) {
         self.rejoin_at = Some(Instant::now() + self.rejoin_after);
         self.rejoin_after = (self.rejoin_after * 2).min(REJOIN_MAX);
-    }
-
-    /// Feeds what the consumer has. True if there may be more.
-    fn consume(&mut self) -> bool {
-        let Some(consumer) = self.consumer.clone() else { return false };
-        let begun = Instant::now();
-        let mut nothing = 0;
-        for _ in 0..RECORDS_MAX {
-            match consumer.poll(Duration::ZERO) {
-                Some(Ok(message)) => self.record(&message),
-                Some(Err(error)) => self.trouble(&error),
-                // It may have served an event instead of finding nothing.
-                None if nothing < 2 => nothing += 1,
-                None => return false,
-            }
-            let gone = self.consumer.as_ref().is_none_or(|current| !Arc::ptr_eq(current, &consumer));
-            if gone || begun.elapsed() > RECORDS_TIME_MAX {
-                break;
-            }
-        }
-        true
-    }
-
-    fn record(&mut self, message: &BorrowedMessage<'_>) {
-        let Some(partition) = self.partition(message.topic(), message.partition()) else { return };
-        let mut headers = Vec::new();
-        if let Some(borrowed) = message.headers() {
-            native::headers(borrowed, &mut headers);
-        }
-        let record = Record {
-            partition,
-            offset: message.offset(),
-            timestamp: Millis(message.timestamp().to_millis().unwrap_or(-1)),
-            key: message.key(),
-            value: message.payload(),
-            headers: &headers,
-        };
-        let before = self.core.counters();
-        self.input(Input::Record(record));
-        let after = self.core.counters();
-        // One more, and not what loading has found: that is counted in sum when the partition goes live.
-        if after.planned == before.planned + 1 && record.value.is_some() {
-            self.observer.planned(&record, &self.topics);
-        } else if after.deleted == before.deleted + 1 {
-            self.observer.deleted(&record, &self.topics);
-        }
-    }
-
-    fn trouble(&mut self, error: &KafkaError) {
-        let code = error.rdkafka_error_code();
-        let fatal = matches!(error, KafkaError::MessageConsumptionFatal(_));
-        if fatal || code == Some(Code::AutoOffsetReset) {
-            tracing::warn!(%error, "the consumer cannot go on; the group is joined anew");
-            return self.input(Input::Unreadable { why: "consumer error" });
-        }
-        // Its context has said what there is to say.
-        tracing::debug!(%error, "consumer error");
-    }
-
-    fn partition(&self, topic: &str, number: i32) -> Option<Partition> {
-        let topic = self.topics.iter().position(|name| name == topic)?;
-        Some(Partition { topic: topic as u16, number })
-    }
-
-    fn partitions(&self, list: &TopicPartitionList) -> Vec<Partition> {
-        list.elements().iter().filter_map(|element| self.partition(element.topic(), element.partition())).collect()
-    }
-
-    /// Answers rebalances one after the other: the next waits until the last has its answer.
-    fn rebalance(&mut self) {
-        while self.revocation.is_none() {
-            let Some(consumer) = self.consumer.clone() else { return };
-            let Some(event) = consumer.context().next() else { return };
-            self.observer.rebalanced();
-            match event {
-                Rebalance::Assign(mut list) => {
-                    if let Err(error) = list.set_all_offsets(Offset::Beginning) {
-                        tracing::error!(%error, "an assignment cannot be read from its beginning");
-                    }
-                    let partitions = self.partitions(&list);
-                    tracing::info!(partitions = list.count(), "partitions assigned");
-                    if !group::answer(&consumer, &Rebalance::Assign(list)) {
-                        return self.unanswered();
-                    }
-                    self.member = true;
-                    self.publish_at = Instant::now();
-                    self.check_generation();
-                    let today = self.clock.today(self.config.since_delta_days);
-                    self.input(Input::Assigned { partitions: &partitions, today });
-                }
-                Rebalance::Revoke(list) => {
-                    let partitions = self.partitions(&list);
-                    tracing::info!(partitions = list.count(), "partitions revoked");
-                    self.check_generation();
-                    let waiting = partitions.iter().copied().collect();
-                    self.revocation = Some(Revocation { list, waiting });
-                    self.input(Input::Revoked { partitions: &partitions });
-                    self.release(&[]);
-                }
-                Rebalance::Lost(list) => {
-                    let partitions = self.partitions(&list);
-                    tracing::warn!(partitions = list.count(), "partitions lost: this instance was away too long");
-                    // The group has thrown this instance out: it waits to be taken in again.
-                    self.member = false;
-                    self.publish_at = Instant::now();
-                    let taken = group::answer(&consumer, &Rebalance::Lost(list));
-                    self.input(Input::Lost { partitions: &partitions });
-                    if !taken {
-                        return self.unanswered();
-                    }
-                }
-            }
-        }
-    }
-
-    fn release(&mut self, partitions: &[Partition]) {
-        let Some(revocation) = &mut self.revocation else { return };
-        for partition in partitions {
-            revocation.waiting.remove(partition);
-        }
-        if revocation.waiting.is_empty()
-            && let (Some(revocation), Some(consumer)) = (self.revocation.take(), &self.consumer)
-            && !group::answer(consumer, &Rebalance::Revoke(revocation.list))
-        {
-            self.unanswered();
-        }
-    }
-
-    fn unanswered(&mut self) {
-        self.input(Input::Unreadable { why: "a rebalance could not be answered" });
     }
 
     /// What the other threads have found.
@@ -441,22 +314,13 @@ impl Pump {
 
     fn transact(&mut self, batch: Batch) {
         // Taken here, while the batch's partitions are owned and before any of them can be given away.
-        let membership = self.consumer.as_ref().and_then(|consumer| native::membership(consumer));
+        let membership = self.member.as_ref().and_then(|member| native::membership(member.consumer()));
         let membership = membership.map(|(metadata, generation)| Membership(metadata, generation));
         self.formed.insert(batch.id, Instant::now());
         match &self.transactors {
             Some(transactors) => transactors.run(Job { batch, membership }),
             // They could not be started: the core has them renewed.
             None => self.answers.tell(Done { batch, end: End::Unknown }),
-        }
-    }
-
-    fn seek(&mut self, partition: Partition) {
-        let Some(consumer) = &self.consumer else { return };
-        let topic = &self.topics[usize::from(partition.topic)];
-        if let Err(error) = consumer.seek(topic, partition.number, Offset::Beginning, Duration::ZERO) {
-            tracing::warn!(%error, topic, partition = partition.number, "the partition cannot be read again");
-            self.input(Input::Unreadable { why: "seek failed" });
         }
     }
 
@@ -468,12 +332,12 @@ impl Pump {
 
     fn restart(&mut self, why: &str) {
         tracing::warn!(why, "starting anew from the log");
-        if let Some(consumer) = self.consumer.take() {
+        if let Some(member) = self.member.take() {
             let pending = self.revocation.take().map(|revocation| Rebalance::Revoke(revocation.list));
-            drop(group::leave(consumer, pending));
+            drop(group::leave(member, pending));
         }
         self.revocation = None;
-        self.member = false;
+        self.is_member = false;
         self.formed.clear();
         self.generation = None;
         self.refused = false;
@@ -503,7 +367,8 @@ impl Pump {
     }
 
     fn check_generation(&mut self) {
-        let Some((generation, _)) = self.consumer.as_ref().and_then(|consumer| native::generation(consumer)) else {
+        let Some((generation, _)) = self.member.as_ref().and_then(|member| native::generation(member.consumer()))
+        else {
             return;
         };
         if self.generation != Some(generation) {
@@ -546,7 +411,7 @@ impl Pump {
         if self.publish_at > begun {
             return;
         }
-        let stage = match (self.ending, self.member) {
+        let stage = match (self.ending, self.is_member) {
             (true, _) => Stage::Ending,
             (false, true) => Stage::Member,
             (false, false) => Stage::Joining,
@@ -555,6 +420,9 @@ impl Pump {
         let snapshot = Snapshot { at: self.clock.now(), stage, partitions: self.core.status(), memory_warn_bytes };
         self.observer.held(&snapshot);
         self.board.publish(snapshot);
+        if std::mem::take(&mut self.has_loaded) {
+            native::give_back_memory();
+        }
         self.publish_at = begun + PUBLISH.max(begun.elapsed() * PUBLISH_SHARE);
     }
 
@@ -564,9 +432,9 @@ impl Pump {
         if let Some(transactors) = self.transactors.take() {
             transactors.wait(PARTING_MAX);
         }
-        if let Some(consumer) = self.consumer.take() {
+        if let Some(member) = self.member.take() {
             let pending = self.revocation.take().map(|revocation| Rebalance::Revoke(revocation.list));
-            let _ = group::leave(consumer, pending).recv_timeout(GOODBYE_MAX);
+            let _ = group::leave(member, pending).recv_timeout(GOODBYE_MAX);
         }
         tracing::info!("stopped");
     }

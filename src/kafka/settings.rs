@@ -75,10 +75,10 @@ impl Settings {
         for (key, value) in [
             ("heartbeat.interval.ms", (session_ms / 3).clamp(1, 500).to_string()),
             ("fetch.wait.max.ms", "100".into()),
-            // What is fetched ahead is read while it is in the processor's caches, and costs little memory. librdkafka
-            // pauses when so much waits, by default for a second: longer than it takes to read it.
-            ("queued.max.messages.kbytes", "4096".into()),
-            ("queued.min.messages", "1000".into()),
+            // As much as the loop reads while a broker answers: more would leave the processor's caches before it is
+            // read. librdkafka pauses when so much waits, by default for a second: longer than it takes to read it.
+            ("queued.max.messages.kbytes", "8192".into()),
+            ("queued.min.messages", "4000".into()),
             ("fetch.queue.backoff.ms", "1".into()),
             ("max.poll.interval.ms", session_ms.max(300_000).to_string()),
         ] {

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use rdkafka::consumer::BaseConsumer;
 use rdkafka::error::KafkaError;
-use rdkafka::message::Message;
+use rdkafka::message::{Headers, Message};
 
 use super::running::{Running, patience};
 use super::{Bench, sweep};
@@ -38,13 +38,22 @@ pub fn run(bench: &Bench, count: u32) -> Result<Vec<Figures>, String> {
     fill(bench, &case, count)?;
     let runs = bench.runs(|| {
         let bare = bare::read(case.bootstrap(), &case.schedules[0], count, |_| {})?;
+        let mut headers = 0;
+        let with_headers = bare::read(case.bootstrap(), &case.schedules[0], count, |message| {
+            // librdkafka decodes them when they are asked for.
+            headers += message.headers().map_or(0, Headers::count);
+        })?;
+        if headers < count as usize {
+            return Err(format!("{headers} headers of {count} schedules"));
+        }
         let (mut engine, first_s) = starts.next(count)?;
         engine.holds(count)?;
         engine.rest();
         let (pid, number) = (engine.pid(), f64::from(count));
         let (cpu, resident, peak) = (cpu_s(pid), resident_bytes(pid), peak_bytes(pid));
         engine.stop();
-        let loaded_per_s = bare.records as f64 / first_s;
+        // Starting and joining take as long with none pending.
+        let loaded_per_s = bare.records as f64 / (first_s - empty_s);
         let each = (resident as f64 - none_pending as f64) / number;
         Ok([
             ("start_to_first_firing_s", first_s),
@@ -52,6 +61,8 @@ pub fn run(bench: &Bench, count: u32) -> Result<Vec<Figures>, String> {
             ("loaded_per_s", loaded_per_s),
             ("bare_consumer_per_s", bare.per_s()),
             ("of_bare_consumer", loaded_per_s / bare.per_s()),
+            ("bare_consumer_with_headers_per_s", with_headers.per_s()),
+            ("of_bare_consumer_with_headers", loaded_per_s / with_headers.per_s()),
             ("bytes_per_pending", each),
             ("bytes_per_pending_beyond_user_bytes", each - user_bytes() as f64),
             ("cpu_s_per_million_loaded", cpu * 1e6 / number),

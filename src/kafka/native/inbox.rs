@@ -1,0 +1,204 @@
+//! Records in handfuls, through a queue of our own.
+//!
+//! rust-rdkafka gives out one message at a time, each as an event, with a shared counter and several looks at the clock:
+//! more than it takes to keep a schedule. It has no way to more, and librdkafka's own must not be used on the consumer's
+//! queue, where it would answer rebalances by itself. So partitions are led to a queue that holds nothing else.
+
+use std::ffi::{CStr, CString, c_void};
+use std::ptr;
+
+use rdkafka::bindings as rd;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::RDKafkaErrorCode as Code;
+use rdkafka::types::RDKafkaRespErr;
+
+use super::push_headers;
+use crate::core::io::{Header, Millis};
+use crate::handle::Wake;
+
+/// A consumer, and the records of the partitions that are led here.
+pub struct Inbox<C: ConsumerContext + 'static> {
+    queue: *mut rd::rd_kafka_queue_t,
+    /// Ours, and lent to librdkafka until the queue calls nobody any more.
+    wake: *mut Wake,
+    consumer: BaseConsumer<C>,
+}
+
+// SAFETY: librdkafka locks its queues itself; wakes are called from any thread.
+unsafe impl<C: ConsumerContext + 'static> Send for Inbox<C> {}
+// SAFETY: as above.
+unsafe impl<C: ConsumerContext + 'static> Sync for Inbox<C> {}
+
+impl<C: ConsumerContext + 'static> Inbox<C> {
+    /// Takes a consumer that has no partitions yet. `wake` is called when records have come.
+    pub fn new(consumer: BaseConsumer<C>, wake: Wake) -> Self {
+        let wake = Box::into_raw(Box::new(wake));
+        // SAFETY: the client lives for as long as the queue, which is destroyed first; the wake lives until the queue
+        // calls nobody any more.
+        let queue = unsafe {
+            let queue = rd::rd_kafka_queue_new(consumer.client().native_ptr());
+            rd::rd_kafka_queue_cb_event_enable(queue, Some(woken), wake.cast());
+            queue
+        };
+        Self { queue, wake, consumer }
+    }
+
+    /// The consumer: its events come as ever, when it is polled.
+    pub fn consumer(&self) -> &BaseConsumer<C> {
+        &self.consumer
+    }
+
+    /// Leads a partition's records here from its next assignment on, which must not have begun. It ends with that: say
+    /// it before each. False if there is no such partition.
+    #[must_use]
+    pub fn lead(&self, topic: &str, partition: i32) -> bool {
+        let Ok(topic) = CString::new(topic) else { return false };
+        // SAFETY: the name is copied; the partition's queue is ours until it is destroyed here.
+        unsafe {
+            let client = self.consumer.client().native_ptr();
+            let source = rd::rd_kafka_queue_get_partition(client, topic.as_ptr(), partition);
+            if source.is_null() {
+                return false;
+            }
+            rd::rd_kafka_queue_forward(source, self.queue);
+            rd::rd_kafka_queue_destroy(source);
+            true
+        }
+    }
+
+    /// What has come, at most so many.
+    pub fn take(&self, max: usize) -> Handful<'_> {
+        let mut messages = Vec::with_capacity(max);
+        // SAFETY: there is room for as many; those that were written are ours until they are destroyed.
+        unsafe {
+            let count = rd::rd_kafka_consume_batch_queue(self.queue, 0, messages.as_mut_ptr(), max);
+            messages.set_len(usize::try_from(count).unwrap_or(0));
+        }
+        Handful { messages: messages.into_iter(), _inbox: std::marker::PhantomData }
+    }
+}
+
+impl<C: ConsumerContext + 'static> Drop for Inbox<C> {
+    fn drop(&mut self) {
+        // SAFETY: partitions that are led here hold the queue until they stop, but it calls nobody any more; the
+        // consumer is dropped after this.
+        unsafe {
+            rd::rd_kafka_queue_cb_event_enable(self.queue, None, ptr::null_mut());
+            rd::rd_kafka_queue_destroy(self.queue);
+            drop(Box::from_raw(self.wake));
+        }
+    }
+}
+
+/// # Safety
+/// `wake` is that of an [`Inbox`].
+unsafe extern "C" fn woken(_client: *mut rd::rd_kafka_t, wake: *mut c_void) {
+    // SAFETY: as the caller promises.
+    let wake = unsafe { &*wake.cast::<Wake>() };
+    wake();
+}
+
+/// Records that were taken together, in the order in which they came: for each partition, in that of its log.
+#[derive(Debug)]
+pub struct Handful<'a> {
+    messages: std::vec::IntoIter<*mut rd::rd_kafka_message_t>,
+    _inbox: std::marker::PhantomData<&'a ()>,
+}
+
+impl<'a> Iterator for Handful<'a> {
+    type Item = Message<'a>;
+
+    fn next(&mut self) -> Option<Message<'a>> {
+        self.messages.next().map(|message| Message(message, self._inbox))
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.messages.size_hint()
+    }
+}
+
+impl ExactSizeIterator for Handful<'_> {}
+
+impl Drop for Handful<'_> {
+    fn drop(&mut self) {
+        self.for_each(drop);
+    }
+}
+
+/// A record, or why there is none.
+#[derive(Debug)]
+pub struct Message<'a>(*mut rd::rd_kafka_message_t, std::marker::PhantomData<&'a ()>);
+
+impl Drop for Message<'_> {
+    fn drop(&mut self) {
+        // SAFETY: it is ours, and nothing borrows it any more.
+        unsafe { rd::rd_kafka_message_destroy(self.0) }
+    }
+}
+
+impl Message<'_> {
+    fn raw(&self) -> &rd::rd_kafka_message_t {
+        // SAFETY: it lives until it is dropped.
+        unsafe { &*self.0 }
+    }
+
+    /// Why the partition has no record to give.
+    pub fn error(&self) -> Option<Code> {
+        let error = self.raw().err;
+        (error != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR).then(|| error.into())
+    }
+
+    /// Its topic's name.
+    pub fn topic(&self) -> &[u8] {
+        if self.raw().rkt.is_null() {
+            return &[];
+        }
+        // SAFETY: the message holds its topic, and that its name.
+        unsafe { CStr::from_ptr(rd::rd_kafka_topic_name(self.raw().rkt)).to_bytes() }
+    }
+
+    /// Its partition's number.
+    pub fn partition(&self) -> i32 {
+        self.raw().partition
+    }
+
+    /// Its place in the log.
+    pub fn offset(&self) -> i64 {
+        self.raw().offset
+    }
+
+    /// When it was produced or appended, whichever its topic keeps; -1 where the broker is too old to say.
+    pub fn timestamp(&self) -> Millis {
+        let mut kind = rd::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE;
+        // SAFETY: the message lives.
+        let at_ms = unsafe { rd::rd_kafka_message_timestamp(self.0, &mut kind) };
+        Millis(if kind == rd::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE { -1 } else { at_ms })
+    }
+
+    /// Its key.
+    pub fn key(&self) -> Option<&[u8]> {
+        bytes(self.raw().key, self.raw().key_len)
+    }
+
+    /// Its value.
+    pub fn value(&self) -> Option<&[u8]> {
+        bytes(self.raw().payload, self.raw().len)
+    }
+
+    /// Appends its headers. Their names may be any bytes.
+    pub fn headers<'m>(&'m self, into: &mut Vec<Header<'m>>) {
+        let mut headers = ptr::null_mut();
+        // SAFETY: the message lives, and keeps its headers.
+        unsafe {
+            let error = rd::rd_kafka_message_headers(self.0, &mut headers);
+            if error == RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
+                push_headers(headers, into);
+            }
+        }
+    }
+}
+
+fn bytes<'a>(from: *const c_void, length: usize) -> Option<&'a [u8]> {
+    // SAFETY: a message's key or value, which lives as long as the message.
+    (!from.is_null()).then(|| unsafe { std::slice::from_raw_parts(from.cast::<u8>(), length) })
+}
