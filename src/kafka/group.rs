@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
@@ -15,6 +16,9 @@ use super::native::inbox::Inbox;
 use super::settings::Settings;
 use super::voice::Voice;
 use crate::handle::Wake;
+
+/// Between two looks whether the loop has let go of a consumer.
+const TURN: Duration = Duration::from_millis(1);
 
 /// The consumer of one membership, and what it reads.
 pub type Member = Inbox<Context>;
@@ -137,6 +141,10 @@ pub fn leave(member: Arc<Member>, pending: Option<Rebalance>) -> crossbeam_chann
         let unanswered = pending.into_iter().chain(std::iter::from_fn(|| consumer.context().next()));
         for event in unanswered {
             let _ = answer(consumer, &event);
+        }
+        // The loop may hold it until the end of its turn, and must not be the one that closes it.
+        while Arc::strong_count(&member) > 1 {
+            std::thread::sleep(TURN);
         }
         drop(member);
         drop(alive);

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use serde_json::{Value, json};
 
 use crate::kit::case::PATIENCE;
-use crate::kit::process::{free_port, outliving_shell, signal};
+use crate::kit::process::{configuration, free_port, outliving_shell, signal};
 use crate::kit::wait::{eventually, now_s};
 use crate::kit::{Case, Scheduled};
 
@@ -79,11 +79,12 @@ impl Drop for Killed {
 
 #[test]
 fn a_reader_of_stderr_who_stops_does_not_stop_the_engine() {
-    // A pipe takes 64 KiB, so that some 600 lines about records fill it; more are written at once at start.
-    const BAD: usize = 3_000;
+    // A pipe takes 64 KiB, so that some 600 lines fill it; 10,000 wait behind it.
+    const PENDING: usize = 3_000;
     let Some(case) = Case::new("blocked-log", 1) else { return };
     let (port, metrics_port) = (free_port(), free_port());
-    // The pipe to it is never read from.
+    // librdkafka says a lot about each set of records. The pipe to the engine is never read from.
+    let talkative = configuration("talkative", "kafka.common.configuration:\n  debug: all\n");
     let child = Command::new(env!("CARGO_BIN_EXE_kafka-scheduler"))
         .env_clear()
         .env("SERVER_ADDR", format!("127.0.0.1:{port}"))
@@ -95,6 +96,7 @@ fn a_reader_of_stderr_who_stops_does_not_stop_the_engine() {
         .env("TZ", "UTC")
         .env("SINCE_DELTA", "-1")
         .env("LOG_LEVEL", "trace")
+        .env("CONFIGURATION_FILE", talkative)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
@@ -110,8 +112,8 @@ fn a_reader_of_stderr_who_stops_does_not_stop_the_engine() {
         line.parse::<u64>().ok()
     };
     eventually("lines are given up, and counted", PATIENCE * 2, || {
-        for n in 0..BAD {
-            case.queue(&Scheduled::new(format!("bad{n}"), "v", 0, &case.target).header("scheduler-epoch", "x"));
+        for n in 0..PENDING {
+            case.queue(&case.due_in(format!("pending{n}"), "v", 3_600));
         }
         case.flush();
         dropped().filter(|count| *count > 0)

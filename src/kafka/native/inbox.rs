@@ -142,10 +142,15 @@ impl Message<'_> {
         unsafe { &*self.0 }
     }
 
-    /// Why the partition has no record to give.
-    pub fn error(&self) -> Option<Code> {
+    /// Why the partition has no record to give, and in librdkafka's words.
+    pub fn error(&self) -> Option<(Code, String)> {
         let error = self.raw().err;
-        (error != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR).then(|| error.into())
+        if error == RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
+            return None;
+        }
+        // SAFETY: the message lives, and keeps the text, which is copied.
+        let text = unsafe { CStr::from_ptr(rd::rd_kafka_message_errstr(self.0)) };
+        Some((error.into(), text.to_string_lossy().into_owned()))
     }
 
     /// Its topic's name.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdkafka::Offset;
+use rdkafka::client::ClientContext;
 use rdkafka::consumer::Consumer;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 
@@ -58,12 +59,15 @@ impl Pump {
     }
 
     fn records(&mut self, member: &Arc<Member>, handful: Handful<'_>) {
-        let now = self.clock.now();
+        let mut now = self.clock.now();
         let mut spare = Vec::new();
         self.rewound.clear();
         for message in handful {
-            if let Some(code) = message.error() {
+            if let Some((code, reason)) = message.error() {
+                // The wrapper says it where the consumer is polled.
+                member.consumer().context().error(KafkaError::Global(code), &reason);
                 self.trouble(&KafkaError::MessageConsumption(code));
+                now = self.clock.now();
             } else if let Some(partition) = self.partition(message.topic(), message.partition()) {
                 // What follows in this handful was taken before its partition was set back.
                 if !self.rewound.contains(&partition) {
