@@ -72,6 +72,18 @@ impl Site {
         self.case.engine_with(&[&fixed[..], more].concat())
     }
 
+    /// Waits until one line of its log has all these words.
+    fn says(&self, engine: &Engine, words: &[&str]) {
+        let words: Vec<String> = words.iter().map(|word| self.name(word)).collect();
+        eventually(&format!("one line says {words:?}"), PATIENCE, || {
+            let output = engine.output();
+            output
+                .lines()
+                .any(|line| line.contains("WARN") && words.iter().all(|word| line.contains(word.as_str())))
+                .then_some(())
+        });
+    }
+
     fn dead_letter(&self) {
         let dead = || (!client::read_all(self.case.bootstrap(), &self.dead_letters).is_empty()).then_some(());
         eventually("the bad record is a dead letter", PATIENCE, dead);
@@ -95,14 +107,7 @@ fn needed(user: &'static str, grant: &Grant, said: &[&str]) {
     if wants_dead_letters {
         site.case.produce(&[bad(&site.case)]);
     }
-    let said: Vec<String> = said.iter().map(|word| site.name(word)).collect();
-    eventually(&format!("one line says {said:?}"), PATIENCE, || {
-        let output = engine.output();
-        output
-            .lines()
-            .any(|line| line.contains("WARN") && said.iter().all(|word| line.contains(word.as_str())))
-            .then_some(())
-    });
+    site.says(&engine, said);
     if !wants_dead_letters {
         assert_eq!(site.case.read_target(), [], "without the permission nothing fires");
     }
@@ -161,6 +166,20 @@ fn the_guide_grants_nothing_that_is_not_tested() {
 #[test]
 fn without_read_on_a_schedules_topic() {
     needed("no-read-schedules", &each()[0], &["grant Read", "schedules"]);
+}
+
+#[test]
+fn read_on_a_schedules_topic_that_is_taken_away_from_a_running_engine_is_missed() {
+    let Some(site) = Site::new("read-taken") else { return };
+    let mut engine = site.engine(&[]);
+    engine.ready();
+    site.change(&["--remove", "--force"], &each()[0]);
+    // Only an answer to a fetch tells.
+    site.case.produce(&[site.case.due_in("k", "v", 0).target_key("k")]);
+    site.says(&engine, &["grant Read", "SCHEDULES_TOPICS"]);
+    site.change(&["--add"], &each()[0]);
+    assert_eq!(site.case.fired(1).len(), 1, "with it everything fires");
+    engine.stop();
 }
 
 #[test]

@@ -19,6 +19,7 @@ pub const PASSWORD: &str = "opensesame-9f3b";
 pub const USERS: &[&str] = &[
     "suffices",
     "no-read-schedules",
+    "read-taken",
     "no-write-schedules",
     "no-write-history",
     "no-write-target",
