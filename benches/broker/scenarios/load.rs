@@ -20,6 +20,9 @@ use crate::report::Figures;
 const FAR_S: i64 = 365 * DAY_S;
 const DAY_S: i64 = 86_400;
 
+/// Starts with none pending, to compare with.
+const EMPTY_STARTS: u32 = 3;
+
 /// Produces so many that nobody will see fire.
 pub fn fill(bench: &Bench, case: &Case, count: u32) -> Result<(), String> {
     let far_s = now_s() + FAR_S;
@@ -31,10 +34,15 @@ pub fn run(bench: &Bench, count: u32) -> Result<Vec<Figures>, String> {
     let mut starts = Starts { bench, case: &case, overdue: count };
     // The first start ever writes floors, which no other does.
     starts.next(0)?.0.stop();
-    let (engine, empty_s) = starts.next(0)?;
-    engine.rest();
-    let none_pending = resident_bytes(engine.pid());
-    engine.stop();
+    // The least of some, so that what loading takes is not told as less than it is.
+    let (mut none_pending, mut empty_s) = (0, f64::INFINITY);
+    for _ in 0..EMPTY_STARTS {
+        let (engine, first_s) = starts.next(0)?;
+        engine.rest();
+        none_pending = resident_bytes(engine.pid());
+        empty_s = empty_s.min(first_s);
+        engine.stop();
+    }
     fill(bench, &case, count)?;
     let runs = bench.runs(|| {
         let bare = bare::read(case.bootstrap(), &case.schedules[0], count, |_| {})?;
