@@ -61,7 +61,7 @@ pub fn run(bench: &Bench, count: u32) -> Result<Vec<Figures>, String> {
         let (cpu, resident, peak) = (cpu_s(pid), resident_bytes(pid), peak_bytes(pid));
         engine.stop();
         // Starting and joining take as long with none pending.
-        let loaded_per_s = bare.records as f64 / (first_s - empty_s);
+        let loaded_per_s = bare.records as f64 / (first_s - empty_s).max(0.001);
         let each = (resident as f64 - none_pending as f64) / number;
         Ok([
             ("start_to_first_firing_s", first_s),
