@@ -1,8 +1,9 @@
 //! systemd takes the unit, where there is systemd to ask.
 
 use std::fs;
+use std::path::Path;
 
-use crate::{path, read, tool};
+use crate::{read, tool};
 
 const UNIT: &str = "packaging/systemd/kafka-scheduler.service";
 const INSTALLED: &str = "/usr/local/bin/kafka-scheduler";
@@ -12,7 +13,7 @@ fn systemd_takes_the_unit() {
     let unit = read(UNIT);
     assert!(unit.contains(&format!("\nExecStart={INSTALLED} run\n")), "{unit}");
     // It wants to see the program, which is installed nowhere.
-    let folder = path("target/tmp/packaging");
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("packaging");
     fs::create_dir_all(&folder).expect("a folder");
     let copy = folder.join("kafka-scheduler.service");
     let here = unit
