@@ -352,6 +352,9 @@ impl Pump {
             self.next_tick = Instant::now() + if self.refused { TICK_REFUSED } else { TICK };
             self.check_generation();
             self.check_calls();
+            if std::mem::take(&mut self.has_loaded) {
+                native::give_back_memory();
+            }
         }
         if due || regular {
             self.input(Input::Tick);
@@ -420,9 +423,6 @@ impl Pump {
         let snapshot = Snapshot { at: self.clock.now(), stage, partitions: self.core.status(), memory_warn_bytes };
         self.observer.held(&snapshot);
         self.board.publish(snapshot);
-        if std::mem::take(&mut self.has_loaded) {
-            native::give_back_memory();
-        }
         self.publish_at = begun + PUBLISH.max(begun.elapsed() * PUBLISH_SHARE);
     }
 

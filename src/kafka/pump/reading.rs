@@ -63,31 +63,33 @@ impl Pump {
         let mut spare = Vec::new();
         self.rewound.clear();
         for message in handful {
+            if !self.is_current(member) {
+                return;
+            }
             if let Some((code, reason)) = message.error() {
                 // The wrapper says it where the consumer is polled.
                 member.consumer().context().error(KafkaError::Global(code), &reason);
                 self.trouble(&KafkaError::MessageConsumption(code));
                 now = self.clock.now();
-            } else if let Some(partition) = self.partition(message.topic(), message.partition()) {
-                // What follows in this handful was taken before its partition was set back.
-                if !self.rewound.contains(&partition) {
-                    let mut headers = emptied(spare);
-                    message.headers(&mut headers);
-                    let record = Record {
-                        partition,
-                        offset: message.offset(),
-                        timestamp: message.timestamp(),
-                        key: message.key(),
-                        value: message.value(),
-                        headers: &headers,
-                    };
-                    self.record(now, record);
-                    spare = emptied(headers);
-                }
+                continue;
             }
-            if !self.is_current(member) {
-                return;
+            let Some(partition) = self.partition(message.topic(), message.partition()) else { continue };
+            // What follows in this handful was taken before its partition was set back.
+            if self.rewound.contains(&partition) {
+                continue;
             }
+            let mut headers: Vec<Header<'_>> = spare;
+            message.headers(&mut headers);
+            let record = Record {
+                partition,
+                offset: message.offset(),
+                timestamp: message.timestamp(),
+                key: message.key(),
+                value: message.value(),
+                headers: &headers,
+            };
+            self.record(now, record);
+            spare = emptied(headers);
         }
     }
 
