@@ -134,8 +134,8 @@ pub struct OutRecord<'a> {
 
 /// The records of a batch are produced in this order: each kind for all of its items, before the next kind. What is
 /// due is on its way before anything is written for the record's sake, so that it is as little late as it can be.
-#[derive(Clone, Copy)]
-enum Pass {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pass {
     /// To target topics, dead letters, and whatever has no record of another kind.
     Outgoing,
     /// To the history topic.
@@ -144,20 +144,30 @@ enum Pass {
     Tombstone,
 }
 
+impl Pass {
+    /// In order.
+    pub const ALL: [Self; 3] = [Self::Outgoing, Self::History, Self::Tombstone];
+}
+
 impl Batch {
     /// Shows each record in the order in which it is to be produced; stops at the first error.
     ///
     /// # Errors
     /// Whatever `visit` returned.
     pub fn records<E>(&self, mut visit: impl FnMut(OutRecord<'_>) -> Result<(), E>) -> Result<(), E> {
-        for pass in [Pass::Outgoing, Pass::History, Pass::Tombstone] {
-            for (index, item) in self.items.iter().enumerate() {
-                // A batch holds far fewer than 2^32 items.
-                let mut out = Writer { batch: self, item, index: index as u32, visit: &mut visit };
-                out.show(pass, &self.packed[item.span.clone()])?;
-            }
-        }
-        Ok(())
+        Pass::ALL.into_iter().try_for_each(|pass| self.records_of(pass, &mut visit))
+    }
+
+    /// As [`Batch::records`], those of one kind.
+    ///
+    /// # Errors
+    /// Whatever `visit` returned.
+    pub fn records_of<E>(&self, pass: Pass, mut visit: impl FnMut(OutRecord<'_>) -> Result<(), E>) -> Result<(), E> {
+        self.items.iter().enumerate().try_for_each(|(index, item)| {
+            // A batch holds far fewer than 2^32 items.
+            let mut out = Writer { batch: self, item, index: index as u32, visit: &mut visit };
+            out.show(pass, &self.packed[item.span.clone()])
+        })
     }
 
     /// The schedule's key, value and headers; for a line about a firing, or a handler of events.

@@ -19,7 +19,7 @@ use super::settings::Settings;
 use super::topics::set_bytes_max;
 use super::transactor::{End, Job, Membership, SLICE};
 use super::turn::Turnstile;
-use crate::core::batch::{Batch, OutRecord};
+use crate::core::batch::{Batch, OutRecord, Pass};
 use crate::core::io::Partition;
 use crate::core::reason::Reason;
 
@@ -33,6 +33,13 @@ const END_MAX: Duration = Duration::from_secs(30);
 const PARTING_MAX: Duration = Duration::from_secs(5);
 /// How long further reports are waited for after one has told of a failure.
 const FAILURES_MAX: Duration = Duration::from_millis(100);
+/// Up to so many items, what is due is acknowledged before the batch's other records are queued.
+const AHEAD_MAX: usize = 5_000;
+/// How long records are waited for before librdkafka is no longer pressed to send them: then it is the broker that is
+/// slow.
+const PRESSED_MAX: Duration = Duration::from_millis(100);
+/// Between two looks for delivery reports.
+const REPORTS: Duration = Duration::from_millis(1);
 /// How long an abort blocks while records are outstanding, whose reports only its own thread can take.
 const ABORT_SLICE: Duration = Duration::from_millis(100);
 
@@ -136,21 +143,29 @@ impl Means<'_> {
         let judged = !self.settings.compresses();
         let mut too_large: Vec<(u32, Reason)> = Vec::new();
         let mut too_small: BTreeSet<String> = BTreeSet::new();
-        batch.records(|record| {
-            match sets.add(&record) {
-                // What the set becomes when it is compressed, the broker sees.
-                Fit::Nowhere if judged => {
-                    too_large.push((record.item, Reason::TooLarge));
-                    if !too_small.contains(record.topic) {
-                        too_small.insert(record.topic.to_owned());
-                    }
-                }
-                Fit::Alone | Fit::Nowhere => self.deliver(batch)?,
-                Fit::Fits => {}
+        for pass in Pass::ALL {
+            // Queued together, what is due would be sent among the others: librdkafka takes partitions in an order of its
+            // own, and the broker looks each of them up in the transaction, one after the other. A larger batch would
+            // lose more by the pause.
+            if pass == Pass::History && batch.items.len() <= AHEAD_MAX {
+                self.deliver(batch)?;
             }
-            // From the first one on, it is only looked for others: nothing of this will be committed.
-            if too_large.is_empty() { self.queue(batch, &record) } else { Ok(()) }
-        })?;
+            batch.records_of(pass, |record| {
+                match sets.add(&record) {
+                    // What the set becomes when it is compressed, the broker sees.
+                    Fit::Nowhere if judged => {
+                        too_large.push((record.item, Reason::TooLarge));
+                        if !too_small.contains(record.topic) {
+                            too_small.insert(record.topic.to_owned());
+                        }
+                    }
+                    Fit::Alone | Fit::Nowhere => self.deliver(batch)?,
+                    Fit::Fits => {}
+                }
+                // From the first one on, it is only looked for others: nothing of this will be committed.
+                if too_large.is_empty() { self.queue(batch, &record) } else { Ok(()) }
+            })?;
+        }
         if too_large.is_empty() {
             return Ok(());
         }
@@ -201,7 +216,7 @@ impl Means<'_> {
     /// Waits for every delivery report; once one tells of a failure, only a little longer.
     fn deliver(&self, batch: &Batch) -> Result<(), Abort> {
         let reports = self.producer.client().context();
-        let mut failed = None;
+        let (begun, mut failed) = (Instant::now(), None);
         self.producer.poll(Duration::ZERO);
         while self.producer.in_flight_count() > 0 {
             if self.is_closing() {
@@ -210,7 +225,12 @@ impl Means<'_> {
             if reports.have_failed() && failed.get_or_insert_with(Instant::now).elapsed() > FAILURES_MAX {
                 break;
             }
-            self.producer.poll(Duration::from_millis(1));
+            if begun.elapsed() < PRESSED_MAX {
+                native::press(self.producer, REPORTS);
+                self.producer.poll(Duration::ZERO);
+            } else {
+                self.producer.poll(REPORTS);
+            }
         }
         if reports.have_failed() { self.failed(batch) } else { Ok(()) }
     }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use crate::kit::case::PATIENCE;
 use crate::kit::client::{self, HeaderPair, Producer};
 use crate::kit::wait::{now_ms, now_s};
 use crate::kit::{Case, Scheduled};
@@ -96,6 +97,30 @@ fn every_codec_is_read() {
     let keys: BTreeSet<String> = fired.iter().map(crate::kit::Record::key_text).collect();
     assert_eq!(keys, CODECS.map(str::to_owned).into());
     assert!(fired.iter().all(|r| r.value_text() == value));
+}
+
+#[test]
+fn what_is_due_lies_in_its_topic_before_anything_is_written_for_the_records_sake() {
+    let Some(case) = Case::new("due-first", 4) else { return };
+    let history = format!("{}-appended", case.history);
+    client::create_topic(case.bootstrap(), &history, 4, &[("message.timestamp.type", "LogAppendTime")]);
+    let _engine = case.engine_with(&[("HISTORY_TOPIC", &history)]);
+    case.settled();
+    let due = now_s() + 5;
+    let schedules: Vec<Scheduled> = (0..400)
+        .map(|n| Scheduled::new(format!("k{n}"), "v".repeat(200), due, &case.target).target_key(format!("t{n}")))
+        .collect();
+    case.produce(&schedules);
+    let mut reader = case.target_reader();
+    let of_schedules = |records: &[crate::kit::Record]| -> Vec<i64> {
+        records.iter().filter(|r| r.key_text().starts_with('t')).map(|r| r.timestamp).collect()
+    };
+    reader.wait("all have fired", PATIENCE, |records| of_schedules(records).len() == schedules.len());
+    let fired_ms = of_schedules(&reader.records);
+    let noted_ms = of_schedules(&client::read_all(case.bootstrap(), &history));
+    assert_eq!(noted_ms.len(), schedules.len());
+    let (last_fired, first_noted) = (fired_ms.iter().max(), noted_ms.iter().min());
+    assert!(last_fired <= first_noted, "the last fired at {last_fired:?}, the first in the history is {first_noted:?}");
 }
 
 #[test]
