@@ -141,16 +141,6 @@ where
     }
 }
 
-/// Has what is queued sent at once, whatever `linger.ms` says, for as long as this takes: `limit`, or until all of it
-/// is acknowledged and its reports are taken. Unlike the wrapper's flush it takes none, and so returns in time.
-pub fn press<C: ProducerContext>(producer: &BaseProducer<C>, limit: Duration) {
-    let limit_ms = i32::try_from(limit.as_millis()).unwrap_or(i32::MAX);
-    // SAFETY: the client lives. That not all was sent in time is no error here.
-    unsafe {
-        rd::rd_kafka_flush(producer.client().native_ptr(), limit_ms);
-    }
-}
-
 /// What the cluster says of a topic.
 #[derive(Debug)]
 pub struct Description {

@@ -35,11 +35,10 @@ const PARTING_MAX: Duration = Duration::from_secs(5);
 const FAILURES_MAX: Duration = Duration::from_millis(100);
 /// Up to so many items, what is due is acknowledged before the batch's other records are queued.
 const AHEAD_MAX: usize = 5_000;
-/// How long records are waited for before librdkafka is no longer pressed to send them: then it is the broker that is
-/// slow.
-const PRESSED_MAX: Duration = Duration::from_millis(100);
+/// How long that is waited for: what a slow broker holds up holds up nothing else.
+const AHEAD_TIME_MAX: Duration = Duration::from_millis(100);
 /// Between two looks for delivery reports.
-const REPORTS: Duration = Duration::from_millis(1);
+const LOOK: Duration = Duration::from_millis(1);
 /// How long an abort blocks while records are outstanding, whose reports only its own thread can take.
 const ABORT_SLICE: Duration = Duration::from_millis(100);
 
@@ -148,7 +147,7 @@ impl Means<'_> {
             // own, and the broker looks each of them up in the transaction, one after the other. A larger batch would
             // lose more by the pause.
             if pass == Pass::History && batch.items.len() <= AHEAD_MAX {
-                self.deliver(batch)?;
+                self.go_ahead();
             }
             batch.records_of(pass, |record| {
                 match sets.add(&record) {
@@ -197,11 +196,12 @@ impl Means<'_> {
             match native::produce(self.producer, record) {
                 Ok(()) => return Ok(()),
                 Err(RDKafkaRespErr::RD_KAFKA_RESP_ERR__QUEUE_FULL) if !self.is_closing() => {
-                    self.producer.poll(Duration::from_millis(1));
+                    self.outstanding();
+                    std::thread::sleep(LOOK);
                 }
                 // The transaction has failed already: the reports say why.
                 Err(RDKafkaRespErr::RD_KAFKA_RESP_ERR__STATE) => {
-                    self.producer.poll(Duration::ZERO);
+                    self.outstanding();
                     return self.failed(batch);
                 }
                 Err(error) => {
@@ -213,24 +213,42 @@ impl Means<'_> {
         }
     }
 
+    /// Takes the delivery reports that have come. Returns how many records are without.
+    fn outstanding(&self) -> i32 {
+        let mut count = self.producer.in_flight_count();
+        loop {
+            // It takes one event, with the reports of one set of records. Were it given time, it would spend all of that
+            // looking again and again.
+            self.producer.poll(Duration::ZERO);
+            let left = self.producer.in_flight_count();
+            if left >= count {
+                return left;
+            }
+            count = left;
+        }
+    }
+
+    /// Gives what is due a start. Whatever becomes of it, the rest of the batch follows: only together do the reports say
+    /// who is to blame.
+    fn go_ahead(&self) {
+        let (begun, reports) = (Instant::now(), self.producer.client().context());
+        while self.outstanding() > 0 && !reports.have_failed() && begun.elapsed() < AHEAD_TIME_MAX {
+            std::thread::sleep(LOOK);
+        }
+    }
+
     /// Waits for every delivery report; once one tells of a failure, only a little longer.
     fn deliver(&self, batch: &Batch) -> Result<(), Abort> {
         let reports = self.producer.client().context();
-        let (begun, mut failed) = (Instant::now(), None);
-        self.producer.poll(Duration::ZERO);
-        while self.producer.in_flight_count() > 0 {
+        let mut failed = None;
+        while self.outstanding() > 0 {
             if self.is_closing() {
                 return Err(Abort(End::Retry));
             }
             if reports.have_failed() && failed.get_or_insert_with(Instant::now).elapsed() > FAILURES_MAX {
                 break;
             }
-            if begun.elapsed() < PRESSED_MAX {
-                native::press(self.producer, REPORTS);
-                self.producer.poll(Duration::ZERO);
-            } else {
-                self.producer.poll(REPORTS);
-            }
+            std::thread::sleep(LOOK);
         }
         if reports.have_failed() { self.failed(batch) } else { Ok(()) }
     }
@@ -345,8 +363,8 @@ impl Means<'_> {
                 tracing::warn!(%error, "a transaction could not be aborted");
                 return Ended::Unknown;
             }
-            while self.producer.in_flight_count() > 0 && begun.elapsed() < limit {
-                self.producer.poll(Duration::from_millis(1));
+            while self.outstanding() > 0 && begun.elapsed() < limit {
+                std::thread::sleep(LOOK);
             }
         }
     }
