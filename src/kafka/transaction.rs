@@ -144,8 +144,8 @@ impl Means<'_> {
         let mut too_small: BTreeSet<String> = BTreeSet::new();
         for pass in Pass::ALL {
             // Queued together, what is due would be sent among the others: librdkafka takes partitions in an order of its
-            // own, and the broker looks each of them up in the transaction, one after the other. A larger batch would
-            // lose more by the pause.
+            // own, and the broker looks each of them up in the transaction, one after the other. A large batch is bound
+            // by the processor, which a pause would leave idle.
             if pass == Pass::History && batch.items.len() <= AHEAD_MAX {
                 self.go_ahead();
             }
@@ -217,7 +217,7 @@ impl Means<'_> {
     fn outstanding(&self) -> i32 {
         let mut count = self.producer.in_flight_count();
         loop {
-            // It takes one event, with the reports of one set of records. Were it given time, it would spend all of that
+            // A poll takes one event, with the reports of one set of records. Given time, it would spend all of that
             // looking again and again.
             self.producer.poll(Duration::ZERO);
             let left = self.producer.in_flight_count();
