@@ -75,6 +75,15 @@ pub struct Board {
     unreachable: AtomicBool,
     snapshot: Mutex<Arc<Snapshot>>,
     clients: Mutex<BTreeMap<String, ClientStatistics>>,
+    warnings: Mutex<BTreeMap<String, Warning>>,
+}
+
+/// A condition that an operator should look at, although the engine goes on.
+#[derive(Debug)]
+struct Warning {
+    text: String,
+    /// It counts until then, unless it is seen again.
+    until: Instant,
 }
 
 impl Default for Board {
@@ -91,6 +100,7 @@ impl Default for Board {
             unreachable: AtomicBool::new(false),
             snapshot: Mutex::new(Arc::new(snapshot)),
             clients: Mutex::default(),
+            warnings: Mutex::default(),
         }
     }
 }
@@ -141,6 +151,28 @@ impl Board {
         lock(&self.clients).insert(name.to_owned(), statistics);
     }
 
+    /// Shows a warning in `/readiness` until it has not been seen for `lasts`. Returns true if it was not shown before,
+    /// which is when it belongs into the log.
+    pub fn warn(&self, name: &str, text: &str, lasts: Duration) -> bool {
+        let now = Instant::now();
+        let mut warnings = lock(&self.warnings);
+        warnings.retain(|_, warning| warning.until > now);
+        let warning = Warning { text: text.to_owned(), until: now + lasts };
+        warnings.insert(name.to_owned(), warning).is_none()
+    }
+
+    /// The condition has ended. Returns true if its warning was shown.
+    pub fn unwarn(&self, name: &str) -> bool {
+        lock(&self.warnings).remove(name).is_some_and(|warning| warning.until > Instant::now())
+    }
+
+    /// The warnings that are shown now, in the order of their names.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        let now = Instant::now();
+        lock(&self.warnings).values().filter(|w| w.until > now).map(|w| w.text.clone()).collect()
+    }
+
     /// Every client's last statistics.
     #[must_use]
     pub fn clients(&self) -> BTreeMap<String, ClientStatistics> {
@@ -150,4 +182,20 @@ impl Board {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_warning_is_news_once_and_ends_when_it_is_not_seen_again() {
+        let board = Board::default();
+        assert!(board.warn("clock", "wrong", Duration::from_secs(60)));
+        assert!(!board.warn("clock", "still wrong", Duration::from_secs(60)));
+        assert_eq!(board.warnings(), ["still wrong"]);
+        assert!(board.unwarn("clock") && !board.unwarn("clock"));
+        assert!(board.warn("clock", "wrong again", Duration::ZERO));
+        assert_eq!(board.warnings(), [""; 0]);
+    }
 }

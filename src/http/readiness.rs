@@ -78,7 +78,12 @@ impl Readiness {
         Self {
             ready: reason.is_none(),
             reason,
-            warnings: snapshot.exceeded().map(|bound| memory(snapshot.held_bytes(), bound)).into_iter().collect(),
+            warnings: snapshot
+                .exceeded()
+                .map(|bound| memory(snapshot.held_bytes(), bound))
+                .into_iter()
+                .chain(board.warnings())
+                .collect(),
             assigned: snapshot.partitions.len(),
             live: snapshot.partitions.len() - missing,
             waiting: not_live().take(NAMED_MAX).map(|status| Waiting::new(status, topics)).collect(),

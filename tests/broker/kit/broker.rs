@@ -75,6 +75,31 @@ impl Broker {
     }
 }
 
+/// What the tests' broker has beside what one node needs: it forgives nothing that a test would have to wait for.
+const TUNED: &str = "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
+allow.everyone.if.no.acl.found=true
+offsets.topic.num.partitions=4
+transaction.state.log.num.partitions=4
+group.initial.rebalance.delay.ms=0
+group.min.session.timeout.ms=1000
+log.cleaner.threads=1
+log.cleaner.backoff.ms=200
+transaction.abort.timed.out.transaction.cleanup.interval.ms=500
+num.network.threads=2
+num.io.threads=4
+";
+
+/// A second broker, with Kafka's default settings; `None`, after saying so, where there can be none. It is started when a
+/// test first asks for it: tuned settings have hidden faults before.
+pub fn default_broker() -> Option<&'static Broker> {
+    static BROKER: OnceLock<Result<Option<Broker>, String>> = OnceLock::new();
+    let found = BROKER.get_or_init(|| {
+        let Some(home) = home()? else { return Ok(None) };
+        start(&home, "").or_else(|_| start(&home, "")).map(Some)
+    });
+    found.as_ref().expect("a Kafka broker").as_ref()
+}
+
 /// The broker of this run; `None`, after saying so, where there can be none.
 pub fn broker() -> Option<&'static Broker> {
     static BROKER: OnceLock<Result<Option<Broker>, String>> = OnceLock::new();
@@ -95,7 +120,7 @@ fn find() -> Result<Option<Broker>, String> {
     }
     let Some(home) = home()? else { return Ok(None) };
     // Another program may take a port between choosing and using it.
-    start(&home).or_else(|_| start(&home)).map(Some)
+    start(&home, TUNED).or_else(|_| start(&home, TUNED)).map(Some)
 }
 
 /// Kafka's own programs; `None`, after saying so, where they cannot be had. Found once: tests that ask at the same time
@@ -179,7 +204,8 @@ fn fetch() -> Result<PathBuf, String> {
     Ok(home)
 }
 
-fn start(home: &Path) -> Result<Broker, String> {
+/// One node, with `more` lines in its settings.
+fn start(home: &Path, more: &str) -> Result<Broker, String> {
     let (port, controller, proxy, behind) = (free_port(), free_port(), free_port(), free_port());
     let data = target_dir().join("tmp").join(format!("kafka-{}-{port}", std::process::id()));
     fs::create_dir_all(&data).map_err(|e| format!("{}: {e}", data.display()))?;
@@ -198,23 +224,12 @@ inter.broker.listener.name=PLAINTEXT
 listener.security.protocol.map=PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT,CONTROLLER:PLAINTEXT
 log.dirs={}
 auto.create.topics.enable=false
-authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
-allow.everyone.if.no.acl.found=true
 offsets.topic.replication.factor=1
-offsets.topic.num.partitions=4
 transaction.state.log.replication.factor=1
 transaction.state.log.min.isr=1
-transaction.state.log.num.partitions=4
 share.coordinator.state.topic.replication.factor=1
 share.coordinator.state.topic.min.isr=1
-group.initial.rebalance.delay.ms=0
-group.min.session.timeout.ms=1000
-log.cleaner.threads=1
-log.cleaner.backoff.ms=200
-transaction.abort.timed.out.transaction.cleanup.interval.ms=500
-num.network.threads=2
-num.io.threads=4
-",
+{more}",
             data.join("log").display()
         ),
     )?;
@@ -222,7 +237,8 @@ num.io.threads=4
     let guard = run(&data, java, &bootstrap)?;
     Ok(Broker {
         bootstrap,
-        session_timeout_ms: 3_000,
+        // Kafka's default for the shortest one is 6 s.
+        session_timeout_ms: if more.contains("group.min.session.timeout.ms") { 3_000 } else { 6_000 },
         replicas: 1,
         proxied: Some((proxy, behind)),
         home: Some(home.to_owned()),

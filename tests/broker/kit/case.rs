@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use super::broker::{Broker, broker};
+use super::broker::{Broker, broker, default_broker};
 use super::client::{self, Producer, Reader, Record, Scheduled};
 use super::engine::Engine;
 use super::wait::{now_ms, now_s};
@@ -35,6 +35,12 @@ impl Case {
         Self::with_topics(name, partitions, 1)
     }
 
+    /// On the broker with default settings, with topics that set nothing but what makes a schedules topic one.
+    pub fn with_defaults(name: &str, partitions: i32) -> Option<Self> {
+        let broker = default_broker()?;
+        Some(Self::made(broker, name, partitions, 1, &[("cleanup.policy", "compact")], &[]))
+    }
+
     /// With several schedules topics.
     pub fn with_topics(name: &str, partitions: i32, topics: usize) -> Option<Self> {
         Some(Self::on(broker()?, name, partitions, topics))
@@ -53,6 +59,19 @@ impl Case {
         topics: usize,
         settings: &[(&str, &str)],
     ) -> Self {
+        let mut all = vec![("cleanup.policy", "compact"), ("delete.retention.ms", DAY_MS)];
+        all.extend(settings);
+        Self::made(broker, name, partitions, topics, &all, &[("message.timestamp.type", "LogAppendTime")])
+    }
+
+    fn made(
+        broker: &'static Broker,
+        name: &str,
+        partitions: i32,
+        topics: usize,
+        settings: &[(&str, &str)],
+        target_settings: &[(&str, &str)],
+    ) -> Self {
         static CASES: AtomicU32 = AtomicU32::new(0);
         let n = CASES.fetch_add(1, Ordering::Relaxed);
         let unique = format!("{name}-{:x}-{n}", now_ms());
@@ -67,12 +86,9 @@ impl Case {
             producer: Producer::new(&broker.bootstrap, &[]),
         };
         for topic in &case.schedules {
-            let mut all = vec![("cleanup.policy", "compact"), ("delete.retention.ms", DAY_MS)];
-            all.extend(settings);
-            client::create_replicated_topic(&broker.bootstrap, topic, partitions, broker.replicas, &all);
+            client::create_replicated_topic(&broker.bootstrap, topic, partitions, broker.replicas, settings);
         }
-        let appended = ("message.timestamp.type", "LogAppendTime");
-        for (topic, settings) in [(&case.target, &[appended][..]), (&case.history, &[])] {
+        for (topic, settings) in [(&case.target, target_settings), (&case.history, &[])] {
             client::create_replicated_topic(&broker.bootstrap, topic, partitions, broker.replicas, settings);
         }
         case
