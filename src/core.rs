@@ -28,7 +28,7 @@ mod settling;
 mod shelves;
 mod takeover;
 mod targets;
-
+mod throughput;
 mod words;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -43,6 +43,7 @@ use payload::{Packed, Payload};
 use schedule::Limits;
 use settling::{InFlight, Lot, Patience, Purpose};
 use targets::Targets;
+use throughput::Throughput;
 
 /// Transactors at the most: a successor fences this many ids of each former owner.
 pub const TRANSACTORS_MAX: usize = 2;
@@ -104,6 +105,7 @@ pub struct Scheduler<P = Packed> {
     generation: Option<i32>,
     /// The broker refused this generation: nothing is sent until there is another.
     refused: Option<i32>,
+    throughput: Throughput,
     /// Fence requests that are not answered.
     fencing: BTreeMap<u64, Vec<Partition>>,
     next_take: u64,
@@ -138,6 +140,7 @@ impl<P: Payload> Scheduler<P> {
                 record_bytes_max: config.record_bytes_max.clone(),
             },
             items_max: [config.batch_items_max; Lot::ALL.len()],
+            throughput: Throughput::new(config.batch_bytes_max),
             config,
             now: Millis(i64::MIN),
             lives: BTreeMap::new(),
@@ -184,6 +187,7 @@ impl<P: Payload> Scheduler<P> {
             Input::Revoked { partitions } => self.revoked(partitions),
             Input::Lost { partitions } => self.lost(partitions),
             Input::Unreadable { why: _ } => self.restart("the consumer's position is no longer valid"),
+            Input::Trimmed { partition, start } => self.trimmed(partition, start),
             Input::Generation(generation) => self.generation(generation),
             Input::Stop => self.stop(),
             Input::Tick => self.tick(),
@@ -222,7 +226,9 @@ impl<P: Payload> Scheduler<P> {
         if self.may_form() {
             // What could be formed by now has been; what is left waits for a batch to settle.
             let later = |at: Millis, purpose| Some(at.max(self.patient_until(purpose))).filter(|at| *at > self.now);
-            consider(self.next_due().and_then(|at| later(at, Purpose::Fire(Lot::Fresh))), "a schedule is due");
+            for lot in [Lot::Fresh, Lot::Large] {
+                consider(self.next_due(lot).and_then(|at| later(at, Purpose::Fire(lot))), "a schedule is due");
+            }
             consider(self.next_mark().and_then(|at| later(at, Purpose::Mark)), "progress is committed");
             consider(self.next_try(), "an aborted batch is tried again");
         }
@@ -259,7 +265,13 @@ impl<P: Payload> Scheduler<P> {
         for target in self.targets.take_unchecked(self.now) {
             self.check_target(target);
         }
-        self.lives.values_mut().for_each(|life| life.words.wake_parked(self.now));
+        for life in self.lives.values_mut() {
+            life.words.wake_parked(self.now);
+            // Batches that were committed hold slots until they are read, and so do those in flight.
+            if life.is_live() && life.unread.is_empty() && !self.in_flight.iter().any(|batch| batch.touches(life.id)) {
+                life.words.shrink();
+            }
+        }
         self.check_clock();
     }
 

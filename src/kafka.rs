@@ -4,6 +4,7 @@ pub(crate) mod admin;
 mod clock;
 mod group;
 mod limits;
+mod log_start;
 mod lookup;
 pub(crate) mod native;
 mod pump;

@@ -80,7 +80,7 @@ const fn flood(report: &Report) -> Option<usize> {
         Report::GivenUp { .. } => Some(2),
         Report::TargetChanged { .. } => Some(3),
         Report::ForeignGroup { .. } => Some(4),
-        Report::Live { .. } | Report::Reread { .. } => None,
+        Report::Live { .. } | Report::Reread { .. } | Report::ThroughputIsLimit => None,
     }
 }
 
@@ -168,6 +168,8 @@ fn say(report: &Report, topics: &[String]) {
             TargetState::Leaderless => {
                 warn!(target_topic = &**name, "a partition of the target topic takes no records; its schedules wait");
             }
+            // The clients' diagnostics name the clock, also in `/readiness`.
+            TargetState::RefusesTimestamps => {}
             TargetState::NoAnswer => warn!(target_topic = &**name, "no metadata of the target topic in time"),
         },
         Report::Live { partition, pending, overdue, leftovers } => {
@@ -179,6 +181,8 @@ fn say(report: &Report, topics: &[String]) {
             let group: String = group.chars().take(GROUP_SHOWN_MAX).collect();
             error!(topic, partition = number, ?group, "another group fires the same topic: each schedule fires twice");
         }
+        // Said by the clients' diagnostics, which `/readiness` shows as well.
+        Report::ThroughputIsLimit => {}
         Report::Reread { partition, why } => {
             let (topic, number) = (topic(partition), partition.number);
             warn!(topic, partition = number, why, "the partition is read again from its beginning");

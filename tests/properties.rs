@@ -7,7 +7,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
 use sim::faults::Fault;
-use sim::scenario::{Act, Away, Error, Op, Point, SAFETY_MS, Scenario, Setup, Target, Word};
+use sim::scenario::{Act, Away, Error, Op, Point, SAFETY_MS, Scenario, Setup, Target, Timestamps, Word};
 use sim::{Summary, play};
 
 /// Scenarios of a test.
@@ -43,7 +43,10 @@ fn setup(instances: std::ops::RangeInclusive<u8>, keys: std::ops::RangeInclusive
     let optional = |all| prop_oneof![4 => Just(None), 1 => all];
     let sizes = (instances, 1..=2u8, 1..=3u8, keys, 1..=2u8, 1..=8u8);
     let rules = (optional((0..20u8).prop_map(Some).boxed()), optional((1..40u8).prop_map(Some).boxed()));
-    (sizes, rules, any::<bool>(), any::<u64>()).prop_map(|(sizes, (grace_s, horizon_hs), dead_letters, noise)| Setup {
+    let timestamps = vec![Timestamps::Any, Timestamps::Bounded, Timestamps::BoundedInTargets];
+    let brokers = (prop_oneof![4 => Just(0), 1 => 16..32u8], proptest::sample::select(timestamps));
+    let all = (sizes, rules, brokers, any::<bool>(), any::<u64>());
+    all.prop_map(|(sizes, (grace_s, horizon_hs), (bandwidth_kbps, timestamps), dead_letters, noise)| Setup {
         instances: sizes.0,
         topics: sizes.1,
         partitions: sizes.2,
@@ -55,6 +58,8 @@ fn setup(instances: std::ops::RangeInclusive<u8>, keys: std::ops::RangeInclusive
         since_days: 0,
         dead_letters,
         midnight_s: 0,
+        bandwidth_kbps,
+        timestamps,
         noise,
     })
 }
@@ -77,7 +82,15 @@ fn say(in_s: std::ops::Range<i16>) -> BoxedStrategy<Act> {
     let target = prop_oneof![8 => Just(Target::Open), 1 => proptest::sample::select(Target::ALL.to_vec())];
     let late_ms = prop_oneof![6 => Just(0), 1 => 1..3_000u16];
     (0..16u8, word, target, in_s, prop::bool::weighted(0.05), late_ms)
-        .prop_map(|(key, word, target, in_s, twice, late_ms)| Act::Say { key, word, target, in_s, twice, late_ms })
+        .prop_map(|(key, word, target, in_s, twice, late_ms)| Act::Say {
+            key,
+            word,
+            target,
+            in_s,
+            twice,
+            late_ms,
+            large: late_ms % 7 == 1,
+        })
         .boxed()
 }
 

@@ -67,10 +67,14 @@ pub enum Fault {
     SlowRebalance,
     /// A schedules topic gets another partition.
     Growth,
+    /// A batch does not get through in the time that its records have.
+    Bandwidth,
+    /// The brokers refuse the timestamps of a clock that is far ahead.
+    WrongClock,
 }
 
 /// Every kind.
-pub const FAULTS: [Fault; 31] = [
+pub const FAULTS: [Fault; 33] = [
     Fault::Crash,
     Fault::CrashBeforeSend,
     Fault::CrashAfterProduce,
@@ -102,6 +106,8 @@ pub const FAULTS: [Fault; 31] = [
     Fault::Rewind,
     Fault::SlowRebalance,
     Fault::Growth,
+    Fault::Bandwidth,
+    Fault::WrongClock,
 ];
 
 /// What an engine is doing when a fault strikes.
@@ -144,6 +150,10 @@ impl Fault {
             Self::TargetAway | Self::SlowConsumer | Self::Rewind | Self::FencesFail => doing != Doing::Nothing,
             // A rebalance ends when everybody has joined it, and nobody joins before it has released.
             Self::SlowRebalance => doing != Doing::Releasing,
+            // Only firings are large.
+            Self::Bandwidth => doing == Doing::Firing,
+            // It strikes whoever writes records.
+            Self::WrongClock => matches!(doing, Doing::TakingOver | Doing::Firing),
             // Offsets expire when nobody is left.
             Self::Expiry => doing == Doing::Nothing,
             _ => true,

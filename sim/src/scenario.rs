@@ -50,8 +50,23 @@ pub struct Setup {
     pub dead_letters: bool,
     /// When the run starts: so many seconds after a midnight (before, where negative); 0 is a noon.
     pub midnight_s: i8,
+    /// Thousands of bytes a second that an instance may send of large records, 16 to 31; 0 is any number.
+    pub bandwidth_kbps: u8,
+    /// Topics that refuse timestamps more than an hour ahead.
+    pub timestamps: Timestamps,
     /// Seeds all delays.
     pub noise: u64,
+}
+
+/// Which topics refuse records that are stamped more than an hour ahead of the brokers' clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Timestamps {
+    /// None: they stamp records themselves.
+    Any,
+    /// All topics.
+    Bounded,
+    /// Target topics alone.
+    BoundedInTargets,
 }
 
 /// Something that happens at a time.
@@ -80,6 +95,8 @@ pub enum Act {
         twice: bool,
         /// It arrives this much later, up to 4,095 ms: others overtake it.
         late_ms: u16,
+        /// Its value is large.
+        large: bool,
     },
     /// A user's own transaction with some schedules.
     Transaction {

@@ -144,6 +144,8 @@ pub struct World {
     next_open: u64,
     fences_fail_until_ms: i64,
     away: Option<(Away, i64)>,
+    /// Large values said so far.
+    large_count: u32,
     /// The late target could not be produced to at some time.
     pub(crate) was_away: bool,
     slow_markers_until_ms: i64,
@@ -195,6 +197,7 @@ impl World {
             next_open: 0,
             fences_fail_until_ms: i64::MIN,
             away: None,
+            large_count: 0,
             was_away: false,
             slow_markers_until_ms: i64::MIN,
             bitten: BTreeSet::new(),

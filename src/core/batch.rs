@@ -198,6 +198,15 @@ impl Batch {
         self.packed.len()
     }
 
+    /// The batch with items of these kinds alone, for tests of shells.
+    #[cfg(test)]
+    #[must_use]
+    pub fn with_kinds(mut self, kinds: impl IntoIterator<Item = Kind>) -> Self {
+        let partition = Partition { topic: 0, number: 0 };
+        self.items = kinds.into_iter().map(|kind| Item { partition, identity: 0, kind, span: 0..0 }).collect();
+        self
+    }
+
     pub(super) fn push<P: Payload>(&mut self, partition: Partition, identity: i64, kind: Kind, payload: Option<&P>) {
         let start = self.packed.len();
         if let Some(payload) = payload {

@@ -57,11 +57,15 @@ pub enum Bug {
     RefusedNotParked,
     /// A partition waits for ever for a sibling that was taken away.
     SiblingsNotAskedAgain,
+    /// A batch that ran out of time is tried again as large as it was.
+    BatchesKeepTheirSize,
+    /// Any engine record ends the memory of cancels before it, as a barrier does.
+    CancelForgottenAtAnyRecord,
 }
 
 /// Every bug, by name.
 #[cfg(feature = "known-bad")]
-pub const ALL: [(Bug, &str); 26] = [
+pub const ALL: [(Bug, &str); 28] = [
     (Bug::FireBeforeBarrier, "fire-before-barrier"),
     (Bug::FenceBeforeBarrier, "fence-before-barrier"),
     (Bug::DeadOwnerNotFenced, "dead-owner-not-fenced"),
@@ -88,6 +92,8 @@ pub const ALL: [(Bug, &str); 26] = [
     (Bug::RefusedForgotten, "refused-forgotten"),
     (Bug::RefusedNotParked, "refused-not-parked"),
     (Bug::SiblingsNotAskedAgain, "siblings-not-asked-again"),
+    (Bug::BatchesKeepTheirSize, "batches-keep-their-size"),
+    (Bug::CancelForgottenAtAnyRecord, "cancel-forgotten-at-any-record"),
 ];
 
 #[cfg(feature = "known-bad")]

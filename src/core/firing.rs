@@ -10,7 +10,7 @@ use super::payload::Payload;
 use super::reason::Reason;
 use super::settling::{Entry, InFlight, Lot, Purpose, tag};
 use super::targets::Verdict;
-use super::words::{Meaning, Words};
+use super::words::{Meaning, Size, Words};
 use super::{Millis, Partition, Scheduler};
 
 /// Between two commits of progress while nothing fires.
@@ -49,7 +49,7 @@ impl<P: Payload> Scheduler<P> {
                     || life.words.has_outrun()
                     || life.words.has_suspects()
                     || life.words.has_letters()
-                    || life.words.next_due().is_some_and(|due| second.is_some_and(|second| due <= second))
+                    || life.words.next_due(&Size::ALL).is_some_and(|due| second.is_some_and(|second| due <= second))
                     || life.has_progress(self.now)
             }
         })
@@ -67,6 +67,7 @@ impl<P: Payload> Scheduler<P> {
             let formed = self.may_try(Purpose::Fire(lot))
                 && match lot {
                     Lot::Fresh => self.firing(),
+                    Lot::Large => self.large(),
                     Lot::Suspects => self.suspects(),
                     Lot::Letters => self.letters(),
                 };
@@ -103,8 +104,10 @@ impl<P: Payload> Scheduler<P> {
         next
     }
 
-    pub(super) fn next_due(&self) -> Option<Millis> {
-        let due = self.lives.values().filter(|life| life.is_live()).filter_map(|life| life.words.next_due()).min()?;
+    /// When the next schedule of a lot is due, if the lot is one of those that fire in due order.
+    pub(super) fn next_due(&self, lot: Lot) -> Option<Millis> {
+        let (live, sizes) = (self.lives.values().filter(|life| life.is_live()), self.sizes(lot));
+        let due = live.filter_map(|life| life.words.next_due(sizes)).min()?;
         // A schedule's second was checked to fit into milliseconds.
         Some(Millis(due as i64 * 1000))
     }
@@ -182,13 +185,30 @@ impl<P: Payload> Scheduler<P> {
         self.add_outrun(&mut batch, &mut entries, second);
         // While the refused one is looked for among what is written again, nothing else is mixed with that.
         if entries.is_empty() || self.items_max[Lot::Fresh as usize] == self.config.batch_items_max {
-            self.add_due(&mut batch, &mut entries, second);
+            self.add_due(&mut batch, &mut entries, second, Lot::Fresh);
         }
         if bugs::on(Bug::LatestFirst) {
             batch.items.reverse();
             entries.reverse();
         }
         self.send(batch, Purpose::Fire(Lot::Fresh), touched(&entries), entries)
+    }
+
+    fn large(&mut self) -> bool {
+        let Some(second) = self.second() else { return false };
+        let (mut batch, mut entries) = (self.batch(), Vec::new());
+        self.add_due(&mut batch, &mut entries, second, Lot::Large);
+        self.send(batch, Purpose::Fire(Lot::Large), touched(&entries), entries)
+    }
+
+    /// Sizes of schedules in batches of a lot that fires in due order.
+    fn sizes(&self, lot: Lot) -> &'static [Size] {
+        match (lot, self.throughput.is_large_apart()) {
+            (Lot::Fresh, false) => &Size::ALL,
+            (Lot::Fresh, true) => &[Size::Small],
+            (Lot::Large, true) => &[Size::Large],
+            (Lot::Large, false) | (Lot::Suspects | Lot::Letters, _) => &[],
+        }
     }
 
     /// What is due by now is due by the end of this second.
@@ -210,7 +230,7 @@ impl<P: Payload> Scheduler<P> {
     }
 
     fn is_full(&self, batch: &Batch, lot: Lot) -> bool {
-        batch.items.len() >= self.items_max[lot as usize] || batch.bytes() >= self.config.batch_bytes_max
+        batch.items.len() >= self.items_max[lot as usize] || batch.bytes() >= self.throughput.bytes_max()
     }
 
     fn add_outrun(&mut self, batch: &mut Batch, entries: &mut Vec<Entry>, second: u64) {
@@ -235,16 +255,17 @@ impl<P: Payload> Scheduler<P> {
     }
 
     /// Takes what is due from all partitions, earliest second first.
-    fn add_due(&mut self, batch: &mut Batch, entries: &mut Vec<Entry>, second: u64) {
-        while !self.is_full(batch, Lot::Fresh) {
+    fn add_due(&mut self, batch: &mut Batch, entries: &mut Vec<Entry>, second: u64, lot: Lot) {
+        let sizes = self.sizes(lot);
+        while !self.is_full(batch, lot) {
             let next = self
                 .lives
                 .values()
                 .filter(|life| life.is_live())
-                .filter_map(|life| life.words.next_due().map(|due| (due, life.id)))
+                .filter_map(|life| life.words.next_due(sizes).map(|due| (due, life.id)))
                 .min();
             let Some((due, id)) = next.filter(|(due, _)| *due <= second) else { break };
-            while !self.is_full(batch, Lot::Fresh) && self.add_one(batch, entries, id, |words| words.take_due(due)) {}
+            while !self.is_full(batch, lot) && self.add_one(batch, entries, id, |words| words.take_due(due, sizes)) {}
         }
     }
 
@@ -349,6 +370,8 @@ impl<P: Payload> Scheduler<P> {
             purpose,
             missed: count(true),
             triggered: count(false),
+            bytes: batch.bytes(),
+            formed_at: self.now,
             offsets: batch.offsets.iter().map(|p| (p.partition, p.offset)).collect(),
             entries,
         });

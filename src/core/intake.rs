@@ -46,8 +46,10 @@ impl<P: Payload> Scheduler<P> {
         let group = record.headers.iter().find(|h| h.name == request::GROUP).and_then(|h| h.value);
         match group {
             Some(group) if key == BARRIER_KEY && record.value.is_none() => {
-                let behind_our_own = life.barrier.is_some_and(|barrier| record.offset > barrier);
-                if behind_our_own && group != self.names.group.as_bytes() {
+                let after_our_own = life.barrier.is_some_and(|barrier| record.offset > barrier);
+                if group == self.names.group.as_bytes() {
+                    life.words.passed_barrier(record.offset);
+                } else if after_our_own {
                     self.foreign(record, group);
                 }
             }
@@ -84,6 +86,9 @@ impl<P: Payload> Scheduler<P> {
         let identity = if bugs::on(Bug::CopyTakesNewIdentity) { record.offset } else { mark.offset };
         let read = record.value.map(|value| self.read(record, value, identity, timestamp));
         let Some(life) = self.lives.get_mut(&record.partition) else { return };
+        if bugs::on(Bug::CancelForgottenAtAnyRecord) {
+            life.words.passed_barrier(record.offset);
+        }
         match read {
             None => life.words.tombstone(key, mark.offset),
             Some(new) => life.words.copy(key, identity, || new),

@@ -117,6 +117,13 @@ pub enum Input<'a> {
         /// For the report.
         why: &'a str,
     },
+    /// The log of a partition begins later than before: what lay before that is gone.
+    Trimmed {
+        /// Which.
+        partition: Partition,
+        /// The first offset that is left.
+        start: i64,
+    },
     /// The consumer group's generation, sent whenever it has changed.
     Generation(i32),
     /// Hand everything over and stop. [`Output::Stopped`] follows when nothing is in flight.
@@ -136,6 +143,8 @@ pub enum TargetState {
     Forbidden,
     /// It is there, but one of its partitions takes no records: it has no leader, or too few replicas in sync.
     Leaderless,
+    /// It is there, but refuses the engine's timestamps. No metadata says so: the delivery reports do.
+    RefusesTimestamps,
     /// The cluster did not answer in time, which says nothing of the topic.
     NoAnswer,
 }
@@ -159,6 +168,14 @@ pub enum Outcome<'a> {
 pub enum Abort<'a> {
     /// Nothing that the batch itself is to blame for, such as a time-out: the same records may be tried again.
     Retry,
+    /// As [`Abort::Retry`], because records were not acknowledged in time. A smaller batch may get through.
+    TimedOut {
+        /// Bytes that were acknowledged in time, if the last of them came so late that the brokers were still taking
+        /// records; else 0.
+        delivered_bytes: u64,
+        /// Bytes of the whole batch as it was sent.
+        sent_bytes: u64,
+    },
     /// The broker refused our member id or generation, or the consumer has none to give.
     Refused {
         /// The generation that was refused.
@@ -275,6 +292,8 @@ pub enum Report {
         /// Its id, as it names itself.
         group: String,
     },
+    /// The brokers take records, but more slowly than schedules are due.
+    ThroughputIsLimit,
     /// A partition's records are read again from the beginning, and why.
     Reread {
         /// Which.
@@ -291,7 +310,7 @@ pub struct Cursor {
     pub(crate) partition: Option<Partition>,
     /// The next entry in it.
     pub(crate) entry: u32,
-    /// The barrier that its entries were read up to: with another one they lie elsewhere.
+    /// The barrier that its entries were read up to, and how often they have moved since: else they lie elsewhere.
     pub(crate) barrier: Option<i64>,
 }
 

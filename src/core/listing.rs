@@ -6,7 +6,7 @@ use super::Scheduler;
 use super::io::{Cursor, Millis, Partition};
 use super::partition::{Life, Step};
 use super::payload::Payload;
-use super::words::{Meaning, Word};
+use super::words::{Meaning, Size, Word};
 
 /// Entries looked at for one piece, whether they match or not: some 100 µs.
 const LOOKED_AT_MAX: u32 = 10_000;
@@ -141,7 +141,8 @@ impl<P: Payload> Scheduler<P> {
         let mut page = Page::default();
         let (mut bytes, mut looked_at) = (0, 0);
         let from = cursor.partition.unwrap_or(Partition { topic: 0, number: i32::MIN });
-        if cursor.partition.is_some_and(|id| self.lives.get(&id).is_none_or(|life| life.barrier != cursor.barrier)) {
+        if cursor.partition.is_some_and(|id| self.lives.get(&id).is_none_or(|life| life.cursor_tag() != cursor.barrier))
+        {
             return Err(Gone);
         }
         for (id, life) in self.lives.range(from..).filter(|(id, _)| filter.topic.is_none_or(|topic| topic == id.topic))
@@ -149,7 +150,7 @@ impl<P: Payload> Scheduler<P> {
             let first = if cursor.partition == Some(*id) { cursor.entry } else { 0 };
             for slot in first..life.words.slots() {
                 if page.entries.len() >= limit || bytes >= bytes_max || looked_at >= looked_at_max {
-                    page.next = Some(Cursor { partition: Some(*id), entry: slot, barrier: life.barrier });
+                    page.next = Some(Cursor { partition: Some(*id), entry: slot, barrier: life.cursor_tag() });
                     return Ok(page);
                 }
                 looked_at += 1;
@@ -175,7 +176,9 @@ impl<P: Payload> Scheduler<P> {
     pub fn upcoming(&self, limit: usize) -> Vec<Upcoming> {
         let mut next: Vec<(Partition, &Word<P>)> = Vec::new();
         for life in self.lives.values().filter(|life| life.is_live()) {
-            next.extend(life.words.by_due().take(limit).map(|word| (life.id, word)));
+            for size in Size::ALL {
+                next.extend(life.words.by_due(size).take(limit).map(|word| (life.id, word)));
+            }
             // Sorting after each partition keeps no more than two partitions' share.
             next.sort_by_key(|(_, word)| word.due());
             next.truncate(limit);
@@ -224,7 +227,7 @@ impl<P: Payload> Scheduler<P> {
             pending: life.words.pending(),
             overdue: second.map_or(0, |second| life.words.overdue(second)),
             parked: life.words.parked(),
-            next_due: life.words.next_due(),
+            next_due: life.words.next_due(&Size::ALL),
             bytes: life.words.bytes(),
         };
         self.lives.values().map(status).collect()

@@ -144,6 +144,13 @@ impl<P: Payload> Life<P> {
         self.step == Step::Live || (bugs::on(Bug::FireBeforeBarrier) && matches!(self.step, Step::Loading(_)))
     }
 
+    /// Changes whenever entries lie in other slots than before: then a listing cannot go on.
+    pub fn cursor_tag(&self) -> Option<i64> {
+        const MOVES: i64 = 64;
+        // Far beyond any offset.
+        self.barrier.map(|barrier| barrier | (i64::from(self.words.moves()) % MOVES) << 56)
+    }
+
     /// Clears what the consumer has now read past.
     pub fn settle_read(&mut self) {
         while let Some(unread) = self.unread.front().filter(|u| u.offset < self.position) {

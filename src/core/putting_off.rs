@@ -11,6 +11,9 @@ use super::{Partition, Scheduler};
 /// Tries of a record that the broker refuses without a clear cause before it becomes a dead letter, where there are any.
 const TRIES_MAX: u8 = 3;
 
+/// Tries that count for a record that one of the engine's own topics refuses: the wait stays at 8 s and a share.
+const OWN_TOPIC_TRIES_MAX: u8 = 2;
+
 impl<P: Payload> Scheduler<P> {
     pub(super) fn check_target(&mut self, target: u32) {
         self.outputs.push_back(Output::CheckTarget { target, name: self.targets.name(target) });
@@ -57,13 +60,17 @@ impl<P: Payload> Scheduler<P> {
                     self.check_target(target);
                 }
             }
-            (Some(target), Reason::NoLeader) => {
+            (Some(target), Reason::NoLeader | Reason::Timestamp) => {
                 if fires {
                     life.words.hold(slot);
                     self.count_once(partition, slot, reason);
                 }
-                if let Some(name) = self.targets.quarantined(self.now, target) {
-                    self.report(Report::TargetChanged { name, state: TargetState::Leaderless });
+                let state = match reason {
+                    Reason::Timestamp => TargetState::RefusesTimestamps,
+                    _ => TargetState::Leaderless,
+                };
+                if let Some(name) = self.targets.quarantined(self.now, target, state) {
+                    self.report(Report::TargetChanged { name, state });
                 }
             }
             (_, Reason::TooLarge | Reason::Refused)
@@ -73,6 +80,10 @@ impl<P: Payload> Scheduler<P> {
             }
             _ => {
                 let again = target.is_none();
+                if reason == Reason::OwnTopic {
+                    // Its settings can be mended at any time, and nothing else keeps the record from firing.
+                    life.words.limit_tries(slot, OWN_TOPIC_TRIES_MAX);
+                }
                 if reason == Reason::Refused && fires {
                     life.words.suspect(slot, identity);
                 }

@@ -33,13 +33,17 @@ pub enum Reason {
     TooLarge,
     /// A partition of the target takes no records: it has no leader, or too few replicas in sync.
     NoLeader,
+    /// The target topic refuses the engine's timestamps: a clock is wrong, or the topic's bounds are too narrow.
+    Timestamp,
+    /// A topic of the engine's own refuses a record of the firing because of the topic's settings.
+    OwnTopic,
     /// The broker refused a record for another cause.
     Refused,
 }
 
 impl Reason {
     /// Every reason, in the order of their numbers.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::NoKey,
         Self::ReservedKey,
         Self::NoEpoch,
@@ -55,6 +59,8 @@ impl Reason {
         Self::Forbidden,
         Self::TooLarge,
         Self::NoLeader,
+        Self::Timestamp,
+        Self::OwnTopic,
         Self::Refused,
     ];
 
@@ -83,6 +89,11 @@ impl Reason {
             Self::NoLeader => {
                 "a partition of the target takes no records: it has no leader, or too few replicas in sync"
             }
+            Self::Timestamp => {
+                "the target topic refuses the engine's timestamps: a clock is wrong, or message.timestamp.after.max.ms or \
+                 message.timestamp.before.max.ms of the topic is too small"
+            }
+            Self::OwnTopic => "the history, schedules or dead-letter topic refuses the record because of its settings",
             Self::Refused => "the broker refuses the record",
         }
     }
@@ -106,6 +117,8 @@ impl Reason {
             Self::Forbidden => "forbidden",
             Self::TooLarge => "too-large",
             Self::NoLeader => "no-leader",
+            Self::Timestamp => "timestamp",
+            Self::OwnTopic => "own-topic",
             Self::Refused => "refused",
         }
     }

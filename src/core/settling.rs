@@ -2,7 +2,7 @@
 
 use super::bugs::{self, Bug};
 use super::firing::MARK_MS;
-use super::io::{Abort, Outcome};
+use super::io::{Abort, Outcome, Report, TargetState};
 use super::partition::{Step, Unread};
 use super::payload::Payload;
 use super::reason::Reason;
@@ -31,6 +31,8 @@ pub enum Purpose {
 pub enum Lot {
     /// What the broker has not refused, and what has to be written again.
     Fresh,
+    /// Large ones of these, while throughput is the limit.
+    Large,
     /// Schedules that the broker has refused, or among which one is that it has refused.
     Suspects,
     /// Dead letters.
@@ -38,7 +40,12 @@ pub enum Lot {
 }
 
 impl Lot {
-    pub const ALL: [Self; 3] = [Self::Fresh, Self::Suspects, Self::Letters];
+    pub const ALL: [Self; 4] = [Self::Fresh, Self::Large, Self::Suspects, Self::Letters];
+
+    /// What the broker has not refused.
+    fn is_fresh(self) -> bool {
+        matches!(self, Self::Fresh | Self::Large)
+    }
 }
 
 /// How batches of one purpose are tried again after aborts that were nobody's fault.
@@ -52,7 +59,7 @@ pub struct Patience {
 
 impl Purpose {
     /// How many there are.
-    pub const COUNT: usize = 7;
+    pub const COUNT: usize = 4 + Lot::ALL.len();
 
     fn index(self) -> usize {
         match self {
@@ -101,6 +108,9 @@ pub struct InFlight {
     pub offsets: Vec<(Partition, i64)>,
     pub missed: u64,
     pub triggered: u64,
+    /// Payload bytes.
+    pub bytes: usize,
+    pub formed_at: Millis,
 }
 
 impl InFlight {
@@ -130,6 +140,9 @@ impl<P: Payload> Scheduler<P> {
             Outcome::Aborted(abort) => self.batch_aborted(batch, abort),
             Outcome::Unknown => {}
         }
+        if self.throughput.is_large_apart() && self.next_due(Lot::Large).is_none_or(|due| due > self.now) {
+            self.throughput.none_large_due();
+        }
     }
 
     fn batch_committed(&mut self, batch: InFlight, written: &[(Partition, i64)]) {
@@ -137,8 +150,12 @@ impl<P: Payload> Scheduler<P> {
         if let Purpose::Fire(lot) = batch.purpose {
             let items_max = &mut self.items_max[lot as usize];
             *items_max = (*items_max * 2).min(self.config.batch_items_max);
-            if lot == Lot::Fresh && *items_max == self.config.batch_items_max {
+            if lot.is_fresh() && *items_max == self.config.batch_items_max {
                 self.refusals = 0;
+            }
+            let took_ms = self.now.0.saturating_sub(batch.formed_at.0);
+            if self.throughput.committed(batch.bytes, took_ms) {
+                self.report(Report::ThroughputIsLimit);
             }
         }
         for (id, offset) in &batch.offsets {
@@ -171,6 +188,14 @@ impl<P: Payload> Scheduler<P> {
     }
 
     fn fired(&mut self, batch: &InFlight, written: &[(Partition, i64)]) {
+        for target in batch.entries.iter().filter_map(|entry| entry.target) {
+            if !self.targets.has_quarantined() {
+                break;
+            }
+            if let Some(name) = self.targets.took(target) {
+                self.report(Report::TargetChanged { name, state: TargetState::Exists });
+            }
+        }
         self.counters.triggered += batch.triggered;
         self.counters.missed += batch.missed;
         self.counters.dead_lettered += batch.entries.iter().filter(|entry| entry.letter).count() as u64;
@@ -215,6 +240,15 @@ impl<P: Payload> Scheduler<P> {
                 }
             }
             Abort::Retry => self.back_off(batch.purpose),
+            Abort::TimedOut { delivered_bytes, sent_bytes } => {
+                if matches!(batch.purpose, Purpose::Fire(_))
+                    && !bugs::on(Bug::BatchesKeepTheirSize)
+                    && self.throughput.timed_out(batch.bytes, delivered_bytes, sent_bytes)
+                {
+                    self.report(Report::ThroughputIsLimit);
+                }
+                self.back_off(batch.purpose);
+            }
             Abort::Refused { generation } => {
                 self.patience[batch.purpose.index()].until = self.now.plus(RETRY_MS_MIN);
                 if self.generation.is_none_or(|current| current == generation) {
@@ -257,7 +291,7 @@ impl<P: Payload> Scheduler<P> {
             self.rejected(alone, Reason::Refused);
         }
         let mut stay = batch.entries.len();
-        if lot == Lot::Fresh {
+        if lot.is_fresh() {
             self.refusals = self.refusals.saturating_add(1);
             for entry in batch.entries.iter().filter(|entry| entry.target.is_some() && self.refusals > REFUSALS_MAX) {
                 stay -= 1;

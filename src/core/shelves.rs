@@ -1,18 +1,41 @@
 //! Where schedules wait: lists of slots whose links lie in one array, so that waiting costs the same everywhere.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 /// Ends a list.
 const NONE: u32 = u32::MAX;
 
-/// Shelves that are no second's are numbered from here on: beyond every second whose milliseconds can be told.
+/// Numbers below this are seconds of small schedules: every second whose milliseconds fit into 63 bits is smaller.
+const LARGE: u64 = 1 << 62;
+
+/// From here on numbers are not seconds; between [`LARGE`] and here they are seconds of large schedules.
 const OTHERS: u64 = 1 << 63;
+
+/// Schedules of one size: when throughput is the limit, each size has batches of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Size {
+    Small,
+    Large,
+}
+
+impl Size {
+    pub const ALL: [Self; 2] = [Self::Small, Self::Large];
+
+    /// The numbers of its seconds.
+    fn numbers(self) -> std::ops::Range<u64> {
+        match self {
+            Self::Small => 0..LARGE,
+            Self::Large => LARGE..OTHERS,
+        }
+    }
+}
 
 /// A list of slots. Those that wait for a second come first, in due order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shelf {
-    /// For this second (since 1970).
-    Due(u64),
+    /// For this second (since 1970), by size.
+    Due(u64, Size),
     /// For a batch of those that were refused together with it.
     Suspect,
     /// For this interned target to be usable.
@@ -27,7 +50,7 @@ impl Shelf {
     /// Its place among all of them: one number, since there may be nearly as many shelves as schedules.
     fn number(self) -> u64 {
         match self {
-            Self::Due(second) => second.min(OTHERS - 1),
+            Self::Due(second, size) => size.numbers().start + second.min(LARGE - 1),
             Self::Suspect => OTHERS,
             Self::Held(target) => OTHERS | 1 << 32 | u64::from(target),
             Self::Parked(tries, share) => OTHERS | 2 << 32 | u64::from(tries) << 8 | u64::from(share),
@@ -42,8 +65,8 @@ pub struct Shelves {
     /// By number.
     lists: BTreeMap<u64, List>,
     links: Vec<Link>,
-    /// The first of the lists, which is asked for after every record.
-    first: Option<(u64, u32)>,
+    /// For each size the first second and its first slot, which are asked for after every record.
+    first: [Option<(u64, u32)>; Size::ALL.len()],
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -60,9 +83,9 @@ struct Link {
 }
 
 impl Shelves {
-    /// The earliest second with a slot, and its first slot.
-    pub fn first_due(&self) -> Option<(u64, u32)> {
-        self.first.filter(|(number, _)| *number < OTHERS)
+    /// The earliest second with a slot of one of these sizes, and its first slot.
+    pub fn first_due(&self, sizes: &[Size]) -> Option<(u64, u32)> {
+        sizes.iter().filter_map(|size| self.first[*size as usize]).min_by_key(|(second, _)| *second)
     }
 
     /// The first slot on a shelf.
@@ -80,19 +103,25 @@ impl Shelves {
         self.from(self.lists.get(&shelf.number()))
     }
 
-    /// Slots due before `end`, in order.
+    /// Slots due before `end`: the small ones, then the large ones, each in due order.
     pub fn due_before(&self, end: u64) -> impl Iterator<Item = u32> {
-        self.lists.range(..end.min(OTHERS)).flat_map(|(_, list)| self.from(Some(list)))
+        Size::ALL.into_iter().flat_map(move |size| self.seconds(size, end)).flat_map(|(_, list)| self.from(Some(list)))
     }
 
     /// How many slots are due before `end`.
     pub fn count_before(&self, end: u64) -> usize {
-        self.lists.range(..end.min(OTHERS)).map(|(_, list)| list.count as usize).sum()
+        let lists = Size::ALL.into_iter().flat_map(|size| self.seconds(size, end));
+        lists.map(|(_, list)| list.count as usize).sum()
     }
 
-    /// Every slot that waits for its second, in due order.
-    pub fn due(&self) -> impl Iterator<Item = u32> {
-        self.lists.range(..OTHERS).flat_map(|(_, list)| self.from(Some(list)))
+    /// Every slot of one size that waits for its second, in due order.
+    pub fn due(&self, size: Size) -> impl Iterator<Item = u32> {
+        self.seconds(size, u64::MAX).flat_map(|(_, list)| self.from(Some(list)))
+    }
+
+    fn seconds(&self, size: Size, end: u64) -> impl Iterator<Item = (&u64, &List)> {
+        let Range { start, end: last } = size.numbers();
+        self.lists.range(start..start.saturating_add(end).min(last))
     }
 
     fn from(&self, list: Option<&List>) -> impl Iterator<Item = u32> {
@@ -114,9 +143,36 @@ impl Shelves {
         }
         list.last = slot;
         list.count += 1;
-        if self.first.is_none_or(|(first, _)| number < first) {
-            self.first = Some((number, slot));
+        if let Shelf::Due(second, size) = shelf {
+            let first = &mut self.first[size as usize];
+            if first.is_none_or(|(first, _)| second < first) {
+                *first = Some((second, slot));
+            }
         }
+    }
+
+    /// The same lists, with each slot where `places` says.
+    pub fn moved(&self, places: &[u32]) -> Self {
+        let mut moved = Self::default();
+        for (number, list) in &self.lists {
+            let slots: Vec<u32> = self.from(Some(list)).map(|slot| places[slot as usize]).collect();
+            for (at, slot) in slots.iter().enumerate() {
+                let needed = *slot as usize + 1;
+                if moved.links.len() < needed {
+                    moved.links.resize(needed, Link { before: NONE, after: NONE });
+                }
+                let before = if at == 0 { NONE } else { slots[at - 1] };
+                let after = slots.get(at + 1).copied().unwrap_or(NONE);
+                moved.links[*slot as usize] = Link { before, after };
+            }
+            let (first, last) = (slots[0], slots[slots.len() - 1]);
+            moved.lists.insert(*number, List { first, last, count: list.count });
+        }
+        for size in Size::ALL {
+            let first = moved.seconds(size, u64::MAX).next();
+            moved.first[size as usize] = first.map(|(number, list)| (number - size.numbers().start, list.first));
+        }
+        moved
     }
 
     /// Takes out a slot that is on this shelf.
@@ -139,8 +195,11 @@ impl Shelves {
                 list.last = before;
             }
         }
-        if self.first.is_some_and(|(_, first)| first == slot) {
-            self.first = self.lists.first_key_value().map(|(number, list)| (*number, list.first));
+        if let Shelf::Due(_, size) = shelf
+            && self.first[size as usize].is_some_and(|(_, first)| first == slot)
+        {
+            let first = self.seconds(size, u64::MAX).next();
+            self.first[size as usize] = first.map(|(number, list)| (number - size.numbers().start, list.first));
         }
     }
 }
@@ -153,19 +212,19 @@ mod tests {
     fn slots_come_in_due_order_and_within_a_second_as_they_arrived() {
         let mut shelves = Shelves::default();
         for (due, slot) in [(5, 0), (3, 1), (5, 2), (3, 3), (3, 4), (9, 5)] {
-            shelves.insert(Shelf::Due(due), slot);
+            shelves.insert(Shelf::Due(due, Size::Small), slot);
         }
-        shelves.remove(Shelf::Due(3), 3);
-        shelves.remove(Shelf::Due(9), 5);
+        shelves.remove(Shelf::Due(3, Size::Small), 3);
+        shelves.remove(Shelf::Due(9, Size::Small), 5);
         assert_eq!(shelves.due_before(10).collect::<Vec<_>>(), [1, 4, 0, 2]);
-        shelves.remove(Shelf::Due(3), 1);
-        shelves.insert(Shelf::Due(3), 1);
-        assert_eq!(shelves.first_due(), Some((3, 4)));
+        shelves.remove(Shelf::Due(3, Size::Small), 1);
+        shelves.insert(Shelf::Due(3, Size::Small), 1);
+        assert_eq!(shelves.first_due(&Size::ALL), Some((3, 4)));
         assert_eq!((shelves.due_before(4).count(), shelves.count_before(4), shelves.count_before(u64::MAX)), (2, 2, 4));
         for (due, slot) in [(3, 4), (3, 1), (5, 2), (5, 0)] {
-            shelves.remove(Shelf::Due(due), slot);
+            shelves.remove(Shelf::Due(due, Size::Small), slot);
         }
-        assert_eq!(shelves.first_due(), None);
+        assert_eq!(shelves.first_due(&Size::ALL), None);
     }
 
     #[test]
@@ -175,9 +234,28 @@ mod tests {
         shelves.insert(Shelf::Parked(0, 1), 1);
         shelves.insert(Shelf::Letter, 2);
         shelves.insert(Shelf::Held(1), 3);
-        assert_eq!((shelves.first_due(), shelves.due_before(u64::MAX).count()), (None, 0));
+        assert_eq!((shelves.first_due(&Size::ALL), shelves.due_before(u64::MAX).count()), (None, 0));
         assert_eq!(shelves.on(Shelf::Held(1)).collect::<Vec<_>>(), [0, 3]);
-        shelves.insert(Shelf::Due(7), 4);
-        assert_eq!((shelves.first_due(), shelves.first(Shelf::Letter)), (Some((7, 4)), Some(2)));
+        shelves.insert(Shelf::Due(7, Size::Small), 4);
+        assert_eq!((shelves.first_due(&Size::ALL), shelves.first(Shelf::Letter)), (Some((7, 4)), Some(2)));
+    }
+
+    #[test]
+    fn each_size_has_its_own_first_second_and_together_they_are_in_due_order() {
+        let mut shelves = Shelves::default();
+        for (due, size, slot) in [(5, Size::Large, 0), (7, Size::Small, 1), (5, Size::Small, 2), (3, Size::Large, 3)] {
+            shelves.insert(Shelf::Due(due, size), slot);
+        }
+        assert_eq!(shelves.first_due(&[Size::Small]), Some((5, 2)));
+        assert_eq!(shelves.first_due(&[Size::Large]), Some((3, 3)));
+        assert_eq!(shelves.first_due(&Size::ALL), Some((3, 3)));
+        assert_eq!((shelves.count_before(6), shelves.due_before(6).collect::<Vec<_>>()), (3, vec![2, 3, 0]));
+        shelves.remove(Shelf::Due(3, Size::Large), 3);
+        assert_eq!(shelves.first_due(&Size::ALL).map(|(second, _)| second), Some(5));
+        shelves.remove(Shelf::Due(5, Size::Large), 0);
+        assert_eq!(
+            (shelves.first_due(&[Size::Large]), shelves.due(Size::Small).collect::<Vec<_>>()),
+            (None, vec![2, 1])
+        );
     }
 }

@@ -203,6 +203,8 @@ impl<P: Payload> Scheduler<P> {
         let end = floor.since.min(life.today).0.div_euclid(1000);
         let end = if bugs::on(Bug::LeftoversFire) { 0 } else { end };
         let leftovers = life.words.drop_leftovers(floor.offset, u64::try_from(end).unwrap_or(0));
+        // What was ended meanwhile has left room that may never be needed again.
+        life.words.shrink();
         life.step = Step::Live;
         life.live_at = now;
         let pending = life.words.pending();
@@ -236,6 +238,15 @@ impl<P: Payload> Scheduler<P> {
         }
         self.outputs.push_back(Output::Seek(id));
         self.report(Report::Reread { partition: id, why });
+    }
+
+    /// The log of a partition begins at `start` now: somebody has deleted records, or retention has. What lay before it does
+    /// not fire, as after a restart. Where a word that was written again lies now, only the log says.
+    pub(super) fn trimmed(&mut self, id: Partition, start: i64) {
+        let Some(life) = self.lives.get(&id) else { return };
+        if life.words.reaches_below(start) {
+            self.reread(id, "records were deleted from its beginning");
+        }
     }
 
     /// A clock that was set back to before a floor: that floor is written again, behind a new reading.

@@ -55,6 +55,8 @@ pub struct Targets {
     next: u32,
     /// Names at which those that are not used are looked for.
     sweep_at: usize,
+    /// A target was quarantined, and has not taken a record since.
+    has_quarantined: bool,
 }
 
 /// What to do with a schedule for a target.
@@ -70,7 +72,7 @@ pub enum Verdict {
 
 impl Default for Targets {
     fn default() -> Self {
-        Self { list: BTreeMap::new(), by_name: BTreeMap::new(), next: 0, sweep_at: SWEEP_MIN }
+        Self { list: BTreeMap::new(), by_name: BTreeMap::new(), next: 0, sweep_at: SWEEP_MIN, has_quarantined: false }
     }
 }
 
@@ -138,9 +140,11 @@ impl Targets {
             State::Known => Verdict::Send,
             State::Checking => Verdict::Hold(None),
             State::Unusable { state, retry_at } => match reason(state) {
-                // Only what was just seen counts: the topic may have been made since. That nobody leads a partition is
-                // no schedule's fault.
-                Some(reason) if target.tries >= TRIES_MAX && retry_at > now && reason != Reason::NoLeader => {
+                // Only the last look counts: the topic may have been created since. A partition without a leader and a
+                // wrong clock are no fault of a schedule.
+                Some(reason @ (Reason::UnknownTarget | Reason::Forbidden))
+                    if target.tries >= TRIES_MAX && retry_at > now =>
+                {
                     Verdict::GiveUp(reason)
                 }
                 reason => Verdict::Hold(reason),
@@ -173,7 +177,7 @@ impl Targets {
 
     /// A partition of the target took no records, each of which costs its whole batch seconds to find out: nothing more
     /// is sent to it for a while, whatever the metadata says. Gives the target's name if that is news.
-    pub fn quarantined(&mut self, now: Millis, target: u32) -> Option<Arc<str>> {
+    pub fn quarantined(&mut self, now: Millis, target: u32, state: TargetState) -> Option<Arc<str>> {
         let target = self.list.get_mut(&target).filter(|target| target.state == State::Known)?;
         if target.struck_until < now {
             target.strikes = 0;
@@ -182,8 +186,22 @@ impl Targets {
         target.strikes = target.strikes.saturating_add(1);
         target.struck_until = now.plus(delay + PROBATION_MS);
         target.awaited = true;
-        target.state = State::Unusable { state: TargetState::Leaderless, retry_at: now.plus(delay) };
-        target.says(TargetState::Leaderless)
+        target.state = State::Unusable { state, retry_at: now.plus(delay) };
+        self.has_quarantined = true;
+        target.says(state)
+    }
+
+    /// Whether [`Targets::took`] may have something to say.
+    pub fn has_quarantined(&self) -> bool {
+        self.has_quarantined
+    }
+
+    /// The target has taken a record. Gives its name if it was quarantined before.
+    pub fn took(&mut self, target: u32) -> Option<Arc<str>> {
+        let target = self.list.get_mut(&target).filter(|target| target.state == State::Known)?;
+        let name = target.told.take().map(|_| Arc::clone(&target.name));
+        self.has_quarantined = self.list.values().any(|target| target.told.is_some());
+        name
     }
 
     /// Takes in what the metadata said. Gives the target's name if its state is news.
@@ -191,6 +209,10 @@ impl Targets {
         let target = self.list.get_mut(&target)?;
         if answer == TargetState::Exists {
             (target.state, target.tries, target.awaited) = (State::Known, 0, false);
+            if target.strikes > 0 && target.struck_until >= now {
+                // The metadata did not show what was wrong with it. Whether that is over, its next record shows.
+                return None;
+            }
             return target.told.take().map(|_| Arc::clone(&target.name));
         }
         let delay = RETRY_MIN_MS.saturating_mul(1 << target.tries.min(10)).min(RETRY_MAX_MS);
@@ -221,12 +243,14 @@ impl Targets {
         self.list.values().filter_map(retry_at).min()
     }
 
-    /// The clock was set back: targets are checked again that much earlier.
+    /// The clock was set back: targets are checked again that much earlier. Those that refused its timestamps are checked
+    /// at once, since it may be right now.
     pub fn set_back(&mut self, back_ms: i64) {
         for target in self.list.values_mut() {
             target.struck_until = target.struck_until.plus(-back_ms);
-            if let State::Unusable { retry_at, .. } = &mut target.state {
-                *retry_at = retry_at.plus(-back_ms);
+            if let State::Unusable { state, retry_at } = &mut target.state {
+                let earlier = retry_at.plus(-back_ms);
+                *retry_at = if *state == TargetState::RefusesTimestamps { Millis(i64::MIN) } else { earlier };
             }
         }
     }
@@ -249,6 +273,7 @@ fn reason(state: TargetState) -> Option<Reason> {
         TargetState::Missing => Some(Reason::UnknownTarget),
         TargetState::Forbidden => Some(Reason::Forbidden),
         TargetState::Leaderless => Some(Reason::NoLeader),
+        TargetState::RefusesTimestamps => Some(Reason::Timestamp),
         TargetState::Exists | TargetState::NoAnswer => None,
     }
 }

@@ -11,6 +11,7 @@ use super::index::Index;
 use super::io::Millis;
 use super::payload::Payload;
 use super::reason::Reason;
+pub use super::shelves::Size;
 use super::shelves::{Shelf, Shelves};
 
 /// First wait of a word that the broker refused; it doubles up to [`PARK_MS_MAX`].
@@ -23,6 +24,13 @@ const TRIES_MAX: u8 = 6;
 const SHARES: u8 = 4;
 /// Parked words that are woken in one turn, so that many of them do not hold up the loop.
 const WAKE_MAX: usize = 10_000;
+
+/// Slots below which tables are not worth shrinking, and the share in use at which they are.
+const SHRINK_SLOTS_MIN: usize = 4_096;
+const SHRINK_SHARE: usize = 4;
+
+/// A schedule that is larger than this fires apart from small ones while throughput is the limit.
+const SMALL_BYTES_MAX: usize = 1_024;
 
 /// What a word costs beside its payload: its slot, its place in the index, its links on a shelf, and what an allocation
 /// takes for itself. Tables double as they grow, so that this is an average.
@@ -122,6 +130,13 @@ impl<P> Word<P> {
         }
     }
 
+    fn size(&self) -> Size
+    where
+        P: Payload,
+    {
+        if self.payload.size() > SMALL_BYTES_MAX { Size::Large } else { Size::Small }
+    }
+
     /// Whether it waits for something else than its second.
     pub fn is_parked(&self) -> bool {
         self.wait.is_parked()
@@ -159,8 +174,12 @@ pub struct Words<P> {
     racks: BTreeMap<(u8, u8), Millis>,
     /// Slots that may hold an outrun word; checked again when taken.
     outrun: VecDeque<u32>,
-    /// Slots that may hold a cancel or an unfit word, to be swept when loading ends.
+    /// Slots that may hold a cancel, until loading ends or no engine record can overtake it any more.
+    cancels: Vec<u32>,
+    /// Slots that may hold an unfit word, or a cancel that an engine record has overtaken, to be swept when loading ends.
     silent: Vec<u32>,
+    /// How often entries have moved to other slots.
+    moves: u8,
     loading: bool,
     pending: usize,
     parked: usize,
@@ -181,7 +200,9 @@ impl<P: Payload> Words<P> {
             shelves: Shelves::default(),
             racks: BTreeMap::new(),
             outrun: VecDeque::new(),
+            cancels: Vec::new(),
             silent: Vec::new(),
+            moves: 0,
             loading: true,
             pending: 0,
             parked: 0,
@@ -206,9 +227,9 @@ impl<P: Payload> Words<P> {
         self.parked
     }
 
-    /// Schedules in the order in which they are due, without those that are put off.
-    pub fn by_due(&self) -> impl Iterator<Item = &Word<P>> {
-        self.shelves.due().map(|slot| self.word(slot))
+    /// Schedules of one size in due order, without those that are put off.
+    pub fn by_due(&self, size: Size) -> impl Iterator<Item = &Word<P>> {
+        self.shelves.due(size).map(|slot| self.word(slot))
     }
 
     /// The last word on a key.
@@ -216,9 +237,9 @@ impl<P: Payload> Words<P> {
         self.find(key).and_then(|slot| self.get(slot))
     }
 
-    /// The earliest second in which something is due.
-    pub fn next_due(&self) -> Option<u64> {
-        self.shelves.first_due().map(|(due, _)| due)
+    /// The earliest second in which a schedule of one of these sizes is due.
+    pub fn next_due(&self, sizes: &[Size]) -> Option<u64> {
+        self.shelves.first_due(sizes).map(|(due, _)| due)
     }
 
     /// How many schedules are due at or before `second`.
@@ -294,11 +315,31 @@ impl<P: Payload> Words<P> {
         }
     }
 
+    /// A barrier of our group lies at `offset`. Whoever wrote it had read everything before it when it decided its first
+    /// engine record, and all that former owners wrote lies before it. So no engine record that is read from now on
+    /// speaks for a word that a cancel before it has ended, and the cancel need not be remembered.
+    pub fn passed_barrier(&mut self, offset: i64) {
+        if !self.loading {
+            return;
+        }
+        for slot in std::mem::take(&mut self.cancels) {
+            let Some(word) = self.get(slot).filter(|word| word.meaning == Meaning::Cancel) else { continue };
+            if word.has(OUTRUN) {
+                self.silent.push(slot);
+            } else if word.identity < offset && word.busy == 0 {
+                self.remove(slot);
+            } else {
+                self.cancels.push(slot);
+            }
+        }
+    }
+
     /// Ends loading: from now on cancels and unfit words that nothing has outrun are not kept. Returns the unfit ones.
     pub fn loaded(&mut self) -> Vec<(i64, Reason)> {
         self.loading = false;
         let mut unfit = Vec::new();
-        for slot in std::mem::take(&mut self.silent) {
+        let cancels = std::mem::take(&mut self.cancels);
+        for slot in std::mem::take(&mut self.silent).into_iter().chain(cancels) {
             let Some(word) = self.get(slot) else { continue };
             if let Meaning::Unfit(reason) = word.meaning {
                 unfit.push((word.identity, reason));
@@ -309,6 +350,42 @@ impl<P: Payload> Words<P> {
         unfit.sort_unstable_by_key(|(identity, _)| *identity);
         unfit.dedup();
         unfit
+    }
+
+    /// How often entries have moved to other slots: what was found by its slot before lies elsewhere now.
+    pub fn moves(&self) -> u8 {
+        self.moves
+    }
+
+    /// Gives back what tables hold beyond their entries, if that is most of it. Entries move to other slots: nothing may
+    /// be outstanding. True if it was done.
+    pub fn shrink(&mut self) -> bool {
+        let used = self.slots.len() - self.free.len();
+        if self.slots.len() < SHRINK_SLOTS_MIN || used > self.slots.len() / SHRINK_SHARE {
+            return false;
+        }
+        let mut places = vec![u32::MAX; self.slots.len()];
+        let mut slots = Vec::with_capacity(used);
+        let mut index = Index::default();
+        for (old, word) in std::mem::take(&mut self.slots).into_iter().enumerate() {
+            let Some(word) = word else { continue };
+            debug_assert!(word.busy == 0, "nothing is outstanding");
+            places[old] = slots.len() as u32;
+            index.insert(self.hash(word.payload.key()), slots.len() as u32);
+            slots.push(Some(word));
+        }
+        (self.slots, self.index, self.free) = (slots, index, Vec::new());
+        self.shelves = self.shelves.moved(&places);
+        // Entries that were removed meanwhile are still listed.
+        let moved = |slot: u32| Some(places[slot as usize]).filter(|place| *place != u32::MAX);
+        self.outrun = std::mem::take(&mut self.outrun).into_iter().filter_map(moved).collect();
+        self.moves = self.moves.wrapping_add(1);
+        true
+    }
+
+    /// Whether a word lies below `offset`, or its original does if it was written again.
+    pub fn reaches_below(&self, offset: i64) -> bool {
+        self.slots.iter().flatten().any(|word| word.identity < offset)
     }
 
     /// Drops the schedules below `offset` that are due before `end` (seconds since 1970), and counts them.
@@ -323,9 +400,10 @@ impl<P: Payload> Words<P> {
         dropped
     }
 
-    /// Takes the first schedule due at or before `second`. The caller must fire it or put it off.
-    pub fn take_due(&mut self, second: u64) -> Option<u32> {
-        let (_, slot) = self.shelves.first_due().filter(|(due, _)| *due <= second)?;
+    /// Takes the first schedule of one of these sizes that is due at or before `second`. The caller must fire it or put it
+    /// off.
+    pub fn take_due(&mut self, second: u64, sizes: &[Size]) -> Option<u32> {
+        let (_, slot) = self.shelves.first_due(sizes).filter(|(due, _)| *due <= second)?;
         self.unlink(slot);
         Some(slot)
     }
@@ -406,6 +484,14 @@ impl<P: Payload> Words<P> {
     pub fn park(&mut self, slot: u32, now: Millis) -> Millis {
         self.keep_back(slot, Wait::Parked);
         self.retry_at(slot, now)
+    }
+
+    /// Forgets tries beyond these, so that the word does not wait longer. The caller must put it off.
+    pub fn limit_tries(&mut self, slot: u32, tries_max: u8) {
+        // Its shelf may follow from its tries.
+        self.unlink(slot);
+        let word = self.word_mut(slot);
+        word.tries = word.tries.min(tries_max);
     }
 
     /// Keeps back a word that the broker refused to have written again. Returns when it is tried again.
@@ -554,7 +640,8 @@ impl<P: Payload> Words<P> {
             Meaning::Schedule { .. } if word.has(SUSPECT) => self.link(slot, Wait::Suspect),
             Meaning::Schedule { .. } => self.link(slot, Wait::Due),
             Meaning::Cancel if bugs::on(Bug::CancelForgottenInLoading) => self.remove(slot),
-            Meaning::Cancel | Meaning::Unfit(_) if self.loading => self.silent.push(slot),
+            Meaning::Cancel if self.loading => self.cancels.push(slot),
+            Meaning::Unfit(_) if self.loading => self.silent.push(slot),
             Meaning::Unfit(_) if self.letters => self.link(slot, Wait::Letter),
             Meaning::Cancel | Meaning::Unfit(_) if word.has(OUTRUN) => {}
             Meaning::Cancel | Meaning::Unfit(_) => self.remove(slot),
@@ -636,7 +723,7 @@ impl<P: Payload> Words<P> {
     fn shelf(&self, slot: u32) -> Option<Shelf> {
         let word = self.word(slot);
         match (word.wait, word.meaning) {
-            (Wait::Due, Meaning::Schedule { due, .. }) => Some(Shelf::Due(due)),
+            (Wait::Due, Meaning::Schedule { due, .. }) => Some(Shelf::Due(due, word.size())),
             (Wait::Suspect, _) => Some(Shelf::Suspect),
             (Wait::Held, Meaning::Schedule { target, .. }) => Some(Shelf::Held(target)),
             (Wait::Parked | Wait::Barred, _) => {

@@ -19,12 +19,17 @@ const HEADER_BYTES: std::ops::RangeInclusive<usize> = 2..=10;
 /// Between two questions about a topic's limit when records are found too large.
 const ASK_AGAIN: Duration = Duration::from_secs(10);
 
+/// How long a topic's verdict on this machine's clock counts.
+const CLOCK_VERDICT_MAX: Duration = Duration::from_secs(2);
+
 /// What is known of topics' limits, shared between the threads.
 #[derive(Debug, Default)]
 pub struct Limits {
     known: Mutex<Arc<HashMap<String, usize>>>,
     /// When a topic was last asked about because of a record that was too large.
     asked: Mutex<HashMap<String, Instant>>,
+    /// Whether a topic refused timestamps, and when that was found.
+    clocks: Mutex<HashMap<String, (Instant, bool)>>,
 }
 
 impl Limits {
@@ -46,6 +51,19 @@ impl Limits {
             asked.insert(topic.to_owned(), Instant::now());
         }
         again
+    }
+
+    /// Whether a topic refuses the timestamps of this machine's clock, if that was found a moment ago.
+    pub fn clock_verdict(&self, topic: &str) -> Option<bool> {
+        let clocks = self.clocks.lock().unwrap_or_else(PoisonError::into_inner);
+        clocks.get(topic).filter(|(at, _)| at.elapsed() < CLOCK_VERDICT_MAX).map(|(_, refuses)| *refuses)
+    }
+
+    /// Keeps that verdict.
+    pub fn learn_clock(&self, topic: &str, refuses: bool) {
+        let mut clocks = self.clocks.lock().unwrap_or_else(PoisonError::into_inner);
+        clocks.retain(|_, (at, _)| at.elapsed() < CLOCK_VERDICT_MAX);
+        clocks.insert(topic.to_owned(), (Instant::now(), refuses));
     }
 
     /// For the records of one batch.

@@ -206,6 +206,70 @@ pub fn describe<C: ClientContext>(
     }
 }
 
+/// Asks where each of these partitions begins, in one request a broker. What a broker does not say is left out.
+///
+/// # Errors
+/// librdkafka's code; a broker that does not answer in time is one.
+pub fn log_starts<C: ClientContext>(
+    client: &Client<C>,
+    partitions: &[(&str, i32)],
+    limit: Duration,
+) -> Result<Vec<(String, i32, i64)>, RDKafkaRespErr> {
+    use rd::rd_kafka_OffsetSpec_t::RD_KAFKA_OFFSET_SPEC_EARLIEST;
+    use rd::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_LISTOFFSETS;
+    let limit_ms = i32::try_from(limit.as_millis()).unwrap_or(i32::MAX);
+    // SAFETY: what is made here is destroyed here, after its last use; the list copies the names, and the request copies
+    // the list. What the event holds is read before the event is destroyed. A late answer goes to the queue, which
+    // librdkafka keeps until then.
+    unsafe {
+        let rk = client.native_ptr();
+        let list = rd::rd_kafka_topic_partition_list_new(i32::try_from(partitions.len()).unwrap_or(0));
+        for (topic, number) in partitions {
+            let Ok(topic) = CString::new(*topic) else { continue };
+            let element = rd::rd_kafka_topic_partition_list_add(list, topic.as_ptr(), *number);
+            (*element).offset = RD_KAFKA_OFFSET_SPEC_EARLIEST as i64;
+        }
+        let options = rd::rd_kafka_AdminOptions_new(rk, RD_KAFKA_ADMIN_OP_LISTOFFSETS);
+        rd::rd_kafka_AdminOptions_set_request_timeout(options, limit_ms, ptr::null_mut(), 0);
+        let queue = rd::rd_kafka_queue_new(rk);
+        rd::rd_kafka_ListOffsets(rk, list, options, queue);
+        let event = rd::rd_kafka_queue_poll(queue, limit_ms);
+        let answer = if event.is_null() {
+            Err(RDKafkaRespErr::RD_KAFKA_RESP_ERR__TIMED_OUT)
+        } else {
+            match rd::rd_kafka_event_error(event) {
+                RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR => Ok(starts(rd::rd_kafka_event_ListOffsets_result(event))),
+                error => Err(error),
+            }
+        };
+        if !event.is_null() {
+            rd::rd_kafka_event_destroy(event);
+        }
+        rd::rd_kafka_queue_destroy(queue);
+        rd::rd_kafka_AdminOptions_destroy(options);
+        rd::rd_kafka_topic_partition_list_destroy(list);
+        answer
+    }
+}
+
+/// # Safety
+/// `result` is null, or belongs to an event that lives.
+unsafe fn starts(result: *const rd::rd_kafka_ListOffsets_result_t) -> Vec<(String, i32, i64)> {
+    if result.is_null() {
+        return Vec::new();
+    }
+    // SAFETY: as the caller promises; the array has the length that comes with it, and names are copied.
+    unsafe {
+        let mut count = 0usize;
+        let infos = rd::rd_kafka_ListOffsets_result_infos(result, &mut count);
+        (0..count)
+            .map(|index| &*rd::rd_kafka_ListOffsetsResultInfo_topic_partition(*infos.add(index)))
+            .filter(|found| found.err == RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR && found.offset >= 0)
+            .map(|found| (CStr::from_ptr(found.topic).to_string_lossy().into_owned(), found.partition, found.offset))
+            .collect()
+    }
+}
+
 /// # Safety
 /// `result` is null, or belongs to an event that lives.
 unsafe fn descriptions(result: *const rd::rd_kafka_DescribeTopics_result_t) -> Vec<Description> {

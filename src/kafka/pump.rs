@@ -219,6 +219,9 @@ impl Pump {
             Output::Stopped => self.stopped = true,
             Output::Report(report) => {
                 self.has_loaded |= matches!(report, Report::Live { .. });
+                if report == Report::ThroughputIsLimit {
+                    self.settings.voice.throughput();
+                }
                 self.observer.report(&report, &self.topics);
             }
         }
@@ -272,6 +275,11 @@ impl Pump {
                     self.input(Input::Since { ask, since, today });
                 }
                 Found::Target { target, state } => self.input(Input::Target { target, state }),
+                Found::Trimmed { topic, number, start } => {
+                    if let Some(partition) = self.partition(topic.as_bytes(), number) {
+                        self.input(Input::Trimmed { partition, start });
+                    }
+                }
             }
         }
         while let Ok(done) = self.done.try_recv() {
@@ -287,6 +295,9 @@ impl Pump {
         let outcome = match &done.end {
             End::Committed(written) => Outcome::Committed { written },
             End::Retry => Outcome::Aborted(Abort::Retry),
+            End::TimedOut { delivered_bytes, sent_bytes } => {
+                Outcome::Aborted(Abort::TimedOut { delivered_bytes: *delivered_bytes, sent_bytes: *sent_bytes })
+            }
             End::Refused(generation) => Outcome::Aborted(Abort::Refused { generation: *generation }),
             End::Rejected(guilty) => Outcome::Aborted(Abort::Rejected(guilty)),
             End::Unknown => Outcome::Unknown,
@@ -308,6 +319,11 @@ impl Pump {
         self.rejoin_after = REJOIN_MIN;
         self.settings.voice.well();
         if batch.items.iter().any(|item| matches!(item.kind, Kind::Fire { .. })) {
+            let config = &self.config;
+            self.settings.voice.written(|topic| {
+                let is_own = topic == config.history_topic || config.schedules_topics.iter().any(|own| own == topic);
+                is_own || batch.items.iter().any(|item| batch.target(item) == Some(topic))
+            });
             self.observer.fired(batch, self.clock.now());
         }
     }

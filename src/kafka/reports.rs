@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
@@ -10,9 +11,13 @@ use rdkafka::message::Message;
 use rdkafka::producer::{DeliveryResult, ProducerContext};
 
 use super::voice::Voice;
-use crate::core::batch::Batch;
+use crate::core::batch::{Batch, Kind};
 use crate::core::io::Partition;
 use crate::core::reason::Reason;
+
+/// Between two acknowledgements on a link that is slow but works: with the default time-out of 5 s, if at least two of a
+/// partition's requests got through, the last of them came no longer before the end.
+const TAKING_MAX: Duration = Duration::from_millis(2_600);
 
 /// Collects what the delivery reports of one batch say.
 #[derive(Debug)]
@@ -31,6 +36,9 @@ pub struct Delivered {
     /// Other partitions that have taken a record.
     taken: HashMap<String, BTreeSet<i32>>,
     failed: Vec<Failure>,
+    /// Bytes of keys and values that were acknowledged, and when the last of them were.
+    bytes: u64,
+    last_at: Option<Instant>,
     /// A report without an offset: nobody could tell when the consumer has read past the record.
     pub unplaced: bool,
 }
@@ -74,6 +82,10 @@ impl ProducerContext for Reports {
 
     fn delivery(&self, result: &DeliveryResult<'_>, item: usize) {
         let mut batch = self.batch.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Ok(message) = result {
+            batch.bytes += (message.key_len() + message.payload_len()) as u64;
+            batch.last_at = Some(Instant::now());
+        }
         match result {
             Err((error, message)) => {
                 let code = error.rdkafka_error_code().unwrap_or(Code::Unknown);
@@ -96,6 +108,45 @@ impl Delivered {
     pub fn too_small(&self) -> BTreeSet<String> {
         let too_large = self.failed.iter().filter(|failure| reason(failure.code) == Some(Reason::TooLarge));
         too_large.map(|failure| failure.topic.clone()).collect()
+    }
+
+    /// Records were not acknowledged in time. Tells how many bytes were, if the brokers took records until the end; 0 if
+    /// they stopped before, as in an outage.
+    pub fn timed_out(&self) -> Option<u64> {
+        let late = self.failed.iter().any(|failure| failure.code == Code::MessageTimedOut);
+        let taking = self.last_at.is_some_and(|at| at.elapsed() < TAKING_MAX);
+        late.then_some(if taking { self.bytes } else { 0 })
+    }
+
+    /// A topic that refused all of its records in one partition, at least two, as not valid, and the item of one of them.
+    /// librdkafka gives every one of several refused records the same code, whatever the broker's is: a wrong clock looks
+    /// like records that are at fault themselves. A clock is wrong for all of them.
+    pub fn unclear(&self) -> Option<(u32, String)> {
+        let of = |one: &Failure| {
+            let same =
+                self.failed.iter().filter(|other| (&other.topic, other.partition) == (&one.topic, one.partition));
+            let (mut count, mut alike) = (0, true);
+            for other in same {
+                count += 1;
+                alike &= other.code == Code::InvalidRecord;
+            }
+            count > 1 && alike
+        };
+        // All failures of a partition are alike, so one of each topic is enough.
+        let mut seen = BTreeSet::new();
+        let mut first = self.failed.iter().filter(|failure| seen.insert((&failure.topic, failure.partition)));
+        first.find(|failure| of(failure)).map(|failure| (failure.item, failure.topic.clone()))
+    }
+
+    /// Records that were refused as not valid were refused for their timestamps.
+    pub fn blame_timestamps(&mut self) {
+        let failed = self.failed.iter_mut().filter(|failure| failure.code == Code::InvalidRecord);
+        failed.for_each(|failure| failure.code = Code::InvalidTimestamp);
+    }
+
+    /// The code of a single record that was refused.
+    pub fn single_code(&self) -> Option<Code> {
+        self.failed.first().map(|failure| failure.code)
     }
 
     fn written(&mut self, partition: Partition, offset: i64) {
@@ -131,10 +182,12 @@ impl Reports {
         std::mem::take(&mut *self.batch.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Whom the reports blame. The broker refuses a set of records as a whole when it is too large, and the report of
+    /// Whom the reports blame. A topic of the engine's own that refuses timestamps shows a wrong clock: every record of
+    /// every batch carries one. The broker refuses a set of records as a whole when it is too large, and the report of
     /// each says so: several of them name nobody.
     pub fn blame(&self, batch: &Batch, delivered: &Delivered) -> Blame {
         let leaderless = leaderless(batch, delivered);
+        let wrong_clock = delivered.failed.iter().any(|f| is_timestamp(f.code) && !is_firing(batch, f.item, &f.topic));
         let blamed = delivered.failed.iter().filter_map(|failure| {
             let Failure { item, code, topic, .. } = failure;
             let no_leader = (leaderless && *code == Code::MessageTimedOut).then_some(Reason::NoLeader);
@@ -143,12 +196,13 @@ impl Reports {
         let mut guilty: Vec<(u32, Reason)> = blamed.collect();
         guilty.sort_unstable();
         guilty.dedup_by_key(|(item, _)| *item);
+        guilty.retain(|(_, reason)| !(wrong_clock && *reason == Reason::Timestamp));
         if guilty.iter().filter(|(_, reason)| *reason == Reason::TooLarge).count() > 1 {
             guilty.retain(|(_, reason)| *reason != Reason::TooLarge);
         }
         let refused = |f: &Failure| match reason(f.code) {
             // Of the engine's own topics, or somebody is guilty.
-            Some(Reason::UnknownTarget | Reason::Forbidden) => false,
+            Some(Reason::UnknownTarget | Reason::Forbidden | Reason::Timestamp) => false,
             Some(_) => true,
             None => !is_passing(f.code),
         };
@@ -161,15 +215,41 @@ impl Reports {
         }
     }
 
-    /// What an item is to blame for. That the engine's own topics cannot be written to is nobody's fault.
+    /// Why a record of an item was refused. If a topic of the engine's own refuses it for any cause but its size, that is
+    /// the fault of the topic.
     pub fn reason(&self, batch: &Batch, item: u32, topic: &str, code: Code) -> Option<Reason> {
-        let reason = reason(code)?;
-        if matches!(reason, Reason::UnknownTarget | Reason::Forbidden) && !is_target(batch, item, topic) {
-            self.voice.unwritable(topic, code);
-            return None;
+        let reason = reason(code);
+        if reason == Some(Reason::Timestamp) {
+            self.voice.wrong_clock(topic);
         }
-        Some(reason)
+        if is_firing(batch, item, topic) {
+            return reason;
+        }
+        match reason {
+            Some(Reason::Timestamp) => None,
+            Some(Reason::UnknownTarget | Reason::Forbidden) => {
+                self.voice.unwritable(topic, code);
+                // The dead-letter topic is looked at like a target.
+                reason.filter(|_| is_target(batch, item, topic))
+            }
+            Some(Reason::TooLarge) => reason,
+            None if is_passing(code) || code == Code::InvalidDifferentRecord => None,
+            None | Some(_) => {
+                self.voice.unwritable(topic, code);
+                Some(Reason::OwnTopic)
+            }
+        }
     }
+}
+
+/// Whether the record of an item is the one that fires.
+fn is_firing(batch: &Batch, item: u32, topic: &str) -> bool {
+    let item = batch.items.get(item as usize);
+    item.is_some_and(|item| matches!(&item.kind, Kind::Fire { target, .. } if **target == *topic))
+}
+
+fn is_timestamp(code: Code) -> bool {
+    reason(code) == Some(Reason::Timestamp)
 }
 
 fn is_target(batch: &Batch, item: u32, topic: &str) -> bool {
@@ -192,6 +272,7 @@ fn reason(code: Code) -> Option<Reason> {
             Some(Reason::UnknownTarget)
         }
         Code::TopicAuthorizationFailed => Some(Reason::Forbidden),
+        Code::InvalidTimestamp => Some(Reason::Timestamp),
         Code::InvalidRecord | Code::InvalidMessage | Code::PolicyViolation => Some(Reason::Refused),
         _ => None,
     }
@@ -249,6 +330,14 @@ fn is_passing(code: Code) -> bool {
 mod tests {
     use super::super::a_batch;
     use super::*;
+    use crate::core::io::Millis;
+    use crate::handle::board::Board;
+
+    /// A batch that fires so many schedules.
+    fn firing(count: usize) -> Batch {
+        let fire = || Kind::Fire { target: "target".into(), due: 1, timestamp: Millis(0), missed: false };
+        a_batch().with_kinds(std::iter::repeat_with(fire).take(count))
+    }
 
     fn delivered(failed: &[(u32, Code)]) -> Delivered {
         let failure =
@@ -259,7 +348,8 @@ mod tests {
     #[test]
     fn an_outage_blames_nobody_and_a_refusal_without_a_name_somebody() {
         let reports = Reports::new("p".into(), vec!["schedules".into()], Arc::default());
-        let blame = |failed: &[(u32, Code)]| reports.blame(&a_batch(), &delivered(failed));
+        let batch = firing(3);
+        let blame = |failed: &[(u32, Code)]| reports.blame(&batch, &delivered(failed));
         assert_eq!(blame(&[]), Blame::Nobody);
         for code in [
             Code::MessageTimedOut,
@@ -282,6 +372,47 @@ mod tests {
         assert_eq!(blame(&three), Blame::Items(vec![(2, Reason::Refused)]), "who is named is named");
         assert_eq!(blame(&two[..1]), Blame::Items(vec![(0, Reason::TooLarge)]));
         // The engine's own topic, which is nobody's fault.
-        assert_eq!(blame(&[(0, Code::TopicAuthorizationFailed)]), Blame::Nobody);
+        let own = reports.blame(&a_batch(), &delivered(&[(0, Code::TopicAuthorizationFailed)]));
+        assert_eq!(own, Blame::Nobody);
+    }
+
+    #[test]
+    fn a_topic_of_our_own_is_to_blame_for_what_it_refuses() {
+        let (board, batch) = (Arc::<Board>::default(), firing(2));
+        let voice = Voice::new(Arc::clone(&board), "g".into());
+        let reports = Reports::new("p".into(), vec!["schedules".into()], Arc::new(voice));
+        let own = |topic: &str, code| Delivered {
+            failed: vec![Failure { item: 1, code, topic: topic.into(), partition: 0 }],
+            ..Delivered::default()
+        };
+        for code in [Code::InvalidRecord, Code::PolicyViolation, Code::UnsupportedCompressionType, Code::Unknown] {
+            for topic in ["history", "schedules"] {
+                assert_eq!(reports.blame(&batch, &own(topic, code)), Blame::Items(vec![(1, Reason::OwnTopic)]));
+            }
+        }
+        assert_eq!(reports.blame(&batch, &own("history", Code::MessageTimedOut)), Blame::Nobody, "an outage");
+        assert_eq!(board.warnings().len(), 2, "{:?}", board.warnings());
+        // The brokers refuse the others of a set with a record that they name.
+        let both = [(0, Code::InvalidRecord), (1, Code::InvalidDifferentRecord)];
+        let failure = |(item, code): (u32, Code)| Failure { item, code, topic: "history".into(), partition: 0 };
+        let delivered = Delivered { failed: both.map(failure).into(), ..Delivered::default() };
+        assert_eq!(reports.blame(&batch, &delivered), Blame::Items(vec![(0, Reason::OwnTopic)]));
+    }
+
+    #[test]
+    fn a_wrong_clock_blames_no_schedule() {
+        let (board, batch) = (Arc::<Board>::default(), firing(2));
+        let voice = Voice::new(Arc::clone(&board), "g".into());
+        let reports = Reports::new("p".into(), vec!["schedules".into()], Arc::new(voice));
+        // A target that alone refuses timestamps holds up its own schedules.
+        let mut failed = delivered(&[(0, Code::InvalidTimestamp), (1, Code::InvalidTimestamp)]);
+        let both = vec![(0, Reason::Timestamp), (1, Reason::Timestamp)];
+        assert_eq!(reports.blame(&batch, &failed), Blame::Items(both));
+        assert!(board.warnings()[0].starts_with("topic \"target\": the brokers refuse the timestamps"));
+        // If the history refuses them as well, it is the clock.
+        let history = Failure { item: 0, code: Code::InvalidTimestamp, topic: "history".into(), partition: 0 };
+        failed.failed.push(history);
+        assert_eq!(reports.blame(&batch, &failed), Blame::Nobody);
+        assert_eq!(board.warnings().len(), 1);
     }
 }

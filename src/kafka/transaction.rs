@@ -1,5 +1,6 @@
 //! One batch as one Kafka transaction: records, acknowledgements, offsets, commit; or an abort.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -14,7 +15,7 @@ use super::admin::Admin;
 use super::limits::Fit;
 use super::lookup::TOGETHER_MAX;
 use super::native;
-use super::reports::{Blame, Reports};
+use super::reports::{Blame, Delivered, Reports};
 use super::settings::Settings;
 use super::topics::set_bytes_max;
 use super::transactor::{End, Job, Membership, SLICE};
@@ -63,6 +64,8 @@ pub struct Means<'a> {
     pub closing: &'a AtomicBool,
     /// Shows a call that may never return.
     pub call: &'a Call,
+    /// Reports that do not say yet why records were refused.
+    pub unclear: Cell<Option<Delivered>>,
 }
 
 /// The call to `send_offsets_to_transaction` that is under way, with its batch. After a change of coordinators librdkafka
@@ -102,14 +105,66 @@ impl Means<'_> {
             Ok(written) => self.commit(written),
             Err(Abort(End::Unknown)) => Ended::Unknown,
             Err(Abort(end)) => {
-                let blames_nobody = matches!(end, End::Retry);
+                let blames_nobody = matches!(end, End::Retry | End::TimedOut { .. });
                 let ended = self.abort(end, false);
+                if let (Ended::Well(_), Some(delivered)) = (&ended, self.unclear.take()) {
+                    return self.clear_up(&job.batch, delivered);
+                }
                 if blames_nobody {
                     self.explain(&job.batch);
                 }
                 ended
             }
         }
+    }
+
+    /// Finds out why a topic refused all of its records, by giving it one of them in a transaction of its own, which is
+    /// aborted: of a single record librdkafka tells the broker's own code.
+    fn clear_up(&self, batch: &Batch, mut delivered: Delivered) -> Ended {
+        let Some((item, topic)) = delivered.unclear() else { return Ended::Well(End::Retry) };
+        let refuses_timestamps = match self.settings.limits.clock_verdict(&topic) {
+            Some(known) => known,
+            None => {
+                if let Err(error) = self.producer.begin_transaction() {
+                    tracing::warn!(%error, "no transaction could be begun");
+                    return Ended::Unknown;
+                }
+                let code = self.code_of_one(batch, item, &topic);
+                let ended = self.abort(End::Retry, false);
+                if !matches!(ended, Ended::Well(_)) {
+                    return ended;
+                }
+                let refuses_timestamps = code == Some(Code::InvalidTimestamp);
+                self.settings.limits.learn_clock(&topic, refuses_timestamps);
+                refuses_timestamps
+            }
+        };
+        if refuses_timestamps {
+            delivered.blame_timestamps();
+        }
+        Ended::Well(match self.producer.client().context().blame(batch, &delivered) {
+            Blame::Items(guilty) => End::Rejected(guilty),
+            Blame::Somebody => End::Rejected(Vec::new()),
+            Blame::Nobody => End::Retry,
+        })
+    }
+
+    /// The code with which a topic refuses the record of one item, if it does.
+    fn code_of_one(&self, batch: &Batch, item: u32, topic: &str) -> Option<Code> {
+        let reports = self.producer.client().context();
+        let mut queued = false;
+        let _: Result<(), ()> = batch.records(|record| {
+            if record.item != item || record.topic != topic || queued {
+                return Ok(());
+            }
+            queued = true;
+            native::produce(self.producer, &record).map_err(|_| ())
+        });
+        let begun = Instant::now();
+        while self.outstanding() > 0 && !self.is_closing() && begun.elapsed() < SLICE {
+            std::thread::sleep(LOOK);
+        }
+        reports.take().single_code()
     }
 
     /// Where the broker lets us write to one of a transaction's partitions only, it takes none, and names none: so the
@@ -257,6 +312,10 @@ impl Means<'_> {
     fn failed(&self, batch: &Batch) -> Result<(), Abort> {
         let reports = self.producer.client().context();
         let delivered = reports.take();
+        if delivered.unclear().is_some() {
+            self.unclear.set(Some(delivered));
+            return Err(Abort(End::Retry));
+        }
         let changed = self.relearn(&delivered.too_small());
         Err(Abort(match reports.blame(batch, &delivered) {
             _ if changed => End::Retry,
@@ -264,9 +323,20 @@ impl Means<'_> {
             blame => {
                 let denied = self.denied(batch);
                 let nobody = denied.is_empty() && blame == Blame::Nobody;
-                if nobody { End::Retry } else { End::Rejected(denied) }
+                if nobody { self.late(batch, &delivered) } else { End::Rejected(denied) }
             }
         }))
+    }
+
+    /// The batch failed, and no record of it is to blame.
+    fn late(&self, batch: &Batch, delivered: &Delivered) -> End {
+        let Some(delivered_bytes) = delivered.timed_out() else { return End::Retry };
+        let mut sent_bytes = 0;
+        let _: Result<(), std::convert::Infallible> = batch.records(|record| {
+            sent_bytes += (record.key.map_or(0, <[u8]>::len) + record.value.map_or(0, <[u8]>::len)) as u64;
+            Ok(())
+        });
+        End::TimedOut { delivered_bytes, sent_bytes }
     }
 
     /// What the delivery reports say: offsets are sent only when all records lie in the log.

@@ -1,5 +1,6 @@
 //! Runs batches as Kafka transactions, on threads of their own.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -56,6 +57,7 @@ pub struct Done {
 pub enum End {
     Committed(Vec<(Partition, i64)>),
     Retry,
+    TimedOut { delivered_bytes: u64, sent_bytes: u64 },
     Refused(i32),
     Rejected(Vec<(u32, Reason)>),
     Unknown,
@@ -66,7 +68,7 @@ impl End {
     pub const fn name(&self) -> &'static str {
         match self {
             Self::Committed(_) => "committed",
-            Self::Retry => "aborted",
+            Self::Retry | Self::TimedOut { .. } => "aborted",
             Self::Refused(_) => "refused",
             Self::Rejected(_) => "rejected",
             Self::Unknown => "unknown",
@@ -110,6 +112,9 @@ impl<'a> Answer<'a> {
 
     fn tell(&mut self, end: End) {
         if let Some(Job { batch, .. }) = self.job.take() {
+            if matches!(end, End::TimedOut { .. }) {
+                self.turn.runs_late();
+            }
             self.turn.leave(batch.id, !matches!(end, End::Unknown));
             self.answers.tell(Done { batch, end });
         }
@@ -234,8 +239,14 @@ impl Transactor {
     }
 
     fn transact(&self, producer: &mut BaseProducer<Reports>, job: &Job) -> End {
-        let means =
-            Means { producer, settings: &self.settings, turn: &self.turn, closing: &self.closing, call: &self.call };
+        let means = Means {
+            producer,
+            settings: &self.settings,
+            turn: &self.turn,
+            closing: &self.closing,
+            call: &self.call,
+            unclear: Cell::default(),
+        };
         match means.run(job) {
             Ended::Well(end) => end,
             Ended::Unknown => End::Unknown,

@@ -17,21 +17,36 @@ struct State {
     settled: BTreeSet<u64>,
     /// An outcome is not known: nobody else gets a turn.
     broken: bool,
+    /// The last batch handed out.
+    last: u64,
+    /// No batch up to this one gets a turn any more.
+    late: u64,
 }
 
 impl Turnstile {
     /// A batch is handed out. The first one of all begins the order.
     pub fn enter(&self, id: u64) {
-        self.lock().next.get_or_insert(id);
+        let mut state = self.lock();
+        state.next.get_or_insert(id);
+        state.last = state.last.max(id);
     }
 
     /// Waits until all batches before this one have settled, at most `limit`. False: there is no turn.
     #[must_use]
     pub fn wait(&self, id: u64, limit: Duration) -> bool {
-        let waiting = |state: &mut State| !state.broken && state.next.is_some_and(|next| next < id);
+        let refused = |state: &State| state.broken || id <= state.late;
+        let waiting = |state: &mut State| !refused(state) && state.next.is_some_and(|next| next < id);
         let (state, _) =
             self.changed.wait_timeout_while(self.lock(), limit, waiting).unwrap_or_else(PoisonError::into_inner);
-        !state.broken && state.next == Some(id)
+        !refused(&state) && state.next == Some(id)
+    }
+
+    /// A batch ran out of time. What was formed after it, and is due later, must not commit before it is tried again.
+    pub fn runs_late(&self) {
+        let mut state = self.lock();
+        state.late = state.last;
+        drop(state);
+        self.changed.notify_all();
     }
 
     /// The batch has settled.
@@ -69,6 +84,18 @@ mod tests {
         assert!(turn.wait(7, Duration::ZERO), "6 gave up before 5 settled");
         turn.leave(7, false);
         assert!(!turn.wait(8, Duration::ZERO));
+    }
+
+    #[test]
+    fn what_was_formed_after_a_batch_that_ran_out_of_time_gets_no_turn() {
+        let turn = Turnstile::default();
+        (1..3).for_each(|id| turn.enter(id));
+        turn.runs_late();
+        turn.leave(1, true);
+        assert!(!turn.wait(2, Duration::ZERO), "it would commit before what is due earlier");
+        turn.leave(2, true);
+        turn.enter(3);
+        assert!(turn.wait(3, Duration::ZERO));
     }
 
     #[test]

@@ -16,6 +16,10 @@ use crate::observe::statistics;
 /// So long after a transaction has been committed a client that finds no broker is believed only when the consumer's
 /// statistics say the same: while brokers come and go, clients lose and find them at different times.
 const BELIEVED_AFTER: Duration = Duration::from_secs(5);
+/// How long a warning stays in `/readiness` after its cause was last seen: longer than a parked schedule waits at most.
+const WARNED: Duration = Duration::from_secs(150);
+/// The name of the warning of a wrong clock.
+const CLOCK: &str = "clock";
 /// Between two questions why a transaction failed.
 const ASK_AGAIN: Duration = Duration::from_secs(5);
 
@@ -36,12 +40,14 @@ pub struct Voice {
     asked: Mutex<Option<Instant>>,
     /// When a transaction was last committed.
     well: Mutex<Option<Instant>>,
+    /// A topic that refuses this machine's timestamps.
+    refuses_clock: Mutex<Option<String>>,
 }
 
 impl Voice {
     /// One that has said nothing.
     pub fn new(board: Arc<Board>, group: String) -> Self {
-        Self { told: AtomicU32::default(), board, group, asked: Mutex::default(), well: Mutex::default() }
+        Self { told: AtomicU32::default(), board, group, ..Self::default() }
     }
 
     /// What the group's consumer has to say beyond [`Voice::error`].
@@ -115,9 +121,48 @@ impl Voice {
 
     /// A topic of the engine's own refuses records.
     pub fn unwritable(&self, topic: &str, code: Code) {
-        if self.first(8) {
-            let advice = if code == Code::TopicAuthorizationFailed { ": grant Write on it" } else { "" };
-            tracing::warn!(topic, %code, "the topic takes no records{advice}; trying again until it does");
+        let advice = match code {
+            Code::TopicAuthorizationFailed => "grant Write on it",
+            Code::InvalidRecord => {
+                "check its settings: with cleanup.policy=compact it refuses records without a key, for instance"
+            }
+            Code::UnknownTopicOrPartition | Code::UnknownTopic => "create it",
+            _ => "check its settings",
+        };
+        let text = format!("topic {topic:?} refuses records ({code}): {advice}; schedules wait until it takes them");
+        if self.board.warn(&format!("topic {topic}"), &text, WARNED) {
+            tracing::warn!(topic, %code, "the topic refuses records: {advice}; schedules wait until it takes them");
+        }
+    }
+
+    /// A topic refuses the timestamps that this machine's clock gives.
+    pub fn wrong_clock(&self, topic: &str) {
+        const TEXT: &str = "the brokers refuse the timestamps of this machine's clock: set the clock of this machine, or \
+                            theirs, right. If both are, raise message.timestamp.after.max.ms and \
+                            message.timestamp.before.max.ms of the topic. Schedules wait until then";
+        *self.refuses_clock.lock().unwrap_or_else(PoisonError::into_inner) = Some(topic.to_owned());
+        if self.board.warn(CLOCK, &format!("topic {topic:?}: {TEXT}"), WARNED) {
+            tracing::warn!(topic, "{TEXT}");
+        }
+    }
+
+    /// Records were written; `has_written` says whether to this topic.
+    pub fn written(&self, has_written: impl FnOnce(&str) -> bool) {
+        let mut topic = self.refuses_clock.lock().unwrap_or_else(PoisonError::into_inner);
+        if topic.as_deref().is_some_and(has_written) {
+            *topic = None;
+            if self.board.unwarn(CLOCK) {
+                tracing::info!("the brokers take the timestamps of this machine's clock again");
+            }
+        }
+    }
+
+    /// The brokers take records, but more slowly than schedules are due.
+    pub fn throughput(&self) {
+        const TEXT: &str = "throughput is the limit: the brokers take records more slowly than schedules are due. Batches \
+                            are made smaller until they fit; look for a produce quota (producer_byte_rate) or a slow link";
+        if self.board.warn("throughput", TEXT, WARNED) {
+            tracing::warn!("{TEXT}");
         }
     }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaResult;
 
+use super::log_start::LogStarts;
 use super::native;
 use super::settings::CLIENT_ID;
 use super::voice::Asking;
@@ -30,6 +31,7 @@ struct Watch {
     topics: BTreeMap<String, (i64, i64)>,
     /// Those that have been told of.
     strangers: BTreeSet<String>,
+    log_starts: LogStarts,
     /// The rebalance after which the members were looked at.
     looked_after: Option<u64>,
 }
@@ -42,7 +44,8 @@ pub fn watch(worker: &Worker) {
         let configured = |name: &str| config.get(name).unwrap_or_default().to_owned();
         let (group, client_ids) = (configured("group.id"), BTreeSet::from([configured("client.id"), CLIENT_ID.into()]));
         let (topics, strangers) = (BTreeMap::new(), BTreeSet::new());
-        let mut watch = Watch { worker, group, client_ids, topics, strangers, looked_after: None };
+        let log_starts = LogStarts::default();
+        let mut watch = Watch { worker, group, client_ids, topics, strangers, log_starts, looked_after: None };
         while !watch.worker.is_closing() {
             if client.is_none() {
                 client = watch.worker.uncommitted().ok();
@@ -63,7 +66,12 @@ impl Watch {
     /// lies before it.
     fn topics(&mut self, client: &BaseConsumer<Asking>) {
         let names: Vec<&str> = self.worker.topics.iter().map(String::as_str).collect();
-        for topic in native::describe(client.client(), &names, REQUEST_MAX).unwrap_or_default() {
+        let described = native::describe(client.client(), &names, REQUEST_MAX).unwrap_or_default();
+        let count = |topic: &native::Description| 0..i32::try_from(topic.in_sync.len()).unwrap_or(0);
+        let partitions: Vec<(&str, i32)> =
+            described.iter().flat_map(|topic| count(topic).map(|number| (topic.name.as_str(), number))).collect();
+        self.log_starts.look(&self.worker, client, &partitions);
+        for topic in described {
             let Some(id) = topic.id else { continue };
             if self.topics.insert(topic.name.clone(), id).is_some_and(|before| before != id) {
                 self.worker.tell(Found::Anew { topic: topic.name });

@@ -37,6 +37,7 @@ pub enum Found {
     Fenced { take: u64 },
     Since { ask: u64, since: Option<Millis> },
     Target { target: u32, state: TargetState },
+    Trimmed { topic: String, number: i32, start: i64 },
 }
 
 /// Runs jobs. Rare ones get a thread each.

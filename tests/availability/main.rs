@@ -9,6 +9,7 @@ mod clock;
 mod cluster;
 mod crashes;
 mod failover;
+mod first_days;
 mod ledger;
 mod metrics;
 mod network;

@@ -305,13 +305,18 @@ impl Rig {
 
     /// Assigned, read and live, whatever it takes.
     pub fn bring_up(&mut self, partitions: &[Partition]) {
+        self.bring_up_keeping_outputs(partitions);
+        self.outs.clear();
+    }
+
+    /// The same, with whatever it wants to do then.
+    pub fn bring_up_keeping_outputs(&mut self, partitions: &[Partition]) {
         self.assign(partitions);
         self.tell_committed(partitions);
         self.run_until_quiet(partitions);
         for p in partitions {
             assert_eq!(self.phase(*p), Some(Phase::Live), "{:?}", self.core.status());
         }
-        self.outs.clear();
     }
 
     /// Answers barriers, floors, fences and questions about `since`, until something else has to happen.

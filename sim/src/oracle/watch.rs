@@ -35,7 +35,14 @@ struct Reading {
     busy: BTreeSet<Key>,
     /// What an aborted batch held may come later.
     excused: BTreeSet<(Key, i64)>,
+    /// Identities of schedules with large values.
+    large: BTreeSet<i64>,
+    /// Throughput was the limit: large schedules have batches of their own, and take turns with small ones.
+    held_up: bool,
 }
+
+/// A schedule with a larger value may be overtaken while throughput is the limit.
+const SMALL_BYTES_MAX: usize = 1_000;
 
 /// Every reading.
 #[derive(Debug, Default)]
@@ -64,6 +71,9 @@ impl Watch {
             reading.held.remove(key);
             if said.fit {
                 reading.held.insert(key.to_vec(), record.offset);
+            }
+            if said.value.len() > SMALL_BYTES_MAX {
+                reading.large.insert(record.offset);
             }
             if said.fit && said.target == Target::Open {
                 reading.ready.insert(key.to_vec(), (said.due, record.offset));
@@ -120,7 +130,7 @@ impl Watch {
             if let Kind::Fire { due, target, .. } = &item.kind
                 && **target == *Target::Open.name()
                 && !reading.excused.contains(&(key.clone(), item.identity))
-                && let Some(first) = reading.earlier_than(*due as i64, today_ms)
+                && let Some(first) = reading.earlier_than(*due as i64, item.identity, today_ms)
             {
                 return Err(format!("{item:?} was decided before {first:?}, which is due earlier"));
             }
@@ -138,6 +148,12 @@ impl Watch {
         reading.map(|reading| reading.held.values().copied().collect()).unwrap_or_default()
     }
 
+    /// Throughput is the limit for an instance.
+    pub fn held_up(&mut self, number: usize) {
+        let of_it = self.readings.iter_mut().filter(|((other, _), _)| *other == number);
+        of_it.for_each(|(_, reading)| reading.held_up = true);
+    }
+
     /// A batch has not been committed, as far as its instance knows.
     pub fn aborted(&mut self, number: usize, decided: &[Decided]) {
         for Decided { partition, key, identity } in decided {
@@ -151,11 +167,13 @@ impl Watch {
 
 impl Reading {
     /// What should have fired before something that is due at `due`. What may be a leftover is not asked about.
-    fn earlier_than(&self, due: i64, today_ms: i64) -> Option<(&Key, i64)> {
+    fn earlier_than(&self, due: i64, identity: i64, today_ms: i64) -> Option<(&Key, i64)> {
+        let of_one_size = |other: &i64| self.large.contains(other) == self.large.contains(&identity);
         let owed = |(key, (other, identity)): &(&Key, &(i64, i64))| {
             *other < due
                 && *other * 1000 >= today_ms
                 && !self.busy.contains(*key)
+                && (!self.held_up || of_one_size(identity))
                 && !self.excused.contains(&((*key).clone(), *identity))
         };
         self.ready.iter().find(owed).map(|(key, (_, identity))| (key, *identity))

@@ -1,6 +1,6 @@
 //! Scenarios as bytes, by position: a byte means the same wherever the scenario came from, and any bytes are one.
 
-use super::{Act, Away, Error, OPS_MAX, Op, Point, Scenario, Setup, Target, Word};
+use super::{Act, Away, Error, OPS_MAX, Op, Point, Scenario, Setup, Target, Timestamps, Word};
 
 /// Bytes of a setup.
 const SETUP_BYTES: usize = 24;
@@ -61,6 +61,8 @@ fn setup(b: &[u8; SETUP_BYTES]) -> Setup {
         since_days: b[8] % 3,
         midnight_s: b[9] as i8,
         dead_letters: b[10] % 2 == 1,
+        bandwidth_kbps: b[11].checked_sub(1).map_or(0, |n| n % 16 + 16),
+        timestamps: of(&TIMESTAMPS, b[12]),
         noise: u64::from_be_bytes(padded(&b[16..])),
     }
 }
@@ -78,6 +80,8 @@ fn setup_bytes(s: &Setup) -> [u8; SETUP_BYTES] {
     b[8] = s.since_days;
     b[9] = s.midnight_s as u8;
     b[10] = u8::from(s.dead_letters);
+    b[11] = s.bandwidth_kbps.saturating_sub(15);
+    b[12] = at(&TIMESTAMPS, &s.timestamps);
     b[16..].copy_from_slice(&s.noise.to_be_bytes());
     b
 }
@@ -92,6 +96,7 @@ const WORDS: [Word; 8] = [
     Word::ReservedKey,
     Word::NoKey,
 ];
+const TIMESTAMPS: [Timestamps; 3] = [Timestamps::Any, Timestamps::Bounded, Timestamps::BoundedInTargets];
 const POINTS: [Point; 5] =
     [Point::Now, Point::BeforeSend, Point::AfterProduce, Point::AfterOffsets, Point::AfterCommit];
 const ERRORS: [Error; 6] =
@@ -118,6 +123,7 @@ fn op(bytes: [u8; OP_BYTES]) -> Op {
             in_s: d as i16,
             twice: e & 1 == 1,
             late_ms: (e >> 1) % 4_096,
+            large: e >> 13 & 1 == 1,
         },
         1 => Act::Transaction { key: a, count: b % 3 + 1, commit: c % 2 == 0, for_ms: d % 16_384, in_s: e as i16 },
         2 => Act::Crash { instance: a, point: of(&POINTS, b), down_ms: d % 8_192 },
@@ -143,8 +149,9 @@ fn op(bytes: [u8; OP_BYTES]) -> Op {
 
 fn op_bytes(op: &Op) -> [u8; OP_BYTES] {
     let (kind, [a, b, c], d, e) = match op.act {
-        Act::Say { key, word, target, in_s, twice, late_ms } => {
-            (0, [key, at(&WORDS, &word), at(&Target::ALL, &target)], in_s as u16, late_ms << 1 | u16::from(twice))
+        Act::Say { key, word, target, in_s, twice, late_ms, large } => {
+            let e = u16::from(large) << 13 | late_ms << 1 | u16::from(twice);
+            (0, [key, at(&WORDS, &word), at(&Target::ALL, &target)], in_s as u16, e)
         }
         Act::Transaction { key, count, commit, for_ms, in_s } => {
             (1, [key, count - 1, u8::from(!commit)], for_ms, in_s as u16)

@@ -1,6 +1,6 @@
 //! A scenario from a seed: first which kinds of fault there are and how often, then what happens.
 
-use super::{Act, Away, Error, Op, Point, SAFETY_MS, Scenario, Setup, Target, Word};
+use super::{Act, Away, Error, Op, Point, SAFETY_MS, Scenario, Setup, Target, Timestamps, Word};
 use crate::faults::{FAULTS, Fault};
 use crate::rng::Rng;
 
@@ -73,6 +73,11 @@ fn faults(rng: &mut Rng, setup: &mut Setup, fault: Fault, ops: &mut Vec<Op>) {
             at_ms = rng.range(20_500, 30_000) as u32 * 2;
         }
         ops.extend(strike(rng, setup, fault).map(|act| Op { at_ms, act }));
+        match fault {
+            Fault::Bandwidth => ops.extend(large_burst(rng, setup, at_ms)),
+            Fault::WrongClock => ops.extend(wrong_clock(rng, setup, at_ms)),
+            _ => {}
+        }
         if fault == Fault::Growth {
             // What lies there before anybody reads it, and was due before this.
             ops.extend((0..6).map(|_| {
@@ -98,6 +103,29 @@ fn faults(rng: &mut Rng, setup: &mut Setup, fault: Fault, ops: &mut Vec<Op>) {
     }
 }
 
+/// So many large schedules are due in one second that an instance cannot send them in the time that a record has.
+fn large_burst(rng: &mut Rng, setup: &mut Setup, at_ms: u32) -> Vec<Op> {
+    setup.bandwidth_kbps = rng.range(16, 24) as u8;
+    setup.items_max = setup.items_max.max(4);
+    let due_ms = at_ms / 1_000 * 1_000 + 3_000;
+    let large = |key: u8| {
+        let at_ms = at_ms + u32::from(key) * 2;
+        let in_s = (due_ms / 1_000 - at_ms / 1_000) as i16;
+        let (word, target) = (Word::Schedule, Target::Open);
+        Op { at_ms, act: Act::Say { key, word, target, in_s, twice: false, late_ms: 0, large: true } }
+    };
+    (0..10).map(large).collect()
+}
+
+/// A clock is a day ahead for a while, of which the brokers take no timestamps.
+fn wrong_clock(rng: &mut Rng, setup: &mut Setup, at_ms: u32) -> [Op; 2] {
+    setup.timestamps = [Timestamps::Bounded, Timestamps::BoundedInTargets][rng.index(2)];
+    setup.dead_letters |= rng.chance(60);
+    let instance = rng.range(0, i64::from(setup.instances) - 1) as u8;
+    let step = |at_ms, by| Op { at_ms, act: Act::Skew { instance, by, days: true } };
+    [step(at_ms, 1), step(at_ms + rng.range(1_000, 10_000) as u32 * 2, -1)]
+}
+
 fn setup(rng: &mut Rng) -> Setup {
     Setup {
         instances: [1, 2, 2, 3][rng.index(4)],
@@ -111,6 +139,8 @@ fn setup(rng: &mut Rng) -> Setup {
         since_days: if rng.chance(20) { rng.range(1, 2) as u8 } else { 0 },
         midnight_s: if rng.chance(40) { rng.range(-100, 100) as i8 } else { 0 },
         dead_letters: rng.chance(35),
+        bandwidth_kbps: 0,
+        timestamps: Timestamps::Any,
         noise: rng.bits(),
     }
 }
@@ -163,14 +193,14 @@ fn users(rng: &mut Rng, setup: &Setup, hot: bool) -> Vec<Op> {
 
 fn say(rng: &mut Rng, setup: &Setup, word: Word, in_s: i16) -> Act {
     let key = rng.range(0, i64::from(setup.keys) - 1) as u8;
-    Act::Say { key, word, target: Target::Open, in_s, twice: false, late_ms: 0 }
+    Act::Say { key, word, target: Target::Open, in_s, twice: false, late_ms: 0, large: false }
 }
 
 /// How often a kind strikes at most, beyond what disturbs users' records.
 fn frequent(fault: Fault) -> i64 {
     match fault {
         Fault::Duplicate | Fault::Reordered | Fault::Poison => 1,
-        Fault::Growth => 2,
+        Fault::Growth | Fault::Bandwidth | Fault::WrongClock => 2,
         Fault::Outage | Fault::Expiry | Fault::SlowRebalance | Fault::Skew => 3,
         Fault::Compaction | Fault::UserTransaction => 12,
         Fault::OldTombstones => 24,
@@ -253,6 +283,6 @@ fn strike(rng: &mut Rng, setup: &Setup, fault: Fault) -> Option<Act> {
         Fault::Rewind => Act::Rewind { instance },
         Fault::SlowRebalance => Act::SlowRebalance { for_ms: down_ms },
         Fault::Growth => Act::Grow { topic: instance },
-        Fault::Duplicate | Fault::Reordered | Fault::Poison => return None,
+        Fault::Duplicate | Fault::Reordered | Fault::Poison | Fault::Bandwidth | Fault::WrongClock => return None,
     })
 }

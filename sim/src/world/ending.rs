@@ -12,6 +12,8 @@ pub(crate) enum Ending {
     Committed(Vec<(Partition, i64)>),
     /// Aborted, nobody's fault.
     Retry,
+    /// Aborted, because records were not acknowledged in time.
+    TimedOut { delivered_bytes: u64, sent_bytes: u64 },
     /// The group refused this generation.
     Refused(i32),
     /// Delivery reports name these items.
@@ -32,6 +34,10 @@ impl World {
         let outcome = match ending {
             Ending::Committed(written) => Outcome::Committed { written },
             Ending::Retry => Outcome::Aborted(Abort::Retry),
+            Ending::TimedOut { delivered_bytes, sent_bytes } => {
+                let (delivered_bytes, sent_bytes) = (*delivered_bytes, *sent_bytes);
+                Outcome::Aborted(Abort::TimedOut { delivered_bytes, sent_bytes })
+            }
             Ending::Refused(generation) => Outcome::Aborted(Abort::Refused { generation: *generation }),
             Ending::Rejected(items) => Outcome::Aborted(Abort::Rejected(items)),
             Ending::Unknown => Outcome::Unknown,

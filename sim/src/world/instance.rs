@@ -56,6 +56,8 @@ pub(crate) struct Instance {
     pub(super) slow_network_ms: i64,
     pub(super) slow_consumer_until_ms: i64,
     pub(super) slow_consumer_ms: i64,
+    /// When its link has sent what was given to it so far, in microseconds.
+    pub(super) link_free_us: i64,
     /// Targets that it was not allowed to write to, and until when it believes so.
     pub(super) forbidden: BTreeMap<String, i64>,
 }
@@ -89,6 +91,7 @@ impl Instance {
             slow_network_ms: 0,
             slow_consumer_until_ms: i64::MIN,
             slow_consumer_ms: 0,
+            link_free_us: i64::MIN,
             forbidden: BTreeMap::new(),
         }
     }
@@ -111,6 +114,7 @@ impl Instance {
         self.rejoin_ms = i64::MIN;
         self.stopping_down_ms = None;
         self.told = Millis(i64::MIN);
+        self.link_free_us = i64::MIN;
         self.forbidden.clear();
     }
 

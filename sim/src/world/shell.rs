@@ -122,6 +122,9 @@ impl World {
                     // Now, before users say more.
                     self.compared_ms = i64::MIN;
                 }
+                if report == Report::ThroughputIsLimit {
+                    self.watch.held_up(number);
+                }
                 self.trace(|| format!("i{number}     {report:?}"));
             }
         }

@@ -13,12 +13,16 @@ use crate::faults::Fault;
 use crate::kafka::log::Stored;
 use crate::kafka::{Place, Refusal, sent_by_librdkafka};
 use crate::oracle::protocol;
-use crate::scenario::{Away, Error, Point, Target};
+use crate::scenario::{Away, Error, Point, Target, Timestamps};
 
 /// How late a request arrives at the most.
 const LATE_MS_MAX: i64 = 8_000;
 /// How long a batch waits for its turn.
 const TURN_MS_MAX: i64 = 5_000;
+/// How long a record has to be acknowledged.
+const MESSAGE_MS_MAX: i64 = 5_000;
+/// How far ahead of the brokers a timestamp may be.
+const TIMESTAMP_MS_MAX: i64 = 3_600_000;
 
 impl World {
     pub(super) fn transact(&mut self, number: usize, batch: Batch) {
@@ -57,6 +61,8 @@ impl World {
             guilty: Vec::new(),
             failed: false,
             refused: false,
+            begun_ms: None,
+            late_bytes: None,
             races,
             decided,
         };
@@ -129,6 +135,9 @@ impl World {
         }
         let some = 1 + self.instances[number].rng.index(6);
         for _ in 0..some {
+            if self.runs_late(number, batch) || self.instances[number].link_free_us > self.now_ms * 1_000 {
+                break;
+            }
             let Some(job) = self.instances[number].transactors.jobs.get_mut(&batch) else { return };
             let Some(outgoing) = job.records.get(job.produced).cloned() else {
                 job.step =
@@ -143,6 +152,7 @@ impl World {
                 job.guilty.extend(reason.map(|reason| (outgoing.item, reason)));
                 continue;
             }
+            self.send_over_link(number, &outgoing);
             match self.kafka.produce(producer, self.now_ms, outgoing.place, outgoing.stored) {
                 Ok(offset) => {
                     let job = self.instances[number].transactors.jobs.get_mut(&batch).expect("looked up above");
@@ -155,13 +165,55 @@ impl World {
                 Err(_) => return self.end(number, batch, Ending::Unknown),
             }
         }
-        let delay = self.instances[number].rng.range(1, 10);
+        let link_ms = self.instances[number].link_free_us.saturating_sub(self.now_ms * 1_000).div_euclid(1_000) + 1;
+        let delay = link_ms.max(0) + self.instances[number].rng.range(1, 10);
         self.answer(number, delay, Todo::Job(batch));
+    }
+
+    /// The link of an instance takes as long for a record as its bandwidth says.
+    fn send_over_link(&mut self, number: usize, outgoing: &Outgoing) {
+        let bandwidth_kbps = i64::from(self.setup.bandwidth_kbps);
+        if bandwidth_kbps > 0 {
+            let link_free_us = &mut self.instances[number].link_free_us;
+            // Small records are free: however many there are, they never take long.
+            let large_bytes = outgoing.stored.value.as_ref().map_or(0, Vec::len).saturating_sub(1_000) as i64;
+            *link_free_us = (*link_free_us).max(self.now_ms * 1_000) + large_bytes * 1_000 / bandwidth_kbps;
+        }
+    }
+
+    /// Records of a batch that were not sent in time fail.
+    fn runs_late(&mut self, number: usize, batch: u64) -> bool {
+        let now = self.now_ms;
+        let Some(job) = self.instances[number].transactors.jobs.get_mut(&batch) else { return false };
+        let begun_ms = *job.begun_ms.get_or_insert(now);
+        let late = self.setup.bandwidth_kbps > 0 && now - begun_ms > MESSAGE_MS_MAX && job.produced < job.records.len();
+        if late {
+            job.late_bytes = Some(job.records[..job.produced].iter().map(bytes).sum());
+            (job.failed, job.produced, job.step) = (true, job.records.len(), Step::Offsets);
+            // What waits for the link is dropped.
+            self.instances[number].link_free_us = i64::MIN;
+            self.hit(Fault::Bandwidth, number);
+        }
+        late
     }
 
     /// Why the brokers do not take a record, and whether its delivery report says so.
     fn refusal(&mut self, number: usize, outgoing: &Outgoing) -> Result<(), Option<Reason>> {
-        if !matches!(outgoing.place, Place::Target(_)) {
+        let is_target = matches!(outgoing.place, Place::Target(_));
+        let refuses = match self.setup.timestamps {
+            Timestamps::Any => false,
+            Timestamps::Bounded => true,
+            Timestamps::BoundedInTargets => is_target,
+        };
+        if refuses && self.instances[number].skew_ms > TIMESTAMP_MS_MAX {
+            self.hit(Fault::WrongClock, number);
+            if bugs::on(Bug::ClockBlamesRecords) {
+                return Err(Some(Reason::Refused));
+            }
+            // If the engine's own topics refuse its timestamps, no record is named.
+            return Err((self.setup.timestamps == Timestamps::BoundedInTargets).then_some(Reason::Timestamp));
+        }
+        if !is_target {
             return Ok(());
         }
         let now = self.now_ms;
@@ -198,7 +250,12 @@ impl World {
         if job.failed {
             let guilty = std::mem::take(&mut job.guilty);
             let named = job.refused || !guilty.is_empty();
-            let ending = if named { Ending::Rejected(guilty) } else { Ending::Retry };
+            let sent_bytes = job.records.iter().map(bytes).sum();
+            let ending = match job.late_bytes {
+                _ if named => Ending::Rejected(guilty),
+                Some(delivered_bytes) => Ending::TimedOut { delivered_bytes, sent_bytes },
+                None => Ending::Retry,
+            };
             return self.give_up(number, batch, producer, ending);
         }
         // A transactor that is on its way out may have seen so by now.
@@ -360,6 +417,15 @@ impl World {
         }
         true
     }
+}
+
+fn bytes(outgoing: &Outgoing) -> u64 {
+    /// Of a record, beside its key, value and headers.
+    const OVERHEAD: usize = 20;
+    let size = |bytes: &Option<Vec<u8>>| bytes.as_ref().map_or(0, Vec::len);
+    let Stored { key, value, headers, .. } = &outgoing.stored;
+    let headers: usize = headers.iter().map(|(name, value)| name.len() + size(value)).sum();
+    (OVERHEAD + size(key) + size(value) + headers) as u64
 }
 
 fn kind(kind: &Kind) -> String {

@@ -43,6 +43,10 @@ pub(super) struct Job {
     pub failed: bool,
     /// It failed because the brokers refused it.
     pub refused: bool,
+    /// When its first record was sent.
+    pub begun_ms: Option<i64>,
+    /// Bytes that were sent in time, if that were not all.
+    pub late_bytes: Option<u64>,
     /// Firings that a newer word has raced.
     pub races: Vec<Option<i64>>,
     /// What the oracle remembers of the items.

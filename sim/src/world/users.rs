@@ -10,6 +10,11 @@ use crate::kafka::Place;
 use crate::kafka::log::{Headers, Stored};
 use crate::scenario::{Act, Target, Word};
 
+/// Bytes of a large value.
+const LARGE_BYTES: usize = 16 << 10;
+/// Large values in a run: all of them get through in a minute.
+const LARGE_MAX: u32 = 24;
+
 /// A user's record, acknowledged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Said {
@@ -65,9 +70,13 @@ pub(super) struct Open {
 
 impl World {
     pub(super) fn say(&mut self, act: Act) {
-        let Act::Say { key, word, target, in_s, twice, late_ms } = act else { return };
+        let Act::Say { key, word, target, in_s, twice, late_ms, large } = act else { return };
         let due = self.now_ms.div_euclid(1000) + i64::from(in_s);
-        let speech = self.speech(key, word, target, due);
+        let mut speech = self.speech(key, word, target, due);
+        if large && !speech.said.is_cancel() && self.large_count < LARGE_MAX {
+            self.large_count += 1;
+            speech.said.value.resize(LARGE_BYTES, b'.');
+        }
         let faults = [(twice, Fault::Duplicate), (late_ms > 0, Fault::Reordered), (!target.delivers(), Fault::Poison)];
         for (_, fault) in faults.into_iter().filter(|(struck, _)| *struck) {
             self.hit_partition(fault, speech.partition);

@@ -1,4 +1,4 @@
-//! A TCP proxy that delays, cuts, silences or holds up what passes through it.
+//! A TCP proxy that delays, cuts, silences, holds up or slows down what passes through it.
 
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
@@ -19,6 +19,8 @@ const SLICE: Duration = Duration::from_millis(20);
 /// Pieces on their way in one direction of a connection.
 const PIECES_MAX: usize = 1_024;
 const PIECE_BYTES: usize = 64 * 1024;
+/// The same while bandwidth is limited: a few of them a second.
+const LIMITED_PIECE_BYTES: usize = 4 * 1024;
 
 /// Between clients and one server, on a port of its own.
 #[derive(Clone)]
@@ -32,6 +34,10 @@ pub struct Proxy {
 struct State {
     mode: AtomicU8,
     delay_ms: AtomicU64,
+    /// Bytes a second that clients may send, over all connections; 0 is any number.
+    bandwidth: AtomicU64,
+    /// When the link to the server has sent what it has taken so far.
+    link_free_at: Mutex<Option<Instant>>,
     next: AtomicU64,
     /// Connections by number, taken off when they end.
     open: Mutex<BTreeMap<u64, [TcpStream; 2]>>,
@@ -70,6 +76,11 @@ impl Proxy {
         self.state.mode.store(PASS, Ordering::Relaxed);
     }
 
+    /// Lets clients send so many bytes a second, all of them together; 0 is any number.
+    pub fn limit(&self, bytes_per_s: u64) {
+        self.state.bandwidth.store(bytes_per_s, Ordering::Relaxed);
+    }
+
     /// Breaks every connection and takes no new one.
     pub fn cut(&self) {
         self.state.mode.store(CUT, Ordering::Relaxed);
@@ -93,6 +104,20 @@ impl State {
         self.mode.load(Ordering::Relaxed)
     }
 
+    /// Waits until the link to the server has sent so many bytes more.
+    fn send_over_link(&self, bytes: usize) {
+        let bandwidth = self.bandwidth.load(Ordering::Relaxed);
+        if bandwidth == 0 {
+            return;
+        }
+        let mut free_at = self.link_free_at.lock().expect("no panic");
+        let from = free_at.filter(|at| *at > Instant::now()).unwrap_or_else(Instant::now);
+        let until = from + Duration::from_micros(bytes as u64 * 1_000_000 / bandwidth);
+        *free_at = Some(until);
+        drop(free_at);
+        thread::sleep(until.saturating_duration_since(Instant::now()));
+    }
+
     fn delay(&self) -> Duration {
         Duration::from_millis(self.delay_ms.load(Ordering::Relaxed))
     }
@@ -102,13 +127,14 @@ fn connect(client: &TcpStream, server: &TcpStream, state: &Arc<State>) {
     let handle = |stream: &TcpStream| stream.try_clone().expect("a handle");
     let number = state.next.fetch_add(1, Ordering::Relaxed);
     state.open.lock().expect("no panic").insert(number, [handle(client), handle(server)]);
-    for (from, to) in [(client, server), (server, client)] {
+    for (from, to, is_upstream) in [(client, server, true), (server, client, false)] {
         let (mut from, mut to, state) = (handle(from), handle(to), Arc::clone(state));
         let _ = from.set_read_timeout(Some(SLICE));
         let _ = to.set_nodelay(true);
         let (sender, receiver) = sync_channel(PIECES_MAX);
         let held = [handle(&from), handle(&to)];
-        thread::spawn(move || take(&mut from, &sender));
+        let link = is_upstream.then(|| Arc::clone(&state));
+        thread::spawn(move || take(&mut from, &sender, link.as_deref()));
         thread::spawn(move || {
             give(&mut to, &receiver, &state);
             held.into_iter().for_each(|stream| drop(stream.shutdown(Shutdown::Both)));
@@ -117,14 +143,20 @@ fn connect(client: &TcpStream, server: &TcpStream, state: &Arc<State>) {
     }
 }
 
-/// Reads until the connection ends.
-fn take(from: &mut TcpStream, to: &SyncSender<Piece>) {
+/// Reads until the connection ends, no faster than the link allows: what is not read yet waits at the sender.
+fn take(from: &mut TcpStream, to: &SyncSender<Piece>, link: Option<&State>) {
     let mut buffer = vec![0; PIECE_BYTES];
     loop {
-        match from.read(&mut buffer) {
+        let limited = link.filter(|link| link.bandwidth.load(Ordering::Relaxed) > 0);
+        let piece_bytes = if limited.is_some() { LIMITED_PIECE_BYTES } else { PIECE_BYTES };
+        match from.read(&mut buffer[..piece_bytes]) {
             Ok(0) => return,
-            Ok(read) if to.send((Instant::now(), buffer[..read].to_vec())).is_err() => return,
-            Ok(_) => {}
+            Ok(read) => {
+                limited.into_iter().for_each(|link| link.send_over_link(read));
+                if to.send((Instant::now(), buffer[..read].to_vec())).is_err() {
+                    return;
+                }
+            }
             Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
             Err(_) => return,
         }

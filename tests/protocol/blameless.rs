@@ -1,0 +1,90 @@
+//! Refusals that no schedule is to blame for: a wrong clock, and topics of the engine's own.
+
+use kafka_scheduler::core::Config;
+use kafka_scheduler::core::batch::Kind;
+use kafka_scheduler::core::io::{Abort, Input, Millis, Output, Report};
+use kafka_scheduler::core::reason::Reason;
+
+use crate::rig::*;
+
+fn with_dead_letters() -> Rig {
+    let mut rig = Rig::live_with(Config { dead_letter: Some("dead".into()), ..config() });
+    rig.outs.clear();
+    rig
+}
+
+/// Ticks until a batch fires, at most for so long. Gives the time that it took.
+fn wait_for(rig: &mut Rig, seconds: i64) -> Option<(kafka_scheduler::core::batch::Batch, i64)> {
+    let begun = rig.now.0;
+    while rig.now.0 <= begun + seconds * 1_000 {
+        rig.input(Input::Tick);
+        while let Some(batch) = rig.try_batch() {
+            if !batch.items.is_empty() {
+                return Some((batch, rig.now.0 - begun));
+            }
+            rig.commit(&batch);
+        }
+        rig.now = Millis(rig.now.0 + 100);
+    }
+    None
+}
+
+#[test]
+fn an_own_topic_that_refuses_a_record_makes_it_wait_and_never_a_dead_letter() {
+    let mut rig = with_dead_letters();
+    let keyless = rig.schedule(P, "keyless", NOW + 5);
+    let neighbour = rig.schedule(P, "neighbour", NOW + 5);
+    rig.read(P);
+    rig.at(NOW + 5);
+    let batch = rig.batch();
+    rig.abort(&batch, Abort::Rejected(&[(0, Reason::OwnTopic)]));
+    let parked = |o: &Output| matches!(o, Output::Report(Report::Parked { reason: Reason::OwnTopic, .. }));
+    assert!(rig.saw(parked), "it is reported once");
+    let batch = rig.batch();
+    assert_eq!(fired(&batch), [neighbour]);
+    rig.commit(&batch);
+    rig.read(P);
+    for _ in 0..20 {
+        let (batch, took_ms) = wait_for(&mut rig, 20).expect("it is tried again");
+        assert!(took_ms <= 14_200, "it waits for {took_ms} ms");
+        assert_eq!(fired(&batch), [keyless], "it is not given up: {batch:?}");
+        rig.abort(&batch, Abort::Rejected(&[(0, Reason::OwnTopic)]));
+    }
+    assert!(!rig.saw(parked), "and not again");
+    let (batch, _) = wait_for(&mut rig, 20).expect("the topic takes it now");
+    assert_eq!(fired(&batch), [keyless]);
+    rig.commit(&batch);
+    rig.read(P);
+    assert_eq!(rig.core.status()[0].pending, 0);
+}
+
+#[test]
+fn a_target_that_refuses_timestamps_waits_until_the_clock_is_set_right() {
+    const AHEAD_S: i64 = 7_200;
+    let mut rig = with_dead_letters();
+    let early = rig.schedule(P, "early", NOW + 3_600);
+    let elsewhere = rig.schedule_to(P, "elsewhere", NOW + 3_600, "other");
+    rig.read(P);
+    // The clock is two hours ahead, and both are due by it.
+    rig.at(NOW + AHEAD_S);
+    let batch = rig.batch();
+    assert_eq!(fired(&batch), [early, elsewhere]);
+    rig.abort(&batch, Abort::Rejected(&[(0, Reason::Timestamp)]));
+    let batch = rig.batch();
+    assert_eq!(fired(&batch), [elsewhere], "another target's schedule does not wait");
+    rig.commit(&batch);
+    rig.read(P);
+    for _ in 0..6 {
+        let (batch, _) = wait_for(&mut rig, 70).expect("it is tried again");
+        assert!(batch.items.iter().all(|item| matches!(item.kind, Kind::Fire { .. })), "no dead letter: {batch:?}");
+        rig.abort(&batch, Abort::Rejected(&[(0, Reason::Timestamp)]));
+    }
+    assert!(wait_for(&mut rig, 30).is_none(), "the wait has grown");
+    // The clock is right again.
+    rig.at(NOW + 10);
+    rig.no_batch("it is not due");
+    rig.at(NOW + 3_599);
+    rig.no_batch("it is not due");
+    rig.at(NOW + 3_600);
+    assert_eq!(fired(&rig.batch()), [early], "at its time");
+}

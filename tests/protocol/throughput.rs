@@ -1,0 +1,138 @@
+//! Batches while the brokers take less in time than is due.
+
+use kafka_scheduler::core::Config;
+use kafka_scheduler::core::batch::Batch;
+use kafka_scheduler::core::io::{Abort, Millis};
+use kafka_scheduler::core::request;
+
+use crate::rig::*;
+
+const LARGE_BYTES: usize = 4_000;
+
+/// A schedule with a value of so many bytes.
+fn schedule_of(rig: &mut Rig, key: &str, due: i64, bytes: usize) -> i64 {
+    let headers = vec![
+        (request::EPOCH.to_vec(), Some(due.to_string().into_bytes())),
+        (request::TARGET_TOPIC.to_vec(), Some(b"target".to_vec())),
+    ];
+    let timestamp = rig.now;
+    rig.append(P, Kept { timestamp, key: Some(key.into()), value: Some(vec![b'v'; bytes]), headers })
+}
+
+/// A live partition with so many large schedules due at `NOW + 5`. Gives their offsets.
+fn with_large(count: usize) -> (Rig, Vec<i64>) {
+    let mut rig = Rig::live_with(Config { batch_items_max: 10_000, batch_bytes_max: 1 << 24, ..config() });
+    let offsets = (0..count).map(|n| schedule_of(&mut rig, &format!("large-{n}"), NOW + 5, LARGE_BYTES)).collect();
+    rig.read(P);
+    rig.at(NOW + 5);
+    (rig, offsets)
+}
+
+/// The batch ran out of time after a share of it.
+fn time_out(rig: &mut Rig, batch: &Batch, share: f64) {
+    let sent_bytes = 1_000_000;
+    let delivered_bytes = (sent_bytes as f64 * share) as u64;
+    rig.abort(batch, Abort::TimedOut { delivered_bytes, sent_bytes });
+}
+
+/// Waits as long as it takes for the next batch that fires.
+#[track_caller]
+fn next(rig: &mut Rig) -> Batch {
+    for _ in 0..100 {
+        if let Some(batch) = rig.try_batch() {
+            if !batch.items.is_empty() {
+                return batch;
+            }
+            rig.commit(&batch);
+        }
+        rig.now = Millis(rig.now.0 + 100);
+        rig.input(kafka_scheduler::core::io::Input::Tick);
+    }
+    panic!("nothing fires: {:?}", rig.core.status());
+}
+
+#[test]
+fn what_does_not_get_through_is_tried_again_in_smaller_batches_in_due_order() {
+    let (mut rig, offsets) = with_large(100);
+    let first = next(&mut rig);
+    assert_eq!(first.items.len(), 100);
+    time_out(&mut rig, &first, 0.4);
+    let mut all = Vec::new();
+    let second = next(&mut rig);
+    assert!((15..=25).contains(&second.items.len()), "half of what got through, not {}", second.items.len());
+    all.extend(fired(&second));
+    rig.commit(&second);
+    rig.read(P);
+    while all.len() < 100 {
+        let batch = next(&mut rig);
+        all.extend(fired(&batch));
+        // Each takes longer than a second, which is no sign that more would fit.
+        rig.now = Millis(rig.now.0 + 1_500);
+        assert!(batch.items.len() <= 2 * second.items.len(), "{}", batch.items.len());
+        rig.commit(&batch);
+        rig.read(P);
+    }
+    assert_eq!(all, offsets);
+}
+
+#[test]
+fn small_schedules_do_not_wait_for_large_ones_that_throughput_holds_up() {
+    let (mut rig, _) = with_large(100);
+    let first = next(&mut rig);
+    time_out(&mut rig, &first, 0.1);
+    // Due after all of the large ones.
+    let small = rig.schedule(P, "small", NOW + 6);
+    rig.read(P);
+    rig.at(NOW + 6);
+    let batches = [next(&mut rig)];
+    let mut seen: Vec<Vec<i64>> = batches.iter().map(fired).collect();
+    rig.commit(&batches[0]);
+    rig.read(P);
+    let other = next(&mut rig);
+    seen.push(fired(&other));
+    assert!(seen.iter().any(|batch| *batch == [small]), "the two sizes take turns: {seen:?}");
+}
+
+#[test]
+fn once_all_large_ones_have_fired_both_sizes_share_batches_in_due_order() {
+    let (mut rig, _) = with_large(3);
+    let first = next(&mut rig);
+    time_out(&mut rig, &first, 0.9);
+    for _ in 0..3 {
+        if rig.core.status()[0].pending == 0 {
+            break;
+        }
+        let batch = next(&mut rig);
+        rig.commit(&batch);
+        rig.read(P);
+    }
+    let large = schedule_of(&mut rig, "later", NOW + 20, LARGE_BYTES);
+    let small = rig.schedule(P, "small", NOW + 21);
+    rig.read(P);
+    rig.at(NOW + 21);
+    assert_eq!(fired(&next(&mut rig)), [large, small]);
+}
+
+#[test]
+fn an_outage_leaves_no_small_batches_behind() {
+    let mut rig = Rig::live_with(Config { batch_items_max: 10_000, batch_bytes_max: 1 << 24, ..config() });
+    for n in 0..2_000 {
+        rig.schedule(P, &format!("k{n}"), NOW + 5);
+    }
+    rig.read(P);
+    rig.at(NOW + 5);
+    for _ in 0..30 {
+        let batch = next(&mut rig);
+        rig.abort(&batch, Abort::TimedOut { delivered_bytes: 0, sent_bytes: 500_000 });
+    }
+    let mut batches = 0;
+    let mut left = 2_000;
+    while left > 0 {
+        let batch = next(&mut rig);
+        left -= fired(&batch).len();
+        batches += 1;
+        rig.commit(&batch);
+        rig.read(P);
+    }
+    assert!(batches <= 20, "batches grow back: {batches}");
+}
