@@ -9,6 +9,7 @@ pub(crate) mod native;
 mod pump;
 mod reports;
 pub(crate) mod settings;
+pub(crate) mod scan;
 mod start;
 pub mod topics;
 mod transaction;

@@ -33,6 +33,8 @@ pub enum Bug {
     ReadUncommitted,
     /// The consumer starts at the committed offset instead of the beginning.
     StartsAtCommittedOffset,
+    /// The search for floors waits until a partition has nothing new to give.
+    WaitsForEmptyFetch,
 }
 
 #[cfg(not(feature = "known-bad"))]
@@ -53,7 +55,7 @@ mod switches {
 
     use super::Bug;
 
-    const SHELL: [(Bug, &str); 15] = [
+    const SHELL: [(Bug, &str); 16] = [
         (Bug::NoOffsets, "no-offsets"),
         (Bug::OffsetsBeforeRecords, "offsets-before-records"),
         (Bug::MetadataLate, "metadata-late"),
@@ -69,6 +71,7 @@ mod switches {
         (Bug::LoadsToLastStable, "loads-to-last-stable"),
         (Bug::ReadUncommitted, "read-uncommitted"),
         (Bug::StartsAtCommittedOffset, "starts-at-committed-offset"),
+        (Bug::WaitsForEmptyFetch, "waits-for-empty-fetch"),
     ];
 
     thread_local! {

@@ -67,10 +67,12 @@ pub enum Fault {
     SlowRebalance,
     /// A schedules topic gets another partition.
     Growth,
+    /// Users write to every partition all the time.
+    Flood,
 }
 
 /// Every kind.
-pub const FAULTS: [Fault; 31] = [
+pub const FAULTS: [Fault; 32] = [
     Fault::Crash,
     Fault::CrashBeforeSend,
     Fault::CrashAfterProduce,
@@ -102,6 +104,7 @@ pub const FAULTS: [Fault; 31] = [
     Fault::Rewind,
     Fault::SlowRebalance,
     Fault::Growth,
+    Fault::Flood,
 ];
 
 /// What an engine is doing when a fault strikes.

@@ -217,6 +217,8 @@ pub enum Act {
         /// No rebalance ends for so long, up to 8,191 ms.
         for_ms: u16,
     },
+    /// From now on users write to every partition, also for some time after faults have stopped.
+    Flood,
 }
 
 /// What a user's record is.
@@ -363,6 +365,7 @@ impl Act {
             Self::Rewind { .. } => Fault::Rewind,
             Self::SlowRebalance { .. } => Fault::SlowRebalance,
             Self::Grow { .. } => Fault::Growth,
+            Self::Flood => Fault::Flood,
         })
     }
 }

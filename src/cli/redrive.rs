@@ -125,8 +125,8 @@ pub fn run(config: Config, args: &Args) -> Result<(), Failure> {
 fn begins(link: &Link, from: &str, marks: &BTreeMap<i32, i64>) -> Result<Begins, Failure> {
     let mut begins = Begins::new();
     for number in link.partitions(from)? {
-        let (low, high) = link.watermarks(from, number)?;
-        let mark = marks.get(&number).copied().filter(|mark| (low..=high).contains(mark));
+        let (low, end) = link.bounds(from, number)?;
+        let mark = marks.get(&number).copied().filter(|mark| (low..=end).contains(mark));
         begins.insert(number, mark.unwrap_or(low));
     }
     Ok(begins)
@@ -240,7 +240,7 @@ fn send(
             continue;
         };
         // Retention may have gone on.
-        let first = first.max(*begin).max(link.watermarks(from, *number)?.0);
+        let first = first.max(*begin).max(link.bounds(from, *number)?.0);
         link.read(from, *number, Offset::Offset(first), |record| {
             let Some(letter) = letter(record) else { return Ok(()) };
             let of_partition = letters.get(&(letter.topic.to_owned(), letter.partition));

@@ -28,3 +28,4 @@ mod rest;
 mod restarts;
 mod status_page;
 mod topics;
+mod written;
