@@ -16,6 +16,7 @@ mod harness;
 mod library;
 mod limits;
 mod logs;
+mod members;
 mod metrics;
 mod mini;
 mod model;
