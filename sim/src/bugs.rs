@@ -35,6 +35,8 @@ pub enum Bug {
     StartsAtCommittedOffset,
     /// Records are blamed for timestamps that the brokers refuse.
     ClockBlamesRecords,
+    /// The search for floors waits until a partition has nothing new to give.
+    WaitsForEmptyFetch,
 }
 
 #[cfg(not(feature = "known-bad"))]
@@ -55,7 +57,7 @@ mod switches {
 
     use super::Bug;
 
-    const SHELL: [(Bug, &str); 16] = [
+    const SHELL: [(Bug, &str); 17] = [
         (Bug::NoOffsets, "no-offsets"),
         (Bug::OffsetsBeforeRecords, "offsets-before-records"),
         (Bug::MetadataLate, "metadata-late"),
@@ -72,6 +74,7 @@ mod switches {
         (Bug::ReadUncommitted, "read-uncommitted"),
         (Bug::StartsAtCommittedOffset, "starts-at-committed-offset"),
         (Bug::ClockBlamesRecords, "clock-blames-records"),
+        (Bug::WaitsForEmptyFetch, "waits-for-empty-fetch"),
     ];
 
     thread_local! {

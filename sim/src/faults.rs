@@ -71,10 +71,12 @@ pub enum Fault {
     Bandwidth,
     /// The brokers refuse the timestamps of a clock that is far ahead.
     WrongClock,
+    /// Users write to every partition all the time.
+    Flood,
 }
 
 /// Every kind.
-pub const FAULTS: [Fault; 33] = [
+pub const FAULTS: [Fault; 34] = [
     Fault::Crash,
     Fault::CrashBeforeSend,
     Fault::CrashAfterProduce,
@@ -108,6 +110,7 @@ pub const FAULTS: [Fault; 33] = [
     Fault::Growth,
     Fault::Bandwidth,
     Fault::WrongClock,
+    Fault::Flood,
 ];
 
 /// What an engine is doing when a fault strikes.

@@ -8,7 +8,7 @@ use crate::scenario::{Point, SAFETY_MS, Scenario};
 use crate::world::{Summary, World};
 
 /// The longest that anything waits once faults have stopped: parked schedules, targets, transactions' time-outs.
-const CONVERGE_MS: i64 = 75_000;
+pub(crate) const CONVERGE_MS: i64 = 75_000;
 /// From the crash of everybody to everything being served again: a session, a rebalance, a takeover. Less than a
 /// transaction's time-out, which a takeover must not wait for.
 const TAKEOVER_MS_MAX: i64 = 12_000;

@@ -234,6 +234,8 @@ pub enum Act {
         /// No rebalance ends for so long, up to 8,191 ms.
         for_ms: u16,
     },
+    /// From now on users write to every partition, also for some time after faults have stopped.
+    Flood,
 }
 
 /// What a user's record is.
@@ -380,6 +382,7 @@ impl Act {
             Self::Rewind { .. } => Fault::Rewind,
             Self::SlowRebalance { .. } => Fault::SlowRebalance,
             Self::Grow { .. } => Fault::Growth,
+            Self::Flood => Fault::Flood,
         })
     }
 }

@@ -89,6 +89,8 @@ enum What {
     Arrive(Box<Speech>),
     /// A user's transaction ends.
     EndTransaction(u64),
+    /// The flood goes on.
+    Flow,
     /// A member's wish to leave the group arrives.
     Leave(String),
     /// A commit arrives that nobody waits for any more.
@@ -149,6 +151,8 @@ pub struct World {
     /// The late target could not be produced to at some time.
     pub(crate) was_away: bool,
     slow_markers_until_ms: i64,
+    /// Users write to every partition all the time.
+    flooded: bool,
     /// What lasts for a while strikes an instance once.
     bitten: BTreeSet<(Fault, usize, i64)>,
     steady: BTreeMap<Partition, broker::Steady>,
@@ -200,6 +204,7 @@ impl World {
             large_count: 0,
             was_away: false,
             slow_markers_until_ms: i64::MIN,
+            flooded: false,
             bitten: BTreeSet::new(),
             steady: BTreeMap::new(),
             noted_ms: i64::MIN,
@@ -247,6 +252,7 @@ impl World {
             What::Act(act) => self.strike(act),
             What::Arrive(speech) => self.arrive(&speech),
             What::EndTransaction(number) => self.end_transaction(number),
+            What::Flow => self.flow(),
             What::Leave(member) => self.kafka.group.leave(&member),
             What::LateCommit(id, epoch) => {
                 let ended = self.kafka.end((&id, epoch), self.now_ms, true);

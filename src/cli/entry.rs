@@ -33,6 +33,13 @@ impl Rules {
     }
 }
 
+impl Rules {
+    /// Why the engine would refuse this record of a schedules topic, if it would.
+    pub fn refuses(&self, record: &Record<'_>) -> Option<Reason> {
+        schedule::parse(record, record.value?, record.timestamp, &self.topics, &self.limits).err()
+    }
+}
+
 /// A pending schedule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {

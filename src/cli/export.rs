@@ -17,7 +17,7 @@ use crate::core::io::Record;
 const AFTER: &str = "\
 Each line is a pending schedule as it was produced: key, value and headers, with its place and timestamp. Bytes that are not
 UTF-8 stand as {\"base64\": \"...\"}. Records that cannot fire are written too: they are in the log and not ended.
-The file is a picture of the topic while it was read. Schedules that fire meanwhile may be in it.
+The file holds what was pending when the command began. Schedules that fire meanwhile may be in it.
 
 Examples:
   kafka-scheduler export --to schedules.jsonl
@@ -38,6 +38,7 @@ pub fn run(config: Config, args: &Args) -> Result<(), Failure> {
     let topics = topics_of(&config, args.topic.as_ref());
     let file = args.to.as_deref().map(open).transpose()?;
     let link = Link::new(config)?;
+    link.fix_ends(&topics)?;
     let names = Names::default();
     let mut partitions = Vec::new();
     let mut total = 0;

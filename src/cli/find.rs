@@ -8,6 +8,7 @@ use super::link::Link;
 pub fn partitions(link: &Link, topic: &str, key: &[u8]) -> Result<Vec<i32>, Failure> {
     let names = Names::default();
     let mut found = Vec::new();
+    link.fix_ends([topic])?;
     for partition in link.partitions(topic)? {
         let fold = fold(link, &names, topic, partition, false, |record| record.key == Some(key))?;
         if fold.pending() > 0 {

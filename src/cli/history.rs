@@ -37,6 +37,7 @@ pub fn run(config: Config, args: &Args) -> Result<(), Failure> {
     let key = args.key.bytes()?;
     let history = config.history_topic.clone();
     let link = Link::new(config)?;
+    link.fix_ends([&history])?;
     let mut fired = Vec::new();
     for partition in link.partitions(&history)? {
         link.read(&history, partition, Offset::Beginning, |record| {

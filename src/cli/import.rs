@@ -58,6 +58,7 @@ pub fn run(config: Config, args: &Args) -> Result<(), Failure> {
         },
     );
     let link = Link::new(config)?;
+    link.fix_ends([&topic])?;
     let all = link.partitions(&topic)?;
     let names = Names::default();
     let mut places: BTreeMap<u128, i32> = BTreeMap::new();

@@ -1,9 +1,10 @@
 //! The commands' way to the brokers: the same settings as the engine's, and an answer within seconds.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use rdkafka::TopicPartitionList;
 use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
@@ -15,6 +16,7 @@ use super::failure::Failure;
 use crate::config::Config;
 use crate::core::io::{Millis, Partition, Record};
 use crate::kafka::native;
+use crate::kafka::scan::{Means, Span, Stop, scan};
 use crate::kafka::settings::Settings;
 
 /// How long the brokers may take to answer at all.
@@ -58,6 +60,8 @@ pub struct Link {
     client: BaseConsumer<Ear>,
     ear: Ear,
     cluster: String,
+    /// By topic and partition, where reading ends.
+    ends: RefCell<BTreeMap<(String, i32), i64>>,
 }
 
 impl Link {
@@ -76,7 +80,7 @@ impl Link {
             if answered.is_ok()
                 && let Some(cluster) = client.client().fetch_cluster_id(REQUEST_MAX)
             {
-                return Ok(Self { config, settings, client, ear, cluster });
+                return Ok(Self { config, settings, client, ear, cluster, ends: RefCell::default() });
             }
             // Lets it say why.
             drop(client.poll(Duration::from_millis(100)));
@@ -137,20 +141,37 @@ impl Link {
 
     /// How many records a partition holds at most.
     pub fn count_max(&self, topic: &str, partition: i32) -> u64 {
-        self.watermarks(topic, partition).map_or(0, |(low, high)| u64::try_from(high - low).unwrap_or(0))
+        self.bounds(topic, partition).map_or(0, |(low, end)| u64::try_from(end - low).unwrap_or(0))
     }
 
-    /// Where a partition begins, and where what may be read of it ends.
+    /// Fixes the end of each partition of these topics, so the command sees all of them as they are now.
+    ///
+    /// # Errors
+    /// When a topic is missing, or a leader does not answer.
+    pub fn fix_ends(&self, topics: impl IntoIterator<Item = impl AsRef<str>>) -> Result<(), Failure> {
+        for topic in topics {
+            for partition in self.partitions(topic.as_ref())? {
+                self.bounds(topic.as_ref(), partition)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The first offset of a partition, and the end offset that it had when the command first asked. Later reads go up to
+    /// there, too: partitions may be written to all the time.
     ///
     /// # Errors
     /// When its leader does not say.
-    pub fn watermarks(&self, topic: &str, partition: i32) -> Result<(i64, i64), Failure> {
+    pub fn bounds(&self, topic: &str, partition: i32) -> Result<(i64, i64), Failure> {
         let told = self.client.fetch_watermarks(topic, partition, REQUEST_MAX * 2);
-        told.map_err(|e| Failure::new(format!("where {topic:?} [{partition}] begins cannot be learned: {e}")))
+        let (low, end) =
+            told.map_err(|e| Failure::new(format!("the offsets of {topic:?} [{partition}] cannot be learned: {e}")))?;
+        let end = *self.ends.borrow_mut().entry((topic.to_owned(), partition)).or_insert(end);
+        Ok((low, end))
     }
 
-    /// Shows each committed record of a partition from an offset on, up to its end. `visit` must not read itself: there
-    /// is one client, and what it was reading before is forgotten.
+    /// Shows each committed record of a partition from an offset on, up to the end of [`Link::bounds`]. `visit` must not
+    /// read itself: there is one client, and what it was reading before is forgotten.
     ///
     /// # Errors
     /// Whatever `visit` returns, or when the brokers fall silent.
@@ -162,32 +183,28 @@ impl Link {
         mut visit: impl FnMut(&Record<'_>) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
         let failed = |why: String| Failure::new(format!("reading {topic:?} [{partition}]: {why}"));
-        let mut list = TopicPartitionList::new();
-        let assigned = list.add_partition_offset(topic, partition, from).and_then(|()| self.client.assign(&list));
-        assigned.map_err(|e| failed(e.to_string()))?;
-        let mut heard = Instant::now();
-        loop {
-            match self.client.poll(Duration::from_millis(200)) {
-                Some(Ok(message)) => {
-                    show(&message, &mut visit)?;
-                    heard = Instant::now();
+        let (low, end) = self.bounds(topic, partition)?;
+        let means = Means {
+            consumer: &self.client,
+            settings: &reading(&self.settings),
+            silence_max: SILENCE_MAX,
+            is_final,
+            is_closing: &|| false,
+        };
+        scan(&means, Span { topic, partition, low, from, end }, &mut |message| show(message, &mut visit)).map_err(
+            |stop| match stop {
+                Stop::Visitor(failure) => failure,
+                Stop::Client(error) => failed(error.to_string()),
+                Stop::Silence | Stop::Closing => {
+                    failed(format!("no answer for {} s{}", SILENCE_MAX.as_secs(), self.ear.heard()))
                 }
-                Some(Err(KafkaError::PartitionEOF(_))) => return Ok(()),
-                Some(Err(e)) if is_final(&e) => return Err(failed(e.to_string())),
-                Some(Err(_)) | None => {}
-            }
-            if heard.elapsed() > SILENCE_MAX {
-                return Err(failed(format!("no answer for {} s{}", SILENCE_MAX.as_secs(), self.ear.heard())));
-            }
-        }
+            },
+        )
     }
 }
 
-fn is_final(error: &KafkaError) -> bool {
-    matches!(
-        error.rdkafka_error_code(),
-        Some(Code::TopicAuthorizationFailed | Code::UnknownTopicOrPartition | Code::AutoOffsetReset)
-    )
+const fn is_final(code: Code) -> bool {
+    matches!(code, Code::TopicAuthorizationFailed | Code::UnknownTopicOrPartition | Code::AutoOffsetReset)
 }
 
 fn show(
@@ -209,10 +226,14 @@ fn show(
 }
 
 fn consumer(settings: &Settings, ear: &Ear) -> Result<BaseConsumer<Ear>, Failure> {
+    reading(settings).create_with_context(ear.clone()).map_err(|e| refused(&e))
+}
+
+fn reading(settings: &Settings) -> ClientConfig {
     let mut config: ClientConfig = settings.consumer();
     // A command reads a topic once; what is fetched ahead is all that it holds of it.
     config.set("enable.partition.eof", "true").set("queued.max.messages.kbytes", "16384");
-    config.create_with_context(ear.clone()).map_err(|e| refused(&e))
+    config
 }
 
 /// librdkafka takes no client of these settings.

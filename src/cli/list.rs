@@ -185,6 +185,7 @@ fn from_topics(
     let rules = Rules::new(&config);
     let topics = topics_of(&config, args.topic.as_ref());
     let link = Link::new(config)?;
+    link.fix_ends(&topics)?;
     let names = Names::default();
     let mut unfit = 0;
     for topic in &topics {

@@ -4,20 +4,22 @@
 //! key lies, of which a few dozen bytes are kept, and once for these letters themselves.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io::Write;
 
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::args::{self, decode};
-use super::entry::shown;
+use super::entry::{Rules, shown};
 use super::failure::Failure;
 use super::fold::{Names, fold};
 use super::link::{Link, refused};
 use super::topics_of;
 use super::writer::{Out, Writer};
 use crate::config::Config;
-use crate::core::io::{Header, Record};
+use crate::core::io::{Header, Millis, Record};
+use crate::core::reason::Reason;
 use crate::core::request;
 
 /// Headers that the engine has added to a dead letter.
@@ -26,7 +28,9 @@ const ADDED: [&[u8]; 5] = [request::ERROR, request::ERROR_DETAIL, request::TOPIC
 const AFTER: &str = "\
 A dead letter goes back as the schedule it was, to the topic and the partition it came from, if that topic is one of
 SCHEDULES_TOPICS or the one that --topic names. It is left where a newer word on its key has been said since: another
-schedule, a cancel, or the same letter redriven before. What a run has looked at, the next one does not look at again; the
+schedule, a cancel, or the same letter redriven before. It is also left if the engine would refuse it again on arrival, for
+example because it has no scheduler-epoch, unless --key or --error asks for it. Give this command the engine's settings:
+SCHEDULE_GRACE_INTERVAL and MAX_HORIZON decide, too. What a run has looked at, the next one does not look at again; the
 group GROUP_ID.redrive remembers how far. With --topic, --key, --error or --all everything is looked at, and nothing
 remembered. An engine that has seen a target topic missing looks for it again after at most 30 s: wait for that before
 letters with unknown-target go back.
@@ -68,6 +72,27 @@ struct Wanted<'a> {
     topics: Vec<String>,
     key: Option<Vec<u8>>,
     error: Option<&'a str>,
+    /// Which records can fire.
+    rules: Rules,
+}
+
+/// Why a letter is left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Left {
+    NoPartition,
+    NewerWord,
+    /// The engine would refuse the record again, and write another letter.
+    CannotFire(Reason),
+}
+
+impl fmt::Display for Left {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoPartition => f.write_str("the topic has no such partition"),
+            Self::NewerWord => f.write_str("there is a newer word on its key"),
+            Self::CannotFire(reason) => write!(f, "cannot fire ({})", reason.code()),
+        }
+    }
 }
 
 /// A dead letter: what it is to be again.
@@ -87,7 +112,7 @@ struct Newest {
     /// Offset of the record that it was.
     offset: i64,
     /// Why it is left, if it is.
-    left: Option<&'static str>,
+    left: Option<Left>,
 }
 
 /// By the topic and partition that they go back to, the newest letter on each key.
@@ -100,7 +125,8 @@ pub fn run(config: Config, args: &Args) -> Result<(), Failure> {
     let from = args.from.clone().or_else(|| config.dead_letter_topic.clone());
     let from = from.ok_or_else(|| Failure::usage("--from is missing, and DEAD_LETTER_TOPIC is not set: name one"))?;
     let key = args.key.as_ref().map(|key| decode("--key", key, args.base64)).transpose()?;
-    let wanted = Wanted { topics: topics_of(&config, args.topic.as_ref()), key, error: args.error.as_deref() };
+    let topics = topics_of(&config, args.topic.as_ref());
+    let wanted = Wanted { topics, key, error: args.error.as_deref(), rules: Rules::new(&config) };
     let link = Link::new(config)?;
     let remembers = !args.all && args.key.is_none() && args.error.is_none() && args.topic.is_none();
     let marks = Marks::new(&link, &from)?;
@@ -116,7 +142,10 @@ pub fn run(config: Config, args: &Args) -> Result<(), Failure> {
         marks.write(&ends)?;
     }
     let verb = if args.dry_run { "would go back" } else { "went back" };
-    writeln!(out, "{back} dead letters {verb}, {left} were left")?;
+    writeln!(out, "{back} dead letters {verb}, {} were left", left.values().sum::<u64>())?;
+    for (why, count) in left {
+        writeln!(out, "{count} left: {why}")?;
+    }
     Ok(())
 }
 
@@ -125,8 +154,8 @@ pub fn run(config: Config, args: &Args) -> Result<(), Failure> {
 fn begins(link: &Link, from: &str, marks: &BTreeMap<i32, i64>) -> Result<Begins, Failure> {
     let mut begins = Begins::new();
     for number in link.partitions(from)? {
-        let (low, high) = link.watermarks(from, number)?;
-        let mark = marks.get(&number).copied().filter(|mark| (low..=high).contains(mark));
+        let (low, end) = link.bounds(from, number)?;
+        let mark = marks.get(&number).copied().filter(|mark| (low..=end).contains(mark));
         begins.insert(number, mark.unwrap_or(low));
     }
     Ok(begins)
@@ -155,7 +184,8 @@ fn find(
                 foreign += 1;
                 example = shown(letter.topic.as_bytes());
             } else if wanted.takes(&letter) {
-                let newest = Newest { lies: (*number, record.offset), offset: letter.offset, left: None };
+                let left = wanted.refused(record).map(Left::CannotFire);
+                let newest = Newest { lies: (*number, record.offset), offset: letter.offset, left };
                 let of_partition = letters.entry((letter.topic.to_owned(), letter.partition)).or_default();
                 let name = names.of(letter.key);
                 if of_partition.get(&name).is_none_or(|other| other.offset < newest.offset) {
@@ -182,6 +212,21 @@ impl Wanted<'_> {
     fn takes(&self, letter: &Letter<'_>) -> bool {
         self.key.as_ref().is_none_or(|key| key == letter.key) && self.error.is_none_or(|error| error == letter.error)
     }
+
+    /// Why the engine would refuse the record again if it arrived now. Letters that were asked for go back all the same.
+    fn refused(&self, record: &Record<'_>) -> Option<Reason> {
+        if self.key.is_some() || self.error.is_some() {
+            return None;
+        }
+        let headers = headers(record);
+        let now = Millis(jiff::Timestamp::now().as_millisecond());
+        self.rules.refuses(&Record { timestamp: now, headers: &headers, ..*record })
+    }
+}
+
+/// The headers of the record that the letter was.
+fn headers<'a>(letter: &Record<'a>) -> Vec<Header<'a>> {
+    letter.headers.iter().filter(|header| !ADDED.contains(&header.name)).copied().collect()
 }
 
 fn letter<'a>(record: &Record<'a>) -> Option<Letter<'a>> {
@@ -209,20 +254,20 @@ fn leave(
     letters: &mut BTreeMap<u128, Newest>,
 ) -> Result<(), Failure> {
     if !link.partitions(topic)?.contains(&partition) {
-        letters.values_mut().for_each(|letter| letter.left = Some("the topic has no such partition"));
+        letters.values_mut().for_each(|letter| letter.left = Some(Left::NoPartition));
         return Ok(());
     }
     let concerns = |record: &Record<'_>| record.key.is_some_and(|key| letters.contains_key(&names.of(key)));
     let fold = fold(link, names, topic, partition, true, concerns)?;
     for (name, letter) in letters {
         if fold.word(*name).is_some_and(|word| word.identity > letter.offset) {
-            letter.left = Some("there is a newer word on its key");
+            letter.left = Some(Left::NewerWord);
         }
     }
     Ok(())
 }
 
-/// Sends the letters back that are not to be left. Counts both.
+/// Sends the letters back that are not to be left. Counts both, the latter by why they are left.
 fn send(
     link: &Link,
     names: &Names,
@@ -231,16 +276,16 @@ fn send(
     begins: &Begins,
     dry_run: bool,
     out: &mut impl Write,
-) -> Result<(u64, u64), Failure> {
+) -> Result<(u64, BTreeMap<Left, u64>), Failure> {
     let writer = Writer::new(link, None)?;
-    let (mut back, mut left) = (0u64, 0u64);
+    let (mut back, mut left) = (0u64, BTreeMap::new());
     for (number, begin) in begins {
         let lying = |newest: &&Newest| newest.lies.0 == *number;
         let Some(first) = letters.values().flat_map(BTreeMap::values).filter(lying).map(|n| n.lies.1).min() else {
             continue;
         };
         // Retention may have gone on.
-        let first = first.max(*begin).max(link.watermarks(from, *number)?.0);
+        let first = first.max(*begin).max(link.bounds(from, *number)?.0);
         link.read(from, *number, Offset::Offset(first), |record| {
             let Some(letter) = letter(record) else { return Ok(()) };
             let of_partition = letters.get(&(letter.topic.to_owned(), letter.partition));
@@ -249,15 +294,14 @@ fn send(
             let Letter { topic, partition, key, error, .. } = letter;
             let what = format!("{} ({}) of {topic}, partition {partition}", shown(key), shown(error.as_bytes()));
             if let Some(why) = newest.left {
-                left += 1;
+                *left.entry(why).or_default() += 1;
                 return Ok(writeln!(out, "left {what}: {why}")?);
             }
             back += 1;
             if dry_run {
                 return Ok(writeln!(out, "would redrive {what}")?);
             }
-            let headers: Vec<Header<'_>> =
-                record.headers.iter().filter(|header| !ADDED.contains(&header.name)).copied().collect();
+            let headers = headers(record);
             writer.send(
                 topic,
                 Out { partition: Some(partition), key: Some(key), value: record.value, headers: &headers },

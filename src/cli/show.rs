@@ -36,6 +36,7 @@ pub fn run(config: Config, args: &Args) -> Result<(), Failure> {
     let topics = topics_of(&config, args.topic.as_ref());
     let rules = Rules::new(&config);
     let link = Link::new(config)?;
+    link.fix_ends(&topics)?;
     let mut out = std::io::stdout().lock();
     let mut found = 0;
     for topic in &topics {

@@ -10,6 +10,9 @@ pub(super) const FENCE_MAX: usize = 16;
 /// The broker refuses metadata over 4,096 bytes, which would lock the partition out for ever.
 const METADATA_BYTES_MAX: usize = 2_048;
 
+/// Longest name of a member in the metadata.
+const MEMBER_BYTES_MAX: usize = 255;
+
 /// Longest owner that is believed; longer ones did not come from this engine.
 const OWNER_BYTES_MAX: usize = 48;
 
@@ -44,7 +47,8 @@ impl Ownership {
         text
     }
 
-    /// Reads metadata of this format; `None` for any other, which another program may have committed.
+    /// Reads metadata of this format; `None` for any other, which another program may have committed. Fields of other
+    /// names are ignored: a later version may have added them.
     #[must_use]
     pub fn decode(metadata: &[u8]) -> Option<Self> {
         let mut fields = std::str::from_utf8(metadata).ok()?.split(' ');
@@ -61,7 +65,8 @@ impl Ownership {
                 ("fence", owners) if owners.split(',').all(is_owner) => {
                     ownership.fence = owners.split(',').take(FENCE_MAX).map(str::to_owned).collect();
                 }
-                _ => return None,
+                ("owner" | "clean" | "fence", _) => return None,
+                _ => {}
             }
         }
         (!ownership.owner.is_empty()).then_some(ownership)
@@ -79,6 +84,32 @@ impl Ownership {
         }
         fence
     }
+}
+
+/// The metadata with the group member that commits it, by which other instances recognise that member. Metadata that
+/// would become too long stays as it is.
+#[must_use]
+pub fn with_member(metadata: &str, member: &[u8]) -> String {
+    let text = format!("{metadata} member={}", member_name(member));
+    if text.len() <= METADATA_BYTES_MAX { text } else { metadata.to_owned() }
+}
+
+/// Whether this group member committed the metadata.
+#[must_use]
+pub fn names_member(metadata: &[u8], member: &[u8]) -> bool {
+    let is_ours = Ownership::decode(metadata).is_some();
+    let text = std::str::from_utf8(metadata).unwrap_or_default();
+    let mut fields = text.split(' ').filter_map(|field| field.strip_prefix("member="));
+    is_ours && !member.is_empty() && fields.next_back() == Some(&member_name(member))
+}
+
+/// The member id with every byte but letters, digits, `.`, `_` and `-` percent-encoded. Of a long one, the end: that is
+/// what tells members of the same client id apart.
+fn member_name(member: &[u8]) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    let encode = |byte: &u8| if is_plain(*byte) { char::from(*byte).to_string() } else { format!("%{byte:02X}") };
+    let name: String = member.iter().map(encode).collect();
+    name[name.len().saturating_sub(MEMBER_BYTES_MAX)..].to_owned()
 }
 
 /// `{run}.{incarnation}`. Only such owners reach a transactional id, whatever somebody wrote into the metadata.
@@ -111,10 +142,32 @@ mod tests {
 
     #[test]
     fn foreign_metadata_is_not_believed() {
-        for text in ["", "v1", "v2 owner=ab.0", "v1 owner=../x.0", "v1 owner=ab.0 fence=UP.1", "v1 owner=ab.0 x=1"] {
+        for text in ["", "v1", "v2 owner=ab.0", "v1 owner=../x.0", "v1 owner=ab.0 fence=UP.1", "v1 owner=ab.0 clean=2"]
+        {
             assert_eq!(Ownership::decode(text.as_bytes()), None, "{text:?}");
         }
         assert_eq!(Ownership::decode(b"\xff\xfe"), None);
+    }
+
+    #[test]
+    fn fields_of_a_later_version_are_ignored() {
+        let decoded = Ownership::decode(b"v1 owner=ab.0 x=1 clean=1 y= member=kafka-scheduler-1");
+        assert_eq!(decoded, Some(Ownership { owner: "ab.0".into(), clean: true, ..Ownership::default() }));
+    }
+
+    #[test]
+    fn metadata_names_the_member_that_commits_it() {
+        let ownership = Ownership { owner: "ab.0".into(), since: Some(Millis(7)), ..Ownership::default() };
+        for member in [&b"kafka-scheduler-1c"[..], b"my app/\xff=%-2 ", &[b'/'; 400]] {
+            let text = with_member(&ownership.encode(), member);
+            assert_eq!(Ownership::decode(text.as_bytes()).as_ref(), Some(&ownership), "{text}");
+            assert!(names_member(text.as_bytes(), member), "{text}");
+            assert!(!names_member(text.as_bytes(), b"kafka-scheduler-1"), "{text}");
+            assert!(text.len() <= ownership.encode().len() + " member=".len() + MEMBER_BYTES_MAX);
+        }
+        assert!(!names_member(ownership.encode().as_bytes(), b"kafka-scheduler-1c"));
+        assert!(!names_member(b"member=m", b"m"), "another program's metadata");
+        assert!(!names_member(with_member(&ownership.encode(), b"").as_bytes(), b""));
     }
 
     #[test]
@@ -125,6 +178,8 @@ mod tests {
             let fence = ownership.to_fence(&former(n));
             ownership = Ownership { owner: former(n), fence, since: Some(Millis(i64::MIN)), clean: false };
             assert!(ownership.encode().len() <= METADATA_BYTES_MAX);
+            let text = with_member(&ownership.encode(), &[b'm'; 300]);
+            assert!(text.len() <= METADATA_BYTES_MAX && names_member(text.as_bytes(), &[b'm'; 300]));
             assert!(Ownership::decode(ownership.encode().as_bytes()).is_some());
         }
         assert_eq!(ownership.fence.len(), FENCE_MAX);

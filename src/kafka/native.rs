@@ -18,13 +18,13 @@ use rdkafka::types::RDKafkaRespErr;
 use crate::core::batch::OutRecord;
 use crate::core::io::Header;
 
-/// The group metadata with the generation it stands for. `None` while the consumer has no membership: the broker would
-/// accept such metadata without checking anything.
-pub fn membership<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> Option<(ConsumerGroupMetadata, i32)> {
+/// The group metadata with the generation and the member id it stands for. `None` while the consumer has no membership:
+/// the broker would accept such metadata without checking anything.
+pub fn membership<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> Option<(ConsumerGroupMetadata, i32, Vec<u8>)> {
     let before = generation(consumer)?;
     let metadata = consumer.group_metadata()?;
     // The wrapper hides what it took. Equal before and after, it was this.
-    (generation(consumer)? == before).then_some((metadata, before.0))
+    (generation(consumer)? == before).then_some((metadata, before.0, before.1))
 }
 
 /// The generation and member id, where there are any.

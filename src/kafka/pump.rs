@@ -331,7 +331,7 @@ impl Pump {
     fn transact(&mut self, batch: Batch) {
         // Taken here, while the batch's partitions are owned and before any of them can be given away.
         let membership = self.member.as_ref().and_then(|member| native::membership(member.consumer()));
-        let membership = membership.map(|(metadata, generation)| Membership(metadata, generation));
+        let membership = membership.map(|(metadata, generation, member)| Membership(metadata, generation, member));
         self.formed.insert(batch.id, Instant::now());
         match &self.transactors {
             Some(transactors) => transactors.run(Job { batch, membership }),

@@ -22,6 +22,7 @@ use super::transactor::{End, Job, Membership, SLICE};
 use super::turn::Turnstile;
 use crate::core::batch::{Batch, OutRecord, Pass};
 use crate::core::io::Partition;
+use crate::core::owner::with_member;
 use crate::core::reason::Reason;
 
 /// How long the batch before may take to settle.
@@ -366,11 +367,11 @@ impl Means<'_> {
         guilty.map(|(number, _)| (number, Reason::Forbidden)).collect()
     }
 
-    fn fence(&self, batch: &Batch, Membership(metadata, generation): &Membership) -> Result<(), Abort> {
+    fn fence(&self, batch: &Batch, Membership(metadata, generation, member): &Membership) -> Result<(), Abort> {
         if !self.turn.wait(batch.id, TURN_MAX) {
             return Err(Abort(End::Retry));
         }
-        let offsets = offsets(batch).map_err(|_| Abort(End::Retry))?;
+        let offsets = offsets(batch, member).map_err(|_| Abort(End::Retry))?;
         self.call.set(Some((batch.id, Instant::now())));
         let sent = self.producer.send_offsets_to_transaction(&offsets, metadata, OFFSETS_MAX);
         self.call.set(None);
@@ -458,13 +459,14 @@ impl Means<'_> {
     }
 }
 
-fn offsets(batch: &Batch) -> KafkaResult<TopicPartitionList> {
+/// The offsets to commit. Their metadata names this member, by which the other instances know it for one of them.
+fn offsets(batch: &Batch, member: &[u8]) -> KafkaResult<TopicPartitionList> {
     let mut list = TopicPartitionList::with_capacity(batch.offsets.len());
     for position in &batch.offsets {
         assert!(position.offset >= 0, "librdkafka drops negative offsets, and the fence with them");
         let mut element = list.add_partition(batch.topic(position.partition), position.partition.number);
         element.set_offset(rdkafka::Offset::Offset(position.offset))?;
-        element.set_metadata(&position.metadata);
+        element.set_metadata(with_member(&position.metadata, member));
     }
     Ok(list)
 }

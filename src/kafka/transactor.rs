@@ -34,8 +34,8 @@ pub struct Job {
     pub membership: Option<Membership>,
 }
 
-/// Group metadata and the generation it stands for.
-pub struct Membership(pub ConsumerGroupMetadata, pub i32);
+/// Group metadata, and the generation and the member id it stands for.
+pub struct Membership(pub ConsumerGroupMetadata, pub i32, pub Vec<u8>);
 
 impl std::fmt::Debug for Membership {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

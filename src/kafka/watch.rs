@@ -3,12 +3,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaResult;
+use rdkafka::groups::GroupMemberInfo;
 
 use super::log_start::LogStarts;
+use super::members::{Member, Suspects, assignment};
 use super::native;
 use super::settings::CLIENT_ID;
 use super::voice::Asking;
@@ -18,8 +21,8 @@ use super::worker::{Found, REQUEST_MAX, Worker};
 const EVERY: Duration = Duration::from_secs(5);
 /// Members that a line names at the most.
 const NAMED_MAX: usize = 10;
-/// Characters of each name in it.
-const NAME_MAX: usize = 100;
+/// The state of a group that is not in a rebalance.
+const STABLE: &str = "Stable";
 
 /// What was seen so far.
 struct Watch {
@@ -29,11 +32,13 @@ struct Watch {
     client_ids: BTreeSet<String>,
     /// The ids of the schedules topics.
     topics: BTreeMap<String, (i64, i64)>,
-    /// Those that have been told of.
+    /// Those that the log has named.
     strangers: BTreeSet<String>,
     log_starts: LogStarts,
-    /// The rebalance after which the members were looked at.
-    looked_after: Option<u64>,
+    /// Members that may be.
+    suspects: Suspects,
+    /// The rebalance after which it was clear what every member is.
+    settled_after: Option<u64>,
 }
 
 /// Looks until the engine ends.
@@ -44,8 +49,9 @@ pub fn watch(worker: &Worker) {
         let configured = |name: &str| config.get(name).unwrap_or_default().to_owned();
         let (group, client_ids) = (configured("group.id"), BTreeSet::from([configured("client.id"), CLIENT_ID.into()]));
         let (topics, strangers) = (BTreeMap::new(), BTreeSet::new());
-        let log_starts = LogStarts::default();
-        let mut watch = Watch { worker, group, client_ids, topics, strangers, log_starts, looked_after: None };
+        let (suspects, log_starts) = (Suspects::default(), LogStarts::default());
+        let mut watch =
+            Watch { worker, group, client_ids, topics, strangers, suspects, log_starts, settled_after: None };
         while !watch.worker.is_closing() {
             if client.is_none() {
                 client = watch.worker.uncommitted().ok();
@@ -83,29 +89,59 @@ impl Watch {
     /// It takes part in a rebalance then. To look more often would cost: every broker is asked for all of its groups.
     fn members(&mut self, client: &BaseConsumer<Asking>) -> KafkaResult<()> {
         let rebalances = Some(self.worker.rebalances.load(Ordering::Acquire));
-        if self.looked_after == rebalances {
+        if self.settled_after == rebalances {
             return Ok(());
         }
-        let group = self.group.as_str();
-        let list = client.fetch_group_list(Some(group), REQUEST_MAX)?;
-        let members = list.groups().iter().filter(|found| found.name() == group).flat_map(|found| found.members());
-        let strangers: BTreeSet<String> = members
-            .filter(|member| !self.client_ids.contains(member.client_id()))
-            .map(|member| {
-                let name = format!("{}{}", member.client_id(), member.client_host());
-                name.chars().take(NAME_MAX).collect()
-            })
-            .collect();
+        let Some(members) = self.others(client)? else { return Ok(()) };
+        let committed = committed(client, &members)?;
+        let now = Instant::now();
+        let strangers = self.suspects.look(now, &members, &committed);
         if !strangers.is_subset(&self.strangers) {
             let members: Vec<&String> = strangers.iter().take(NAMED_MAX).collect();
             tracing::warn!(
-                group,
+                group = self.group,
                 ?members,
-                "the group has members that do not call themselves kafka-scheduler: if they are another program, stop \
-                 them or set another GROUP_ID, since what they fire may fire twice"
+                "the group has members that do not call themselves kafka-scheduler and do not commit as it does: if they \
+                 are another program, stop them or set another GROUP_ID, since what they fire may fire twice"
             );
         }
-        (self.strangers, self.looked_after) = (strangers, rebalances);
+        self.strangers = strangers;
+        if self.suspects.is_settled(now) {
+            self.settled_after = rebalances;
+            tracing::debug!(group = self.group, "every member of the group is known");
+        }
         Ok(())
     }
+
+    /// The members of the group whose client ids are not known as ours, with what they hold of the schedules topics.
+    /// `None` while the group rebalances.
+    fn others(&self, client: &BaseConsumer<Asking>) -> KafkaResult<Option<Vec<Member>>> {
+        let list = client.fetch_group_list(Some(&self.group), REQUEST_MAX)?;
+        let group = list.groups().iter().find(|found| found.name() == self.group);
+        let Some(group) = group.filter(|group| group.state() == STABLE) else { return Ok(None) };
+        let is_ours = |topic: &String| self.worker.topics.contains(topic);
+        let others = group.members().iter().filter(|member| !self.client_ids.contains(member.client_id()));
+        let member = |member: &GroupMemberInfo| Member {
+            id: member.id().to_owned(),
+            client_id: member.client_id().to_owned(),
+            host: member.client_host().to_owned(),
+            holds: assignment(member.assignment().unwrap_or_default())
+                .map(|holds| holds.into_iter().filter(|(topic, _)| is_ours(topic)).collect()),
+        };
+        Ok(Some(others.map(member).collect()))
+    }
+}
+
+/// The metadata of the committed offsets of all partitions that these members hold.
+fn committed(client: &BaseConsumer<Asking>, members: &[Member]) -> KafkaResult<BTreeMap<(String, i32), Vec<u8>>> {
+    let mut list = TopicPartitionList::new();
+    for (topic, number) in members.iter().flat_map(|member| member.holds.iter().flatten()) {
+        list.add_partition(topic, *number);
+    }
+    if list.count() == 0 {
+        return Ok(BTreeMap::new());
+    }
+    let list = client.committed_offsets(list, REQUEST_MAX)?;
+    let places = list.elements().into_iter().map(|element| (element.topic().to_owned(), element.partition()));
+    Ok(places.zip(native::metadata(&list)).collect())
 }

@@ -1,9 +1,10 @@
 //! Jobs that block, away from the loop: committed metadata, fencing, `since`, target topics.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crossbeam_channel::Sender;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -14,6 +15,7 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use super::lookup::{self, Lookup};
 use super::native;
+use super::scan::{Means, Span, Stop, scan};
 use super::settings::Settings;
 use super::voice::Asking;
 use crate::core::floor::Floor;
@@ -156,34 +158,33 @@ impl Worker {
         Ok(since)
     }
 
-    /// Reads another instance's partition to its end for its floor. To miss one would leave owed schedules unfired, so
-    /// that silence is not taken for the end.
+    /// Reads another instance's partition for its floor, up to where it ends now. A floor that is missed would leave owed
+    /// schedules unfired, so silence does not count as the end.
     fn floor(&self, topic: &str, number: i32) -> KafkaResult<Option<Floor>> {
         let here = place(&self.cluster, topic, number);
         let mut config = self.settings.uncommitted();
         config.set("enable.partition.eof", "true");
         let reader: BaseConsumer<Asking> = config.create_with_context(self.asking())?;
-        let mut list = TopicPartitionList::new();
-        list.add_partition_offset(topic, number, Offset::Beginning)?;
-        reader.assign(&list)?;
+        let (low, end) = reader.fetch_watermarks(topic, number, REQUEST_MAX)?;
+        let means = Means {
+            consumer: &reader,
+            settings: &config,
+            silence_max: SILENCE_MAX,
+            is_final: |_| false,
+            is_closing: &|| self.is_closing(),
+        };
         let mut floor = None;
-        let mut heard = Instant::now();
-        loop {
-            match reader.poll(Duration::from_millis(100)) {
-                Some(Ok(message)) => {
-                    heard = Instant::now();
-                    if message.key() == Some(FLOOR_KEY) {
-                        floor = message.payload().and_then(|value| Floor::decode(value, here)).or(floor);
-                    }
+        let scanned =
+            scan(&means, Span { topic, partition: number, low, from: Offset::Beginning, end }, &mut |message| {
+                if message.key() == Some(FLOOR_KEY) {
+                    floor = message.payload().and_then(|value| Floor::decode(value, here)).or(floor);
                 }
-                Some(Err(KafkaError::PartitionEOF(_))) => return Ok(floor),
-                // A broker that is away for a moment: silence ends it if it stays away.
-                Some(Err(error)) => tracing::debug!(%error, topic, number, "while looking for the floor"),
-                None => {}
-            }
-            if self.is_closing() || heard.elapsed() > SILENCE_MAX {
-                return Err(KafkaError::NoMessageReceived);
-            }
+                Ok::<(), Infallible>(())
+            });
+        match scanned {
+            Ok(()) => Ok(floor),
+            Err(Stop::Client(error)) => Err(error),
+            Err(Stop::Silence | Stop::Closing) => Err(KafkaError::NoMessageReceived),
         }
     }
 

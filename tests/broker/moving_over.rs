@@ -105,7 +105,7 @@ fn fill(past: &Past) {
 }
 
 /// The other scheduler's membership: an assignor by its version, and offsets with nothing beside them.
-fn member(case: &Case, assignor: &str) -> BaseConsumer {
+pub fn member(case: &Case, assignor: &str) -> BaseConsumer {
     let consumer: BaseConsumer = client::config(case.bootstrap())
         .set("group.id", &case.group)
         .set("partition.assignment.strategy", assignor)

@@ -115,7 +115,7 @@ fn at<T: PartialEq>(all: &[T], wanted: &T) -> u8 {
 fn op(bytes: [u8; OP_BYTES]) -> Op {
     let [t0, t1, kind, a, b, c, d0, d1, e0, e1] = bytes;
     let (d, e) = (u16::from_be_bytes([d0, d1]), u16::from_be_bytes([e0, e1]));
-    let act = match kind % 19 {
+    let act = match kind % 20 {
         0 => Act::Say {
             key: a,
             word: of(&WORDS, b),
@@ -142,7 +142,8 @@ fn op(bytes: [u8; OP_BYTES]) -> Op {
         15 => Act::SlowRebalance { for_ms: d % 8_192 },
         16 => Act::Grow { topic: a },
         17 => Act::Rewind { instance: a },
-        _ => Act::Stall { instance: a, point: of(&POINTS, b), for_ms: d % 16_384 },
+        18 => Act::Stall { instance: a, point: of(&POINTS, b), for_ms: d % 16_384 },
+        _ => Act::Flood,
     };
     Op { at_ms: u32::from(u16::from_be_bytes([t0, t1])) * 2, act }
 }
@@ -173,6 +174,7 @@ fn op_bytes(op: &Op) -> [u8; OP_BYTES] {
         Act::Grow { topic } => (16, [topic, 0, 0], 0, 0),
         Act::Rewind { instance } => (17, [instance, 0, 0], 0, 0),
         Act::Stall { instance, point, for_ms } => (18, [instance, at(&POINTS, &point), 0], for_ms, 0),
+        Act::Flood => (19, [0, 0, 0], 0, 0),
     };
     let [t0, t1] = ((op.at_ms / 2) as u16).to_be_bytes();
     let ([d0, d1], [e0, e1]) = (d.to_be_bytes(), e.to_be_bytes());

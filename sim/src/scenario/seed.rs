@@ -40,7 +40,11 @@ fn scenario(rng: &mut Rng, mut setup: Setup, hot: bool) -> Scenario {
     if rng.chance(8) {
         wrong_day(rng, &setup, &mut ops);
     }
-    let share = if rng.chance(10) { slow_start(rng, &setup, &mut ops) } else { share };
+    let share = match rng.range(0, 99) {
+        0..10 => slow_start(rng, &setup, &mut ops),
+        10..15 => flooded_start(&setup, &mut ops),
+        _ => share,
+    };
     for fault in FAULTS {
         if rng.chance(share) {
             faults(rng, &mut setup, fault, &mut ops);
@@ -60,6 +64,16 @@ fn slow_start(rng: &mut Rng, setup: &Setup, ops: &mut Vec<Op>) -> i64 {
     let slow = |instance| Act::SlowConsumer { instance, for_ms: 9_000, gap_ms: 1_500 };
     ops.extend((0..setup.instances).map(|instance| Op { at_ms: 0, act: slow(instance) }));
     4
+}
+
+/// Users write to every partition before any instance starts, and reading is slow, so the others join before the first
+/// one is done. Hardly anything else happens: sooner or later a fault leaves all partitions to one instance, which then
+/// has no log of another's to search.
+fn flooded_start(setup: &Setup, ops: &mut Vec<Op>) -> i64 {
+    ops.push(Op { at_ms: 0, act: Act::Flood });
+    let slow = |instance| Act::SlowConsumer { instance, for_ms: 5_000, gap_ms: 1_500 };
+    ops.extend((0..setup.instances).map(|instance| Op { at_ms: 0, act: slow(instance) }));
+    2
 }
 
 /// A kind of fault strikes some times.
@@ -199,7 +213,7 @@ fn say(rng: &mut Rng, setup: &Setup, word: Word, in_s: i16) -> Act {
 /// How often a kind strikes at most, beyond what disturbs users' records.
 fn frequent(fault: Fault) -> i64 {
     match fault {
-        Fault::Duplicate | Fault::Reordered | Fault::Poison => 1,
+        Fault::Duplicate | Fault::Reordered | Fault::Poison | Fault::Flood => 1,
         Fault::Growth | Fault::Bandwidth | Fault::WrongClock => 2,
         Fault::Outage | Fault::Expiry | Fault::SlowRebalance | Fault::Skew => 3,
         Fault::Compaction | Fault::UserTransaction => 12,
@@ -283,6 +297,9 @@ fn strike(rng: &mut Rng, setup: &Setup, fault: Fault) -> Option<Act> {
         Fault::Rewind => Act::Rewind { instance },
         Fault::SlowRebalance => Act::SlowRebalance { for_ms: down_ms },
         Fault::Growth => Act::Grow { topic: instance },
+        // It makes a run several times as long.
+        Fault::Flood if rng.chance(15) => Act::Flood,
+        Fault::Flood => return None,
         Fault::Duplicate | Fault::Reordered | Fault::Poison | Fault::Bandwidth | Fault::WrongClock => return None,
     })
 }

@@ -13,6 +13,8 @@ use crate::kafka::Place;
 
 /// Between two reads, when nothing is slow.
 const FETCH_MS_MAX: i64 = 60;
+/// How long a broker holds a fetch from the end of a log before it answers that there is nothing.
+const FETCH_WAIT_MS: i64 = 200;
 
 impl World {
     pub(super) fn fetch(&mut self, number: usize) {
@@ -116,17 +118,34 @@ impl World {
         self.trace(|| format!("i{number}     is given {partition:?} from its beginning again"));
     }
 
-    pub(super) fn find_since(&mut self, number: usize, ask: u64, topic: u16, known: &[i32]) {
-        let since = self.since_of(topic, known);
+    pub(super) fn find_since(&mut self, number: usize, ask: u64, topic: u16, known: Vec<i32>) {
+        if bugs::on(Bug::WaitsForEmptyFetch) && self.is_written_to(topic, &known) {
+            return self.later(number, FETCH_WAIT_MS, Todo::FindSince(ask, topic, known));
+        }
+        let since = self.since_of(topic, &known);
         let today = self.instances[number].today(self.now_ms, &self.setup);
         self.tell(number, Input::Since { ask, since, today });
     }
 
+    /// The search has to read logs, and a fetch from the end of one of them would not come back empty.
+    fn is_written_to(&self, topic: u16, known: &[i32]) -> bool {
+        let unknown = |p: &&Partition| p.topic == topic && !known.contains(&p.number);
+        let is_written = |p: &Partition| {
+            let log = self.kafka.log(Place::Schedules(*p));
+            let (found, _) = log.read_uncommitted((log.end() - 1).max(0), 1);
+            found.first().is_some_and(|(_, stored)| stored.at_ms > self.now_ms - FETCH_WAIT_MS)
+        };
+        self.committed_since(topic).is_empty() && self.partitions.iter().filter(unknown).any(is_written)
+    }
+
+    fn committed_since(&self, topic: u16) -> Vec<Millis> {
+        let committed = self.kafka.committed.iter().filter(|(partition, _)| partition.topic == topic);
+        committed.filter_map(|(_, (_, metadata))| Ownership::decode(metadata.as_bytes())?.since).collect()
+    }
+
     /// The earliest `since` that the group's metadata or the topic's floors know.
     pub(crate) fn since_of(&self, topic: u16, known: &[i32]) -> Option<Millis> {
-        let committed = self.kafka.committed.iter().filter(|(partition, _)| partition.topic == topic);
-        let mut since: Vec<Millis> =
-            committed.filter_map(|(_, (_, metadata))| Ownership::decode(metadata.as_bytes())?.since).collect();
+        let mut since = self.committed_since(topic);
         if since.is_empty() {
             let unknown = |p: &&Partition| p.topic == topic && !known.contains(&p.number);
             for partition in self.partitions.iter().filter(unknown) {

@@ -34,7 +34,7 @@ impl World {
             Todo::Settle(batch, ending) => self.settle(number, batch, &ending),
             Todo::ReadCommitted(partition, until) => self.read_committed(number, partition, until),
             Todo::Fence(take, ids, generation) => self.fence(number, take, ids, generation),
-            Todo::FindSince(ask, topic, known) => self.find_since(number, ask, topic, &known),
+            Todo::FindSince(ask, topic, known) => self.find_since(number, ask, topic, known),
             Todo::Target(target, state) => self.tell(number, Input::Target { target, state }),
         }
     }

@@ -61,14 +61,13 @@ impl World {
                 self.slow_markers_until_ms = until(for_ms);
                 self.kafka.slow_markers(until(for_ms), i64::from(up_to_ms));
             }
-            Act::FencesFail { for_ms } => {
-                self.fences_fail_until_ms = until(for_ms);
-            }
+            Act::FencesFail { for_ms } => self.fences_fail_until_ms = until(for_ms),
             Act::TargetAway { away, for_ms } => {
                 self.was_away = true;
                 self.away = Some((away, until(for_ms)));
             }
             Act::Grow { topic } => self.grow(topic),
+            Act::Flood => self.flood(),
             Act::SlowRebalance { for_ms } => self.kafka.group.hold(until(for_ms)),
             Act::Stop { instance, down_ms } => {
                 let number = self.instance(instance);

@@ -8,7 +8,16 @@ use super::{What, World};
 use crate::faults::Fault;
 use crate::kafka::Place;
 use crate::kafka::log::{Headers, Stored};
-use crate::scenario::{Act, Target, Word};
+use crate::play::CONVERGE_MS;
+use crate::scenario::{Act, SAFETY_MS, Target, Word};
+
+/// Between two records of a flood in a partition.
+const FLOOD_EVERY_MS: i64 = 150;
+/// When it ends, from the start of the run: just before everything must have converged, which leaves time to read the last
+/// record.
+const FLOOD_MS: i64 = SAFETY_MS as i64 + CONVERGE_MS - 100;
+/// When the last schedule of a flood is due; those before are replaced.
+const FLOOD_DUE_S: i64 = 60;
 
 /// Bytes of a large value.
 const LARGE_BYTES: usize = 16 << 10;
@@ -212,13 +221,33 @@ impl World {
         }
     }
 
+    /// Users write to every partition from now on.
+    pub(super) fn flood(&mut self) {
+        self.partitions.clone().into_iter().for_each(|partition| self.hit_partition(Fault::Flood, partition));
+        if !self.flooded {
+            self.flooded = true;
+            self.after(0, What::Flow);
+        }
+    }
+
+    pub(super) fn flow(&mut self) {
+        if self.now_ms < self.start_ms + FLOOD_MS {
+            self.say_everywhere("flood", FLOOD_DUE_S);
+            self.after(FLOOD_EVERY_MS, What::Flow);
+        }
+    }
+
     /// A schedule for each partition, under a key of its own, due in `in_s` seconds.
     pub(crate) fn probe(&mut self, in_s: i64) {
+        self.say_everywhere("probe", in_s);
+    }
+
+    fn say_everywhere(&mut self, name: &str, in_s: i64) {
         for partition in self.partitions.clone() {
             let due = self.now_ms.div_euclid(1000) + in_s;
             let mut speech = self.speech(0, Word::Schedule, Target::Open, due);
             speech.partition = partition;
-            speech.said.key = format!("probe{}.{}", partition.topic, partition.number).into_bytes();
+            speech.said.key = format!("{name}{}.{}", partition.topic, partition.number).into_bytes();
             self.arrive(&speech);
         }
     }

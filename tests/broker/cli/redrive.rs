@@ -1,7 +1,7 @@
 //! Sending dead letters back.
 
 use super::moving::measured;
-use super::on;
+use super::{on, on_env};
 use crate::kit::case::PATIENCE;
 use crate::kit::client::{create_topic, delete_records_before, read_all};
 use crate::kit::wait::eventually;
@@ -59,6 +59,54 @@ fn dead_letters_go_back_once_and_not_over_newer_words() {
     assert!(redrive(&[]).contains("0 dead letters went back, 0 were left"), "an earlier run has looked at them");
     assert!(redrive(&["--all"]).contains("0 dead letters went back, 4 were left"), "and none goes back twice");
     assert_eq!(read_all(case.bootstrap(), &late).len(), 2);
+}
+
+#[test]
+fn a_letter_that_can_never_fire_is_left_and_the_topic_does_not_grow() {
+    let Some(case) = Case::new("redrive-unfit", 1) else { return };
+    let dead = format!("{}-dead", case.group);
+    create_topic(case.bootstrap(), &dead, 1, &[]);
+    let engine = case.engine_with(&[("DEAD_LETTER_TOPIC", &dead)]);
+    let letters = || keys_of(&case, &dead);
+    case.produce(&[
+        Scheduled { headers: Vec::new(), ..case.due_in("unfit", "v", 0) }.header("scheduler-target-topic", "t")
+    ]);
+    eventually("it is a dead letter", PATIENCE, || (letters() == ["unfit"]).then_some(()));
+    let redrive = |args: &[&str]| on(&case, &[&["redrive", "--from", &dead], args].concat()).ok();
+    for args in [&["--dry-run"][..], &["--all"], &[], &["--all"]] {
+        let said = redrive(args);
+        assert!(said.contains("left unfit (no-epoch)") && said.contains(", 1 were left"), "{args:?}: {said}");
+        assert!(said.contains("1 left: cannot fire (no-epoch)"), "{args:?}: {said}");
+    }
+    assert!(redrive(&[]).contains("0 dead letters went back, 0 were left"), "an earlier run has looked at it");
+    // What the engine has read up to here it has read without another letter.
+    case.settled();
+    assert_eq!(letters(), ["unfit"]);
+    // Whoever asks for it gets it, with what that means.
+    for (n, args) in [["--key", "unfit"], ["--error", "no-epoch"]].iter().enumerate() {
+        assert!(redrive(args).contains("1 dead letters went back"), "{args:?}");
+        eventually("it is another dead letter", PATIENCE, || (letters().len() == n + 2).then_some(()));
+    }
+    drop(engine);
+}
+
+#[test]
+fn the_settings_of_the_command_decide_which_letters_can_fire() {
+    let letters = |case: &Case| {
+        // What goes back lies behind the records that the letters were.
+        case.produce(&[case.due_in("first", "v", 3_600)]);
+        let of = |record| letter_of(&case.schedules[0], 0, record, 0);
+        vec![of(case.due_in("late", "v", -3_600)), of(case.due_in("far", "v", 7_200)), of(case.due_in("fit", "v", 60))]
+    };
+    let Some((case, dead)) = with_letters("redrive-settings", letters) else { return };
+    let settings = [("SCHEDULE_GRACE_INTERVAL", "60"), ("MAX_HORIZON", "3600")];
+    let said = on_env(&case, &settings, &["redrive", "--from", &dead]).ok();
+    assert!(said.contains("1 dead letters went back, 2 were left"), "{said}");
+    assert!(said.contains("1 left: cannot fire (over-grace)"), "{said}");
+    assert!(said.contains("1 left: cannot fire (beyond-horizon)"), "{said}");
+    let said = on(&case, &["redrive", "--from", &dead, "--all"]).ok();
+    assert!(said.contains("2 dead letters went back, 1 were left"), "with other settings: {said}");
+    assert!(said.contains("1 left: there is a newer word on its key"), "{said}");
 }
 
 /// A dead letter as the engine writes it, for a record of the case's schedules topic at this offset.

@@ -1,0 +1,51 @@
+//! Who is in the group: our own instances know each other, and name a program that is none of them.
+
+use std::time::Duration;
+
+use crate::kit::Case;
+use crate::kit::case::PATIENCE;
+use crate::kit::engine::Engine;
+use crate::kit::process::configuration;
+use crate::kit::wait::eventually;
+use crate::moving_over::member;
+
+/// Begins the line that names members of another program.
+const STRANGERS: &str = "the group has members that do not call themselves";
+
+fn lines(engine: &Engine, text: &str) -> Vec<String> {
+    engine.output().lines().filter(|line| line.contains(text)).map(str::to_owned).collect()
+}
+
+#[test]
+fn instances_know_each_other_by_what_they_commit_whatever_their_client_id() {
+    let Some(case) = Case::new("client-ids", 4) else { return };
+    let start = |name: &str, id: &str| {
+        let file = configuration(name, &format!("kafka.common.configuration:\n  client.id: {id}\n"));
+        case.engine_with(&[("CONFIGURATION_FILE", &file), ("LOG_LEVEL", "debug")])
+    };
+    let mut engines = [start("client-id-1", "billing"), start("client-id-2", "my app/2 %")];
+    for engine in &engines {
+        eventually("it fires, and knows every member", PATIENCE, || {
+            assert_eq!(lines(engine, STRANGERS), [""; 0], "they are of one kind");
+            let output = engine.output();
+            let rebalanced = output.rfind(" partitions ")?.max(output.rfind("loaded and fires")?);
+            (output.rfind("every member of the group is known")? > rebalanced).then_some(())
+        });
+    }
+    case.settled();
+    for engine in &engines {
+        assert_eq!(lines(engine, STRANGERS), [""; 0], "they still are");
+    }
+    let other = member(&case, "cooperative-sticky");
+    eventually("both name the other program", PATIENCE, || {
+        while let Some(Ok(_)) = other.poll(Duration::from_millis(10)) {}
+        engines.iter().all(|engine| !lines(engine, STRANGERS).is_empty()).then_some(())
+    });
+    for engine in &engines {
+        let told = lines(engine, STRANGERS);
+        assert!(told.len() == 1 && told[0].contains("rdkafka/"), "{told:?}");
+        assert!(!told[0].contains("billing") && !told[0].contains("my app"), "the other program only: {told:?}");
+    }
+    drop(other);
+    engines.iter_mut().for_each(Engine::stop);
+}

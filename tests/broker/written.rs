@@ -1,0 +1,190 @@
+//! Topics that users write to all the time: nothing waits for an end that moves on.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer as _, ThreadedProducer};
+
+use crate::cli::{Ran, on, on_with};
+use crate::kit::case::PATIENCE;
+use crate::kit::client::{self, Producer, create_topic, read_all};
+use crate::kit::engine::Engine;
+use crate::kit::wait::now_s;
+use crate::kit::{Case, Scheduled};
+
+/// Records a second in each partition.
+const RATE: u64 = 300;
+/// Keys that the writers use.
+const KEYS: usize = 50;
+/// Producers of transactions: each of them needs some time for one.
+const PRODUCERS: usize = 6;
+/// How long a command may take.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// Writes until it goes out of scope.
+struct Writing {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Writing {
+    /// Calls `write` with a number that counts up, at `RATE`.
+    fn new(write: impl Fn(u64) + Send + 'static) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = thread::spawn(move || {
+            for n in 0.. {
+                if stopped.load(Ordering::Relaxed) {
+                    return;
+                }
+                write(n);
+                thread::sleep(Duration::from_micros(1_000_000 / RATE));
+            }
+        });
+        Self { stop, thread: Some(thread) }
+    }
+
+    /// Produces what `record` makes of the number and the partition to each partition.
+    fn to(case: &Case, topic: &str, record: impl Fn(u64, i32) -> Scheduled + Send + 'static) -> Self {
+        let (producer, topic, partitions) = (Producer::new(case.bootstrap(), &[]), topic.to_owned(), case.partitions);
+        let write = move |n| (0..partitions).for_each(|p| producer.send(&topic, &record(n, p).partition(p)));
+        // Each of the keys is there before anything looks.
+        (0..KEYS as u64).for_each(&write);
+        Self::new(write)
+    }
+
+    /// The same of schedules that are due much later.
+    fn schedules(case: &Case) -> Self {
+        let (due, target) = (now_s() + 3_600, case.target.clone());
+        Self::to(case, &case.schedules[0], move |n, p| {
+            Scheduled::new(format!("noise-{p}-{}", n % KEYS as u64), "v", due, &target)
+        })
+    }
+
+    fn stop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            thread.join().expect("the writer wrote");
+        }
+    }
+}
+
+impl Drop for Writing {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// What a command says that must end although topics are written to. One that does not ends when the writers stop.
+fn within(what: &str, writers: &mut [Writing], run: impl FnOnce() -> Ran + Send) -> Ran {
+    thread::scope(|scope| {
+        let (ended, end) = mpsc::channel();
+        scope.spawn(move || ended.send(run()));
+        end.recv_timeout(LIMIT).unwrap_or_else(|_| {
+            writers.iter_mut().for_each(Writing::stop);
+            panic!("{what} does not end within {LIMIT:?}");
+        })
+    })
+}
+
+#[test]
+fn commands_end_although_the_topics_are_written_to() {
+    let Some(case) = Case::new("written-commands", 2) else { return };
+    let dead = format!("{}-dead", case.group);
+    create_topic(case.bootstrap(), &dead, 2, &[]);
+    let letter = case.due_in("letter", "v", 3_600).header("scheduler-error", "unknown-target");
+    let letter = letter.header("scheduler-topic", &case.schedules[0]).header("scheduler-partition", "0");
+    case.produce_elsewhere(&dead, &[letter.header("scheduler-offset", "0").partition(0)]);
+    let fired = Scheduled { value: Some("the message".into()), ..Scheduled::default() };
+    case.produce_elsewhere(&case.history, &[fired.clone().header("scheduler-key", "fired").partition(1)]);
+    let mut writers = vec![
+        Writing::schedules(&case),
+        Writing::to(&case, &case.history, move |_, _| fired.clone().header("scheduler-key", "noise")),
+        Writing::to(&case, &dead, |_, _| Scheduled::new("noise", "v", 0, "no letter")),
+    ];
+    let mut said = |args: &[&str]| within(args[0], &mut writers, || on(&case, args));
+    let target = case.target.clone();
+    let schedule = |value| ["schedule", "--in", "1h", "--key", "mine", "--target-topic", &target, "--value", value];
+    assert!(said(&schedule("1")).ok().starts_with("scheduled mine"));
+    assert!(said(&schedule("2")).ok().starts_with("moved mine"));
+    assert!(said(&["show", "mine"]).ok().contains("2 (1 bytes)"));
+    assert_eq!(said(&["list", "--json"]).ok().lines().count(), 2 * KEYS + 1, "each key once");
+    let exported = said(&["export"]).ok();
+    assert_eq!(exported.lines().count(), 2 * KEYS + 1, "both passes cover the same: {exported}");
+    assert!(said(&["cancel", "mine"]).ok().starts_with("cancelled mine"));
+    said(&["show", "mine"]).failed(3, &["nothing is pending"]);
+    assert!(said(&["history", "fired"]).ok().contains("the message"));
+    let back = said(&["redrive", "--from", &dead]).ok();
+    assert!(back.contains("redriven letter") && back.contains("1 dead letters went back, 0 were left"), "{back}");
+    let mine: String =
+        exported.lines().filter(|line| line.contains("\"mine\"")).map(|line| format!("{line}\n")).collect();
+    let imported = within("import", &mut writers, || on_with(&case, &["import", "-"], mine.as_bytes()));
+    assert!(imported.err.contains("1 schedules imported"), "{}{}", imported.out, imported.err);
+    imported.ok();
+    drop(writers);
+    let keys: BTreeSet<String> = read_all(case.bootstrap(), &case.schedules[0]).iter().map(|r| r.key_text()).collect();
+    assert!(keys.contains("letter") && keys.len() == 2 * KEYS + 2, "{keys:?}");
+}
+
+/// One of several producers whose transactions go to both partitions of a topic, one after the other.
+fn transactions(case: &Case, number: usize, topic: &str, commit: bool) -> Writing {
+    let producer: ThreadedProducer<DefaultProducerContext> = client::config(case.bootstrap())
+        .set("transactional.id", format!("{}-{number}", case.group))
+        .create()
+        .expect("a transactional producer");
+    producer.init_transactions(PATIENCE).expect("init");
+    let (topic, due, target) = (topic.to_owned(), now_s() + 3_600, case.target.clone());
+    let write = move |n: u64| {
+        producer.begin_transaction().expect("begin");
+        for partition in 0..2 {
+            let key = format!("noise-{partition}-{}", n % KEYS as u64);
+            let headers = OwnedHeaders::new()
+                .insert(Header { key: "scheduler-epoch", value: Some(&due.to_string()) })
+                .insert(Header { key: "scheduler-target-topic", value: Some(&target) });
+            let record = BaseRecord::to(&topic).key(&key).payload("v").partition(partition).headers(headers);
+            producer.send(record).map_err(|(e, _)| e).expect("sent");
+        }
+        producer.flush(PATIENCE).expect("written");
+        let ended = if commit { producer.commit_transaction(PATIENCE) } else { producer.abort_transaction(PATIENCE) };
+        ended.expect("it ends");
+    };
+    write(0);
+    Writing::new(write)
+}
+
+#[test]
+fn commands_end_although_transactions_are_written() {
+    for commit in [true, false] {
+        let Some(case) = Case::new("written-transactions", 2) else { return };
+        case.produce(&[case.due_in("mine", "v", 3_600).partition(0)]);
+        let mut writers: Vec<Writing> =
+            (0..PRODUCERS).map(|number| transactions(&case, number, &case.schedules[0], commit)).collect();
+        let listed = within("list", &mut writers, || on(&case, &["list", "--json"])).ok();
+        assert_eq!(listed.lines().count() > 1, commit, "no aborted ones: {listed}");
+        assert!(listed.contains("\"mine\""), "{listed}");
+        let shown = within("show", &mut writers, || on(&case, &["show", "mine"])).ok();
+        assert!(shown.contains("mine"), "{shown}");
+    }
+}
+
+#[test]
+fn a_new_group_starts_while_users_write_to_every_partition() {
+    let Some(case) = Case::with_defaults("written-start", 4) else { return };
+    let writers = Writing::schedules(&case);
+    let engines = [case.engine(), case.engine()];
+    engines.iter().for_each(Engine::ready);
+    let live = |engine: &Engine| engine.output().lines().filter(|line| line.contains("loaded and fires")).count();
+    assert!(engines.iter().all(|engine| live(engine) > 0), "each has partitions of its own");
+    case.produce(&[case.due_in("mine", "v", 1)]);
+    case.fired(1);
+    drop(writers);
+    assert_eq!(case.settled().len(), 1);
+}
