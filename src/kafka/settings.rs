@@ -119,7 +119,7 @@ impl Settings {
             consumer_reports_ms,
             producer_reports_ms,
             warnings,
-            voice: Arc::new(Voice::new(board, config.group_id.clone())),
+            voice: Arc::new(Voice::new(board, config.group_id.clone(), config.session_timeout_ms)),
             limits: Arc::default(),
             describes: !config.embedded,
         }

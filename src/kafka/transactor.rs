@@ -270,8 +270,11 @@ impl Transactor {
                 Err(error) => {
                     if error.rdkafka_error_code() == Some(Code::TransactionalIdAuthorizationFailed) {
                         self.settings.voice.error(&error, "init_transactions");
-                    } else if !std::mem::replace(&mut said, true) {
-                        tracing::warn!(%error, "the transactional producer cannot start; trying again");
+                    } else {
+                        if !std::mem::replace(&mut said, true) {
+                            tracing::warn!(%error, "the transactional producer cannot start; trying again");
+                        }
+                        self.settings.voice.show("a transactional producer cannot start; trying again", &error);
                     }
                     std::thread::sleep(SLICE);
                 }

@@ -66,7 +66,7 @@ impl Worker {
                 if worker.is_closing() {
                     return;
                 }
-                tracing::debug!(%error, "committed offsets could not be read; trying again");
+                worker.settings.voice.failing("committed offsets cannot be read", &error);
                 std::thread::sleep(Duration::from_millis(200));
             }
         });
@@ -131,7 +131,7 @@ impl Worker {
                 match worker.since(topic, &known) {
                     Ok(since) => return worker.tell(Found::Since { ask, since }),
                     Err(_) if worker.is_closing() => return,
-                    Err(error) => tracing::debug!(%error, "the topic's floors could not be read; trying again"),
+                    Err(error) => worker.settings.voice.failing("a schedules topic's floors cannot be read", &error),
                 }
                 std::thread::sleep(Duration::from_millis(500));
             }

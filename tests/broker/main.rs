@@ -6,6 +6,7 @@ mod kit;
 mod changes;
 mod cli;
 mod configuration;
+mod client_errors;
 mod crashes;
 mod examples;
 mod firing;

@@ -111,6 +111,13 @@ fn find() -> Result<Option<Broker>, String> {
         answers(&bootstrap, START_LIMIT, || None)?;
         return Ok(Some(Broker {
             bootstrap,
+/// A broker of the test's own: Kafka's default settings, and these lines. `None`, after saying so, where there can be none.
+pub fn broker_with(more: &str) -> Option<&'static Broker> {
+    let home = home().expect("Kafka")?;
+    let broker = start(&home, more).or_else(|_| start(&home, more)).expect("a Kafka broker");
+    Some(Box::leak(Box::new(broker)))
+}
+
             session_timeout_ms: 6_000,
             replicas: 1,
             proxied: None,
