@@ -145,10 +145,11 @@ impl Config {
         apart("HISTORY_TOPIC", &history_topic, &schedules_topics)?;
         let dead_letter_topic = dead_letter(env, &schedules_topics, &history_topic)?;
         let (name, metrics) = metrics(env)?;
-        let metrics_addr = value::address(name, metrics.as_deref().unwrap_or(":8001"))?;
+        let metrics = metrics.as_deref().unwrap_or(":8001");
+        let metrics_addr = value::address(name, metrics)?;
         let server_addr = value::address("SERVER_ADDR", &env("SERVER_ADDR").unwrap_or(":8000".into()))?;
         if metrics_addr == server_addr && server_addr.port() != 0 {
-            return Err(ConfigError::wrong(name, &metrics_addr.to_string(), "another address than SERVER_ADDR"));
+            return Err(ConfigError::wrong(name, metrics, "another address than SERVER_ADDR"));
         }
         Ok(Self {
             bootstrap_servers,

@@ -190,7 +190,6 @@ fn base(config: &Config, own: &BTreeMap<String, String>) -> BTreeMap<String, Str
     }
     all.insert("bootstrap.servers".into(), config.bootstrap_servers.clone());
     for (key, value) in [
-        ("broker.address.family", "v4"),
         ("client.id", CLIENT_ID),
         ("socket.nagle.disable", "true"),
         ("reconnect.backoff.max.ms", "2000"),

@@ -3,10 +3,11 @@
 
 mod kit;
 
+mod addresses;
 mod changes;
 mod cli;
-mod configuration;
 mod client_errors;
+mod configuration;
 mod crashes;
 mod examples;
 mod firing;
