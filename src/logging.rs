@@ -152,7 +152,9 @@ fn say(level: Level, text: &str) {
 /// From now on a panic writes a JSON line.
 pub fn panics_as_json() {
     std::panic::set_hook(Box::new(|panic: &PanicHookInfo<'_>| {
-        let why = panic.payload_as_str().unwrap_or("without a message");
+        let (text, payload) = (panic.payload().downcast_ref::<&str>(), panic.payload());
+        let why = text.copied().or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+        let why = why.unwrap_or("without a message");
         let place = panic.location().map(|at| format!(" at {at}")).unwrap_or_default();
         let mut more = vec![("thread", std::thread::current().name().unwrap_or_default().to_owned())];
         let backtrace = Backtrace::capture();
