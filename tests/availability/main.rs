@@ -9,6 +9,7 @@ mod clock;
 mod cluster;
 mod crashes;
 mod failover;
+mod idle;
 mod ledger;
 mod metrics;
 mod network;
