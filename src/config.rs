@@ -1,6 +1,7 @@
 //! Settings from the environment and the configuration file.
 
 mod file;
+mod rewritten;
 mod secret;
 mod shown;
 mod value;
@@ -10,6 +11,7 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use file::File;
+pub use rewritten::{ConfigurationFile, Files};
 pub use secret::Secret;
 #[cfg(feature = "kafka")]
 pub(crate) use value::is_topic;
@@ -100,6 +102,8 @@ pub struct Config {
     pub memory_warn_bytes: Option<u64>,
     /// The broker lives in this process, and does not tell its topics' settings.
     pub embedded: bool,
+    /// The file that `CONFIGURATION_FILE` names.
+    pub configuration_file: Option<ConfigurationFile>,
     /// `kafka.common.configuration` of the file: entries for librdkafka as they are.
     pub kafka_common: BTreeMap<String, String>,
     /// `kafka.producer.configuration` of the file.
@@ -170,6 +174,7 @@ impl Config {
                 .map(|text| value::whole("MEMORY_WARN_BYTES", &text, 1..=value::BYTES_MAX, "bytes"))
                 .transpose()?,
             embedded: false,
+            configuration_file: file.read,
             kafka_common: file.common,
             kafka_producer: file.producer,
             kafka_consumer: file.consumer,

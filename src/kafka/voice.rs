@@ -51,6 +51,8 @@ pub struct Voice {
     repeats: Mutex<BTreeMap<String, Repeat>>,
     /// When it was last asked why a transaction failed.
     asked: Mutex<Option<Instant>>,
+    /// When a broker last refused a client's credentials or its TLS.
+    locked_out: Mutex<Option<Instant>>,
     /// When a transaction was last committed.
     well: Mutex<Option<Instant>>,
 }
@@ -105,9 +107,17 @@ impl Voice {
 
     /// An error that concerns a whole client.
     pub fn error(&self, error: &KafkaError, reason: &str) {
+        let code = match error.rdkafka_error_code() {
+            // A broker that does not take our certificate says so after the handshake, in an alert of TLS 1.3.
+            Some(Code::BrokerTransportFailure) if reason.contains(" alert ") => Some(Code::SSL),
+            code => code,
+        };
+        if matches!(code, Some(Code::Authentication | Code::SSL)) {
+            *self.locked_out.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        }
         let group = &self.group;
         let (for_group, for_ids, for_session);
-        let (bit, advice) = match error.rdkafka_error_code() {
+        let (bit, advice) = match code {
             Some(Code::AllBrokersDown) if self.was_well() => return tracing::debug!(%error, reason, "client error"),
             Some(Code::AllBrokersDown) => (NO_BROKER, NO_BROKER_ADVICE),
             Some(Code::Authentication) => (1, "the brokers refuse the credentials; see CONFIGURATION_FILE"),
@@ -235,6 +245,13 @@ impl Voice {
             self.told.fetch_and(!(1 << bit), Ordering::Relaxed);
             self.board.unwarn(&name(bit));
         }
+    }
+
+    /// Whether brokers do not let clients in, as far as these can tell: one whose certificate has expired may see nothing
+    /// but connections that end.
+    pub fn is_locked_out(&self) -> bool {
+        let refused = self.locked_out.lock().unwrap_or_else(PoisonError::into_inner);
+        self.board.is_unreachable() || refused.is_some_and(|at| at.elapsed() < REPEAT_MAX)
     }
 
     fn was_well(&self) -> bool {

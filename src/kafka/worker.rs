@@ -35,6 +35,7 @@ pub enum Found {
     Anew { topic: String },
     Committed { read: u64, partition: Partition, offset: Option<i64>, metadata: Vec<u8> },
     Fenced { take: u64 },
+    Outdated { path: String },
     Since { ask: u64, since: Option<Millis> },
     Target { target: u32, state: TargetState },
 }
@@ -184,6 +185,15 @@ impl Worker {
                 return Err(KafkaError::NoMessageReceived);
             }
         }
+    }
+
+    /// Looks whether files that settings came from were rewritten: a file system may be slow.
+    pub fn look_at_files(&self) {
+        self.spawn("files", |worker| {
+            if let Some(path) = worker.settings.outdated() {
+                worker.tell(Found::Outdated { path });
+            }
+        });
     }
 
     /// A thread that answers whether topics exist.
