@@ -7,6 +7,7 @@ mod limits;
 mod lookup;
 pub(crate) mod native;
 mod pump;
+mod quiet;
 mod reports;
 pub(crate) mod settings;
 mod start;
