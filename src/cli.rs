@@ -34,7 +34,7 @@ use clap_complete::Shell;
 use crate::app::{self, Stopper};
 use crate::config::{self, Config};
 use crate::http::Listeners;
-use crate::logging::Logging;
+use crate::logging::{self, Logging};
 use crate::mini::{self, Topic};
 use crate::runner::Runner;
 use failure::Failure;
@@ -112,12 +112,23 @@ enum Command {
 /// Runs the command of the process's arguments, and says on stderr what went wrong.
 #[must_use]
 pub fn main() -> ExitCode {
-    let args = Args::parse();
+    if logging::is_json() {
+        logging::panics_as_json();
+    }
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        // A collector wants its own format for these as well.
+        Err(wrong) if wrong.use_stderr() && logging::is_json() => {
+            logging::failure(wrong.to_string().trim_end());
+            return ExitCode::from(u8::try_from(wrong.exit_code()).unwrap_or(2));
+        }
+        Err(other) => other.exit(),
+    };
     match start(args.command.unwrap_or(Command::Run)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             if failure.exit_code() != 0 {
-                eprintln!("kafka-scheduler: {failure}");
+                logging::failure(&failure.to_string());
             }
             ExitCode::from(failure.exit_code())
         }

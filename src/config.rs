@@ -1,6 +1,7 @@
 //! Settings from the environment and the configuration file.
 
 mod file;
+mod rewritten;
 mod secret;
 mod shown;
 mod value;
@@ -10,6 +11,7 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use file::File;
+pub use rewritten::{ConfigurationFile, Files};
 pub use secret::Secret;
 #[cfg(feature = "kafka")]
 pub(crate) use value::is_topic;
@@ -100,6 +102,8 @@ pub struct Config {
     pub memory_warn_bytes: Option<u64>,
     /// The broker lives in this process, and does not tell its topics' settings.
     pub embedded: bool,
+    /// The file that `CONFIGURATION_FILE` names.
+    pub configuration_file: Option<ConfigurationFile>,
     /// `kafka.common.configuration` of the file: entries for librdkafka as they are.
     pub kafka_common: BTreeMap<String, String>,
     /// `kafka.producer.configuration` of the file.
@@ -145,10 +149,11 @@ impl Config {
         apart("HISTORY_TOPIC", &history_topic, &schedules_topics)?;
         let dead_letter_topic = dead_letter(env, &schedules_topics, &history_topic)?;
         let (name, metrics) = metrics(env)?;
-        let metrics_addr = value::address(name, metrics.as_deref().unwrap_or(":8001"))?;
+        let metrics = metrics.as_deref().unwrap_or(":8001");
+        let metrics_addr = value::address(name, metrics)?;
         let server_addr = value::address("SERVER_ADDR", &env("SERVER_ADDR").unwrap_or(":8000".into()))?;
         if metrics_addr == server_addr && server_addr.port() != 0 {
-            return Err(ConfigError::wrong(name, &metrics_addr.to_string(), "another address than SERVER_ADDR"));
+            return Err(ConfigError::wrong(name, metrics, "another address than SERVER_ADDR"));
         }
         Ok(Self {
             bootstrap_servers,
@@ -169,6 +174,7 @@ impl Config {
                 .map(|text| value::whole("MEMORY_WARN_BYTES", &text, 1..=value::BYTES_MAX, "bytes"))
                 .transpose()?,
             embedded: false,
+            configuration_file: file.read,
             kafka_common: file.common,
             kafka_producer: file.producer,
             kafka_consumer: file.consumer,

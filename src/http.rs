@@ -14,12 +14,13 @@ mod schedules;
 mod server;
 mod status;
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread;
 
 use hyper::body::Incoming;
 use hyper::{Method, Request, StatusCode};
+use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::config::Config;
 use crate::handle::Handle;
@@ -34,6 +35,9 @@ use server::Server;
 const REST_CONNECTIONS_MAX: usize = 256;
 /// The same for metrics, which few programs read.
 const METRICS_CONNECTIONS_MAX: usize = 32;
+
+/// Connections that the system accepts for a server before the server takes them.
+const BACKLOG: i32 = 1_024;
 
 /// An address that cannot be listened on.
 #[derive(Debug)]
@@ -64,9 +68,8 @@ impl Listeners {
     /// # Errors
     /// When one of them cannot be had.
     pub fn bind(config: &Config) -> Result<Self, BindError> {
-        let bind = |variable, address: SocketAddr| {
-            TcpListener::bind(address).map_err(|error| BindError { variable, address, error })
-        };
+        let bind =
+            |variable, address: SocketAddr| listen(address).map_err(|error| BindError { variable, address, error });
         Ok(Self {
             rest: bind("SERVER_ADDR", config.server_addr)?,
             metrics: bind("METRICS_HTTP_ADDR (or METRICS_ADDR)", config.metrics_addr)?,
@@ -118,6 +121,30 @@ impl Listeners {
         thread::Builder::new().name("http".into()).spawn(move || runtime.block_on(serve))?;
         Ok(())
     }
+}
+
+/// Every address means those of IPv4 too, whatever the system's default for IPv6 sockets is.
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    if address.is_ipv4() || !address.ip().is_unspecified() {
+        return TcpListener::bind(address);
+    }
+    match listen_on_both(address) {
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL)) => {
+            tracing::info!("this machine has no IPv6; port {} listens on IPv4 alone", address.port());
+            TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port()))
+        }
+        listener => listener,
+    }
+}
+
+fn listen_on_both(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = Socket::new(Domain::IPV6, Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_only_v6(false)?;
+    // As the standard library does it: connections of the process before this one do not hold the port.
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
 }
 
 fn scrape(request: &Request<Incoming>, metrics: &Metrics, handle: &Handle, topics: &[String]) -> Answer {

@@ -9,6 +9,7 @@ mod lookup;
 mod members;
 pub(crate) mod native;
 mod pump;
+mod quiet;
 mod reports;
 pub(crate) mod scan;
 pub(crate) mod settings;
@@ -21,20 +22,20 @@ mod voice;
 mod watch;
 mod worker;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crossbeam_channel::Receiver;
 use mio::{Events, Poll, Token, Waker};
 
-use crate::config::Config;
+use crate::config::{Config, Files};
 use crate::core::listing::Page;
 use crate::handle::board::{Board, Snapshot, Stage};
 use crate::handle::{Ask, Handle, Observer, Wake};
 pub use clock::Clock;
 use pump::Pump;
 use settings::Settings;
-use start::Ready;
+use start::{NotReady, Ready};
 
 /// How long to wait before the brokers are asked again at start; doubled each time.
 const START_RETRY_MIN: Duration = Duration::from_millis(250);
@@ -47,12 +48,19 @@ pub enum Error {
     System(std::io::Error),
     /// librdkafka refuses its settings.
     Settings(rdkafka::error::KafkaError),
+    /// The brokers do not let the engine in, and this file was rewritten since the engine has read it.
+    Outdated(String),
 }
 
 impl std::fmt::Display for Error {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::System(error) => write!(f, "the operating system refused a thread or a wake-up: {error}"),
+            Self::Outdated(path) => write!(
+                f,
+                "the brokers do not let the engine in, and {path:?} was rewritten since the engine has read it: start the \
+                 engine again, with the new content"
+            ),
             Self::Settings(error) => {
                 let refused = "librdkafka refuses its settings (see CONFIGURATION_FILE and SESSION_TIMEOUT)";
                 match error {
@@ -131,9 +139,11 @@ impl Engine {
     /// Runs on this thread until [`Handle::stop`]. Brokers that do not answer are waited for.
     ///
     /// # Errors
-    /// When librdkafka refuses its settings, or no thread can be started.
+    /// When librdkafka refuses its settings, no thread can be started, or brokers do not let the engine in while a file
+    /// that its settings came from was rewritten.
     pub fn run(mut self) -> Result<(), Error> {
-        let settings = Settings::new(&self.config, Arc::clone(self.handle.board()));
+        let mut settings = Settings::new(&self.config, Arc::clone(self.handle.board()));
+        settings.files = Arc::new(Mutex::new(Files::of(&self.config)));
         for warning in &settings.warnings {
             tracing::warn!("{warning}");
         }
@@ -141,22 +151,21 @@ impl Engine {
         let _: rdkafka::producer::BaseProducer =
             settings.reporting_producer("probe").create().map_err(Error::Settings)?;
         let client = start::client(&settings).map_err(Error::Settings)?;
-        let ready = self.wait_until_ready(&client, &settings);
+        let ready = self.wait_until_ready(&client, &settings)?;
         drop(client);
         let Some(ready) = ready else { return Ok(()) };
         let board = Arc::clone(self.handle.board());
         let pump = Pump::new(self.config, self.clock, settings, &ready, self.observer, board, self.wake, self.asks)?;
-        pump.run(&mut self.events);
-        Ok(())
+        pump.run(&mut self.events)
     }
 
     /// Nothing if the engine was stopped before the brokers and topics were there.
-    fn wait_until_ready(&mut self, client: &start::Client, settings: &Settings) -> Option<Ready> {
+    fn wait_until_ready(&mut self, client: &start::Client, settings: &Settings) -> Result<Option<Ready>, Error> {
         let mut said = None;
         let mut wait = START_RETRY_MIN;
         loop {
             match start::look(client, &self.config, settings, &|| self.events.board.beat()) {
-                Ok(ready) => return Some(ready),
+                Ok(ready) => return Ok(Some(ready)),
                 Err(reason) if said.as_ref() != Some(&reason) => {
                     tracing::warn!("{reason}; trying again until this changes");
                     let stage = Stage::Starting(reason.to_string());
@@ -170,12 +179,17 @@ impl Engine {
                 Err(_) => {}
             }
             if self.asks.try_iter().any(answer_idle) {
-                return None;
+                return Ok(None);
+            }
+            if said == Some(NotReady::Unreachable)
+                && let Some(path) = settings.rewritten()
+            {
+                return Err(Error::Outdated(path));
             }
             self.events.sleep(wait);
             wait = (wait * 2).min(START_RETRY_MAX);
             if self.asks.try_iter().any(answer_idle) {
-                return None;
+                return Ok(None);
             }
         }
     }

@@ -69,9 +69,9 @@ fn defaults() {
     assert_eq!(config.schedules_topics, ["schedules"]);
     assert_eq!(config.since_delta_days, 0);
     assert_eq!(config.group_id, "scheduler-cg");
-    assert_eq!(config.metrics_addr.to_string(), "0.0.0.0:8001");
+    assert_eq!(config.metrics_addr.to_string(), "[::]:8001");
     assert_eq!(config.history_topic, "history");
-    assert_eq!(config.server_addr.to_string(), "0.0.0.0:8000");
+    assert_eq!(config.server_addr.to_string(), "[::]:8000");
     assert_eq!(config.session_timeout_ms, 6000);
     assert_eq!(config.grace_s, None);
     assert_eq!(config.horizon_s, None);
@@ -200,9 +200,13 @@ fn creating_topics() {
 
 #[test]
 fn addresses() {
-    for (text, address) in
-        [(":80", "0.0.0.0:80"), ("127.0.0.1:80", "127.0.0.1:80"), ("[::1]:80", "[::1]:80"), (":0", "0.0.0.0:0")]
-    {
+    for (text, address) in [
+        (":80", "[::]:80"),
+        ("127.0.0.1:80", "127.0.0.1:80"),
+        ("0.0.0.0:80", "0.0.0.0:80"),
+        ("[::1]:80", "[::1]:80"),
+        (":0", "[::]:0"),
+    ] {
         assert_eq!(good(&[("SERVER_ADDR", text)]).server_addr.to_string(), address);
     }
     assert!(good(&[("SERVER_ADDR", "localhost:80")]).server_addr.ip().is_loopback());
@@ -237,10 +241,7 @@ fn both_names_of_the_metrics_address() {
 
 #[test]
 fn one_address_for_both_servers() {
-    wrong(
-        &[("METRICS_ADDR", ":8000")],
-        "METRICS_ADDR is \"0.0.0.0:8000\", but must be another address than SERVER_ADDR",
-    );
+    wrong(&[("METRICS_ADDR", ":8000")], "METRICS_ADDR is \":8000\", but must be another address than SERVER_ADDR");
 }
 
 #[test]

@@ -19,6 +19,8 @@ pub enum Bug {
     NoSelfFence,
     /// New transactional ids are not taken: the old ones stay in use.
     KeepsIds,
+    /// A producer is replaced while its transaction is open, and the batch goes on with the new one.
+    ReplacesOpenProducers,
     /// A partition is given back while batches on it are in flight.
     ReleaseBeforeSettle,
     /// A batch does not wait until the one before it has settled.
@@ -57,7 +59,7 @@ mod switches {
 
     use super::Bug;
 
-    const SHELL: [(Bug, &str); 17] = [
+    const SHELL: [(Bug, &str); 18] = [
         (Bug::NoOffsets, "no-offsets"),
         (Bug::OffsetsBeforeRecords, "offsets-before-records"),
         (Bug::MetadataLate, "metadata-late"),
@@ -66,6 +68,7 @@ mod switches {
         (Bug::PartitionerTombstones, "partitioner-tombstones"),
         (Bug::NoSelfFence, "no-self-fence"),
         (Bug::KeepsIds, "keeps-ids"),
+        (Bug::ReplacesOpenProducers, "replaces-open-producers"),
         (Bug::ReleaseBeforeSettle, "release-before-settle"),
         (Bug::OutOfTurn, "out-of-turn"),
         (Bug::UnknownTakenForAborted, "unknown-taken-for-aborted"),

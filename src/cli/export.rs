@@ -13,6 +13,7 @@ use super::progress::Progress;
 use super::topics_of;
 use crate::config::Config;
 use crate::core::io::Record;
+use crate::logging;
 
 const AFTER: &str = "\
 Each line is a pending schedule as it was produced: key, value and headers, with its place and timestamp. Bytes that are not
@@ -70,7 +71,7 @@ pub fn run(config: Config, args: &Args) -> Result<(), Failure> {
     }
     out.flush()?;
     progress.end();
-    eprintln!("{written} schedules exported from {}", topics.join(", "));
+    logging::note(&format!("{written} schedules exported from {}", topics.join(", ")));
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
 
 use super::args::{self, Partitioner};
@@ -15,6 +15,7 @@ use super::topic_of;
 use super::writer::{Out, Writer};
 use crate::config::Config;
 use crate::core::mark::RESERVED_PREFIX;
+use crate::logging;
 
 /// The longest line: a record of 100 MB in base64, which no broker takes.
 const LINE_MAX: u64 = 200 << 20;
@@ -95,7 +96,7 @@ pub fn run(config: Config, args: &Args) -> Result<(), Failure> {
     // What has been sent before a bad line is there, and must be said.
     let delivered = writer.finish();
     let count = writer.delivered();
-    writeln!(std::io::stderr(), "{count} schedules imported to {topic}")?;
+    logging::note(&format!("{count} schedules imported to {topic}"));
     sent.and(delivered.map(|_| ()))
 }
 

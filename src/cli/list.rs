@@ -15,6 +15,7 @@ use super::table::table;
 use super::topics_of;
 use crate::config::Config;
 use crate::core::io::Record;
+use crate::logging;
 
 /// Rows of a table unless asked otherwise.
 const ROWS: usize = 1_000;
@@ -150,7 +151,7 @@ impl<W: Write> Shown<W> {
                 }
                 out.flush()?;
                 if left_out > 0 {
-                    eprintln!("{left_out} more are due later; --limit shows more of them");
+                    logging::note(&format!("{left_out} more are due later; --limit shows more of them"));
                 }
             }
         }
@@ -171,7 +172,8 @@ pub fn run(config: Config, args: &Args) -> Result<(), Failure> {
     };
     shown.end(&mut stdout(), args.json)?;
     if unfit > 0 {
-        eprintln!("{unfit} records that cannot fire are left out; `show` and `export` know them");
+        let text = format!("{unfit} records that cannot fire are left out; `show` and `export` know them");
+        logging::note(&text);
     }
     Ok(())
 }

@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::logging;
+
 /// Between two lines.
 const EVERY: Duration = Duration::from_secs(2);
 
@@ -20,7 +22,7 @@ pub struct Progress {
 impl Progress {
     /// Of so many steps, if that is known.
     pub fn new(what: &'static str, total: Option<u64>) -> Self {
-        let bar = stderr().is_terminal().then(|| {
+        let bar = (stderr().is_terminal() && !logging::is_json()).then(|| {
             let template = match total {
                 Some(_) => "{msg} {wide_bar} {human_pos}/{human_len} {eta}",
                 None => "{msg} {human_pos} {elapsed}",
@@ -39,10 +41,8 @@ impl Progress {
             Some(bar) if self.done.is_multiple_of(1_000) => bar.set_position(self.done),
             None if self.done.is_multiple_of(1_000) && self.said.elapsed() >= EVERY => {
                 self.said = Instant::now();
-                match self.total {
-                    Some(total) => eprintln!("{}: {} of at most {total}", self.what, self.done),
-                    None => eprintln!("{}: {}", self.what, self.done),
-                }
+                let of = self.total.map(|total| format!(" of at most {total}")).unwrap_or_default();
+                logging::note(&format!("{}: {}{of}", self.what, self.done));
             }
             _ => {}
         }

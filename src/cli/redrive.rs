@@ -21,6 +21,7 @@ use crate::config::Config;
 use crate::core::io::{Header, Millis, Record};
 use crate::core::reason::Reason;
 use crate::core::request;
+use crate::logging;
 
 /// Headers that the engine has added to a dead letter.
 const ADDED: [&[u8]; 5] = [request::ERROR, request::ERROR_DETAIL, request::TOPIC, request::PARTITION, request::OFFSET];
@@ -196,14 +197,16 @@ fn find(
         })?;
     }
     if strange > 0 {
-        eprintln!("{strange} records of {from} are no dead letters of this scheduler and are left");
+        let text = format!("{strange} records of {from} are no dead letters of this scheduler and are left");
+        logging::note(&text);
     }
     if foreign > 0 {
-        eprintln!(
+        let text = format!(
             "{foreign} letters are for other topics than {} (one of them for {example}) and are left; --topic names a \
              topic that they may go back to",
             wanted.topics.join(", ")
         );
+        logging::note(&text);
     }
     Ok((letters, ends))
 }

@@ -14,7 +14,7 @@ use super::{find, topic_of};
 use crate::client::{Moment, Schedule};
 use crate::config::Config;
 use crate::core::io::Header;
-use crate::span;
+use crate::{logging, span};
 
 const AFTER: &str = "\
 A key that is scheduled already is moved: the new record goes to the partition where the old one lies, which is found by
@@ -133,10 +133,8 @@ pub fn run(config: Config, args: Args) -> Result<(), Failure> {
         None => existing(&link, &topic, &key)?,
     };
     if link.partitions(&args.target_topic).is_err() {
-        eprintln!(
-            "kafka-scheduler: the target topic {:?} cannot be seen now; it must be there in time",
-            args.target_topic
-        );
+        let text = format!("the target topic {:?} cannot be seen now; it must be there in time", args.target_topic);
+        logging::warning(&text);
     }
     let headers: Vec<Header<'_>> = record
         .headers

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_yaml_ng::{Mapping, Value};
 
-use super::{ConfigError, Env, ReadFile};
+use super::{ConfigError, ConfigurationFile, Env, ReadFile};
 
 const COMMON: &str = "kafka.common.configuration";
 const PRODUCER: &str = "kafka.producer.configuration";
@@ -14,6 +14,8 @@ const CONSUMER: &str = "kafka.consumer.configuration";
 #[derive(Debug, Default)]
 pub struct File {
     path: String,
+    /// What was read.
+    pub read: Option<ConfigurationFile>,
     pub common: BTreeMap<String, String>,
     pub producer: BTreeMap<String, String>,
     pub consumer: BTreeMap<String, String>,
@@ -28,7 +30,8 @@ impl File {
         let parsed = serde_yaml_ng::from_str(&text).map_err(|e| {
             ConfigError::wrong("CONFIGURATION_FILE", path, &format!("the path of a YAML file: {}", line(&e)))
         })?;
-        let mut file = Self { path: path.to_owned(), ..Self::default() };
+        let mut file =
+            Self { path: path.to_owned(), read: Some(ConfigurationFile::new(path, &text)), ..Self::default() };
         match parsed {
             // An empty file, or one of comments only.
             Value::Null => Ok(file),

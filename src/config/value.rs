@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Display;
-use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs};
+use std::net::{Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
@@ -116,13 +116,13 @@ pub fn topics(name: &str, text: &str) -> Result<Vec<String>, ConfigError> {
     Ok(topics.into_iter().map(str::to_owned).collect())
 }
 
-/// An address to listen on. Without a host, that is every IPv4 address of this machine.
+/// An address to listen on. Without a host, that is every address of this machine.
 pub fn address(name: &str, text: &str) -> Result<SocketAddr, ConfigError> {
     let wrong = || ConfigError::wrong(name, text, "host:port, or :port for every address of this machine");
     let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
     let port: u16 = port.parse().map_err(|_| wrong())?;
     if host.is_empty() {
-        return Ok((Ipv4Addr::UNSPECIFIED, port).into());
+        return Ok((Ipv6Addr::UNSPECIFIED, port).into());
     }
     if let Ok(address) = text.parse() {
         return Ok(address);

@@ -59,13 +59,11 @@ pub enum Bug {
     SiblingsNotAskedAgain,
     /// A batch that ran out of time is tried again as large as it was.
     BatchesKeepTheirSize,
-    /// Any engine record ends the memory of cancels before it, as a barrier does.
-    CancelForgottenAtAnyRecord,
 }
 
 /// Every bug, by name.
 #[cfg(feature = "known-bad")]
-pub const ALL: [(Bug, &str); 28] = [
+pub const ALL: [(Bug, &str); 27] = [
     (Bug::FireBeforeBarrier, "fire-before-barrier"),
     (Bug::FenceBeforeBarrier, "fence-before-barrier"),
     (Bug::DeadOwnerNotFenced, "dead-owner-not-fenced"),
@@ -93,7 +91,6 @@ pub const ALL: [(Bug, &str); 28] = [
     (Bug::RefusedNotParked, "refused-not-parked"),
     (Bug::SiblingsNotAskedAgain, "siblings-not-asked-again"),
     (Bug::BatchesKeepTheirSize, "batches-keep-their-size"),
-    (Bug::CancelForgottenAtAnyRecord, "cancel-forgotten-at-any-record"),
 ];
 
 #[cfg(feature = "known-bad")]

@@ -86,9 +86,6 @@ impl<P: Payload> Scheduler<P> {
         let identity = if bugs::on(Bug::CopyTakesNewIdentity) { record.offset } else { mark.offset };
         let read = record.value.map(|value| self.read(record, value, identity, timestamp));
         let Some(life) = self.lives.get_mut(&record.partition) else { return };
-        if bugs::on(Bug::CancelForgottenAtAnyRecord) {
-            life.words.passed_barrier(record.offset);
-        }
         match read {
             None => life.words.tombstone(key, mark.offset),
             Some(new) => life.words.copy(key, identity, || new),

@@ -218,8 +218,11 @@ fn info(config: &Config, hostname: &str) -> Value {
 
 /// The address that this machine uses towards others. Connecting a UDP socket sends nothing; it only asks the routes.
 fn outward_address() -> Option<IpAddr> {
-    let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
-    // An address for documentation (RFC 5737), which no machine has.
-    socket.connect("192.0.2.1:9").ok()?;
-    Some(socket.local_addr().ok()?.ip())
+    let from = |own: &str, to: &str| -> Option<IpAddr> {
+        let socket = UdpSocket::bind(own).ok()?;
+        socket.connect(to).ok()?;
+        Some(socket.local_addr().ok()?.ip())
+    };
+    // Addresses for documentation (RFC 5737 and RFC 3849), which no machine has.
+    from("0.0.0.0:0", "192.0.2.1:9").or_else(|| from("[::]:0", "[2001:db8::1]:9"))
 }

@@ -9,17 +9,15 @@ use hyper::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use prometheus::{IntCounter, IntGauge};
 use tokio::net::{TcpListener, TcpStream};
 use tracing::{debug, error, info, warn};
 
 use super::answer::Answer;
-use super::connection::{Connection, Watched};
+use super::connection::{Answered, Connection, Overdue, Watched};
 use crate::metrics::Metrics;
 
-/// How long a request's line and headers may take, from the connection's beginning or the last answer on.
-const HEADERS_TIME_MAX: Duration = Duration::from_secs(10);
 /// Bytes of a request's line and headers, and of an answer that is written at once.
 const BUFFER_MAX: usize = 16 << 10;
 /// Headers of a request.
@@ -120,17 +118,18 @@ impl Server {
         let _ = stream.set_nodelay(true);
         let io = TokioIo::new(Watched::new(stream, Arc::clone(&connection)));
         let service = service_fn(|request| {
+            connection.answering();
             let answered = answer(request, Arc::clone(&connection));
-            let (metrics, name) = (self.metrics.clone(), self.name);
+            let (metrics, name, connection) = (self.metrics.clone(), self.name, Arc::clone(&connection));
             async move {
                 let answer = answered.await;
                 metrics.request(name, answer.status().as_u16());
-                Ok::<_, std::convert::Infallible>(answer)
+                Ok::<_, std::convert::Infallible>(answer.map(|body| Answered::new(body, connection)))
             }
         });
         let serving = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEADERS_TIME_MAX)
+            // It would count idle connections too: the connection itself knows how long it may wait for what.
+            .header_read_timeout(None)
             .max_buf_size(BUFFER_MAX)
             .max_headers(HEADERS_MAX)
             .serve_connection(io, service);
@@ -139,7 +138,9 @@ impl Server {
                 debug!(server = self.name, %error, "a connection ended early");
             },
             () = connection.was_cut() => {}
-            () = connection.stalled() => self.stalled.inc(),
+            why = connection.overdue() => if why == Overdue::Stalled {
+                self.stalled.inc();
+            },
         }
     }
 

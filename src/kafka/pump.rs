@@ -1,5 +1,6 @@
 //! One turn after another: what has happened goes into the core, and what it says is done.
 
+mod outdated;
 mod reading;
 mod rebalancing;
 
@@ -83,6 +84,10 @@ pub struct Pump {
     /// The group has answered since it was last asked to be joined.
     is_member: bool,
     ending: bool,
+    /// When to look at the files that settings came from.
+    files_at: Instant,
+    /// Why the engine ends by itself.
+    failure: Option<Error>,
     /// When the batches that have not ended were formed.
     formed: BTreeMap<u64, Instant>,
     next_tick: Instant,
@@ -158,6 +163,8 @@ impl Pump {
             publish_at: Instant::now(),
             is_member: false,
             ending: false,
+            files_at: Instant::now(),
+            failure: None,
             formed: BTreeMap::new(),
             next_tick: Instant::now(),
             rejoin_at: Some(Instant::now()),
@@ -169,7 +176,7 @@ impl Pump {
     }
 
     /// Turns until the core has stopped.
-    pub fn run(mut self, events: &mut EventLoop) {
+    pub fn run(mut self, events: &mut EventLoop) -> Result<(), Error> {
         let mut more = false;
         while !self.stopped {
             events.sleep(if more { Duration::ZERO } else { self.sleep() });
@@ -184,7 +191,9 @@ impl Pump {
             self.publish();
             self.observer.turned(woken.elapsed());
         }
+        let failure = self.failure.take();
         self.end();
+        failure.map_or(Ok(()), Err)
     }
 
     fn sleep(&self) -> Duration {
@@ -274,6 +283,7 @@ impl Pump {
                     let today = self.clock.today(self.config.since_delta_days);
                     self.input(Input::Since { ask, since, today });
                 }
+                Found::Outdated { path } => self.outdated(path),
                 Found::Target { target, state } => self.input(Input::Target { target, state }),
                 Found::Trimmed { topic, number, start } => {
                     if let Some(partition) = self.partition(topic.as_bytes(), number) {
@@ -368,6 +378,7 @@ impl Pump {
             self.next_tick = Instant::now() + if self.refused { TICK_REFUSED } else { TICK };
             self.check_generation();
             self.check_calls();
+            self.check_files();
             if std::mem::take(&mut self.has_loaded) {
                 native::give_back_memory();
             }
@@ -405,13 +416,15 @@ impl Pump {
                 }
                 Ask::Find { topic, key, reply } => drop(reply.send(self.core.find(topic, &key))),
                 Ask::Upcoming { limit, reply } => drop(reply.send(self.core.upcoming(limit))),
-                Ask::Stop => {
-                    self.ending = true;
-                    self.publish_at = Instant::now();
-                    self.input(Input::Stop);
-                }
+                Ask::Stop => self.stop(),
             }
         }
+    }
+
+    fn stop(&mut self) {
+        self.ending = true;
+        self.publish_at = Instant::now();
+        self.input(Input::Stop);
     }
 
     /// Tells the counters if they have moved, at most once in `interval`.

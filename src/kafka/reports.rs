@@ -379,7 +379,7 @@ mod tests {
     #[test]
     fn a_topic_of_our_own_is_to_blame_for_what_it_refuses() {
         let (board, batch) = (Arc::<Board>::default(), firing(2));
-        let voice = Voice::new(Arc::clone(&board), "g".into());
+        let voice = Voice::new(Arc::clone(&board), "g".into(), 6_000);
         let reports = Reports::new("p".into(), vec!["schedules".into()], Arc::new(voice));
         let own = |topic: &str, code| Delivered {
             failed: vec![Failure { item: 1, code, topic: topic.into(), partition: 0 }],
@@ -402,7 +402,7 @@ mod tests {
     #[test]
     fn a_wrong_clock_blames_no_schedule() {
         let (board, batch) = (Arc::<Board>::default(), firing(2));
-        let voice = Voice::new(Arc::clone(&board), "g".into());
+        let voice = Voice::new(Arc::clone(&board), "g".into(), 6_000);
         let reports = Reports::new("p".into(), vec!["schedules".into()], Arc::new(voice));
         // A target that alone refuses timestamps holds up its own schedules.
         let mut failed = delivered(&[(0, Code::InvalidTimestamp), (1, Code::InvalidTimestamp)]);

@@ -1,13 +1,13 @@
 //! librdkafka's settings: the user's, and those that the protocol needs.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rdkafka::ClientConfig;
 
 use super::limits::Limits;
 use super::voice::Voice;
-use crate::config::Config;
+use crate::config::{Config, Files};
 use crate::handle::board::Board;
 
 /// The largest value that librdkafka takes for `message.max.bytes`.
@@ -64,6 +64,8 @@ pub struct Settings {
     pub limits: Arc<Limits>,
     /// The brokers can be asked for topics' settings.
     pub describes: bool,
+    /// Where the settings came from; nothing until an engine runs with them.
+    pub files: Arc<Mutex<Files>>,
 }
 
 impl Settings {
@@ -119,10 +121,22 @@ impl Settings {
             consumer_reports_ms,
             producer_reports_ms,
             warnings,
-            voice: Arc::new(Voice::new(board, config.group_id.clone())),
+            voice: Arc::new(Voice::new(board, config.group_id.clone(), config.session_timeout_ms)),
             limits: Arc::default(),
             describes: !config.embedded,
+            files: Arc::default(),
         }
+    }
+
+    /// A file that settings came from and that was rewritten since, if the brokers do not let the engine's clients in: new
+    /// credentials do not reach clients that are there.
+    pub fn outdated(&self) -> Option<String> {
+        self.voice.is_locked_out().then(|| self.rewritten())?
+    }
+
+    /// The same before any broker has let a client in.
+    pub fn rewritten(&self) -> Option<String> {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner).rewritten()
     }
 
     /// Keeps sets of records below what the smallest of the engine's own topics takes: the broker refuses a set as a
@@ -190,7 +204,6 @@ fn base(config: &Config, own: &BTreeMap<String, String>) -> BTreeMap<String, Str
     }
     all.insert("bootstrap.servers".into(), config.bootstrap_servers.clone());
     for (key, value) in [
-        ("broker.address.family", "v4"),
         ("client.id", CLIENT_ID),
         ("socket.nagle.disable", "true"),
         ("reconnect.backoff.max.ms", "2000"),

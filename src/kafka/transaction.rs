@@ -390,7 +390,9 @@ impl Means<'_> {
                         | Code::FencedInstanceId
                         | Code::RebalanceInProgress
                 );
-                tracing::debug!(%error, "offsets were not accepted");
+                if !refused {
+                    self.settings.voice.failing("offsets are not accepted", &error);
+                }
                 Err(Abort(match (error.is_fatal(), refused) {
                     (true, _) => End::Unknown,
                     (_, true) => End::Refused(*generation),

@@ -11,6 +11,7 @@ use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::producer::{BaseProducer, Producer};
 
+use super::quiet::Quiet;
 use super::reports::Reports;
 use super::settings::Settings;
 use super::transaction::{Call, Ended, Means};
@@ -218,18 +219,27 @@ struct Transactor {
 impl Transactor {
     fn run(self, jobs: &Receiver<Job>) {
         let Some(mut producer) = self.producer() else { return };
+        let mut quiet = Quiet::new();
         loop {
             let job = match jobs.recv_timeout(SLICE) {
                 Ok(job) => job,
                 Err(RecvTimeoutError::Timeout) => {
                     // Takes what the producer reports on itself, which would pile up.
                     producer.poll(Duration::ZERO);
+                    let hurry = || !jobs.is_empty() || self.is_closing();
+                    if quiet.knows_too_much(&producer, &self.settings, hurry) {
+                        // No transaction is open. The new one has the same id: its epoch ends the old one's, as for any
+                        // producer that is replaced.
+                        let Some(new) = self.producer() else { return };
+                        (producer, quiet) = (new, Quiet::new());
+                    }
                     continue;
                 }
                 Err(RecvTimeoutError::Disconnected) => return,
             };
             let answer = Answer::to(job, &self.turn, &self.answers);
             let end = answer.job.as_ref().map_or(End::Unknown, |job| self.transact(&mut producer, job));
+            answer.job.iter().for_each(|job| quiet.ran(&job.batch));
             let known = !matches!(end, End::Unknown);
             answer.give(end);
             if !known {
@@ -281,8 +291,11 @@ impl Transactor {
                 Err(error) => {
                     if error.rdkafka_error_code() == Some(Code::TransactionalIdAuthorizationFailed) {
                         self.settings.voice.error(&error, "init_transactions");
-                    } else if !std::mem::replace(&mut said, true) {
-                        tracing::warn!(%error, "the transactional producer cannot start; trying again");
+                    } else {
+                        if !std::mem::replace(&mut said, true) {
+                            tracing::warn!(%error, "the transactional producer cannot start; trying again");
+                        }
+                        self.settings.voice.show("a transactional producer cannot start; trying again", &error);
                     }
                     std::thread::sleep(SLICE);
                 }

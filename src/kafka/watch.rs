@@ -59,7 +59,7 @@ pub fn watch(worker: &Worker) {
             if let Some(client) = &client {
                 watch.topics(client);
                 if let Err(error) = watch.members(client) {
-                    tracing::debug!(%error, "the group's members are not known");
+                    watch.worker.settings.voice.failing("the group's members cannot be listed", &error);
                 }
             }
             std::thread::sleep(EVERY);

@@ -37,6 +37,7 @@ pub enum Found {
     Anew { topic: String },
     Committed { read: u64, partition: Partition, offset: Option<i64>, metadata: Vec<u8> },
     Fenced { take: u64 },
+    Outdated { path: String },
     Since { ask: u64, since: Option<Millis> },
     Target { target: u32, state: TargetState },
     Trimmed { topic: String, number: i32, start: i64 },
@@ -69,7 +70,7 @@ impl Worker {
                 if worker.is_closing() {
                     return;
                 }
-                tracing::debug!(%error, "committed offsets could not be read; trying again");
+                worker.settings.voice.failing("committed offsets cannot be read", &error);
                 std::thread::sleep(Duration::from_millis(200));
             }
         });
@@ -134,7 +135,7 @@ impl Worker {
                 match worker.since(topic, &known) {
                     Ok(since) => return worker.tell(Found::Since { ask, since }),
                     Err(_) if worker.is_closing() => return,
-                    Err(error) => tracing::debug!(%error, "the topic's floors could not be read; trying again"),
+                    Err(error) => worker.settings.voice.failing("a schedules topic's floors cannot be read", &error),
                 }
                 std::thread::sleep(Duration::from_millis(500));
             }
@@ -186,6 +187,15 @@ impl Worker {
             Err(Stop::Client(error)) => Err(error),
             Err(Stop::Silence | Stop::Closing) => Err(KafkaError::NoMessageReceived),
         }
+    }
+
+    /// Looks whether files that settings came from were rewritten: a file system may be slow.
+    pub fn look_at_files(&self) {
+        self.spawn("files", |worker| {
+            if let Some(path) = worker.settings.outdated() {
+                worker.tell(Found::Outdated { path });
+            }
+        });
     }
 
     /// A thread that answers whether topics exist.

@@ -10,6 +10,7 @@ mod cluster;
 mod crashes;
 mod failover;
 mod first_days;
+mod idle;
 mod ledger;
 mod metrics;
 mod network;

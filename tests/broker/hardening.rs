@@ -192,6 +192,49 @@ fn headers_beyond_the_bound_and_what_is_no_http_are_refused_as_such() {
 }
 
 #[test]
+fn an_idle_connection_is_kept_for_the_next_request_and_slow_headers_are_not() {
+    // The case itself: headers may take 10 s, and this is no slow header.
+    const IDLE: Duration = Duration::from_secs(11);
+    let nowhere = format!("127.0.0.1:{}", crate::kit::process::free_port());
+    let engine = Engine::start("keep-alive", &[], &[("BOOTSTRAP_SERVERS".to_owned(), nowhere)]);
+    eventually("it answers", PATIENCE, || engine.get("/info"));
+    for (port, path) in [(engine.port, "/info"), (engine.metrics_port, "/metrics")] {
+        let mut stream = http::connect(port).expect("a connection");
+        exchange(&mut stream, path);
+        exchange(&mut stream, path);
+        std::thread::sleep(IDLE);
+        exchange(&mut stream, path);
+        let begun = Instant::now();
+        stream.write_all(b"GET /info HTTP/1.1\r\nX: ").expect("sent");
+        stream.set_read_timeout(Some(Duration::from_millis(500))).expect("a limit");
+        let ended = eventually("slow headers end it", Duration::from_secs(14), || {
+            let _ = stream.write_all(b"x");
+            match stream.read(&mut [0; 64]) {
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => None,
+                _ => Some(begun.elapsed()),
+            }
+        });
+        assert!(ended > Duration::from_secs(9), "{path}: a client has 10 s for its headers, not {ended:?}");
+    }
+}
+
+/// A request and its answer, after which the connection stays.
+fn exchange(stream: &mut TcpStream, path: &str) {
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").expect("sent");
+    let mut raw = Vec::new();
+    let answer = loop {
+        let mut piece = [0; 4_096];
+        let count = stream.read(&mut piece).expect("an answer");
+        assert!(count > 0, "{path}: closed without an answer");
+        raw.extend_from_slice(&piece[..count]);
+        if let Ok(answer) = http::parse(&raw, false) {
+            break answer;
+        }
+    };
+    assert_eq!(answer.status, 200, "{path}");
+}
+
+#[test]
 fn descriptors_may_run_out_and_come_back() {
     const SECONDS: i64 = 8;
     let Some(case) = Case::new("descriptors", 1) else { return };

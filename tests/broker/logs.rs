@@ -52,6 +52,11 @@ fn json_lines_begin_with_version_and_configuration_without_secrets() {
     }
     let common = start["kafka_common"].as_str().expect("settings");
     assert!(common.contains("\"client.id\": \"me\"") && common.contains("\"sasl.password\": \"***\""), "{common}");
+    let severities = [("ERROR", "ERROR"), ("WARN", "WARNING"), ("INFO", "INFO")];
+    for line in &lines {
+        let pair = (line["level"].as_str().expect("a level"), line["severity"].as_str().expect("a severity"));
+        assert!(severities.contains(&pair), "{line}");
+    }
     let warned = lines.iter().any(|line| {
         line["level"] == "WARN" && line["message"].as_str().is_some_and(|m| m.contains("GRAYLOG_SERVER is ignored"))
     });
@@ -63,6 +68,40 @@ fn json_lines_begin_with_version_and_configuration_without_secrets() {
         assert!(!output.contains(secret), "{secret} in {output}");
     }
     std::fs::remove_file(path).expect("removed");
+}
+
+#[test]
+fn whatever_keeps_it_from_running_is_json_too() {
+    let run = |args: &[&str], env: &[(&str, &str)]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_kafka-scheduler"))
+            .args(args)
+            .env_clear()
+            .env("LOG_FORMAT", "JSON")
+            .envs(env.iter().copied())
+            .stdin(Stdio::null())
+            .output()
+            .expect("it runs");
+        let said = String::from_utf8(output.stderr).expect("UTF-8");
+        let lines: Vec<Value> = said.lines().map(|line| serde_json::from_str(line).expect(line)).collect();
+        let last = lines.last().cloned().expect("it says why");
+        assert_eq!((&last["severity"], &last["level"]), (&json!("ERROR"), &json!("ERROR")), "{said}");
+        assert!(last["timestamp"].as_str().is_some_and(|at| at.ends_with('Z')), "{said}");
+        (output.status.code(), last["message"].as_str().expect("a text").to_owned())
+    };
+    let (code, why) = run(&[], &[("SINCE_DELTA", "1")]);
+    assert!(code == Some(2) && why.starts_with("SINCE_DELTA is \"1\""), "{code:?} {why}");
+    let (code, why) = run(&[], &[("LOG_LEVEL", "loud")]);
+    assert!(code == Some(2) && why.starts_with("LOG_LEVEL is \"loud\""), "{code:?} {why}");
+    let (code, why) = run(&["--nonsense"], &[]);
+    assert!(code == Some(2) && why.contains("--nonsense"), "{code:?} {why}");
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("an address").to_string();
+    let (code, why) = run(&["run"], &[("SERVER_ADDR", &address)]);
+    assert!(code == Some(1) && why.contains("cannot listen on"), "{code:?} {why}");
+    // A command that cannot reach its broker: librdkafka's words come through the same log.
+    let nowhere = format!("127.0.0.1:{}", free_port());
+    let (code, _) = run(&["export", "--to", "/dev/null"], &[("BOOTSTRAP_SERVERS", &nowhere)]);
+    assert_eq!(code, Some(1));
 }
 
 /// Ends a process that is not the kit's engine.

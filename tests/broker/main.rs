@@ -3,8 +3,10 @@
 
 mod kit;
 
+mod addresses;
 mod changes;
 mod cli;
+mod client_errors;
 mod configuration;
 mod crashes;
 mod examples;

@@ -29,6 +29,22 @@ pub fn make(dir: &Path) -> Result<(), String> {
     keytool(dir, "broker.p12", &["-importcert", "-alias", "broker", "-file", "broker.pem"])
 }
 
+/// Makes `NAME.p12` with a certificate of a client's own that the authority has signed. It ends so many seconds from now.
+pub fn client(dir: &Path, name: &str, seconds: u32) {
+    let store = format!("{name}.p12");
+    let own = |args: &[&str]| keytool(dir, &store, args).expect("a key store");
+    let subject = format!("CN={name}");
+    own(&["-genkeypair", "-alias", name, "-dname", &subject, "-keyalg", "EC", "-groupname", "secp256r1"]);
+    let (request, signed) = (format!("{name}.csr"), format!("{name}.pem"));
+    own(&["-certreq", "-alias", name, "-file", &request]);
+    // keytool counts validity in days alone.
+    let (start, sign) = (format!("-1d+{seconds}S"), ["-gencert", "-alias", "ca", "-rfc", "-validity", "1"]);
+    let files = ["-infile", &request, "-outfile", &signed, "-startdate", &start];
+    keytool(dir, "ca.p12", &[&sign[..], &files].concat()).expect("a certificate");
+    own(&["-importcert", "-alias", "ca", "-file", "ca.pem", "-noprompt"]);
+    own(&["-importcert", "-alias", name, "-file", &signed]);
+}
+
 fn keytool(dir: &Path, store: &str, args: &[&str]) -> Result<(), String> {
     let output = Command::new("keytool")
         .args(args)

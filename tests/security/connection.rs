@@ -8,7 +8,7 @@ use crate::kit::wait::eventually;
 use crate::secured::{PASSWORD, PLAIN_USER, Secured, TOKEN_USER, secured};
 
 /// Lets a user do everything.
-fn welcome(secured: &Secured, user: &str) {
+pub fn welcome(secured: &Secured, user: &str) {
     let user = format!("User:{user}");
     let all = ["--add", "--allow-principal", &user, "--operation", "All"];
     for on in ["--topic", "--group", "--transactional-id"] {

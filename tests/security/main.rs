@@ -8,5 +8,6 @@ mod certificates;
 mod connection;
 mod guide;
 mod permissions;
+mod rotation;
 mod secrets;
 mod secured;

@@ -11,6 +11,7 @@ use crate::certificates::{self, STORE_PASSWORD};
 use crate::guide;
 use crate::kit::broker::{self, Broker, text, write};
 use crate::kit::process::{configuration, free_port, target_dir};
+use crate::kit::proxy::Proxy;
 
 /// Of every user. It must not turn up anywhere.
 pub const PASSWORD: &str = "opensesame-9f3b";
@@ -29,6 +30,7 @@ pub const USERS: &[&str] = &[
     "nobody",
     "keeps-secrets",
     "connects",
+    "rotates",
 ];
 
 /// The one who logs in by PLAIN.
@@ -43,7 +45,12 @@ pub struct Secured {
     pub broker: &'static Broker,
     /// Where it asks for TLS and credentials.
     pub address: String,
-    dir: PathBuf,
+    /// The same, through this proxy.
+    pub cut: Proxy,
+    /// Where it asks for a certificate of the client's own, through this proxy.
+    pub mutual: Proxy,
+    /// Where certificates lie.
+    pub dir: PathBuf,
     _guard: Child,
 }
 
@@ -56,6 +63,7 @@ pub fn secured() -> Option<&'static Secured> {
 
 fn start(home: PathBuf) -> Result<Secured, String> {
     let (open, closed, controller) = (free_port(), free_port(), free_port());
+    let (cut, behind_cut, mutual, behind_mutual) = (free_port(), free_port(), free_port(), free_port());
     let dir = target_dir().join("tmp").join(format!("kafka-{}-{open}", std::process::id()));
     fs::create_dir_all(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
     certificates::make(&dir)?;
@@ -70,9 +78,11 @@ fn start(home: PathBuf) -> Result<Secured, String> {
 node.id=1
 controller.quorum.voters=1@127.0.0.1:{controller}
 controller.listener.names=CONTROLLER
-listeners=OPEN://{bootstrap},SECURED://{address},CONTROLLER://127.0.0.1:{controller}
+listeners=OPEN://{bootstrap},SECURED://{address},CUT://127.0.0.1:{behind_cut},MUTUAL://127.0.0.1:{behind_mutual},\
+             CONTROLLER://127.0.0.1:{controller}
+advertised.listeners=OPEN://{bootstrap},SECURED://{address},CUT://127.0.0.1:{cut},MUTUAL://127.0.0.1:{mutual}
 inter.broker.listener.name=OPEN
-listener.security.protocol.map=OPEN:PLAINTEXT,SECURED:SASL_SSL,CONTROLLER:PLAINTEXT
+listener.security.protocol.map=OPEN:PLAINTEXT,SECURED:SASL_SSL,CUT:SASL_SSL,MUTUAL:SSL,CONTROLLER:PLAINTEXT
 log.dirs={log}
 auto.create.topics.enable=false
 authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
@@ -81,6 +91,18 @@ super.users=User:ANONYMOUS
 listener.name.secured.ssl.keystore.location={store}
 listener.name.secured.ssl.keystore.password={STORE_PASSWORD}
 listener.name.secured.ssl.keystore.type=PKCS12
+listener.name.cut.ssl.keystore.location={store}
+listener.name.cut.ssl.keystore.password={STORE_PASSWORD}
+listener.name.cut.ssl.keystore.type=PKCS12
+listener.name.cut.sasl.enabled.mechanisms=SCRAM-SHA-512
+listener.name.cut.scram-sha-512.sasl.jaas.config={security}.scram.ScramLoginModule required;
+listener.name.mutual.ssl.keystore.location={store}
+listener.name.mutual.ssl.keystore.password={STORE_PASSWORD}
+listener.name.mutual.ssl.keystore.type=PKCS12
+listener.name.mutual.ssl.truststore.location={store}
+listener.name.mutual.ssl.truststore.password={STORE_PASSWORD}
+listener.name.mutual.ssl.truststore.type=PKCS12
+listener.name.mutual.ssl.client.auth=required
 listener.name.secured.sasl.enabled.mechanisms=SCRAM-SHA-512,PLAIN,OAUTHBEARER
 listener.name.secured.scram-sha-512.sasl.jaas.config={security}.scram.ScramLoginModule required;
 listener.name.secured.plain.sasl.jaas.config={security}.plain.PlainLoginModule required \
@@ -106,7 +128,8 @@ num.io.threads=4
     let java = broker::format(&home, &dir, &users)?;
     let guard = broker::run(&dir, java, &bootstrap)?;
     let broker = Box::leak(Box::new(Broker::of_cluster(bootstrap, 1, home)));
-    Ok(Secured { broker, address, dir, _guard: guard })
+    let (cut, mutual) = (Proxy::start(cut, behind_cut), Proxy::start(mutual, behind_mutual));
+    Ok(Secured { broker, address, cut, mutual, dir, _guard: guard })
 }
 
 impl Secured {

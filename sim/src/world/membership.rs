@@ -86,6 +86,7 @@ impl World {
     pub(super) fn beat(&mut self, number: usize) {
         let delay = self.instances[number].rng.range(100, 600);
         self.later(number, delay, Todo::Beat);
+        self.replace_producers(number);
         let Some(member) = self.instances[number].member.clone() else { return self.join(number) };
         if let Some(until_ms) = self.kafka.group.is_held(self.now_ms) {
             self.bite(Fault::SlowRebalance, number, until_ms);

@@ -103,6 +103,18 @@ impl World {
         }
     }
 
+    /// Replaces producers that have had nothing to do for long.
+    pub(super) fn replace_producers(&mut self, number: usize) {
+        let now = self.now_ms;
+        for id in self.instances[number].transactors.outdated(now) {
+            self.trace(|| format!("i{number}     replaces the producer of {id}"));
+            // One that the brokers are not ready for is tried again by the next batch.
+            if let Ok(epoch) = self.kafka.init(&id, now) {
+                self.instances[number].transactors.replaced(&id, epoch);
+            }
+        }
+    }
+
     /// One step of a transaction.
     pub(super) fn job(&mut self, number: usize, batch: u64) {
         let transactors = &mut self.instances[number].transactors;

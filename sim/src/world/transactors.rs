@@ -10,6 +10,9 @@ use crate::kafka::Place;
 use crate::kafka::log::Stored;
 use crate::oracle::watch::Decided;
 
+/// Without a batch for so long, a process replaces its producers. The engine does so when they know topics that are gone.
+const QUIET_MS: i64 = 3_000;
+
 /// A record to produce.
 #[derive(Clone, Debug)]
 pub(super) struct Outgoing {
@@ -75,6 +78,13 @@ struct Slot {
     batch: Option<u64>,
 }
 
+impl Slot {
+    fn forget(&mut self) -> String {
+        self.epoch = None;
+        self.id.clone()
+    }
+}
+
 /// The transactors of a process.
 #[derive(Debug)]
 pub(super) struct Transactors {
@@ -82,11 +92,35 @@ pub(super) struct Transactors {
     /// Those of former incarnations go on until they end, as threads do that nobody waits for.
     pub jobs: BTreeMap<u64, Job>,
     pub incarnation: u32,
+    /// When there was last something to do.
+    busy_ms: i64,
 }
 
 impl Transactors {
     pub fn new(ids: Vec<String>) -> Self {
-        Self { slots: slots(ids), jobs: BTreeMap::new(), incarnation: 0 }
+        Self { slots: slots(ids), jobs: BTreeMap::new(), incarnation: 0, busy_ms: 0 }
+    }
+
+    /// Producers to replace now: their ids go on, with other epochs.
+    pub fn outdated(&mut self, now_ms: i64) -> Vec<String> {
+        let is_quiet = self.jobs.is_empty() && now_ms - self.busy_ms >= QUIET_MS;
+        if !self.jobs.is_empty() || is_quiet {
+            self.busy_ms = now_ms;
+        }
+        if bugs::on(Bug::ReplacesOpenProducers) {
+            let open = |slot: &&mut Slot| {
+                let job = slot.batch.and_then(|batch| self.jobs.get_mut(&batch));
+                job.filter(|job| job.produced > 0).is_some_and(|job| job.producer.take().is_some())
+            };
+            return self.slots.iter_mut().filter(open).map(Slot::forget).collect();
+        }
+        let known = self.slots.iter_mut().filter(|slot| is_quiet && slot.epoch.is_some());
+        known.map(Slot::forget).collect()
+    }
+
+    /// The epoch of a producer that was replaced.
+    pub fn replaced(&mut self, id: &str, epoch: u32) {
+        self.slots.iter_mut().filter(|slot| slot.id == id).for_each(|slot| slot.epoch = Some(epoch));
     }
 
     pub fn is_busy(&self) -> bool {

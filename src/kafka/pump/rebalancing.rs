@@ -32,6 +32,7 @@ impl Pump {
                         return self.unanswered();
                     }
                     self.is_member = true;
+                    self.settings.voice.joined();
                     self.publish_at = Instant::now();
                     self.check_generation();
                     let today = self.clock.today(self.config.since_delta_days);

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Write;
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
@@ -40,6 +41,8 @@ pub struct Broker {
     pub session_timeout_ms: u32,
     /// Replicas that its topics have.
     pub replicas: i32,
+    /// Its address with a host of IPv6, where the machine has that. Who comes by it finds brokers there alone.
+    pub six: Option<String>,
     /// The port by which it is reached through a [`Proxy`](super::proxy::Proxy), and the one behind that.
     pub proxied: Option<(u16, u16)>,
     /// Where Kafka's own tools lie; none beside a broker that was there already.
@@ -51,7 +54,15 @@ pub struct Broker {
 impl Broker {
     /// Several brokers as one.
     pub fn of_cluster(bootstrap: String, replicas: i32, home: PathBuf) -> Self {
-        Self { bootstrap, session_timeout_ms: 6_000, replicas, proxied: None, home: Some(home), _guard: None }
+        Self {
+            bootstrap,
+            session_timeout_ms: 6_000,
+            replicas,
+            six: None,
+            proxied: None,
+            home: Some(home),
+            _guard: None,
+        }
     }
 
     /// Runs one of Kafka's own tools against it. `None`, after saying so, where they are not at hand.
@@ -100,6 +111,13 @@ pub fn default_broker() -> Option<&'static Broker> {
     found.as_ref().expect("a Kafka broker").as_ref()
 }
 
+/// A broker of the test's own: Kafka's default settings, and these lines. `None`, after saying so, where there can be none.
+pub fn broker_with(more: &str) -> Option<&'static Broker> {
+    let home = home().expect("Kafka")?;
+    let broker = start(&home, more).or_else(|_| start(&home, more)).expect("a Kafka broker");
+    Some(Box::leak(Box::new(broker)))
+}
+
 /// The broker of this run; `None`, after saying so, where there can be none.
 pub fn broker() -> Option<&'static Broker> {
     static BROKER: OnceLock<Result<Option<Broker>, String>> = OnceLock::new();
@@ -113,6 +131,7 @@ fn find() -> Result<Option<Broker>, String> {
             bootstrap,
             session_timeout_ms: 6_000,
             replicas: 1,
+            six: None,
             proxied: None,
             home: None,
             _guard: None,
@@ -211,6 +230,8 @@ fn start(home: &Path, more: &str) -> Result<Broker, String> {
     fs::create_dir_all(&data).map_err(|e| format!("{}: {e}", data.display()))?;
     let bootstrap = format!("127.0.0.1:{port}");
     let properties = data.join("server.properties");
+    let six = TcpListener::bind("[::1]:0").is_ok().then(|| format!("[::1]:{}", free_port()));
+    let on_six = six.as_ref().map(|six| format!(",SIX://{six}")).unwrap_or_default();
     write(
         &properties,
         &format!(
@@ -218,10 +239,10 @@ fn start(home: &Path, more: &str) -> Result<Broker, String> {
 node.id=1
 controller.quorum.voters=1@127.0.0.1:{controller}
 controller.listener.names=CONTROLLER
-listeners=PLAINTEXT://{bootstrap},PROXIED://127.0.0.1:{behind},CONTROLLER://127.0.0.1:{controller}
-advertised.listeners=PLAINTEXT://{bootstrap},PROXIED://127.0.0.1:{proxy}
+listeners=PLAINTEXT://{bootstrap},PROXIED://127.0.0.1:{behind},CONTROLLER://127.0.0.1:{controller}{on_six}
+advertised.listeners=PLAINTEXT://{bootstrap},PROXIED://127.0.0.1:{proxy}{on_six}
 inter.broker.listener.name=PLAINTEXT
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT,CONTROLLER:PLAINTEXT
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT,CONTROLLER:PLAINTEXT,SIX:PLAINTEXT
 log.dirs={}
 auto.create.topics.enable=false
 offsets.topic.replication.factor=1
@@ -240,6 +261,7 @@ share.coordinator.state.topic.min.isr=1
         // Kafka's default for the shortest one is 6 s.
         session_timeout_ms: if more.contains("group.min.session.timeout.ms") { 3_000 } else { 6_000 },
         replicas: 1,
+        six,
         proxied: Some((proxy, behind)),
         home: Some(home.to_owned()),
         _guard: Some(guard),

@@ -40,7 +40,9 @@ pub fn get(port: u16, path: &str) -> Option<(u16, String)> {
 pub fn ask(port: u16, method: &str, path: &str, headers: &[(&str, &str)]) -> io::Result<Answer> {
     let mut stream = connect(port)?;
     let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
-    write!(stream, "{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n{headers}Connection: close\r\n\r\n")?;
+    let request = format!("{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n{headers}Connection: close\r\n\r\n");
+    // In one piece: a server that refuses the beginning may close before the rest is written.
+    stream.write_all(request.as_bytes())?;
     let mut raw = Vec::new();
     stream.read_to_end(&mut raw)?;
     parse(&raw, method == "HEAD")

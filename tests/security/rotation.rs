@@ -1,0 +1,122 @@
+//! Credentials are replaced while the engine runs. Its clients keep what they have read, so the engine ends, and the one
+//! that is started next reads the new ones.
+
+use std::fs;
+use std::time::Duration;
+
+use kafka_scheduler::config::Config;
+use kafka_scheduler::runner::RunnerError;
+use kafka_scheduler::{Runner, Running};
+
+use crate::certificates::{self, STORE_PASSWORD};
+use crate::connection::welcome;
+use crate::kit::Case;
+use crate::kit::broker::text;
+use crate::kit::case::PATIENCE;
+use crate::kit::process::configuration;
+use crate::kit::proxy::Proxy;
+use crate::kit::wait::{eventually, now_ms, until_ms};
+use crate::secured::{PASSWORD, Secured, secured};
+
+const USER: &str = "rotates";
+/// What it says at its end.
+const REWRITTEN: &str = "was rewritten since the engine has read it";
+const NEW_PASSWORD: &str = "sesameopen-b3f9";
+/// Time enough to make a certificate and to start with it, on a busy machine.
+const CERTIFICATE_S: u32 = 40;
+
+fn change_password(secured: &Secured) {
+    let change = format!("SCRAM-SHA-512=[password={NEW_PASSWORD}]");
+    let args = ["--alter", "--entity-type", "users", "--entity-name", USER, "--add-config", &change];
+    secured.broker.tool("kafka.admin.ConfigCommand", &args).expect("Kafka's tools are at hand");
+}
+
+fn interrupt(proxy: &Proxy) {
+    proxy.cut();
+    proxy.pass(Duration::ZERO);
+}
+
+/// An engine inside this program.
+fn embedded(case: &Case, address: &str, file: &str) -> Running {
+    let env = |name: &str| {
+        Some(match name {
+            "BOOTSTRAP_SERVERS" => address.to_owned(),
+            "SCHEDULES_TOPICS" => case.schedules.join(","),
+            "HISTORY_TOPIC" => case.history.clone(),
+            "GROUP_ID" => case.group.clone(),
+            "SINCE_DELTA" => "-1".to_owned(),
+            "CONFIGURATION_FILE" => file.to_owned(),
+            _ => return None,
+        })
+    };
+    Runner::new(Config::load(&env).expect("the settings are right")).start().expect("it starts")
+}
+
+#[test]
+fn a_changed_password_ends_an_embedded_engine_with_an_error_and_the_next_one_logs_in() {
+    let Some(secured) = secured() else { return };
+    welcome(secured, USER);
+    let case = Case::on(secured.broker, USER, 1, 1);
+    let old = secured.scram_text(USER);
+    let file = configuration(&case.group, &old);
+    let address = format!("127.0.0.1:{}", secured.cut.port);
+    let running = embedded(&case, &address, &file);
+    case.produce(&[case.due_in("before", "v", 0)]);
+    case.fired(1);
+    change_password(secured);
+    interrupt(&secured.cut);
+    eventually("the brokers refuse the old password", PATIENCE, || {
+        let warnings = running.handle().board().warnings();
+        warnings.iter().any(|warning| warning.contains("refuse the credentials")).then_some(())
+    });
+    assert!(!running.is_finished(), "nothing was rewritten: to start again would change nothing");
+    fs::write(&file, old.replace(PASSWORD, NEW_PASSWORD)).expect("written");
+    eventually("it ends", PATIENCE, || running.is_finished().then_some(()));
+    let error = running.wait().expect_err("it says why");
+    assert!(matches!(error, RunnerError::Engine(_)), "{error:?}");
+    let said = error.to_string();
+    assert!(said.contains(REWRITTEN) && !said.contains(PASSWORD) && !said.contains(NEW_PASSWORD), "{said}");
+    case.produce(&[case.due_in("after", "v", 0)]);
+    let running = embedded(&case, &address, &file);
+    assert_eq!(case.fired(2).len(), 2);
+    running.close().expect("it ends well");
+}
+
+#[test]
+fn a_replaced_certificate_ends_the_program_and_the_next_one_is_let_in() {
+    let Some(secured) = secured() else { return };
+    let (dir, name) = (&secured.dir, "short-lived");
+    for user in [name, "renewed"] {
+        welcome(secured, &format!("CN={user}"));
+    }
+    let case = Case::on(secured.broker, name, 1, 1);
+    certificates::client(dir, "renewed", 86_400);
+    let expired_ms = now_ms() + i64::from(CERTIFICATE_S) * 1_000;
+    certificates::client(dir, name, CERTIFICATE_S);
+    let store = text(&dir.join(format!("{name}.p12")));
+    let file = configuration(
+        &case.group,
+        &format!(
+            "kafka.common.configuration:\n  security.protocol: SSL\n  ssl.ca.location: {}\n  \
+             ssl.keystore.location: {store}\n  ssl.keystore.password: {STORE_PASSWORD}\n",
+            secured.ca()
+        ),
+    );
+    let address = format!("127.0.0.1:{}", secured.mutual.port);
+    let start = || case.engine_with(&[("BOOTSTRAP_SERVERS", &address), ("CONFIGURATION_FILE", &file)]);
+    let mut engine = start();
+    case.produce(&[case.due_in("before", "v", 0)]);
+    case.fired(1);
+    // In time, as its owner would do it; nothing is wrong for as long as connections live.
+    fs::rename(dir.join("renewed.p12"), &store).expect("renamed");
+    until_ms(expired_ms + 2_000);
+    assert!(engine.running());
+    interrupt(&secured.mutual);
+    let status = engine.wait(PATIENCE);
+    assert_eq!(status.code(), Some(1), "its supervisor starts it again: {}", engine.output());
+    assert!(engine.output().contains(REWRITTEN), "{}", engine.output());
+    case.produce(&[case.due_in("after", "v", 0)]);
+    let mut engine = start();
+    assert_eq!(case.fired(2).len(), 2);
+    engine.stop();
+}
