@@ -4,7 +4,7 @@ pub(crate) mod admin;
 mod clock;
 mod group;
 mod limits;
-mod lookup;
+pub(crate) mod lookup;
 pub(crate) mod native;
 mod pump;
 mod reports;
