@@ -92,7 +92,12 @@ impl Shelves {
 
     /// Every slot that waits for its second, in due order.
     pub fn due(&self) -> impl Iterator<Item = u32> {
-        self.lists.range(..OTHERS).flat_map(|(_, list)| self.from(Some(list)))
+        self.due_from(0)
+    }
+
+    /// Slots due at or after `begin`, in order.
+    pub fn due_from(&self, begin: u64) -> impl Iterator<Item = u32> {
+        self.lists.range(begin.min(OTHERS)..OTHERS).flat_map(|(_, list)| self.from(Some(list)))
     }
 
     fn from(&self, list: Option<&List>) -> impl Iterator<Item = u32> {

@@ -19,6 +19,7 @@ use super::query::{PageQuery, show_cursor};
 use crate::core::io::Cursor;
 use crate::core::listing::{Filter, Gone, Listed, Page};
 use crate::core::payload::Parts;
+use crate::core::schedule::far_ahead;
 use crate::handle::{Handle, Unanswered};
 
 /// Entries that the list takes from the loop at a time: it is all of the list that is held at once.
@@ -191,6 +192,8 @@ struct Schedule<'a> {
     value: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     parked: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    warning: Option<&'static str>,
 }
 
 fn write(text: &mut Vec<u8>, listed: &Listed, topics: &[String]) {
@@ -208,6 +211,7 @@ fn write(text: &mut Vec<u8>, listed: &Listed, topics: &[String]) {
         target_key_base64: parts.target_key.and_then(base64_unless_text),
         value: BASE64_STANDARD.encode(parts.value),
         parked: listed.parked,
+        warning: far_ahead(listed.due, listed.timestamp),
     };
     // Writing to memory fails only for maps whose keys are no text, and there are none.
     let _ = serde_json::to_writer(text, &schedule);
