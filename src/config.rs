@@ -27,6 +27,7 @@ const VARIABLES: &[&str] = &[
     "HISTORY_TOPIC",
     "DEAD_LETTER_TOPIC",
     "CREATE_TOPICS",
+    "CREATE_TOPICS_REPLICATION_FACTOR",
     "SERVER_ADDR",
     "SESSION_TIMEOUT",
     "SCHEDULE_GRACE_INTERVAL",
@@ -37,6 +38,9 @@ const VARIABLES: &[&str] = &[
     "LOG_FORMAT",
     "REST_TOKEN",
 ];
+
+/// What librdkafka takes at most for a topic's replicas.
+pub(crate) const REPLICAS_MAX: i32 = 10_000;
 
 /// The existing scheduler sends its log lines to this server itself.
 const GRAYLOG: &str = "GRAYLOG_SERVER is ignored: lines go to stderr. Set LOG_FORMAT=json and have a collector (such as \
@@ -90,6 +94,8 @@ pub struct Config {
     pub dead_letter_topic: Option<String>,
     /// `CREATE_TOPICS`: topics of the engine's own that are missing are created.
     pub create_topics: bool,
+    /// `CREATE_TOPICS_REPLICATION_FACTOR`: replicas of topics that are created; unset, the brokers' default counts.
+    pub create_topics_replicas: Option<i32>,
     /// `SERVER_ADDR`
     pub server_addr: SocketAddr,
     /// `SESSION_TIMEOUT`, in milliseconds.
@@ -164,6 +170,9 @@ impl Config {
             history_topic,
             dead_letter_topic,
             create_topics: env("CREATE_TOPICS").map_or(Ok(false), |text| value::flag("CREATE_TOPICS", &text))?,
+            create_topics_replicas: env("CREATE_TOPICS_REPLICATION_FACTOR")
+                .map(|text| value::whole("CREATE_TOPICS_REPLICATION_FACTOR", &text, 1..=REPLICAS_MAX, "replicas"))
+                .transpose()?,
             server_addr,
             session_timeout_ms,
             grace_s: env("SCHEDULE_GRACE_INTERVAL")

@@ -19,6 +19,10 @@ const WAITING_MAX: usize = 64;
 /// Entries a page of a listing holds at most, so that one page never holds up the loop.
 pub const PAGE_MAX: usize = 1_000;
 
+/// Entries that a list takes from the loop at a time: more than a page, as each piece of a long list waits for a turn of
+/// the loop and for a pause.
+pub const PIECE_MAX: usize = 2_000;
+
 /// How long a request waits for the loop's answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -78,7 +82,7 @@ pub enum Ask {
     Page {
         /// Where to begin.
         cursor: Cursor,
-        /// Entries, at most [`PAGE_MAX`].
+        /// Entries, at most [`PIECE_MAX`].
         limit: usize,
         /// Which.
         filter: Filter,
@@ -156,13 +160,13 @@ impl Handle {
         &self.board
     }
 
-    /// A piece of the pending schedules that match: up to `limit` (at most [`PAGE_MAX`]), from `cursor` on. Call it
+    /// A piece of the pending schedules that match: up to `limit` (at most [`PIECE_MAX`]), from `cursor` on. Call it
     /// within a tokio runtime with a timer.
     ///
     /// # Errors
     /// When the loop has ended or does not answer.
     pub async fn page(&self, cursor: Cursor, limit: usize, filter: Filter) -> Result<Result<Page, Gone>, Unanswered> {
-        self.ask(|reply| Ask::Page { cursor, limit: limit.min(PAGE_MAX), filter, reply }).await
+        self.ask(|reply| Ask::Page { cursor, limit: limit.min(PIECE_MAX), filter, reply }).await
     }
 
     /// The pending schedules of a topic with this key.

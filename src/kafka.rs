@@ -5,7 +5,7 @@ mod clock;
 mod group;
 mod limits;
 mod log_start;
-mod lookup;
+pub(crate) mod lookup;
 mod members;
 pub(crate) mod native;
 mod pump;

@@ -85,12 +85,15 @@ impl Metrics {
             EVENTS.iter().map(|(name, read)| (total.with_label_values(&[name]), *read)).collect();
         let leftovers = "Schedules left alone on a first start because they were due before SINCE_DELTA";
         events.push((make.counter("kafka_scheduler_leftover_schedules_total", leftovers), |c| c.leftovers));
+        let far = "Schedules accepted that are due more than 100 years ahead, so that their unit is probably wrong";
+        events.push((make.counter("kafka_scheduler_far_ahead_schedules_total", far), |c| c.far_ahead));
         let reasserted = "Records written again because a record of the engine had outrun them";
         events.push((make.counter("kafka_scheduler_reasserted_records_total", reasserted), |c| c.reasserted));
         let letters = "Records moved to the dead-letter topic";
         events.push((make.counter("kafka_scheduler_dead_lettered_records_total", letters), |c| c.dead_lettered));
         let refused = "Records that could not fire, each once for each reason";
         let refused = make.counters("kafka_scheduler_refused_records_total", refused, &["reason"]);
+        // Reasons with the same code count into the same series.
         let refused = Reason::ALL.iter().map(|reason| refused.with_label_values(&[reason.code()])).collect();
         let late = "Time between a schedule's due second and its transaction's commit, live and missed ones apart";
         let lateness = make.histograms("kafka_scheduler_lateness_seconds", late, &["kind"], &LATENESS_S);

@@ -20,8 +20,14 @@ use limit::{LINES_MAX, Limit};
 
 /// Kinds of lines that records can cause as many of as there are records. A topic of bad records must not become a log
 /// of the same size, nor a flood of one kind hide the others.
-const FLOODS: [&str; 5] =
-    ["records that cannot fire", "schedules put off", "schedules given up", "target topics", "other groups"];
+const FLOODS: [&str; 6] = [
+    "records that cannot fire",
+    "schedules put off",
+    "schedules given up",
+    "target topics",
+    "other groups",
+    "schedules due far ahead",
+];
 
 /// Characters of another group's name in a line: it comes from a record, which may hold anything.
 const GROUP_SHOWN_MAX: usize = 100;
@@ -80,6 +86,7 @@ const fn flood(report: &Report) -> Option<usize> {
         Report::GivenUp { .. } => Some(2),
         Report::TargetChanged { .. } => Some(3),
         Report::ForeignGroup { .. } => Some(4),
+        Report::FarAhead { .. } => Some(5),
         Report::Live { .. } | Report::Reread { .. } | Report::ThroughputIsLimit => None,
     }
 }
@@ -144,7 +151,18 @@ fn say(report: &Report, topics: &[String]) {
     match report {
         Report::Invalid { partition, offset, reason } => {
             let (topic, number) = (topic(partition), partition.number);
-            warn!(topic, partition = number, offset, reason = reason.code(), "a record cannot fire");
+            let (reason, detail) = (reason.code(), reason.detail());
+            warn!(topic, partition = number, offset, reason, detail, "a record cannot fire");
+        }
+        Report::FarAhead { partition, offset, why } => {
+            let (topic, number) = (topic(partition), partition.number);
+            warn!(
+                topic,
+                partition = number,
+                offset,
+                why,
+                "a schedule waits for more than a century; MAX_HORIZON refuses such"
+            );
         }
         Report::Parked { partition, offset, reason, retry_at } => {
             let (topic, number, retry_at) = (topic(partition), partition.number, retry_at_text(*retry_at));

@@ -196,6 +196,16 @@ fn creating_topics() {
         assert_eq!(good(&[("CREATE_TOPICS", text)]).create_topics, create);
     }
     wrong(&[("CREATE_TOPICS", "maybe")], "CREATE_TOPICS is \"maybe\", but must be true or false");
+    assert_eq!(good(&[]).create_topics_replicas, None);
+    assert_eq!(good(&[("CREATE_TOPICS_REPLICATION_FACTOR", "3")]).create_topics_replicas, Some(3));
+    for text in ["0", "-1", "three"] {
+        wrong(
+            &[("CREATE_TOPICS_REPLICATION_FACTOR", text)],
+            &format!(
+                "CREATE_TOPICS_REPLICATION_FACTOR is {text:?}, but must be a whole number of replicas from 1 to 10000"
+            ),
+        );
+    }
 }
 
 #[test]

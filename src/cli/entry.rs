@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::fold::Pending;
 use crate::config::Config;
-use crate::core::io::{Header, Record};
+use crate::core::io::{Header, Millis, Record};
 use crate::core::reason::Reason;
 use crate::core::schedule::{self, Limits};
 use crate::core::{io::Partition, request};
@@ -119,7 +119,15 @@ impl Entry {
         map.insert("target-topic".into(), self.target.clone().into());
         put(&mut map, "target-key", self.target_key.as_deref());
         map.insert("value".into(), BASE64_STANDARD.encode(&self.value).into());
+        if let Some(warning) = self.warning() {
+            map.insert("warning".into(), warning.into());
+        }
         Value::Object(map)
+    }
+
+    /// What is probably wrong with it, although it fires.
+    pub fn warning(&self) -> Option<&'static str> {
+        schedule::far_ahead(self.due_s, Millis(self.timestamp_s.saturating_mul(1000)))
     }
 
     /// The names of the table's columns.
@@ -128,7 +136,7 @@ impl Entry {
     /// A row of the table.
     pub fn row(&self) -> [String; 7] {
         [
-            date(self.due_s),
+            self.warning().map_or_else(|| date(self.due_s), |warning| format!("{} ({warning})", date(self.due_s))),
             shown(&self.key),
             self.topic.clone(),
             self.partition.map_or_else(String::new, |partition| partition.to_string()),
@@ -194,6 +202,9 @@ mod tests {
         };
         assert_eq!(Entry::from_json(&entry.to_json()), Some(entry.clone()));
         assert_eq!(entry.row()[0], "2030-01-01T00:00:00Z");
+        let far = Entry { due_s: 1_893_456_000_000, timestamp_s: 1_700_000_000, ..entry };
+        assert!(far.row()[0].contains("looks like milliseconds"), "{:?}", far.row());
+        assert!(far.to_json()["warning"].as_str().is_some_and(|warning| warning.contains("looks like milliseconds")));
         assert_eq!(date(u64::MAX), "18446744073709551615 s after 1970");
     }
 }

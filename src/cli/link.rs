@@ -100,6 +100,11 @@ impl Link {
         &self.settings
     }
 
+    /// The client that asks.
+    pub fn client(&self) -> &BaseConsumer<Ear> {
+        &self.client
+    }
+
     /// The cluster's id.
     pub fn cluster(&self) -> &str {
         &self.cluster

@@ -62,12 +62,15 @@ fn text(topic: &str, rules: &Rules, word: &Pending<'_>) -> String {
         ("written", date(u64::try_from(word.timestamp.0.div_euclid(1000)).unwrap_or(0))),
     ];
     match Entry::of(topic, rules, word) {
-        Ok(entry) => lines.extend([
-            ("due", date(entry.due_s)),
-            ("target topic", entry.target),
-            ("target key", entry.target_key.as_deref().map_or("null".into(), shown)),
-        ]),
-        Err(reason) => lines.push(("cannot fire", reason.code().to_owned())),
+        Ok(entry) => {
+            lines.push(("due", date(entry.due_s)));
+            lines.extend(entry.warning().map(|warning| ("warning", warning.to_owned())));
+            lines.extend([
+                ("target topic", entry.target),
+                ("target key", entry.target_key.as_deref().map_or("null".into(), shown)),
+            ]);
+        }
+        Err(reason) => lines.push(("cannot fire", format!("{}: {}", reason.code(), reason.detail()))),
     }
     let value = |header: &Header<'_>| header.value.map_or("null".into(), shown);
     let headers = word.headers.iter().filter(|header| !header.name.starts_with(b"scheduler-"));

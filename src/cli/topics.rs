@@ -1,6 +1,7 @@
 //! `topics`
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 
@@ -8,11 +9,15 @@ use super::failure::Failure;
 use super::link::Link;
 use crate::config::Config;
 use crate::kafka::admin::Admin;
-use crate::kafka::topics::{Entries, Role, findings};
+use crate::kafka::lookup::{layout, new_layout};
+use crate::kafka::topics::{Entries, Layout, findings, own, told};
 
 /// What librdkafka takes at most.
 const PARTITIONS_MAX: i64 = 100_000;
-const REPLICAS_MAX: i64 = 10_000;
+const REPLICAS_MAX: i64 = crate::config::REPLICAS_MAX as i64;
+
+/// How long one request may take.
+const REQUEST_MAX: Duration = Duration::from_secs(2);
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
@@ -24,7 +29,7 @@ pub enum Command {
         /// Partitions of each topic [default: the brokers' default]
         #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(i32).range(1..=PARTITIONS_MAX))]
         partitions: Option<i32>,
-        /// Replicas of each partition [default: the brokers' default]
+        /// Replicas of each partition [default: CREATE_TOPICS_REPLICATION_FACTOR, or else the brokers' default]
         #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(i32).range(1..=REPLICAS_MAX))]
         replication_factor: Option<i32>,
     },
@@ -43,22 +48,29 @@ pub fn run(config: Config, command: &Command) -> Result<(), Failure> {
 }
 
 fn create(link: &Link, admin: &Admin, partitions: Option<i32>, replicas: Option<i32>) -> Result<(), Failure> {
-    for (topic, role) in own_topics(&link.config) {
+    let replicas = replicas.or(link.config.create_topics_replicas);
+    for (topic, role) in own(&link.config) {
         if link.partitions(topic).is_ok() {
             println!("{topic} is there already");
             continue;
         }
         let made = admin
-            .create_with(topic, role, partitions, replicas)
+            .create(topic, role, partitions, replicas)
             .map_err(|e| failed(link, &format!("topic {topic:?} could not be created"), &e))?;
-        let settings: Vec<String> = role.settings().iter().map(|(name, value)| format!("{name}={value}")).collect();
-        println!("{topic} {} ({})", if made { "created" } else { "is there already" }, settings.join(", "));
+        if !made {
+            println!("{topic} is there already");
+            continue;
+        }
+        let Layout { partitions, replicas, .. } = new_layout(link.client(), topic, &|| {}).unwrap_or_default();
+        let entries = admin.settings(&[topic]).ok().and_then(|mut told| told.remove(topic)).unwrap_or_default();
+        let settings = told(role, &entries).join(", ");
+        println!("{topic} created: partitions={partitions}, replicas={replicas} ({settings})");
     }
     Ok(())
 }
 
 fn check(link: &Link, admin: &Admin) -> Result<(), Failure> {
-    let topics: Vec<(&str, Role)> = own_topics(&link.config).collect();
+    let topics: Vec<_> = own(&link.config).collect();
     let names: Vec<&str> = topics.iter().map(|(topic, _)| *topic).collect();
     let described: BTreeMap<String, Entries> =
         admin.settings(&names).map_err(|e| failed(link, "the brokers do not tell the topics' settings", &e))?;
@@ -76,19 +88,14 @@ fn check(link: &Link, admin: &Admin) -> Result<(), Failure> {
             say("its settings may not be seen: grant this user DescribeConfigs on it");
             continue;
         };
-        let found = findings(role, entries);
+        let layout = layout(link.client(), topic, REQUEST_MAX).unwrap_or_default();
+        let found = findings(role, entries, layout);
         if found.is_empty() {
             println!("{topic}: good");
         }
         found.iter().for_each(|finding| say(&finding.to_string()));
     }
     if wrong == 0 { Ok(()) } else { Err(Failure::findings(format!("{wrong} things are to be put right"))) }
-}
-
-fn own_topics(config: &Config) -> impl Iterator<Item = (&str, Role)> {
-    let schedules = config.schedules_topics.iter().map(|topic| (topic.as_str(), Role::Schedules));
-    let history = std::iter::once((config.history_topic.as_str(), Role::History));
-    schedules.chain(history).chain(config.dead_letter_topic.as_deref().map(|topic| (topic, Role::DeadLetter)))
 }
 
 fn failed(link: &Link, what: &str, error: &KafkaError) -> Failure {

@@ -24,6 +24,7 @@ impl Config {
             history_topic = self.history_topic,
             dead_letter_topic = self.dead_letter_topic,
             create_topics = self.create_topics,
+            create_topics_replicas = self.create_topics_replicas,
             server_addr = %self.server_addr,
             session_timeout_ms = self.session_timeout_ms,
             grace_s = self.grace_s,

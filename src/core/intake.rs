@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::bugs::{self, Bug};
 use super::floor::Floor;
-use super::io::{Record, Report, TargetState};
+use super::io::{Partition, Record, Report, TargetState};
 use super::mark::{BARRIER_KEY, FLOOR_KEY, Mark};
 use super::partition::{Life, Step};
 use super::payload::{Parts, Payload};
@@ -114,11 +114,31 @@ impl<P: Payload> Scheduler<P> {
             return;
         }
         match meaning {
-            Meaning::Schedule { .. } => self.counters.planned += 1,
+            Meaning::Schedule { due, .. } => {
+                self.counters.planned += 1;
+                self.doubt(record.partition, record.offset, due, record.timestamp);
+            }
             Meaning::Cancel if change.ended_pending => self.counters.deleted += 1,
             Meaning::Cancel => self.counters.other += 1,
             Meaning::Unfit(reason) => self.unfit(record, reason),
         }
+    }
+
+    /// Counts a schedule that is due too far ahead to be meant.
+    fn doubt(&mut self, partition: Partition, offset: i64, due: u64, timestamp: Millis) {
+        if let Some(why) = schedule::far_ahead(due, timestamp) {
+            self.counters.far_ahead += 1;
+            self.report(Report::FarAhead { partition, offset, why });
+        }
+    }
+
+    /// The same for those that were found when a partition was loaded.
+    pub(super) fn doubt_loaded(&mut self, id: Partition) {
+        let Some(life) = self.lives.get(&id) else { return };
+        // No record was written before 1970.
+        let far = life.words.due_from(schedule::FAR_S);
+        let far: Vec<_> = far.filter_map(|word| Some((word.identity, word.due()?, word.timestamp))).collect();
+        far.into_iter().for_each(|(offset, due, timestamp)| self.doubt(id, offset, due, timestamp));
     }
 
     fn read(&mut self, record: &Record<'_>, value: &[u8], identity: i64, timestamp: Millis) -> New<P> {

@@ -247,6 +247,15 @@ pub enum Report {
         /// Why.
         reason: Reason,
     },
+    /// A schedule that is due so far ahead that it is probably a mistake.
+    FarAhead {
+        /// Where it lies.
+        partition: Partition,
+        /// Its offset.
+        offset: i64,
+        /// What is probably wrong: [`schedule::far_ahead`](super::schedule::far_ahead).
+        why: &'static str,
+    },
     /// A schedule could not be delivered and is tried again later.
     Parked {
         /// Where it lies.
@@ -331,6 +340,8 @@ pub struct Counters {
     pub other: u64,
     /// Left alone because they are older than the first start allows.
     pub leftovers: u64,
+    /// Accepted as pending, and due more than 100 years ahead.
+    pub far_ahead: u64,
     /// Words written again because an engine record outran them.
     pub reasserted: u64,
     /// Records moved to the dead-letter topic.

@@ -11,7 +11,7 @@ use super::words::{Meaning, Size, Word};
 /// Entries looked at for one piece, whether they match or not: some 100 µs.
 const LOOKED_AT_MAX: u32 = 10_000;
 /// Payload bytes after which a piece ends; one larger schedule still makes a piece of its own.
-const BYTES_MAX: usize = 256 << 10;
+const BYTES_MAX: usize = 512 << 10;
 /// Bytes of a key that [`Upcoming`] shows.
 pub const KEY_SHOWN_MAX: usize = 256;
 

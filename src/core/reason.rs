@@ -19,7 +19,7 @@ pub enum Reason {
     BadTarget,
     /// The target is a schedules topic of this engine: firing would change that topic's last word for the key.
     TargetIsSchedules,
-    /// One of the request headers occurs twice.
+    /// One of the request headers occurs twice, with different values.
     DuplicateHeader,
     /// Due further ahead than `MAX_HORIZON` allows.
     BeyondHorizon,
@@ -39,11 +39,21 @@ pub enum Reason {
     OwnTopic,
     /// The broker refused a record for another cause.
     Refused,
+    /// A [`BadEpoch`](Self::BadEpoch) in JSON quotes.
+    QuotedEpoch,
+    /// A [`BadEpoch`](Self::BadEpoch) of eight bytes that are not text, as Java serialises a long.
+    LongEpoch,
+    /// A [`BadEpoch`](Self::BadEpoch) of other bytes that are not text.
+    BinaryEpoch,
+    /// A [`BadEpoch`](Self::BadEpoch) that looks like a date.
+    DateEpoch,
+    /// A [`BadTarget`](Self::BadTarget) in JSON quotes.
+    QuotedTarget,
 }
 
 impl Reason {
-    /// Every reason, in the order of their numbers.
-    pub const ALL: [Self; 18] = [
+    /// Every reason, in the order of their numbers. Those that share a code stand after the one that has it by itself.
+    pub const ALL: [Self; 23] = [
         Self::NoKey,
         Self::ReservedKey,
         Self::NoEpoch,
@@ -62,9 +72,15 @@ impl Reason {
         Self::Timestamp,
         Self::OwnTopic,
         Self::Refused,
+        Self::QuotedEpoch,
+        Self::LongEpoch,
+        Self::BinaryEpoch,
+        Self::DateEpoch,
+        Self::QuotedTarget,
     ];
 
-    /// What is wrong, for whoever produced the record.
+    /// What is wrong, for whoever produced the record. It describes the shape of what was found, never its bytes: they
+    /// may be secret.
     #[must_use]
     pub const fn detail(self) -> &'static str {
         match self {
@@ -74,13 +90,24 @@ impl Reason {
             Self::BadEpoch => {
                 "scheduler-epoch must be decimal digits: seconds since 1970, without sign, space or fraction"
             }
-            Self::EpochOverflow => "scheduler-epoch is too large",
+            Self::QuotedEpoch => "scheduler-epoch is in JSON quotes: send the digits without them",
+            Self::LongEpoch => {
+                "scheduler-epoch is 8 bytes that are not text, as Java serialises a long: send decimal digits"
+            }
+            Self::BinaryEpoch => "scheduler-epoch is bytes that are not text: send decimal digits",
+            Self::DateEpoch => "scheduler-epoch looks like a date: send seconds since 1970 as decimal digits",
+            Self::EpochOverflow => {
+                "scheduler-epoch is too large: it counts seconds since 1970, not milliseconds or nanoseconds"
+            }
             Self::NoTarget => "the header scheduler-target-topic is missing or empty",
             Self::BadTarget => {
                 "scheduler-target-topic is no topic name, or one of Kafka's own: 1 to 249 of a-z A-Z 0-9 . _ - are allowed"
             }
+            Self::QuotedTarget => "scheduler-target-topic is in JSON quotes: send the name without them",
             Self::TargetIsSchedules => "the target is a schedules topic of this engine",
-            Self::DuplicateHeader => "scheduler-epoch, scheduler-target-topic or scheduler-target-key occurs twice",
+            Self::DuplicateHeader => {
+                "scheduler-epoch, scheduler-target-topic or scheduler-target-key occurs twice, with different values"
+            }
             Self::BeyondHorizon => "due further ahead than MAX_HORIZON allows",
             Self::OverGrace => "overdue on arrival by more than SCHEDULE_GRACE_INTERVAL allows",
             Self::UnknownTarget => "the target topic does not exist",
@@ -105,10 +132,10 @@ impl Reason {
             Self::NoKey => "no-key",
             Self::ReservedKey => "reserved-key",
             Self::NoEpoch => "no-epoch",
-            Self::BadEpoch => "bad-epoch",
+            Self::BadEpoch | Self::QuotedEpoch | Self::LongEpoch | Self::BinaryEpoch | Self::DateEpoch => "bad-epoch",
             Self::EpochOverflow => "epoch-overflow",
             Self::NoTarget => "no-target",
-            Self::BadTarget => "bad-target",
+            Self::BadTarget | Self::QuotedTarget => "bad-target",
             Self::TargetIsSchedules => "target-is-schedules",
             Self::DuplicateHeader => "duplicate-header",
             Self::BeyondHorizon => "beyond-horizon",
@@ -129,10 +156,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_reason_has_its_number_and_a_code_of_its_own() {
-        let codes: std::collections::BTreeSet<_> = Reason::ALL.iter().map(|reason| reason.code()).collect();
-        assert_eq!(codes.len(), Reason::ALL.len());
+    fn every_reason_has_its_number_and_a_detail_of_its_own() {
+        let details: std::collections::BTreeSet<_> = Reason::ALL.iter().map(|reason| reason.detail()).collect();
+        assert_eq!(details.len(), Reason::ALL.len());
         assert!(Reason::ALL.iter().enumerate().all(|(number, reason)| *reason as usize == number));
-        assert_eq!(Reason::Refused as usize + 1, Reason::ALL.len());
+        assert_eq!(Reason::QuotedTarget as usize + 1, Reason::ALL.len());
+    }
+
+    #[test]
+    fn each_code_is_one_reasons_own_and_others_only_say_more_of_it() {
+        let own = &Reason::ALL[..=Reason::Refused as usize];
+        let codes: std::collections::BTreeSet<_> = own.iter().map(|reason| reason.code()).collect();
+        assert_eq!(codes.len(), own.len());
+        assert!(Reason::ALL[own.len()..].iter().all(|reason| codes.contains(reason.code())));
     }
 }

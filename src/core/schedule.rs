@@ -16,6 +16,9 @@ const INTERNAL: [&[u8]; 4] =
 /// Last second whose milliseconds fit into 63 bits.
 pub const EPOCH_MAX: u64 = i64::MAX as u64 / 1000;
 
+/// A due time further ahead of its record is probably a mistake. It fires as asked, unless there is a horizon.
+pub const FAR_S: u64 = 100 * 365 * 86_400;
+
 /// What a schedule may ask for.
 #[derive(Clone, Debug, Default)]
 pub struct Limits {
@@ -119,10 +122,11 @@ fn is_own(name: &[u8]) -> bool {
     .contains(&name)
 }
 
+/// A request header's value. Programs that retry or map headers repeat them: an equal repeat says nothing new.
 fn single<'a>(headers: &[Header<'a>], name: &[u8]) -> Result<Option<Option<&'a [u8]>>, Reason> {
-    let mut found = headers.iter().filter(|h| h.name == name);
-    let first = found.next().map(|h| h.value);
-    if found.next().is_some() { Err(Reason::DuplicateHeader) } else { Ok(first) }
+    let mut found = headers.iter().filter(|h| h.name == name).map(|h| h.value);
+    let first = found.next();
+    if found.any(|value| Some(value) != first) { Err(Reason::DuplicateHeader) } else { Ok(first) }
 }
 
 /// Digits only: leading zeros are taken, signs, spaces and fractions are not. An empty header counts as missing.
@@ -131,12 +135,44 @@ fn epoch(text: &[u8]) -> Result<u64, Reason> {
         return Err(Reason::NoEpoch);
     }
     if !text.iter().all(u8::is_ascii_digit) {
-        return Err(Reason::BadEpoch);
+        return Err(bad_epoch(text));
     }
     text.iter()
         .try_fold(0u64, |n, digit| n.checked_mul(10)?.checked_add(u64::from(digit - b'0')))
         .filter(|n| *n <= EPOCH_MAX)
         .ok_or(Reason::EpochOverflow)
+}
+
+/// What the header looks like, to tell the producer's author which setting or serialiser has made it.
+fn bad_epoch(bytes: &[u8]) -> Reason {
+    let is_text = std::str::from_utf8(bytes)
+        .is_ok_and(|text| text.chars().all(|c| !c.is_control() || matches!(c, '\t' | '\r' | '\n')));
+    match bytes {
+        _ if is_quoted(bytes) => Reason::QuotedEpoch,
+        _ if !is_text && bytes.len() == size_of::<u64>() => Reason::LongEpoch,
+        _ if !is_text => Reason::BinaryEpoch,
+        [y, e, a, r, b'-', _, _, b'-', ..] if [y, e, a, r].iter().all(|c| c.is_ascii_digit()) => Reason::DateEpoch,
+        _ => Reason::BadEpoch,
+    }
+}
+
+fn is_quoted(bytes: &[u8]) -> bool {
+    matches!(bytes, [b'"', .., b'"'])
+}
+
+/// What is probably wrong with a due time, if it is more than a century ahead of its record: producers send other units.
+#[must_use]
+pub fn far_ahead(due: u64, timestamp: Millis) -> Option<&'static str> {
+    /// A little late is still likely.
+    const PAST_S: u64 = 366 * 86_400;
+    let written = u64::try_from(timestamp.0.div_euclid(1000)).unwrap_or(0);
+    let likely = written.saturating_sub(PAST_S)..=written.saturating_add(FAR_S);
+    match due {
+        _ if due <= *likely.end() => None,
+        _ if likely.contains(&(due / 1_000)) => Some("due more than 100 years ahead: looks like milliseconds"),
+        _ if likely.contains(&(due / 1_000_000)) => Some("due more than 100 years ahead: looks like microseconds"),
+        _ => Some("due more than 100 years ahead"),
+    }
 }
 
 /// Kafka's rule for topic names: 1 to 249 of `a-z A-Z 0-9 . _ -`, neither `.` nor `..`. Its own topics are none: the
@@ -154,7 +190,8 @@ fn target(name: &[u8]) -> Result<&str, Reason> {
     if name.is_empty() {
         return Err(Reason::NoTarget);
     }
-    std::str::from_utf8(name).ok().filter(|_| is_topic(name)).ok_or(Reason::BadTarget)
+    let bad = if is_quoted(name) { Reason::QuotedTarget } else { Reason::BadTarget };
+    std::str::from_utf8(name).ok().filter(|_| is_topic(name)).ok_or(bad)
 }
 
 fn within(due: u64, timestamp: Millis, limits: &Limits) -> Result<(), Reason> {
@@ -222,8 +259,57 @@ mod tests {
         assert_eq!(parse_with(Some(b"__scheduler.x"), &[], &any), Err(Reason::ReservedKey));
         assert_eq!(parse_with(Some(b"k"), &[], &any), Err(Reason::NoEpoch));
         assert_eq!(parse_with(Some(b"k"), &[("scheduler-epoch", "1")], &any), Err(Reason::NoTarget));
-        let doubled = [("scheduler-epoch", "1"), ("scheduler-epoch", "1")];
+        let doubled = [("scheduler-epoch", "1"), ("scheduler-epoch", "2")];
         assert_eq!(parse_with(Some(b"k"), &doubled, &any), Err(Reason::DuplicateHeader));
+    }
+
+    #[test]
+    fn a_request_header_may_be_repeated_with_the_same_value() {
+        let request = [("scheduler-epoch", "1"), ("scheduler-target-topic", "t"), ("scheduler-target-key", "to")];
+        let mut doubled = request.to_vec();
+        doubled.extend(request);
+        let any = Limits::default();
+        assert_eq!(parse_with(Some(b"k"), &doubled, &any), Ok((1, "t".into())));
+        for (name, value) in [("scheduler-epoch", "01"), ("scheduler-target-topic", "u"), ("scheduler-target-key", "")]
+        {
+            let mut differing = doubled.clone();
+            differing.push((name, value));
+            assert_eq!(parse_with(Some(b"k"), &differing, &any), Err(Reason::DuplicateHeader), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_shape_of_a_bad_header_is_told() {
+        for (bytes, reason, words) in [
+            (&b"\"1893456000\""[..], Reason::QuotedEpoch, "in JSON quotes"),
+            (&1_893_456_000_u64.to_be_bytes(), Reason::LongEpoch, "8 bytes that are not text"),
+            (&1_893_456_000_u32.to_be_bytes(), Reason::BinaryEpoch, "bytes that are not text"),
+            (b"2030-01-01", Reason::DateEpoch, "looks like a date"),
+            (b"2030-01-01T00:00:00Z", Reason::DateEpoch, "looks like a date"),
+            (b"1893456000\n", Reason::BadEpoch, "decimal digits"),
+            (b"1.893456E9", Reason::BadEpoch, "decimal digits"),
+            (b"\"", Reason::BadEpoch, "decimal digits"),
+            ("１８９".as_bytes(), Reason::BadEpoch, "decimal digits"),
+        ] {
+            assert_eq!(epoch(bytes), Err(reason), "{bytes:?}");
+            assert!(reason.detail().contains(words) && reason.code() == "bad-epoch", "{}", reason.detail());
+        }
+        assert_eq!(target(b"\"greetings\""), Err(Reason::QuotedTarget));
+        assert_eq!(target(b"a \"b\""), Err(Reason::BadTarget));
+    }
+
+    #[test]
+    fn a_due_time_a_century_ahead_is_taken_for_other_units() {
+        let written = Millis(1_700_000_000_000);
+        let far = |due: u64| far_ahead(due, written);
+        assert_eq!(far(1_893_456_000), None);
+        assert_eq!(far(1_700_000_000 + FAR_S), None);
+        assert_eq!(far(1_700_000_000 + FAR_S + 1), Some("due more than 100 years ahead"));
+        assert_eq!(far(1_893_456_000_000), Some("due more than 100 years ahead: looks like milliseconds"));
+        assert_eq!(far(1_700_000_000_000), Some("due more than 100 years ahead: looks like milliseconds"));
+        assert_eq!(far(1_893_456_000_000_000), Some("due more than 100 years ahead: looks like microseconds"));
+        assert_eq!(far(EPOCH_MAX), Some("due more than 100 years ahead"));
+        assert_eq!(far_ahead(1_893_456_000, Millis(-1)), None, "a record without a timestamp");
     }
 
     #[test]

@@ -119,6 +119,15 @@ impl Shelves {
         self.seconds(size, u64::MAX).flat_map(|(_, list)| self.from(Some(list)))
     }
 
+    /// Slots due at or after `begin`: the small ones, then the large ones, each in due order.
+    pub fn due_from(&self, begin: u64) -> impl Iterator<Item = u32> {
+        let lists = Size::ALL.into_iter().flat_map(move |size| {
+            let Range { start, end } = size.numbers();
+            self.lists.range(start.saturating_add(begin).min(end)..end)
+        });
+        lists.flat_map(|(_, list)| self.from(Some(list)))
+    }
+
     fn seconds(&self, size: Size, end: u64) -> impl Iterator<Item = (&u64, &List)> {
         let Range { start, end: last } = size.numbers();
         self.lists.range(start..start.saturating_add(end).min(last))

@@ -218,6 +218,7 @@ impl<P: Payload> Scheduler<P> {
         for (offset, reason) in unfit.into_iter().take(UNFIT_NAMED_MAX) {
             self.report(Report::Invalid { partition: id, offset, reason });
         }
+        self.doubt_loaded(id);
         self.report(Report::Live { partition: id, pending, overdue, leftovers });
     }
 

@@ -232,6 +232,11 @@ impl<P: Payload> Words<P> {
         self.shelves.due(size).map(|slot| self.word(slot))
     }
 
+    /// Schedules due at or after `begin`, in due order.
+    pub fn due_from(&self, begin: u64) -> impl Iterator<Item = &Word<P>> {
+        self.shelves.due_from(begin).map(|slot| self.word(slot))
+    }
+
     /// The last word on a key.
     pub fn of_key(&self, key: &[u8]) -> Option<&Word<P>> {
         self.find(key).and_then(|slot| self.get(slot))

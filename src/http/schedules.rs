@@ -19,12 +19,10 @@ use super::query::{PageQuery, show_cursor};
 use crate::core::io::Cursor;
 use crate::core::listing::{Filter, Gone, Listed, Page};
 use crate::core::payload::Parts;
-use crate::handle::{Handle, Unanswered};
+use crate::core::schedule::far_ahead;
+use crate::handle::{Handle, PIECE_MAX, Unanswered};
 
-/// Entries that the list takes from the loop at a time: it is all of the list that is held at once.
-const PIECE: usize = 500;
-/// Pause before each piece but the first, so that a list gives way to firing where cores are few: at 500 schedules a
-/// piece, a million of them take some seconds.
+/// Pause before each piece but the first, so a list gives way to firing where cores are few.
 const PIECE_PAUSE: Duration = Duration::from_millis(1);
 /// Bytes of JSON after which a page ends, however many entries were asked for.
 const PAGE_BYTES_MAX: usize = 1 << 20;
@@ -60,6 +58,8 @@ pub struct Listing {
     asked: Option<Asked>,
     begun: bool,
     any: bool,
+    /// Bytes of the longest piece so far: the next one is about as long.
+    largest: usize,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -71,13 +71,22 @@ impl Listing {
         connection: Arc<Connection>,
         permit: OwnedSemaphorePermit,
     ) -> Result<Self, Missing> {
-        let first = piece(handle.clone(), Cursor::default(), PIECE, Filter::default()).await?;
+        let first = piece(handle.clone(), Cursor::default(), PIECE_MAX, Filter::default()).await?;
         let asked: Asked = Box::pin(std::future::ready(Ok(first)));
-        Ok(Self { handle, topics, connection, asked: Some(asked), begun: false, any: false, _permit: permit })
+        Ok(Self {
+            handle,
+            topics,
+            connection,
+            asked: Some(asked),
+            begun: false,
+            any: false,
+            largest: 0,
+            _permit: permit,
+        })
     }
 
     fn write(&mut self, page: Page) -> Vec<u8> {
-        let mut text = Vec::new();
+        let mut text = Vec::with_capacity(self.largest);
         if !std::mem::replace(&mut self.begun, true) {
             text.push(b'[');
         }
@@ -92,11 +101,12 @@ impl Listing {
                 let handle = self.handle.clone();
                 self.asked = Some(Box::pin(async move {
                     tokio::time::sleep(PIECE_PAUSE).await;
-                    piece(handle, next, PIECE, Filter::default()).await
+                    piece(handle, next, PIECE_MAX, Filter::default()).await
                 }));
             }
             None => text.extend_from_slice(b"]\n"),
         }
+        self.largest = self.largest.max(text.len());
         text
     }
 }
@@ -191,6 +201,8 @@ struct Schedule<'a> {
     value: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     parked: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    warning: Option<&'static str>,
 }
 
 fn write(text: &mut Vec<u8>, listed: &Listed, topics: &[String]) {
@@ -208,6 +220,7 @@ fn write(text: &mut Vec<u8>, listed: &Listed, topics: &[String]) {
         target_key_base64: parts.target_key.and_then(base64_unless_text),
         value: BASE64_STANDARD.encode(parts.value),
         parked: listed.parked,
+        warning: far_ahead(listed.due, listed.timestamp),
     };
     // Writing to memory fails only for maps whose keys are no text, and there are none.
     let _ = serde_json::to_writer(text, &schedule);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::admin::{
-    AdminClient, AdminOptions, NewTopic, OwnedResourceSpecifier, ResourceSpecifier, TopicReplication,
+    AdminClient, AdminOptions, ConfigSource, NewTopic, OwnedResourceSpecifier, ResourceSpecifier, TopicReplication,
 };
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
 
@@ -41,38 +41,40 @@ impl Admin {
         let answers = pollster::block_on(self.0.describe_configs(&wanted, &options()))?;
         let told = answers.into_iter().flatten().filter_map(|resource| {
             let OwnedResourceSpecifier::Topic(name) = resource.specifier else { return None };
-            let entries: Entries = resource.entries.into_iter().filter_map(|e| Some((e.name, e.value?))).collect();
+            let mut entries = Entries::default();
+            for entry in resource.entries {
+                let is_inherited = !matches!(entry.source, ConfigSource::DynamicTopic | ConfigSource::Unknown);
+                if let Some(value) = entry.value {
+                    entries.insert(entry.name, value, is_inherited);
+                }
+            }
             // The wrapper shows a refusal as a topic without settings.
             (!entries.is_empty()).then_some((name, entries))
         });
         Ok(told.collect())
     }
 
-    /// Creates a topic with the brokers' default numbers of partitions and replicas. True if it was not there before.
+    /// Creates a topic, with these numbers of partitions and replicas or the brokers' defaults. True if it was not there
+    /// before.
     ///
     /// # Errors
     /// When no broker answers, or the brokers refuse.
-    pub fn create(&self, topic: &str, role: Role) -> KafkaResult<bool> {
-        self.create_with(topic, role, None, None)
+    pub fn create(&self, topic: &str, role: Role, partitions: Option<i32>, replicas: Option<i32>) -> KafkaResult<bool> {
+        let new = |newer: &[(&'static str, &'static str)]| {
+            let replication = TopicReplication::Fixed(replicas.unwrap_or(DEFAULT));
+            let mut new = NewTopic::new(topic, partitions.unwrap_or(DEFAULT), replication);
+            let in_sync = replicas.and_then(Role::in_sync_min).map(|least| ("min.insync.replicas", least));
+            new.config.extend(role.settings().iter().chain(newer).copied().chain(in_sync));
+            new
+        };
+        match self.made(&new(role.newer_settings())) {
+            Err(KafkaError::AdminOp(Code::InvalidConfig)) if !role.newer_settings().is_empty() => self.made(&new(&[])),
+            made => made,
+        }
     }
 
-    /// The same with these numbers of partitions and replicas, where they are given.
-    ///
-    /// # Errors
-    /// When no broker answers, or the brokers refuse.
-    pub fn create_with(
-        &self,
-        topic: &str,
-        role: Role,
-        partitions: Option<i32>,
-        replicas: Option<i32>,
-    ) -> KafkaResult<bool> {
-        let replication = TopicReplication::Fixed(replicas.unwrap_or(DEFAULT));
-        let mut new = NewTopic::new(topic, partitions.unwrap_or(DEFAULT), replication);
-        for (name, value) in role.settings() {
-            new = new.set(name, value);
-        }
-        let answers = pollster::block_on(self.0.create_topics([&new], &options()))?;
+    fn made(&self, new: &NewTopic<'_>) -> KafkaResult<bool> {
+        let answers = pollster::block_on(self.0.create_topics([new], &options()))?;
         match answers.into_iter().next() {
             Some(Err((_, Code::TopicAlreadyExists))) => Ok(false),
             Some(Err((_, code))) => Err(KafkaError::AdminOp(code)),

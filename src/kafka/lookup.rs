@@ -1,16 +1,16 @@
 //! Whether topics can be produced to.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::RDKafkaErrorCode as Code;
 use rdkafka::types::RDKafkaRespErr;
 
 use super::admin::Admin;
 use super::native::{self, Description};
 use super::settings::Settings;
-use super::topics;
+use super::topics::{self, Layout};
 use super::voice::Asking;
 use crate::core::io::TargetState;
 
@@ -19,6 +19,10 @@ pub const TOGETHER_MAX: usize = 100;
 
 /// How long an answer about targets may take.
 const TARGET_MAX: Duration = Duration::from_secs(2);
+
+/// How long, and at which intervals, a topic that has just been created is looked for.
+const NEW_MAX: Duration = Duration::from_secs(2);
+const NEW_PAUSE: Duration = Duration::from_millis(100);
 
 /// Looks at target topics, with clients that it keeps.
 pub struct Lookup {
@@ -124,6 +128,27 @@ pub fn exists(client: &BaseConsumer<Asking>, name: &str, limit: Duration) -> Tar
         None if topic.partitions().iter().any(|partition| partition.leader() < 0) => TargetState::Leaderless,
         None => TargetState::Exists,
         Some(error) => of_error(error),
+    }
+}
+
+/// How a topic lies on the brokers; `None` while the metadata does not show all of it.
+pub fn layout<C: ConsumerContext>(client: &BaseConsumer<C>, name: &str, limit: Duration) -> Option<Layout> {
+    let metadata = client.fetch_metadata(Some(name), limit).ok()?;
+    let topic = metadata.topics().iter().find(|topic| topic.name() == name && topic.error().is_none())?;
+    let replicas = topic.partitions().iter().map(|partition| partition.replicas().len()).min()?;
+    Some(Layout { partitions: topic.partitions().len(), replicas, brokers: metadata.brokers().len() })
+}
+
+/// The same of a topic that has just been created: each broker learns of it a moment later.
+pub fn new_layout<C: ConsumerContext>(client: &BaseConsumer<C>, name: &str, beat: &dyn Fn()) -> Option<Layout> {
+    let begun = Instant::now();
+    loop {
+        beat();
+        let found = layout(client, name, NEW_MAX);
+        if found.is_some() || begun.elapsed() > NEW_MAX {
+            return found;
+        }
+        std::thread::sleep(NEW_PAUSE);
     }
 }
 

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::KafkaResult;
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
 
 use super::admin::Admin;
-use super::lookup::exists;
+use super::lookup::{self, exists};
 use super::settings::Settings;
-use super::topics::{self, Entries, Role};
+use super::topics::{self, Entries, Layout, Role, Weight};
 use super::voice::Asking;
 use crate::config::Config;
 use crate::core::io::TargetState;
@@ -45,7 +45,7 @@ impl std::fmt::Display for NotReady {
                  CREATE_TOPICS=true, or name another in SCHEDULES_TOPICS, HISTORY_TOPIC or DEAD_LETTER_TOPIC"
             ),
             Self::Creation(name, why) => {
-                write!(f, "topic {name:?} does not exist and could not be created: {why}; grant Create, or create it")
+                write!(f, "topic {name:?} does not exist and could not be created: {why}")
             }
         }
     }
@@ -88,57 +88,76 @@ pub fn look(client: &Client, config: &Config, settings: &Settings, beat: &dyn Fn
 }
 
 fn ask(client: &Client, config: &Config, settings: &Settings, beat: &dyn Fn()) -> Result<Ready, NotReady> {
-    for (topic, role) in own_topics(config) {
+    let mut created = Vec::new();
+    for (topic, role) in topics::own(config) {
         beat();
         match exists(client, topic, REQUEST_MAX) {
             // The brokers may still be starting.
             TargetState::Exists | TargetState::Leaderless => {}
             TargetState::NoAnswer => return Err(NotReady::Unreachable),
-            TargetState::Missing if config.create_topics => create(settings, topic, role)?,
+            TargetState::Missing if config.create_topics => {
+                if create(config, settings, topic, role)? {
+                    created.push(topic);
+                }
+            }
             state => return Err(NotReady::Topic(topic.into(), role, state)),
         }
     }
     // Asked last: a client that has just been made learns the id with its first metadata only.
     let cluster = client.client().fetch_cluster_id(REQUEST_MAX).ok_or(NotReady::Unreachable)?;
-    Ok(Ready { cluster, settings: describe(config, settings) })
+    Ok(Ready { cluster, settings: describe(client, config, settings, &created, beat) })
 }
 
-fn own_topics(config: &Config) -> impl Iterator<Item = (&str, Role)> {
-    let schedules = config.schedules_topics.iter().map(|topic| (topic.as_str(), Role::Schedules));
-    let history = std::iter::once((config.history_topic.as_str(), Role::History));
-    schedules.chain(history).chain(config.dead_letter_topic.as_deref().map(|topic| (topic, Role::DeadLetter)))
+fn create(config: &Config, settings: &Settings, topic: &str, role: Role) -> Result<bool, NotReady> {
+    let failed = |error: KafkaError| {
+        let hint = match error.rdkafka_error_code() {
+            Some(Code::InvalidReplicationFactor) => {
+                "; CREATE_TOPICS_REPLICATION_FACTOR must not be larger than the number of brokers"
+            }
+            Some(Code::TopicAuthorizationFailed | Code::ClusterAuthorizationFailed) => "; grant Create, or create it",
+            _ => "; create it yourself, or try again",
+        };
+        NotReady::Creation(topic.into(), format!("{error}{hint}"))
+    };
+    Admin::new(settings).map_err(failed)?.create(topic, role, None, config.create_topics_replicas).map_err(failed)
 }
 
-fn create(settings: &Settings, topic: &str, role: Role) -> Result<(), NotReady> {
-    let failed = |error: rdkafka::error::KafkaError| NotReady::Creation(topic.into(), error.to_string());
-    if Admin::new(settings).map_err(failed)?.create(topic, role).map_err(failed)? {
-        tracing::info!(topic, settings = ?role.settings(), "the topic has been created");
-    }
-    Ok(())
-}
-
-/// Says what is wrong with the topics' settings, and keeps them.
-fn describe(config: &Config, settings: &Settings) -> BTreeMap<String, Entries> {
+/// Says what has been created and what is wrong with the topics, and keeps their settings.
+fn describe(
+    client: &Client,
+    config: &Config,
+    settings: &Settings,
+    created: &[&str],
+    beat: &dyn Fn(),
+) -> BTreeMap<String, Entries> {
     if !settings.describes {
         return BTreeMap::new();
     }
-    let topics: Vec<(&str, Role)> = own_topics(config).collect();
-    let names: Vec<&str> = topics.iter().map(|(topic, _)| *topic).collect();
+    let own: Vec<(&str, Role)> = topics::own(config).collect();
+    // Created topics are waited for before their settings are asked for.
+    let layout = |topic: &str| match created.contains(&topic) {
+        true => lookup::new_layout(client, topic, beat),
+        false => lookup::layout(client, topic, REQUEST_MAX),
+    };
+    let layouts: Vec<Layout> = own.iter().map(|(topic, _)| layout(topic).unwrap_or_default()).collect();
+    let names: Vec<&str> = own.iter().map(|(topic, _)| *topic).collect();
     let described = Admin::new(settings).and_then(|admin| admin.settings(&names)).unwrap_or_else(|error| {
         tracing::info!(%error, "the topics' settings are not told; they are taken to be right");
         BTreeMap::new()
     });
-    for (topic, role) in topics {
-        match described.get(topic) {
-            Some(entries) => {
-                for finding in topics::findings(role, entries) {
-                    tracing::warn!(topic, "{finding}");
-                }
-            }
-            None => tracing::info!(
-                topic,
-                "the topic's settings may not be seen: grant DescribeConfigs to have them checked"
-            ),
+    for ((topic, role), layout) in own.into_iter().zip(layouts) {
+        let entries = described.get(topic);
+        if created.contains(&topic) {
+            let Layout { partitions, replicas, .. } = layout;
+            let settings = entries.map(|entries| topics::told(role, entries).join(", "));
+            tracing::info!(topic, partitions, replicas, settings, "the topic has been created");
+        }
+        if entries.is_none() {
+            tracing::info!(topic, "the topic's settings may not be seen: grant DescribeConfigs to have them checked");
+        }
+        let found = topics::findings(role, entries.unwrap_or(&Entries::default()), layout);
+        for finding in found.iter().filter(|finding| finding.weight == Weight::Warning) {
+            tracing::warn!(topic, "{finding}");
         }
     }
     described

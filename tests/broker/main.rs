@@ -27,6 +27,7 @@ mod outside;
 mod poison;
 mod readme;
 mod reference;
+mod requests;
 mod rest;
 mod restarts;
 mod status_page;

@@ -63,7 +63,7 @@ impl Traps {
             ("no-target", bare("no-target").header("scheduler-epoch", due.to_string())),
             ("bad-target", schedule("bad-target", due, "no such/topic!")),
             ("target-is-schedules", schedule("target-is-schedules", due, &case.schedules[0])),
-            ("duplicate-header", good("duplicate-header").header("scheduler-target-topic", &case.target)),
+            ("duplicate-header", good("duplicate-header").header("scheduler-target-topic", &self.missing)),
             ("beyond-horizon", schedule("beyond-horizon", due + 10 * DAY_S, &case.target)),
             ("over-grace", schedule("over-grace", due - 1_000, &case.target)),
             ("unknown-target", schedule("unknown-target", due, &self.missing)),

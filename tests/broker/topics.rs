@@ -1,5 +1,6 @@
 //! The engine's own topics: made where that is wanted, and looked at when it starts.
 
+use crate::cli;
 use crate::kit::Case;
 use crate::kit::case::PATIENCE;
 use crate::kit::client;
@@ -30,9 +31,22 @@ fn missing_topics_are_created_with_settings_that_lose_nothing() {
         case.broker.tool("kafka.admin.ConfigCommand", &args)
     };
     if let Some(settings) = settings(&schedules) {
-        for wanted in ["cleanup.policy=compact ", "min.compaction.lag.ms=86400000", "delete.retention.ms=172800000"] {
+        for wanted in [
+            "cleanup.policy=compact ",
+            "min.compaction.lag.ms=86400000",
+            "delete.retention.ms=172800000",
+            "segment.ms=86400000",
+            "unclean.leader.election.enable=false",
+            "message.timestamp.after.max.ms=3600000",
+        ] {
             assert!(settings.contains(wanted), "{wanted} is not in {settings}");
         }
+    }
+    let output = engine.output();
+    let said = output.lines().find(|line| line.contains("the topic has been created") && line.contains(&schedules));
+    let said = said.unwrap_or_else(|| panic!("no line says what was created: {output}"));
+    for wanted in ["partitions=1", "replicas=1", "min.compaction.lag.ms=86400000", "min.insync.replicas=1"] {
+        assert!(said.contains(wanted), "{wanted} is not in {said}");
     }
     assert!(!engine.output().contains("WARN"), "{}", engine.output());
     engine.stop();
@@ -53,6 +67,49 @@ fn settings_that_can_lose_schedules_are_warned_about() {
         eventually(wanted, PATIENCE, || engine.output().contains(wanted).then_some(()));
     }
     engine.stop();
+}
+
+#[test]
+fn a_topic_with_nothing_but_the_brokers_defaults_is_found_bad() {
+    let Some(case) = Case::with_defaults("default-topic", 1) else { return };
+    let plain = format!("{}-plain", case.group);
+    client::create_topic(case.bootstrap(), &plain, 1, &[]);
+    let env = [
+        ("BOOTSTRAP_SERVERS", case.bootstrap()),
+        ("SCHEDULES_TOPICS", plain.as_str()),
+        ("HISTORY_TOPIC", case.history.as_str()),
+    ];
+    let ran = cli::run(&env, &["topics", "check"], b"");
+    let advice = ["segment.ms=604800000: compaction leaves", "delete.retention.ms=86400000: the default of the broker"];
+    let warnings = ["cleanup.policy=delete: what", "retention.ms=604800000: the", "min.compaction.lag.ms=0: an update"];
+    for wanted in advice.iter().chain(&warnings) {
+        assert!(ran.out.contains(&format!("{plain}: {wanted}")), "{wanted}: {}", ran.out);
+    }
+    assert!(ran.out.contains(&format!("{}: good", case.history)), "{}", ran.out);
+    ran.failed(4, &["5 things are to be put right"]);
+    let mut engine = case.engine_with(&[("SCHEDULES_TOPICS", &plain)]);
+    engine.ready();
+    let output = engine.output();
+    assert!(warnings.iter().all(|wanted| output.contains(wanted)), "{output}");
+    assert!(!advice.iter().any(|wanted| output.contains(wanted)), "the engine warns of losses alone: {output}");
+    engine.stop();
+}
+
+#[test]
+fn a_topic_that_is_created_is_good_with_the_brokers_defaults() {
+    let Some(case) = Case::with_defaults("created-defaults", 1) else { return };
+    let name = |what: &str| format!("{}-{what}", case.group);
+    let (schedules, history, dead) = (name("new-schedules"), name("new-history"), name("new-dead"));
+    let env = [
+        ("BOOTSTRAP_SERVERS", case.bootstrap()),
+        ("SCHEDULES_TOPICS", &schedules),
+        ("HISTORY_TOPIC", &history),
+        ("DEAD_LETTER_TOPIC", &dead),
+    ];
+    let said = cli::run(&env, &["topics", "create"], b"").ok();
+    assert!(said.contains(&format!("{schedules} created: partitions=1, replicas=1 (cleanup.policy=compact")), "{said}");
+    let checked = cli::run(&env, &["topics", "check"], b"").ok();
+    assert_eq!(checked.matches(": good").count(), 3, "{checked}");
 }
 
 #[test]

@@ -5,6 +5,7 @@
 #[path = "../broker/kit/mod.rs"]
 mod kit;
 
+mod ended;
 mod large_list;
 mod large_records;
 mod leaderless;

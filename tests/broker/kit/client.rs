@@ -152,6 +152,12 @@ pub fn delete_records_before(bootstrap: &str, topic: &str, partition: i32, offse
     block_on(admin(bootstrap).delete_records(&list, &options)).expect("the records are deleted");
 }
 
+/// The offset after a partition's last record.
+pub fn end(bootstrap: &str, topic: &str, partition: i32) -> i64 {
+    let client: BaseConsumer = config(bootstrap).create().expect("a client");
+    client.fetch_watermarks(topic, partition, REQUEST).expect("an answer").1
+}
+
 /// Adds partitions to a topic, and waits until they are there.
 pub fn add_partitions(bootstrap: &str, name: &str, count: usize) {
     let options = AdminOptions::new().request_timeout(Some(REQUEST)).operation_timeout(Some(REQUEST));

@@ -56,6 +56,11 @@ impl Cluster {
 
     /// The same with so many ways to it that lead through proxies.
     pub fn with_ways(ways: usize) -> Option<Self> {
+        Self::configured(ways, "")
+    }
+
+    /// The same with more lines in its settings, which win over others.
+    pub fn configured(ways: usize, more: &str) -> Option<Self> {
         let home = broker::home().expect("Kafka")?;
         let ports: Vec<(u16, u16)> = (0..NODES).map(|_| (free_port(), free_port())).collect();
         let proxied: Vec<Vec<(u16, u16)>> =
@@ -67,7 +72,7 @@ impl Cluster {
             fs::create_dir_all(&data).expect("a directory");
             broker::write(
                 &data.join("server.properties"),
-                &properties(n + 1, *ports, &proxied[n], &voters.join(","), &data),
+                &(properties(n + 1, *ports, &proxied[n], &voters.join(","), &data) + more),
             )
             .expect("properties");
             let mut java = vec!["-Xmx512m".to_owned()];

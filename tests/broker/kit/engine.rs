@@ -146,10 +146,19 @@ impl Engine {
         fs::write(format!("/proc/{}/clear_refs", self.child.id()), "5").expect("Linux takes it");
     }
 
+    /// The memory that it holds now beside its program and what is mapped from files, in bytes.
+    pub fn anonymous_memory(&self) -> u64 {
+        self.memory("RssAnon:")
+    }
+
     /// The most memory that it has held since its start or [`Engine::forget_peak`], in bytes.
     pub fn peak_memory(&self) -> u64 {
+        self.memory("VmHWM:")
+    }
+
+    fn memory(&self, name: &str) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("a process");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("Linux says so");
         line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
     }
 
