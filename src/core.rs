@@ -45,6 +45,9 @@ use settling::{InFlight, Lot, Patience, Purpose};
 use targets::Targets;
 use throughput::Throughput;
 
+/// Tables of a partition that fires shrink if no more than one place of so many is in use.
+const LIVE_SHARE: usize = 16;
+
 /// Transactors at the most: a successor fences this many ids of each former owner.
 pub const TRANSACTORS_MAX: usize = 2;
 
@@ -265,12 +268,12 @@ impl<P: Payload> Scheduler<P> {
         for target in self.targets.take_unchecked(self.now) {
             self.check_target(target);
         }
+        let mut shrunk = false;
         for life in self.lives.values_mut() {
             life.words.wake_parked(self.now);
-            // Batches that were committed hold slots until they are read, and so do those in flight.
-            if life.is_live() && life.unread.is_empty() && !self.in_flight.iter().any(|batch| batch.touches(life.id)) {
-                life.words.shrink();
-            }
+            // Batches that were committed hold slots until they are read, and so do those in flight. One table in a turn.
+            let outstanding = !life.unread.is_empty() || self.in_flight.iter().any(|batch| batch.touches(life.id));
+            shrunk = shrunk || (life.is_live() && !outstanding && life.words.shrink(LIVE_SHARE));
         }
         self.check_clock();
     }

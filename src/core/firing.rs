@@ -44,6 +44,7 @@ impl<P: Payload> Scheduler<P> {
             Step::Barrier | Step::Floor(_) | Step::Releasing { .. } => true,
             Step::Metadata | Step::BarrierSent | Step::FloorSent(_) => false,
             Step::Loading(_) | Step::Since | Step::Siblings if !life.is_live() => life.fence_done,
+            _ if life.is_trimmed => false,
             _ => {
                 life.fence_done
                     || life.words.has_outrun()
@@ -90,7 +91,7 @@ impl<P: Payload> Scheduler<P> {
             }
         };
         for life in self.lives.values() {
-            let is_live = life.step == Step::Live;
+            let is_live = life.step == Step::Live && !life.is_trimmed;
             let reads = matches!(life.step, Step::Loading(_) | Step::Since | Step::Siblings);
             let releases = matches!(life.step, Step::Releasing { .. });
             consider(life.step == Step::Barrier, Purpose::Barrier);
@@ -106,17 +107,17 @@ impl<P: Payload> Scheduler<P> {
 
     /// When the next schedule of a lot is due, if the lot is one of those that fire in due order.
     pub(super) fn next_due(&self, lot: Lot) -> Option<Millis> {
-        let (live, sizes) = (self.lives.values().filter(|life| life.is_live()), self.sizes(lot));
+        let (live, sizes) = (self.lives.values().filter(|life| life.may_fire()), self.sizes(lot));
         let due = live.filter_map(|life| life.words.next_due(sizes)).min()?;
         // A schedule's second was checked to fit into milliseconds.
         Some(Millis(due as i64 * 1000))
     }
 
     pub(super) fn next_mark(&self) -> Option<Millis> {
-        self.lives.values().filter(|life| life.is_live() && life.offset() > life.committed).map(|l| l.mark_at).min()
+        self.lives.values().filter(|life| life.may_fire() && life.offset() > life.committed).map(|l| l.mark_at).min()
     }
 
-    fn is_touched(&self, id: Partition) -> bool {
+    pub(super) fn is_touched(&self, id: Partition) -> bool {
         self.in_flight.iter().any(|batch| batch.touches(id))
     }
 
@@ -172,7 +173,7 @@ impl<P: Payload> Scheduler<P> {
         let now = self.now;
         let ids = self.ids(|life| {
             let ours = matches!(life.step, Step::Loading(_) | Step::Since | Step::Siblings | Step::Live);
-            ours && !self.is_touched(life.id) && (life.fence_done || life.has_progress(now))
+            ours && !life.is_trimmed && !self.is_touched(life.id) && (life.fence_done || life.has_progress(now))
         });
         let batch = self.batch();
         self.send(batch, Purpose::Mark, ids, Vec::new())
@@ -221,7 +222,7 @@ impl<P: Payload> Scheduler<P> {
         let Some(second) = self.second() else { return false };
         let mut batch = self.batch();
         let mut entries = Vec::new();
-        for id in self.ids(|life| life.is_live() && life.words.has_suspects()) {
+        for id in self.ids(|life| life.may_fire() && life.words.has_suspects()) {
             while !self.is_full(&batch, Lot::Suspects)
                 && self.add_one(&mut batch, &mut entries, id, |words| words.take_suspect(second))
             {}
@@ -234,7 +235,7 @@ impl<P: Payload> Scheduler<P> {
     }
 
     fn add_outrun(&mut self, batch: &mut Batch, entries: &mut Vec<Entry>, second: u64) {
-        for id in self.ids(Life::is_live) {
+        for id in self.ids(Life::may_fire) {
             while !self.is_full(batch, Lot::Fresh) {
                 let Some(life) = self.lives.get_mut(&id) else { break };
                 let Some(slot) = life.words.take_outrun(second) else { break };
@@ -261,7 +262,7 @@ impl<P: Payload> Scheduler<P> {
             let next = self
                 .lives
                 .values()
-                .filter(|life| life.is_live())
+                .filter(|life| life.may_fire())
                 .filter_map(|life| life.words.next_due(sizes).map(|due| (due, life.id)))
                 .min();
             let Some((due, id)) = next.filter(|(due, _)| *due <= second) else { break };
@@ -300,7 +301,7 @@ impl<P: Payload> Scheduler<P> {
     /// Moves what cannot fire to the dead-letter topic, in batches of its own: that topic's troubles delay no firing.
     fn letters(&mut self) -> bool {
         let Some(name) = self.names.dead_letter.clone() else { return false };
-        if !self.lives.values().any(|life| life.is_live() && life.words.has_letters()) {
+        if !self.lives.values().any(|life| life.may_fire() && life.words.has_letters()) {
             return false;
         }
         let (topic, new) = self.targets.intern(&name);
@@ -313,7 +314,7 @@ impl<P: Payload> Scheduler<P> {
         }
         let mut batch = self.batch();
         let mut entries = Vec::new();
-        for id in self.ids(Life::is_live) {
+        for id in self.ids(Life::may_fire) {
             while !self.is_full(&batch, Lot::Letters) && self.add_letter(&mut batch, &mut entries, id, topic) {}
         }
         self.send(batch, Purpose::Fire(Lot::Letters), touched(&entries), entries)

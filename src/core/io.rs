@@ -5,6 +5,7 @@
 
 use super::batch::Batch;
 use super::reason::Reason;
+pub use super::throughput::Late;
 
 /// Milliseconds since 1970-01-01T00:00:00Z, by the clock of whoever passed it in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -169,13 +170,7 @@ pub enum Abort<'a> {
     /// Nothing that the batch itself is to blame for, such as a time-out: the same records may be tried again.
     Retry,
     /// As [`Abort::Retry`], because records were not acknowledged in time. A smaller batch may get through.
-    TimedOut {
-        /// Bytes that were acknowledged in time, if the last of them came so late that the brokers were still taking
-        /// records; else 0.
-        delivered_bytes: u64,
-        /// Bytes of the whole batch as it was sent.
-        sent_bytes: u64,
-    },
+    TimedOut(Late),
     /// The broker refused our member id or generation, or the consumer has none to give.
     Refused {
         /// The generation that was refused.

@@ -85,6 +85,8 @@ pub struct Life<P> {
     pub mark_at: Millis,
     /// Local midnight plus `SINCE_DELTA`, as last told.
     pub today: Millis,
+    /// Its log begins later than what was read of it. It is read again as soon as no batch touches it.
+    pub is_trimmed: bool,
 }
 
 impl<P: Payload> Life<P> {
@@ -106,6 +108,7 @@ impl<P: Payload> Life<P> {
             fence_done: false,
             mark_at: Millis(i64::MAX),
             today,
+            is_trimmed: false,
         }
     }
 
@@ -115,6 +118,7 @@ impl<P: Payload> Life<P> {
         self.position = 0;
         self.barrier = None;
         self.floor = None;
+        self.is_trimmed = false;
         self.unread.clear();
         self.step = Step::Barrier;
     }
@@ -126,7 +130,7 @@ impl<P: Payload> Life<P> {
 
     /// It has been read further than is committed, and it is time to say so.
     pub fn has_progress(&self, now: Millis) -> bool {
-        self.is_live() && self.mark_at <= now && self.offset() > self.committed
+        self.may_fire() && self.mark_at <= now && self.offset() > self.committed
     }
 
     /// Everything before its barrier has been read.
@@ -149,6 +153,11 @@ impl<P: Payload> Life<P> {
         const MOVES: i64 = 64;
         // Far beyond any offset.
         self.barrier.map(|barrier| barrier | (i64::from(self.words.moves()) % MOVES) << 56)
+    }
+
+    /// Whether batches of its words may be formed.
+    pub fn may_fire(&self) -> bool {
+        self.is_live() && !self.is_trimmed
     }
 
     /// Clears what the consumer has now read past.

@@ -2,7 +2,7 @@
 
 use super::bugs::{self, Bug};
 use super::firing::MARK_MS;
-use super::io::{Abort, Outcome, Report, TargetState};
+use super::io::{Abort, Late, Outcome, Report, TargetState};
 use super::partition::{Step, Unread};
 use super::payload::Payload;
 use super::reason::Reason;
@@ -140,6 +140,7 @@ impl<P: Payload> Scheduler<P> {
             Outcome::Aborted(abort) => self.batch_aborted(batch, abort),
             Outcome::Unknown => {}
         }
+        self.reread_trimmed();
         if self.throughput.is_large_apart() && self.next_due(Lot::Large).is_none_or(|due| due > self.now) {
             self.throughput.none_large_due();
         }
@@ -150,7 +151,7 @@ impl<P: Payload> Scheduler<P> {
         if let Purpose::Fire(lot) = batch.purpose {
             let items_max = &mut self.items_max[lot as usize];
             *items_max = (*items_max * 2).min(self.config.batch_items_max);
-            if lot.is_fresh() && *items_max == self.config.batch_items_max {
+            if lot == Lot::Fresh && *items_max == self.config.batch_items_max {
                 self.refusals = 0;
             }
             let took_ms = self.now.0.saturating_sub(batch.formed_at.0);
@@ -233,6 +234,10 @@ impl<P: Payload> Scheduler<P> {
         match abort {
             Abort::Rejected([]) => self.narrow_down(&batch),
             Abort::Rejected(guilty) => {
+                if guilty.iter().any(|(_, reason)| *reason == Reason::NoLeader) {
+                    // Or it was too slow: the metadata may show a leader, and then a smaller batch gets through.
+                    self.ran_late(&batch, Late::Stalled);
+                }
                 for (item, reason) in guilty {
                     if let Some(entry) = batch.entries.get(*item as usize) {
                         self.rejected(entry, *reason);
@@ -240,13 +245,8 @@ impl<P: Payload> Scheduler<P> {
                 }
             }
             Abort::Retry => self.back_off(batch.purpose),
-            Abort::TimedOut { delivered_bytes, sent_bytes } => {
-                if matches!(batch.purpose, Purpose::Fire(_))
-                    && !bugs::on(Bug::BatchesKeepTheirSize)
-                    && self.throughput.timed_out(batch.bytes, delivered_bytes, sent_bytes)
-                {
-                    self.report(Report::ThroughputIsLimit);
-                }
+            Abort::TimedOut(late) => {
+                self.ran_late(&batch, late);
                 self.back_off(batch.purpose);
             }
             Abort::Refused { generation } => {
@@ -255,6 +255,13 @@ impl<P: Payload> Scheduler<P> {
                     self.refused = Some(generation);
                 }
             }
+        }
+    }
+
+    fn ran_late(&mut self, batch: &InFlight, late: Late) {
+        let fires = matches!(batch.purpose, Purpose::Fire(_)) && !bugs::on(Bug::BatchesKeepTheirSize);
+        if fires && self.throughput.ran_late(batch.bytes, late) {
+            self.report(Report::ThroughputIsLimit);
         }
     }
 

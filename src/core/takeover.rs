@@ -12,6 +12,9 @@ use super::{Millis, Partition, Scheduler, mark};
 /// Unfit records that one loading names in reports; the rest is only counted.
 const UNFIT_NAMED_MAX: usize = 100;
 
+/// Tables shrink after loading if no more than one place of so many is in use.
+const LOADED_SHARE: usize = 4;
+
 /// Why a partition is read again whose floor lies in the future.
 const AHEAD: &str = "the clock is before the partition's floor";
 
@@ -204,7 +207,7 @@ impl<P: Payload> Scheduler<P> {
         let end = if bugs::on(Bug::LeftoversFire) { 0 } else { end };
         let leftovers = life.words.drop_leftovers(floor.offset, u64::try_from(end).unwrap_or(0));
         // What was ended meanwhile has left room that may never be needed again.
-        life.words.shrink();
+        life.words.shrink(LOADED_SHARE);
         life.step = Step::Live;
         life.live_at = now;
         let pending = life.words.pending();
@@ -244,8 +247,17 @@ impl<P: Payload> Scheduler<P> {
     /// The log of a partition begins at `start` now: somebody has deleted records, or retention has. What lay before it does
     /// not fire, as after a restart. Where a word that was written again lies now, only the log says.
     pub(super) fn trimmed(&mut self, id: Partition, start: i64) {
-        let Some(life) = self.lives.get(&id) else { return };
-        if life.words.reaches_below(start) {
+        let Some(life) = self.lives.get_mut(&id) else { return };
+        if life.words.reaches_below(start) && !matches!(life.step, Step::Releasing { .. }) {
+            life.is_trimmed = true;
+            self.reread_trimmed();
+        }
+    }
+
+    /// Reads partitions again whose log was trimmed, once no batch touches them: until then they form none.
+    pub(super) fn reread_trimmed(&mut self) {
+        let trimmed = self.lives.values().filter(|life| life.is_trimmed && !self.is_touched(life.id));
+        for id in trimmed.map(|life| life.id).collect::<Vec<_>>() {
             self.reread(id, "records were deleted from its beginning");
         }
     }

@@ -178,14 +178,18 @@ impl Targets {
     /// A partition of the target took no records, each of which costs its whole batch seconds to find out: nothing more
     /// is sent to it for a while, whatever the metadata says. Gives the target's name if that is news.
     pub fn quarantined(&mut self, now: Millis, target: u32, state: TargetState) -> Option<Arc<str>> {
-        let target = self.list.get_mut(&target).filter(|target| target.state == State::Known)?;
+        let target = self.list.get_mut(&target)?;
+        // Whoever was refused waits for it, also if another batch was first.
+        target.awaited = true;
+        if target.state != State::Known {
+            return None;
+        }
         if target.struck_until < now {
             target.strikes = 0;
         }
         let delay = (QUARANTINE_MIN_MS << target.strikes.min(8)).min(QUARANTINE_MAX_MS);
         target.strikes = target.strikes.saturating_add(1);
         target.struck_until = now.plus(delay + PROBATION_MS);
-        target.awaited = true;
         target.state = State::Unusable { state, retry_at: now.plus(delay) };
         self.has_quarantined = true;
         target.says(state)
@@ -200,7 +204,9 @@ impl Targets {
     pub fn took(&mut self, target: u32) -> Option<Arc<str>> {
         let target = self.list.get_mut(&target).filter(|target| target.state == State::Known)?;
         let name = target.told.take().map(|_| Arc::clone(&target.name));
-        self.has_quarantined = self.list.values().any(|target| target.told.is_some());
+        if name.is_some() {
+            self.has_quarantined = self.list.values().any(|target| target.told.is_some());
+        }
         name
     }
 

@@ -25,9 +25,8 @@ const SHARES: u8 = 4;
 /// Parked words that are woken in one turn, so that many of them do not hold up the loop.
 const WAKE_MAX: usize = 10_000;
 
-/// Slots below which tables are not worth shrinking, and the share in use at which they are.
+/// Slots below which tables are not worth shrinking.
 const SHRINK_SLOTS_MIN: usize = 4_096;
-const SHRINK_SHARE: usize = 4;
 
 /// A schedule that is larger than this fires apart from small ones while throughput is the limit.
 const SMALL_BYTES_MAX: usize = 1_024;
@@ -362,11 +361,11 @@ impl<P: Payload> Words<P> {
         self.moves
     }
 
-    /// Gives back what tables hold beyond their entries, if that is most of it. Entries move to other slots: nothing may
-    /// be outstanding. True if it was done.
-    pub fn shrink(&mut self) -> bool {
+    /// Gives back what tables hold beyond their entries, if no more than one place of `share` is in use. Entries move to
+    /// other slots: nothing may be outstanding. True if it was done.
+    pub fn shrink(&mut self, share: usize) -> bool {
         let used = self.slots.len() - self.free.len();
-        if self.slots.len() < SHRINK_SLOTS_MIN || used > self.slots.len() / SHRINK_SHARE {
+        if self.slots.len() < SHRINK_SLOTS_MIN || used > self.slots.len() / share {
             return false;
         }
         let mut places = vec![u32::MAX; self.slots.len()];

@@ -305,9 +305,7 @@ impl Pump {
         let outcome = match &done.end {
             End::Committed(written) => Outcome::Committed { written },
             End::Retry => Outcome::Aborted(Abort::Retry),
-            End::TimedOut { delivered_bytes, sent_bytes } => {
-                Outcome::Aborted(Abort::TimedOut { delivered_bytes: *delivered_bytes, sent_bytes: *sent_bytes })
-            }
+            End::TimedOut(late) => Outcome::Aborted(Abort::TimedOut(*late)),
             End::Refused(generation) => Outcome::Aborted(Abort::Refused { generation: *generation }),
             End::Rejected(guilty) => Outcome::Aborted(Abort::Rejected(guilty)),
             End::Unknown => Outcome::Unknown,

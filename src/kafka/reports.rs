@@ -1,6 +1,6 @@
 //! What the delivery reports of a batch say, and whom they blame.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use rdkafka::producer::{DeliveryResult, ProducerContext};
 
 use super::voice::Voice;
 use crate::core::batch::{Batch, Kind};
-use crate::core::io::Partition;
+use crate::core::io::{Late, Partition};
 use crate::core::reason::Reason;
 
 /// Between two acknowledgements on a link that is slow but works: with the default time-out of 5 s, if at least two of a
@@ -110,43 +110,48 @@ impl Delivered {
         too_large.map(|failure| failure.topic.clone()).collect()
     }
 
-    /// Records were not acknowledged in time. Tells how many bytes were, if the brokers took records until the end; 0 if
-    /// they stopped before, as in an outage.
-    pub fn timed_out(&self) -> Option<u64> {
-        let late = self.failed.iter().any(|failure| failure.code == Code::MessageTimedOut);
-        let taking = self.last_at.is_some_and(|at| at.elapsed() < TAKING_MAX);
-        late.then_some(if taking { self.bytes } else { 0 })
+    /// Whether records were not acknowledged in time, and how that came. `sent` counts the bytes of the batch.
+    pub fn late(&self, sent: impl FnOnce() -> u64) -> Option<Late> {
+        if !self.failed.iter().any(|failure| failure.code == Code::MessageTimedOut) {
+            return None;
+        }
+        Some(match self.last_at {
+            None => Late::Silent,
+            Some(at) if at.elapsed() >= TAKING_MAX => Late::Stalled,
+            Some(_) => Late::Taking { delivered: self.bytes, sent: sent() },
+        })
     }
 
-    /// A topic that refused all of its records in one partition, at least two, as not valid, and the item of one of them.
-    /// librdkafka gives every one of several refused records the same code, whatever the broker's is: a wrong clock looks
-    /// like records that are at fault themselves. A clock is wrong for all of them.
-    pub fn unclear(&self) -> Option<(u32, String)> {
-        let of = |one: &Failure| {
-            let same =
-                self.failed.iter().filter(|other| (&other.topic, other.partition) == (&one.topic, one.partition));
-            let (mut count, mut alike) = (0, true);
-            for other in same {
-                count += 1;
-                alike &= other.code == Code::InvalidRecord;
-            }
-            count > 1 && alike
-        };
-        // All failures of a partition are alike, so one of each topic is enough.
-        let mut seen = BTreeSet::new();
-        let mut first = self.failed.iter().filter(|failure| seen.insert((&failure.topic, failure.partition)));
-        first.find(|failure| of(failure)).map(|failure| (failure.item, failure.topic.clone()))
+    /// Topics of which a partition refused at least two records as not valid and none for another cause, each with the item of
+    /// one of them. librdkafka gives every one of several refused records the same code, whatever the broker's is: a wrong
+    /// clock looks like records that are at fault themselves. A clock is wrong for all of them.
+    pub fn unclear(&self) -> Vec<(u32, String)> {
+        let mut partitions: BTreeMap<(&str, i32), (u32, usize, bool)> = BTreeMap::new();
+        // What was not sent for the sake of others says nothing.
+        for failure in self.failed.iter().filter(|failure| !is_passing(failure.code)) {
+            let at = (failure.topic.as_str(), failure.partition);
+            let (_, count, alike) = partitions.entry(at).or_insert((failure.item, 0, true));
+            *count += 1;
+            *alike &= failure.code == Code::InvalidRecord;
+        }
+        let unclear = partitions.into_iter().filter(|(_, (_, count, alike))| *count > 1 && *alike);
+        let mut unclear: Vec<(u32, String)> =
+            unclear.map(|((topic, _), (item, ..))| (item, topic.to_owned())).collect();
+        unclear.dedup_by(|one, other| one.1 == other.1);
+        unclear
     }
 
-    /// Records that were refused as not valid were refused for their timestamps.
-    pub fn blame_timestamps(&mut self) {
-        let failed = self.failed.iter_mut().filter(|failure| failure.code == Code::InvalidRecord);
-        failed.for_each(|failure| failure.code = Code::InvalidTimestamp);
+    /// Records of this topic that were refused as not valid were refused for their timestamps.
+    pub fn blame_timestamps(&mut self, topic: &str) {
+        let of_topic = |failure: &&mut Failure| failure.code == Code::InvalidRecord && failure.topic == topic;
+        self.failed.iter_mut().filter(of_topic).for_each(|failure| failure.code = Code::InvalidTimestamp);
     }
 
-    /// The code of a single record that was refused.
-    pub fn single_code(&self) -> Option<Code> {
-        self.failed.first().map(|failure| failure.code)
+    /// What became of the one record of a topic. `None` if no report says whether the topic would take it.
+    pub fn verdict(&self, topic: &str) -> Option<Code> {
+        let refused = self.failed.iter().find(|failure| failure.topic == topic).map(|failure| failure.code);
+        let taken = self.taken.contains_key(topic) || !self.written.is_empty();
+        refused.filter(|code| !is_passing(*code)).or(taken.then_some(Code::NoError))
     }
 
     fn written(&mut self, partition: Partition, offset: i64) {
@@ -397,6 +402,44 @@ mod tests {
         let failure = |(item, code): (u32, Code)| Failure { item, code, topic: "history".into(), partition: 0 };
         let delivered = Delivered { failed: both.map(failure).into(), ..Delivered::default() };
         assert_eq!(reports.blame(&batch, &delivered), Blame::Items(vec![(0, Reason::OwnTopic)]));
+    }
+
+    #[test]
+    fn only_a_topic_that_refused_all_of_its_records_is_unclear() {
+        let failed = |failed: &[(&str, i32, Code)]| {
+            let failure = |(n, (topic, partition, code)): (u32, &(&str, i32, Code))| Failure {
+                item: n,
+                code: *code,
+                topic: (*topic).into(),
+                partition: *partition,
+            };
+            Delivered { failed: (0..).zip(failed).map(failure).collect(), ..Delivered::default() }
+        };
+        let invalid = |partition| ("t", partition, Code::InvalidRecord);
+        let unclear = |all: &[(&str, i32, Code)]| failed(all).unclear();
+        assert_eq!(unclear(&[invalid(0), invalid(0)]), [(0, "t".into())]);
+        assert_eq!(unclear(&[invalid(0), invalid(1)]), [], "of a single record the code is the broker's");
+        let other = ("t", 0, Code::InvalidDifferentRecord);
+        assert_eq!(unclear(&[invalid(0), invalid(0), other]), [], "the clock was right for that one");
+        // What follows a refused set is purged, or out of sequence.
+        let purged = [("t", 0, Code::PurgeQueue), ("t", 0, Code::OutOfOrderSequenceNumber), ("u", 0, Code::PurgeQueue)];
+        assert_eq!(unclear(&[&[invalid(0), invalid(0)][..], &purged].concat()), [(0, "t".into())]);
+        let two = [
+            invalid(3),
+            invalid(3),
+            invalid(4),
+            invalid(4),
+            ("u", 0, Code::InvalidRecord),
+            ("u", 0, Code::InvalidRecord),
+        ];
+        assert_eq!(unclear(&two), [(0, "t".into()), (4, "u".into())], "each topic once");
+        let mut both = failed(&two);
+        both.blame_timestamps("u");
+        let codes: Vec<Code> = both.failed.iter().map(|failure| failure.code).collect();
+        assert_eq!(codes[..4], [Code::InvalidRecord; 4]);
+        assert_eq!(codes[4..], [Code::InvalidTimestamp; 2]);
+        assert_eq!(failed(&[("t", 0, Code::InvalidTimestamp)]).verdict("t"), Some(Code::InvalidTimestamp));
+        assert_eq!(failed(&[("t", 0, Code::MessageTimedOut)]).verdict("t"), None, "it has not answered");
     }
 
     #[test]

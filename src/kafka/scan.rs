@@ -19,8 +19,8 @@ const POLL: Duration = Duration::from_millis(100);
 const HANDOVER: Duration = Duration::from_secs(2);
 /// Between two of these reports.
 const REPORT_MS: &str = "250";
-/// A client has reported this often that it has fetched everything. Records that it fetched before the first of these
-/// reports were delivered before the second.
+/// A client has reported this often, since the last record was delivered, that it has fetched everything and that nothing
+/// waits to be delivered.
 const REPORTS_MIN: u32 = 2;
 
 /// What is read.
@@ -82,7 +82,7 @@ where
         return Ok(());
     }
     let mut at = At { from: span.from, heard: Instant::now() };
-    let first = read(means, means.consumer, span, &mut at, HANDOVER.min(means.silence_max), &|| false, visit);
+    let first = read(means, means.consumer, span, &mut at, HANDOVER.min(means.silence_max), None, visit);
     if !matches!(first, Err(Stop::Silence)) || means.silence_max <= HANDOVER {
         return first;
     }
@@ -99,8 +99,8 @@ where
         reports: AtomicU32::new(0),
     };
     let second: BaseConsumer<Reporting<C>> = settings.create_with_context(context).map_err(Stop::Client)?;
-    let has_fetched_all = || second.context().reports.load(Ordering::Relaxed) >= REPORTS_MIN;
-    read(means, &second, span, &mut at, means.silence_max, &has_fetched_all, visit)
+    at.heard = Instant::now();
+    read(means, &second, span, &mut at, means.silence_max, Some(&second.context().reports), visit)
 }
 
 /// How far a scan has come.
@@ -117,7 +117,7 @@ fn read<C, R, E>(
     span: Span<'_>,
     at: &mut At,
     silence_max: Duration,
-    has_fetched_all: &dyn Fn() -> bool,
+    reports: Option<&AtomicU32>,
     visit: &mut dyn FnMut(&BorrowedMessage<'_>) -> Result<(), E>,
 ) -> Result<(), Stop<E>>
 where
@@ -131,11 +131,16 @@ where
         match consumer.poll(POLL) {
             Some(Ok(message)) => {
                 let next = message.offset() + 1;
-                (at.from, at.heard) = (Offset::Offset(next), Instant::now());
+                at.from = Offset::Offset(next);
                 if message.offset() < span.end
                     && let Err(error) = visit(&message)
                 {
                     break Err(Stop::Visitor(error));
+                }
+                // After the visitor, which may take its time.
+                at.heard = Instant::now();
+                if let Some(reports) = reports {
+                    reports.store(0, Ordering::Relaxed);
                 }
                 if next >= span.end {
                     break Ok(());
@@ -150,7 +155,7 @@ where
             Some(Err(error)) => {
                 tracing::debug!(%error, topic = span.topic, partition = span.partition, "while reading")
             }
-            None if has_fetched_all() => break Ok(()),
+            None if reports.is_some_and(|reports| reports.load(Ordering::Relaxed) >= REPORTS_MIN) => break Ok(()),
             None => {}
         }
         if (means.is_closing)() {
@@ -184,7 +189,7 @@ impl<C: ConsumerContext> ClientContext for Reporting<C> {
     }
 
     fn stats_raw(&self, json: &[u8]) {
-        if next_offset(json, &self.topic, self.partition).is_some_and(|next| next >= self.end) {
+        if has_fetched(json, &self.topic, self.partition, self.end).unwrap_or(false) {
             self.reports.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -192,10 +197,13 @@ impl<C: ConsumerContext> ClientContext for Reporting<C> {
 
 impl<C: ConsumerContext> ConsumerContext for Reporting<C> {}
 
-/// The offset that a client fetches next. Negative before its first fetch.
-fn next_offset(json: &[u8], topic: &str, partition: i32) -> Option<i64> {
+/// Whether a client has fetched everything before `end`, and has delivered it. `next_offset` is negative before the first
+/// fetch.
+fn has_fetched(json: &[u8], topic: &str, partition: i32, end: i64) -> Option<bool> {
     let statistics: serde_json::Value = serde_json::from_slice(json).ok()?;
-    statistics.get("topics")?.get(topic)?.get("partitions")?.get(partition.to_string())?.get("next_offset")?.as_i64()
+    let partition = statistics.get("topics")?.get(topic)?.get("partitions")?.get(partition.to_string())?;
+    let number = |name: &str| partition.get(name)?.as_i64();
+    Some(number("next_offset")? >= end && number("fetchq_cnt")? == 0)
 }
 
 #[cfg(test)]
@@ -204,10 +212,14 @@ mod tests {
 
     #[test]
     fn statistics_tell_how_far_a_client_has_fetched() {
-        let json = br#"{"topics":{"a.b":{"partitions":{"-1":{"next_offset":9},"3":{"next_offset":-1001}}}}}"#;
-        assert_eq!(next_offset(json, "a.b", 3), Some(-1001));
-        assert_eq!(next_offset(json, "a.b", 4), None);
-        assert_eq!(next_offset(json, "c", 3), None);
-        assert_eq!(next_offset(b"{", "a.b", 3), None);
+        let json = br#"{"topics":{"a.b":{"partitions":{"-1":{"next_offset":9},
+            "3":{"next_offset":-1001,"fetchq_cnt":0},"5":{"next_offset":9,"fetchq_cnt":0},
+            "6":{"next_offset":9,"fetchq_cnt":2}}}}}"#;
+        assert_eq!(has_fetched(json, "a.b", 3, 9), Some(false), "nothing was fetched yet");
+        assert_eq!((has_fetched(json, "a.b", 5, 9), has_fetched(json, "a.b", 5, 10)), (Some(true), Some(false)));
+        assert_eq!(has_fetched(json, "a.b", 6, 9), Some(false), "records wait to be delivered");
+        assert_eq!(has_fetched(json, "a.b", 4, 9), None);
+        assert_eq!(has_fetched(json, "c", 3, 9), None);
+        assert_eq!(has_fetched(b"{", "a.b", 3, 9), None);
     }
 }

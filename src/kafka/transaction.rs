@@ -106,7 +106,7 @@ impl Means<'_> {
             Ok(written) => self.commit(written),
             Err(Abort(End::Unknown)) => Ended::Unknown,
             Err(Abort(end)) => {
-                let blames_nobody = matches!(end, End::Retry | End::TimedOut { .. });
+                let blames_nobody = matches!(end, End::Retry | End::TimedOut(_));
                 let ended = self.abort(end, false);
                 if let (Ended::Well(_), Some(delivered)) = (&ended, self.unclear.take()) {
                     return self.clear_up(&job.batch, delivered);
@@ -119,29 +119,27 @@ impl Means<'_> {
         }
     }
 
-    /// Finds out why a topic refused all of its records, by giving it one of them in a transaction of its own, which is
+    /// Finds out why topics refused all of their records, by giving each of them one in a transaction of its own, which is
     /// aborted: of a single record librdkafka tells the broker's own code.
     fn clear_up(&self, batch: &Batch, mut delivered: Delivered) -> Ended {
-        let Some((item, topic)) = delivered.unclear() else { return Ended::Well(End::Retry) };
-        let refuses_timestamps = match self.settings.limits.clock_verdict(&topic) {
-            Some(known) => known,
-            None => {
-                if let Err(error) = self.producer.begin_transaction() {
-                    tracing::warn!(%error, "no transaction could be begun");
-                    return Ended::Unknown;
+        for (item, topic) in delivered.unclear() {
+            let refuses_timestamps = match self.settings.limits.clock_verdict(&topic) {
+                Some(known) => known,
+                None => {
+                    if let Err(error) = self.producer.begin_transaction() {
+                        tracing::warn!(%error, "no transaction could be begun");
+                        return Ended::Unknown;
+                    }
+                    let code = self.code_of_one(batch, item, &topic);
+                    let ended = self.abort(End::Retry, false);
+                    let (Ended::Well(_), Some(code)) = (&ended, code) else { return ended };
+                    self.settings.limits.learn_clock(&topic, code == Code::InvalidTimestamp);
+                    code == Code::InvalidTimestamp
                 }
-                let code = self.code_of_one(batch, item, &topic);
-                let ended = self.abort(End::Retry, false);
-                if !matches!(ended, Ended::Well(_)) {
-                    return ended;
-                }
-                let refuses_timestamps = code == Some(Code::InvalidTimestamp);
-                self.settings.limits.learn_clock(&topic, refuses_timestamps);
-                refuses_timestamps
+            };
+            if refuses_timestamps {
+                delivered.blame_timestamps(&topic);
             }
-        };
-        if refuses_timestamps {
-            delivered.blame_timestamps();
         }
         Ended::Well(match self.producer.client().context().blame(batch, &delivered) {
             Blame::Items(guilty) => End::Rejected(guilty),
@@ -150,9 +148,11 @@ impl Means<'_> {
         })
     }
 
-    /// The code with which a topic refuses the record of one item, if it does.
+    /// The code with which a topic answers the record of one item. `None` if it does not answer within a second.
     fn code_of_one(&self, batch: &Batch, item: u32, topic: &str) -> Option<Code> {
         let reports = self.producer.client().context();
+        // Of the batch that has failed.
+        reports.take();
         let mut queued = false;
         let _: Result<(), ()> = batch.records(|record| {
             if record.item != item || record.topic != topic || queued {
@@ -165,7 +165,7 @@ impl Means<'_> {
         while self.outstanding() > 0 && !self.is_closing() && begun.elapsed() < SLICE {
             std::thread::sleep(LOOK);
         }
-        reports.take().single_code()
+        reports.take().verdict(topic)
     }
 
     /// Where the broker lets us write to one of a transaction's partitions only, it takes none, and names none: so the
@@ -313,7 +313,7 @@ impl Means<'_> {
     fn failed(&self, batch: &Batch) -> Result<(), Abort> {
         let reports = self.producer.client().context();
         let delivered = reports.take();
-        if delivered.unclear().is_some() {
+        if !delivered.unclear().is_empty() {
             self.unclear.set(Some(delivered));
             return Err(Abort(End::Retry));
         }
@@ -331,13 +331,16 @@ impl Means<'_> {
 
     /// The batch failed, and no record of it is to blame.
     fn late(&self, batch: &Batch, delivered: &Delivered) -> End {
-        let Some(delivered_bytes) = delivered.timed_out() else { return End::Retry };
-        let mut sent_bytes = 0;
-        let _: Result<(), std::convert::Infallible> = batch.records(|record| {
-            sent_bytes += (record.key.map_or(0, <[u8]>::len) + record.value.map_or(0, <[u8]>::len)) as u64;
-            Ok(())
-        });
-        End::TimedOut { delivered_bytes, sent_bytes }
+        delivered
+            .late(|| {
+                let mut sent = 0;
+                let _: Result<(), std::convert::Infallible> = batch.records(|record| {
+                    sent += (record.key.map_or(0, <[u8]>::len) + record.value.map_or(0, <[u8]>::len)) as u64;
+                    Ok(())
+                });
+                sent
+            })
+            .map_or(End::Retry, End::TimedOut)
     }
 
     /// What the delivery reports say: offsets are sent only when all records lie in the log.

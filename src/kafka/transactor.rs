@@ -16,8 +16,8 @@ use super::reports::Reports;
 use super::settings::Settings;
 use super::transaction::{Call, Ended, Means};
 use super::turn::Turnstile;
-use crate::core::batch::Batch;
-use crate::core::io::Partition;
+use crate::core::batch::{Batch, Kind};
+use crate::core::io::{Late, Partition};
 use crate::core::reason::Reason;
 use crate::handle::Wake;
 
@@ -58,7 +58,7 @@ pub struct Done {
 pub enum End {
     Committed(Vec<(Partition, i64)>),
     Retry,
-    TimedOut { delivered_bytes: u64, sent_bytes: u64 },
+    TimedOut(Late),
     Refused(i32),
     Rejected(Vec<(u32, Reason)>),
     Unknown,
@@ -69,7 +69,7 @@ impl End {
     pub const fn name(&self) -> &'static str {
         match self {
             Self::Committed(_) => "committed",
-            Self::Retry | Self::TimedOut { .. } => "aborted",
+            Self::Retry | Self::TimedOut(_) => "aborted",
             Self::Refused(_) => "refused",
             Self::Rejected(_) => "rejected",
             Self::Unknown => "unknown",
@@ -113,8 +113,8 @@ impl<'a> Answer<'a> {
 
     fn tell(&mut self, end: End) {
         if let Some(Job { batch, .. }) = self.job.take() {
-            if matches!(end, End::TimedOut { .. }) {
-                self.turn.runs_late();
+            if matches!(end, End::TimedOut(Late::Taking { .. })) {
+                self.turn.runs_late(batch.id);
             }
             self.turn.leave(batch.id, !matches!(end, End::Unknown));
             self.answers.tell(Done { batch, end });
@@ -179,7 +179,8 @@ impl Transactors {
     /// Hands out a batch. Batches come in the order of their ids, without gaps.
     pub fn run(&self, job: Job) {
         let id = job.batch.id;
-        self.turn.enter(id);
+        let fires = job.batch.items.iter().any(|item| matches!(item.kind, Kind::Fire { .. }));
+        self.turn.enter(id, fires);
         // At most two batches are in flight, so that there is room, unless the transactor has ended.
         if let Err(unsent) = self.jobs[(id % self.jobs.len() as u64) as usize].try_send(job) {
             Answer::to(unsent.into_inner(), &self.turn, &self.answers).give(End::Unknown);

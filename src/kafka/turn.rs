@@ -17,34 +17,40 @@ struct State {
     settled: BTreeSet<u64>,
     /// An outcome is not known: nobody else gets a turn.
     broken: bool,
-    /// The last batch handed out.
-    last: u64,
-    /// No batch up to this one gets a turn any more.
-    late: u64,
+    /// Batches that fire schedules and have not settled.
+    firing: BTreeSet<u64>,
+    /// Those of them that get no turn any more.
+    late: BTreeSet<u64>,
 }
 
 impl Turnstile {
     /// A batch is handed out. The first one of all begins the order.
-    pub fn enter(&self, id: u64) {
+    pub fn enter(&self, id: u64, fires: bool) {
         let mut state = self.lock();
         state.next.get_or_insert(id);
-        state.last = state.last.max(id);
+        if fires {
+            state.firing.insert(id);
+        }
     }
 
     /// Waits until all batches before this one have settled, at most `limit`. False: there is no turn.
     #[must_use]
     pub fn wait(&self, id: u64, limit: Duration) -> bool {
-        let refused = |state: &State| state.broken || id <= state.late;
+        let refused = |state: &State| state.broken || state.late.contains(&id);
         let waiting = |state: &mut State| !refused(state) && state.next.is_some_and(|next| next < id);
         let (state, _) =
             self.changed.wait_timeout_while(self.lock(), limit, waiting).unwrap_or_else(PoisonError::into_inner);
         !refused(&state) && state.next == Some(id)
     }
 
-    /// A batch ran out of time. What was formed after it, and is due later, must not commit before it is tried again.
-    pub fn runs_late(&self) {
+    /// A batch that fires ran out of time. What was formed after it, and is due later, must not commit before it is tried
+    /// again.
+    pub fn runs_late(&self, id: u64) {
         let mut state = self.lock();
-        state.late = state.last;
+        if state.firing.contains(&id) {
+            let after: Vec<u64> = state.firing.range(id + 1..).copied().collect();
+            state.late.extend(after);
+        }
         drop(state);
         self.changed.notify_all();
     }
@@ -54,6 +60,8 @@ impl Turnstile {
         let mut state = self.lock();
         state.broken |= !known;
         state.settled.insert(id);
+        state.firing.remove(&id);
+        state.late.remove(&id);
         while let Some(next) = state.next.filter(|next| state.settled.contains(next)) {
             state.settled.remove(&next);
             state.next = Some(next + 1);
@@ -75,7 +83,7 @@ mod tests {
     fn batches_pass_in_order_and_none_after_an_unknown_outcome() {
         let turn = Turnstile::default();
         for id in 5..9 {
-            turn.enter(id);
+            turn.enter(id, true);
         }
         assert!(turn.wait(5, Duration::ZERO));
         assert!(!turn.wait(6, Duration::ZERO));
@@ -89,20 +97,23 @@ mod tests {
     #[test]
     fn what_was_formed_after_a_batch_that_ran_out_of_time_gets_no_turn() {
         let turn = Turnstile::default();
-        (1..3).for_each(|id| turn.enter(id));
-        turn.runs_late();
+        (1..4).for_each(|id| turn.enter(id, id < 3));
+        turn.runs_late(1);
         turn.leave(1, true);
         assert!(!turn.wait(2, Duration::ZERO), "it would commit before what is due earlier");
         turn.leave(2, true);
-        turn.enter(3);
-        assert!(turn.wait(3, Duration::ZERO));
+        assert!(turn.wait(3, Duration::ZERO), "it fires nothing");
+        turn.runs_late(3);
+        turn.leave(3, true);
+        turn.enter(4, true);
+        assert!(turn.wait(4, Duration::ZERO), "nor is it late");
     }
 
     #[test]
     fn a_turn_is_waited_for_until_the_batch_before_has_settled_or_for_as_long_as_it_may_take() {
         let turn = Turnstile::default();
-        turn.enter(1);
-        turn.enter(2);
+        turn.enter(1, true);
+        turn.enter(2, true);
         let limit = Duration::from_millis(50);
         let begun = std::time::Instant::now();
         assert!(!turn.wait(2, limit), "the one before is in flight");

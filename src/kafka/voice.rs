@@ -20,6 +20,8 @@ use crate::observe::statistics;
 const BELIEVED_AFTER: Duration = Duration::from_secs(5);
 /// How long a warning stays in `/readiness` after its cause was last seen: longer than a parked schedule waits at most.
 const WARNED: Duration = Duration::from_secs(150);
+/// No answer for so long may have its cause in credentials that were replaced: a broker that restarts is back before.
+const UNREACHABLE_MIN: Duration = Duration::from_secs(60);
 /// The name of the warning of a wrong clock.
 const CLOCK: &str = "clock";
 /// Between two questions why a transaction failed.
@@ -57,6 +59,8 @@ pub struct Voice {
     asked: Mutex<Option<Instant>>,
     /// When a broker last refused a client's credentials or its TLS.
     locked_out: Mutex<Option<Instant>>,
+    /// Since when no broker has answered.
+    unreachable_since: Mutex<Option<Instant>>,
     /// When a transaction was last committed.
     well: Mutex<Option<Instant>>,
     /// A topic that refuses this machine's timestamps.
@@ -294,8 +298,12 @@ impl Voice {
     /// Whether brokers do not let clients in, as far as these can tell: one whose certificate has expired may see nothing
     /// but connections that end.
     pub fn is_locked_out(&self) -> bool {
-        let refused = self.locked_out.lock().unwrap_or_else(PoisonError::into_inner);
-        self.board.is_unreachable() || refused.is_some_and(|at| at.elapsed() < REPEAT_MAX)
+        let refused = *self.locked_out.lock().unwrap_or_else(PoisonError::into_inner);
+        let well = *self.well.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_refused = refused.is_some_and(|at| at.elapsed() < REPEAT_MAX && well.is_none_or(|well| well < at));
+        let mut since = self.unreachable_since.lock().unwrap_or_else(PoisonError::into_inner);
+        *since = self.board.is_unreachable().then(|| since.unwrap_or_else(Instant::now));
+        is_refused || since.is_some_and(|since| since.elapsed() >= UNREACHABLE_MIN)
     }
 
     fn was_well(&self) -> bool {

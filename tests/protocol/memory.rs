@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use kafka_scheduler::core::batch::Kind;
-use kafka_scheduler::core::io::{Cursor, Input};
+use kafka_scheduler::core::io::{Abort, Cursor, Input, Output};
 use kafka_scheduler::core::listing::{Filter, Gone};
 use kafka_scheduler::core::mark::BARRIER_KEY;
 use kafka_scheduler::core::{Config, request};
@@ -127,6 +127,24 @@ fn records_that_were_deleted_from_the_beginning_of_the_log_do_not_fire() {
     rig.outs.clear();
     let pending: Vec<i64> = rig.core.list(Cursor::default(), 10).0.iter().map(|listed| listed.offset).collect();
     assert_eq!(pending.iter().copied().collect::<BTreeSet<_>>(), BTreeSet::from([moved, stays]), "not {gone}");
+    // With a batch in flight it is read again when that has settled, and nothing else is fired until then.
+    rig.schedule(P, "soon", NOW + 5);
+    rig.schedule(P, "later", NOW + 6);
+    rig.read(P);
+    rig.at(NOW + 5);
+    let batch = rig.work();
+    let start = rig.logs[&P].len() as i64;
+    rig.input(Input::Trimmed { partition: P, start });
+    rig.at(NOW + 6);
+    rig.no_batch("it waits to be read again");
+    rig.abort(&batch, Abort::Retry);
+    let seeks = rig.outs.iter().filter(|o| matches!(o, Output::Seek(P))).count();
+    assert_eq!((seeks, rig.saw(|o| matches!(o, Output::Restart(_)))), (1, false));
+    (0..start).for_each(|offset| rig.compact(P, offset));
+    rig.reads.insert(P, 0);
+    rig.run_until_quiet(&[P]);
+    rig.outs.clear();
+    assert_eq!(rig.core.status()[0].pending, 0, "all of it was deleted");
     // Nothing held lies below this: no reason to read again.
     let before = rig.core.status()[0].position;
     rig.input(Input::Trimmed { partition: P, start: 1 });

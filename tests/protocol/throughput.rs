@@ -2,7 +2,7 @@
 
 use kafka_scheduler::core::Config;
 use kafka_scheduler::core::batch::Batch;
-use kafka_scheduler::core::io::{Abort, Millis};
+use kafka_scheduler::core::io::{Abort, Late, Millis};
 use kafka_scheduler::core::request;
 
 use crate::rig::*;
@@ -30,9 +30,9 @@ fn with_large(count: usize) -> (Rig, Vec<i64>) {
 
 /// The batch ran out of time after a share of it.
 fn time_out(rig: &mut Rig, batch: &Batch, share: f64) {
-    let sent_bytes = 1_000_000;
-    let delivered_bytes = (sent_bytes as f64 * share) as u64;
-    rig.abort(batch, Abort::TimedOut { delivered_bytes, sent_bytes });
+    let sent = 1_000_000;
+    let delivered = (sent as f64 * share) as u64;
+    rig.abort(batch, Abort::TimedOut(Late::Taking { delivered, sent }));
 }
 
 /// Waits as long as it takes for the next batch that fires.
@@ -66,8 +66,8 @@ fn what_does_not_get_through_is_tried_again_in_smaller_batches_in_due_order() {
     while all.len() < 100 {
         let batch = next(&mut rig);
         all.extend(fired(&batch));
-        // Each takes longer than a second, which is no sign that more would fit.
-        rig.now = Millis(rig.now.0 + 1_500);
+        // Each takes longer than two seconds, which is no sign that more would fit.
+        rig.now = Millis(rig.now.0 + 2_500);
         assert!(batch.items.len() <= 2 * second.items.len(), "{}", batch.items.len());
         rig.commit(&batch);
         rig.read(P);
@@ -123,7 +123,7 @@ fn an_outage_leaves_no_small_batches_behind() {
     rig.at(NOW + 5);
     for _ in 0..30 {
         let batch = next(&mut rig);
-        rig.abort(&batch, Abort::TimedOut { delivered_bytes: 0, sent_bytes: 500_000 });
+        rig.abort(&batch, Abort::TimedOut(Late::Silent));
     }
     let mut batches = 0;
     let mut left = 2_000;

@@ -1,6 +1,6 @@
 //! How transactions end, as the core is told.
 
-use kafka_scheduler::core::io::{Abort, Input, Outcome, Partition};
+use kafka_scheduler::core::io::{Abort, Input, Late, Outcome, Partition};
 use kafka_scheduler::core::reason::Reason;
 
 use super::World;
@@ -13,7 +13,7 @@ pub(crate) enum Ending {
     /// Aborted, nobody's fault.
     Retry,
     /// Aborted, because records were not acknowledged in time.
-    TimedOut { delivered_bytes: u64, sent_bytes: u64 },
+    TimedOut { delivered: u64, sent: u64 },
     /// The group refused this generation.
     Refused(i32),
     /// Delivery reports name these items.
@@ -34,9 +34,9 @@ impl World {
         let outcome = match ending {
             Ending::Committed(written) => Outcome::Committed { written },
             Ending::Retry => Outcome::Aborted(Abort::Retry),
-            Ending::TimedOut { delivered_bytes, sent_bytes } => {
-                let (delivered_bytes, sent_bytes) = (*delivered_bytes, *sent_bytes);
-                Outcome::Aborted(Abort::TimedOut { delivered_bytes, sent_bytes })
+            Ending::TimedOut { delivered: 0, .. } => Outcome::Aborted(Abort::TimedOut(Late::Silent)),
+            Ending::TimedOut { delivered, sent } => {
+                Outcome::Aborted(Abort::TimedOut(Late::Taking { delivered: *delivered, sent: *sent }))
             }
             Ending::Refused(generation) => Outcome::Aborted(Abort::Refused { generation: *generation }),
             Ending::Rejected(items) => Outcome::Aborted(Abort::Rejected(items)),

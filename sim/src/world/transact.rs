@@ -262,10 +262,10 @@ impl World {
         if job.failed {
             let guilty = std::mem::take(&mut job.guilty);
             let named = job.refused || !guilty.is_empty();
-            let sent_bytes = job.records.iter().map(bytes).sum();
+            let sent = job.records.iter().map(bytes).sum();
             let ending = match job.late_bytes {
                 _ if named => Ending::Rejected(guilty),
-                Some(delivered_bytes) => Ending::TimedOut { delivered_bytes, sent_bytes },
+                Some(delivered) => Ending::TimedOut { delivered, sent },
                 None => Ending::Retry,
             };
             return self.give_up(number, batch, producer, ending);
