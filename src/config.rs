@@ -42,7 +42,7 @@ const VARIABLES: &[&str] = &[
 /// What librdkafka takes at most for a topic's replicas.
 pub(crate) const REPLICAS_MAX: i32 = 10_000;
 
-/// The existing scheduler sends its log lines to this server itself.
+/// etf1/kafka-message-scheduler sends its log lines to this server itself.
 const GRAYLOG: &str = "GRAYLOG_SERVER is ignored: lines go to stderr. Set LOG_FORMAT=json and have a collector (such as \
     Fluent Bit, Vector or Docker's gelf driver) pass them on to Graylog";
 

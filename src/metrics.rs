@@ -21,7 +21,7 @@ pub const TEXT_FORMAT: &str = prometheus::TEXT_FORMAT;
 /// Where an event's count stands in the core's.
 type Read = fn(&Counters) -> u64;
 
-/// Label values of `kafka_scheduler_event_total`, and where each comes from. Dashboards made for the existing scheduler
+/// Label values of `kafka_scheduler_event_total`, and where each comes from. Dashboards made for etf1/kafka-message-scheduler
 /// know these names.
 const EVENTS: [(&str, Read); 6] = [
     ("kafka_scheduler_planned_schedule", |c| c.planned),
@@ -33,7 +33,7 @@ const EVENTS: [(&str, Read); 6] = [
 ];
 
 /// How a batch can end: the label `outcome`.
-const OUTCOMES: [&str; 5] = ["committed", "aborted", "refused", "rejected", "unknown"];
+const OUTCOMES: [&str; 5] = ["committed", "aborted", "fenced", "rejected", "unknown"];
 
 /// From what a firing in time takes to what a long outage leaves behind.
 const LATENESS_S: [f64; 18] = [

@@ -22,7 +22,7 @@ use limit::{LINES_MAX, Limit};
 /// of the same size, nor a flood of one kind hide the others.
 const FLOODS: [&str; 6] = [
     "records that cannot fire",
-    "schedules put off",
+    "parked schedules",
     "schedules given up",
     "target topics",
     "other groups",
@@ -166,7 +166,7 @@ fn say(report: &Report, topics: &[String]) {
         }
         Report::Parked { partition, offset, reason, retry_at } => {
             let (topic, number, retry_at) = (topic(partition), partition.number, retry_at_text(*retry_at));
-            warn!(topic, partition = number, offset, reason = reason.code(), retry_at, "a schedule is put off");
+            warn!(topic, partition = number, offset, reason = reason.code(), retry_at, "schedule parked");
         }
         Report::GivenUp { partition, offset, reason } => {
             let (topic, number, reason) = (topic(partition), partition.number, reason.code());

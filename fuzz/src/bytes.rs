@@ -12,7 +12,7 @@ impl<'a> Bytes<'a> {
         Some(*first)
     }
 
-    /// The next byte; 0 behind the end.
+    /// The next byte; 0 after the end.
     pub fn byte(&mut self) -> u8 {
         self.next().unwrap_or(0)
     }

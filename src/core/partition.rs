@@ -18,7 +18,7 @@ pub enum Step {
     Barrier,
     /// For that batch to settle.
     BarrierSent,
-    /// For the record at this offset, or one behind it.
+    /// For the record at this offset, or one after it.
     Loading(i64),
     /// For the topic's `since`.
     Since,
@@ -112,7 +112,7 @@ impl<P: Payload> Life<P> {
         }
     }
 
-    /// Forgets what was read, for a reading from the beginning behind a new barrier.
+    /// Forgets what was read, for a reading from the beginning up to a new barrier.
     pub fn reread(&mut self, words: Words<P>) {
         self.words = words;
         self.position = 0;

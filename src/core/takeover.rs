@@ -262,14 +262,14 @@ impl<P: Payload> Scheduler<P> {
         }
     }
 
-    /// A clock that was set back to before a floor: that floor is written again, behind a new reading.
+    /// A clock that was set back to before a floor: that floor is written again after a new reading.
     pub(super) fn check_clock(&mut self) {
         for id in self.ahead().collect::<Vec<_>>() {
             self.reread(id, AHEAD);
         }
     }
 
-    /// Partitions that fire behind a floor from the future.
+    /// Partitions that fire with a floor from the future.
     pub(super) fn ahead(&self) -> impl Iterator<Item = Partition> {
         let ahead = |life: &&Life<P>| life.is_live() && life.floor.is_some_and(|floor| self.is_ahead(floor));
         self.lives.values().filter(ahead).map(|life| life.id)

@@ -1,7 +1,7 @@
 //! The last word on each key of a partition: the fold over its log.
 //!
 //! A user's record is the last word on its key until a newer one comes or an engine tombstone ends it. An engine
-//! record that lies behind a newer word has *outrun* it: compaction may now drop the word, so it must be written again.
+//! record that lies after a newer word has *outrun* it: compaction may now drop the word, so it must be written again.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::hash::{DefaultHasher, Hasher};
@@ -35,7 +35,7 @@ const SMALL_BYTES_MAX: usize = 1_024;
 /// takes for itself. Tables double as they grow, so that this is an average.
 const WORD_BYTES: usize = 128;
 
-/// An engine record lies behind the word in the log.
+/// An engine record lies after the word in the log.
 const OUTRUN: u8 = 1;
 /// The broker has refused it, alone or together with others, and nobody says why.
 const SUSPECT: u8 = 2;
@@ -652,7 +652,7 @@ impl<P: Payload> Words<P> {
         }
     }
 
-    /// An engine record lies behind the word: it must be written again.
+    /// An engine record lies after the word: it must be written again.
     fn overtaken(&mut self, slot: u32) {
         if !bugs::on(Bug::NoReassertion) {
             self.word_mut(slot).set(OUTRUN, true);

@@ -70,7 +70,7 @@ impl End {
         match self {
             Self::Committed(_) => "committed",
             Self::Retry | Self::TimedOut(_) => "aborted",
-            Self::Refused(_) => "refused",
+            Self::Refused(_) => "fenced",
             Self::Rejected(_) => "rejected",
             Self::Unknown => "unknown",
         }

@@ -168,7 +168,7 @@ fn values_after_a_known_workload() {
     assert!(metrics[&at("partition_position", 1)] >= 11.0);
     assert!(metrics[&at("held_bytes", 1)] <= 8.0 * 512.0, "{}", metrics[&at("held_bytes", 1)]);
     assert!(metrics["kafka_scheduler_client_round_trip_p99_seconds{client=\"consumer\"}"] < 10.0);
-    for outcome in ["aborted", "refused", "rejected"] {
+    for outcome in ["aborted", "fenced", "rejected"] {
         let series = format!("kafka_scheduler_transaction_duration_seconds_count{{outcome=\"{outcome}\"}}");
         assert!(metrics.contains_key(&series), "{series}");
     }

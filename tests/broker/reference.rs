@@ -1,4 +1,4 @@
-//! The example that the existing scheduler documents, byte for byte.
+//! The example that etf1/kafka-message-scheduler documents, byte for byte.
 
 use crate::kit::client::HeaderPair;
 use crate::kit::wait::now_s;

@@ -180,7 +180,7 @@ fn readiness_names_what_does_not_fire_and_how_far_it_is() {
     let mut first = case.engine();
     first.ready();
     first.stop();
-    // A user's open transaction holds up whoever reads behind it.
+    // A user's open transaction holds up every reader before what follows it.
     let producer: ThreadedProducer<DefaultProducerContext> =
         client::config(case.bootstrap()).set("transactional.id", &case.group).create().expect("a producer");
     let limit = Duration::from_secs(30);

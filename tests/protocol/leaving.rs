@@ -74,7 +74,7 @@ fn lost_partitions_are_forgotten_at_once_with_new_transactional_ids_and_nothing_
 }
 
 #[test]
-fn an_unknown_outcome_is_not_guessed_but_restarts_under_new_ids_behind_a_new_barrier() {
+fn an_unknown_outcome_is_not_guessed_but_restarts_under_new_ids_and_a_new_barrier() {
     let mut rig = Rig::live();
     rig.schedule(P, "a", NOW + 1);
     rig.read(P);
@@ -138,9 +138,9 @@ fn a_stop_that_takes_too_long_ends_under_the_old_ids_so_that_their_transactors_a
     assert!(!rig.saw(|o| matches!(o, Output::Renew { .. })), "nobody needs new transactors");
 }
 
-/// Else the new barrier waits behind our own open transaction until that times out: the metadata names no owner yet.
+/// Else the new barrier waits for our own open transaction until that times out: the metadata names no owner yet.
 #[test]
-fn a_former_self_whose_barrier_had_an_unknown_outcome_is_fenced_behind_the_next_one() {
+fn a_former_self_whose_barrier_had_an_unknown_outcome_is_fenced_after_the_next_one() {
     let mut rig = Rig::new(config());
     rig.assign(&[P]);
     rig.tell_committed(&[P]);

@@ -35,7 +35,7 @@ fn a_first_start_writes_a_floor_and_leaves_older_schedules_alone() {
 }
 
 #[test]
-fn behind_a_floor_everything_is_owed_after_any_downtime_and_under_another_group() {
+fn after_a_floor_everything_is_owed_after_any_downtime_and_under_another_group() {
     let mut rig = Rig::live();
     let offset = rig.schedule(P, "a", NOW + 1);
     rig.metadata.clear();
@@ -149,7 +149,7 @@ fn keys_with_the_reserved_prefix_are_refused_from_users() {
 }
 
 #[test]
-fn a_barrier_of_another_group_behind_our_own_is_reported() {
+fn a_barrier_of_another_group_after_our_own_is_reported() {
     let mut rig = Rig::live();
     let timestamp = rig.now;
     let headers =
@@ -248,7 +248,7 @@ fn a_floor_stays_when_the_clock_is_right_again_before_it_was_written_again() {
     assert_eq!(fired(&rig.batch()), [owed]);
 }
 
-/// Found by the simulator: until something else happened, the partition fired behind a floor from tomorrow.
+/// Found by the simulator: until something else happened, the partition fired with a floor from tomorrow.
 #[test]
 fn a_floor_on_its_way_while_the_clock_is_set_back_is_written_again_at_once() {
     let mut rig = Rig::new(config());

@@ -261,7 +261,7 @@ impl Rig {
         self.find(wanted, drop).is_some()
     }
 
-    /// The broker commits it: its records lie in the logs, each partition with a control marker behind.
+    /// The broker commits it: its records lie in the logs, each partition with a control marker after them.
     pub fn land(&mut self, batch: &Batch) -> Vec<(Partition, i64)> {
         let mut written: BTreeMap<Partition, i64> = BTreeMap::new();
         for (_, schedules, kept) in sent(batch, self.now) {

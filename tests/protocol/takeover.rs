@@ -90,7 +90,7 @@ fn only_the_barriers_own_offset_ends_loading() {
 }
 
 #[test]
-fn a_record_behind_the_barrier_ends_loading_as_well() {
+fn a_record_after_the_barrier_ends_loading_as_well() {
     let mut rig = Rig::live();
     let barrier = rig.successors_barrier("cd");
     rig.commit(&barrier);
@@ -140,7 +140,7 @@ fn an_aborted_barrier_is_written_again() {
 }
 
 #[test]
-fn an_offset_at_or_below_one_already_seen_reads_the_partition_again_behind_a_new_barrier() {
+fn an_offset_at_or_below_one_already_seen_reads_the_partition_again_up_to_a_new_barrier() {
     let mut rig = Rig::live();
     let offset = rig.schedule(P, "a", NOW + 9);
     rig.read(P);

@@ -34,7 +34,7 @@ pub struct Fired {
 pub fn safe(world: &World) -> Result<Fired, Failure> {
     owners(world)
         .and_then(|()| fenced(world))
-        .and_then(|()| behind_barriers(world))
+        .and_then(|()| after_barriers(world))
         .and_then(|()| fired(world))
         .map_err(Failure::Safety)
 }
@@ -206,8 +206,8 @@ fn is_leftover(world: &World, said: &Said) -> bool {
     said.at_ms == world.start_ms && said.due * 1000 < world.earliest_today()
 }
 
-/// No former owner commits anything behind its successor's barrier.
-fn behind_barriers(world: &World) -> Result<(), String> {
+/// No former owner commits anything after its successor's barrier.
+fn after_barriers(world: &World) -> Result<(), String> {
     let mut lines: BTreeMap<(Partition, i64), (u64, bool)> = BTreeMap::new();
     for (transaction, records) in world.kafka().journal().filter(|(t, _)| is_engines(world, *t)) {
         for ((place, stored), offset) in records.iter().zip(world.kafka().offsets_of(transaction)) {
@@ -224,7 +224,7 @@ fn behind_barriers(world: &World) -> Result<(), String> {
             owners.insert(partition, writer);
         } else if owners.get(&partition) != Some(&writer) {
             return Err(format!(
-                "{writer} wrote offset {offset} of {partition:?}, behind the barrier of {:?}",
+                "{writer} wrote offset {offset} of {partition:?}, after the barrier of {:?}",
                 owners.get(&partition)
             ));
         }

@@ -57,7 +57,7 @@ fn is_same(one: &Listed, other: &Listed) -> bool {
 struct Fresh<'a> {
     world: &'a World,
     core: Scheduler,
-    /// What it has written behind the log's end.
+    /// What it has written after the log's end.
     written: BTreeMap<Partition, i64>,
     waiting: Vec<Output>,
 }

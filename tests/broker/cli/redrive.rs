@@ -93,7 +93,7 @@ fn a_letter_that_can_never_fire_is_left_and_the_topic_does_not_grow() {
 #[test]
 fn the_settings_of_the_command_decide_which_letters_can_fire() {
     let letters = |case: &Case| {
-        // What goes back lies behind the records that the letters were.
+        // What goes back lies after the records that the letters were.
         case.produce(&[case.due_in("first", "v", 3_600)]);
         let of = |record| letter_of(&case.schedules[0], 0, record, 0);
         vec![of(case.due_in("late", "v", -3_600)), of(case.due_in("far", "v", 7_200)), of(case.due_in("fit", "v", 60))]
