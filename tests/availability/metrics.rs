@@ -45,7 +45,7 @@ fn a_newer_word_that_overtakes_the_tombstone_is_written_again_and_counted() {
 }
 
 #[test]
-fn a_batch_that_the_group_has_overtaken_is_refused_and_counted() {
+fn a_batch_that_the_group_has_overtaken_is_fenced_and_counted() {
     let _alone = alone();
     let Some(case) = Case::new("refused", 4) else { return };
     let (proxy, mut engine) = behind_proxy(&case);
@@ -54,15 +54,15 @@ fn a_batch_that_the_group_has_overtaken_is_refused_and_counted() {
     // time, one is always under way when another instance comes, for the partitions that this one keeps.
     proxy.pass(Duration::from_millis(200));
     let mut from = 0;
-    eventually("a batch is refused", PATIENCE * 2, || {
+    eventually("a batch is fenced", PATIENCE * 2, || {
         let due = now_s() + 1;
         ledger.schedule(from..from + 2_000, |n| due + (n % 20) as i64);
         from += 2_000;
         let mut other = case.engine();
         other.ready();
-        let refused = count(&engine, "transaction_duration_seconds_count{outcome=\"refused\"}");
+        let fenced = count(&engine, "transaction_duration_seconds_count{outcome=\"fenced\"}");
         other.stop();
-        (refused > 0).then_some(())
+        (fenced > 0).then_some(())
     });
     proxy.pass(Duration::ZERO);
     ledger.settle();
