@@ -85,7 +85,13 @@ struct Link {
 impl Shelves {
     /// The earliest second with a slot of one of these sizes, and its first slot.
     pub fn first_due(&self, sizes: &[Size]) -> Option<(u64, u32)> {
-        sizes.iter().filter_map(|size| self.first[*size as usize]).min_by_key(|(second, _)| *second)
+        let first = |size: &Size| self.first[*size as usize];
+        // Asked after every record, when there is nothing large most of the time.
+        sizes.iter().map(first).reduce(|one, other| match (one, other) {
+            (Some((second, _)), Some((earlier, _))) if earlier < second => other,
+            (Some(_), _) => one,
+            (None, _) => other,
+        })?
     }
 
     /// The first slot on a shelf.
@@ -178,8 +184,7 @@ impl Shelves {
             moved.lists.insert(*number, List { first, last, count: list.count });
         }
         for size in Size::ALL {
-            let first = moved.seconds(size, u64::MAX).next();
-            moved.first[size as usize] = first.map(|(number, list)| (number - size.numbers().start, list.first));
+            moved.first[size as usize] = moved.first_of(size);
         }
         moved
     }
@@ -204,12 +209,16 @@ impl Shelves {
                 list.last = before;
             }
         }
-        if let Shelf::Due(_, size) = shelf
+        if let Shelf::Due(second, size) = shelf
             && self.first[size as usize].is_some_and(|(_, first)| first == slot)
         {
-            let first = self.seconds(size, u64::MAX).next();
-            self.first[size as usize] = first.map(|(number, list)| (number - size.numbers().start, list.first));
+            self.first[size as usize] = if after == NONE { self.first_of(size) } else { Some((second, after)) };
         }
+    }
+
+    fn first_of(&self, size: Size) -> Option<(u64, u32)> {
+        let first = self.seconds(size, u64::MAX).next();
+        first.map(|(number, list)| (number - size.numbers().start, list.first))
     }
 }
 
