@@ -2,7 +2,7 @@
 
 use sim::{Scenario, play};
 
-/// A setup and so many operations: what comes after them is left out, so that no input takes long.
+/// A setup and so many operations: what comes after them is left out, so no input takes long.
 const BYTES_MAX: usize = 24 + 10 * 300;
 
 /// One run, which must keep every promise.

@@ -155,7 +155,7 @@ impl Fault {
             Self::SlowRebalance => doing != Doing::Releasing,
             // Only firings are large.
             Self::Bandwidth => doing == Doing::Firing,
-            // It strikes whoever writes records.
+            // It strikes instances that write records.
             Self::WrongClock => matches!(doing, Doing::TakingOver | Doing::Firing),
             // Offsets expire when nobody is left.
             Self::Expiry => doing == Doing::Nothing,

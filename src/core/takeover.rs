@@ -244,8 +244,8 @@ impl<P: Payload> Scheduler<P> {
         self.report(Report::Reread { partition: id, why });
     }
 
-    /// The log of a partition begins at `start` now: somebody has deleted records, or retention has. What lay before it does
-    /// not fire, as after a restart. Where a word that was written again lies now, only the log says.
+    /// The log of a partition begins at `start` now: records or segments were deleted. What was before it does not
+    /// fire, as after a restart. Where a word that was written again lies now, only the log says.
     pub(super) fn trimmed(&mut self, id: Partition, start: i64) {
         let Some(life) = self.lives.get_mut(&id) else { return };
         if life.words.reaches_below(start) && !matches!(life.step, Step::Releasing { .. }) {

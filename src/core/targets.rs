@@ -179,7 +179,7 @@ impl Targets {
     /// is sent to it for a while, whatever the metadata says. Gives the target's name if that is news.
     pub fn quarantined(&mut self, now: Millis, target: u32, state: TargetState) -> Option<Arc<str>> {
         let target = self.list.get_mut(&target)?;
-        // Whoever was refused waits for it, also if another batch was first.
+        // Its schedules wait, even if another batch has found this out before.
         target.awaited = true;
         if target.state != State::Known {
             return None;

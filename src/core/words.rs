@@ -1,7 +1,7 @@
 //! The last word on each key of a partition: the fold over its log.
 //!
 //! A user's record is the last word on its key until a newer one comes or an engine tombstone ends it. An engine
-//! record that lies after a newer word has *outrun* it: compaction may now drop the word, so it must be written again.
+//! record that lies after a newer word has *overtaken* it: compaction may now drop the word, so it must be written again.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::hash::{DefaultHasher, Hasher};
@@ -319,8 +319,8 @@ impl<P: Payload> Words<P> {
         }
     }
 
-    /// A barrier of our group lies at `offset`. Whoever wrote it had read everything before it when it decided its first
-    /// engine record, and all that former owners wrote lies before it. So no engine record that is read from now on
+    /// A barrier of our group is at `offset`. Its writer had read everything before it when it decided its first engine
+    /// record, and former owners wrote nothing after it. So no engine record that is read from now on
     /// speaks for a word that a cancel before it has ended, and the cancel need not be remembered.
     pub fn passed_barrier(&mut self, offset: i64) {
         if !self.loading {
