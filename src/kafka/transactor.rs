@@ -15,7 +15,7 @@ use super::quiet::Quiet;
 use super::reports::Reports;
 use super::settings::Settings;
 use super::transaction::{Call, Ended, Means};
-use super::turn::Turnstile;
+use super::turn::{Left, Turnstile};
 use crate::core::batch::{Batch, Kind};
 use crate::core::io::{Late, Partition};
 use crate::core::reason::Reason;
@@ -113,10 +113,16 @@ impl<'a> Answer<'a> {
 
     fn tell(&mut self, end: End) {
         if let Some(Job { batch, .. }) = self.job.take() {
-            if matches!(end, End::TimedOut(Late::Taking { .. })) {
+            // However it ran late: under a quota, a batch can be without any acknowledgement.
+            if matches!(end, End::TimedOut(_)) {
                 self.turn.runs_late(batch.id);
             }
-            self.turn.leave(batch.id, !matches!(end, End::Unknown));
+            let left = match end {
+                End::Committed(_) => Left::Committed,
+                End::Unknown => Left::Unknown,
+                _ => Left::Aborted,
+            };
+            self.turn.leave(batch.id, left);
             self.answers.tell(Done { batch, end });
         }
     }

@@ -4,6 +4,18 @@ use std::collections::BTreeSet;
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
+/// After so many batches in a row that ran out of time, what was formed after them keeps its turn: these may never get
+/// through, such as to a partition without a leader, and must not hold up everything else.
+const LATE_IN_A_ROW_MAX: u32 = 3;
+
+/// How a batch settled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Left {
+    Committed,
+    Aborted,
+    Unknown,
+}
+
 /// Lets batches send their offsets in the order of their ids, each after the one before has settled.
 #[derive(Debug, Default)]
 pub struct Turnstile {
@@ -21,6 +33,8 @@ struct State {
     firing: BTreeSet<u64>,
     /// Those of them that get no turn any more.
     late: BTreeSet<u64>,
+    /// Batches that ran out of time since one was committed.
+    late_in_a_row: u32,
 }
 
 impl Turnstile {
@@ -48,6 +62,9 @@ impl Turnstile {
     pub fn runs_late(&self, id: u64) {
         let mut state = self.lock();
         if state.firing.contains(&id) {
+            state.late_in_a_row = state.late_in_a_row.saturating_add(1);
+        }
+        if state.firing.contains(&id) && state.late_in_a_row <= LATE_IN_A_ROW_MAX {
             let after: Vec<u64> = state.firing.range(id + 1..).copied().collect();
             state.late.extend(after);
         }
@@ -56,9 +73,12 @@ impl Turnstile {
     }
 
     /// The batch has settled.
-    pub fn leave(&self, id: u64, known: bool) {
+    pub fn leave(&self, id: u64, left: Left) {
         let mut state = self.lock();
-        state.broken |= !known;
+        state.broken |= left == Left::Unknown;
+        if left == Left::Committed && state.firing.contains(&id) {
+            state.late_in_a_row = 0;
+        }
         state.settled.insert(id);
         state.firing.remove(&id);
         state.late.remove(&id);
@@ -87,10 +107,10 @@ mod tests {
         }
         assert!(turn.wait(5, Duration::ZERO));
         assert!(!turn.wait(6, Duration::ZERO));
-        turn.leave(6, true);
-        turn.leave(5, true);
+        turn.leave(6, Left::Committed);
+        turn.leave(5, Left::Committed);
         assert!(turn.wait(7, Duration::ZERO), "6 gave up before 5 settled");
-        turn.leave(7, false);
+        turn.leave(7, Left::Unknown);
         assert!(!turn.wait(8, Duration::ZERO));
     }
 
@@ -99,14 +119,29 @@ mod tests {
         let turn = Turnstile::default();
         (1..4).for_each(|id| turn.enter(id, id < 3));
         turn.runs_late(1);
-        turn.leave(1, true);
+        turn.leave(1, Left::Aborted);
         assert!(!turn.wait(2, Duration::ZERO), "it would commit before what is due earlier");
-        turn.leave(2, true);
+        turn.leave(2, Left::Committed);
         assert!(turn.wait(3, Duration::ZERO), "it fires nothing");
         turn.runs_late(3);
-        turn.leave(3, true);
+        turn.leave(3, Left::Committed);
         turn.enter(4, true);
         assert!(turn.wait(4, Duration::ZERO), "nor is it late");
+    }
+
+    #[test]
+    fn batches_that_run_out_of_time_again_and_again_do_not_hold_up_the_others() {
+        let turn = Turnstile::default();
+        let next_is_held_up = |id: u64| {
+            turn.enter(id, true);
+            turn.enter(id + 1, true);
+            turn.runs_late(id);
+            turn.leave(id, Left::Aborted);
+            let held_up = !turn.wait(id + 1, Duration::ZERO);
+            turn.leave(id + 1, if held_up { Left::Aborted } else { Left::Committed });
+            held_up
+        };
+        assert_eq!([1, 3, 5, 7, 9].map(next_is_held_up), [true, true, true, false, true]);
     }
 
     #[test]
@@ -120,7 +155,7 @@ mod tests {
         assert!(begun.elapsed() >= limit);
         std::thread::scope(|scope| {
             let waits = scope.spawn(|| turn.wait(2, Duration::from_secs(60)));
-            turn.leave(1, true);
+            turn.leave(1, Left::Committed);
             assert!(waits.join().expect("it ends"), "it goes on when that has settled");
         });
     }

@@ -62,7 +62,8 @@ impl Load {
         let mut keys: Vec<String> = reader.records.iter().map(Record::key_text).collect();
         let large = keys.iter().filter(|key| key.starts_with("large-"));
         let due: Vec<&str> = large.map(|key| key.split('-').nth(1).expect("the due second")).collect();
-        assert!(due.is_sorted(), "in due order");
+        let out_of_order = due.windows(2).position(|two| two[0] > two[1]);
+        assert_eq!(out_of_order, None, "in due order, of {} large ones", due.len());
         let at = |record: &&Record| record.timestamp;
         let of = |kind: &'static str| reader.records.iter().filter(move |r| r.key_text().starts_with(kind));
         let last_small = of("small-").map(|r| at(&r)).max().expect("some");
