@@ -4,44 +4,44 @@
 //! machine runs against Kafka, in the simulator and in the fuzzers.
 
 pub mod batch;
+mod batching;
 #[cfg(feature = "known-bad")]
 pub mod bugs;
 #[cfg(not(feature = "known-bad"))]
 mod bugs;
 mod clock;
-mod firing;
-pub mod floor;
-mod index;
-mod intake;
+mod deferral;
+mod handover;
+pub mod headers;
+mod ingest;
 pub mod io;
-mod leaving;
+mod key_index;
+mod key_table;
 pub mod listing;
-pub mod mark;
-pub mod owner;
+pub mod origin;
+mod outcomes;
+pub mod ownership;
 mod partition;
 pub mod payload;
-mod putting_off;
 pub mod reason;
-pub mod request;
 pub mod schedule;
-mod settling;
-mod shelves;
+pub mod start_marker;
 mod takeover;
 mod targets;
 mod throughput;
-mod words;
+mod wait_queues;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 pub use listing::{Listed, Phase, Status};
 
-use batch::Names;
-use io::{Counters, Input, Millis, Output, Partition, Report};
-use partition::{Life, Step};
+use batch::TopicNames;
+use io::{Counters, Input, Millis, Output, Report, RequestId, TopicPartition};
+use outcomes::{Backoff, InFlight, Lane, Purpose};
+use partition::{PartitionState, Stage};
 use payload::{Packed, Payload};
-use schedule::Limits;
-use settling::{InFlight, Lot, Patience, Purpose};
+use schedule::AcceptanceRules;
 use targets::Targets;
 use throughput::Throughput;
 
@@ -87,38 +87,37 @@ pub struct Config {
 #[derive(Debug)]
 pub struct Scheduler<P = Packed> {
     config: Config,
-    names: Arc<Names>,
-    limits: Limits,
+    names: Arc<TopicNames>,
+    limits: AcceptanceRules,
     now: Millis,
-    lives: BTreeMap<Partition, Life<P>>,
+    partitions: BTreeMap<TopicPartition, PartitionState<P>>,
     targets: Targets,
     outputs: VecDeque<Output>,
     counters: Counters,
     incarnation: u32,
     /// Owners that this process was before and that left batches in flight, newest first: nobody else knows of them.
-    formers: Vec<String>,
+    previous_owners: Vec<String>,
     next_batch: u64,
     in_flight: VecDeque<InFlight>,
     /// By purpose, whether a batch may be tried again.
-    patience: [Patience; Purpose::COUNT],
-    /// Batches refused without a name, since batches had their full size last.
-    refusals: u32,
-    /// By lot, items a batch, while a refused record is looked for.
-    items_max: [usize; Lot::ALL.len()],
+    backoff: [Backoff; Purpose::COUNT],
+    /// Batches stale_generation without a name, since batches had their full size last.
+    unattributed_rejections: u32,
+    /// By lot, items a batch, while a stale_generation record is looked for.
+    items_max: [usize; Lane::ALL.len()],
     generation: Option<i32>,
-    /// The broker refused this generation: nothing is sent until there is another.
-    refused: Option<i32>,
+    /// The broker stale_generation this generation: nothing is sent until there is another.
+    stale_generation: Option<i32>,
     throughput: Throughput,
     /// Fence requests that are not answered.
-    fencing: BTreeMap<u64, Vec<Partition>>,
-    next_take: u64,
+    fencing: BTreeMap<RequestId, Vec<TopicPartition>>,
+    next_request: RequestId,
     /// By topic, the question about its `since` whose answer is awaited.
-    asked: BTreeMap<u16, u64>,
-    next_ask: u64,
+    since_requests: BTreeMap<u16, RequestId>,
     /// The dead-letter topic, once it has been needed.
     dead_letter: Option<u32>,
     /// Whose turn it was last.
-    last_lot: Lot,
+    last_lane: Lane,
     foreign_groups: BTreeSet<String>,
     stopping: bool,
     stopped: bool,
@@ -128,7 +127,7 @@ impl<P: Payload> Scheduler<P> {
     /// A scheduler that owns nothing yet.
     #[must_use]
     pub fn new(config: Config) -> Self {
-        let names = Arc::new(Names {
+        let names = Arc::new(TopicNames {
             cluster: config.cluster.clone(),
             topics: config.topics.clone(),
             history: config.history.clone(),
@@ -137,40 +136,39 @@ impl<P: Payload> Scheduler<P> {
         });
         Self {
             names,
-            limits: Limits {
+            limits: AcceptanceRules {
                 grace_s: config.grace_s,
                 horizon_s: config.horizon_s,
                 record_bytes_max: config.record_bytes_max.clone(),
             },
-            items_max: [config.batch_items_max; Lot::ALL.len()],
+            items_max: [config.batch_items_max; Lane::ALL.len()],
             throughput: Throughput::new(config.batch_bytes_max),
             config,
             now: Millis(i64::MIN),
-            lives: BTreeMap::new(),
+            partitions: BTreeMap::new(),
             targets: Targets::default(),
             outputs: VecDeque::new(),
             counters: Counters::default(),
             incarnation: 0,
-            formers: Vec::new(),
+            previous_owners: Vec::new(),
             next_batch: 1,
             in_flight: VecDeque::new(),
-            patience: [Patience::default(); Purpose::COUNT],
-            refusals: 0,
+            backoff: [Backoff::default(); Purpose::COUNT],
+            unattributed_rejections: 0,
             generation: None,
-            refused: None,
+            stale_generation: None,
             fencing: BTreeMap::new(),
-            next_take: 0,
-            asked: BTreeMap::new(),
-            next_ask: 0,
+            next_request: RequestId(0),
+            since_requests: BTreeMap::new(),
             dead_letter: None,
-            last_lot: Lot::Letters,
+            last_lane: Lane::DeadLetters,
             foreign_groups: BTreeSet::new(),
             stopping: false,
             stopped: false,
         }
     }
 
-    /// The ids that the shell's transactors start with; [`Output::Renew`] replaces them.
+    /// The ids that the shell's transactors start with; [`Output::ReplaceTransactionalIds`] replaces them.
     #[must_use]
     pub fn transactional_ids(&self) -> Vec<String> {
         self.ids_of(&self.owner()).take(self.config.transactors.clamp(1, TRANSACTORS_MAX)).collect()
@@ -180,16 +178,16 @@ impl<P: Payload> Scheduler<P> {
     pub fn handle(&mut self, now: Millis, input: Input<'_>) {
         self.set_now(now);
         match input {
-            Input::Assigned { partitions, today } => self.assigned(partitions, today),
+            Input::Assigned { partitions, leftover_cutoff } => self.assigned(partitions, leftover_cutoff),
             Input::Record(record) => self.record(&record),
             Input::Committed { partition, offset, metadata } => self.committed(partition, offset, metadata),
-            Input::Fenced { take } => self.fenced(take),
-            Input::Since { ask, since, today } => self.since(ask, since, today),
+            Input::Fenced { request } => self.fenced(request),
+            Input::Since { request, since, leftover_cutoff } => self.since(request, since, leftover_cutoff),
             Input::Target { target, state } => self.target(target, state),
-            Input::Settled { batch, outcome } => self.settled(batch, outcome),
+            Input::BatchEnded { batch, outcome } => self.settled(batch, outcome),
             Input::Revoked { partitions } => self.revoked(partitions),
             Input::Lost { partitions } => self.lost(partitions),
-            Input::Unreadable { why: _ } => self.restart("the consumer's position is no longer valid"),
+            Input::PositionInvalid { why } => self.rejoin(why),
             Input::Trimmed { partition, start } => self.trimmed(partition, start),
             Input::Generation(generation) => self.generation(generation),
             Input::Stop => self.stop(),
@@ -217,22 +215,22 @@ impl<P: Payload> Scheduler<P> {
                 next = Some((at, why));
             }
         };
-        for life in self.lives.values() {
-            if let Step::Releasing { until, .. } = life.step {
+        for state in self.partitions.values() {
+            if let Stage::Releasing { until, .. } = state.stage {
                 consider(Some(until), "a release must end");
             }
         }
         consider(self.ahead().next().map(|_| self.now), "the clock is before a floor");
         consider(self.targets.next_check(), "a target topic is checked again");
-        let next_wake = self.lives.values().filter_map(|life| life.words.next_wake()).min();
+        let next_wake = self.partitions.values().filter_map(|state| state.keys.next_wake()).min();
         consider(next_wake, "a parked schedule is tried again");
         if self.may_form() {
             // What could be formed by now has been; what is left waits for a batch to settle.
-            let later = |at: Millis, purpose| Some(at.max(self.patient_until(purpose))).filter(|at| *at > self.now);
-            for lot in [Lot::Fresh, Lot::Large] {
-                consider(self.next_due(lot).and_then(|at| later(at, Purpose::Fire(lot))), "a schedule is due");
+            let later = |at: Millis, purpose| Some(at.max(self.backoff_until(purpose))).filter(|at| *at > self.now);
+            for lane in [Lane::Normal, Lane::Large] {
+                consider(self.next_due(lane).and_then(|at| later(at, Purpose::Fire(lane))), "a schedule is due");
             }
-            consider(self.next_mark().and_then(|at| later(at, Purpose::Mark)), "progress is committed");
+            consider(self.next_commit().and_then(|at| later(at, Purpose::CommitOffsets)), "progress is committed");
             consider(self.next_try(), "an aborted batch is tried again");
         }
         next
@@ -263,25 +261,31 @@ impl<P: Payload> Scheduler<P> {
         self.outputs.push_back(Output::Report(report));
     }
 
+    fn next_request(&mut self) -> RequestId {
+        let request = self.next_request;
+        self.next_request = RequestId(request.0 + 1);
+        request
+    }
+
     fn tick(&mut self) {
         self.check_releases();
         for target in self.targets.take_unchecked(self.now) {
             self.check_target(target);
         }
         let mut shrunk = false;
-        for life in self.lives.values_mut() {
-            life.words.wake_parked(self.now);
+        for state in self.partitions.values_mut() {
+            state.keys.wake_parked(self.now);
             // Batches that were committed hold slots until they are read, and so do those in flight. One table in a turn.
-            let outstanding = !life.unread.is_empty() || self.in_flight.iter().any(|batch| batch.touches(life.id));
-            shrunk = shrunk || (life.is_live() && !outstanding && life.words.shrink(LIVE_SHARE));
+            let outstanding = !state.unread.is_empty() || self.in_flight.iter().any(|batch| batch.touches(state.id));
+            shrunk = shrunk || (state.is_live() && !outstanding && state.keys.shrink(LIVE_SHARE));
         }
         self.check_clock();
     }
 
     fn generation(&mut self, generation: i32) {
         self.generation = Some(generation);
-        if self.refused.is_some_and(|refused| refused != generation) {
-            self.refused = None;
+        if self.stale_generation.is_some_and(|stale| stale != generation) {
+            self.stale_generation = None;
         }
     }
 }

@@ -156,7 +156,7 @@ impl Metrics {
             counter.inc_by(after.checked_sub(before).unwrap_or(after));
         }
         for (number, counter) in self.refused.iter().enumerate() {
-            let (before, after) = (self.last.refused[number], now.refused[number]);
+            let (before, after) = (self.last.by_reason[number], now.by_reason[number]);
             counter.inc_by(after.checked_sub(before).unwrap_or(after));
         }
         self.last = *now;

@@ -7,7 +7,7 @@ mod transactions;
 
 use std::collections::BTreeMap;
 
-use kafka_scheduler::core::io::Partition;
+use kafka_scheduler::core::io::TopicPartition;
 
 use crate::rng::Rng;
 use group::Group;
@@ -22,7 +22,7 @@ pub const TRANSACTION_MS_MAX: i64 = 15_000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Place {
     /// Of a schedules topic.
-    Schedules(Partition),
+    Schedules(TopicPartition),
     /// The only partition of the target topic of this name.
     Target(&'static str),
     /// The only partition of the history topic.
@@ -66,7 +66,7 @@ pub enum Event {
 }
 
 /// An offset as committed.
-pub type Committed = BTreeMap<Partition, (i64, String)>;
+pub type Committed = BTreeMap<TopicPartition, (i64, String)>;
 
 /// The cluster.
 #[derive(Debug)]
@@ -78,7 +78,7 @@ pub struct Kafka {
     /// The group's offsets.
     pub committed: Committed,
     /// When each of them was taken; a transaction's offsets count from when they were sent, not from its commit.
-    taken: BTreeMap<Partition, u64>,
+    taken: BTreeMap<TopicPartition, u64>,
     next_taken: u64,
     /// Until then markers may take this much longer than usual.
     slow_markers: (i64, i64),
@@ -97,7 +97,7 @@ pub struct Kafka {
     /// Who wrote a transaction, by transactional id.
     writers: BTreeMap<u64, String>,
     /// The offsets that each committed transaction committed.
-    sent: BTreeMap<u64, Vec<(Partition, i64, String)>>,
+    sent: BTreeMap<u64, Vec<(TopicPartition, i64, String)>>,
     producers: BTreeMap<String, Producer>,
     markers: Vec<Marker>,
     next_transaction: u64,
@@ -107,7 +107,7 @@ pub struct Kafka {
 impl Kafka {
     /// An empty cluster with these schedules partitions.
     #[must_use]
-    pub fn new(partitions: &[Partition], rng: Rng) -> Self {
+    pub fn new(partitions: &[TopicPartition], rng: Rng) -> Self {
         let places = partitions.iter().map(|p| Place::Schedules(*p)).chain([Place::History, Place::DeadLetter]);
         Self {
             logs: places.map(|place| (place, Log::default())).collect(),
@@ -132,7 +132,7 @@ impl Kafka {
     }
 
     /// Adds a partition, which the group will assign.
-    pub fn add_partition(&mut self, partition: Partition) {
+    pub fn add_partition(&mut self, partition: TopicPartition) {
         self.logs.entry(Place::Schedules(partition)).or_default();
         self.group.add_partition(partition);
     }
@@ -173,7 +173,7 @@ impl Kafka {
 
     /// The consumer offsets that a committed transaction carried.
     #[must_use]
-    pub fn sent_offsets(&self, transaction: u64) -> &[(Partition, i64, String)] {
+    pub fn sent_offsets(&self, transaction: u64) -> &[(TopicPartition, i64, String)] {
         self.sent.get(&transaction).map_or(&[], Vec::as_slice)
     }
 

@@ -12,7 +12,7 @@ pub use journal::{Fired, safe};
 pub use recovery::recovered;
 
 use crate::kafka::log::Stored;
-use kafka_scheduler::core::mark::MARK_HEADER;
+use kafka_scheduler::core::origin::ORIGIN_HEADER;
 
 fn header<'a>(stored: &'a Stored, name: &[u8]) -> Option<&'a [u8]> {
     stored.headers.iter().find(|(n, _)| n == name)?.1.as_deref()
@@ -20,6 +20,6 @@ fn header<'a>(stored: &'a Stored, name: &[u8]) -> Option<&'a [u8]> {
 
 /// The user record that an engine record names.
 fn named(stored: &Stored) -> Option<i64> {
-    let bytes = header(stored, MARK_HEADER)?.get(9..17)?;
+    let bytes = header(stored, ORIGIN_HEADER)?.get(9..17)?;
     Some(i64::from_be_bytes(bytes.try_into().ok()?))
 }

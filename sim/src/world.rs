@@ -14,7 +14,7 @@ mod users;
 use std::collections::{BTreeMap, BTreeSet};
 
 use kafka_scheduler::core::Listed;
-use kafka_scheduler::core::io::{Partition, TargetState};
+use kafka_scheduler::core::io::{RequestId, TargetState, TopicPartition};
 
 use crate::failure::Failure;
 use crate::faults::{Coverage, Doing, Fault};
@@ -110,9 +110,9 @@ pub(crate) enum Todo {
     Tick,
     Job(u64),
     Settle(u64, Ending),
-    ReadCommitted(Partition, i64),
-    Fence(u64, Vec<String>, i32),
-    FindSince(u64, u16, Vec<i32>),
+    ReadCommitted(TopicPartition, i64),
+    Fence(RequestId, Vec<String>, i32),
+    FindSince(RequestId, u16, Vec<i32>),
     Target(u32, TargetState),
 }
 
@@ -123,8 +123,8 @@ pub struct World {
     pub(crate) start_ms: i64,
     pub(crate) setup: Setup,
     pub(crate) kafka: Kafka,
-    pub(crate) said: BTreeMap<(Partition, i64), Said>,
-    pub(crate) partitions: Vec<Partition>,
+    pub(crate) said: BTreeMap<(TopicPartition, i64), Said>,
+    pub(crate) partitions: Vec<TopicPartition>,
     pub(crate) summary: Summary,
     pub(crate) broken: Option<Failure>,
     pub(crate) watch: Watch,
@@ -155,7 +155,7 @@ pub struct World {
     flooded: bool,
     /// What lasts for a while strikes an instance once.
     bitten: BTreeSet<(Fault, usize, i64)>,
-    steady: BTreeMap<Partition, broker::Steady>,
+    steady: BTreeMap<TopicPartition, broker::Steady>,
     noted_ms: i64,
     compared_ms: i64,
     /// Owners that metadata named which a pending transaction was about to replace.
@@ -173,8 +173,8 @@ impl World {
             0 => NOON_MS,
             seconds => NOON_MS + DAY_MS / 2 + i64::from(seconds) * 1000,
         };
-        let partitions: Vec<Partition> = (0..u16::from(setup.topics))
-            .flat_map(|topic| (0..i32::from(setup.partitions)).map(move |number| Partition { topic, number }))
+        let partitions: Vec<TopicPartition> = (0..u16::from(setup.topics))
+            .flat_map(|topic| (0..i32::from(setup.partitions)).map(move |number| TopicPartition { topic, number }))
             .collect();
         let mut noise = Rng::new(setup.noise);
         let instances = (0..usize::from(setup.instances)).map(|n| Instance::new(n, &setup, noise.split())).collect();
@@ -347,7 +347,7 @@ impl World {
     }
 
     /// A fault strikes a partition.
-    pub(crate) fn hit_partition(&mut self, fault: Fault, partition: Partition) {
+    pub(crate) fn hit_partition(&mut self, fault: Fault, partition: TopicPartition) {
         let owner =
             self.instances.iter().find(|i| i.is_alive() && i.core.status().iter().any(|s| s.partition == partition));
         let doing = owner.map_or(Doing::Nothing, |instance| instance.doing_with(partition));
@@ -362,7 +362,7 @@ impl World {
 
     /// What each running instance holds of each partition that it fires. One that was thrown out of the group may read
     /// its successor's records, for whose cancels it does not look out, and is not asked: it cannot commit anything.
-    pub(crate) fn held(&self) -> Vec<(usize, Partition, BTreeSet<i64>)> {
+    pub(crate) fn held(&self) -> Vec<(usize, TopicPartition, BTreeSet<i64>)> {
         let mut held = Vec::new();
         for instance in self.instances.iter().filter(|i| i.is_alive() && i.paused_until_ms <= self.now_ms) {
             let listed = instance.listed();
@@ -383,7 +383,7 @@ impl World {
 
     /// Partitions that some instance fires.
     #[must_use]
-    pub fn live(&self) -> BTreeSet<Partition> {
+    pub fn live(&self) -> BTreeSet<TopicPartition> {
         self.instances.iter().filter(|i| i.is_alive()).flat_map(Instance::live).collect()
     }
 
@@ -401,19 +401,19 @@ impl World {
 
     /// Every user record that was acknowledged, and no transaction of its user took back.
     #[must_use]
-    pub fn said(&self) -> &BTreeMap<(Partition, i64), Said> {
+    pub fn said(&self) -> &BTreeMap<(TopicPartition, i64), Said> {
         &self.said
     }
 
     /// The schedules partitions.
     #[must_use]
-    pub fn partitions(&self) -> &[Partition] {
+    pub fn partitions(&self) -> &[TopicPartition] {
         &self.partitions
     }
 
     /// A schedules topic's name.
     #[must_use]
-    pub fn topic(partition: Partition) -> &'static str {
+    pub fn topic(partition: TopicPartition) -> &'static str {
         TOPICS[usize::from(partition.topic) % TOPICS.len()]
     }
 }

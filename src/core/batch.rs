@@ -3,18 +3,18 @@
 use std::sync::Arc;
 
 use super::bugs::{self, Bug};
-use super::io::{Header, Millis, Partition};
-use super::mark::{self, MARK_HEADER, Mark};
+use super::headers;
+use super::io::{Header, Millis, TopicPartition};
+use super::origin::{self, ORIGIN_HEADER, Origin};
 use super::payload::{Parts, Payload};
 use super::reason::Reason;
-use super::request;
 
 /// Topic names and the group, as the records of a batch need them.
 #[derive(Debug)]
-pub struct Names {
+pub struct TopicNames {
     /// Cluster id: part of what a mark names.
     pub cluster: String,
-    /// Schedules topics; [`Partition::topic`] is an index into them.
+    /// Schedules topics; [`TopicPartition::topic`] is an index into them.
     pub topics: Vec<String>,
     /// Where history records go.
     pub history: String,
@@ -33,7 +33,7 @@ pub struct Batch {
     pub items: Vec<Item>,
     /// Every schedules partition that the batch touches: the fence. Never empty.
     pub offsets: Vec<Position>,
-    pub(super) names: Arc<Names>,
+    pub(super) names: Arc<TopicNames>,
     pub(super) packed: Vec<u8>,
 }
 
@@ -41,7 +41,7 @@ pub struct Batch {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Position {
     /// Which partition.
-    pub partition: Partition,
+    pub partition: TopicPartition,
     /// The next offset to read, never negative: librdkafka would drop the element and with it the fence.
     pub offset: i64,
     /// Who owns the partition: at most 2 KiB.
@@ -52,9 +52,9 @@ pub struct Position {
 #[derive(Clone, Debug)]
 pub struct Item {
     /// The schedules partition that it concerns.
-    pub partition: Partition,
+    pub partition: TopicPartition,
     /// The word's identity: the offset of the user record that it speaks for. -1 for barriers and floors.
-    pub identity: i64,
+    pub origin_offset: i64,
     /// What is written.
     pub kind: Kind,
     /// Where the item's payload lies in the batch's buffer.
@@ -94,7 +94,7 @@ pub enum Kind {
         timestamp: Millis,
     },
     /// The unfit record again, with all of its headers and a mark that names the original.
-    Unfit {
+    Invalid {
         /// Of the user's record.
         timestamp: Millis,
     },
@@ -109,7 +109,7 @@ pub enum Kind {
         owner: String,
     },
     /// The record that says since when schedules are owed.
-    Floor {
+    StartMarker {
         /// The record's value.
         value: String,
     },
@@ -123,7 +123,7 @@ pub struct OutRecord<'a> {
     /// Where to.
     pub topic: &'a str,
     /// Given for records to schedules topics, which must never be left to a partitioner; `None` means by key.
-    pub schedules: Option<Partition>,
+    pub schedules: Option<TopicPartition>,
     /// `None` is null.
     pub key: Option<&'a [u8]>,
     /// `None` is null.
@@ -178,7 +178,7 @@ impl Batch {
 
     /// The name of a schedules topic.
     #[must_use]
-    pub fn topic(&self, partition: Partition) -> &str {
+    pub fn topic(&self, partition: TopicPartition) -> &str {
         &self.names.topics[usize::from(partition.topic)]
     }
 
@@ -202,17 +202,23 @@ impl Batch {
     #[cfg(test)]
     #[must_use]
     pub fn with_kinds(mut self, kinds: impl IntoIterator<Item = Kind>) -> Self {
-        let partition = Partition { topic: 0, number: 0 };
-        self.items = kinds.into_iter().map(|kind| Item { partition, identity: 0, kind, span: 0..0 }).collect();
+        let partition = TopicPartition { topic: 0, number: 0 };
+        self.items = kinds.into_iter().map(|kind| Item { partition, origin_offset: 0, kind, span: 0..0 }).collect();
         self
     }
 
-    pub(super) fn push<P: Payload>(&mut self, partition: Partition, identity: i64, kind: Kind, payload: Option<&P>) {
+    pub(super) fn push<P: Payload>(
+        &mut self,
+        partition: TopicPartition,
+        origin_offset: i64,
+        kind: Kind,
+        payload: Option<&P>,
+    ) {
         let start = self.packed.len();
         if let Some(payload) = payload {
             payload.write(&mut self.packed);
         }
-        self.items.push(Item { partition, identity, kind, span: start..self.packed.len() });
+        self.items.push(Item { partition, origin_offset, kind, span: start..self.packed.len() });
     }
 }
 
@@ -221,10 +227,10 @@ fn request_headers<'a>(
     target: &'a str,
     target_key: Option<&'a [u8]>,
 ) -> impl Iterator<Item = Header<'a>> {
-    let key = target_key.map(|key| Header { name: request::TARGET_KEY, value: Some(key) });
+    let key = target_key.map(|key| Header { name: headers::TARGET_KEY, value: Some(key) });
     [
-        Header { name: request::EPOCH, value: Some(due.as_bytes()) },
-        Header { name: request::TARGET_TOPIC, value: Some(target.as_bytes()) },
+        Header { name: headers::EPOCH, value: Some(due.as_bytes()) },
+        Header { name: headers::TARGET_TOPIC, value: Some(target.as_bytes()) },
     ]
     .into_iter()
     .chain(key)
@@ -254,24 +260,26 @@ impl<E, V: FnMut(OutRecord<'_>) -> Result<(), E>> Writer<'_, V> {
             }
             (Kind::Fire { timestamp, .. } | Kind::DeadLetter { timestamp, .. }, Pass::Tombstone)
             | (Kind::Cancel { timestamp }, Pass::Outgoing) => {
-                self.marked(Parts::key_of(packed), None, Vec::new(), *timestamp)
+                self.clean_commit_due(Parts::key_of(packed), None, Vec::new(), *timestamp)
             }
             (Kind::Schedule { target, due, timestamp }, Pass::Outgoing) => {
                 let (due, parts) = (due.to_string(), Parts::unpack(packed));
                 let mut headers = parts.headers;
                 headers.extend(request_headers(&due, target, parts.target_key));
-                self.marked(parts.key, Some(parts.value), headers, *timestamp)
+                self.clean_commit_due(parts.key, Some(parts.value), headers, *timestamp)
             }
-            (Kind::Unfit { timestamp }, Pass::Outgoing) => {
+            (Kind::Invalid { timestamp }, Pass::Outgoing) => {
                 let parts = Parts::unpack(packed);
-                self.marked(parts.key, Some(parts.value), parts.headers, *timestamp)
+                self.clean_commit_due(parts.key, Some(parts.value), parts.headers, *timestamp)
             }
             (Kind::Barrier { owner }, Pass::Outgoing) => {
-                let header = Header { name: request::BARRIER, value: Some(owner.as_bytes()) };
-                let group = Header { name: request::GROUP, value: Some(self.batch.names.group.as_bytes()) };
-                self.schedules(mark::BARRIER_KEY, None, &[header, group])
+                let header = Header { name: headers::BARRIER, value: Some(owner.as_bytes()) };
+                let group = Header { name: headers::GROUP, value: Some(self.batch.names.group.as_bytes()) };
+                self.schedules(origin::BARRIER_KEY, None, &[header, group])
             }
-            (Kind::Floor { value }, Pass::Outgoing) => self.schedules(mark::FLOOR_KEY, Some(value.as_bytes()), &[]),
+            (Kind::StartMarker { value }, Pass::Outgoing) => {
+                self.schedules(origin::START_MARKER_KEY, Some(value.as_bytes()), &[])
+            }
             (_, Pass::History | Pass::Tombstone) => Ok(()),
         }
     }
@@ -282,15 +290,15 @@ impl<E, V: FnMut(OutRecord<'_>) -> Result<(), E>> Writer<'_, V> {
         packed: &[u8],
         topic: &str,
         timestamp: Millis,
-        asked: Option<(&str, &str)>,
+        since_requests: Option<(&str, &str)>,
     ) -> Result<(), E> {
         let parts = Parts::unpack(packed);
         let seconds = timestamp.0.div_euclid(1000).max(0).to_string();
         let mut headers = parts.headers;
-        headers.push(Header { name: request::TIMESTAMP, value: Some(seconds.as_bytes()) });
-        headers.push(Header { name: request::KEY, value: Some(parts.key) });
-        headers.push(Header { name: request::TOPIC, value: Some(self.batch.topic(self.item.partition).as_bytes()) });
-        if let Some((due, target)) = asked {
+        headers.push(Header { name: headers::TIMESTAMP, value: Some(seconds.as_bytes()) });
+        headers.push(Header { name: headers::KEY, value: Some(parts.key) });
+        headers.push(Header { name: headers::TOPIC, value: Some(self.batch.topic(self.item.partition).as_bytes()) });
+        if let Some((due, target)) = since_requests {
             headers.extend(request_headers(due, target, parts.target_key));
         }
         self.send(topic, None, parts.target_key, Some(parts.value), &headers)
@@ -298,15 +306,15 @@ impl<E, V: FnMut(OutRecord<'_>) -> Result<(), E>> Writer<'_, V> {
 
     fn dead_letter(&mut self, packed: &[u8], reason: Reason, request: Option<&(Arc<str>, u64)>) -> Result<(), E> {
         let parts = Parts::unpack(packed);
-        let (batch, Item { partition, identity, .. }) = (self.batch, self.item);
+        let (batch, Item { partition, origin_offset, .. }) = (self.batch, self.item);
         let due = request.map(|(_, due)| due.to_string()).unwrap_or_default();
-        let (number, offset) = (partition.number.to_string(), identity.to_string());
+        let (number, offset) = (partition.number.to_string(), origin_offset.to_string());
         let own = [
-            Header { name: request::ERROR, value: Some(reason.code().as_bytes()) },
-            Header { name: request::ERROR_DETAIL, value: Some(reason.detail().as_bytes()) },
-            Header { name: request::TOPIC, value: Some(batch.topic(*partition).as_bytes()) },
-            Header { name: request::PARTITION, value: Some(number.as_bytes()) },
-            Header { name: request::OFFSET, value: Some(offset.as_bytes()) },
+            Header { name: headers::ERROR, value: Some(reason.code().as_bytes()) },
+            Header { name: headers::ERROR_DETAIL, value: Some(reason.detail().as_bytes()) },
+            Header { name: headers::TOPIC, value: Some(batch.topic(*partition).as_bytes()) },
+            Header { name: headers::PARTITION, value: Some(number.as_bytes()) },
+            Header { name: headers::OFFSET, value: Some(offset.as_bytes()) },
         ];
         let mut headers = parts.headers;
         headers.retain(|header| own.iter().all(|own| own.name != header.name));
@@ -319,20 +327,21 @@ impl<E, V: FnMut(OutRecord<'_>) -> Result<(), E>> Writer<'_, V> {
     }
 
     /// A record in the schedule's own partition that names the user record it speaks for.
-    fn marked(
+    fn clean_commit_due(
         &mut self,
         key: &[u8],
         value: Option<&[u8]>,
         headers: Vec<Header<'_>>,
         timestamp: Millis,
     ) -> Result<(), E> {
-        let Partition { number, .. } = self.item.partition;
-        let place = mark::place(&self.batch.names.cluster, self.batch.topic(self.item.partition), number);
-        debug_assert!(headers.iter().all(|h| h.name != MARK_HEADER), "marks are dropped on intake");
-        let content = mark::content(key, value, &headers);
-        let mark = Mark { place, offset: self.item.identity, timestamp, content }.encode();
+        let TopicPartition { number, .. } = self.item.partition;
+        let partition_hash =
+            origin::partition_hash(&self.batch.names.cluster, self.batch.topic(self.item.partition), number);
+        debug_assert!(headers.iter().all(|h| h.name != ORIGIN_HEADER), "marks are dropped on intake");
+        let content_hash = origin::content_hash(key, value, &headers);
+        let origin = Origin { partition_hash, offset: self.item.origin_offset, timestamp, content_hash }.encode();
         let mut headers: Vec<Header<'_>> = headers;
-        headers.push(Header { name: MARK_HEADER, value: Some(&mark) });
+        headers.push(Header { name: ORIGIN_HEADER, value: Some(&origin) });
         self.schedules(key, value, &headers)
     }
 
@@ -344,7 +353,7 @@ impl<E, V: FnMut(OutRecord<'_>) -> Result<(), E>> Writer<'_, V> {
     fn send(
         &mut self,
         topic: &str,
-        schedules: Option<Partition>,
+        schedules: Option<TopicPartition>,
         key: Option<&[u8]>,
         value: Option<&[u8]>,
         headers: &[Header<'_>],

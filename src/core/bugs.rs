@@ -32,7 +32,7 @@ pub enum Bug {
     /// A record that is committed counts as read.
     SettledTakenForRead,
     /// A record that cannot fire does not end earlier words.
-    UnfitLeftOut,
+    InvalidLeftOut,
     /// Cancels are forgotten while the log is read.
     CancelForgottenInLoading,
     /// What was lost to another owner goes on.
@@ -77,7 +77,7 @@ pub const ALL: [(Bug, &str); 27] = [
     (Bug::CopyTakesNewIdentity, "copy-takes-new-identity"),
     (Bug::TwoOutstanding, "two-outstanding"),
     (Bug::SettledTakenForRead, "settled-taken-for-read"),
-    (Bug::UnfitLeftOut, "unfit-left-out"),
+    (Bug::InvalidLeftOut, "unfit-left-out"),
     (Bug::CancelForgottenInLoading, "cancel-forgotten-in-loading"),
     (Bug::LostPartitionsKept, "lost-partitions-kept"),
     (Bug::AbortedForgotten, "aborted-forgotten"),

@@ -1,6 +1,6 @@
 //! A wall clock that is set back: what waits for a time must not wait for the hours that come twice.
 
-use super::partition::Step;
+use super::partition::Stage;
 use super::payload::Payload;
 use super::{Millis, Scheduler};
 
@@ -14,13 +14,13 @@ impl<P: Payload> Scheduler<P> {
             return;
         }
         let earlier = |at: Millis| at.plus(-back_ms);
-        self.patience.iter_mut().for_each(|patience| patience.set_back(back_ms));
+        self.backoff.iter_mut().for_each(|backoff| backoff.set_back(back_ms));
         self.targets.set_back(back_ms);
-        for life in self.lives.values_mut() {
-            life.words.set_back(back_ms);
-            life.live_at = earlier(life.live_at);
-            life.mark_at = earlier(life.mark_at);
-            if let Step::Releasing { until, .. } = &mut life.step {
+        for state in self.partitions.values_mut() {
+            state.keys.set_back(back_ms);
+            state.live_at = earlier(state.live_at);
+            state.next_commit_at = earlier(state.next_commit_at);
+            if let Stage::Releasing { until, .. } = &mut state.stage {
                 *until = earlier(*until);
             }
         }

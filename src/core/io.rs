@@ -21,12 +21,16 @@ impl Millis {
 
 /// One partition of one schedules topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Partition {
+pub struct TopicPartition {
     /// Index into [`Config::topics`](super::Config::topics).
     pub topic: u16,
     /// Partition number within the topic.
     pub number: i32,
 }
+
+/// Names a request of the core's in its answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RequestId(pub u64);
 
 /// A header as Kafka carries it. Names repeat, and order matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +45,7 @@ pub struct Header<'a> {
 #[derive(Clone, Copy, Debug)]
 pub struct Record<'a> {
     /// Where it lies.
-    pub partition: Partition,
+    pub partition: TopicPartition,
     /// Its offset there.
     pub offset: i64,
     /// The record's timestamp, whatever its type; -1 where it has none.
@@ -60,16 +64,16 @@ pub enum Input<'a> {
     /// The group gave these partitions to this instance, and the consumer now reads each from its beginning.
     Assigned {
         /// One rebalance event's partitions.
-        partitions: &'a [Partition],
+        partitions: &'a [TopicPartition],
         /// Local midnight plus `SINCE_DELTA` days: what is due before this is a leftover on a first start.
-        today: Millis,
+        leftover_cutoff: Millis,
     },
     /// A consumed record.
     Record(Record<'a>),
     /// The answer to [`Output::ReadCommitted`] for one partition.
     Committed {
         /// The partition asked about.
-        partition: Partition,
+        partition: TopicPartition,
         /// The group's committed offset, if there is one.
         offset: Option<i64>,
         /// The metadata committed with it, as read.
@@ -77,17 +81,17 @@ pub enum Input<'a> {
     },
     /// The answer to [`Output::Fence`], whether or not every id could be fenced.
     Fenced {
-        /// [`Output::Fence::take`] of the request answered.
-        take: u64,
+        /// [`Output::Fence::request`] that is answered.
+        request: RequestId,
     },
     /// The answer to [`Output::FindSince`].
     Since {
-        /// [`Output::FindSince::ask`] of the request answered.
-        ask: u64,
+        /// [`Output::FindSince::request`] that is answered.
+        request: RequestId,
         /// The earliest `since` known to the group or to the topic's floor records, if any.
         since: Option<Millis>,
         /// As in [`Input::Assigned`], read anew.
-        today: Millis,
+        leftover_cutoff: Millis,
     },
     /// The answer to [`Output::CheckTarget`].
     Target {
@@ -97,7 +101,7 @@ pub enum Input<'a> {
         state: TargetState,
     },
     /// A batch has ended.
-    Settled {
+    BatchEnded {
         /// [`Batch::id`].
         batch: u64,
         /// How.
@@ -106,22 +110,22 @@ pub enum Input<'a> {
     /// The group wants these back. The shell holds its answer until [`Output::Release`] has named all of them.
     Revoked {
         /// One rebalance event's partitions.
-        partitions: &'a [Partition],
+        partitions: &'a [TopicPartition],
     },
     /// These were taken without waiting for us: another instance may own them already. The shell has answered.
     Lost {
         /// One rebalance event's partitions.
-        partitions: &'a [Partition],
+        partitions: &'a [TopicPartition],
     },
     /// The consumer's position in this partition is no longer valid (out of range, reset or truncated).
-    Unreadable {
-        /// For the report.
-        why: &'a str,
+    PositionInvalid {
+        /// What made it so, for the log.
+        why: &'static str,
     },
     /// The log of a partition begins later than before: what lay before that is gone.
     Trimmed {
         /// Which.
-        partition: Partition,
+        partition: TopicPartition,
         /// The first offset that is left.
         start: i64,
     },
@@ -156,11 +160,11 @@ pub enum Outcome<'a> {
     /// The broker has committed it.
     Committed {
         /// For each schedules partition written to: the highest offset of the batch's records there.
-        written: &'a [(Partition, i64)],
+        written: &'a [(TopicPartition, i64)],
     },
     /// The broker has aborted it (`abort_transaction` returned Ok), or nothing of it was ever sent.
     Aborted(Abort<'a>),
-    /// Nobody here can say. The core answers with [`Output::Restart`].
+    /// Nobody here can say. The core answers with [`Output::Rejoin`].
     Unknown,
 }
 
@@ -172,7 +176,7 @@ pub enum Abort<'a> {
     /// As [`Abort::Retry`], because records were not acknowledged in time. A smaller batch may get through.
     TimedOut(Late),
     /// The broker refused our member id or generation, or the consumer has none to give.
-    Refused {
+    StaleGeneration {
         /// The generation that was refused.
         generation: i32,
     },
@@ -185,20 +189,20 @@ pub enum Abort<'a> {
 #[derive(Debug)]
 pub enum Output {
     /// Read the group's committed offset and metadata of these. Answer: [`Input::Committed`] for each.
-    ReadCommitted(Vec<Partition>),
+    ReadCommitted(Vec<TopicPartition>),
     /// Run `init_transactions` with each id on a short-lived producer, unless the generation changed meanwhile.
     /// Answer: [`Input::Fenced`], also when it failed.
     Fence {
         /// Names this request in its answer.
-        take: u64,
+        request: RequestId,
         /// Transactional ids of former owners.
         transactional_ids: Vec<String>,
     },
     /// Find the earliest `since` in the group's metadata for any partition of the topic or, where there is none, in
     /// the floor records of its partitions, read from the log. Answer: [`Input::Since`].
     FindSince {
-        /// Names this request in its answer. A newer one for the same topic makes the answer worthless.
-        ask: u64,
+        /// Names this request in its answer. A newer request for the same topic makes the answer worthless.
+        request: RequestId,
         /// Index of the topic.
         topic: u16,
         /// Partitions that the core itself is reading: their floors are known here and need no scan.
@@ -211,19 +215,19 @@ pub enum Output {
         /// The topic.
         name: std::sync::Arc<str>,
     },
-    /// Run this transaction, with the group metadata as it is now. Answer: [`Input::Settled`].
+    /// Run this transaction, with the group metadata as it is now. Answer: [`Input::BatchEnded`].
     Transact(Batch),
     /// Read this partition from its beginning again.
-    Seek(Partition),
+    Seek(TopicPartition),
     /// These may be given back. Each partition of a revocation is released exactly once.
-    Release(Vec<Partition>),
+    Release(Vec<TopicPartition>),
     /// Take these transactional ids in place of the old ones, whose producers abort what they have open and end.
-    Renew {
+    ReplaceTransactionalIds {
         /// One for each transactor.
         transactional_ids: Vec<String>,
     },
-    /// Leave the group, then join it anew. [`Output::Renew`] has come before; everything in flight is forgotten.
-    Restart(&'static str),
+    /// Leave the group, then join it anew. [`Output::ReplaceTransactionalIds`] has come before; everything in flight is forgotten.
+    Rejoin(&'static str),
     /// [`Input::Stop`] is done: let the transactors abort what they have open, leave the group, and end.
     Stopped,
     /// For the log. Nothing needs to be done.
@@ -236,7 +240,7 @@ pub enum Report {
     /// A record that cannot fire.
     Invalid {
         /// Where it lies.
-        partition: Partition,
+        partition: TopicPartition,
         /// Its offset.
         offset: i64,
         /// Why.
@@ -245,7 +249,7 @@ pub enum Report {
     /// A schedule that is due so far ahead that it is probably a mistake.
     FarAhead {
         /// Where it lies.
-        partition: Partition,
+        partition: TopicPartition,
         /// Its offset.
         offset: i64,
         /// What is probably wrong: [`schedule::far_ahead`](super::schedule::far_ahead).
@@ -254,7 +258,7 @@ pub enum Report {
     /// A schedule could not be delivered and is tried again later.
     Parked {
         /// Where it lies.
-        partition: Partition,
+        partition: TopicPartition,
         /// Its offset.
         offset: i64,
         /// Why.
@@ -263,9 +267,9 @@ pub enum Report {
         retry_at: Millis,
     },
     /// A schedule cannot be delivered and becomes a dead letter.
-    GivenUp {
+    ToDeadLetter {
         /// Where it lies.
-        partition: Partition,
+        partition: TopicPartition,
         /// Its offset.
         offset: i64,
         /// Why.
@@ -281,7 +285,7 @@ pub enum Report {
     /// A partition is loaded and fires from now on.
     Live {
         /// Which.
-        partition: Partition,
+        partition: TopicPartition,
         /// Schedules held.
         pending: usize,
         /// Of these, how many are overdue.
@@ -292,7 +296,7 @@ pub enum Report {
     /// Another group fires the same topic: every schedule fires once for each of them.
     ForeignGroup {
         /// Where its record lies.
-        partition: Partition,
+        partition: TopicPartition,
         /// Its id, as it names itself.
         group: String,
     },
@@ -301,7 +305,7 @@ pub enum Report {
     /// A partition's records are read again from the beginning, and why.
     Reread {
         /// Which.
-        partition: Partition,
+        partition: TopicPartition,
         /// Why.
         why: &'static str,
     },
@@ -311,7 +315,7 @@ pub enum Report {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cursor {
     /// The last partition seen.
-    pub(crate) partition: Option<Partition>,
+    pub(crate) partition: Option<TopicPartition>,
     /// The next entry in it.
     pub(crate) entry: u32,
     /// The barrier that its entries were read up to, and how often they have moved since: else they lie elsewhere.
@@ -342,5 +346,5 @@ pub struct Counters {
     /// Records moved to the dead-letter topic.
     pub dead_lettered: u64,
     /// Records that could not fire, each once for each reason, by the reason's number.
-    pub refused: [u64; Reason::ALL.len()],
+    pub by_reason: [u64; Reason::ALL.len()],
 }

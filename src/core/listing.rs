@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use super::Scheduler;
-use super::io::{Cursor, Millis, Partition};
-use super::partition::{Life, Step};
+use super::io::{Cursor, Millis, TopicPartition};
+use super::key_table::{KeyEntry, Request, Size};
+use super::partition::{PartitionState, Stage};
 use super::payload::Payload;
-use super::words::{Meaning, Size, Word};
 
 /// Entries looked at for one piece, whether they match or not: some 100 µs.
 const LOOKED_AT_MAX: u32 = 10_000;
@@ -19,7 +19,7 @@ pub const KEY_SHOWN_MAX: usize = 256;
 #[derive(Clone, Debug)]
 pub struct Listed {
     /// Where it lies.
-    pub partition: Partition,
+    pub partition: TopicPartition,
     /// Offset of the user's record.
     pub offset: i64,
     /// Seconds since 1970.
@@ -67,7 +67,7 @@ pub struct Gone;
 #[derive(Clone, Debug)]
 pub struct Upcoming {
     /// Where it lies.
-    pub partition: Partition,
+    pub partition: TopicPartition,
     /// Seconds since 1970.
     pub due: u64,
     /// Topic of the triggered record.
@@ -93,7 +93,7 @@ pub enum Phase {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Status {
     /// Which.
-    pub partition: Partition,
+    pub partition: TopicPartition,
     /// How far it has come.
     pub phase: Phase,
     /// The next offset to read.
@@ -140,22 +140,25 @@ impl<P: Payload> Scheduler<P> {
     ) -> Result<Page, Gone> {
         let mut page = Page::default();
         let (mut bytes, mut looked_at) = (0, 0);
-        let from = cursor.partition.unwrap_or(Partition { topic: 0, number: i32::MIN });
-        if cursor.partition.is_some_and(|id| self.lives.get(&id).is_none_or(|life| life.cursor_tag() != cursor.barrier))
+        let from = cursor.partition.unwrap_or(TopicPartition { topic: 0, number: i32::MIN });
+        if cursor
+            .partition
+            .is_some_and(|id| self.partitions.get(&id).is_none_or(|state| state.cursor_tag() != cursor.barrier))
         {
             return Err(Gone);
         }
-        for (id, life) in self.lives.range(from..).filter(|(id, _)| filter.topic.is_none_or(|topic| topic == id.topic))
+        for (id, state) in
+            self.partitions.range(from..).filter(|(id, _)| filter.topic.is_none_or(|topic| topic == id.topic))
         {
             let first = if cursor.partition == Some(*id) { cursor.entry } else { 0 };
-            for slot in first..life.words.slots() {
+            for slot in first..state.keys.slots() {
                 if page.entries.len() >= limit || bytes >= bytes_max || looked_at >= looked_at_max {
-                    page.next = Some(Cursor { partition: Some(*id), entry: slot, barrier: life.cursor_tag() });
+                    page.next = Some(Cursor { partition: Some(*id), entry: slot, barrier: state.cursor_tag() });
                     return Ok(page);
                 }
                 looked_at += 1;
-                let Some(word) = life.words.get(slot).filter(|word| filter.takes(word)) else { continue };
-                if let Some(listed) = self.listed(*id, word) {
+                let Some(entry) = state.keys.get(slot).filter(|entry| filter.takes(entry)) else { continue };
+                if let Some(listed) = self.listed(*id, entry) {
                     bytes += listed.packed.len();
                     page.entries.push(listed);
                 }
@@ -167,43 +170,43 @@ impl<P: Payload> Scheduler<P> {
     /// The pending schedules of a topic with this key: at most one in each partition held.
     #[must_use]
     pub fn find(&self, topic: u16, key: &[u8]) -> Vec<Listed> {
-        let lives = self.lives.values().filter(|life| life.id.topic == topic);
-        lives.filter_map(|life| self.listed(life.id, life.words.of_key(key)?)).collect()
+        let partitions = self.partitions.values().filter(|state| state.id.topic == topic);
+        partitions.filter_map(|state| self.listed(state.id, state.keys.of_key(key)?)).collect()
     }
 
     /// The next `limit` schedules to fire, over all live partitions, earliest first.
     #[must_use]
     pub fn upcoming(&self, limit: usize) -> Vec<Upcoming> {
-        let mut next: Vec<(Partition, &Word<P>)> = Vec::new();
-        for life in self.lives.values().filter(|life| life.is_live()) {
+        let mut next: Vec<(TopicPartition, &KeyEntry<P>)> = Vec::new();
+        for state in self.partitions.values().filter(|state| state.is_live()) {
             for size in Size::ALL {
-                next.extend(life.words.by_due(size).take(limit).map(|word| (life.id, word)));
+                next.extend(state.keys.by_due(size).take(limit).map(|entry| (state.id, entry)));
             }
             // Sorting after each partition keeps no more than two partitions' share.
-            next.sort_by_key(|(_, word)| word.due());
+            next.sort_by_key(|(_, entry)| entry.due());
             next.truncate(limit);
         }
-        next.into_iter().filter_map(|(id, word)| self.soon(id, word)).collect()
+        next.into_iter().filter_map(|(id, entry)| self.soon(id, entry)).collect()
     }
 
-    fn soon(&self, partition: Partition, word: &Word<P>) -> Option<Upcoming> {
-        let Meaning::Schedule { due, target } = word.meaning else { return None };
-        let key = word.payload.key();
+    fn soon(&self, partition: TopicPartition, entry: &KeyEntry<P>) -> Option<Upcoming> {
+        let Request::Schedule { due, target } = entry.request else { return None };
+        let key = entry.payload.key();
         let key = key[..key.len().min(KEY_SHOWN_MAX)].to_vec();
         Some(Upcoming { partition, due, target: self.targets.name(target), key })
     }
 
-    fn listed(&self, partition: Partition, word: &Word<P>) -> Option<Listed> {
-        let Meaning::Schedule { due, target } = word.meaning else { return None };
-        let mut packed = Vec::with_capacity(word.payload.size());
-        word.payload.write(&mut packed);
-        let why = || word.put_off.map_or("unchecked-target", |reason| reason.code());
-        let parked = word.is_parked().then(why);
+    fn listed(&self, partition: TopicPartition, entry: &KeyEntry<P>) -> Option<Listed> {
+        let Request::Schedule { due, target } = entry.request else { return None };
+        let mut packed = Vec::with_capacity(entry.payload.size());
+        entry.payload.write(&mut packed);
+        let why = || entry.deferred.map_or("unchecked-target", |reason| reason.code());
+        let parked = entry.is_parked().then(why);
         Some(Listed {
             partition,
-            offset: word.identity,
+            offset: entry.origin_offset,
             due,
-            timestamp: word.timestamp,
+            timestamp: entry.timestamp,
             target: self.targets.name(target),
             packed,
             parked,
@@ -214,32 +217,36 @@ impl<P: Payload> Scheduler<P> {
     #[must_use]
     pub fn status(&self) -> Vec<Status> {
         let second = u64::try_from(self.now.0.div_euclid(1000)).ok();
-        let status = |life: &Life<P>| Status {
-            partition: life.id,
-            phase: match life.step {
-                Step::Metadata | Step::Barrier | Step::BarrierSent => Phase::TakingOver,
-                Step::Loading(_) | Step::Since | Step::Siblings | Step::Floor(_) | Step::FloorSent(_) => Phase::Loading,
-                Step::Live => Phase::Live,
-                Step::Releasing { .. } => Phase::Releasing,
+        let status = |state: &PartitionState<P>| Status {
+            partition: state.id,
+            phase: match state.stage {
+                Stage::Metadata | Stage::Barrier | Stage::BarrierSent => Phase::TakingOver,
+                Stage::Loading(_)
+                | Stage::Since
+                | Stage::Siblings
+                | Stage::StartMarker(_)
+                | Stage::StartMarkerSent(_) => Phase::Loading,
+                Stage::Live => Phase::Live,
+                Stage::Releasing { .. } => Phase::Releasing,
             },
-            position: life.position,
-            barrier: life.barrier,
-            pending: life.words.pending(),
-            overdue: second.map_or(0, |second| life.words.overdue(second)),
-            parked: life.words.parked(),
-            next_due: life.words.next_due(&Size::ALL),
-            bytes: life.words.bytes(),
+            position: state.position,
+            barrier: state.barrier,
+            pending: state.keys.pending(),
+            overdue: second.map_or(0, |second| state.keys.overdue(second)),
+            parked: state.keys.parked(),
+            next_due: state.keys.next_due(&Size::ALL),
+            bytes: state.keys.bytes(),
         };
-        self.lives.values().map(status).collect()
+        self.partitions.values().map(status).collect()
     }
 }
 
 impl Filter {
-    fn takes<P: Payload>(&self, word: &Word<P>) -> bool {
-        let Meaning::Schedule { due, .. } = word.meaning else { return false };
+    fn takes<P: Payload>(&self, entry: &KeyEntry<P>) -> bool {
+        let Request::Schedule { due, .. } = entry.request else { return false };
         self.due_before.is_none_or(|before| due < before)
             && self.due_after.is_none_or(|after| due > after)
-            && (!self.parked || word.is_parked())
-            && word.payload.key().starts_with(&self.key_prefix)
+            && (!self.parked || entry.is_parked())
+            && entry.payload.key().starts_with(&self.key_prefix)
     }
 }

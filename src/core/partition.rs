@@ -3,15 +3,15 @@
 use std::collections::VecDeque;
 
 use super::bugs::{self, Bug};
-use super::floor::Floor;
-use super::io::{Millis, Partition};
-use super::owner::Ownership;
+use super::io::{Millis, TopicPartition};
+use super::key_table::KeyTable;
+use super::ownership::Ownership;
 use super::payload::Payload;
-use super::words::Words;
+use super::start_marker::StartMarker;
 
 /// How far a partition has come. Each step waits for one thing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum Stage {
     /// For the group's committed metadata.
     Metadata,
     /// For a place in a batch for its barrier.
@@ -25,9 +25,9 @@ pub enum Step {
     /// For its siblings, whose floors may say since when.
     Siblings,
     /// For a place in a batch for its floor.
-    Floor(Floor),
+    StartMarker(StartMarker),
     /// For that batch to settle.
-    FloorSent(Floor),
+    StartMarkerSent(StartMarker),
     /// For schedules to be due.
     Live,
     /// For its batches to settle and its clean mark to be committed, at most until then.
@@ -35,7 +35,7 @@ pub enum Step {
         /// Give up cleanly no later.
         until: Millis,
         /// The partition can be marked clean: its own barrier was committed.
-        marked: bool,
+        clean_commit_due: bool,
         /// The group waits for the release.
         revoked: bool,
     },
@@ -54,15 +54,15 @@ pub struct Unread {
 
 /// A partition that this instance owns.
 #[derive(Debug)]
-pub struct Life<P> {
+pub struct PartitionState<P> {
     /// Which.
-    pub id: Partition,
+    pub id: TopicPartition,
     /// Its name in marks and floors.
-    pub place: u64,
+    pub partition_hash: u64,
     /// How far it has come.
-    pub step: Step,
+    pub stage: Stage,
     /// The fold over its log.
-    pub words: Words<P>,
+    pub keys: KeyTable<P>,
     /// The next offset to read.
     pub position: i64,
     /// What its committed metadata says, or will say at the next commit.
@@ -74,7 +74,7 @@ pub struct Life<P> {
     /// The barrier's offset, once it is known.
     pub barrier: Option<i64>,
     /// The last floor read or written.
-    pub floor: Option<Floor>,
+    pub start_marker: Option<StartMarker>,
     /// When it went live: what was due by then is missed.
     pub live_at: Millis,
     /// Batches that are committed but not read, in commit order.
@@ -82,45 +82,45 @@ pub struct Life<P> {
     /// The fence list has been worked off and waits to be dropped from the metadata.
     pub fence_done: bool,
     /// When progress is next committed if nothing fires.
-    pub mark_at: Millis,
+    pub next_commit_at: Millis,
     /// Local midnight plus `SINCE_DELTA`, as last told.
-    pub today: Millis,
+    pub leftover_cutoff: Millis,
     /// Its log begins later than what was read of it. It is read again as soon as no batch touches it.
     pub is_trimmed: bool,
 }
 
-impl<P: Payload> Life<P> {
+impl<P: Payload> PartitionState<P> {
     /// A partition that was just assigned.
-    pub fn new(id: Partition, place: u64, words: Words<P>, today: Millis) -> Self {
+    pub fn new(id: TopicPartition, partition_hash: u64, keys: KeyTable<P>, leftover_cutoff: Millis) -> Self {
         Self {
             id,
-            place,
-            step: Step::Metadata,
-            words,
+            partition_hash,
+            stage: Stage::Metadata,
+            keys,
             position: 0,
             ownership: Ownership::default(),
             claimed: false,
             committed: 0,
             barrier: None,
-            floor: None,
+            start_marker: None,
             live_at: Millis(i64::MIN),
             unread: VecDeque::new(),
             fence_done: false,
-            mark_at: Millis(i64::MAX),
-            today,
+            next_commit_at: Millis(i64::MAX),
+            leftover_cutoff,
             is_trimmed: false,
         }
     }
 
     /// Forgets what was read, for a reading from the beginning up to a new barrier.
-    pub fn reread(&mut self, words: Words<P>) {
-        self.words = words;
+    pub fn reread(&mut self, keys: KeyTable<P>) {
+        self.keys = keys;
         self.position = 0;
         self.barrier = None;
-        self.floor = None;
+        self.start_marker = None;
         self.is_trimmed = false;
         self.unread.clear();
-        self.step = Step::Barrier;
+        self.stage = Stage::Barrier;
     }
 
     /// The offset to commit: never negative, and never past what a takeover has taken in.
@@ -130,7 +130,7 @@ impl<P: Payload> Life<P> {
 
     /// It has been read further than is committed, and it is time to say so.
     pub fn has_progress(&self, now: Millis) -> bool {
-        self.may_fire() && self.mark_at <= now && self.offset() > self.committed
+        self.may_fire() && self.next_commit_at <= now && self.offset() > self.committed
     }
 
     /// Everything before its barrier has been read.
@@ -140,19 +140,19 @@ impl<P: Payload> Life<P> {
 
     /// It is still reading what lies before its barrier, or has not begun.
     pub fn is_before_loaded(&self) -> bool {
-        matches!(self.step, Step::Metadata | Step::Barrier | Step::BarrierSent | Step::Loading(_) | Step::Since)
+        matches!(self.stage, Stage::Metadata | Stage::Barrier | Stage::BarrierSent | Stage::Loading(_) | Stage::Since)
     }
 
     /// Whether its words may fire.
     pub fn is_live(&self) -> bool {
-        self.step == Step::Live || (bugs::on(Bug::FireBeforeBarrier) && matches!(self.step, Step::Loading(_)))
+        self.stage == Stage::Live || (bugs::on(Bug::FireBeforeBarrier) && matches!(self.stage, Stage::Loading(_)))
     }
 
     /// Changes whenever entries lie in other slots than before: then a listing cannot go on.
     pub fn cursor_tag(&self) -> Option<i64> {
         const MOVES: i64 = 64;
         // Far beyond any offset.
-        self.barrier.map(|barrier| barrier | (i64::from(self.words.moves()) % MOVES) << 56)
+        self.barrier.map(|barrier| barrier | (i64::from(self.keys.moves()) % MOVES) << 56)
     }
 
     /// Whether batches of its words may be formed.
@@ -164,8 +164,8 @@ impl<P: Payload> Life<P> {
     pub fn settle_read(&mut self) {
         while let Some(unread) = self.unread.front().filter(|u| u.offset < self.position) {
             let batch = unread.batch;
-            for (slot, identity, ended) in &unread.items {
-                self.words.read_past(*slot, *identity, batch, *ended);
+            for (slot, origin_offset, ended) in &unread.items {
+                self.keys.read_past(*slot, *origin_offset, batch, *ended);
             }
             self.unread.pop_front();
         }

@@ -161,8 +161,8 @@ impl<'a> Reader<'a> {
     }
 
     fn take(&mut self, length: usize) -> &'a [u8] {
-        let (taken, rest) = self.0.split_at(length);
-        self.0 = rest;
+        let (taken, requeue) = self.0.split_at(length);
+        self.0 = requeue;
         taken
     }
 

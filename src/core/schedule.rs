@@ -1,10 +1,10 @@
 //! From a user's record to a schedule, or to the reason why it is none.
 
+use super::headers;
 use super::io::{Header, Millis, Record};
-use super::mark::{MARK_HEADER, RESERVED_PREFIX};
+use super::origin::{ORIGIN_HEADER, RESERVED_PREFIX};
 use super::payload::Parts;
 use super::reason::Reason;
-use super::request;
 
 /// Longest legal topic name, by Kafka's own rule.
 const TOPIC_NAME_MAX: usize = 249;
@@ -21,7 +21,7 @@ pub const FAR_S: u64 = 100 * 365 * 86_400;
 
 /// What a schedule may ask for.
 #[derive(Clone, Debug, Default)]
-pub struct Limits {
+pub struct AcceptanceRules {
     /// How long it may be overdue on arrival, in seconds.
     pub grace_s: Option<u64>,
     /// How far ahead it may be due on arrival, in seconds.
@@ -50,15 +50,15 @@ pub fn parse<'a>(
     value: &'a [u8],
     timestamp: Millis,
     topics: &[String],
-    limits: &Limits,
+    limits: &AcceptanceRules,
 ) -> Result<Request<'a>, Reason> {
     let key = record.key.ok_or(Reason::NoKey)?;
     if key.starts_with(RESERVED_PREFIX) {
         return Err(Reason::ReservedKey);
     }
-    let due = epoch(single(record.headers, request::EPOCH)?.flatten().ok_or(Reason::NoEpoch)?)?;
-    let target = target(single(record.headers, request::TARGET_TOPIC)?.flatten().ok_or(Reason::NoTarget)?)?;
-    let target_key = single(record.headers, request::TARGET_KEY)?.flatten();
+    let due = epoch(single(record.headers, headers::EPOCH)?.flatten().ok_or(Reason::NoEpoch)?)?;
+    let target = target(single(record.headers, headers::TARGET_TOPIC)?.flatten().ok_or(Reason::NoTarget)?)?;
+    let target_key = single(record.headers, headers::TARGET_KEY)?.flatten();
     if topics.iter().any(|t| t == target) {
         return Err(Reason::TargetIsSchedules);
     }
@@ -83,19 +83,19 @@ fn least_bytes(request: &Request<'_>, topic: Option<&String>) -> usize {
     let bytes = |value: Option<&[u8]>| value.map_or(0, <[u8]>::len);
     let customer: usize = headers.iter().map(|h| h.name.len() + bytes(h.value) + HEADER_OVERHEAD).sum();
     let target_key_bytes = bytes(*target_key);
-    let asked = request::EPOCH.len()
+    let since_requests = headers::EPOCH.len()
         + 1
-        + request::TARGET_TOPIC.len()
+        + headers::TARGET_TOPIC.len()
         + request.target.len()
         + 2 * HEADER_OVERHEAD
-        + target_key.map_or(0, |_| request::TARGET_KEY.len() + target_key_bytes + HEADER_OVERHEAD);
-    let common = OVERHEAD + value.len() + customer + asked;
-    let copy = key.len() + MARK_HEADER.len() + MARK_VALUE + HEADER_OVERHEAD;
-    let triggered = request::TIMESTAMP.len()
+        + target_key.map_or(0, |_| headers::TARGET_KEY.len() + target_key_bytes + HEADER_OVERHEAD);
+    let common = OVERHEAD + value.len() + customer + since_requests;
+    let copy = key.len() + ORIGIN_HEADER.len() + MARK_VALUE + HEADER_OVERHEAD;
+    let triggered = headers::TIMESTAMP.len()
         + 1
-        + request::KEY.len()
+        + headers::KEY.len()
         + key.len()
-        + request::TOPIC.len()
+        + headers::TOPIC.len()
         + topic.map_or(0, String::len)
         + 3 * HEADER_OVERHEAD;
     common + copy.max(triggered + target_key_bytes)
@@ -104,20 +104,20 @@ fn least_bytes(request: &Request<'_>, topic: Option<&String>) -> usize {
 /// All that is kept of a record that cannot fire, so that it can be written again as it was.
 #[must_use]
 pub fn verbatim<'a>(record: &Record<'a>, value: &'a [u8]) -> Parts<'a> {
-    let headers = record.headers.iter().filter(|h| h.name != MARK_HEADER).copied().collect();
+    let headers = record.headers.iter().filter(|h| h.name != ORIGIN_HEADER).copied().collect();
     Parts { key: record.key.unwrap_or_default(), target_key: None, headers, value }
 }
 
 /// Headers that the engine sets itself: incoming ones are replaced, not doubled.
 fn is_own(name: &[u8]) -> bool {
     [
-        request::EPOCH,
-        request::TARGET_TOPIC,
-        request::TARGET_KEY,
-        request::TIMESTAMP,
-        request::KEY,
-        request::TOPIC,
-        MARK_HEADER,
+        headers::EPOCH,
+        headers::TARGET_TOPIC,
+        headers::TARGET_KEY,
+        headers::TIMESTAMP,
+        headers::KEY,
+        headers::TOPIC,
+        ORIGIN_HEADER,
     ]
     .contains(&name)
 }
@@ -194,7 +194,7 @@ fn target(name: &[u8]) -> Result<&str, Reason> {
     std::str::from_utf8(name).ok().filter(|_| is_topic(name)).ok_or(bad)
 }
 
-fn within(due: u64, timestamp: Millis, limits: &Limits) -> Result<(), Reason> {
+fn within(due: u64, timestamp: Millis, limits: &AcceptanceRules) -> Result<(), Reason> {
     let due_ms = i128::from(due) * 1000;
     let arrived_ms = i128::from(timestamp.0);
     let beyond = |limit_s: Option<u64>, by_ms: i128| limit_s.is_some_and(|s| by_ms > i128::from(s) * 1000);
@@ -209,14 +209,18 @@ fn within(due: u64, timestamp: Millis, limits: &Limits) -> Result<(), Reason> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::io::Partition;
+    use super::super::io::TopicPartition;
     use super::*;
 
-    fn parse_with(key: Option<&[u8]>, headers: &[(&str, &str)], limits: &Limits) -> Result<(u64, String), Reason> {
+    fn parse_with(
+        key: Option<&[u8]>,
+        headers: &[(&str, &str)],
+        limits: &AcceptanceRules,
+    ) -> Result<(u64, String), Reason> {
         let headers: Vec<Header<'_>> =
             headers.iter().map(|(n, v)| Header { name: n.as_bytes(), value: Some(v.as_bytes()) }).collect();
         let record = Record {
-            partition: Partition { topic: 0, number: 0 },
+            partition: TopicPartition { topic: 0, number: 0 },
             offset: 3,
             timestamp: Millis(1_000_000),
             key,
@@ -228,7 +232,7 @@ mod tests {
 
     #[test]
     fn each_way_to_be_unfit_has_its_reason() {
-        let any = Limits::default();
+        let any = AcceptanceRules::default();
         let with = |epoch: &str, target: &str| {
             parse_with(Some(b"k"), &[("scheduler-epoch", epoch), ("scheduler-target-topic", target)], &any)
         };
@@ -268,7 +272,7 @@ mod tests {
         let request = [("scheduler-epoch", "1"), ("scheduler-target-topic", "t"), ("scheduler-target-key", "to")];
         let mut doubled = request.to_vec();
         doubled.extend(request);
-        let any = Limits::default();
+        let any = AcceptanceRules::default();
         assert_eq!(parse_with(Some(b"k"), &doubled, &any), Ok((1, "t".into())));
         for (name, value) in [("scheduler-epoch", "01"), ("scheduler-target-topic", "u"), ("scheduler-target-key", "")]
         {
@@ -280,7 +284,7 @@ mod tests {
 
     #[test]
     fn the_shape_of_a_bad_header_is_told() {
-        for (bytes, reason, words) in [
+        for (bytes, reason, keys) in [
             (&b"\"1893456000\""[..], Reason::QuotedEpoch, "in JSON quotes"),
             (&1_893_456_000_u64.to_be_bytes(), Reason::LongEpoch, "8 bytes that are not text"),
             (&1_893_456_000_u32.to_be_bytes(), Reason::BinaryEpoch, "bytes that are not text"),
@@ -292,7 +296,7 @@ mod tests {
             ("１８９".as_bytes(), Reason::BadEpoch, "decimal digits"),
         ] {
             assert_eq!(epoch(bytes), Err(reason), "{bytes:?}");
-            assert!(reason.detail().contains(words) && reason.code() == "bad-epoch", "{}", reason.detail());
+            assert!(reason.detail().contains(keys) && reason.code() == "bad-epoch", "{}", reason.detail());
         }
         assert_eq!(target(b"\"greetings\""), Err(Reason::QuotedTarget));
         assert_eq!(target(b"a \"b\""), Err(Reason::BadTarget));
@@ -314,17 +318,17 @@ mod tests {
 
     #[test]
     fn grace_and_horizon_are_measured_from_the_records_timestamp() {
-        let at = |epoch: &str, limits: &Limits| {
+        let at = |epoch: &str, limits: &AcceptanceRules| {
             let headers = [("scheduler-epoch", epoch), ("scheduler-target-topic", "t")];
             parse_with(Some(b"k"), &headers, limits).map(|r| r.0)
         };
-        let grace = Limits { grace_s: Some(10), ..Limits::default() };
+        let grace = AcceptanceRules { grace_s: Some(10), ..AcceptanceRules::default() };
         assert_eq!(at("990", &grace), Ok(990));
         assert_eq!(at("989", &grace), Err(Reason::OverGrace));
-        let none = Limits { grace_s: Some(0), ..Limits::default() };
+        let none = AcceptanceRules { grace_s: Some(0), ..AcceptanceRules::default() };
         assert_eq!(at("1000", &none), Ok(1000));
         assert_eq!(at("999", &none), Err(Reason::OverGrace));
-        let horizon = Limits { horizon_s: Some(5), ..Limits::default() };
+        let horizon = AcceptanceRules { horizon_s: Some(5), ..AcceptanceRules::default() };
         assert_eq!(at("1005", &horizon), Ok(1005));
         assert_eq!(at("1006", &horizon), Err(Reason::BeyondHorizon));
     }

@@ -30,14 +30,14 @@ struct Target {
     name: Arc<str>,
     state: State,
     /// Somebody waits for it.
-    awaited: bool,
+    has_waiters: bool,
     /// Looks in a row that have found it unusable.
     tries: u32,
     /// What was last said of it, while it is unusable.
-    told: Option<TargetState>,
+    last_reported: Option<TargetState>,
     /// How often in a row it has taken no records, and until when that is remembered.
-    strikes: u32,
-    struck_until: Millis,
+    consecutive_failures: u32,
+    failures_reset_at: Millis,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,11 +79,12 @@ impl Default for Targets {
 impl Target {
     /// Notes what is wrong with it. Gives its name if that is news; that nobody answers is none beside what was known.
     fn says(&mut self, state: TargetState) -> Option<Arc<str>> {
-        let old = self.told.is_some_and(|told| told == state || state == TargetState::NoAnswer);
+        let old =
+            self.last_reported.is_some_and(|last_reported| last_reported == state || state == TargetState::NoAnswer);
         if old {
             return None;
         }
-        self.told = Some(state);
+        self.last_reported = Some(state);
         Some(Arc::clone(&self.name))
     }
 }
@@ -101,11 +102,11 @@ impl Targets {
         let new = Target {
             name,
             state: State::Checking,
-            awaited: false,
+            has_waiters: false,
             tries: 0,
-            told: None,
-            strikes: 0,
-            struck_until: Millis(i64::MIN),
+            last_reported: None,
+            consecutive_failures: 0,
+            failures_reset_at: Millis(i64::MIN),
         };
         self.list.insert(target, new);
         (target, true)
@@ -156,7 +157,7 @@ impl Targets {
     #[must_use]
     pub fn wait(&mut self, now: Millis, target: u32) -> bool {
         let Some(target) = self.list.get_mut(&target) else { return false };
-        target.awaited = true;
+        target.has_waiters = true;
         let check = matches!(target.state, State::Unusable { retry_at, .. } if retry_at <= now);
         if check {
             target.state = State::Checking;
@@ -180,16 +181,16 @@ impl Targets {
     pub fn quarantined(&mut self, now: Millis, target: u32, state: TargetState) -> Option<Arc<str>> {
         let target = self.list.get_mut(&target)?;
         // Its schedules wait, even if another batch has found this out before.
-        target.awaited = true;
+        target.has_waiters = true;
         if target.state != State::Known {
             return None;
         }
-        if target.struck_until < now {
-            target.strikes = 0;
+        if target.failures_reset_at < now {
+            target.consecutive_failures = 0;
         }
-        let delay = (QUARANTINE_MIN_MS << target.strikes.min(8)).min(QUARANTINE_MAX_MS);
-        target.strikes = target.strikes.saturating_add(1);
-        target.struck_until = now.plus(delay + PROBATION_MS);
+        let delay = (QUARANTINE_MIN_MS << target.consecutive_failures.min(8)).min(QUARANTINE_MAX_MS);
+        target.consecutive_failures = target.consecutive_failures.saturating_add(1);
+        target.failures_reset_at = now.plus(delay + PROBATION_MS);
         target.state = State::Unusable { state, retry_at: now.plus(delay) };
         self.has_quarantined = true;
         target.says(state)
@@ -203,9 +204,9 @@ impl Targets {
     /// The target has taken a record. Gives its name if it was quarantined before.
     pub fn took(&mut self, target: u32) -> Option<Arc<str>> {
         let target = self.list.get_mut(&target).filter(|target| target.state == State::Known)?;
-        let name = target.told.take().map(|_| Arc::clone(&target.name));
+        let name = target.last_reported.take().map(|_| Arc::clone(&target.name));
         if name.is_some() {
-            self.has_quarantined = self.list.values().any(|target| target.told.is_some());
+            self.has_quarantined = self.list.values().any(|target| target.last_reported.is_some());
         }
         name
     }
@@ -214,12 +215,12 @@ impl Targets {
     pub fn answered(&mut self, now: Millis, target: u32, answer: TargetState) -> Option<Arc<str>> {
         let target = self.list.get_mut(&target)?;
         if answer == TargetState::Exists {
-            (target.state, target.tries, target.awaited) = (State::Known, 0, false);
-            if target.strikes > 0 && target.struck_until >= now {
+            (target.state, target.tries, target.has_waiters) = (State::Known, 0, false);
+            if target.consecutive_failures > 0 && target.failures_reset_at >= now {
                 // The metadata did not show what was wrong with it. Whether that is over, its next record shows.
                 return None;
             }
-            return target.told.take().map(|_| Arc::clone(&target.name));
+            return target.last_reported.take().map(|_| Arc::clone(&target.name));
         }
         let delay = RETRY_MIN_MS.saturating_mul(1 << target.tries.min(10)).min(RETRY_MAX_MS);
         target.tries = target.tries.saturating_add(1);
@@ -232,7 +233,7 @@ impl Targets {
         let mut due = Vec::new();
         for (number, target) in &mut self.list {
             let State::Unusable { retry_at, .. } = target.state else { continue };
-            if retry_at <= now && target.awaited {
+            if retry_at <= now && target.has_waiters {
                 target.state = State::Checking;
                 due.push(*number);
             }
@@ -243,7 +244,7 @@ impl Targets {
     /// When to ask [`Targets::take_unchecked`] next.
     pub fn next_check(&self) -> Option<Millis> {
         let retry_at = |target: &Target| match target.state {
-            State::Unusable { retry_at, .. } if target.awaited => Some(retry_at),
+            State::Unusable { retry_at, .. } if target.has_waiters => Some(retry_at),
             _ => None,
         };
         self.list.values().filter_map(retry_at).min()
@@ -253,7 +254,7 @@ impl Targets {
     /// at once, since it may be right now.
     pub fn set_back(&mut self, back_ms: i64) {
         for target in self.list.values_mut() {
-            target.struck_until = target.struck_until.plus(-back_ms);
+            target.failures_reset_at = target.failures_reset_at.plus(-back_ms);
             if let State::Unusable { state, retry_at } = &mut target.state {
                 let earlier = retry_at.plus(-back_ms);
                 *retry_at = if *state == TargetState::RefusesTimestamps { Millis(i64::MIN) } else { earlier };
@@ -264,13 +265,13 @@ impl Targets {
     /// Nobody waits for this target any more.
     pub fn unawaited(&mut self, target: u32) {
         if let Some(target) = self.list.get_mut(&target) {
-            target.awaited = false;
+            target.has_waiters = false;
         }
     }
 
     /// Nobody waits for any target any more.
     pub fn forget(&mut self) {
-        self.list.values_mut().for_each(|target| target.awaited = false);
+        self.list.values_mut().for_each(|target| target.has_waiters = false);
     }
 }
 

@@ -69,8 +69,8 @@ impl Throughput {
             Late::Taking { delivered, sent } => {
                 self.large_apart = true;
                 // Half of it, since the next batch may share the link with another one.
-                let share = u128::from(delivered.min(sent)) * batch_bytes as u128 / u128::from(sent.max(1)) / 2;
-                usize::try_from(share).unwrap_or(batch_bytes)
+                let jitter_slot = u128::from(delivered.min(sent)) * batch_bytes as u128 / u128::from(sent.max(1)) / 2;
+                usize::try_from(jitter_slot).unwrap_or(batch_bytes)
             }
         };
         self.bytes_max = self.bytes_max.min(fits).max(1);

@@ -1,9 +1,9 @@
 //! What a program that runs the engine may be told.
 
 use crate::core::batch::{Batch, Item, Kind};
-use crate::core::io::{Header, Millis, Partition, Record, Report};
+use crate::core::io::{Header, Millis, Record, Report, TopicPartition};
 use crate::core::reason::Reason;
-use crate::core::{request, schedule};
+use crate::core::{headers, schedule};
 use crate::handle::Observer;
 
 /// Something that has happened to a schedule.
@@ -116,24 +116,29 @@ impl<F: FnMut(&Event<'_>) + Send> Observer for Handler<F> {
             header.and_then(|header| std::str::from_utf8(header.value?).ok())
         };
         // The engine has accepted both.
-        let (Some(target), Some(due_s)) = (text(request::TARGET_TOPIC), text(request::EPOCH)) else { return };
+        let (Some(target), Some(due_s)) = (text(headers::TARGET_TOPIC), text(headers::EPOCH)) else { return };
         let due_s = due_s.parse().unwrap_or(schedule::EPOCH_MAX);
         let key = record.key.unwrap_or_default();
-        (self.0)(&Event::Planned { place: place(topics, record.partition, record.offset), key, due_s, target });
+        (self.0)(&Event::Planned {
+            place: partition_hash(topics, record.partition, record.offset),
+            key,
+            due_s,
+            target,
+        });
     }
 
     fn deleted(&mut self, record: &Record<'_>, topics: &[String]) {
-        let place = place(topics, record.partition, record.offset);
+        let place = partition_hash(topics, record.partition, record.offset);
         (self.0)(&Event::Deleted { place, key: record.key.unwrap_or_default() });
     }
 
     fn report(&mut self, report: &Report, topics: &[String]) {
         match report {
             Report::Invalid { partition, offset, reason } => {
-                (self.0)(&Event::Invalid { place: place(topics, *partition, *offset), reason: *reason });
+                (self.0)(&Event::Invalid { place: partition_hash(topics, *partition, *offset), reason: *reason });
             }
             Report::Live { partition, pending, overdue, .. } => {
-                let Place { topic, partition, .. } = place(topics, *partition, 0);
+                let Place { topic, partition, .. } = partition_hash(topics, *partition, 0);
                 (self.0)(&Event::Live { topic, partition, pending: *pending, overdue: *overdue });
             }
             _ => {}
@@ -144,7 +149,11 @@ impl<F: FnMut(&Event<'_>) + Send> Observer for Handler<F> {
 fn firing<'a>(batch: &'a Batch, item: &'a Item, target: &'a str, due_s: u64, at: Millis) -> Firing<'a> {
     let parts = batch.parts(item);
     Firing {
-        place: Place { topic: batch.topic(item.partition), partition: item.partition.number, offset: item.identity },
+        place: Place {
+            topic: batch.topic(item.partition),
+            partition: item.partition.number,
+            offset: item.origin_offset,
+        },
         key: parts.key,
         due_s,
         at_ms: at.0,
@@ -155,7 +164,7 @@ fn firing<'a>(batch: &'a Batch, item: &'a Item, target: &'a str, due_s: u64, at:
     }
 }
 
-fn place(topics: &[String], partition: Partition, offset: i64) -> Place<'_> {
+fn partition_hash(topics: &[String], partition: TopicPartition, offset: i64) -> Place<'_> {
     let topic = topics.get(usize::from(partition.topic)).map_or("", String::as_str);
     Place { topic, partition: partition.number, offset }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kafka_scheduler::core::io::Partition;
+use kafka_scheduler::core::io::TopicPartition;
 
 /// A member that is silent for this long is out.
 pub const SESSION_MS: i64 = 6_000;
@@ -15,7 +15,7 @@ pub enum Answer {
     /// A rebalance has begun: join it.
     Rebalance,
     /// The rebalance it joined is over.
-    Synced(i32, BTreeSet<Partition>),
+    Synced(i32, BTreeSet<TopicPartition>),
     /// It has been thrown out.
     Unknown,
 }
@@ -23,16 +23,16 @@ pub enum Answer {
 #[derive(Debug)]
 struct Member {
     seen_ms: i64,
-    owned: BTreeSet<Partition>,
+    owned: BTreeSet<TopicPartition>,
     joined: bool,
-    synced: Option<BTreeSet<Partition>>,
-    assigned: BTreeSet<Partition>,
+    synced: Option<BTreeSet<TopicPartition>>,
+    assigned: BTreeSet<TopicPartition>,
 }
 
 /// The group.
 #[derive(Debug)]
 pub struct Group {
-    partitions: BTreeSet<Partition>,
+    partitions: BTreeSet<TopicPartition>,
     generation: i32,
     members: BTreeMap<String, Member>,
     preparing: bool,
@@ -41,7 +41,7 @@ pub struct Group {
 }
 
 impl Group {
-    pub(super) fn new(partitions: &[Partition]) -> Self {
+    pub(super) fn new(partitions: &[TopicPartition]) -> Self {
         let partitions = partitions.iter().copied().collect();
         Self { partitions, generation: 0, members: BTreeMap::new(), preparing: false, held_until_ms: i64::MIN }
     }
@@ -68,7 +68,7 @@ impl Group {
 
     /// Whether a member has been given the partition, or has not yet given it back. No broker asks this.
     #[must_use]
-    pub fn holds(&self, member: &str, partition: Partition) -> bool {
+    pub fn holds(&self, member: &str, partition: TopicPartition) -> bool {
         let holds = |m: &Member| m.owned.contains(&partition) || m.assigned.contains(&partition);
         self.members.get(member).is_some_and(holds)
     }
@@ -113,7 +113,7 @@ impl Group {
     }
 
     /// Joins, or joins again, with what the member still owns.
-    pub fn join(&mut self, member: &str, owned: BTreeSet<Partition>, now_ms: i64) {
+    pub fn join(&mut self, member: &str, owned: BTreeSet<TopicPartition>, now_ms: i64) {
         self.preparing = true;
         self.members.insert(
             member.to_owned(),
@@ -126,7 +126,7 @@ impl Group {
         self.preparing |= self.members.remove(member).is_some();
     }
 
-    pub(super) fn add_partition(&mut self, partition: Partition) {
+    pub(super) fn add_partition(&mut self, partition: TopicPartition) {
         self.preparing |= self.partitions.insert(partition);
     }
 
@@ -158,15 +158,15 @@ impl Group {
             // An empty group has a generation of its own.
             return;
         }
-        let owned: BTreeSet<Partition> = self.members.values().flat_map(|m| m.owned.iter().copied()).collect();
-        let mut free: Vec<Partition> = self.partitions.difference(&owned).copied().collect();
+        let owned: BTreeSet<TopicPartition> = self.members.values().flat_map(|m| m.owned.iter().copied()).collect();
+        let mut free: Vec<TopicPartition> = self.partitions.difference(&owned).copied().collect();
         let mut extra = self.partitions.len() % count;
         let mut by_load: Vec<&mut Member> = self.members.values_mut().collect();
         by_load.sort_by_key(|m| std::cmp::Reverse(m.owned.len()));
         for member in by_load {
             let quota = self.partitions.len() / count + usize::from(extra > 0);
             extra = extra.saturating_sub(1);
-            let mut assigned: BTreeSet<Partition> = member.owned.iter().copied().take(quota).collect();
+            let mut assigned: BTreeSet<TopicPartition> = member.owned.iter().copied().take(quota).collect();
             while assigned.len() < quota && !free.is_empty() {
                 assigned.extend(free.pop());
             }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use kafka_scheduler::core::io::Partition;
+use kafka_scheduler::core::io::TopicPartition;
 
 use super::{Kafka, Refusal};
 
@@ -11,7 +11,9 @@ pub(super) const METADATA_BYTES_MAX: usize = 4_096;
 
 /// What librdkafka sends of these: negative offsets are dropped, and where none is left nobody is asked.
 #[must_use]
-pub fn sent_by_librdkafka(mut offsets: Vec<(Partition, i64, String)>) -> Option<Vec<(Partition, i64, String)>> {
+pub fn sent_by_librdkafka(
+    mut offsets: Vec<(TopicPartition, i64, String)>,
+) -> Option<Vec<(TopicPartition, i64, String)>> {
     offsets.retain(|(_, offset, _)| *offset >= 0);
     (!offsets.is_empty()).then_some(offsets)
 }
@@ -34,7 +36,7 @@ impl Kafka {
     pub fn commit_plain(
         &mut self,
         (member, generation): (&str, i32),
-        offsets: Vec<(Partition, i64, String)>,
+        offsets: Vec<(TopicPartition, i64, String)>,
     ) -> Result<(), Refusal> {
         if offsets.iter().any(|(_, _, metadata)| metadata.len() > METADATA_BYTES_MAX) {
             return Err(Refusal::Metadata);
@@ -58,7 +60,7 @@ impl Kafka {
         expires
     }
 
-    pub(super) fn take_offsets(&mut self, offsets: BTreeMap<Partition, Pending>) {
+    pub(super) fn take_offsets(&mut self, offsets: BTreeMap<TopicPartition, Pending>) {
         for (partition, Pending { offset, metadata, taken }) in offsets {
             let newest = self.taken.entry(partition).or_default();
             if *newest < taken {

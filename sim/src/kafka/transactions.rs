@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kafka_scheduler::core::io::Partition;
+use kafka_scheduler::core::io::TopicPartition;
 
 use super::log::Stored;
 use super::offsets::{METADATA_BYTES_MAX, Pending};
@@ -31,7 +31,7 @@ struct Open {
     transaction: u64,
     started_ms: i64,
     places: BTreeSet<Place>,
-    offsets: BTreeMap<Partition, Pending>,
+    offsets: BTreeMap<TopicPartition, Pending>,
 }
 
 /// A decision on its way into a log, or into the group's offsets.
@@ -46,7 +46,7 @@ pub(super) struct Marker {
 #[derive(Debug)]
 enum What {
     Log(Place),
-    Offsets(BTreeMap<Partition, Pending>),
+    Offsets(BTreeMap<TopicPartition, Pending>),
 }
 
 impl Kafka {
@@ -108,7 +108,7 @@ impl Kafka {
         (id, epoch): (&str, u32),
         now_ms: i64,
         (member, generation): (&str, i32),
-        offsets: Vec<(Partition, i64, String)>,
+        offsets: Vec<(TopicPartition, i64, String)>,
     ) -> Result<(), Refusal> {
         // The group's partition joins the transaction first, so that what is refused below is open still.
         let transaction = self.open(id, epoch, now_ms)?;
@@ -178,8 +178,8 @@ impl Kafka {
 
     /// Whether a read_committed client would have to wait for this partition's offset.
     #[must_use]
-    pub fn has_pending_offset(&self, partition: Partition) -> bool {
-        let names = |offsets: &BTreeMap<Partition, Pending>| offsets.contains_key(&partition);
+    pub fn has_pending_offset(&self, partition: TopicPartition) -> bool {
+        let names = |offsets: &BTreeMap<TopicPartition, Pending>| offsets.contains_key(&partition);
         self.markers.iter().any(|m| matches!(&m.what, What::Offsets(offsets) if names(offsets)))
             || self.producers.values().any(|p| p.open.as_ref().is_some_and(|open| names(&open.offsets)))
     }

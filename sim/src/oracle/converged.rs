@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use kafka_scheduler::core::Listed;
-use kafka_scheduler::core::floor::Floor;
-use kafka_scheduler::core::io::Partition;
-use kafka_scheduler::core::mark::{self, FLOOR_KEY};
+use kafka_scheduler::core::io::TopicPartition;
+use kafka_scheduler::core::origin::{self, START_MARKER_KEY};
 use kafka_scheduler::core::payload::Parts;
+use kafka_scheduler::core::start_marker::StartMarker;
 
 use super::journal::{Fired, safe};
 use crate::failure::Failure;
@@ -27,55 +27,61 @@ const GIVEN_UP_MS_MAX: i64 = 60_000;
 pub fn converged(world: &World) -> Result<Fired, Failure> {
     let fired = safe(world)?;
     served(world)?;
-    let mut listed: BTreeMap<(Partition, i64), Listed> = BTreeMap::new();
+    let mut listed: BTreeMap<(TopicPartition, i64), Listed> = BTreeMap::new();
     for held in world.listed() {
         if let Some(twice) = listed.insert((held.partition, held.offset), held) {
             return Err(Failure::Safety(format!("{twice:?} is held twice{}", world.describe())));
         }
     }
-    let floors = floors_of(world);
-    let mut last: BTreeMap<(Partition, &[u8]), (i64, &Said)> = BTreeMap::new();
+    let start_markers = floors_of(world);
+    let mut last: BTreeMap<(TopicPartition, &[u8]), (i64, &Said)> = BTreeMap::new();
     for ((partition, offset), said) in world.said().iter().filter(|(_, said)| said.is_word()) {
         last.insert((*partition, &said.key), (*offset, said));
     }
     let mut wanted = 0;
     for ((partition, _), (offset, said)) in &last {
-        let identity = (*partition, *offset);
-        let held = listed.get(&identity);
+        let origin_offset = (*partition, *offset);
+        let held = listed.get(&origin_offset);
         wanted += usize::from(held.is_some());
-        let moved = fired.letters.contains(&identity);
-        if !said.fit || moved || fired.words.contains(&identity) {
+        let moved = fired.letters.contains(&origin_offset);
+        if !said.fit || moved || fired.words.contains(&origin_offset) {
             if held.is_some() {
-                return Err(Failure::Safety(format!("{identity:?} is held still: {said:?}{}", world.describe())));
+                return Err(Failure::Safety(format!("{origin_offset:?} is held still: {said:?}{}", world.describe())));
             }
             if !moved && !said.fit && !said.is_cancel() && world.setup.dead_letters {
-                let broken = format!("{identity:?} is no dead letter: {said:?}{}", world.describe());
+                let broken = format!("{origin_offset:?} is no dead letter: {said:?}{}", world.describe());
                 return Err(Failure::Liveness(broken));
             }
             continue;
         }
         if let Some(held) = held {
-            is_held(held, said).map_err(|what| Failure::Safety(format!("{identity:?} is held {what}: {said:?}")))?;
+            is_held(held, said)
+                .map_err(|what| Failure::Safety(format!("{origin_offset:?} is held {what}: {said:?}")))?;
         }
         let overdue = said.target.delivers() && said.due * 1000 + LATE_MS_MAX <= world.now_ms;
-        let may_be_leftover =
-            floors.get(partition).is_some_and(|floor| *offset < floor.offset && said.due * 1000 < floor.since.0);
+        let may_be_leftover = start_markers
+            .get(partition)
+            .is_some_and(|start_marker| *offset < start_marker.offset && said.due * 1000 < start_marker.since.0);
         match held {
             _ if may_be_leftover => {}
-            None => return Err(Failure::Safety(format!("{identity:?} was lost: {said:?}{}", world.describe()))),
+            None => return Err(Failure::Safety(format!("{origin_offset:?} was lost: {said:?}{}", world.describe()))),
             Some(_) if world.setup.dead_letters && said.due * 1000 + GIVEN_UP_MS_MAX <= world.now_ms && !overdue => {
-                let broken = format!("{identity:?} is not given up: {said:?}{}", world.describe());
+                let broken = format!("{origin_offset:?} is not given up: {said:?}{}", world.describe());
                 return Err(Failure::Liveness(broken));
             }
             Some(_) if overdue => {
-                return Err(Failure::Liveness(format!("{identity:?} does not fire: {said:?}{}", world.describe())));
+                return Err(Failure::Liveness(format!(
+                    "{origin_offset:?} does not fire: {said:?}{}",
+                    world.describe()
+                )));
             }
             Some(_) => {}
         }
     }
     if wanted != listed.len() {
-        let newest = |identity: &(Partition, i64)| last.values().any(|(offset, _)| *offset == identity.1);
-        let odd: Vec<_> = listed.keys().filter(|identity| !newest(identity)).collect();
+        let newest =
+            |origin_offset: &(TopicPartition, i64)| last.values().any(|(offset, _)| *offset == origin_offset.1);
+        let odd: Vec<_> = listed.keys().filter(|origin_offset| !newest(origin_offset)).collect();
         return Err(Failure::Safety(format!("{odd:?} are held although newer words were read{}", world.describe())));
     }
     Ok(fired)
@@ -96,12 +102,13 @@ pub fn folds(world: &World) -> Result<(), Failure> {
         }
         let gone =
             expected.difference(&listed).filter_map(|offset| Some((*offset, world.said().get(&(partition, *offset))?)));
-        let mut floors = None;
+        let mut start_markers = None;
         for (offset, said) in gone {
-            let floors = floors.get_or_insert_with(|| floors_of(world));
-            let since = |floor: &Floor| floor.since.0.min(world.latest_since(number));
-            let leftover = |floor: &Floor| offset < floor.offset && said.due * 1000 < since(floor);
-            if !floors.get(&partition).is_some_and(leftover) {
+            let start_markers = start_markers.get_or_insert_with(|| floors_of(world));
+            let since = |start_marker: &StartMarker| start_marker.since.0.min(world.latest_since(number));
+            let leftover =
+                |start_marker: &StartMarker| offset < start_marker.offset && said.due * 1000 < since(start_marker);
+            if !start_markers.get(&partition).is_some_and(leftover) {
                 return Err(Failure::Safety(format!("i{number} has forgotten {offset} of {partition:?}: {said:?}")));
             }
         }
@@ -130,13 +137,15 @@ pub fn served(world: &World) -> Result<(), Failure> {
 pub fn fires_on_time(world: &World) -> Result<(), Failure> {
     let fired = safe(world)?;
     served(world)?;
-    let late = |(identity, said): &(&(Partition, i64), &Said)| {
+    let late = |(origin_offset, said): &(&(TopicPartition, i64), &Said)| {
         said.key.starts_with(b"probe")
             && said.due * 1000 + LATE_MS_MAX <= world.now_ms
-            && !fired.words.contains(identity)
+            && !fired.words.contains(origin_offset)
     };
     match world.said().iter().find(late) {
-        Some((identity, said)) => Err(Failure::Liveness(format!("{identity:?} is late: {said:?}{}", world.describe()))),
+        Some((origin_offset, said)) => {
+            Err(Failure::Liveness(format!("{origin_offset:?} is late: {said:?}{}", world.describe())))
+        }
         None => Ok(()),
     }
 }
@@ -155,20 +164,22 @@ fn is_held(held: &Listed, said: &Said) -> Result<(), String> {
 
 /// What may be a leftover lies below its partition's first floor, and was due before the topic's first one was written,
 /// by the clock that was furthest ahead. A floor from a future day is written anew once that clock is right again.
-fn floors_of(world: &World) -> BTreeMap<Partition, Floor> {
-    let mut first: BTreeMap<Partition, Floor> = BTreeMap::new();
+fn floors_of(world: &World) -> BTreeMap<TopicPartition, StartMarker> {
+    let mut first: BTreeMap<TopicPartition, StartMarker> = BTreeMap::new();
     let mut begun: BTreeMap<u16, i64> = BTreeMap::new();
     for (_, records) in world.kafka().journal() {
-        for (place, stored) in records.iter().filter(|(_, stored)| stored.key.as_deref() == Some(FLOOR_KEY)) {
+        for (place, stored) in records.iter().filter(|(_, stored)| stored.key.as_deref() == Some(START_MARKER_KEY)) {
             let Place::Schedules(partition) = *place else { continue };
-            let name = mark::place(CLUSTER, World::topic(partition), partition.number);
-            let Some(floor) = stored.value.as_deref().and_then(|value| Floor::decode(value, name)) else { continue };
-            first.entry(partition).or_insert(floor);
+            let name = origin::partition_hash(CLUSTER, World::topic(partition), partition.number);
+            let Some(start_marker) = stored.value.as_deref().and_then(|value| StartMarker::decode(value, name)) else {
+                continue;
+            };
+            first.entry(partition).or_insert(start_marker);
             begun.entry(partition.topic).or_insert(stored.at_ms);
         }
     }
-    for (partition, floor) in &mut first {
-        floor.since.0 = world.first_today(begun.get(&partition.topic).copied().unwrap_or(world.start_ms));
+    for (partition, start_marker) in &mut first {
+        start_marker.since.0 = world.first_today(begun.get(&partition.topic).copied().unwrap_or(world.start_ms));
     }
     first
 }

@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kafka_scheduler::core::io::Partition;
-use kafka_scheduler::core::mark::{BARRIER_KEY, FLOOR_KEY};
-use kafka_scheduler::core::owner::Ownership;
+use kafka_scheduler::core::headers;
+use kafka_scheduler::core::io::TopicPartition;
+use kafka_scheduler::core::origin::{BARRIER_KEY, START_MARKER_KEY};
+use kafka_scheduler::core::ownership::Ownership;
 use kafka_scheduler::core::reason::Reason;
-use kafka_scheduler::core::request;
 
 use super::fenced::fenced;
 use super::{header, named};
@@ -20,9 +20,9 @@ use crate::world::{Said, World};
 #[derive(Debug, Default)]
 pub struct Fired {
     /// Identities.
-    pub words: BTreeSet<(Partition, i64)>,
+    pub words: BTreeSet<(TopicPartition, i64)>,
     /// Those of records that became dead letters.
-    pub letters: BTreeSet<(Partition, i64)>,
+    pub letters: BTreeSet<(TopicPartition, i64)>,
     /// Words that were written again.
     pub reasserted: u64,
 }
@@ -50,15 +50,17 @@ fn fired(world: &World) -> Result<Fired, String> {
         for (place, stored) in records {
             let (Place::Target(_) | Place::DeadLetter) = *place else { continue };
             ends += 1;
-            let identity = match place {
+            let origin_offset = match place {
                 Place::Target(topic) => fires(world, topic, stored, &ended, &mut histories),
                 _ => moves(world, stored, &ended),
             };
-            let identity = identity.map_err(|what| format!("transaction {transaction}: {what}"))?;
-            ended.remove(&identity);
+            let origin_offset = origin_offset.map_err(|what| format!("transaction {transaction}: {what}"))?;
+            ended.remove(&origin_offset);
             let kept = if *place == Place::DeadLetter { &mut fired.letters } else { &mut fired.words };
-            if !kept.insert(identity) || (fired.letters.contains(&identity) && fired.words.contains(&identity)) {
-                return Err(format!("{identity:?} fired twice, the second time in transaction {transaction}"));
+            if !kept.insert(origin_offset)
+                || (fired.letters.contains(&origin_offset) && fired.words.contains(&origin_offset))
+            {
+                return Err(format!("{origin_offset:?} fired twice, the second time in transaction {transaction}"));
             }
         }
         if let Some(alone) = histories.first() {
@@ -66,14 +68,14 @@ fn fired(world: &World) -> Result<Fired, String> {
         }
         fired.reasserted += records.iter().filter(|(_, stored)| named(stored).is_some()).count() as u64 - ends;
         // Nothing but a cancel is ended by anything else.
-        if let Some((identity, said)) = ended.into_iter().find(|(_, said)| !said.is_cancel()) {
-            return Err(format!("transaction {transaction} ends {identity:?} without firing it: {said:?}"));
+        if let Some((origin_offset, said)) = ended.into_iter().find(|(_, said)| !said.is_cancel()) {
+            return Err(format!("transaction {transaction} ends {origin_offset:?} without firing it: {said:?}"));
         }
     }
     Ok(fired)
 }
 
-type Ended<'a> = BTreeMap<(Partition, i64), &'a Said>;
+type Ended<'a> = BTreeMap<(TopicPartition, i64), &'a Said>;
 
 /// A target record is what its user asked for, and its history record is the same with the request.
 fn fires(
@@ -82,23 +84,23 @@ fn fires(
     stored: &Stored,
     ended: &Ended<'_>,
     histories: &mut Vec<&Stored>,
-) -> Result<(Partition, i64), String> {
-    let key = header(stored, request::KEY).unwrap_or_default();
+) -> Result<(TopicPartition, i64), String> {
+    let key = header(stored, headers::KEY).unwrap_or_default();
     let found = ended.iter().find(|((partition, _), said)| {
         said.key == key
-            && header(stored, request::TOPIC) == Some(World::topic(*partition).as_bytes())
+            && header(stored, headers::TOPIC) == Some(World::topic(*partition).as_bytes())
             && stored.value.as_ref() == Some(&said.value)
     });
-    let Some((identity, said)) = found.map(|(identity, said)| (*identity, *said)) else {
+    let Some((origin_offset, said)) = found.map(|(origin_offset, said)| (*origin_offset, *said)) else {
         return Err(format!("a target record without a tombstone for its schedule: {stored:?}"));
     };
     let seconds = said.at_ms.div_euclid(1000).to_string().into_bytes();
-    let is_request = |name: &[u8]| [request::EPOCH, request::TARGET_TOPIC, request::TARGET_KEY].contains(&name);
+    let is_request = |name: &[u8]| [headers::EPOCH, headers::TARGET_TOPIC, headers::TARGET_KEY].contains(&name);
     let (request, customer): (Headers, Headers) = said.headers.iter().cloned().partition(|(name, _)| is_request(name));
     let own = [
-        (request::TIMESTAMP, seconds),
-        (request::KEY, said.key.clone()),
-        (request::TOPIC, World::topic(identity.0).as_bytes().to_vec()),
+        (headers::TIMESTAMP, seconds),
+        (headers::KEY, said.key.clone()),
+        (headers::TOPIC, World::topic(origin_offset.0).as_bytes().to_vec()),
     ];
     let target: Headers = customer.into_iter().chain(own.map(|(name, value)| (name.to_vec(), Some(value)))).collect();
     let history: Headers = target.iter().cloned().chain(request).collect();
@@ -106,43 +108,45 @@ fn fires(
         stored.key.as_deref() == Some(b"to") && stored.value.as_ref() == Some(&said.value) && stored.headers == *headers
     };
     if !is(stored, &target) || topic != said.target.name() || said.word != Word::Schedule || !said.fit {
-        return Err(format!("{identity:?} fired into {topic} as {stored:?}, which is not what was said: {said:?}"));
+        return Err(format!(
+            "{origin_offset:?} fired into {topic} as {stored:?}, which is not what was said: {said:?}"
+        ));
     }
     let Some(at) = histories.iter().position(|stored| is(stored, &history)) else {
-        return Err(format!("{identity:?} fired without its history record: {histories:?}"));
+        return Err(format!("{origin_offset:?} fired without its history record: {histories:?}"));
     };
     histories.remove(at);
     let early_ms = said.due * 1000 - stored.at_ms - world.ahead_ms_max;
     if early_ms > 0 {
-        return Err(format!("{identity:?} fired {early_ms} ms early"));
+        return Err(format!("{origin_offset:?} fired {early_ms} ms early"));
     }
     if is_leftover(world, said) {
-        return Err(format!("{identity:?} fired, which was left behind before the first start"));
+        return Err(format!("{origin_offset:?} fired, which was left behind before the first start"));
     }
-    Ok(identity)
+    Ok(origin_offset)
 }
 
 /// A dead letter is the whole record that cannot fire, and says why.
-fn moves(world: &World, stored: &Stored, ended: &Ended<'_>) -> Result<(Partition, i64), String> {
+fn moves(world: &World, stored: &Stored, ended: &Ended<'_>) -> Result<(TopicPartition, i64), String> {
     let found = ended.iter().find(|((partition, offset), _)| {
-        header(stored, request::TOPIC) == Some(World::topic(*partition).as_bytes())
-            && header(stored, request::PARTITION) == Some(partition.number.to_string().as_bytes())
-            && header(stored, request::OFFSET) == Some(offset.to_string().as_bytes())
+        header(stored, headers::TOPIC) == Some(World::topic(*partition).as_bytes())
+            && header(stored, headers::PARTITION) == Some(partition.number.to_string().as_bytes())
+            && header(stored, headers::OFFSET) == Some(offset.to_string().as_bytes())
     });
-    let Some((identity, said)) = found.map(|(identity, said)| (*identity, *said)) else {
+    let Some((origin_offset, said)) = found.map(|(origin_offset, said)| (*origin_offset, *said)) else {
         return Err(format!("a dead letter without a tombstone for its record: {stored:?}"));
     };
     let Some(reason) =
-        header(stored, request::ERROR).and_then(|c| Reason::ALL.iter().find(|r| r.code().as_bytes() == c))
+        header(stored, headers::ERROR).and_then(|c| Reason::ALL.iter().find(|r| r.code().as_bytes() == c))
     else {
-        return Err(format!("{identity:?} became a dead letter without a reason"));
+        return Err(format!("{origin_offset:?} became a dead letter without a reason"));
     };
     let own = [
-        (request::ERROR, reason.code().to_owned()),
-        (request::ERROR_DETAIL, reason.detail().to_owned()),
-        (request::TOPIC, World::topic(identity.0).to_owned()),
-        (request::PARTITION, identity.0.number.to_string()),
-        (request::OFFSET, identity.1.to_string()),
+        (headers::ERROR, reason.code().to_owned()),
+        (headers::ERROR_DETAIL, reason.detail().to_owned()),
+        (headers::TOPIC, World::topic(origin_offset.0).to_owned()),
+        (headers::PARTITION, origin_offset.0.number.to_string()),
+        (headers::OFFSET, origin_offset.1.to_string()),
     ];
     let own = own.into_iter().map(|(name, value)| (name.to_vec(), Some(value.into_bytes())));
     let headers: Headers = said.headers.iter().cloned().chain(own).collect();
@@ -150,9 +154,11 @@ fn moves(world: &World, stored: &Stored, ended: &Ended<'_>) -> Result<(Partition
         && stored.value.as_ref() == Some(&said.value)
         && stored.headers == headers;
     if !whole || !may_move(world, said, *reason) {
-        return Err(format!("{identity:?} became the dead letter {stored:?}, which is not what was said: {said:?}"));
+        return Err(format!(
+            "{origin_offset:?} became the dead letter {stored:?}, which is not what was said: {said:?}"
+        ));
     }
-    Ok(identity)
+    Ok(origin_offset)
 }
 
 /// Whether a record may be given up for this reason.
@@ -181,11 +187,11 @@ fn ended<'a>(
     world: &'a World,
     transaction: u64,
     records: &[(Place, Stored)],
-) -> Result<BTreeMap<(Partition, i64), &'a Said>, String> {
+) -> Result<BTreeMap<(TopicPartition, i64), &'a Said>, String> {
     let mut ended = BTreeMap::new();
     for (place, stored) in records {
         let (Place::Schedules(partition), Some(key)) = (*place, stored.key.as_deref()) else { continue };
-        if key == BARRIER_KEY || key == FLOOR_KEY {
+        if key == BARRIER_KEY || key == START_MARKER_KEY {
             continue;
         }
         let Some(offset) = named(stored) else {
@@ -208,7 +214,7 @@ fn is_leftover(world: &World, said: &Said) -> bool {
 
 /// No former owner commits anything after its successor's barrier.
 fn after_barriers(world: &World) -> Result<(), String> {
-    let mut lines: BTreeMap<(Partition, i64), (u64, bool)> = BTreeMap::new();
+    let mut lines: BTreeMap<(TopicPartition, i64), (u64, bool)> = BTreeMap::new();
     for (transaction, records) in world.kafka().journal().filter(|(t, _)| is_engines(world, *t)) {
         for ((place, stored), offset) in records.iter().zip(world.kafka().offsets_of(transaction)) {
             if let Place::Schedules(partition) = place {
@@ -217,7 +223,7 @@ fn after_barriers(world: &World) -> Result<(), String> {
             }
         }
     }
-    let mut owners: BTreeMap<Partition, &str> = BTreeMap::new();
+    let mut owners: BTreeMap<TopicPartition, &str> = BTreeMap::new();
     for ((partition, offset), (transaction, barrier)) in lines {
         let writer = writer(world, transaction);
         if barrier {
@@ -234,7 +240,8 @@ fn after_barriers(world: &World) -> Result<(), String> {
 
 /// The group's offsets say who owns each partition: nothing but the engine's transactions has written them.
 fn owners(world: &World) -> Result<(), String> {
-    let foreign = |(_, (_, metadata)): &(&Partition, &(i64, String))| Ownership::decode(metadata.as_bytes()).is_none();
+    let foreign =
+        |(_, (_, metadata)): &(&TopicPartition, &(i64, String))| Ownership::decode(metadata.as_bytes()).is_none();
     match world.kafka().committed.iter().find(foreign) {
         Some((partition, committed)) => Err(format!("{partition:?} is committed as {committed:?}, without its owner")),
         None => Ok(()),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use kafka_scheduler::core::batch::{Batch, Kind};
-use kafka_scheduler::core::io::{Millis, Partition};
+use kafka_scheduler::core::io::{Millis, TopicPartition};
 
 use crate::world::Said;
 
@@ -11,7 +11,11 @@ use crate::world::Said;
 ///
 /// # Errors
 /// What is wrong with it.
-pub(crate) fn check(batch: &Batch, clock: Millis, said: &BTreeMap<(Partition, i64), Said>) -> Result<(), &'static str> {
+pub(crate) fn check(
+    batch: &Batch,
+    clock: Millis,
+    said: &BTreeMap<(TopicPartition, i64), Said>,
+) -> Result<(), &'static str> {
     if batch.offsets.is_empty() || batch.offsets.iter().any(|o| o.metadata.is_empty()) {
         return Err("a batch without its fence");
     }
@@ -23,7 +27,7 @@ pub(crate) fn check(batch: &Batch, clock: Millis, said: &BTreeMap<(Partition, i6
         if *due as i64 * 1000 > clock.0 {
             return Err("decided early by its own clock");
         }
-        let Some(said) = said.get(&(item.partition, item.identity)) else {
+        let Some(said) = said.get(&(item.partition, item.origin_offset)) else {
             return Err("a firing for what no user said");
         };
         if said.due != *due as i64 || said.target.name() != &**target {

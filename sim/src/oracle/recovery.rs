@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use kafka_scheduler::core::batch::{Batch, Kind};
-use kafka_scheduler::core::io::{Cursor, Header, Input, Millis, Outcome, Output, Partition, Record, TargetState};
+use kafka_scheduler::core::io::{Cursor, Header, Input, Millis, Outcome, Output, Record, TargetState, TopicPartition};
 use kafka_scheduler::core::payload::Parts;
 use kafka_scheduler::core::{Listed, Phase, Scheduler};
 
@@ -34,18 +34,19 @@ pub fn recovered(world: &World) -> Result<(), Failure> {
         (world.now_ms - DUE_NOW_MS..=world.now_ms).contains(&due_ms)
     };
     let all = fresh.iter().chain(&running).filter(|(_, listed)| !due_now(listed));
-    for (identity, _) in all {
-        let (fresh, running) = (fresh.get(identity), running.get(identity));
+    for (origin_offset, _) in all {
+        let (fresh, running) = (fresh.get(origin_offset), running.get(origin_offset));
         let same = fresh.zip(running).is_some_and(|(one, other)| is_same(one, other));
         if !same {
-            let broken = format!("{identity:?} is {running:?} to who runs and {fresh:?} to who reads the log anew");
+            let broken =
+                format!("{origin_offset:?} is {running:?} to who runs and {fresh:?} to who reads the log anew");
             return Err(Failure::Safety(format!("{broken}{}", world.describe())));
         }
     }
     Ok(())
 }
 
-fn known(listed: Vec<Listed>) -> BTreeMap<(Partition, i64), Listed> {
+fn known(listed: Vec<Listed>) -> BTreeMap<(TopicPartition, i64), Listed> {
     listed.into_iter().map(|listed| ((listed.partition, listed.offset), listed)).collect()
 }
 
@@ -58,7 +59,7 @@ struct Fresh<'a> {
     world: &'a World,
     core: Scheduler,
     /// What it has written after the log's end.
-    written: BTreeMap<Partition, i64>,
+    written: BTreeMap<TopicPartition, i64>,
     waiting: Vec<Output>,
 }
 
@@ -66,9 +67,9 @@ impl<'a> Fresh<'a> {
     fn of(world: &'a World) -> Result<Self, String> {
         let core = Scheduler::new(config(NUMBER, 0, &world.setup, &mut Rng::new(1)));
         let mut fresh = Self { world, core, written: BTreeMap::new(), waiting: Vec::new() };
-        let today = Millis(world.today_of(world.now_ms));
+        let leftover_cutoff = Millis(world.today_of(world.now_ms));
         fresh.tell(Input::Generation(1));
-        fresh.tell(Input::Assigned { partitions: world.partitions(), today });
+        fresh.tell(Input::Assigned { partitions: world.partitions(), leftover_cutoff });
         while !fresh.waiting.is_empty() {
             for output in std::mem::take(&mut fresh.waiting) {
                 fresh.carry_out(output)?;
@@ -97,11 +98,11 @@ impl<'a> Fresh<'a> {
                     self.tell(Input::Committed { partition, offset, metadata: metadata.as_bytes() });
                 }
             }
-            Output::Fence { take, .. } => self.tell(Input::Fenced { take }),
-            Output::FindSince { ask, topic, known } => {
+            Output::Fence { request, .. } => self.tell(Input::Fenced { request }),
+            Output::FindSince { request, topic, known } => {
                 let since = self.world.since_of(topic, &known);
-                let today = Millis(self.world.today_of(self.world.now_ms));
-                self.tell(Input::Since { ask, since, today });
+                let leftover_cutoff = Millis(self.world.today_of(self.world.now_ms));
+                self.tell(Input::Since { request, since, leftover_cutoff });
             }
             Output::CheckTarget { target, .. } => self.tell(Input::Target { target, state: TargetState::Exists }),
             Output::Transact(batch) => self.transact(&batch),
@@ -113,11 +114,11 @@ impl<'a> Fresh<'a> {
 
     /// Barriers and floors are written. What would fire stays on its way.
     fn transact(&mut self, batch: &Batch) {
-        let own = |kind: &Kind| matches!(kind, Kind::Barrier { .. } | Kind::Floor { .. });
+        let own = |kind: &Kind| matches!(kind, Kind::Barrier { .. } | Kind::StartMarker { .. });
         if !batch.items.iter().all(|item| own(&item.kind)) {
             return;
         }
-        let mut records: Vec<(Partition, i64, Stored)> = Vec::new();
+        let mut records: Vec<(TopicPartition, i64, Stored)> = Vec::new();
         let shown = batch.records(|record| {
             let partition = record.schedules.expect("barriers and floors go to a schedules topic");
             let end = self.world.kafka().log(Place::Schedules(partition)).end();
@@ -129,9 +130,9 @@ impl<'a> Fresh<'a> {
             Ok::<(), ()>(())
         });
         assert!(shown.is_ok(), "the visitor never fails");
-        let written: Vec<(Partition, i64)> =
+        let written: Vec<(TopicPartition, i64)> =
             records.iter().map(|(partition, offset, _)| (*partition, *offset)).collect();
-        self.tell(Input::Settled { batch: batch.id, outcome: Outcome::Committed { written: &written } });
+        self.tell(Input::BatchEnded { batch: batch.id, outcome: Outcome::Committed { written: &written } });
         for (partition, offset, stored) in &records {
             if batch.items.iter().any(|item| matches!(item.kind, Kind::Barrier { .. })) {
                 let (found, _) = self.world.kafka().log(Place::Schedules(*partition)).read(0, usize::MAX);
@@ -141,7 +142,7 @@ impl<'a> Fresh<'a> {
         }
     }
 
-    fn read(&mut self, partition: Partition, offset: i64, stored: &Stored) {
+    fn read(&mut self, partition: TopicPartition, offset: i64, stored: &Stored) {
         let headers: Vec<Header<'_>> =
             stored.headers.iter().map(|(name, v)| Header { name, value: v.as_deref() }).collect();
         let (key, value) = (stored.key.as_deref(), stored.value.as_deref());

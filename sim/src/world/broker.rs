@@ -1,7 +1,7 @@
 //! What brokers do on their own: compaction, when it legally can.
 
 use kafka_scheduler::core::batch::{Batch, Kind};
-use kafka_scheduler::core::io::Partition;
+use kafka_scheduler::core::io::TopicPartition;
 
 use super::World;
 use crate::failure::Failure;
@@ -73,7 +73,7 @@ impl World {
         }
     }
 
-    fn clean(&mut self, partition: Partition, tombstones: bool) -> Compacted {
+    fn clean(&mut self, partition: TopicPartition, tombstones: bool) -> Compacted {
         let now = self.now_ms;
         let settled_ms = self.steady.get(&partition).map_or(i64::MIN, |steady| steady.before_ms);
         let before_ms = settled_ms.min(now - LAG_MS);
@@ -93,7 +93,7 @@ impl World {
             for number in 0..self.instances.len() {
                 self.hit(Fault::Growth, number);
             }
-            let partition = Partition { topic, number: number as i32 };
+            let partition = TopicPartition { topic, number: number as i32 };
             self.partitions.push(partition);
             self.kafka.add_partition(partition);
         }
@@ -137,8 +137,8 @@ impl World {
         let slow = instance.slow_consumer_until_ms + SLOW_MS_MAX > self.now_ms;
         let mut races = Vec::new();
         for item in batch.items.iter().filter(|item| matches!(item.kind, Kind::Fire { .. })) {
-            let Some(said) = self.said.get(&(item.partition, item.identity)) else { continue };
-            let mut newer = self.said.range((item.partition, item.identity + 1)..=(item.partition, i64::MAX));
+            let Some(said) = self.said.get(&(item.partition, item.origin_offset)) else { continue };
+            let mut newer = self.said.range((item.partition, item.origin_offset + 1)..=(item.partition, i64::MAX));
             if let Some((_, newer)) = newer.find(|(_, newer)| newer.is_word() && newer.key == said.key) {
                 let caught_up_ms = instance.caught_up_ms.get(&item.partition).filter(|_| !slow);
                 races.push(caught_up_ms.map(|at| self.now_ms - newer.readable_ms.max(*at)));

@@ -1,9 +1,9 @@
 //! What an instance reads: records, committed offsets, floors; and how it fences.
 
-use kafka_scheduler::core::floor::Floor;
-use kafka_scheduler::core::io::{Header, Input, Millis, Partition, Record};
-use kafka_scheduler::core::mark::{self, FLOOR_KEY};
-use kafka_scheduler::core::owner::Ownership;
+use kafka_scheduler::core::io::{Header, Input, Millis, Record, RequestId, TopicPartition};
+use kafka_scheduler::core::origin::{self, START_MARKER_KEY};
+use kafka_scheduler::core::ownership::Ownership;
+use kafka_scheduler::core::start_marker::StartMarker;
 
 use super::{CLUSTER, Todo, World};
 use crate::bugs::{self, Bug};
@@ -23,7 +23,7 @@ impl World {
         let slow_until_ms = instance.slow_consumer_until_ms;
         let slow_ms = if slow_until_ms > now { instance.slow_consumer_ms } else { 0 };
         let delay = instance.rng.range(2, FETCH_MS_MAX + slow_ms);
-        let partitions: Vec<Partition> = instance.owned.keys().copied().collect();
+        let partitions: Vec<TopicPartition> = instance.owned.keys().copied().collect();
         if delay > FETCH_MS_MAX && !partitions.is_empty() {
             self.bite(Fault::SlowConsumer, number, slow_until_ms);
         }
@@ -58,7 +58,7 @@ impl World {
         }
     }
 
-    pub(super) fn read_committed(&mut self, number: usize, partition: Partition, until_ms: i64) {
+    pub(super) fn read_committed(&mut self, number: usize, partition: TopicPartition, until_ms: i64) {
         if self.kafka.has_pending_offset(partition) && self.now_ms < until_ms {
             return self.later(number, 50, Todo::ReadCommitted(partition, until_ms));
         }
@@ -73,7 +73,7 @@ impl World {
         self.tell(number, Input::Committed { partition, offset, metadata: metadata.as_bytes() });
     }
 
-    pub(super) fn fence(&mut self, number: usize, take: u64, ids: Vec<String>, generation: i32) {
+    pub(super) fn fence(&mut self, number: usize, request: RequestId, ids: Vec<String>, generation: i32) {
         let now = self.now_ms;
         // A fence that fails is not fatal.
         if self.fences_fail_until_ms > now {
@@ -94,10 +94,10 @@ impl World {
                 }
             }
             if !waiting.is_empty() {
-                return self.later(number, 20, Todo::Fence(take, waiting, generation));
+                return self.later(number, 20, Todo::Fence(request, waiting, generation));
             }
         }
-        self.tell(number, Input::Fenced { take });
+        self.tell(number, Input::Fenced { request });
     }
 
     /// Who is in the group and writes under this transactional id.
@@ -118,19 +118,19 @@ impl World {
         self.trace(|| format!("i{number}     is given {partition:?} from its beginning again"));
     }
 
-    pub(super) fn find_since(&mut self, number: usize, ask: u64, topic: u16, known: Vec<i32>) {
+    pub(super) fn find_since(&mut self, number: usize, request: RequestId, topic: u16, known: Vec<i32>) {
         if bugs::on(Bug::WaitsForEmptyFetch) && self.is_written_to(topic, &known) {
-            return self.later(number, FETCH_WAIT_MS, Todo::FindSince(ask, topic, known));
+            return self.later(number, FETCH_WAIT_MS, Todo::FindSince(request, topic, known));
         }
         let since = self.since_of(topic, &known);
-        let today = self.instances[number].today(self.now_ms, &self.setup);
-        self.tell(number, Input::Since { ask, since, today });
+        let leftover_cutoff = self.instances[number].leftover_cutoff(self.now_ms, &self.setup);
+        self.tell(number, Input::Since { request, since, leftover_cutoff });
     }
 
     /// The search has to read logs, and a fetch from the end of one of them would not come back empty.
     fn is_written_to(&self, topic: u16, known: &[i32]) -> bool {
-        let unknown = |p: &&Partition| p.topic == topic && !known.contains(&p.number);
-        let is_written = |p: &Partition| {
+        let unknown = |p: &&TopicPartition| p.topic == topic && !known.contains(&p.number);
+        let is_written = |p: &TopicPartition| {
             let log = self.kafka.log(Place::Schedules(*p));
             let (found, _) = log.read_uncommitted((log.end() - 1).max(0), 1);
             found.first().is_some_and(|(_, stored)| stored.at_ms > self.now_ms - FETCH_WAIT_MS)
@@ -147,12 +147,14 @@ impl World {
     pub(crate) fn since_of(&self, topic: u16, known: &[i32]) -> Option<Millis> {
         let mut since = self.committed_since(topic);
         if since.is_empty() {
-            let unknown = |p: &&Partition| p.topic == topic && !known.contains(&p.number);
+            let unknown = |p: &&TopicPartition| p.topic == topic && !known.contains(&p.number);
             for partition in self.partitions.iter().filter(unknown) {
-                let place = mark::place(CLUSTER, Self::topic(*partition), partition.number);
+                let place = origin::partition_hash(CLUSTER, Self::topic(*partition), partition.number);
                 let (found, _) = self.kafka.log(Place::Schedules(*partition)).read_uncommitted(0, usize::MAX);
-                let floors = found.into_iter().filter(|(_, s)| s.key.as_deref() == Some(FLOOR_KEY));
-                since.extend(floors.filter_map(|(_, s)| Some(Floor::decode(s.value.as_deref()?, place)?.since)));
+                let start_markers = found.into_iter().filter(|(_, s)| s.key.as_deref() == Some(START_MARKER_KEY));
+                since.extend(
+                    start_markers.filter_map(|(_, s)| Some(StartMarker::decode(s.value.as_deref()?, place)?.since)),
+                );
             }
         }
         since.into_iter().min()

@@ -1,6 +1,6 @@
 //! How transactions end, as the core is told.
 
-use kafka_scheduler::core::io::{Abort, Input, Late, Outcome, Partition};
+use kafka_scheduler::core::io::{Abort, Input, Late, Outcome, TopicPartition};
 use kafka_scheduler::core::reason::Reason;
 
 use super::World;
@@ -9,7 +9,7 @@ use super::World;
 #[derive(Clone, Debug)]
 pub(crate) enum Ending {
     /// Committed, with the highest offset in each schedules partition.
-    Committed(Vec<(Partition, i64)>),
+    Committed(Vec<(TopicPartition, i64)>),
     /// Aborted, nobody's fault.
     Retry,
     /// Aborted, because records were not acknowledged in time.
@@ -38,11 +38,11 @@ impl World {
             Ending::TimedOut { delivered, sent } => {
                 Outcome::Aborted(Abort::TimedOut(Late::Taking { delivered: *delivered, sent: *sent }))
             }
-            Ending::Refused(generation) => Outcome::Aborted(Abort::Refused { generation: *generation }),
+            Ending::Refused(generation) => Outcome::Aborted(Abort::StaleGeneration { generation: *generation }),
             Ending::Rejected(items) => Outcome::Aborted(Abort::Rejected(items)),
             Ending::Unknown => Outcome::Unknown,
         };
-        self.tell(number, Input::Settled { batch, outcome });
+        self.tell(number, Input::BatchEnded { batch, outcome });
         self.wake_jobs(number);
     }
 }

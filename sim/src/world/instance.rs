@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kafka_scheduler::core::io::{Cursor, Millis, Partition};
+use kafka_scheduler::core::io::{Cursor, Millis, TopicPartition};
 use kafka_scheduler::core::{Config, Listed, Phase, Scheduler};
 
 use super::transactors::Transactors;
@@ -34,10 +34,10 @@ pub(crate) struct Instance {
     pub(super) generation: i32,
     pub(super) joins: u64,
     /// Partitions read, with the next offset of each.
-    pub(super) owned: BTreeMap<Partition, i64>,
-    pub(super) releasing: BTreeSet<Partition>,
+    pub(super) owned: BTreeMap<TopicPartition, i64>,
+    pub(super) releasing: BTreeSet<TopicPartition>,
     /// When it had last read all that could be read.
-    pub(super) caught_up_ms: BTreeMap<Partition, i64>,
+    pub(super) caught_up_ms: BTreeMap<TopicPartition, i64>,
     pub(super) transactors: Transactors,
     /// The last batch that the brokers committed.
     pub(super) last_committed: u64,
@@ -133,7 +133,7 @@ impl Instance {
     }
 
     /// Local midnight plus `SINCE_DELTA`.
-    pub(super) fn today(&self, now_ms: i64, setup: &Setup) -> Millis {
+    pub(super) fn leftover_cutoff(&self, now_ms: i64, setup: &Setup) -> Millis {
         Millis(today_ms(now_ms + self.skew_ms, setup))
     }
 
@@ -144,7 +144,7 @@ impl Instance {
 
     /// Nothing is on its way, and all that lies in the logs has been read.
     pub(super) fn is_still(&self, kafka: &Kafka) -> bool {
-        let read = |(p, next): (&Partition, &i64)| *next == kafka.log(Place::Schedules(*p)).end();
+        let read = |(p, next): (&TopicPartition, &i64)| *next == kafka.log(Place::Schedules(*p)).end();
         !self.transactors.is_busy() && self.owned.iter().all(read)
     }
 
@@ -152,7 +152,7 @@ impl Instance {
         self.core.list(Cursor::default(), usize::MAX).0
     }
 
-    pub(super) fn live(&self) -> Vec<Partition> {
+    pub(super) fn live(&self) -> Vec<TopicPartition> {
         self.core.status().iter().filter(|s| s.phase == Phase::Live).map(|s| s.partition).collect()
     }
 
@@ -172,7 +172,7 @@ impl Instance {
     }
 
     /// What it is doing with a partition.
-    pub(super) fn doing_with(&self, partition: Partition) -> Doing {
+    pub(super) fn doing_with(&self, partition: TopicPartition) -> Doing {
         let status = self.core.status().into_iter().find(|s| s.partition == partition);
         match status.map(|s| s.phase) {
             None => Doing::Nothing,

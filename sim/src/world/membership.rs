@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use kafka_scheduler::core::io::{Input, Partition};
+use kafka_scheduler::core::io::{Input, TopicPartition};
 
 use super::{Todo, What, World};
 use crate::bugs::{self, Bug};
@@ -43,17 +43,17 @@ impl World {
         if bugs::on(Bug::NoSelfFence) {
             // Inside its membership: the generation does not fence it from itself.
             self.watch.forget(number);
-            let owned: Vec<Partition> = self.instances[number].owned.keys().copied().collect();
+            let owned: Vec<TopicPartition> = self.instances[number].owned.keys().copied().collect();
             self.instances[number].owned.values_mut().for_each(|position| *position = 0);
-            let today = self.instances[number].today(self.now_ms, &self.setup);
-            return self.tell(number, Input::Assigned { partitions: &owned, today });
+            let leftover_cutoff = self.instances[number].leftover_cutoff(self.now_ms, &self.setup);
+            return self.tell(number, Input::Assigned { partitions: &owned, leftover_cutoff });
         }
         self.leave(number);
         let instance = &mut self.instances[number];
         instance.rejoin_ms = self.now_ms + instance.rng.range(500, 1_000);
     }
 
-    pub(super) fn release(&mut self, number: usize, partitions: &[Partition]) {
+    pub(super) fn release(&mut self, number: usize, partitions: &[TopicPartition]) {
         let instance = &mut self.instances[number];
         if bugs::on(Bug::ReleaseBeforeSettle) {
             return;
@@ -67,7 +67,7 @@ impl World {
         self.give_back(number, partitions);
     }
 
-    fn give_back(&mut self, number: usize, partitions: &[Partition]) {
+    fn give_back(&mut self, number: usize, partitions: &[TopicPartition]) {
         let now = self.now_ms;
         for partition in partitions {
             self.instances[number].owned.remove(partition);
@@ -102,7 +102,7 @@ impl World {
             Answer::Synced(generation, assigned) => self.synced(number, generation, &assigned),
             Answer::Unknown => {
                 let instance = &mut self.instances[number];
-                let lost: Vec<Partition> = instance.owned.keys().copied().collect();
+                let lost: Vec<TopicPartition> = instance.owned.keys().copied().collect();
                 self.leave(number);
                 self.trace(|| format!("i{number}     loses {lost:?}"));
                 if !lost.is_empty() {
@@ -113,12 +113,12 @@ impl World {
         }
     }
 
-    fn synced(&mut self, number: usize, generation: i32, assigned: &BTreeSet<Partition>) {
-        let today = self.instances[number].today(self.now_ms, &self.setup);
+    fn synced(&mut self, number: usize, generation: i32, assigned: &BTreeSet<TopicPartition>) {
+        let leftover_cutoff = self.instances[number].leftover_cutoff(self.now_ms, &self.setup);
         let instance = &mut self.instances[number];
         instance.generation = generation;
-        let taken: Vec<Partition> = instance.owned.keys().filter(|p| !assigned.contains(p)).copied().collect();
-        let given: Vec<Partition> = assigned.iter().filter(|p| !instance.owned.contains_key(p)).copied().collect();
+        let taken: Vec<TopicPartition> = instance.owned.keys().filter(|p| !assigned.contains(p)).copied().collect();
+        let given: Vec<TopicPartition> = assigned.iter().filter(|p| !instance.owned.contains_key(p)).copied().collect();
         for partition in &given {
             let from = match self.kafka.committed.get(partition) {
                 Some((offset, _)) if bugs::on(Bug::StartsAtCommittedOffset) => *offset,
@@ -141,7 +141,7 @@ impl World {
             self.tell(number, Input::Revoked { partitions: &taken });
         }
         if !given.is_empty() {
-            self.tell(number, Input::Assigned { partitions: &given, today });
+            self.tell(number, Input::Assigned { partitions: &given, leftover_cutoff });
         }
     }
 

@@ -33,8 +33,8 @@ impl World {
             Todo::Job(batch) => self.job(number, batch),
             Todo::Settle(batch, ending) => self.settle(number, batch, &ending),
             Todo::ReadCommitted(partition, until) => self.read_committed(number, partition, until),
-            Todo::Fence(take, ids, generation) => self.fence(number, take, ids, generation),
-            Todo::FindSince(ask, topic, known) => self.find_since(number, ask, topic, known),
+            Todo::Fence(request, ids, generation) => self.fence(number, request, ids, generation),
+            Todo::FindSince(request, topic, known) => self.find_since(number, request, topic, known),
             Todo::Target(target, state) => self.tell(number, Input::Target { target, state }),
         }
     }
@@ -87,12 +87,14 @@ impl World {
                     self.answer(number, delay, Todo::ReadCommitted(partition, until));
                 }
             }
-            Output::Fence { take, transactional_ids } => {
+            Output::Fence { request, transactional_ids } => {
                 self.trace(|| format!("i{number}     fences {transactional_ids:?}"));
                 let generation = self.instances[number].generation;
-                self.answer(number, delay, Todo::Fence(take, transactional_ids, generation));
+                self.answer(number, delay, Todo::Fence(request, transactional_ids, generation));
             }
-            Output::FindSince { ask, topic, known } => self.answer(number, delay, Todo::FindSince(ask, topic, known)),
+            Output::FindSince { request, topic, known } => {
+                self.answer(number, delay, Todo::FindSince(request, topic, known))
+            }
             Output::CheckTarget { target, name } => {
                 let state = self.look_up(number, &name);
                 let delay = if state == TargetState::NoAnswer { 2_000 } else { delay };
@@ -107,12 +109,12 @@ impl World {
                 self.instances[number].caught_up_ms.remove(&partition);
             }
             Output::Release(partitions) => self.release(number, &partitions),
-            Output::Renew { transactional_ids } => {
+            Output::ReplaceTransactionalIds { transactional_ids } => {
                 self.trace(|| format!("i{number}     renews: {transactional_ids:?}"));
                 self.watch.forget(number);
                 self.instances[number].transactors.renew(transactional_ids);
             }
-            Output::Restart(why) => {
+            Output::Rejoin(why) => {
                 self.trace(|| format!("i{number}     restarts: {why}"));
                 self.restart(number);
             }

@@ -82,7 +82,7 @@ impl World {
                 let number = self.instance(instance);
                 if self.instances[number].is_alive() {
                     self.hit(Fault::Unreadable, number);
-                    self.tell(number, Input::Unreadable { why: "the model says so" });
+                    self.tell(number, Input::PositionInvalid { why: "the model says so" });
                 }
             }
         }

@@ -30,8 +30,8 @@ impl World {
         if let Err(broken) = protocol::check(&batch, clock, &self.said) {
             return self.fail(Failure::Safety(format!("i{number}: {broken}: {batch:?}")));
         }
-        let today = self.latest_today();
-        let decided = match self.watch.decide(number, &batch, &self.said, today) {
+        let leftover_cutoff = self.latest_today();
+        let decided = match self.watch.decide(number, &batch, &self.said, leftover_cutoff) {
             Ok(decided) => decided,
             Err(broken) => return self.fail(Failure::Safety(format!("i{number}: {broken}"))),
         };
@@ -43,7 +43,7 @@ impl World {
         });
         assert!(shown.is_ok(), "the visitor never fails");
         self.trace(|| {
-            let items: Vec<_> = batch.items.iter().map(|i| (i.partition, i.identity, kind(&i.kind))).collect();
+            let items: Vec<_> = batch.items.iter().map(|i| (i.partition, i.origin_offset, kind(&i.kind))).collect();
             format!("i{number}     batch {}: {items:?}, offsets {:?}", batch.id, batch.offsets)
         });
         let instance = &mut self.instances[number];
@@ -79,7 +79,7 @@ impl World {
             Some(partition) if bugs::on(Bug::PartitionerTombstones) && record.value.is_none() => {
                 let sum: usize = record.key.unwrap_or_default().iter().map(|byte| usize::from(*byte)).sum();
                 let number = (sum % usize::from(self.setup.partitions)) as i32;
-                Place::Schedules(kafka_scheduler::core::io::Partition { number, ..partition })
+                Place::Schedules(kafka_scheduler::core::io::TopicPartition { number, ..partition })
             }
             Some(partition) => Place::Schedules(partition),
             None if record.topic == "history" => Place::History,
@@ -351,8 +351,8 @@ impl World {
         self.count_races(number, &races);
         let job = &self.instances[number].transactors.jobs[&batch];
         let barrier =
-            job.records.iter().any(|r| r.stored.key.as_deref() == Some(kafka_scheduler::core::mark::BARRIER_KEY));
-        let offset = |(partition, offset): (&kafka_scheduler::core::io::Partition, &i64)| {
+            job.records.iter().any(|r| r.stored.key.as_deref() == Some(kafka_scheduler::core::origin::BARRIER_KEY));
+        let offset = |(partition, offset): (&kafka_scheduler::core::io::TopicPartition, &i64)| {
             let stable = self.kafka.log(Place::Schedules(*partition)).last_stable() - 1;
             let end = if barrier && bugs::on(Bug::LoadsToLastStable) { stable.max(0) } else { *offset };
             (*partition, end)
@@ -445,9 +445,9 @@ fn kind(kind: &Kind) -> String {
         Kind::Fire { due, missed, .. } => format!("fire due {due} missed {missed}"),
         Kind::DeadLetter { reason, .. } => format!("dead letter, {}", reason.code()),
         Kind::Schedule { .. } => "schedule again".to_owned(),
-        Kind::Unfit { .. } => "unfit again".to_owned(),
+        Kind::Invalid { .. } => "unfit again".to_owned(),
         Kind::Cancel { .. } => "cancel again".to_owned(),
         Kind::Barrier { owner } => format!("barrier {owner}"),
-        Kind::Floor { value } => format!("floor {value}"),
+        Kind::StartMarker { value } => format!("floor {value}"),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use kafka_scheduler::core::io::Partition;
+use kafka_scheduler::core::io::TopicPartition;
 use kafka_scheduler::core::reason::Reason;
 
 use crate::bugs::{self, Bug};
@@ -27,7 +27,7 @@ pub(super) struct Outgoing {
 #[derive(Debug)]
 pub(super) struct Job {
     pub records: Vec<Outgoing>,
-    pub offsets: Vec<(Partition, i64, String)>,
+    pub offsets: Vec<(TopicPartition, i64, String)>,
     /// As it was when the batch was formed.
     pub member: (String, i32),
     /// Which of the process's transactors it belongs to; older ones are on their way out.
@@ -35,7 +35,7 @@ pub(super) struct Job {
     /// The transactional id that runs it, and its epoch.
     pub producer: Option<(String, u32)>,
     pub produced: usize,
-    pub written: BTreeMap<Partition, i64>,
+    pub written: BTreeMap<TopicPartition, i64>,
     pub step: Step,
     pub waiting_since_ms: Option<i64>,
     /// Its thread stands still until then.

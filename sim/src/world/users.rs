@@ -1,8 +1,8 @@
 //! Users: what they say, alone and in transactions of their own.
 
-use kafka_scheduler::core::io::{Header, Millis, Partition};
-use kafka_scheduler::core::mark::{self, BARRIER_KEY, MARK_HEADER, Mark};
-use kafka_scheduler::core::request;
+use kafka_scheduler::core::headers;
+use kafka_scheduler::core::io::{Header, Millis, TopicPartition};
+use kafka_scheduler::core::origin::{self, BARRIER_KEY, ORIGIN_HEADER, Origin};
 
 use super::{What, World};
 use crate::faults::Fault;
@@ -64,7 +64,7 @@ impl Said {
 /// A record on its way.
 #[derive(Clone, Debug)]
 pub struct Speech {
-    partition: Partition,
+    partition: TopicPartition,
     said: Said,
 }
 
@@ -74,7 +74,7 @@ pub(super) struct Open {
     id: String,
     epoch: u32,
     commit: bool,
-    said: Vec<(Partition, i64, Said)>,
+    said: Vec<(TopicPartition, i64, Said)>,
 }
 
 impl World {
@@ -127,7 +127,7 @@ impl World {
         self.heard(partition, offset, said);
     }
 
-    fn heard(&mut self, partition: Partition, offset: i64, said: Said) {
+    fn heard(&mut self, partition: TopicPartition, offset: i64, said: Said) {
         self.trace(|| {
             let key = String::from_utf8_lossy(&said.key).into_owned();
             let (word, target) = (said.word, said.target);
@@ -137,7 +137,7 @@ impl World {
     }
 
     /// The record as it lies in the log, and what is known of it.
-    fn stored(&self, partition: Partition, mut said: Said) -> (Stored, Said) {
+    fn stored(&self, partition: TopicPartition, mut said: Said) -> (Stored, Said) {
         said.at_ms = self.now_ms;
         said.readable_ms = self.now_ms;
         let key = (said.word != Word::NoKey).then(|| said.key.clone());
@@ -150,14 +150,14 @@ impl World {
         let mut headers: Headers = vec![(b"customer".to_vec(), text("c"))];
         match said.word {
             Word::NoEpoch | Word::Cancel | Word::Copied => {}
-            Word::BadEpoch => headers.push((request::EPOCH.to_vec(), text("soon"))),
-            _ => headers.push((request::EPOCH.to_vec(), text(&due))),
+            Word::BadEpoch => headers.push((headers::EPOCH.to_vec(), text("soon"))),
+            _ => headers.push((headers::EPOCH.to_vec(), text(&due))),
         }
-        headers.push((request::TARGET_TOPIC.to_vec(), text(target)));
-        headers.push((request::TARGET_KEY.to_vec(), text("to")));
+        headers.push((headers::TARGET_TOPIC.to_vec(), text(target)));
+        headers.push((headers::TARGET_KEY.to_vec(), text("to")));
         let value = (!said.is_cancel()).then(|| said.value.clone());
         if said.word == Word::Copied {
-            headers = vec![(MARK_HEADER.to_vec(), Some(self.foreign_mark(partition, &said.key)))];
+            headers = vec![(ORIGIN_HEADER.to_vec(), Some(self.foreign_mark(partition, &said.key)))];
         }
         said.headers.clone_from(&headers);
         said.fit = said.word == Word::Schedule && self.is_in_time(&said);
@@ -166,15 +166,15 @@ impl World {
     }
 
     /// As the engine of another cluster would have written it.
-    fn foreign_mark(&self, partition: Partition, key: &[u8]) -> Vec<u8> {
+    fn foreign_mark(&self, partition: TopicPartition, key: &[u8]) -> Vec<u8> {
         let none: &[Header<'_>] = &[];
-        let mark = Mark {
-            place: mark::place("another", Self::topic(partition), partition.number),
+        let origin = Origin {
+            partition_hash: origin::partition_hash("another", Self::topic(partition), partition.number),
             offset: 0,
             timestamp: Millis(self.now_ms),
-            content: mark::content(key, None, none),
+            content_hash: origin::content_hash(key, None, none),
         };
-        mark.encode().to_vec()
+        origin.encode().to_vec()
     }
 
     fn is_in_time(&self, said: &Said) -> bool {

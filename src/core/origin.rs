@@ -7,7 +7,7 @@
 use super::io::{Header, Millis, Record};
 
 /// The header's name.
-pub const MARK_HEADER: &[u8] = b"scheduler-engine";
+pub const ORIGIN_HEADER: &[u8] = b"scheduler-engine";
 
 /// Keys that begin with this are the engine's own.
 pub const RESERVED_PREFIX: &[u8] = b"__scheduler.";
@@ -16,33 +16,33 @@ pub const RESERVED_PREFIX: &[u8] = b"__scheduler.";
 pub const BARRIER_KEY: &[u8] = b"__scheduler.barrier";
 
 /// The key of floor records.
-pub const FLOOR_KEY: &[u8] = b"__scheduler.floor";
+pub const START_MARKER_KEY: &[u8] = b"__scheduler.start-marker";
 
 const VERSION: u8 = 1;
 const LENGTH: usize = 33;
 
 /// Which user record an engine record speaks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Mark {
-    /// [`place`] of the partition.
-    pub place: u64,
+pub struct Origin {
+    /// [`partition_hash`] of the partition.
+    pub partition_hash: u64,
     /// The user record's offset: the identity of its word.
     pub offset: i64,
     /// The user record's timestamp.
     pub timestamp: Millis,
     /// [`content`] of the engine's own record.
-    pub content: u64,
+    pub content_hash: u64,
 }
 
-impl Mark {
+impl Origin {
     /// The header's value.
     #[must_use]
     pub fn encode(&self) -> [u8; LENGTH] {
         let mut bytes = [VERSION; LENGTH];
-        bytes[1..9].copy_from_slice(&self.place.to_be_bytes());
+        bytes[1..9].copy_from_slice(&self.partition_hash.to_be_bytes());
         bytes[9..17].copy_from_slice(&self.offset.to_be_bytes());
         bytes[17..25].copy_from_slice(&self.timestamp.0.to_be_bytes());
-        bytes[25..33].copy_from_slice(&self.content.to_be_bytes());
+        bytes[25..33].copy_from_slice(&self.content_hash.to_be_bytes());
         bytes
     }
 
@@ -51,26 +51,32 @@ impl Mark {
         if bytes[0] != VERSION {
             return None;
         }
-        let word = |at: usize| u64::from_be_bytes(std::array::from_fn(|i| bytes[at + i]));
-        Some(Self { place: word(1), offset: word(9) as i64, timestamp: Millis(word(17) as i64), content: word(25) })
+        let entry = |at: usize| u64::from_be_bytes(std::array::from_fn(|i| bytes[at + i]));
+        Some(Self {
+            partition_hash: entry(1),
+            offset: entry(9) as i64,
+            timestamp: Millis(entry(17) as i64),
+            content_hash: entry(25),
+        })
     }
 
     /// The mark of a record that the engine wrote where it lies; `None` makes it a user's.
     #[must_use]
-    pub fn of(record: &Record<'_>, place: u64) -> Option<Self> {
-        let mut marks = record.headers.iter().filter(|h| h.name == MARK_HEADER);
-        let mark = Self::decode(marks.next()?.value?)?;
-        let speaks_for_this_place = mark.place == place && (0..record.offset).contains(&mark.offset);
+    pub fn of(record: &Record<'_>, partition_hash: u64) -> Option<Self> {
+        let mut origins = record.headers.iter().filter(|h| h.name == ORIGIN_HEADER);
+        let origin = Self::decode(origins.next()?.value?)?;
+        let speaks_for_this_place =
+            origin.partition_hash == partition_hash && (0..record.offset).contains(&origin.offset);
         (speaks_for_this_place
-            && marks.next().is_none()
-            && mark.content == content(record.key.unwrap_or_default(), record.value, record.headers))
-        .then_some(mark)
+            && origins.next().is_none()
+            && origin.content_hash == content_hash(record.key.unwrap_or_default(), record.value, record.headers))
+        .then_some(origin)
     }
 }
 
 /// Names a partition of a topic of a cluster in eight bytes.
 #[must_use]
-pub fn place(cluster: &str, topic: &str, partition: i32) -> u64 {
+pub fn partition_hash(cluster: &str, topic: &str, partition: i32) -> u64 {
     let mut hash = Fnv::default();
     hash.sized(cluster.as_bytes());
     hash.sized(topic.as_bytes());
@@ -80,11 +86,11 @@ pub fn place(cluster: &str, topic: &str, partition: i32) -> u64 {
 
 /// Names what a record says, leaving out the engine's own header.
 #[must_use]
-pub fn content(key: &[u8], value: Option<&[u8]>, headers: &[Header<'_>]) -> u64 {
+pub fn content_hash(key: &[u8], value: Option<&[u8]>, headers: &[Header<'_>]) -> u64 {
     let mut hash = Fnv::default();
     hash.sized(key);
     hash.nullable(value);
-    for header in headers.iter().filter(|h| h.name != MARK_HEADER) {
+    for header in headers.iter().filter(|h| h.name != ORIGIN_HEADER) {
         hash.sized(header.name);
         hash.nullable(header.value);
     }
@@ -122,14 +128,14 @@ impl Fnv {
 
 #[cfg(test)]
 mod tests {
-    use super::super::io::Partition;
+    use super::super::io::TopicPartition;
     use super::*;
 
     const HERE: u64 = 77;
 
-    fn marked<'a>(key: &'a [u8], headers: &'a [Header<'a>], offset: i64) -> Record<'a> {
+    fn clean_commit_due<'a>(key: &'a [u8], headers: &'a [Header<'a>], offset: i64) -> Record<'a> {
         Record {
-            partition: Partition { topic: 0, number: 0 },
+            partition: TopicPartition { topic: 0, number: 0 },
             offset,
             timestamp: Millis(5),
             key: Some(key),
@@ -140,18 +146,27 @@ mod tests {
 
     #[test]
     fn a_mark_counts_only_where_it_was_written_and_as_it_was_written() {
-        let mark = Mark { place: HERE, offset: 41, timestamp: Millis(-1), content: content(b"k", None, &[]) };
-        let value = mark.encode();
-        let headers = [Header { name: MARK_HEADER, value: Some(&value) }];
-        assert_eq!(Mark::of(&marked(b"k", &headers, 42), HERE), Some(mark));
-        assert_eq!(Mark::of(&marked(b"k", &headers, 42), HERE + 1), None, "copied to another place");
-        assert_eq!(Mark::of(&marked(b"k", &headers, 41), HERE), None, "names an offset that is not below its own");
-        assert_eq!(Mark::of(&marked(b"q", &headers, 42), HERE), None, "another key");
+        let origin = Origin {
+            partition_hash: HERE,
+            offset: 41,
+            timestamp: Millis(-1),
+            content_hash: content_hash(b"k", None, &[]),
+        };
+        let value = origin.encode();
+        let headers = [Header { name: ORIGIN_HEADER, value: Some(&value) }];
+        assert_eq!(Origin::of(&clean_commit_due(b"k", &headers, 42), HERE), Some(origin));
+        assert_eq!(Origin::of(&clean_commit_due(b"k", &headers, 42), HERE + 1), None, "copied to another place");
+        assert_eq!(
+            Origin::of(&clean_commit_due(b"k", &headers, 41), HERE),
+            None,
+            "names an offset that is not below its own"
+        );
+        assert_eq!(Origin::of(&clean_commit_due(b"q", &headers, 42), HERE), None, "another key");
         let doubled = [headers[0], headers[0]];
-        assert_eq!(Mark::of(&marked(b"k", &doubled, 42), HERE), None, "two marks");
+        assert_eq!(Origin::of(&clean_commit_due(b"k", &doubled, 42), HERE), None, "two marks");
         let extended = [headers[0], Header { name: b"x", value: None }];
-        assert_eq!(Mark::of(&marked(b"k", &extended, 42), HERE), None, "another header");
-        let cut = [Header { name: MARK_HEADER, value: Some(&value[..32]) }];
-        assert_eq!(Mark::of(&marked(b"k", &cut, 42), HERE), None, "truncated");
+        assert_eq!(Origin::of(&clean_commit_due(b"k", &extended, 42), HERE), None, "another header");
+        let cut = [Header { name: ORIGIN_HEADER, value: Some(&value[..32]) }];
+        assert_eq!(Origin::of(&clean_commit_due(b"k", &cut, 42), HERE), None, "truncated");
     }
 }

@@ -33,35 +33,35 @@ impl Size {
 
 /// A list of slots. Those that wait for a second come first, in due order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shelf {
+pub enum Queue {
     /// For this second (since 1970), by size.
     Due(u64, Size),
     /// For a batch of those that were refused together with it.
-    Suspect,
+    Quarantined,
     /// For this interned target to be usable.
-    Held(u32),
+    Target(u32),
     /// For another try: by the number of tries before, and by a share of the slots, which spreads them.
     Parked(u8, u8),
     /// For a place in a batch of dead letters.
-    Letter,
+    DeadLetter,
 }
 
-impl Shelf {
+impl Queue {
     /// Its place among all of them: one number, since there may be nearly as many shelves as schedules.
     fn number(self) -> u64 {
         match self {
             Self::Due(second, size) => size.numbers().start + second.min(LARGE - 1),
-            Self::Suspect => OTHERS,
-            Self::Held(target) => OTHERS | 1 << 32 | u64::from(target),
-            Self::Parked(tries, share) => OTHERS | 2 << 32 | u64::from(tries) << 8 | u64::from(share),
-            Self::Letter => OTHERS | 3 << 32,
+            Self::Quarantined => OTHERS,
+            Self::Target(target) => OTHERS | 1 << 32 | u64::from(target),
+            Self::Parked(tries, jitter_slot) => OTHERS | 2 << 32 | u64::from(tries) << 8 | u64::from(jitter_slot),
+            Self::DeadLetter => OTHERS | 3 << 32,
         }
     }
 }
 
 /// Every list, each in order of arrival.
 #[derive(Debug, Default)]
-pub struct Shelves {
+pub struct WaitQueues {
     /// By number.
     lists: BTreeMap<u64, List>,
     links: Vec<Link>,
@@ -82,7 +82,7 @@ struct Link {
     after: u32,
 }
 
-impl Shelves {
+impl WaitQueues {
     /// The earliest second with a slot of one of these sizes, and its first slot.
     pub fn first_due(&self, sizes: &[Size]) -> Option<(u64, u32)> {
         let first = |size: &Size| self.first[*size as usize];
@@ -95,18 +95,18 @@ impl Shelves {
     }
 
     /// The first slot on a shelf.
-    pub fn first(&self, shelf: Shelf) -> Option<u32> {
-        self.lists.get(&shelf.number()).map(|list| list.first)
+    pub fn first(&self, queue: Queue) -> Option<u32> {
+        self.lists.get(&queue.number()).map(|list| list.first)
     }
 
     /// How many slots are on a shelf.
-    pub fn count(&self, shelf: Shelf) -> usize {
-        self.lists.get(&shelf.number()).map_or(0, |list| list.count as usize)
+    pub fn count(&self, queue: Queue) -> usize {
+        self.lists.get(&queue.number()).map_or(0, |list| list.count as usize)
     }
 
     /// The slots on a shelf, in order.
-    pub fn on(&self, shelf: Shelf) -> impl Iterator<Item = u32> {
-        self.from(self.lists.get(&shelf.number()))
+    pub fn on(&self, queue: Queue) -> impl Iterator<Item = u32> {
+        self.from(self.lists.get(&queue.number()))
     }
 
     /// Slots due before `end`: the small ones, then the large ones, each in due order.
@@ -145,12 +145,12 @@ impl Shelves {
     }
 
     /// Adds a slot that is on no shelf.
-    pub fn insert(&mut self, shelf: Shelf, slot: u32) {
+    pub fn insert(&mut self, queue: Queue, slot: u32) {
         let at = slot as usize;
         if self.links.len() <= at {
             self.links.resize(at + 1, Link { before: NONE, after: NONE });
         }
-        let number = shelf.number();
+        let number = queue.number();
         let list = self.lists.entry(number).or_insert(List { first: slot, last: NONE, count: 0 });
         self.links[at] = Link { before: list.last, after: NONE };
         if list.last != NONE {
@@ -158,7 +158,7 @@ impl Shelves {
         }
         list.last = slot;
         list.count += 1;
-        if let Shelf::Due(second, size) = shelf {
+        if let Queue::Due(second, size) = queue {
             let first = &mut self.first[size as usize];
             if first.is_none_or(|(first, _)| second < first) {
                 *first = Some((second, slot));
@@ -190,7 +190,7 @@ impl Shelves {
     }
 
     /// Takes out a slot that is on this shelf.
-    pub fn remove(&mut self, shelf: Shelf, slot: u32) {
+    pub fn remove(&mut self, queue: Queue, slot: u32) {
         let Link { before, after } = self.links[slot as usize];
         if before != NONE {
             self.links[before as usize].after = after;
@@ -199,8 +199,8 @@ impl Shelves {
             self.links[after as usize].before = before;
         }
         if before == NONE && after == NONE {
-            self.lists.remove(&shelf.number());
-        } else if let Some(list) = self.lists.get_mut(&shelf.number()) {
+            self.lists.remove(&queue.number());
+        } else if let Some(list) = self.lists.get_mut(&queue.number()) {
             list.count -= 1;
             if before == NONE {
                 list.first = after;
@@ -209,7 +209,7 @@ impl Shelves {
                 list.last = before;
             }
         }
-        if let Shelf::Due(second, size) = shelf
+        if let Queue::Due(second, size) = queue
             && self.first[size as usize].is_some_and(|(_, first)| first == slot)
         {
             self.first[size as usize] = if after == NONE { self.first_of(size) } else { Some((second, after)) };
@@ -228,52 +228,49 @@ mod tests {
 
     #[test]
     fn slots_come_in_due_order_and_within_a_second_as_they_arrived() {
-        let mut shelves = Shelves::default();
+        let mut queues = WaitQueues::default();
         for (due, slot) in [(5, 0), (3, 1), (5, 2), (3, 3), (3, 4), (9, 5)] {
-            shelves.insert(Shelf::Due(due, Size::Small), slot);
+            queues.insert(Queue::Due(due, Size::Small), slot);
         }
-        shelves.remove(Shelf::Due(3, Size::Small), 3);
-        shelves.remove(Shelf::Due(9, Size::Small), 5);
-        assert_eq!(shelves.due_before(10).collect::<Vec<_>>(), [1, 4, 0, 2]);
-        shelves.remove(Shelf::Due(3, Size::Small), 1);
-        shelves.insert(Shelf::Due(3, Size::Small), 1);
-        assert_eq!(shelves.first_due(&Size::ALL), Some((3, 4)));
-        assert_eq!((shelves.due_before(4).count(), shelves.count_before(4), shelves.count_before(u64::MAX)), (2, 2, 4));
+        queues.remove(Queue::Due(3, Size::Small), 3);
+        queues.remove(Queue::Due(9, Size::Small), 5);
+        assert_eq!(queues.due_before(10).collect::<Vec<_>>(), [1, 4, 0, 2]);
+        queues.remove(Queue::Due(3, Size::Small), 1);
+        queues.insert(Queue::Due(3, Size::Small), 1);
+        assert_eq!(queues.first_due(&Size::ALL), Some((3, 4)));
+        assert_eq!((queues.due_before(4).count(), queues.count_before(4), queues.count_before(u64::MAX)), (2, 2, 4));
         for (due, slot) in [(3, 4), (3, 1), (5, 2), (5, 0)] {
-            shelves.remove(Shelf::Due(due, Size::Small), slot);
+            queues.remove(Queue::Due(due, Size::Small), slot);
         }
-        assert_eq!(shelves.first_due(&Size::ALL), None);
+        assert_eq!(queues.first_due(&Size::ALL), None);
     }
 
     #[test]
     fn shelves_do_not_mix() {
-        let mut shelves = Shelves::default();
-        shelves.insert(Shelf::Held(1), 0);
-        shelves.insert(Shelf::Parked(0, 1), 1);
-        shelves.insert(Shelf::Letter, 2);
-        shelves.insert(Shelf::Held(1), 3);
-        assert_eq!((shelves.first_due(&Size::ALL), shelves.due_before(u64::MAX).count()), (None, 0));
-        assert_eq!(shelves.on(Shelf::Held(1)).collect::<Vec<_>>(), [0, 3]);
-        shelves.insert(Shelf::Due(7, Size::Small), 4);
-        assert_eq!((shelves.first_due(&Size::ALL), shelves.first(Shelf::Letter)), (Some((7, 4)), Some(2)));
+        let mut queues = WaitQueues::default();
+        queues.insert(Queue::Target(1), 0);
+        queues.insert(Queue::Parked(0, 1), 1);
+        queues.insert(Queue::DeadLetter, 2);
+        queues.insert(Queue::Target(1), 3);
+        assert_eq!((queues.first_due(&Size::ALL), queues.due_before(u64::MAX).count()), (None, 0));
+        assert_eq!(queues.on(Queue::Target(1)).collect::<Vec<_>>(), [0, 3]);
+        queues.insert(Queue::Due(7, Size::Small), 4);
+        assert_eq!((queues.first_due(&Size::ALL), queues.first(Queue::DeadLetter)), (Some((7, 4)), Some(2)));
     }
 
     #[test]
     fn each_size_has_its_own_first_second_and_together_they_are_in_due_order() {
-        let mut shelves = Shelves::default();
+        let mut queues = WaitQueues::default();
         for (due, size, slot) in [(5, Size::Large, 0), (7, Size::Small, 1), (5, Size::Small, 2), (3, Size::Large, 3)] {
-            shelves.insert(Shelf::Due(due, size), slot);
+            queues.insert(Queue::Due(due, size), slot);
         }
-        assert_eq!(shelves.first_due(&[Size::Small]), Some((5, 2)));
-        assert_eq!(shelves.first_due(&[Size::Large]), Some((3, 3)));
-        assert_eq!(shelves.first_due(&Size::ALL), Some((3, 3)));
-        assert_eq!((shelves.count_before(6), shelves.due_before(6).collect::<Vec<_>>()), (3, vec![2, 3, 0]));
-        shelves.remove(Shelf::Due(3, Size::Large), 3);
-        assert_eq!(shelves.first_due(&Size::ALL).map(|(second, _)| second), Some(5));
-        shelves.remove(Shelf::Due(5, Size::Large), 0);
-        assert_eq!(
-            (shelves.first_due(&[Size::Large]), shelves.due(Size::Small).collect::<Vec<_>>()),
-            (None, vec![2, 1])
-        );
+        assert_eq!(queues.first_due(&[Size::Small]), Some((5, 2)));
+        assert_eq!(queues.first_due(&[Size::Large]), Some((3, 3)));
+        assert_eq!(queues.first_due(&Size::ALL), Some((3, 3)));
+        assert_eq!((queues.count_before(6), queues.due_before(6).collect::<Vec<_>>()), (3, vec![2, 3, 0]));
+        queues.remove(Queue::Due(3, Size::Large), 3);
+        assert_eq!(queues.first_due(&Size::ALL).map(|(second, _)| second), Some(5));
+        queues.remove(Queue::Due(5, Size::Large), 0);
+        assert_eq!((queues.first_due(&[Size::Large]), queues.due(Size::Small).collect::<Vec<_>>()), (None, vec![2, 1]));
     }
 }

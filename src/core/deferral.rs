@@ -2,11 +2,11 @@
 
 use super::bugs::{self, Bug};
 use super::io::{Output, Report, TargetState};
+use super::outcomes::BatchEntry;
 use super::payload::Payload;
 use super::reason::Reason;
-use super::settling::Entry;
 use super::targets::Verdict;
-use super::{Partition, Scheduler};
+use super::{Scheduler, TopicPartition};
 
 /// Tries of a record that the broker refuses without a clear cause before it becomes a dead letter, where there are any.
 const TRIES_MAX: u8 = 3;
@@ -20,40 +20,40 @@ impl<P: Payload> Scheduler<P> {
     }
 
     /// Puts a schedule off that its target cannot take. True if it was given up, so that it waits no longer.
-    pub(super) fn put_off(&mut self, id: Partition, slot: u32, verdict: Verdict) -> bool {
-        let Some(life) = self.lives.get_mut(&id) else { return true };
+    pub(super) fn deferred(&mut self, id: TopicPartition, slot: u32, verdict: Verdict) -> bool {
+        let Some(state) = self.partitions.get_mut(&id) else { return true };
         match verdict {
             Verdict::GiveUp(reason) if self.config.dead_letter.is_some() => {
-                life.words.condemn(slot);
-                let offset = life.words.get(slot).map_or(-1, |word| word.identity);
+                state.keys.await_dead_letter(slot);
+                let offset = state.keys.get(slot).map_or(-1, |entry| entry.origin_offset);
                 self.count_once(id, slot, reason);
-                self.report(Report::GivenUp { partition: id, offset, reason });
+                self.report(Report::ToDeadLetter { partition: id, offset, reason });
                 return true;
             }
             Verdict::Hold(Some(reason)) | Verdict::GiveUp(reason) => {
-                life.words.hold(slot);
+                state.keys.await_target(slot);
                 // The target's state has its own line.
                 self.count_once(id, slot, reason);
             }
-            Verdict::Hold(None) => life.words.hold(slot),
+            Verdict::Hold(None) => state.keys.await_target(slot),
             Verdict::Send => {}
         }
         false
     }
 
     /// The broker refused a record of this entry.
-    pub(super) fn rejected(&mut self, entry: &Entry, reason: Reason) {
+    pub(super) fn rejected(&mut self, entry: &BatchEntry, reason: Reason) {
         if bugs::on(Bug::RefusedNotParked) {
             return;
         }
-        let Entry { partition, slot, identity, target, letter, .. } = *entry;
-        let Some(life) = self.lives.get_mut(&partition) else { return };
-        let Some(word) = life.words.get(slot).filter(|word| word.identity == identity) else { return };
-        let (tries, fires) = (word.tries(), target.is_some() && !letter);
+        let BatchEntry { partition, slot, origin_offset, target, dead_letter, .. } = *entry;
+        let Some(state) = self.partitions.get_mut(&partition) else { return };
+        let Some(entry) = state.keys.get(slot).filter(|entry| entry.origin_offset == origin_offset) else { return };
+        let (tries, fires) = (entry.tries(), target.is_some() && !dead_letter);
         match (target, reason) {
             (Some(target), Reason::UnknownTarget | Reason::Forbidden) => {
                 if fires {
-                    life.words.hold(slot);
+                    state.keys.await_target(slot);
                 }
                 let check_again = self.targets.refused(target);
                 if self.targets.wait(self.now, target) || check_again {
@@ -62,7 +62,7 @@ impl<P: Payload> Scheduler<P> {
             }
             (Some(target), Reason::NoLeader | Reason::Timestamp) => {
                 if fires {
-                    life.words.hold(slot);
+                    state.keys.await_target(slot);
                     self.count_once(partition, slot, reason);
                 }
                 let state = match reason {
@@ -76,29 +76,30 @@ impl<P: Payload> Scheduler<P> {
             (_, Reason::TooLarge | Reason::Refused)
                 if fires && self.config.dead_letter.is_some() && (reason == Reason::TooLarge || tries >= TRIES_MAX) =>
             {
-                self.put_off(partition, slot, Verdict::GiveUp(reason));
+                self.deferred(partition, slot, Verdict::GiveUp(reason));
             }
             _ => {
                 let again = target.is_none();
                 if reason == Reason::OwnTopic {
                     // Its settings can be mended at any time, and nothing else keeps the record from firing.
-                    life.words.limit_tries(slot, OWN_TOPIC_TRIES_MAX);
+                    state.keys.limit_tries(slot, OWN_TOPIC_TRIES_MAX);
                 }
                 if reason == Reason::Refused && fires {
-                    life.words.suspect(slot, identity);
+                    state.keys.quarantine(slot, origin_offset);
                 }
-                let retry_at = if again { life.words.bar(slot, self.now) } else { life.words.park(slot, self.now) };
+                let retry_at =
+                    if again { state.keys.defer_rewrite(slot, self.now) } else { state.keys.park(slot, self.now) };
                 if self.count_once(partition, slot, reason) {
-                    self.report(Report::Parked { partition, offset: identity, reason, retry_at });
+                    self.report(Report::Parked { partition, offset: origin_offset, reason, retry_at });
                 }
             }
         }
     }
 
     /// Counts each reason of a word once. True if it is news.
-    fn count_once(&mut self, id: Partition, slot: u32, reason: Reason) -> bool {
-        let news = self.lives.get_mut(&id).is_some_and(|life| life.words.put_off(slot, reason));
-        self.counters.refused[reason as usize] += u64::from(news);
+    fn count_once(&mut self, id: TopicPartition, slot: u32, reason: Reason) -> bool {
+        let news = self.partitions.get_mut(&id).is_some_and(|state| state.keys.deferred(slot, reason));
+        self.counters.by_reason[reason as usize] += u64::from(news);
         news
     }
 }

@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 
 use super::bugs::{self, Bug};
 use super::io::Output;
-use super::owner::FENCE_MAX;
-use super::partition::Step;
+use super::ownership::FENCE_MAX;
+use super::partition::Stage;
 use super::payload::Payload;
-use super::{Partition, Scheduler};
+use super::{Scheduler, TopicPartition};
 
 /// How long a release may take before it is given up.
 const RELEASE_MS_MAX: i64 = 5_000;
@@ -15,8 +15,8 @@ const RELEASE_MS_MAX: i64 = 5_000;
 const STOP_MS_MAX: i64 = 1_000;
 
 impl<P: Payload> Scheduler<P> {
-    pub(super) fn revoked(&mut self, partitions: &[Partition]) {
-        self.refused = None;
+    pub(super) fn revoked(&mut self, partitions: &[TopicPartition]) {
+        self.stale_generation = None;
         let mut free = Vec::new();
         for id in partitions {
             if !self.begin_release(*id, RELEASE_MS_MAX, true) {
@@ -31,23 +31,23 @@ impl<P: Payload> Scheduler<P> {
     }
 
     /// Returns false if there is nothing to wait for: the partition is forgotten.
-    fn begin_release(&mut self, id: Partition, within_ms: i64, revoke: bool) -> bool {
+    fn begin_release(&mut self, id: TopicPartition, within_ms: i64, revoke: bool) -> bool {
         let until = self.now.plus(within_ms);
-        let Some(life) = self.lives.get_mut(&id) else { return false };
-        match &mut life.step {
-            Step::Metadata | Step::Barrier if !life.claimed => {
-                self.lives.remove(&id);
+        let Some(state) = self.partitions.get_mut(&id) else { return false };
+        match &mut state.stage {
+            Stage::Metadata | Stage::Barrier if !state.claimed => {
+                self.partitions.remove(&id);
                 return false;
             }
-            Step::Releasing { revoked, .. } => *revoked |= revoke,
-            step => {
-                *step = Step::Releasing { until, marked: life.claimed, revoked: revoke };
+            Stage::Releasing { revoked, .. } => *revoked |= revoke,
+            stage => {
+                *stage = Stage::Releasing { until, clean_commit_due: state.claimed, revoked: revoke };
             }
         }
         true
     }
 
-    fn release(&mut self, partitions: Vec<Partition>) {
+    fn release(&mut self, partitions: Vec<TopicPartition>) {
         if !partitions.is_empty() {
             self.outputs.push_back(Output::Release(partitions));
         }
@@ -55,11 +55,11 @@ impl<P: Payload> Scheduler<P> {
     }
 
     /// These have nothing in flight and are marked clean, or need no mark.
-    pub(super) fn released(&mut self, partitions: &[Partition]) {
+    pub(super) fn released(&mut self, partitions: &[TopicPartition]) {
         let mut wanted = Vec::new();
         for id in partitions {
-            if let Some(life) = self.lives.remove(id)
-                && matches!(life.step, Step::Releasing { revoked: true, .. })
+            if let Some(state) = self.partitions.remove(id)
+                && matches!(state.stage, Stage::Releasing { revoked: true, .. })
             {
                 wanted.push(*id);
             }
@@ -69,65 +69,65 @@ impl<P: Payload> Scheduler<P> {
 
     pub(super) fn check_releases(&mut self) {
         let now = self.now;
-        let late = |step: Step| matches!(step, Step::Releasing { until, .. } if until <= now);
-        if self.lives.values().any(|life| late(life.step)) {
-            self.restart("a partition could not be handed over in time");
+        let late = |stage: Stage| matches!(stage, Stage::Releasing { until, .. } if until <= now);
+        if self.partitions.values().any(|state| late(state.stage)) {
+            self.rejoin("a partition could not be handed over in time");
         }
     }
 
-    pub(super) fn lost(&mut self, partitions: &[Partition]) {
-        self.refused = None;
+    pub(super) fn lost(&mut self, partitions: &[TopicPartition]) {
+        self.stale_generation = None;
         if bugs::on(Bug::LostPartitionsKept) {
             return;
         }
         for id in partitions {
-            self.lives.remove(id);
+            self.partitions.remove(id);
         }
-        if !self.lives.is_empty() {
-            return self.restart("some partitions were lost");
+        if !self.partitions.is_empty() {
+            return self.rejoin("some partitions were lost");
         }
         self.forget_all();
         self.end_if_empty();
     }
 
     /// Forgets everything and joins the group anew, under another name.
-    pub(super) fn restart(&mut self, why: &'static str) {
+    pub(super) fn rejoin(&mut self, why: &'static str) {
         self.forget_all();
         if self.stopping {
             self.end_if_empty();
         } else {
-            self.outputs.push_back(Output::Restart(why));
+            self.outputs.push_back(Output::Rejoin(why));
         }
     }
 
     fn forget_all(&mut self) {
         if !self.in_flight.is_empty() {
             // Their transactions may be open still, also where no metadata names this owner yet.
-            self.formers.insert(0, self.owner());
-            self.formers.truncate(FENCE_MAX);
+            self.previous_owners.insert(0, self.owner());
+            self.previous_owners.truncate(FENCE_MAX);
         }
-        self.lives.clear();
+        self.partitions.clear();
         self.in_flight.clear();
         self.fencing.clear();
-        self.asked.clear();
+        self.since_requests.clear();
         self.targets.forget();
-        self.refused = None;
+        self.stale_generation = None;
         self.incarnation += 1;
         if !self.stopping {
-            self.outputs.push_back(Output::Renew { transactional_ids: self.transactional_ids() });
+            self.outputs.push_back(Output::ReplaceTransactionalIds { transactional_ids: self.transactional_ids() });
         }
     }
 
     pub(super) fn stop(&mut self) {
         self.stopping = true;
-        for id in self.lives.keys().copied().collect::<Vec<_>>() {
+        for id in self.partitions.keys().copied().collect::<Vec<_>>() {
             self.begin_release(id, STOP_MS_MAX, false);
         }
         self.end_if_empty();
     }
 
     fn end_if_empty(&mut self) {
-        if self.stopping && self.lives.is_empty() && !self.stopped {
+        if self.stopping && self.partitions.is_empty() && !self.stopped {
             self.stopped = true;
             self.outputs.push_back(Output::Stopped);
         }

@@ -88,7 +88,7 @@ impl Index {
     fn grow(&mut self) {
         let length = (self.places.len() + self.places.len() / 2).max(PLACES_MIN);
         let old = std::mem::replace(&mut self.places, vec![(0, FREE); length]);
-        for (half, slot) in old.into_iter().filter(|place| place.1 != FREE) {
+        for (half, slot) in old.into_iter().filter(|partition_hash| partition_hash.1 != FREE) {
             let at = self.free_from(self.home(half));
             self.places[at] = (half, slot);
         }
@@ -108,15 +108,15 @@ mod tests {
         let mut index = Index::default();
         let mut model = std::collections::BTreeMap::new();
         let mut state = 1u64;
-        for step in 0..20_000u32 {
+        for stage in 0..20_000u32 {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             let key = (state >> 40) % 500;
             let hash = key % 37 * 0x9e37_79b9;
             match model.remove(&key) {
                 Some(slot) => index.remove(hash, slot),
                 None => {
-                    index.insert(hash, step);
-                    model.insert(key, step);
+                    index.insert(hash, stage);
+                    model.insert(key, stage);
                 }
             }
             let probe = (state >> 20) % 500;

@@ -1,0 +1,200 @@
+//! Records on their way into the fold.
+
+use std::collections::BTreeSet;
+
+use super::bugs::{self, Bug};
+use super::io::{Record, Report, TargetState, TopicPartition};
+use super::key_table::{NewEntry, Request};
+use super::origin::{BARRIER_KEY, Origin, START_MARKER_KEY};
+use super::partition::{PartitionState, Stage};
+use super::payload::{Parts, Payload};
+use super::reason::Reason;
+use super::start_marker::StartMarker;
+use super::{Millis, Scheduler, headers, schedule};
+
+impl<P: Payload> Scheduler<P> {
+    pub(super) fn record(&mut self, record: &Record<'_>) {
+        let Some(state) = self.partitions.get_mut(&record.partition) else { return };
+        if record.offset < state.position {
+            return self.reread(record.partition, "an offset was delivered twice: the log was cut or made anew");
+        }
+        state.position = record.offset + 1;
+        match record.key {
+            None => self.invalid(record, Reason::NoKey),
+            Some(key) if [BARRIER_KEY, START_MARKER_KEY].contains(&key) => self.reserved(record, key),
+            Some(key) => self.entry(record, key),
+        }
+        if let Some(state) = self.partitions.get_mut(&record.partition) {
+            state.settle_read();
+            if state.stage == Stage::Loading(state.barrier.unwrap_or(i64::MAX)) && state.is_loaded() {
+                self.loaded(record.partition);
+            }
+        }
+    }
+
+    /// The engine's own keys: barriers and floors. Anything else under such a key is a user's, and refused.
+    fn reserved(&mut self, record: &Record<'_>, key: &[u8]) {
+        let Some(state) = self.partitions.get_mut(&record.partition) else { return };
+        if key == START_MARKER_KEY
+            && let Some(start_marker) = record.value.and_then(|value| StartMarker::decode(value, state.partition_hash))
+        {
+            if !bugs::on(Bug::FloorForgotten) {
+                state.start_marker = Some(start_marker);
+            }
+            return;
+        }
+        let group = record.headers.iter().find(|h| h.name == headers::GROUP).and_then(|h| h.value);
+        match group {
+            Some(group) if key == BARRIER_KEY && record.value.is_none() => {
+                let after_our_own = state.barrier.is_some_and(|barrier| record.offset > barrier);
+                if group == self.names.group.as_bytes() {
+                    state.keys.passed_barrier(record.offset);
+                } else if after_our_own {
+                    self.foreign(record, group);
+                }
+            }
+            _ => self.invalid(record, Reason::ReservedKey),
+        }
+    }
+
+    fn foreign(&mut self, record: &Record<'_>, group: &[u8]) {
+        const NAMED_MAX: usize = 64;
+        // Kafka's own limit for a group's name.
+        let group = String::from_utf8_lossy(&group[..group.len().min(255)]).into_owned();
+        if self.foreign_groups.len() < NAMED_MAX && self.foreign_groups.insert(group.clone()) {
+            self.report(Report::ForeignGroup { partition: record.partition, group });
+        }
+    }
+
+    /// A record that is no word on any key: counted and left alone.
+    fn invalid(&mut self, record: &Record<'_>, reason: Reason) {
+        self.counters.invalid += 1;
+        self.counters.by_reason[reason as usize] += 1;
+        self.report(Report::Invalid { partition: record.partition, offset: record.offset, reason });
+    }
+
+    fn entry(&mut self, record: &Record<'_>, key: &[u8]) {
+        let Some(state) = self.partitions.get(&record.partition) else { return };
+        match Origin::of(record, state.partition_hash) {
+            Some(origin) => self.engine_record(record, key, &origin),
+            None => self.user_record(record, key),
+        }
+    }
+
+    fn engine_record(&mut self, record: &Record<'_>, key: &[u8], origin: &Origin) {
+        let timestamp = if bugs::on(Bug::CopyTakesNewTimestamp) { record.timestamp } else { origin.timestamp };
+        let origin_offset = if bugs::on(Bug::CopyTakesNewIdentity) { record.offset } else { origin.offset };
+        let read = record.value.map(|value| self.read(record, value, origin_offset, timestamp));
+        let Some(state) = self.partitions.get_mut(&record.partition) else { return };
+        match read {
+            None => state.keys.tombstone(key, origin.offset),
+            Some(new) => state.keys.copy(key, origin_offset, || new),
+        }
+    }
+
+    fn user_record(&mut self, record: &Record<'_>, key: &[u8]) {
+        let new = match record.value {
+            None => NewEntry {
+                origin_offset: record.offset,
+                timestamp: record.timestamp,
+                request: Request::Cancel,
+                payload: P::pack(&Parts { key, ..Parts::default() }),
+            },
+            Some(value) => self.read(record, value, record.offset, record.timestamp),
+        };
+        let request = new.request;
+        if bugs::on(Bug::InvalidLeftOut) && matches!(request, Request::Invalid(_)) {
+            return;
+        }
+        let Some(state) = self.partitions.get_mut(&record.partition) else { return };
+        let loaded = state.is_live() || matches!(state.stage, Stage::Releasing { .. });
+        let change = state.keys.user(new);
+        if !loaded {
+            // Counted in sum when loading ends: what is superseded on the way is no event.
+            return;
+        }
+        match request {
+            Request::Schedule { due, .. } => {
+                self.counters.planned += 1;
+                self.check_far_ahead(record.partition, record.offset, due, record.timestamp);
+            }
+            Request::Cancel if change.ended_pending => self.counters.deleted += 1,
+            Request::Cancel => self.counters.other += 1,
+            Request::Invalid(reason) => self.invalid(record, reason),
+        }
+    }
+
+    /// Counts a schedule that is due too far ahead to be meant.
+    fn check_far_ahead(&mut self, partition: TopicPartition, offset: i64, due: u64, timestamp: Millis) {
+        if let Some(why) = schedule::far_ahead(due, timestamp) {
+            self.counters.far_ahead += 1;
+            self.report(Report::FarAhead { partition, offset, why });
+        }
+    }
+
+    /// The same for those that were found when a partition was loaded.
+    pub(super) fn check_far_ahead_of_loaded(&mut self, id: TopicPartition) {
+        let Some(state) = self.partitions.get(&id) else { return };
+        // No record was written before 1970.
+        let far = state.keys.due_from(schedule::FAR_S);
+        let far: Vec<_> = far.filter_map(|entry| Some((entry.origin_offset, entry.due()?, entry.timestamp))).collect();
+        far.into_iter().for_each(|(offset, due, timestamp)| self.check_far_ahead(id, offset, due, timestamp));
+    }
+
+    fn read(&mut self, record: &Record<'_>, value: &[u8], origin_offset: i64, timestamp: Millis) -> NewEntry<P> {
+        match schedule::parse(record, value, timestamp, &self.names.topics, &self.limits) {
+            Ok(parsed) => {
+                let (target, new) = self.targets.intern(parsed.target);
+                if new {
+                    self.check_target(target);
+                    self.sweep_targets(target);
+                }
+                let request = Request::Schedule { due: parsed.due, target };
+                NewEntry { origin_offset, timestamp, request, payload: P::pack(&parsed.parts) }
+            }
+            Err(reason) => NewEntry {
+                origin_offset,
+                timestamp,
+                request: Request::Invalid(reason),
+                payload: P::pack(&schedule::verbatim(record, value)),
+            },
+        }
+    }
+
+    /// Forgets the names that no word uses any more, once there are many.
+    fn sweep_targets(&mut self, new: u32) {
+        if !self.targets.is_full() {
+            return;
+        }
+        let mut used: BTreeSet<u32> = self.partitions.values().flat_map(|state| state.keys.targets()).collect();
+        used.insert(new);
+        used.extend(self.dead_letter);
+        self.targets.sweep(&used);
+    }
+
+    pub(super) fn target(&mut self, target: u32, state: TargetState) {
+        if let Some(name) = self.targets.answered(self.now, target, state) {
+            self.report(Report::TargetChanged { name, state });
+        }
+        match state {
+            TargetState::Exists => self.partitions.values_mut().for_each(|state| state.keys.wake_waiting_for(target)),
+            _ => self.still_waiting(target),
+        }
+    }
+
+    /// Counts who waits for a target that cannot be used, and gives them up where that has not helped for long.
+    fn still_waiting(&mut self, target: u32) {
+        let verdict = self.targets.verdict(self.now, target);
+        let waits = |state: &PartitionState<P>| state.keys.waiting_for(target).collect::<Vec<_>>();
+        let waiting_for: Vec<_> = self.partitions.values().map(|state| (state.id, waits(state))).collect();
+        let mut remaining = self.dead_letter == Some(target);
+        for (id, slots) in waiting_for {
+            for slot in slots {
+                remaining |= !self.deferred(id, slot, verdict);
+            }
+        }
+        if !remaining {
+            self.targets.unawaited(target);
+        }
+    }
+}
