@@ -286,7 +286,7 @@ impl Rig {
     fn commit(&mut self, batch: &Batch) {
         let first = self.end;
         let Ok(()) = batch.records(|record| {
-            if record.schedules.is_some() {
+            if record.partition.is_some() {
                 self.written.push(self.end, &record);
                 self.end += 1;
             } else {

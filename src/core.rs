@@ -11,8 +11,11 @@ pub mod bugs;
 mod bugs;
 mod clock;
 mod deferral;
+pub mod due;
+pub mod fold;
 mod handover;
 pub mod headers;
+mod in_flight;
 mod ingest;
 pub mod io;
 mod key_index;
@@ -24,12 +27,15 @@ pub mod ownership;
 mod partition;
 pub mod payload;
 pub mod reason;
+pub mod report;
 pub mod schedule;
 pub mod start_marker;
 mod takeover;
 mod targets;
 mod throughput;
+pub mod types;
 mod wait_queues;
+mod work;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -37,13 +43,13 @@ use std::sync::Arc;
 pub use listing::{Listed, Phase, Status};
 
 use batch::TopicNames;
-use io::{Counters, Input, Millis, Output, Report, RequestId, TopicPartition};
-use outcomes::{Backoff, InFlight, Lane, Purpose};
+use in_flight::Batches;
+use io::{Counters, Input, Millis, Output, Report, TopicPartition};
 use partition::{PartitionState, Stage};
 use payload::{Packed, Payload};
 use schedule::AcceptanceRules;
+use takeover::Takeovers;
 use targets::Targets;
-use throughput::Throughput;
 
 /// Tables of a partition that fires shrink if no more than one place of so many is in use.
 const LIVE_SHARE: usize = 16;
@@ -51,7 +57,7 @@ const LIVE_SHARE: usize = 16;
 /// Transactors at the most: a successor fences this many ids of each former owner.
 pub const TRANSACTORS_MAX: usize = 2;
 
-/// What a scheduler is told once.
+/// The settings of a scheduler.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The Kafka cluster's id.
@@ -83,50 +89,48 @@ pub struct Config {
     pub hash_seed: u64,
 }
 
-/// Fires schedules when they are due. See [`handle`](Self::handle).
+/// Decides what a group member does about its partitions: fires schedules when they are due, and hands partitions over.
+///
+/// - **Getters** ([`counters`](Self::counters), [`list`](Self::list), [`status`](Self::status)) change nothing.
+/// - [`handle`](Self::handle) takes in one event. It never blocks and does no I/O.
+/// - [`poll`](Self::poll) returns what to do about it. Call it until it returns `None` before the next `handle`: outputs
+///   that are left wait for later calls, in order, but a batch that waits there costs lateness.
+/// - [`poll_timeout`](Self::poll_timeout) returns when to send [`Input::Tick`] if nothing else happens.
+///
+/// Answers that come late, twice, or to no request are ignored. Time may go back.
 #[derive(Debug)]
-pub struct Scheduler<P = Packed> {
+pub struct Scheduler<P: Payload = Packed> {
     config: Config,
     names: Arc<TopicNames>,
-    limits: AcceptanceRules,
+    rules: AcceptanceRules,
     now: Millis,
     partitions: BTreeMap<TopicPartition, PartitionState<P>>,
+    store: P::Store,
     targets: Targets,
     outputs: VecDeque<Output>,
     counters: Counters,
-    incarnation: u32,
-    /// Owners that this process was before and that left batches in flight, newest first: nobody else knows of them.
-    previous_owners: Vec<String>,
-    next_batch: u64,
-    in_flight: VecDeque<InFlight>,
-    /// By purpose, whether a batch may be tried again.
-    backoff: [Backoff; Purpose::COUNT],
-    /// Batches stale_generation without a name, since batches had their full size last.
-    unattributed_rejections: u32,
-    /// By lot, items a batch, while a stale_generation record is looked for.
-    items_max: [usize; Lane::ALL.len()],
-    generation: Option<i32>,
-    /// The broker stale_generation this generation: nothing is sent until there is another.
-    stale_generation: Option<i32>,
-    throughput: Throughput,
-    /// Fence requests that are not answered.
-    fencing: BTreeMap<RequestId, Vec<TopicPartition>>,
-    next_request: RequestId,
-    /// By topic, the question about its `since` whose answer is awaited.
-    since_requests: BTreeMap<u16, RequestId>,
-    /// The dead-letter topic, once it has been needed.
-    dead_letter: Option<u32>,
-    /// Whose turn it was last.
-    last_lane: Lane,
+    batches: Batches,
+    takeovers: Takeovers,
+    /// The number of the dead-letter topic among the targets, once it has been needed.
+    dead_letter_target: Option<u32>,
+    /// Other consumer groups that fire the same topics.
     foreign_groups: BTreeSet<String>,
     stopping: bool,
     stopped: bool,
 }
 
-impl<P: Payload> Scheduler<P> {
-    /// A scheduler that owns nothing yet.
+impl<P: Payload<Store: Default>> Scheduler<P> {
+    /// Makes a scheduler that owns no partition yet.
     #[must_use]
     pub fn new(config: Config) -> Self {
+        Self::with_store(config, P::Store::default())
+    }
+}
+
+impl<P: Payload> Scheduler<P> {
+    /// As [`Scheduler::new`], with a store for payloads.
+    #[must_use]
+    pub fn with_store(config: Config, store: P::Store) -> Self {
         let names = Arc::new(TopicNames {
             cluster: config.cluster.clone(),
             topics: config.topics.clone(),
@@ -136,32 +140,21 @@ impl<P: Payload> Scheduler<P> {
         });
         Self {
             names,
-            limits: AcceptanceRules {
+            rules: AcceptanceRules {
                 grace_s: config.grace_s,
                 horizon_s: config.horizon_s,
                 record_bytes_max: config.record_bytes_max.clone(),
             },
-            items_max: [config.batch_items_max; Lane::ALL.len()],
-            throughput: Throughput::new(config.batch_bytes_max),
+            batches: Batches::new(config.batch_items_max, config.batch_bytes_max),
             config,
             now: Millis(i64::MIN),
             partitions: BTreeMap::new(),
+            store,
             targets: Targets::default(),
             outputs: VecDeque::new(),
             counters: Counters::default(),
-            incarnation: 0,
-            previous_owners: Vec::new(),
-            next_batch: 1,
-            in_flight: VecDeque::new(),
-            backoff: [Backoff::default(); Purpose::COUNT],
-            unattributed_rejections: 0,
-            generation: None,
-            stale_generation: None,
-            fencing: BTreeMap::new(),
-            next_request: RequestId(0),
-            since_requests: BTreeMap::new(),
-            dead_letter: None,
-            last_lane: Lane::DeadLetters,
+            takeovers: Takeovers::default(),
+            dead_letter_target: None,
             foreign_groups: BTreeSet::new(),
             stopping: false,
             stopped: false,
@@ -184,12 +177,12 @@ impl<P: Payload> Scheduler<P> {
             Input::Fenced { request } => self.fenced(request),
             Input::Since { request, since, leftover_cutoff } => self.since(request, since, leftover_cutoff),
             Input::Target { target, state } => self.target(target, state),
-            Input::BatchEnded { batch, outcome } => self.settled(batch, outcome),
+            Input::BatchEnded { batch, outcome } => self.batch_ended(batch, outcome),
             Input::Revoked { partitions } => self.revoked(partitions),
             Input::Lost { partitions } => self.lost(partitions),
             Input::PositionInvalid { why } => self.rejoin(why),
             Input::Trimmed { partition, start } => self.trimmed(partition, start),
-            Input::Generation(generation) => self.generation(generation),
+            Input::Generation(generation) => self.batches.set_generation(generation),
             Input::Stop => self.stop(),
             Input::Tick => self.tick(),
         }
@@ -220,18 +213,14 @@ impl<P: Payload> Scheduler<P> {
                 consider(Some(until), "a release must end");
             }
         }
-        consider(self.ahead().next().map(|_| self.now), "the clock is before a floor");
+        consider(self.ahead().next().map(|_| self.now), "the clock is before a start marker");
         consider(self.targets.next_check(), "a target topic is checked again");
-        let next_wake = self.partitions.values().filter_map(|state| state.keys.next_wake()).min();
+        let next_wake = self.partitions.values().filter_map(|state| state.keys.next_retry()).min();
         consider(next_wake, "a parked schedule is tried again");
-        if self.may_form() {
-            // What could be formed by now has been; what is left waits for a batch to settle.
-            let later = |at: Millis, purpose| Some(at.max(self.backoff_until(purpose))).filter(|at| *at > self.now);
-            for lane in [Lane::Normal, Lane::Large] {
-                consider(self.next_due(lane).and_then(|at| later(at, Purpose::Fire(lane))), "a schedule is due");
-            }
-            consider(self.next_commit().and_then(|at| later(at, Purpose::CommitOffsets)), "progress is committed");
-            consider(self.next_try(), "an aborted batch is tried again");
+        if self.may_form()
+            && let Some((at, why)) = self.next_work()
+        {
+            consider(Some(at), why);
         }
         next
     }
@@ -249,7 +238,7 @@ impl<P: Payload> Scheduler<P> {
     }
 
     fn owner(&self) -> String {
-        format!("{}.{}", self.config.run, self.incarnation)
+        format!("{}.{}", self.config.run, self.takeovers.incarnation)
     }
 
     fn ids_of(&self, owner: &str) -> impl Iterator<Item = String> + use<P> {
@@ -261,12 +250,6 @@ impl<P: Payload> Scheduler<P> {
         self.outputs.push_back(Output::Report(report));
     }
 
-    fn next_request(&mut self) -> RequestId {
-        let request = self.next_request;
-        self.next_request = RequestId(request.0 + 1);
-        request
-    }
-
     fn tick(&mut self) {
         self.check_releases();
         for target in self.targets.take_unchecked(self.now) {
@@ -274,18 +257,11 @@ impl<P: Payload> Scheduler<P> {
         }
         let mut shrunk = false;
         for state in self.partitions.values_mut() {
-            state.keys.wake_parked(self.now);
+            state.keys.wake_retries(self.now);
             // Batches that were committed hold slots until they are read, and so do those in flight. One table in a turn.
-            let outstanding = !state.unread.is_empty() || self.in_flight.iter().any(|batch| batch.touches(state.id));
+            let outstanding = !state.unread.is_empty() || self.batches.touch(state.id);
             shrunk = shrunk || (state.is_live() && !outstanding && state.keys.shrink(LIVE_SHARE));
         }
         self.check_clock();
-    }
-
-    fn generation(&mut self, generation: i32) {
-        self.generation = Some(generation);
-        if self.stale_generation.is_some_and(|stale| stale != generation) {
-            self.stale_generation = None;
-        }
     }
 }

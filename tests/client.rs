@@ -34,7 +34,7 @@ fn engine_reads(record: &Record) -> (u64, String, Option<Vec<u8>>, Vec<Header>) 
         name: String::from_utf8_lossy(header.name).into_owned(),
         value: header.value.map(<[u8]>::to_vec),
     });
-    (request.due, request.target.to_owned(), request.parts.target_key.map(<[u8]>::to_vec), customer.collect())
+    (request.due.epoch_s(), request.target.to_owned(), request.parts.target_key.map(<[u8]>::to_vec), customer.collect())
 }
 
 #[test]

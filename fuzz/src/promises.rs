@@ -6,7 +6,7 @@ use kafka_scheduler::core::batch::{Batch, Item, Kind};
 use kafka_scheduler::core::io::{Header, Millis, TopicPartition};
 use kafka_scheduler::core::origin::{self, BARRIER_KEY, ORIGIN_HEADER, Origin, START_MARKER_KEY};
 use kafka_scheduler::core::reason::Reason;
-use kafka_scheduler::core::schedule::{self, AcceptanceRules, Request};
+use kafka_scheduler::core::schedule::{self, AcceptanceRules, ParsedSchedule};
 use kafka_scheduler::core::start_marker::StartMarker;
 use kafka_scheduler::core::{Config, headers};
 
@@ -112,7 +112,7 @@ impl Promises {
             Kind::Fire { due, timestamp, .. } => {
                 let request = request.expect("only a schedule fires");
                 assert!(request.due == *due && *timestamp == user.timestamp);
-                assert!(*due as i64 * 1000 <= now.0, "never early");
+                assert!(due.is_due(now), "never early");
                 self.fires(item, user, &request, sent);
             }
             Kind::DeadLetter { reason, .. } => self.letter(item, user, *reason, sent),
@@ -132,7 +132,7 @@ impl Promises {
     }
 
     /// Triggered record, history record, tombstone.
-    fn fires(&self, item: &Item, user: &Kept, request: &Request<'_>, sent: &[&Sent]) {
+    fn fires(&self, item: &Item, user: &Kept, request: &ParsedSchedule<'_>, sent: &[&Sent]) {
         let [target, history, tombstone] = sent else { panic!("three records: {sent:?}") };
         let topic = &self.config.topics[usize::from(item.partition.topic)];
         let seconds = user.timestamp.0.div_euclid(1000).max(0).to_string();
@@ -207,7 +207,7 @@ impl Promises {
                 assert!(!pending.contains_key(&at), "{user:?} cannot fire");
                 continue;
             };
-            let due = Millis(request.due as i64 * 1000);
+            let due = request.due.at();
             let leftover = |(of, start_marker): &(TopicPartition, StartMarker)| {
                 of == partition && *offset < start_marker.offset && due < start_marker.since
             };
@@ -222,7 +222,7 @@ impl Promises {
         of: TopicPartition,
         offset: i64,
         headers: &'a [Header<'a>],
-    ) -> Option<Request<'a>> {
+    ) -> Option<ParsedSchedule<'a>> {
         let record = kept.at(of, offset, headers);
         schedule::parse(&record, record.value?, kept.timestamp, &self.config.topics, &self.limits).ok()
     }
@@ -247,10 +247,10 @@ fn not_mark(header: &&Header<'_>) -> bool {
 }
 
 /// What a request says, without borrowing it.
-fn said(request: Request<'_>) -> (u64, String, Vec<u8>) {
+fn said(request: ParsedSchedule<'_>) -> (u64, String, Vec<u8>) {
     let mut packed = Vec::new();
     request.parts.write(&mut packed);
-    (request.due, request.target.to_owned(), packed)
+    (request.due.epoch_s(), request.target.to_owned(), packed)
 }
 
 fn sent(batch: &Batch, now: Millis) -> Vec<Sent> {
@@ -260,7 +260,7 @@ fn sent(batch: &Batch, now: Millis) -> Vec<Sent> {
         let (key, value) = (record.key.map(<[u8]>::to_vec), record.value.map(<[u8]>::to_vec));
         sent.push(Sent {
             topic: record.topic.to_owned(),
-            schedules: record.schedules,
+            schedules: record.partition,
             kept: Kept { timestamp: now, key, value, headers },
             item: record.item as usize,
         });

@@ -3,7 +3,7 @@
 use kafka_scheduler::core::headers;
 use kafka_scheduler::core::io::{Header, Record, TopicPartition};
 use kafka_scheduler::core::origin::{ORIGIN_HEADER, Origin, RESERVED_PREFIX};
-use kafka_scheduler::core::payload::{Packed, Parts, Payload};
+use kafka_scheduler::core::payload::{Packed, Parts, Payload, Stored};
 use kafka_scheduler::core::schedule::{self, AcceptanceRules};
 
 use super::bytes::Bytes;
@@ -39,9 +39,9 @@ fn parsed(record: &Record<'_>, limits: &AcceptanceRules) {
     let verbatim = schedule::verbatim(record, value);
     packs(&verbatim);
     let kept = record.headers.iter().filter(|h| h.name != ORIGIN_HEADER);
-    assert!(verbatim.headers.iter().eq(kept), "an unfit record keeps all headers but the engine's");
+    assert!(verbatim.headers.iter().eq(kept), "an invalid record keeps all headers but the engine's");
     let Ok(request) = schedule::parse(record, value, record.timestamp, &topics, limits) else { return };
-    assert!(request.due <= i64::MAX as u64 / 1000, "its milliseconds fit");
+    assert!(request.due.epoch_s() <= i64::MAX as u64 / 1000, "its milliseconds fit");
     assert!(!topics.iter().any(|topic| topic == request.target), "no loops");
     assert!((1..=249).contains(&request.target.len()));
     assert!(record.key.is_some_and(|key| key == request.parts.key && !key.starts_with(RESERVED_PREFIX)));
@@ -53,17 +53,17 @@ fn parsed(record: &Record<'_>, limits: &AcceptanceRules) {
         !known.contains(&h.name) && ![headers::KEY, headers::TOPIC, ORIGIN_HEADER].contains(&h.name)
     };
     assert!(record.headers.iter().filter(own).all(|h| request.parts.headers.contains(h)));
-    assert!(request.parts.headers.iter().eq(record.headers.iter().filter(unknown)), "customer headers, in order");
+    assert!(request.parts.headers.iter().eq(record.headers.iter().filter(unknown)), "user headers, in order");
     packs(&request.parts);
 }
 
 fn packs(parts: &Parts<'_>) {
-    let packed = Packed::pack(parts);
-    assert_eq!(packed.key(), parts.key);
-    let mut written = Vec::new();
-    packed.write(&mut written);
-    assert_eq!(packed.size(), written.len());
-    assert_eq!(&Parts::unpack(&written), parts);
+    let packed = Packed::pack(parts, &mut ());
+    assert!(packed.has_key(parts.key));
+    assert_eq!(packed.hash(7), Packed::hash_of(parts.key, 7));
+    let Stored::Memory(written) = packed.stored() else { panic!("the bytes lie in memory") };
+    assert_eq!(packed.memory_bytes(), written.len());
+    assert_eq!(&Parts::unpack(written), parts);
 }
 
 /// A mark counts where it was written and as it was written, and nowhere else.

@@ -99,7 +99,7 @@ impl Shell {
 
     /// A user produces.
     pub fn append(&mut self, partition: TopicPartition, kept: Kept) {
-        let log = &mut self.partition_hash(partition).log;
+        let log = &mut self.place(partition).log;
         log.push(Some(kept.clone()));
         let offset = log.len() as i64 - 1;
         self.promises.said(partition, offset, &kept);
@@ -107,7 +107,7 @@ impl Shell {
 
     /// Compaction keeps the last record of each key.
     pub fn compact(&mut self, partition: TopicPartition) {
-        let log = &mut self.partition_hash(partition).log;
+        let log = &mut self.place(partition).log;
         let mut newer = BTreeSet::new();
         for entry in log.iter_mut().rev() {
             if entry.as_ref().is_some_and(|kept| kept.key.as_ref().is_some_and(|key| !newer.insert(key.clone()))) {
@@ -118,13 +118,13 @@ impl Shell {
 
     /// The group's committed offset expires.
     pub fn forget_offset(&mut self, partition: TopicPartition) {
-        self.partition_hash(partition).committed = None;
+        self.place(partition).committed = None;
     }
 
     pub fn assign(&mut self, wanted: impl Fn(TopicPartition) -> bool) {
         let partitions = self.chosen(|id, place| !place.held && wanted(id));
         for id in &partitions {
-            let place = self.partition_hash(*id);
+            let place = self.place(*id);
             (place.held, place.read) = (true, 0);
         }
         let leftover_cutoff = self.leftover_cutoff();
@@ -140,7 +140,7 @@ impl Shell {
     pub fn lose(&mut self, wanted: impl Fn(TopicPartition) -> bool, landing: usize) {
         let partitions = self.chosen(|id, place| place.held && wanted(id));
         for id in &partitions {
-            self.partition_hash(*id).held = false;
+            self.place(*id).held = false;
             self.revoked.remove(id);
         }
         self.landing = landing;
@@ -150,7 +150,7 @@ impl Shell {
 
     /// The consumer gives the next entry, if there is one. False if there is none.
     pub fn deliver(&mut self, partition: TopicPartition) -> bool {
-        let place = self.partition_hash(partition);
+        let place = self.place(partition);
         if !place.held || place.read >= place.log.len() {
             return false;
         }
@@ -165,7 +165,7 @@ impl Shell {
 
     /// The log was cut: the consumer starts over without being asked to.
     pub fn rewind(&mut self, partition: TopicPartition) {
-        self.partition_hash(partition).read = 0;
+        self.place(partition).read = 0;
     }
 
     /// Answers the oldest question. False if there is none.
@@ -174,7 +174,7 @@ impl Shell {
         match question {
             Output::ReadCommitted(partitions) => {
                 for partition in partitions {
-                    let committed = self.partition_hash(partition).committed.clone();
+                    let committed = self.place(partition).committed.clone();
                     let offset = committed.as_ref().map(|(offset, _)| *offset);
                     let own = committed.map_or_else(Vec::new, |(_, metadata)| metadata.into_bytes());
                     let metadata = metadata.unwrap_or(&own);
@@ -211,7 +211,7 @@ impl Shell {
     pub fn abort(&mut self, abort: Abort<'_>) {
         let Some((batch, sent)) = self.in_flight.pop_front() else { return };
         for partition in sent.iter().filter_map(|sent| sent.schedules) {
-            self.partition_hash(partition).log.push(None);
+            self.place(partition).log.push(None);
         }
         self.input(Input::BatchEnded { batch: batch.id, outcome: Outcome::Aborted(abort) });
     }
@@ -274,11 +274,11 @@ impl Shell {
                     self.in_flight.push_back((batch, sent));
                     assert!(self.in_flight.len() <= self.config.transactors);
                 }
-                Output::Seek(partition) => self.partition_hash(partition).read = 0,
+                Output::Seek(partition) => self.place(partition).read = 0,
                 Output::Release(partitions) => {
                     for id in partitions {
                         assert!(self.revoked.remove(&id), "{id:?} is released once, and only when asked for");
-                        self.partition_hash(id).held = false;
+                        self.place(id).held = false;
                     }
                 }
                 Output::ReplaceTransactionalIds { transactional_ids } => {
@@ -360,12 +360,12 @@ impl Shell {
         let mut written = BTreeMap::new();
         for Sent { schedules, kept, .. } in sent {
             let Some(partition) = schedules else { continue };
-            let log = &mut self.partition_hash(partition).log;
+            let log = &mut self.place(partition).log;
             log.push(Some(kept));
             written.insert(partition, log.len() as i64 - 1);
         }
         for position in &batch.offsets {
-            let place = self.partition_hash(position.partition);
+            let place = self.place(position.partition);
             place.committed = Some((position.offset, position.metadata.clone()));
             // The control marker.
             place.log.push(None);
@@ -398,7 +398,7 @@ impl Shell {
         self.places.iter().filter(|(id, place)| wanted(**id, place)).map(|(id, _)| *id).collect()
     }
 
-    fn partition_hash(&mut self, partition: TopicPartition) -> &mut Place {
+    fn place(&mut self, partition: TopicPartition) -> &mut Place {
         self.places.get_mut(&partition).expect("one of PARTITIONS")
     }
 }

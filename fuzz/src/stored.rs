@@ -22,7 +22,7 @@ fn metadata(data: &[u8]) {
     let harmless =
         |owner: &String| owner.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b) || b == b'.');
     assert!(fence.iter().all(harmless));
-    let next = Ownership { owner: successor.into(), fence, clean: false, since: read.since };
+    let next = Ownership { owner: successor.into(), owners_to_fence: fence, clean: false, since: read.since };
     assert_eq!(Ownership::decode(next.encode().as_bytes()), Some(next));
 }
 

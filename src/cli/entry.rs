@@ -81,7 +81,7 @@ impl Entry {
             partition: Some(word.partition),
             offset: Some(word.offset),
             key: word.key.to_vec(),
-            due_s: request.due,
+            due_s: request.due.epoch_s(),
             timestamp_s: word.timestamp.0.div_euclid(1000),
             target: request.target.to_owned(),
             target_key: request.parts.target_key.map(<[u8]>::to_vec),

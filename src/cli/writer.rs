@@ -98,7 +98,7 @@ impl Writer {
         let record = OutRecord {
             item: 0,
             topic,
-            schedules: out.partition.map(|number| TopicPartition { topic: 0, number }),
+            partition: out.partition.map(|number| TopicPartition { topic: 0, number }),
             key: out.key,
             value: out.value,
             headers: out.headers,

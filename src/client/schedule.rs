@@ -3,9 +3,10 @@
 use std::fmt;
 
 use super::{Delay, Header, Moment, PREFIX, Record, name};
+use crate::core::due::EPOCH_S_MAX;
 use crate::core::headers;
 use crate::core::origin::RESERVED_PREFIX;
-use crate::core::schedule::{EPOCH_MAX, is_topic};
+use crate::core::schedule::is_topic;
 
 /// A schedule in the making.
 ///
@@ -103,7 +104,7 @@ impl fmt::Display for ScheduleError {
                 now_ms.div_euclid(1000),
                 now_ms.rem_euclid(1000)
             ),
-            Self::TooFar => write!(f, "the date is too far away: the last one is {EPOCH_MAX} seconds after 1970"),
+            Self::TooFar => write!(f, "the date is too far away: the last one is {EPOCH_S_MAX} seconds after 1970"),
             Self::ReservedHeader(name) => {
                 write!(f, "the header {name:?} belongs to the scheduler: choose a name without the prefix {PREFIX:?}")
             }
@@ -229,7 +230,7 @@ fn epoch(due: Due, now: Moment) -> Result<i64, ScheduleError> {
     if due_s.saturating_mul(1000) < now.epoch_ms() {
         return Err(ScheduleError::Past { due_s, now_ms: now.epoch_ms() });
     }
-    if due_s.unsigned_abs() > EPOCH_MAX {
+    if due_s.unsigned_abs() > EPOCH_S_MAX {
         return Err(ScheduleError::TooFar);
     }
     Ok(due_s)

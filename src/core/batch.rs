@@ -1,188 +1,205 @@
-//! One Kafka transaction: the records it writes and the offsets that fence it.
+//! One Kafka transaction: the records that it writes, and the offsets with which the group's coordinator fences it.
 
+mod records;
+
+use std::ops::Range;
 use std::sync::Arc;
 
-use super::bugs::{self, Bug};
-use super::headers;
-use super::io::{Header, Millis, TopicPartition};
-use super::origin::{self, ORIGIN_HEADER, Origin};
-use super::payload::{Parts, Payload};
-use super::reason::Reason;
+pub use records::{OutRecord, Pass};
 
-/// Topic names and the group, as the records of a batch need them.
+use super::due::Due;
+use super::key_table::Request;
+use super::payload::{Parts, Payload, PayloadRef, Stored};
+use super::reason::Reason;
+use super::types::{Millis, TopicPartition};
+
+/// The names that a batch's records need.
 #[derive(Debug)]
 pub struct TopicNames {
-    /// Cluster id: part of what a mark names.
+    /// The cluster's id: a part of the partition hash in origin headers.
     pub cluster: String,
     /// Schedules topics; [`TopicPartition::topic`] is an index into them.
     pub topics: Vec<String>,
-    /// Where history records go.
+    /// The history topic.
     pub history: String,
-    /// Where records go that cannot fire.
+    /// The dead-letter topic, if there is one.
     pub dead_letter: Option<String>,
-    /// Consumer group, as barriers name it.
+    /// The consumer group, which barriers name.
     pub group: String,
 }
 
 /// A transaction to run: its records, then its offsets, then the commit.
 #[derive(Debug)]
 pub struct Batch {
-    /// Numbers the batches of one core, without gaps, in the order in which they must commit.
+    /// Numbers the batches of one core without gaps, in the order in which they must commit.
     pub id: u64,
     /// In the order in which they are produced.
     pub items: Vec<Item>,
-    /// Every schedules partition that the batch touches: the fence. Never empty.
-    pub offsets: Vec<Position>,
-    pub(super) names: Arc<TopicNames>,
-    pub(super) packed: Vec<u8>,
+    /// The offset of every schedules partition that the batch concerns, never empty. `send_offsets_to_transaction` takes
+    /// them with the group's metadata, so the coordinator rejects the batch if the group has a newer generation (KIP-447).
+    pub offsets: Vec<OffsetCommit>,
+    names: Arc<TopicNames>,
+    packed: Vec<u8>,
+    outside_bytes: usize,
 }
 
-/// An element for `send_offsets_to_transaction`.
+/// An offset to commit in the batch's transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Position {
-    /// Which partition.
+pub struct OffsetCommit {
+    /// The schedules partition.
     pub partition: TopicPartition,
-    /// The next offset to read, never negative: librdkafka would drop the element and with it the fence.
+    /// The next offset to read. Never negative: librdkafka would drop it, and with it the fencing of the partition.
     pub offset: i64,
-    /// Who owns the partition: at most 2 KiB.
+    /// Who owns the partition, in at most 2 KiB.
     pub metadata: String,
 }
 
-/// What a batch writes for one schedule, or for one partition.
+/// What a batch writes for one entry of a key table, or for one partition.
 #[derive(Clone, Debug)]
 pub struct Item {
     /// The schedules partition that it concerns.
     pub partition: TopicPartition,
-    /// The word's identity: the offset of the user record that it speaks for. -1 for barriers and floors.
+    /// Offset of the user's record that it is written for; -1 for barriers and start markers.
     pub origin_offset: i64,
     /// What is written.
     pub kind: Kind,
-    /// Where the item's payload lies in the batch's buffer.
-    pub(super) span: std::ops::Range<usize>,
+    payload: ItemPayload,
+}
+
+#[derive(Clone, Debug)]
+enum ItemPayload {
+    /// A part of the batch's buffer.
+    Memory(Range<usize>),
+    Outside(PayloadRef),
 }
 
 /// What is written.
 #[derive(Clone, Debug)]
 pub enum Kind {
-    /// Target record, history record and tombstone.
+    /// The triggered record, its history record, and what follows a firing.
     Fire {
-        /// Topic of the triggered record.
+        /// The target topic.
         target: Arc<str>,
-        /// Seconds since 1970.
-        due: u64,
-        /// Of the user's record.
+        /// When the schedule is due.
+        due: Due,
+        /// Timestamp of the user's record.
         timestamp: Millis,
-        /// Overdue when its partition came up.
+        /// The schedule was due when its partition became live.
         missed: bool,
+        /// What follows.
+        after: AfterFiring,
     },
-    /// Dead letter and tombstone.
+    /// A dead letter and a tombstone.
     DeadLetter {
-        /// Why it cannot fire.
+        /// Why the record cannot fire.
         reason: Reason,
-        /// What a schedule asked for: target and second. An unfit record has all of its headers.
-        request: Option<(Arc<str>, u64)>,
-        /// Of the user's record.
+        /// Target topic and due time of a schedule. The payload of an invalid record has all of its headers.
+        request: Option<(Arc<str>, Due)>,
+        /// Timestamp of the user's record.
         timestamp: Millis,
     },
-    /// The schedule again, with a mark that names the original.
+    /// A copy of an overtaken schedule. Its origin header names the original.
     Schedule {
-        /// Topic of the triggered record.
+        /// The target topic.
         target: Arc<str>,
-        /// Seconds since 1970.
-        due: u64,
-        /// Of the user's record.
+        /// When the schedule is due.
+        due: Due,
+        /// Timestamp of the user's record.
         timestamp: Millis,
     },
-    /// The unfit record again, with all of its headers and a mark that names the original.
+    /// A copy of an overtaken invalid record, with all of its headers. Its origin header names the original.
     Invalid {
-        /// Of the user's record.
+        /// Timestamp of the user's record.
         timestamp: Millis,
     },
-    /// A tombstone that names the cancel.
+    /// A tombstone for an overtaken cancel. Its origin header names the cancel.
     Cancel {
-        /// Of the user's record.
+        /// Timestamp of the user's record.
         timestamp: Millis,
     },
     /// The record that ends loading.
     Barrier {
-        /// Unique to this takeover.
+        /// The record's owner, unique to this takeover.
         owner: String,
     },
-    /// The record that says since when schedules are owed.
+    /// The record that remembers since when a partition's schedules are owed.
     StartMarker {
         /// The record's value.
         value: String,
     },
 }
 
-/// A record to produce. It gets the current time as its timestamp.
-#[derive(Clone, Copy, Debug)]
-pub struct OutRecord<'a> {
-    /// Index into [`Batch::items`], for the delivery report.
-    pub item: u32,
-    /// Where to.
-    pub topic: &'a str,
-    /// Given for records to schedules topics, which must never be left to a partitioner; `None` means by key.
-    pub schedules: Option<TopicPartition>,
-    /// `None` is null.
-    pub key: Option<&'a [u8]>,
-    /// `None` is null.
-    pub value: Option<&'a [u8]>,
-    /// In order.
-    pub headers: &'a [Header<'a>],
-}
-
-/// The records of a batch are produced in this order: each kind for all of its items, before the next kind. What is
-/// due is on its way before anything is written for the record's sake, so that it is as little late as it can be.
+/// What the engine writes to the schedule's partition when it has fired.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pass {
-    /// To target topics, dead letters, and whatever has no record of another kind.
-    Outgoing,
-    /// To the history topic.
-    History,
-    /// Tombstones of what is fired or given up.
-    Tombstone,
+pub enum AfterFiring {
+    /// A tombstone: the schedule has fired for the last time.
+    End,
 }
 
-impl Pass {
-    /// In order.
-    pub const ALL: [Self; 3] = [Self::Outgoing, Self::History, Self::Tombstone];
+impl AfterFiring {
+    /// Decides what follows the firing of a request. The only place that does.
+    pub(super) fn of(_: Request) -> Self {
+        Self::End
+    }
+
+    /// Whether the key's entry is over.
+    pub(super) fn ends(self) -> bool {
+        match self {
+            Self::End => true,
+        }
+    }
 }
 
 impl Batch {
-    /// Shows each record in the order in which it is to be produced; stops at the first error.
-    ///
-    /// # Errors
-    /// Whatever `visit` returned.
-    pub fn records<E>(&self, mut visit: impl FnMut(OutRecord<'_>) -> Result<(), E>) -> Result<(), E> {
-        Pass::ALL.into_iter().try_for_each(|pass| self.records_of(pass, &mut visit))
+    pub(super) fn new(id: u64, names: Arc<TopicNames>) -> Self {
+        Self { id, items: Vec::new(), offsets: Vec::new(), names, packed: Vec::new(), outside_bytes: 0 }
     }
 
-    /// As [`Batch::records`], those of one kind.
+    /// Reads the payloads that lie outside memory into the batch. The shell calls it on the thread that writes the records,
+    /// before anything else is read from the batch. `read` appends the bytes of a payload to its second argument.
     ///
     /// # Errors
-    /// Whatever `visit` returned.
-    pub fn records_of<E>(&self, pass: Pass, mut visit: impl FnMut(OutRecord<'_>) -> Result<(), E>) -> Result<(), E> {
-        self.items.iter().enumerate().try_for_each(|(index, item)| {
-            // A batch holds far fewer than 2^32 items.
-            let mut out = Writer { batch: self, item, index: index as u32, visit: &mut visit };
-            out.show(pass, &self.packed[item.span.clone()])
-        })
+    /// The first error of `read`; the batch can be resolved again.
+    pub fn resolve<E>(&mut self, mut read: impl FnMut(PayloadRef, &mut Vec<u8>) -> Result<(), E>) -> Result<(), E> {
+        for item in &mut self.items {
+            let ItemPayload::Outside(reference) = item.payload else { continue };
+            let start = self.packed.len();
+            if let Err(error) = read(reference, &mut self.packed) {
+                self.packed.truncate(start);
+                return Err(error);
+            }
+            item.payload = ItemPayload::Memory(start..self.packed.len());
+            self.outside_bytes -= reference.packed_bytes as usize;
+        }
+        Ok(())
     }
 
-    /// The schedule's key, value and headers; for a line about a firing, or a handler of events.
+    /// Returns the item's key, value and headers; empty for barriers and start markers.
+    ///
+    /// # Panics
+    /// If the payload lies outside memory and was not [resolved](Self::resolve).
     #[must_use]
     pub fn parts(&self, item: &Item) -> Parts<'_> {
-        Parts::unpack_or_empty(&self.packed[item.span.clone()])
+        Parts::unpack_or_empty(self.packed(item))
     }
 
-    /// The name of a schedules topic.
+    fn packed(&self, item: &Item) -> &[u8] {
+        match &item.payload {
+            ItemPayload::Memory(span) => &self.packed[span.clone()],
+            ItemPayload::Outside(reference) => panic!("a batch is resolved before it is read: {reference:?}"),
+        }
+    }
+
+    /// Returns the name of a schedules topic.
+    ///
+    /// # Panics
+    /// If the partition is not one that the core was given.
     #[must_use]
     pub fn topic(&self, partition: TopicPartition) -> &str {
         &self.names.topics[usize::from(partition.topic)]
     }
 
-    /// Where an item's record goes beyond the engine's own schedules and history topics, if anywhere.
+    /// Returns the topic of an item's triggered record or dead letter.
     #[must_use]
     pub fn target<'a>(&'a self, item: &'a Item) -> Option<&'a str> {
         match &item.kind {
@@ -192,10 +209,10 @@ impl Batch {
         }
     }
 
-    /// Bytes of payload held.
+    /// Returns the length of all packed payloads, wherever they lie.
     #[must_use]
-    pub fn bytes(&self) -> usize {
-        self.packed.len()
+    pub fn payload_bytes(&self) -> usize {
+        self.packed.len() + self.outside_bytes
     }
 
     /// The batch with items of these kinds alone, for tests of shells.
@@ -203,7 +220,8 @@ impl Batch {
     #[must_use]
     pub fn with_kinds(mut self, kinds: impl IntoIterator<Item = Kind>) -> Self {
         let partition = TopicPartition { topic: 0, number: 0 };
-        self.items = kinds.into_iter().map(|kind| Item { partition, origin_offset: 0, kind, span: 0..0 }).collect();
+        let item = |kind| Item { partition, origin_offset: 0, kind, payload: ItemPayload::Memory(0..0) };
+        self.items = kinds.into_iter().map(item).collect();
         self
     }
 
@@ -214,150 +232,18 @@ impl Batch {
         kind: Kind,
         payload: Option<&P>,
     ) {
-        let start = self.packed.len();
-        if let Some(payload) = payload {
-            payload.write(&mut self.packed);
-        }
-        self.items.push(Item { partition, origin_offset, kind, span: start..self.packed.len() });
-    }
-}
-
-fn request_headers<'a>(
-    due: &'a str,
-    target: &'a str,
-    target_key: Option<&'a [u8]>,
-) -> impl Iterator<Item = Header<'a>> {
-    let key = target_key.map(|key| Header { name: headers::TARGET_KEY, value: Some(key) });
-    [
-        Header { name: headers::EPOCH, value: Some(due.as_bytes()) },
-        Header { name: headers::TARGET_TOPIC, value: Some(target.as_bytes()) },
-    ]
-    .into_iter()
-    .chain(key)
-}
-
-struct Writer<'a, V> {
-    batch: &'a Batch,
-    item: &'a Item,
-    index: u32,
-    visit: &'a mut V,
-}
-
-impl<E, V: FnMut(OutRecord<'_>) -> Result<(), E>> Writer<'_, V> {
-    /// Shows the item's record of one kind, if it has one.
-    fn show(&mut self, pass: Pass, packed: &[u8]) -> Result<(), E> {
-        match (&self.item.kind, pass) {
-            (Kind::Fire { target, timestamp, .. }, Pass::Outgoing) => self.triggered(packed, target, *timestamp, None),
-            (Kind::Fire { target, due, timestamp, .. }, Pass::History) => {
-                let (batch, due) = (self.batch, due.to_string());
-                self.triggered(packed, &batch.names.history, *timestamp, Some((&due, target)))
+        let payload = match payload.map(Payload::stored) {
+            None => ItemPayload::Memory(0..0),
+            Some(Stored::Memory(packed)) => {
+                let start = self.packed.len();
+                self.packed.extend_from_slice(packed);
+                ItemPayload::Memory(start..self.packed.len())
             }
-            (Kind::Fire { .. }, Pass::Tombstone) if bugs::on(Bug::TombstoneNamesNothing) => {
-                self.schedules(Parts::key_of(packed), None, &[])
+            Some(Stored::Outside(reference)) => {
+                self.outside_bytes += reference.packed_bytes as usize;
+                ItemPayload::Outside(reference)
             }
-            (Kind::DeadLetter { reason, request, .. }, Pass::Outgoing) => {
-                self.dead_letter(packed, *reason, request.as_ref())
-            }
-            (Kind::Fire { timestamp, .. } | Kind::DeadLetter { timestamp, .. }, Pass::Tombstone)
-            | (Kind::Cancel { timestamp }, Pass::Outgoing) => {
-                self.clean_commit_due(Parts::key_of(packed), None, Vec::new(), *timestamp)
-            }
-            (Kind::Schedule { target, due, timestamp }, Pass::Outgoing) => {
-                let (due, parts) = (due.to_string(), Parts::unpack(packed));
-                let mut headers = parts.headers;
-                headers.extend(request_headers(&due, target, parts.target_key));
-                self.clean_commit_due(parts.key, Some(parts.value), headers, *timestamp)
-            }
-            (Kind::Invalid { timestamp }, Pass::Outgoing) => {
-                let parts = Parts::unpack(packed);
-                self.clean_commit_due(parts.key, Some(parts.value), parts.headers, *timestamp)
-            }
-            (Kind::Barrier { owner }, Pass::Outgoing) => {
-                let header = Header { name: headers::BARRIER, value: Some(owner.as_bytes()) };
-                let group = Header { name: headers::GROUP, value: Some(self.batch.names.group.as_bytes()) };
-                self.schedules(origin::BARRIER_KEY, None, &[header, group])
-            }
-            (Kind::StartMarker { value }, Pass::Outgoing) => {
-                self.schedules(origin::START_MARKER_KEY, Some(value.as_bytes()), &[])
-            }
-            (_, Pass::History | Pass::Tombstone) => Ok(()),
-        }
-    }
-
-    /// The triggered record; with the second and the target that were asked for, its copy for the history.
-    fn triggered(
-        &mut self,
-        packed: &[u8],
-        topic: &str,
-        timestamp: Millis,
-        since_requests: Option<(&str, &str)>,
-    ) -> Result<(), E> {
-        let parts = Parts::unpack(packed);
-        let seconds = timestamp.0.div_euclid(1000).max(0).to_string();
-        let mut headers = parts.headers;
-        headers.push(Header { name: headers::TIMESTAMP, value: Some(seconds.as_bytes()) });
-        headers.push(Header { name: headers::KEY, value: Some(parts.key) });
-        headers.push(Header { name: headers::TOPIC, value: Some(self.batch.topic(self.item.partition).as_bytes()) });
-        if let Some((due, target)) = since_requests {
-            headers.extend(request_headers(due, target, parts.target_key));
-        }
-        self.send(topic, None, parts.target_key, Some(parts.value), &headers)
-    }
-
-    fn dead_letter(&mut self, packed: &[u8], reason: Reason, request: Option<&(Arc<str>, u64)>) -> Result<(), E> {
-        let parts = Parts::unpack(packed);
-        let (batch, Item { partition, origin_offset, .. }) = (self.batch, self.item);
-        let due = request.map(|(_, due)| due.to_string()).unwrap_or_default();
-        let (number, offset) = (partition.number.to_string(), origin_offset.to_string());
-        let own = [
-            Header { name: headers::ERROR, value: Some(reason.code().as_bytes()) },
-            Header { name: headers::ERROR_DETAIL, value: Some(reason.detail().as_bytes()) },
-            Header { name: headers::TOPIC, value: Some(batch.topic(*partition).as_bytes()) },
-            Header { name: headers::PARTITION, value: Some(number.as_bytes()) },
-            Header { name: headers::OFFSET, value: Some(offset.as_bytes()) },
-        ];
-        let mut headers = parts.headers;
-        headers.retain(|header| own.iter().all(|own| own.name != header.name));
-        if let Some((target, _)) = request {
-            headers.extend(request_headers(&due, target, parts.target_key));
-        }
-        headers.extend(own);
-        let topic = batch.names.dead_letter.as_deref().unwrap_or_default();
-        self.send(topic, None, Some(parts.key), Some(parts.value), &headers)
-    }
-
-    /// A record in the schedule's own partition that names the user record it speaks for.
-    fn clean_commit_due(
-        &mut self,
-        key: &[u8],
-        value: Option<&[u8]>,
-        headers: Vec<Header<'_>>,
-        timestamp: Millis,
-    ) -> Result<(), E> {
-        let TopicPartition { number, .. } = self.item.partition;
-        let partition_hash =
-            origin::partition_hash(&self.batch.names.cluster, self.batch.topic(self.item.partition), number);
-        debug_assert!(headers.iter().all(|h| h.name != ORIGIN_HEADER), "marks are dropped on intake");
-        let content_hash = origin::content_hash(key, value, &headers);
-        let origin = Origin { partition_hash, offset: self.item.origin_offset, timestamp, content_hash }.encode();
-        let mut headers: Vec<Header<'_>> = headers;
-        headers.push(Header { name: ORIGIN_HEADER, value: Some(&origin) });
-        self.schedules(key, value, &headers)
-    }
-
-    fn schedules(&mut self, key: &[u8], value: Option<&[u8]>, headers: &[Header<'_>]) -> Result<(), E> {
-        let batch = self.batch;
-        self.send(batch.topic(self.item.partition), Some(self.item.partition), Some(key), value, headers)
-    }
-
-    fn send(
-        &mut self,
-        topic: &str,
-        schedules: Option<TopicPartition>,
-        key: Option<&[u8]>,
-        value: Option<&[u8]>,
-        headers: &[Header<'_>],
-    ) -> Result<(), E> {
-        (self.visit)(OutRecord { item: self.index, topic, schedules, key, value, headers })
+        };
+        self.items.push(Item { partition, origin_offset, kind, payload });
     }
 }

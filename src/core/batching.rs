@@ -1,34 +1,28 @@
-//! What goes into the next transaction.
+//! Forms batches: what goes into the next transaction.
 
 use std::sync::Arc;
 
-use super::batch::{Batch, Kind, Position};
+use super::batch::{AfterFiring, Batch, Kind, OffsetCommit};
 use super::bugs::{self, Bug};
+use super::due::Due;
+use super::in_flight::{BatchEntry, InFlight, Lane, Purpose, short_batch_id};
 use super::io::Output;
-use super::key_table::{KeyTable, Request, Size};
-use super::outcomes::{BatchEntry, InFlight, Lane, Purpose, short_batch_id};
+use super::key_table::{KeyTable, Request};
 use super::partition::{PartitionState, Stage};
 use super::payload::Payload;
 use super::reason::Reason;
 use super::targets::Verdict;
+use super::wait_queues::Size;
 use super::{Millis, Scheduler, TopicPartition};
 
-/// Between two commits of progress while nothing fires.
-pub(super) const COMMIT_INTERVAL_MS: i64 = 30_000;
-
 impl<P: Payload> Scheduler<P> {
-    /// A batch could be formed now, but for an abort's delay.
-    pub(super) fn may_form(&self) -> bool {
-        self.stale_generation.is_none() && !self.stopped && self.in_flight.len() < self.config.transactors
-    }
-
     /// Forms as many batches as there is work and room for.
     pub(super) fn form(&mut self) {
         while self.may_form() && self.has_work() {
             let formed = (self.is_ready(Purpose::Barrier) && self.barriers())
                 || (self.is_ready(Purpose::StartMarker) && self.start_markers())
                 || (self.is_ready(Purpose::Handover) && self.handovers())
-                || self.work()
+                || self.firings()
                 || (self.is_ready(Purpose::CommitOffsets) && self.commit_offsets());
             if !formed {
                 break;
@@ -36,93 +30,36 @@ impl<P: Payload> Scheduler<P> {
         }
     }
 
-    /// Whether there may be anything to form a batch of. Asked after every record, which mostly brings nothing: it costs
-    /// less than to try.
-    fn has_work(&self) -> bool {
-        let second = self.second();
-        self.partitions.values().any(|state| match state.stage {
-            Stage::Barrier | Stage::StartMarker(_) | Stage::Releasing { .. } => true,
-            Stage::Metadata | Stage::BarrierSent | Stage::StartMarkerSent(_) => false,
-            Stage::Loading(_) | Stage::Since | Stage::Siblings if !state.is_live() => state.fence_done,
-            _ if state.is_trimmed => false,
-            _ => {
-                state.fence_done
-                    || state.keys.has_rewrites()
-                    || state.keys.has_quarantined()
-                    || state.keys.has_dead_letters()
-                    || state.keys.next_due(&Size::ALL).is_some_and(|due| second.is_some_and(|second| due <= second))
-                    || state.has_progress(self.now)
-            }
-        })
-    }
-
-    fn is_ready(&self, purpose: Purpose) -> bool {
-        self.now >= self.backoff_until(purpose)
-    }
-
-    /// The lots take turns, so that none keeps another waiting.
-    fn work(&mut self) -> bool {
-        let after = self.last_lane as usize + 1;
+    /// Lanes take turns, so none keeps another waiting.
+    fn firings(&mut self) -> bool {
+        let after = self.batches.last_lane as usize + 1;
         for turn in 0..Lane::ALL.len() {
             let lane = Lane::ALL[(after + turn) % Lane::ALL.len()];
             let formed = self.is_ready(Purpose::Fire(lane))
                 && match lane {
-                    Lane::Normal => self.firing(),
+                    Lane::Normal => self.normal(),
                     Lane::Large => self.large(),
-                    Lane::Quarantined => self.quarantined_batch(),
+                    Lane::Quarantined => self.quarantined(),
                     Lane::DeadLetters => self.dead_letters(),
                 };
             if formed {
-                self.last_lane = lane;
+                self.batches.last_lane = lane;
                 return true;
             }
         }
-        self.last_lane = Lane::DeadLetters;
+        self.batches.last_lane = Lane::DeadLetters;
         false
     }
 
-    /// When work that an abort has put off is tried again.
-    pub(super) fn next_try(&self) -> Option<Millis> {
-        let mut next: Option<Millis> = None;
-        let mut consider = |waits: bool, purpose: Purpose| {
-            let at = self.backoff_until(purpose);
-            if waits && at > self.now {
-                next = Some(next.map_or(at, |next| next.min(at)));
-            }
-        };
-        for state in self.partitions.values() {
-            let is_live = state.stage == Stage::Live && !state.is_trimmed;
-            let reads = matches!(state.stage, Stage::Loading(_) | Stage::Since | Stage::Siblings);
-            let releases = matches!(state.stage, Stage::Releasing { .. });
-            consider(state.stage == Stage::Barrier, Purpose::Barrier);
-            consider(matches!(state.stage, Stage::StartMarker(_)), Purpose::StartMarker);
-            consider(releases && !self.is_touched(state.id), Purpose::Handover);
-            consider((is_live || reads) && state.fence_done, Purpose::CommitOffsets);
-            consider(is_live && state.keys.has_rewrites(), Purpose::Fire(Lane::Normal));
-            consider(is_live && state.keys.has_quarantined(), Purpose::Fire(Lane::Quarantined));
-            consider(is_live && state.keys.has_dead_letters(), Purpose::Fire(Lane::DeadLetters));
-        }
-        next
+    /// When the next schedule of a lane is due, if the lane fires in due order.
+    pub(super) fn next_due(&self, lane: Lane) -> Option<Due> {
+        let sizes = self.sizes(lane);
+        self.partitions.values().filter(|state| state.may_fire()).filter_map(|state| state.keys.next_due(sizes)).min()
     }
 
-    /// When the next schedule of a lot is due, if the lot is one of those that fire in due order.
-    pub(super) fn next_due(&self, lane: Lane) -> Option<Millis> {
-        let (live, sizes) = (self.partitions.values().filter(|state| state.may_fire()), self.sizes(lane));
-        let due = live.filter_map(|state| state.keys.next_due(sizes)).min()?;
-        // A schedule's second was checked to fit into milliseconds.
-        Some(Millis(due as i64 * 1000))
-    }
-
-    pub(super) fn next_commit(&self) -> Option<Millis> {
-        self.partitions
-            .values()
-            .filter(|state| state.may_fire() && state.offset() > state.committed)
-            .map(|l| l.next_commit_at)
-            .min()
-    }
-
+    /// Whether a batch in flight concerns this partition.
     pub(super) fn is_touched(&self, id: TopicPartition) -> bool {
-        self.in_flight.iter().any(|batch| batch.touches(id))
+        self.batches.touch(id)
     }
 
     fn ids(&self, wanted: impl Fn(&PartitionState<P>) -> bool) -> Vec<TopicPartition> {
@@ -190,14 +127,13 @@ impl<P: Payload> Scheduler<P> {
         self.send(batch, Purpose::CommitOffsets, ids, Vec::new())
     }
 
-    fn firing(&mut self) -> bool {
+    fn normal(&mut self) -> bool {
         let mut batch = self.batch();
         let mut entries = Vec::new();
-        let Some(second) = self.second() else { return false };
-        self.add_rewrites(&mut batch, &mut entries, second);
-        // While the refused one is looked for among what is written again, nothing else is mixed with that.
-        if entries.is_empty() || self.items_max[Lane::Normal as usize] == self.config.batch_items_max {
-            self.add_due(&mut batch, &mut entries, second, Lane::Normal);
+        self.add_rewrites(&mut batch, &mut entries);
+        // While a rejected record is looked for among what is written again, that is mixed with nothing else.
+        if entries.is_empty() || self.batches.items_max[Lane::Normal as usize] == self.config.batch_items_max {
+            self.add_due(&mut batch, &mut entries, Lane::Normal);
         }
         if bugs::on(Bug::LatestFirst) {
             batch.items.reverse();
@@ -207,15 +143,14 @@ impl<P: Payload> Scheduler<P> {
     }
 
     fn large(&mut self) -> bool {
-        let Some(second) = self.second() else { return false };
         let (mut batch, mut entries) = (self.batch(), Vec::new());
-        self.add_due(&mut batch, &mut entries, second, Lane::Large);
+        self.add_due(&mut batch, &mut entries, Lane::Large);
         self.send(batch, Purpose::Fire(Lane::Large), touched(&entries), entries)
     }
 
-    /// Sizes of schedules in batches of a lot that fires in due order.
-    fn sizes(&self, lane: Lane) -> &'static [Size] {
-        match (lane, self.throughput.is_large_apart()) {
+    /// The sizes of schedules that share batches of a lane, if the lane fires in due order.
+    pub(super) fn sizes(&self, lane: Lane) -> &'static [Size] {
+        match (lane, self.batches.throughput.is_large_apart()) {
             (Lane::Normal, false) => &Size::ALL,
             (Lane::Normal, true) => &[Size::Small],
             (Lane::Large, true) => &[Size::Large],
@@ -223,36 +158,37 @@ impl<P: Payload> Scheduler<P> {
         }
     }
 
-    /// What is due by now is due by the end of this second.
-    fn second(&self) -> Option<u64> {
-        let early = i64::from(bugs::on(Bug::OneMillisecondEarly));
-        u64::try_from(self.now.plus(early).0.div_euclid(1000)).ok()
+    /// What is due by then may fire: now.
+    pub(super) fn fires_by(&self) -> Millis {
+        self.now.plus(i64::from(bugs::on(Bug::OneMillisecondEarly)))
     }
 
-    fn quarantined_batch(&mut self) -> bool {
-        let Some(second) = self.second() else { return false };
+    fn quarantined(&mut self) -> bool {
+        let by = self.fires_by();
         let mut batch = self.batch();
         let mut entries = Vec::new();
         for id in self.ids(|state| state.may_fire() && state.keys.has_quarantined()) {
             while !self.is_full(&batch, Lane::Quarantined)
-                && self.add_one(&mut batch, &mut entries, id, |keys| keys.take_quarantined(second))
+                && self.add_one(&mut batch, &mut entries, id, |keys| keys.take_quarantined(by))
             {}
         }
         self.send(batch, Purpose::Fire(Lane::Quarantined), touched(&entries), entries)
     }
 
     fn is_full(&self, batch: &Batch, lane: Lane) -> bool {
-        batch.items.len() >= self.items_max[lane as usize] || batch.bytes() >= self.throughput.bytes_max()
+        batch.items.len() >= self.batches.items_max[lane as usize]
+            || batch.payload_bytes() >= self.batches.throughput.bytes_max()
     }
 
-    fn add_rewrites(&mut self, batch: &mut Batch, entries: &mut Vec<BatchEntry>, second: u64) {
+    fn add_rewrites(&mut self, batch: &mut Batch, entries: &mut Vec<BatchEntry>) {
+        let by = self.fires_by();
         for id in self.ids(PartitionState::may_fire) {
             while !self.is_full(batch, Lane::Normal) {
                 let Some(state) = self.partitions.get_mut(&id) else { break };
-                let Some(slot) = state.keys.take_rewrite(second) else { break };
+                let Some(slot) = state.keys.take_rewrite(by) else { break };
                 let Some(entry) = state.keys.get(slot) else { continue };
                 let (origin_offset, timestamp) = (entry.origin_offset, entry.timestamp);
-                let (kind, ended) = match entry.request {
+                let (kind, ends) = match entry.request {
                     Request::Schedule { due, target } => {
                         (Kind::Schedule { target: self.targets.name(target), due, timestamp }, false)
                     }
@@ -265,17 +201,17 @@ impl<P: Payload> Scheduler<P> {
                     partition: id,
                     slot,
                     origin_offset,
-                    ended,
+                    ends,
                     target: None,
-                    dead_letter: false,
+                    is_dead_letter: false,
                 });
             }
         }
     }
 
-    /// Takes what is due from all partitions, earliest second first.
-    fn add_due(&mut self, batch: &mut Batch, entries: &mut Vec<BatchEntry>, second: u64, lane: Lane) {
-        let sizes = self.sizes(lane);
+    /// Takes due schedules from all partitions, in due order.
+    fn add_due(&mut self, batch: &mut Batch, entries: &mut Vec<BatchEntry>, lane: Lane) {
+        let (by, sizes) = (self.fires_by(), self.sizes(lane));
         while !self.is_full(batch, lane) {
             let next = self
                 .partitions
@@ -283,8 +219,10 @@ impl<P: Payload> Scheduler<P> {
                 .filter(|state| state.may_fire())
                 .filter_map(|state| state.keys.next_due(sizes).map(|due| (due, state.id)))
                 .min();
-            let Some((due, id)) = next.filter(|(due, _)| *due <= second) else { break };
-            while !self.is_full(batch, lane) && self.add_one(batch, entries, id, |keys| keys.take_due(due, sizes)) {}
+            let Some((due, id)) = next.filter(|(due, _)| due.is_due(by)) else { break };
+            while !self.is_full(batch, lane) && self.add_one(batch, entries, id, |keys| keys.take_due(due.at(), sizes))
+            {
+            }
         }
     }
 
@@ -302,23 +240,22 @@ impl<P: Payload> Scheduler<P> {
         let (origin_offset, timestamp) = (entry.origin_offset, entry.timestamp);
         let verdict = self.targets.verdict(self.now, target);
         if verdict != Verdict::Send {
-            if !self.deferred(id, slot, verdict) && self.targets.wait(self.now, target) {
+            if !self.park_for_target(id, slot, verdict) && self.targets.wait(self.now, target) {
                 self.check_target(target);
             }
             return true;
         }
-        // A schedule's second was checked to fit into milliseconds.
-        let missed = Millis(due as i64 * 1000) <= state.live_at;
-        let kind = Kind::Fire { target: self.targets.name(target), due, timestamp, missed };
+        let (missed, after) = (due.at() <= state.live_at, AfterFiring::of(entry.request));
+        let kind = Kind::Fire { target: self.targets.name(target), due, timestamp, missed, after };
         batch.push(id, origin_offset, kind, Some(&entry.payload));
         state.keys.decided(slot, short_batch_id(batch.id));
         entries.push(BatchEntry {
             partition: id,
             slot,
             origin_offset,
-            ended: true,
+            ends: after.ends(),
             target: Some(target),
-            dead_letter: false,
+            is_dead_letter: false,
         });
         true
     }
@@ -330,7 +267,7 @@ impl<P: Payload> Scheduler<P> {
             return false;
         }
         let (topic, new) = self.targets.intern(&name);
-        self.dead_letter = Some(topic);
+        self.dead_letter_target = Some(topic);
         if self.targets.verdict(self.now, topic) != Verdict::Send {
             if self.targets.wait(self.now, topic) || new {
                 self.check_target(topic);
@@ -360,7 +297,7 @@ impl<P: Payload> Scheduler<P> {
         let (origin_offset, timestamp) = (entry.origin_offset, entry.timestamp);
         let (reason, request) = match entry.request {
             Request::Schedule { due, target } => {
-                (entry.deferred.unwrap_or(Reason::Refused), Some((self.targets.name(target), due)))
+                (entry.parked_for.unwrap_or(Reason::Refused), Some((self.targets.name(target), due)))
             }
             Request::Invalid(reason) => (reason, None),
             Request::Cancel => return true,
@@ -371,9 +308,9 @@ impl<P: Payload> Scheduler<P> {
             partition: id,
             slot,
             origin_offset,
-            ended: true,
+            ends: true,
             target: Some(topic),
-            dead_letter: true,
+            is_dead_letter: true,
         });
         true
     }
@@ -385,8 +322,7 @@ impl<P: Payload> Scheduler<P> {
     }
 
     fn batch(&self) -> Batch {
-        let names = Arc::clone(&self.names);
-        Batch { id: self.next_batch, items: Vec::new(), offsets: Vec::new(), names, packed: Vec::new() }
+        Batch::new(self.batches.next_id, Arc::clone(&self.names))
     }
 
     /// Sends the batch with the offsets of every partition that it touches. False if it touches none.
@@ -400,23 +336,27 @@ impl<P: Payload> Scheduler<P> {
                 bugs::on(Bug::NegativeOffset) || state.offset() >= 0,
                 "librdkafka drops negative offsets, and the fence with them"
             );
-            batch.offsets.push(Position { partition: *id, offset: state.offset(), metadata: state.ownership.encode() });
+            batch.offsets.push(OffsetCommit {
+                partition: *id,
+                offset: state.offset(),
+                metadata: state.ownership.encode(),
+            });
         }
         let count = |wanted: bool| {
             let fired = |item: &&super::batch::Item| matches!(item.kind, Kind::Fire { missed, .. } if missed == wanted);
             batch.items.iter().filter(fired).count() as u64
         };
-        self.in_flight.push_back(InFlight {
+        self.batches.in_flight.push_back(InFlight {
             id: batch.id,
             purpose,
             missed: count(true),
             triggered: count(false),
-            bytes: batch.bytes(),
+            payload_bytes: batch.payload_bytes(),
             formed_at: self.now,
             offsets: batch.offsets.iter().map(|p| (p.partition, p.offset)).collect(),
             entries,
         });
-        self.next_batch += 1;
+        self.batches.next_id += 1;
         self.outputs.push_back(Output::Transact(batch));
         true
     }

@@ -14,7 +14,7 @@ impl<P: Payload> Scheduler<P> {
             return;
         }
         let earlier = |at: Millis| at.plus(-back_ms);
-        self.backoff.iter_mut().for_each(|backoff| backoff.set_back(back_ms));
+        self.batches.set_back(back_ms);
         self.targets.set_back(back_ms);
         for state in self.partitions.values_mut() {
             state.keys.set_back(back_ms);

@@ -1,10 +1,12 @@
 //! Schedules that cannot be delivered now: held for their target, parked, or given up.
 
 use super::bugs::{self, Bug};
-use super::io::{Output, Report, TargetState};
-use super::outcomes::BatchEntry;
+use super::in_flight::BatchEntry;
+use super::io::Output;
 use super::payload::Payload;
 use super::reason::Reason;
+use super::report::Report;
+use super::targets::TargetState;
 use super::targets::Verdict;
 use super::{Scheduler, TopicPartition};
 
@@ -20,7 +22,7 @@ impl<P: Payload> Scheduler<P> {
     }
 
     /// Puts a schedule off that its target cannot take. True if it was given up, so that it waits no longer.
-    pub(super) fn deferred(&mut self, id: TopicPartition, slot: u32, verdict: Verdict) -> bool {
+    pub(super) fn park_for_target(&mut self, id: TopicPartition, slot: u32, verdict: Verdict) -> bool {
         let Some(state) = self.partitions.get_mut(&id) else { return true };
         match verdict {
             Verdict::GiveUp(reason) if self.config.dead_letter.is_some() => {
@@ -46,10 +48,10 @@ impl<P: Payload> Scheduler<P> {
         if bugs::on(Bug::RefusedNotParked) {
             return;
         }
-        let BatchEntry { partition, slot, origin_offset, target, dead_letter, .. } = *entry;
+        let BatchEntry { partition, slot, origin_offset, target, is_dead_letter, .. } = *entry;
         let Some(state) = self.partitions.get_mut(&partition) else { return };
         let Some(entry) = state.keys.get(slot).filter(|entry| entry.origin_offset == origin_offset) else { return };
-        let (tries, fires) = (entry.tries(), target.is_some() && !dead_letter);
+        let (tries, fires) = (entry.retries(), target.is_some() && !is_dead_letter);
         match (target, reason) {
             (Some(target), Reason::UnknownTarget | Reason::Forbidden) => {
                 if fires {
@@ -76,19 +78,22 @@ impl<P: Payload> Scheduler<P> {
             (_, Reason::TooLarge | Reason::Refused)
                 if fires && self.config.dead_letter.is_some() && (reason == Reason::TooLarge || tries >= TRIES_MAX) =>
             {
-                self.deferred(partition, slot, Verdict::GiveUp(reason));
+                self.park_for_target(partition, slot, Verdict::GiveUp(reason));
             }
             _ => {
                 let again = target.is_none();
                 if reason == Reason::OwnTopic {
                     // Its settings can be mended at any time, and nothing else keeps the record from firing.
-                    state.keys.limit_tries(slot, OWN_TOPIC_TRIES_MAX);
+                    state.keys.limit_retries(slot, OWN_TOPIC_TRIES_MAX);
                 }
                 if reason == Reason::Refused && fires {
                     state.keys.quarantine(slot, origin_offset);
                 }
-                let retry_at =
-                    if again { state.keys.defer_rewrite(slot, self.now) } else { state.keys.park(slot, self.now) };
+                let retry_at = if again {
+                    state.keys.await_rewrite_retry(slot, self.now)
+                } else {
+                    state.keys.await_retry(slot, self.now)
+                };
                 if self.count_once(partition, slot, reason) {
                     self.report(Report::Parked { partition, offset: origin_offset, reason, retry_at });
                 }
@@ -98,7 +103,7 @@ impl<P: Payload> Scheduler<P> {
 
     /// Counts each reason of a word once. True if it is news.
     fn count_once(&mut self, id: TopicPartition, slot: u32, reason: Reason) -> bool {
-        let news = self.partitions.get_mut(&id).is_some_and(|state| state.keys.deferred(slot, reason));
+        let news = self.partitions.get_mut(&id).is_some_and(|state| state.keys.remember_reason(slot, reason));
         self.counters.by_reason[reason as usize] += u64::from(news);
         news
     }

@@ -16,7 +16,7 @@ const STOP_MS_MAX: i64 = 1_000;
 
 impl<P: Payload> Scheduler<P> {
     pub(super) fn revoked(&mut self, partitions: &[TopicPartition]) {
-        self.stale_generation = None;
+        self.batches.stale_generation = None;
         let mut free = Vec::new();
         for id in partitions {
             if !self.begin_release(*id, RELEASE_MS_MAX, true) {
@@ -76,7 +76,7 @@ impl<P: Payload> Scheduler<P> {
     }
 
     pub(super) fn lost(&mut self, partitions: &[TopicPartition]) {
-        self.stale_generation = None;
+        self.batches.stale_generation = None;
         if bugs::on(Bug::LostPartitionsKept) {
             return;
         }
@@ -101,18 +101,15 @@ impl<P: Payload> Scheduler<P> {
     }
 
     fn forget_all(&mut self) {
-        if !self.in_flight.is_empty() {
+        if !self.batches.in_flight.is_empty() {
             // Their transactions may be open still, also where no metadata names this owner yet.
-            self.previous_owners.insert(0, self.owner());
-            self.previous_owners.truncate(FENCE_MAX);
+            self.takeovers.previous_owners.insert(0, self.owner());
+            self.takeovers.previous_owners.truncate(FENCE_MAX);
         }
         self.partitions.clear();
-        self.in_flight.clear();
-        self.fencing.clear();
-        self.since_requests.clear();
+        self.batches.forget();
+        self.takeovers.forget();
         self.targets.forget();
-        self.stale_generation = None;
-        self.incarnation += 1;
         if !self.stopping {
             self.outputs.push_back(Output::ReplaceTransactionalIds { transactional_ids: self.transactional_ids() });
         }

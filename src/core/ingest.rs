@@ -3,13 +3,17 @@
 use std::collections::BTreeSet;
 
 use super::bugs::{self, Bug};
-use super::io::{Record, Report, TargetState, TopicPartition};
+use super::due::Due;
+use super::fold::Writer;
 use super::key_table::{NewEntry, Request};
 use super::origin::{BARRIER_KEY, Origin, START_MARKER_KEY};
 use super::partition::{PartitionState, Stage};
 use super::payload::{Parts, Payload};
 use super::reason::Reason;
+use super::report::Report;
 use super::start_marker::StartMarker;
+use super::targets::TargetState;
+use super::types::{Record, TopicPartition};
 use super::{Millis, Scheduler, headers, schedule};
 
 impl<P: Payload> Scheduler<P> {
@@ -22,7 +26,7 @@ impl<P: Payload> Scheduler<P> {
         match record.key {
             None => self.invalid(record, Reason::NoKey),
             Some(key) if [BARRIER_KEY, START_MARKER_KEY].contains(&key) => self.reserved(record, key),
-            Some(key) => self.entry(record, key),
+            Some(key) => self.keyed(record, key),
         }
         if let Some(state) = self.partitions.get_mut(&record.partition) {
             state.settle_read();
@@ -73,23 +77,21 @@ impl<P: Payload> Scheduler<P> {
         self.report(Report::Invalid { partition: record.partition, offset: record.offset, reason });
     }
 
-    fn entry(&mut self, record: &Record<'_>, key: &[u8]) {
+    fn keyed(&mut self, record: &Record<'_>, key: &[u8]) {
         let Some(state) = self.partitions.get(&record.partition) else { return };
-        match Origin::of(record, state.partition_hash) {
-            Some(origin) => self.engine_record(record, key, &origin),
-            None => self.user_record(record, key),
+        match Writer::of(record, state.partition_hash) {
+            Writer::User => self.user_record(record, key),
+            Writer::Engine(origin) => self.engine_record(record, key, &origin),
         }
     }
 
     fn engine_record(&mut self, record: &Record<'_>, key: &[u8], origin: &Origin) {
         let timestamp = if bugs::on(Bug::CopyTakesNewTimestamp) { record.timestamp } else { origin.timestamp };
-        let origin_offset = if bugs::on(Bug::CopyTakesNewIdentity) { record.offset } else { origin.offset };
-        let read = record.value.map(|value| self.read(record, value, origin_offset, timestamp));
+        let takes_new = bugs::on(Bug::CopyTakesNewIdentity) && record.value.is_some();
+        let offset = if takes_new { record.offset } else { origin.offset };
+        let read = record.value.map(|value| self.read(record, value, offset, timestamp));
         let Some(state) = self.partitions.get_mut(&record.partition) else { return };
-        match read {
-            None => state.keys.tombstone(key, origin.offset),
-            Some(new) => state.keys.copy(key, origin_offset, || new),
-        }
+        state.keys.engine_record(key, &Writer::Engine(Origin { offset, ..*origin }), read);
     }
 
     fn user_record(&mut self, record: &Record<'_>, key: &[u8]) {
@@ -98,7 +100,7 @@ impl<P: Payload> Scheduler<P> {
                 origin_offset: record.offset,
                 timestamp: record.timestamp,
                 request: Request::Cancel,
-                payload: P::pack(&Parts { key, ..Parts::default() }),
+                payload: P::pack(&Parts { key, ..Parts::default() }, &mut self.store),
             },
             Some(value) => self.read(record, value, record.offset, record.timestamp),
         };
@@ -107,26 +109,27 @@ impl<P: Payload> Scheduler<P> {
             return;
         }
         let Some(state) = self.partitions.get_mut(&record.partition) else { return };
-        let loaded = state.is_live() || matches!(state.stage, Stage::Releasing { .. });
-        let change = state.keys.user(new);
-        if !loaded {
-            // Counted in sum when loading ends: what is superseded on the way is no event.
+        let is_loaded = state.is_live() || matches!(state.stage, Stage::Releasing { .. });
+        let ended_pending = state.keys.user_record(key, new);
+        if !is_loaded {
+            // Counted in sum when loading ends: what is replaced on the way is no event.
             return;
         }
+        let (partition, offset) = (record.partition, record.offset);
         match request {
             Request::Schedule { due, .. } => {
                 self.counters.planned += 1;
-                self.check_far_ahead(record.partition, record.offset, due, record.timestamp);
+                self.check_far_ahead(partition, offset, due, record.timestamp);
             }
-            Request::Cancel if change.ended_pending => self.counters.deleted += 1,
+            Request::Cancel if ended_pending => self.counters.deleted += 1,
             Request::Cancel => self.counters.other += 1,
             Request::Invalid(reason) => self.invalid(record, reason),
         }
     }
 
     /// Counts a schedule that is due too far ahead to be meant.
-    fn check_far_ahead(&mut self, partition: TopicPartition, offset: i64, due: u64, timestamp: Millis) {
-        if let Some(why) = schedule::far_ahead(due, timestamp) {
+    fn check_far_ahead(&mut self, partition: TopicPartition, offset: i64, due: Due, timestamp: Millis) {
+        if let Some(why) = schedule::far_ahead(due.epoch_s(), timestamp) {
             self.counters.far_ahead += 1;
             self.report(Report::FarAhead { partition, offset, why });
         }
@@ -142,7 +145,7 @@ impl<P: Payload> Scheduler<P> {
     }
 
     fn read(&mut self, record: &Record<'_>, value: &[u8], origin_offset: i64, timestamp: Millis) -> NewEntry<P> {
-        match schedule::parse(record, value, timestamp, &self.names.topics, &self.limits) {
+        match schedule::parse(record, value, timestamp, &self.names.topics, &self.rules) {
             Ok(parsed) => {
                 let (target, new) = self.targets.intern(parsed.target);
                 if new {
@@ -150,13 +153,13 @@ impl<P: Payload> Scheduler<P> {
                     self.sweep_targets(target);
                 }
                 let request = Request::Schedule { due: parsed.due, target };
-                NewEntry { origin_offset, timestamp, request, payload: P::pack(&parsed.parts) }
+                NewEntry { origin_offset, timestamp, request, payload: P::pack(&parsed.parts, &mut self.store) }
             }
             Err(reason) => NewEntry {
                 origin_offset,
                 timestamp,
                 request: Request::Invalid(reason),
-                payload: P::pack(&schedule::verbatim(record, value)),
+                payload: P::pack(&schedule::verbatim(record, value), &mut self.store),
             },
         }
     }
@@ -168,7 +171,7 @@ impl<P: Payload> Scheduler<P> {
         }
         let mut used: BTreeSet<u32> = self.partitions.values().flat_map(|state| state.keys.targets()).collect();
         used.insert(new);
-        used.extend(self.dead_letter);
+        used.extend(self.dead_letter_target);
         self.targets.sweep(&used);
     }
 
@@ -187,10 +190,10 @@ impl<P: Payload> Scheduler<P> {
         let verdict = self.targets.verdict(self.now, target);
         let waits = |state: &PartitionState<P>| state.keys.waiting_for(target).collect::<Vec<_>>();
         let waiting_for: Vec<_> = self.partitions.values().map(|state| (state.id, waits(state))).collect();
-        let mut remaining = self.dead_letter == Some(target);
+        let mut remaining = self.dead_letter_target == Some(target);
         for (id, slots) in waiting_for {
             for slot in slots {
-                remaining |= !self.deferred(id, slot, verdict);
+                remaining |= !self.park_for_target(id, slot, verdict);
             }
         }
         if !remaining {

@@ -5,58 +5,14 @@
 
 use super::batch::Batch;
 use super::reason::Reason;
+pub use super::report::{Counters, Report};
+pub use super::targets::TargetState;
 pub use super::throughput::Late;
-
-/// Milliseconds since 1970-01-01T00:00:00Z, by the clock of whoever passed it in.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Millis(pub i64);
-
-impl Millis {
-    /// This moment moved by `delta` milliseconds, stopping at the ends of the range.
-    #[must_use]
-    pub const fn plus(self, delta: i64) -> Self {
-        Self(self.0.saturating_add(delta))
-    }
-}
-
-/// One partition of one schedules topic.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct TopicPartition {
-    /// Index into [`Config::topics`](super::Config::topics).
-    pub topic: u16,
-    /// Partition number within the topic.
-    pub number: i32,
-}
+pub use super::types::{Cursor, Header, Millis, Record, TopicPartition};
 
 /// Names a request of the core's in its answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RequestId(pub u64);
-
-/// A header as Kafka carries it. Names repeat, and order matters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Header<'a> {
-    /// UTF-8 by the protocol's rules, but no broker checks it.
-    pub name: &'a [u8],
-    /// `None` is Kafka's null, which differs from empty.
-    pub value: Option<&'a [u8]>,
-}
-
-/// A record delivered by a read_committed consumer.
-#[derive(Clone, Copy, Debug)]
-pub struct Record<'a> {
-    /// Where it lies.
-    pub partition: TopicPartition,
-    /// Its offset there.
-    pub offset: i64,
-    /// The record's timestamp, whatever its type; -1 where it has none.
-    pub timestamp: Millis,
-    /// `None` is Kafka's null.
-    pub key: Option<&'a [u8]>,
-    /// `None` is Kafka's null: a tombstone.
-    pub value: Option<&'a [u8]>,
-    /// In the record's order.
-    pub headers: &'a [Header<'a>],
-}
 
 /// Something that happened outside.
 #[derive(Debug)]
@@ -137,23 +93,6 @@ pub enum Input<'a> {
     Tick,
 }
 
-/// What the cluster's metadata says of a target topic.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TargetState {
-    /// It can be produced to.
-    Exists,
-    /// The cluster answered that there is no such topic.
-    Missing,
-    /// The cluster answered that we may not see it.
-    Forbidden,
-    /// It is there, but one of its partitions takes no records: it has no leader, or too few replicas in sync.
-    Leaderless,
-    /// It is there, but refuses the engine's timestamps. No metadata says so: the delivery reports do.
-    RefusesTimestamps,
-    /// The cluster did not answer in time, which says nothing of the topic.
-    NoAnswer,
-}
-
 /// How a batch ended.
 #[derive(Clone, Copy, Debug)]
 pub enum Outcome<'a> {
@@ -232,119 +171,4 @@ pub enum Output {
     Stopped,
     /// For the log. Nothing needs to be done.
     Report(Report),
-}
-
-/// What an operator may want to know.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Report {
-    /// A record that cannot fire.
-    Invalid {
-        /// Where it lies.
-        partition: TopicPartition,
-        /// Its offset.
-        offset: i64,
-        /// Why.
-        reason: Reason,
-    },
-    /// A schedule that is due so far ahead that it is probably a mistake.
-    FarAhead {
-        /// Where it lies.
-        partition: TopicPartition,
-        /// Its offset.
-        offset: i64,
-        /// What is probably wrong: [`schedule::far_ahead`](super::schedule::far_ahead).
-        why: &'static str,
-    },
-    /// A schedule could not be delivered and is tried again later.
-    Parked {
-        /// Where it lies.
-        partition: TopicPartition,
-        /// Its offset.
-        offset: i64,
-        /// Why.
-        reason: Reason,
-        /// When it is tried again.
-        retry_at: Millis,
-    },
-    /// A schedule cannot be delivered and becomes a dead letter.
-    ToDeadLetter {
-        /// Where it lies.
-        partition: TopicPartition,
-        /// Its offset.
-        offset: i64,
-        /// Why.
-        reason: Reason,
-    },
-    /// A target topic stopped or began to be usable.
-    TargetChanged {
-        /// The topic.
-        name: std::sync::Arc<str>,
-        /// What the metadata said.
-        state: TargetState,
-    },
-    /// A partition is loaded and fires from now on.
-    Live {
-        /// Which.
-        partition: TopicPartition,
-        /// Schedules held.
-        pending: usize,
-        /// Of these, how many are overdue.
-        overdue: usize,
-        /// Schedules left alone because they are older than the first start allows.
-        leftovers: u64,
-    },
-    /// Another group fires the same topic: every schedule fires once for each of them.
-    ForeignGroup {
-        /// Where its record lies.
-        partition: TopicPartition,
-        /// Its id, as it names itself.
-        group: String,
-    },
-    /// The brokers take records, but more slowly than schedules are due.
-    ThroughputIsLimit,
-    /// A partition's records are read again from the beginning, and why.
-    Reread {
-        /// Which.
-        partition: TopicPartition,
-        /// Why.
-        why: &'static str,
-    },
-}
-
-/// Where a listing goes on.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Cursor {
-    /// The last partition seen.
-    pub(crate) partition: Option<TopicPartition>,
-    /// The next entry in it.
-    pub(crate) entry: u32,
-    /// The barrier that its entries were read up to, and how often they have moved since: else they lie elsewhere.
-    pub(crate) barrier: Option<i64>,
-}
-
-/// Events since the scheduler was made. They only grow.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Accepted as pending.
-    pub planned: u64,
-    /// Fired, and not missed.
-    pub triggered: u64,
-    /// Fired, and overdue when its partition came up.
-    pub missed: u64,
-    /// Pending ones cancelled by their user.
-    pub deleted: u64,
-    /// Records that cannot fire.
-    pub invalid: u64,
-    /// Records that are neither a schedule nor a cancel of one.
-    pub other: u64,
-    /// Left alone because they are older than the first start allows.
-    pub leftovers: u64,
-    /// Accepted as pending, and due more than 100 years ahead.
-    pub far_ahead: u64,
-    /// Words written again because an engine record outran them.
-    pub reasserted: u64,
-    /// Records moved to the dead-letter topic.
-    pub dead_lettered: u64,
-    /// Records that could not fire, each once for each reason, by the reason's number.
-    pub by_reason: [u64; Reason::ALL.len()],
 }

@@ -11,12 +11,12 @@ const PLACES_MIN: usize = 16;
 /// Entries lie in the order of their hashes, so that a table that grows is read and written from end to end. That makes
 /// growing by half cheap, and a table that has grown is at least 7/12 full.
 #[derive(Debug, Default)]
-pub struct Index {
+pub struct KeyIndex {
     places: Vec<(u32, u32)>,
     used: usize,
 }
 
-impl Index {
+impl KeyIndex {
     /// The slot with this hash for which `is_it` holds.
     pub fn find(&self, hash: u64, mut is_it: impl FnMut(u32) -> bool) -> Option<u32> {
         self.probe(hash).map(|at| self.places[at].1).find(|slot| is_it(*slot))
@@ -105,7 +105,7 @@ mod tests {
 
     #[test]
     fn agrees_with_a_map_under_insertions_and_removals_that_collide() {
-        let mut index = Index::default();
+        let mut index = KeyIndex::default();
         let mut model = std::collections::BTreeMap::new();
         let mut state = 1u64;
         for stage in 0..20_000u32 {

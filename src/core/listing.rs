@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use super::Scheduler;
-use super::io::{Cursor, Millis, TopicPartition};
-use super::key_table::{KeyEntry, Request, Size};
+use super::due::Due;
+use super::key_table::{KeyEntry, Request};
 use super::partition::{PartitionState, Stage};
-use super::payload::Payload;
+use super::payload::{Parts, Payload, Stored};
+use super::types::{Cursor, Millis, TopicPartition};
+use super::wait_queues::Size;
 
 /// Entries looked at for one piece, whether they match or not: some 100 µs.
 const LOOKED_AT_MAX: u32 = 10_000;
@@ -191,21 +193,20 @@ impl<P: Payload> Scheduler<P> {
 
     fn soon(&self, partition: TopicPartition, entry: &KeyEntry<P>) -> Option<Upcoming> {
         let Request::Schedule { due, target } = entry.request else { return None };
-        let key = entry.payload.key();
+        let key = key(&entry.payload);
         let key = key[..key.len().min(KEY_SHOWN_MAX)].to_vec();
-        Some(Upcoming { partition, due, target: self.targets.name(target), key })
+        Some(Upcoming { partition, due: due.epoch_s(), target: self.targets.name(target), key })
     }
 
     fn listed(&self, partition: TopicPartition, entry: &KeyEntry<P>) -> Option<Listed> {
         let Request::Schedule { due, target } = entry.request else { return None };
-        let mut packed = Vec::with_capacity(entry.payload.size());
-        entry.payload.write(&mut packed);
-        let why = || entry.deferred.map_or("unchecked-target", |reason| reason.code());
+        let packed = packed(&entry.payload).to_vec();
+        let why = || entry.parked_for.map_or("unchecked-target", |reason| reason.code());
         let parked = entry.is_parked().then(why);
         Some(Listed {
             partition,
             offset: entry.origin_offset,
-            due,
+            due: due.epoch_s(),
             timestamp: entry.timestamp,
             target: self.targets.name(target),
             packed,
@@ -216,7 +217,6 @@ impl<P: Payload> Scheduler<P> {
     /// Every partition held.
     #[must_use]
     pub fn status(&self) -> Vec<Status> {
-        let second = u64::try_from(self.now.0.div_euclid(1000)).ok();
         let status = |state: &PartitionState<P>| Status {
             partition: state.id,
             phase: match state.stage {
@@ -232,9 +232,9 @@ impl<P: Payload> Scheduler<P> {
             position: state.position,
             barrier: state.barrier,
             pending: state.keys.pending(),
-            overdue: second.map_or(0, |second| state.keys.overdue(second)),
+            overdue: state.keys.overdue(self.now),
             parked: state.keys.parked(),
-            next_due: state.keys.next_due(&Size::ALL),
+            next_due: state.keys.next_due(&Size::ALL).map(Due::epoch_s),
             bytes: state.keys.bytes(),
         };
         self.partitions.values().map(status).collect()
@@ -244,9 +244,22 @@ impl<P: Payload> Scheduler<P> {
 impl Filter {
     fn takes<P: Payload>(&self, entry: &KeyEntry<P>) -> bool {
         let Request::Schedule { due, .. } = entry.request else { return false };
-        self.due_before.is_none_or(|before| due < before)
-            && self.due_after.is_none_or(|after| due > after)
+        self.due_before.is_none_or(|before| due.epoch_s() < before)
+            && self.due_after.is_none_or(|after| due.epoch_s() > after)
             && (!self.parked || entry.is_parked())
-            && entry.payload.key().starts_with(&self.key_prefix)
+            && key(&entry.payload).starts_with(&self.key_prefix)
     }
+}
+
+/// The packed bytes; none if they lie outside memory.
+fn packed<P: Payload>(payload: &P) -> &[u8] {
+    match payload.stored() {
+        Stored::Memory(packed) => packed,
+        Stored::Outside(_) => &[],
+    }
+}
+
+fn key<P: Payload>(payload: &P) -> &[u8] {
+    let packed = packed(payload);
+    if packed.is_empty() { packed } else { Parts::key_of(packed) }
 }

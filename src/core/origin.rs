@@ -4,7 +4,7 @@
 //! place, the offset or the content of the record that carries it was copied there by somebody else, and the record
 //! is a user's.
 
-use super::io::{Header, Millis, Record};
+use super::types::{Header, Millis, Record};
 
 /// The header's name.
 pub const ORIGIN_HEADER: &[u8] = b"scheduler-engine";
@@ -128,7 +128,7 @@ impl Fnv {
 
 #[cfg(test)]
 mod tests {
-    use super::super::io::TopicPartition;
+    use super::super::types::TopicPartition;
     use super::*;
 
     const HERE: u64 = 77;

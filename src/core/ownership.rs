@@ -2,7 +2,7 @@
 //!
 //! The metadata tells a successor whose hanging transactions it has to fence, and carries the topic's `since`.
 
-use super::io::Millis;
+use super::types::Millis;
 
 /// Former owners that one takeover remembers; dropping older ones costs latency, never safety.
 pub(super) const FENCE_MAX: usize = 16;
@@ -22,7 +22,7 @@ pub struct Ownership {
     /// The run and incarnation that committed it; empty where there is none.
     pub owner: String,
     /// Former owners whose transactional ids may still have to be fenced, newest first.
-    pub fence: Vec<String>,
+    pub owners_to_fence: Vec<String>,
     /// The owner has released the partition with nothing in flight.
     pub clean: bool,
     /// Since when schedules of this topic are owed.
@@ -37,7 +37,7 @@ impl Ownership {
         if let Some(Millis(since)) = self.since {
             text.push_str(&format!(" since={since}"));
         }
-        for (i, owner) in self.fence.iter().take(FENCE_MAX).enumerate() {
+        for (i, owner) in self.owners_to_fence.iter().take(FENCE_MAX).enumerate() {
             if text.len() + owner.len() + " fence=".len() > METADATA_BYTES_MAX {
                 break;
             }
@@ -63,7 +63,7 @@ impl Ownership {
                 ("clean", "1") => ownership.clean = true,
                 ("since", since) => ownership.since = Some(Millis(since.parse().ok()?)),
                 ("fence", owners) if owners.split(',').all(is_owner) => {
-                    ownership.fence = owners.split(',').take(FENCE_MAX).map(str::to_owned).collect();
+                    ownership.owners_to_fence = owners.split(',').take(FENCE_MAX).map(str::to_owned).collect();
                 }
                 ("owner" | "clean" | "fence", _) => return None,
                 _ => {}
@@ -77,7 +77,7 @@ impl Ownership {
     pub fn to_fence(&self, me: &str) -> Vec<String> {
         let owner = (!self.clean).then_some(&self.owner);
         let mut fence: Vec<String> = Vec::new();
-        for former in owner.into_iter().chain(&self.fence) {
+        for former in owner.into_iter().chain(&self.owners_to_fence) {
             if former != me && !fence.contains(former) && fence.len() < FENCE_MAX {
                 fence.push(former.clone());
             }
@@ -131,7 +131,7 @@ mod tests {
     fn metadata_is_read_back() {
         let ownership = Ownership {
             owner: "ab12.0".into(),
-            fence: vec!["cd.1".into(), "ef.22".into()],
+            owners_to_fence: vec!["cd.1".into(), "ef.22".into()],
             clean: true,
             since: Some(Millis(-5)),
         };
@@ -176,13 +176,14 @@ mod tests {
         let mut ownership = Ownership { owner: former(0), ..Ownership::default() };
         for n in 1..100 {
             let fence = ownership.to_fence(&former(n));
-            ownership = Ownership { owner: former(n), fence, since: Some(Millis(i64::MIN)), clean: false };
+            ownership =
+                Ownership { owner: former(n), owners_to_fence: fence, since: Some(Millis(i64::MIN)), clean: false };
             assert!(ownership.encode().len() <= METADATA_BYTES_MAX);
             let text = with_member(&ownership.encode(), &[b'm'; 300]);
             assert!(text.len() <= METADATA_BYTES_MAX && names_member(text.as_bytes(), &[b'm'; 300]));
             assert!(Ownership::decode(ownership.encode().as_bytes()).is_some());
         }
-        assert_eq!(ownership.fence.len(), FENCE_MAX);
-        assert_eq!(ownership.fence[0], former(98), "the newest is kept");
+        assert_eq!(ownership.owners_to_fence.len(), FENCE_MAX);
+        assert_eq!(ownership.owners_to_fence[0], former(98), "the newest is kept");
     }
 }

@@ -3,11 +3,14 @@
 use std::collections::VecDeque;
 
 use super::bugs::{self, Bug};
-use super::io::{Millis, TopicPartition};
 use super::key_table::KeyTable;
 use super::ownership::Ownership;
 use super::payload::Payload;
 use super::start_marker::StartMarker;
+use super::types::{Millis, TopicPartition};
+
+/// Longest time between two commits of progress while nothing fires.
+pub(super) const COMMIT_INTERVAL_MS: i64 = 30_000;
 
 /// How far a partition has come. Each step waits for one thing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,22 +1,61 @@
-//! The bytes of a schedule, kept in one allocation.
+//! Key, value and headers of a record, as the core keeps them.
 
-use super::io::Header;
+use std::hash::{DefaultHasher, Hasher};
+
+use super::types::Header;
 
 /// Room for the headers that the engine adds to a user's.
 const ROOM: usize = 6;
 
-/// What is kept of a record besides its index entry.
+/// What the core keeps of a record's key, value and headers: the bytes, or where they lie.
 ///
-/// The core asks for no more than this, so that an implementation may keep the bytes elsewhere and hold a handle.
-pub trait Payload {
+/// The core never reads them itself. Bytes outside memory are read by the shell, when it writes a batch's records:
+/// [`Batch::resolve`](super::batch::Batch::resolve).
+pub trait Payload: Sized {
+    /// Keeps bytes that lie outside memory; `()` if there are none. It must not do I/O: the core calls it from its event
+    /// loop.
+    type Store;
     /// Keeps `parts`.
-    fn pack(parts: &Parts<'_>) -> Self;
-    /// The key, for the index.
-    fn key(&self) -> &[u8];
-    /// Bytes kept, for memory accounting.
-    fn size(&self) -> usize;
-    /// Appends the packed form, which [`Parts::unpack`] reads.
-    fn write(&self, buffer: &mut Vec<u8>);
+    fn pack(parts: &Parts<'_>, store: &mut Self::Store) -> Self;
+    /// Hashes a key for the index.
+    fn hash_of(key: &[u8], seed: u64) -> u64;
+    /// Returns [`Payload::hash_of`] of the record's key.
+    fn hash(&self, seed: u64) -> u64;
+    /// Whether the record has this key.
+    fn has_key(&self, key: &[u8]) -> bool;
+    /// Returns the memory that it takes, in bytes, without the allocator's overhead.
+    fn memory_bytes(&self) -> usize;
+    /// Returns the packed bytes, or where they lie.
+    fn stored(&self) -> Stored<'_>;
+}
+
+/// A payload's packed bytes, which [`Parts::unpack`] reads, or where they lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stored<'a> {
+    /// The bytes.
+    Memory(&'a [u8]),
+    /// Where they lie.
+    Outside(PayloadRef),
+}
+
+impl Stored<'_> {
+    /// Returns the length of the packed bytes.
+    #[must_use]
+    pub fn packed_bytes(&self) -> usize {
+        match self {
+            Self::Memory(packed) => packed.len(),
+            Self::Outside(reference) => reference.packed_bytes as usize,
+        }
+    }
+}
+
+/// Names packed bytes outside memory to the shell's store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PayloadRef {
+    /// Where they lie, in the store's own terms.
+    pub place: u64,
+    /// Their length.
+    pub packed_bytes: u32,
 }
 
 /// A schedule's bytes, borrowed.
@@ -26,7 +65,7 @@ pub struct Parts<'a> {
     pub key: &'a [u8],
     /// The triggered record's key; `None` is null.
     pub target_key: Option<&'a [u8]>,
-    /// Customer headers in order; for an unfit record all of its headers.
+    /// User headers in order; of an invalid record, all of its headers.
     pub headers: Vec<Header<'a>>,
     /// The value. A schedule's is never null: a null value is a cancel.
     pub value: &'a [u8],
@@ -45,7 +84,7 @@ impl<'a> Parts<'a> {
         buffer.extend_from_slice(self.value);
     }
 
-    /// The exact length of the packed form, so that it is allocated once.
+    /// The exact length of the packed form, for one allocation.
     fn packed_len(&self) -> usize {
         let nullable =
             |bytes: Option<&[u8]>| length_len(bytes.map_or(0, |b| b.len() + 1)) + bytes.map_or(0, <[u8]>::len);
@@ -59,7 +98,7 @@ impl<'a> Parts<'a> {
             + self.value.len()
     }
 
-    /// Reads what [`Parts::write`] or [`Payload::write`] wrote.
+    /// Reads packed bytes: those of [`Parts::write`] or [`Stored`].
     ///
     /// # Panics
     /// If `packed` is not such bytes; it never leaves this process.
@@ -79,7 +118,7 @@ impl<'a> Parts<'a> {
         Reader(packed).bytes()
     }
 
-    /// As [`Parts::unpack`], and nothing from nothing: barriers and floors carry no payload.
+    /// As [`Parts::unpack`], and nothing from nothing: barriers and start markers carry no payload.
     pub(super) fn unpack_or_empty(packed: &'a [u8]) -> Self {
         if packed.is_empty() { Self::default() } else { Self::unpack(packed) }
     }
@@ -90,23 +129,36 @@ impl<'a> Parts<'a> {
 pub struct Packed(Box<[u8]>);
 
 impl Payload for Packed {
-    fn pack(parts: &Parts<'_>) -> Self {
+    type Store = ();
+
+    fn pack(parts: &Parts<'_>, (): &mut ()) -> Self {
         let mut buffer = Vec::with_capacity(parts.packed_len());
         parts.write(&mut buffer);
         debug_assert_eq!(buffer.len(), parts.packed_len());
         Self(buffer.into_boxed_slice())
     }
 
-    fn key(&self) -> &[u8] {
-        Parts::key_of(&self.0)
+    fn hash_of(key: &[u8], seed: u64) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        hasher.write_u64(seed);
+        hasher.write(key);
+        hasher.finish()
     }
 
-    fn size(&self) -> usize {
+    fn hash(&self, seed: u64) -> u64 {
+        Self::hash_of(Parts::key_of(&self.0), seed)
+    }
+
+    fn has_key(&self, key: &[u8]) -> bool {
+        Parts::key_of(&self.0) == key
+    }
+
+    fn memory_bytes(&self) -> usize {
         self.0.len()
     }
 
-    fn write(&self, buffer: &mut Vec<u8>) {
-        buffer.extend_from_slice(&self.0);
+    fn stored(&self) -> Stored<'_> {
+        Stored::Memory(&self.0)
     }
 }
 
@@ -161,8 +213,8 @@ impl<'a> Reader<'a> {
     }
 
     fn take(&mut self, length: usize) -> &'a [u8] {
-        let (taken, requeue) = self.0.split_at(length);
-        self.0 = requeue;
+        let (taken, rest) = self.0.split_at(length);
+        self.0 = rest;
         taken
     }
 
@@ -194,10 +246,10 @@ mod tests {
             ],
             value: b"",
         };
-        let packed = Packed::pack(&parts);
+        let packed = Packed::pack(&parts, &mut ());
         assert_eq!(Parts::unpack(&packed.0), parts);
-        assert_eq!(packed.key(), long);
+        assert!(packed.has_key(&long) && !packed.has_key(b"k"));
         let bare = Parts { key: b"k", ..Parts::default() };
-        assert_eq!(Parts::unpack(&Packed::pack(&bare).0), bare);
+        assert_eq!(Parts::unpack(&Packed::pack(&bare, &mut ()).0), bare);
     }
 }

@@ -1,10 +1,11 @@
 //! From a user's record to a schedule, or to the reason why it is none.
 
+use super::due::Due;
 use super::headers;
-use super::io::{Header, Millis, Record};
 use super::origin::{ORIGIN_HEADER, RESERVED_PREFIX};
 use super::payload::Parts;
 use super::reason::Reason;
+use super::types::{Header, Millis, Record};
 
 /// Longest legal topic name, by Kafka's own rule.
 const TOPIC_NAME_MAX: usize = 249;
@@ -12,9 +13,6 @@ const TOPIC_NAME_MAX: usize = 249;
 /// Topics of the brokers' own.
 const INTERNAL: [&[u8]; 4] =
     [b"__consumer_offsets", b"__transaction_state", b"__share_group_state", b"__cluster_metadata"];
-
-/// Last second whose milliseconds fit into 63 bits.
-pub const EPOCH_MAX: u64 = i64::MAX as u64 / 1000;
 
 /// A due time further ahead of its record is probably a mistake. It fires as asked, unless there is a horizon.
 pub const FAR_S: u64 = 100 * 365 * 86_400;
@@ -32,9 +30,9 @@ pub struct AcceptanceRules {
 
 /// A valid schedule, borrowed from its record.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Request<'a> {
-    /// Seconds since 1970.
-    pub due: u64,
+pub struct ParsedSchedule<'a> {
+    /// When it is due.
+    pub due: Due,
     /// Topic of the triggered record.
     pub target: &'a str,
     /// What is kept.
@@ -50,8 +48,8 @@ pub fn parse<'a>(
     value: &'a [u8],
     timestamp: Millis,
     topics: &[String],
-    limits: &AcceptanceRules,
-) -> Result<Request<'a>, Reason> {
+    rules: &AcceptanceRules,
+) -> Result<ParsedSchedule<'a>, Reason> {
     let key = record.key.ok_or(Reason::NoKey)?;
     if key.starts_with(RESERVED_PREFIX) {
         return Err(Reason::ReservedKey);
@@ -62,35 +60,35 @@ pub fn parse<'a>(
     if topics.iter().any(|t| t == target) {
         return Err(Reason::TargetIsSchedules);
     }
-    within(due, timestamp, limits)?;
+    within(due, timestamp, rules)?;
     let headers = record.headers.iter().filter(|h| !is_own(h.name)).copied().collect();
-    let request = Request { due, target, parts: Parts { key, target_key, headers, value } };
+    let parsed = ParsedSchedule { due, target, parts: Parts { key, target_key, headers, value } };
     let topic = usize::from(record.partition.topic);
-    let limit = limits.record_bytes_max.get(topic).copied().flatten();
-    match limit.filter(|max| least_bytes(&request, topics.get(topic)) > *max) {
+    let limit = rules.record_bytes_max.get(topic).copied().flatten();
+    match limit.filter(|max| least_bytes(&parsed, topics.get(topic)) > *max) {
         Some(_) => Err(Reason::TooLarge),
-        None => Ok(request),
+        None => Ok(parsed),
     }
 }
 
 /// What the larger of its copy and its history record needs at least, alone in its set.
-fn least_bytes(request: &Request<'_>, topic: Option<&String>) -> usize {
+fn least_bytes(parsed: &ParsedSchedule<'_>, topic: Option<&String>) -> usize {
     /// Of a set with one record, by Kafka's message format 2: lengths count one byte each, which is their least.
     const OVERHEAD: usize = 61 + 7;
     const HEADER_OVERHEAD: usize = 2;
-    const MARK_VALUE: usize = 33;
-    let Parts { key, target_key, headers, value } = &request.parts;
+    const ORIGIN_VALUE: usize = 33;
+    let Parts { key, target_key, headers, value } = &parsed.parts;
     let bytes = |value: Option<&[u8]>| value.map_or(0, <[u8]>::len);
-    let customer: usize = headers.iter().map(|h| h.name.len() + bytes(h.value) + HEADER_OVERHEAD).sum();
+    let user_headers: usize = headers.iter().map(|h| h.name.len() + bytes(h.value) + HEADER_OVERHEAD).sum();
     let target_key_bytes = bytes(*target_key);
-    let since_requests = headers::EPOCH.len()
+    let request_headers = headers::EPOCH.len()
         + 1
         + headers::TARGET_TOPIC.len()
-        + request.target.len()
+        + parsed.target.len()
         + 2 * HEADER_OVERHEAD
         + target_key.map_or(0, |_| headers::TARGET_KEY.len() + target_key_bytes + HEADER_OVERHEAD);
-    let common = OVERHEAD + value.len() + customer + since_requests;
-    let copy = key.len() + ORIGIN_HEADER.len() + MARK_VALUE + HEADER_OVERHEAD;
+    let common = OVERHEAD + value.len() + user_headers + request_headers;
+    let copy = key.len() + ORIGIN_HEADER.len() + ORIGIN_VALUE + HEADER_OVERHEAD;
     let triggered = headers::TIMESTAMP.len()
         + 1
         + headers::KEY.len()
@@ -129,18 +127,12 @@ fn single<'a>(headers: &[Header<'a>], name: &[u8]) -> Result<Option<Option<&'a [
     if found.any(|value| Some(value) != first) { Err(Reason::DuplicateHeader) } else { Ok(first) }
 }
 
-/// Digits only: leading zeros are taken, signs, spaces and fractions are not. An empty header counts as missing.
-fn epoch(text: &[u8]) -> Result<u64, Reason> {
+/// Signs, spaces and fractions are invalid. An empty header counts as missing.
+fn epoch(text: &[u8]) -> Result<Due, Reason> {
     if text.is_empty() {
         return Err(Reason::NoEpoch);
     }
-    if !text.iter().all(u8::is_ascii_digit) {
-        return Err(bad_epoch(text));
-    }
-    text.iter()
-        .try_fold(0u64, |n, digit| n.checked_mul(10)?.checked_add(u64::from(digit - b'0')))
-        .filter(|n| *n <= EPOCH_MAX)
-        .ok_or(Reason::EpochOverflow)
+    Due::parse(text).map_err(|_| bad_epoch(text))?.ok_or(Reason::EpochOverflow)
 }
 
 /// What the header looks like, to tell the producer's author which setting or serialiser has made it.
@@ -194,14 +186,14 @@ fn target(name: &[u8]) -> Result<&str, Reason> {
     std::str::from_utf8(name).ok().filter(|_| is_topic(name)).ok_or(bad)
 }
 
-fn within(due: u64, timestamp: Millis, limits: &AcceptanceRules) -> Result<(), Reason> {
-    let due_ms = i128::from(due) * 1000;
+fn within(due: Due, timestamp: Millis, rules: &AcceptanceRules) -> Result<(), Reason> {
+    let due_ms = i128::from(due.at().0);
     let arrived_ms = i128::from(timestamp.0);
     let beyond = |limit_s: Option<u64>, by_ms: i128| limit_s.is_some_and(|s| by_ms > i128::from(s) * 1000);
-    if beyond(limits.grace_s, arrived_ms - due_ms) {
+    if beyond(rules.grace_s, arrived_ms - due_ms) {
         return Err(Reason::OverGrace);
     }
-    if beyond(limits.horizon_s, due_ms - arrived_ms) {
+    if beyond(rules.horizon_s, due_ms - arrived_ms) {
         return Err(Reason::BeyondHorizon);
     }
     Ok(())
@@ -209,13 +201,14 @@ fn within(due: u64, timestamp: Millis, limits: &AcceptanceRules) -> Result<(), R
 
 #[cfg(test)]
 mod tests {
-    use super::super::io::TopicPartition;
+    use super::super::due::EPOCH_S_MAX;
+    use super::super::types::TopicPartition;
     use super::*;
 
     fn parse_with(
         key: Option<&[u8]>,
         headers: &[(&str, &str)],
-        limits: &AcceptanceRules,
+        rules: &AcceptanceRules,
     ) -> Result<(u64, String), Reason> {
         let headers: Vec<Header<'_>> =
             headers.iter().map(|(n, v)| Header { name: n.as_bytes(), value: Some(v.as_bytes()) }).collect();
@@ -227,7 +220,8 @@ mod tests {
             value: Some(b"v"),
             headers: &headers,
         };
-        parse(&record, b"v", record.timestamp, &["schedules".to_owned()], limits).map(|r| (r.due, r.target.to_owned()))
+        parse(&record, b"v", record.timestamp, &["schedules".to_owned()], rules)
+            .map(|r| (r.due.epoch_s(), r.target.to_owned()))
     }
 
     #[test]
@@ -312,15 +306,15 @@ mod tests {
         assert_eq!(far(1_893_456_000_000), Some("due more than 100 years ahead: looks like milliseconds"));
         assert_eq!(far(1_700_000_000_000), Some("due more than 100 years ahead: looks like milliseconds"));
         assert_eq!(far(1_893_456_000_000_000), Some("due more than 100 years ahead: looks like microseconds"));
-        assert_eq!(far(EPOCH_MAX), Some("due more than 100 years ahead"));
+        assert_eq!(far(EPOCH_S_MAX), Some("due more than 100 years ahead"));
         assert_eq!(far_ahead(1_893_456_000, Millis(-1)), None, "a record without a timestamp");
     }
 
     #[test]
     fn grace_and_horizon_are_measured_from_the_records_timestamp() {
-        let at = |epoch: &str, limits: &AcceptanceRules| {
+        let at = |epoch: &str, rules: &AcceptanceRules| {
             let headers = [("scheduler-epoch", epoch), ("scheduler-target-topic", "t")];
-            parse_with(Some(b"k"), &headers, limits).map(|r| r.0)
+            parse_with(Some(b"k"), &headers, rules).map(|r| r.0)
         };
         let grace = AcceptanceRules { grace_s: Some(10), ..AcceptanceRules::default() };
         assert_eq!(at("990", &grace), Ok(990));

@@ -1,6 +1,6 @@
 //! The floor: the record that tells leftovers from what is owed.
 
-use super::io::Millis;
+use super::types::Millis;
 
 /// The value of a floor record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,11 +1,14 @@
 //! Taking over a partition: metadata, barrier, fence, loading, floor.
 
+use std::collections::BTreeMap;
+
 use super::bugs::{self, Bug};
-use super::io::{Output, Report, RequestId};
+use super::io::{Output, RequestId};
 use super::key_table::KeyTable;
 use super::ownership::{FENCE_MAX, Ownership};
 use super::partition::{PartitionState, Stage};
 use super::payload::Payload;
+use super::report::Report;
 use super::start_marker::StartMarker;
 use super::{Millis, Scheduler, TopicPartition, origin};
 
@@ -18,9 +21,37 @@ const LOADED_SHARE: usize = 4;
 /// Why a partition is read again whose floor lies in the future.
 const AHEAD: &str = "the clock is before the partition's floor";
 
+/// What the core asked for while it takes partitions over, and the owners that it was before.
+#[derive(Debug, Default)]
+pub(super) struct Takeovers {
+    /// How often this process has changed its transactional ids.
+    pub(super) incarnation: u32,
+    /// Owners that this process was before and that left batches in flight, newest first: no metadata may name them.
+    pub(super) previous_owners: Vec<String>,
+    /// Fence requests without an answer, and their partitions.
+    fencing: BTreeMap<RequestId, Vec<TopicPartition>>,
+    /// By topic, the request for its `since` whose answer counts.
+    since_requests: BTreeMap<u16, RequestId>,
+    next_request: u64,
+}
+
+impl Takeovers {
+    fn new_request(&mut self) -> RequestId {
+        let request = RequestId(self.next_request);
+        self.next_request += 1;
+        request
+    }
+
+    pub(super) fn forget(&mut self) {
+        self.fencing.clear();
+        self.since_requests.clear();
+        self.incarnation += 1;
+    }
+}
+
 impl<P: Payload> Scheduler<P> {
     pub(super) fn assigned(&mut self, partitions: &[TopicPartition], leftover_cutoff: Millis) {
-        self.stale_generation = None;
+        self.batches.stale_generation = None;
         for id in partitions {
             let partition_hash =
                 origin::partition_hash(&self.names.cluster, &self.names.topics[usize::from(id.topic)], id.number);
@@ -45,20 +76,20 @@ impl<P: Payload> Scheduler<P> {
         };
         let former = Ownership::decode(metadata).unwrap_or_default();
         let mut fence = if former.owner.is_empty() { Vec::new() } else { former.to_fence(&owner) };
-        for own in &self.previous_owners {
+        for own in &self.takeovers.previous_owners {
             if fence.len() < FENCE_MAX && !fence.contains(own) {
                 fence.push(own.clone());
             }
         }
         let clean = bugs::on(Bug::AlwaysClean);
-        state.ownership = Ownership { owner, fence, clean, since: former.since };
+        state.ownership = Ownership { owner, owners_to_fence: fence, clean, since: former.since };
         // What was fenced for an earlier reading says nothing of these.
         state.fence_done = false;
         let none = if bugs::on(Bug::NegativeOffset) { -1 } else { 0 };
         state.committed = offset.unwrap_or(none).max(none);
         state.stage = Stage::Barrier;
         if bugs::on(Bug::FenceBeforeBarrier) {
-            let fence = state.ownership.fence.clone();
+            let fence = state.ownership.owners_to_fence.clone();
             let transactional_ids = fence.iter().flat_map(|owner| self.ids_of(owner)).collect();
             self.outputs.push_back(Output::Fence { request: RequestId(u64::MAX), transactional_ids });
         }
@@ -77,15 +108,15 @@ impl<P: Payload> Scheduler<P> {
                 Stage::Releasing { clean_commit_due, .. } => *clean_commit_due = true,
                 stage => *stage = Stage::Loading(barrier),
             }
-            for owner in &state.ownership.fence {
+            for owner in &state.ownership.owners_to_fence {
                 if !to_fence.contains(owner) && !bugs::on(Bug::DeadOwnerNotFenced) {
                     to_fence.push(owner.clone());
                 }
             }
         }
         if !to_fence.is_empty() {
-            let request = self.next_request();
-            self.fencing.insert(request, partitions.iter().map(|(id, _)| *id).collect());
+            let request = self.takeovers.new_request();
+            self.takeovers.fencing.insert(request, partitions.iter().map(|(id, _)| *id).collect());
             let transactional_ids = to_fence.iter().flat_map(|owner| self.ids_of(owner)).collect();
             self.outputs.push_back(Output::Fence { request, transactional_ids });
         }
@@ -97,10 +128,10 @@ impl<P: Payload> Scheduler<P> {
     }
 
     pub(super) fn fenced(&mut self, request: RequestId) {
-        for id in self.fencing.remove(&request).unwrap_or_default() {
+        for id in self.takeovers.fencing.remove(&request).unwrap_or_default() {
             if let Some(state) = self.partitions.get_mut(&id) {
-                self.previous_owners.retain(|former| !state.ownership.fence.contains(former));
-                state.ownership.fence.clear();
+                self.takeovers.previous_owners.retain(|former| !state.ownership.owners_to_fence.contains(former));
+                state.ownership.owners_to_fence.clear();
                 state.fence_done = true;
             }
         }
@@ -125,11 +156,11 @@ impl<P: Payload> Scheduler<P> {
 
     /// Asks for a topic's `since`, unless an answer is on its way.
     fn find_since(&mut self, topic: u16) {
-        if self.since_requests.contains_key(&topic) {
+        if self.takeovers.since_requests.contains_key(&topic) {
             return;
         }
-        let request = self.next_request();
-        self.since_requests.insert(topic, request);
+        let request = self.takeovers.new_request();
+        self.takeovers.since_requests.insert(topic, request);
         let stays =
             |state: &&PartitionState<P>| state.id.topic == topic && !matches!(state.stage, Stage::Releasing { .. });
         let known = self.partitions.values().filter(stays).map(|state| state.id.number).collect();
@@ -139,7 +170,7 @@ impl<P: Payload> Scheduler<P> {
     /// A partition of this topic goes. What was found without its floor is worthless: whoever waits asks again, and finds
     /// that floor in the log.
     pub(super) fn find_since_again(&mut self, topic: u16) {
-        self.since_requests.remove(&topic);
+        self.takeovers.since_requests.remove(&topic);
         let mut waiting = false;
         for state in self.partitions.values_mut().filter(|state| state.id.topic == topic) {
             if matches!(state.stage, Stage::Since | Stage::Siblings) {
@@ -153,8 +184,10 @@ impl<P: Payload> Scheduler<P> {
     }
 
     pub(super) fn since(&mut self, request: RequestId, since: Option<Millis>, leftover_cutoff: Millis) {
-        let Some((&topic, _)) = self.since_requests.iter().find(|(_, asked)| **asked == request) else { return };
-        self.since_requests.remove(&topic);
+        let Some((&topic, _)) = self.takeovers.since_requests.iter().find(|(_, asked)| **asked == request) else {
+            return;
+        };
+        self.takeovers.since_requests.remove(&topic);
         let now = self.now;
         for state in self.partitions.values_mut().filter(|state| state.id.topic == topic && state.stage == Stage::Since)
         {
@@ -223,7 +256,7 @@ impl<P: Payload> Scheduler<P> {
         state.stage = Stage::Live;
         state.live_at = now;
         let pending = state.keys.pending();
-        let overdue = u64::try_from(now.0.div_euclid(1000)).map_or(0, |second| state.keys.overdue(second));
+        let overdue = state.keys.overdue(now);
         self.counters.planned += pending as u64;
         self.counters.leftovers += leftovers;
         self.counters.invalid += invalid.len() as u64;
@@ -238,7 +271,7 @@ impl<P: Payload> Scheduler<P> {
     }
 
     pub(super) fn reread(&mut self, id: TopicPartition, why: &'static str) {
-        if self.in_flight.iter().any(|batch| batch.touches(id)) {
+        if self.is_touched(id) {
             // Batches decided from the old reading cannot be told apart from the new one's.
             return self.rejoin(why);
         }

@@ -6,8 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::io::{Millis, TargetState};
 use super::reason::Reason;
+use super::types::Millis;
 
 /// First wait before a missing target is looked for again; it doubles up to [`RETRY_MAX_MS`].
 const RETRY_MIN_MS: i64 = 1_000;
@@ -24,6 +24,23 @@ const QUARANTINE_MAX_MS: i64 = 64_000;
 const PROBATION_MS: i64 = 60_000;
 /// Names kept before those that no schedule uses any more are looked for.
 const SWEEP_MIN: usize = 1_024;
+
+/// What the cluster's metadata says of a target topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TargetState {
+    /// It can be produced to.
+    Exists,
+    /// The cluster answered that there is no such topic.
+    Missing,
+    /// The cluster answered that we may not see it.
+    Forbidden,
+    /// It is there, but one of its partitions takes no records: it has no leader, or too few replicas in sync.
+    Leaderless,
+    /// It is there, but refuses the engine's timestamps. No metadata says so: the delivery reports do.
+    RefusesTimestamps,
+    /// The cluster did not answer in time, which says nothing of the topic.
+    NoAnswer,
+}
 
 #[derive(Debug)]
 struct Target {

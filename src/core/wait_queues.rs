@@ -41,7 +41,7 @@ pub enum Queue {
     /// For this interned target to be usable.
     Target(u32),
     /// For another try: by the number of tries before, and by a share of the slots, which spreads them.
-    Parked(u8, u8),
+    Retry(u8, u8),
     /// For a place in a batch of dead letters.
     DeadLetter,
 }
@@ -53,7 +53,7 @@ impl Queue {
             Self::Due(second, size) => size.numbers().start + second.min(LARGE - 1),
             Self::Quarantined => OTHERS,
             Self::Target(target) => OTHERS | 1 << 32 | u64::from(target),
-            Self::Parked(tries, jitter_slot) => OTHERS | 2 << 32 | u64::from(tries) << 8 | u64::from(jitter_slot),
+            Self::Retry(retries, jitter_slot) => OTHERS | 2 << 32 | u64::from(retries) << 8 | u64::from(jitter_slot),
             Self::DeadLetter => OTHERS | 3 << 32,
         }
     }
@@ -105,7 +105,7 @@ impl WaitQueues {
     }
 
     /// The slots on a shelf, in order.
-    pub fn on(&self, queue: Queue) -> impl Iterator<Item = u32> {
+    pub fn of(&self, queue: Queue) -> impl Iterator<Item = u32> {
         self.from(self.lists.get(&queue.number()))
     }
 
@@ -249,11 +249,11 @@ mod tests {
     fn shelves_do_not_mix() {
         let mut queues = WaitQueues::default();
         queues.insert(Queue::Target(1), 0);
-        queues.insert(Queue::Parked(0, 1), 1);
+        queues.insert(Queue::Retry(0, 1), 1);
         queues.insert(Queue::DeadLetter, 2);
         queues.insert(Queue::Target(1), 3);
         assert_eq!((queues.first_due(&Size::ALL), queues.due_before(u64::MAX).count()), (None, 0));
-        assert_eq!(queues.on(Queue::Target(1)).collect::<Vec<_>>(), [0, 3]);
+        assert_eq!(queues.of(Queue::Target(1)).collect::<Vec<_>>(), [0, 3]);
         queues.insert(Queue::Due(7, Size::Small), 4);
         assert_eq!((queues.first_due(&Size::ALL), queues.first(Queue::DeadLetter)), (Some((7, 4)), Some(2)));
     }

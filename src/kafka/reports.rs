@@ -335,12 +335,20 @@ fn is_passing(code: Code) -> bool {
 mod tests {
     use super::super::a_batch;
     use super::*;
+    use crate::core::batch::AfterFiring;
+    use crate::core::due::Due;
     use crate::core::io::Millis;
     use crate::handle::board::Board;
 
     /// A batch that fires so many schedules.
     fn firing(count: usize) -> Batch {
-        let fire = || Kind::Fire { target: "target".into(), due: 1, timestamp: Millis(0), missed: false };
+        let fire = || Kind::Fire {
+            target: "target".into(),
+            due: Due::from_epoch_s(1).expect("a second"),
+            timestamp: Millis(0),
+            missed: false,
+            after: AfterFiring::End,
+        };
         a_batch().with_kinds(std::iter::repeat_with(fire).take(count))
     }
 

@@ -3,7 +3,7 @@
 use crate::core::batch::{Batch, Item, Kind};
 use crate::core::io::{Header, Millis, Record, Report, TopicPartition};
 use crate::core::reason::Reason;
-use crate::core::{headers, schedule};
+use crate::core::{due, headers};
 use crate::handle::Observer;
 
 /// Something that has happened to a schedule.
@@ -105,7 +105,7 @@ impl<F: FnMut(&Event<'_>) + Send> Observer for Handler<F> {
     fn fired(&mut self, batch: &Batch, at: Millis) {
         for item in &batch.items {
             let Kind::Fire { target, due, missed, .. } = &item.kind else { continue };
-            let firing = firing(batch, item, target, *due, at);
+            let firing = firing(batch, item, target, due.epoch_s(), at);
             (self.0)(&if *missed { Event::Missed { firing } } else { Event::Fired { firing } });
         }
     }
@@ -117,28 +117,23 @@ impl<F: FnMut(&Event<'_>) + Send> Observer for Handler<F> {
         };
         // The engine has accepted both.
         let (Some(target), Some(due_s)) = (text(headers::TARGET_TOPIC), text(headers::EPOCH)) else { return };
-        let due_s = due_s.parse().unwrap_or(schedule::EPOCH_MAX);
+        let due_s = due_s.parse().unwrap_or(due::EPOCH_S_MAX);
         let key = record.key.unwrap_or_default();
-        (self.0)(&Event::Planned {
-            place: partition_hash(topics, record.partition, record.offset),
-            key,
-            due_s,
-            target,
-        });
+        (self.0)(&Event::Planned { place: place(topics, record.partition, record.offset), key, due_s, target });
     }
 
     fn deleted(&mut self, record: &Record<'_>, topics: &[String]) {
-        let place = partition_hash(topics, record.partition, record.offset);
+        let place = place(topics, record.partition, record.offset);
         (self.0)(&Event::Deleted { place, key: record.key.unwrap_or_default() });
     }
 
     fn report(&mut self, report: &Report, topics: &[String]) {
         match report {
             Report::Invalid { partition, offset, reason } => {
-                (self.0)(&Event::Invalid { place: partition_hash(topics, *partition, *offset), reason: *reason });
+                (self.0)(&Event::Invalid { place: place(topics, *partition, *offset), reason: *reason });
             }
             Report::Live { partition, pending, overdue, .. } => {
-                let Place { topic, partition, .. } = partition_hash(topics, *partition, 0);
+                let Place { topic, partition, .. } = place(topics, *partition, 0);
                 (self.0)(&Event::Live { topic, partition, pending: *pending, overdue: *overdue });
             }
             _ => {}
@@ -164,7 +159,7 @@ fn firing<'a>(batch: &'a Batch, item: &'a Item, target: &'a str, due_s: u64, at:
     }
 }
 
-fn partition_hash(topics: &[String], partition: TopicPartition, offset: i64) -> Place<'_> {
+fn place(topics: &[String], partition: TopicPartition, offset: i64) -> Place<'_> {
     let topic = topics.get(usize::from(partition.topic)).map_or("", String::as_str);
     Place { topic, partition: partition.number, offset }
 }

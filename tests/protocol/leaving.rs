@@ -27,7 +27,10 @@ fn a_partition_is_released_only_when_its_batches_have_settled_and_its_clean_mark
     assert!(rig.saw(|o| matches!(o, Output::Release(p) if p == &[P])));
     assert!(rig.ownership(P).clean);
     let barrier = rig.successors_barrier("cd");
-    assert_eq!(Ownership::decode(barrier.offsets[0].metadata.as_bytes()).unwrap().fence, Vec::<String>::new());
+    assert_eq!(
+        Ownership::decode(barrier.offsets[0].metadata.as_bytes()).unwrap().owners_to_fence,
+        Vec::<String>::new()
+    );
     rig.commit(&barrier);
     assert!(!rig.saw(|o| matches!(o, Output::Fence { .. })), "a clean owner has nothing to fence");
 }
@@ -155,7 +158,7 @@ fn a_former_self_whose_barrier_had_an_unknown_outcome_is_fenced_after_the_next_o
     rig.tell_committed(&[P]);
     let barrier = rig.batch();
     let ownership = Ownership::decode(barrier.offsets[0].metadata.as_bytes()).unwrap();
-    assert_eq!((ownership.owner.as_str(), ownership.fence), ("ab.1", vec!["ab.0".to_owned()]));
+    assert_eq!((ownership.owner.as_str(), ownership.owners_to_fence), ("ab.1", vec!["ab.0".to_owned()]));
     assert!(!rig.saw(|o| matches!(o, Output::Fence { .. })), "not before it stands");
     rig.commit(&barrier);
     let ids = |o: &Output| matches!(o, Output::Fence { transactional_ids, .. } if transactional_ids[0] == "g.ab.0.0");
@@ -167,5 +170,5 @@ fn a_former_self_whose_barrier_had_an_unknown_outcome_is_fenced_after_the_next_o
     rig.tell_committed(&[P]);
     let barrier = rig.batch();
     let ownership = Ownership::decode(barrier.offsets[0].metadata.as_bytes()).unwrap();
-    assert_eq!(ownership.fence, ["ab.1"]);
+    assert_eq!(ownership.owners_to_fence, ["ab.1"]);
 }

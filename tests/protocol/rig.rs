@@ -38,7 +38,7 @@ pub fn sent(batch: &Batch, now: Millis) -> Vec<Sent> {
             let headers = r.headers.iter().map(|h| (h.name.to_vec(), h.value.map(<[u8]>::to_vec))).collect();
             let kept =
                 Kept { timestamp: now, key: r.key.map(<[u8]>::to_vec), value: r.value.map(<[u8]>::to_vec), headers };
-            all.push((r.topic.to_owned(), r.schedules, kept));
+            all.push((r.topic.to_owned(), r.partition, kept));
             Ok::<(), ()>(())
         })
         .unwrap();

@@ -21,7 +21,7 @@ fn the_barrier_comes_first_and_only_then_are_former_owners_fenced() {
     assert_eq!((records[0].1, records[0].2.key.as_deref()), (Some(P), Some(BARRIER_KEY)));
     assert_eq!(records[0].2.value, None);
     let ownership = Ownership::decode(barrier.offsets[0].metadata.as_bytes()).unwrap();
-    assert_eq!((ownership.owner.as_str(), &ownership.fence[..]), ("cd.0", &["ab.0".to_owned()][..]));
+    assert_eq!((ownership.owner.as_str(), &ownership.owners_to_fence[..]), ("cd.0", &["ab.0".to_owned()][..]));
     assert!(!rig.saw(|o| matches!(o, Output::Fence { .. })), "a late riser would fence a live owner");
     rig.commit(&barrier);
     let ids = rig.find(
@@ -36,7 +36,10 @@ fn the_barrier_comes_first_and_only_then_are_former_owners_fenced() {
     rig.input(Input::Fenced { request });
     let drop_list = rig.batch();
     assert!(drop_list.items.is_empty());
-    assert_eq!(Ownership::decode(drop_list.offsets[0].metadata.as_bytes()).unwrap().fence, Vec::<String>::new());
+    assert_eq!(
+        Ownership::decode(drop_list.offsets[0].metadata.as_bytes()).unwrap().owners_to_fence,
+        Vec::<String>::new()
+    );
     rig.commit(&drop_list);
     rig.no_batch("the list is dropped once");
 }
@@ -50,7 +53,7 @@ fn a_list_that_was_not_worked_off_is_handed_on() {
     rig.assign(&[P]);
     rig.tell_committed(&[P]);
     let barrier = rig.batch();
-    assert_eq!(Ownership::decode(barrier.offsets[0].metadata.as_bytes()).unwrap().fence, ["cd.0", "ab.0"]);
+    assert_eq!(Ownership::decode(barrier.offsets[0].metadata.as_bytes()).unwrap().owners_to_fence, ["cd.0", "ab.0"]);
 }
 
 #[test]

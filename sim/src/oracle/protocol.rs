@@ -24,13 +24,13 @@ pub(crate) fn check(
     }
     for item in &batch.items {
         let Kind::Fire { target, due, .. } = &item.kind else { continue };
-        if *due as i64 * 1000 > clock.0 {
+        if due.epoch_s() as i64 * 1000 > clock.0 {
             return Err("decided early by its own clock");
         }
         let Some(said) = said.get(&(item.partition, item.origin_offset)) else {
             return Err("a firing for what no user said");
         };
-        if said.due != *due as i64 || said.target.name() != &**target {
+        if said.due != due.epoch_s() as i64 || said.target.name() != &**target {
             return Err("a firing that is not what the user asked for");
         }
     }

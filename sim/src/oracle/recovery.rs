@@ -120,7 +120,7 @@ impl<'a> Fresh<'a> {
         }
         let mut records: Vec<(TopicPartition, i64, Stored)> = Vec::new();
         let shown = batch.records(|record| {
-            let partition = record.schedules.expect("barriers and floors go to a schedules topic");
+            let partition = record.partition.expect("barriers and floors go to a schedules topic");
             let end = self.world.kafka().log(Place::Schedules(partition)).end();
             let offset = self.written.entry(partition).and_modify(|last| *last += 1).or_insert(end);
             let headers = record.headers.iter().map(|h| (h.name.to_vec(), h.value.map(<[u8]>::to_vec))).collect();

@@ -130,7 +130,7 @@ impl Watch {
             if let Kind::Fire { due, target, .. } = &item.kind
                 && **target == *Target::Open.name()
                 && !reading.excused.contains(&(key.clone(), item.origin_offset))
-                && let Some(first) = reading.earlier_than(*due as i64, item.origin_offset, today_ms)
+                && let Some(first) = reading.earlier_than(due.epoch_s() as i64, item.origin_offset, today_ms)
             {
                 return Err(format!("{item:?} was decided before {first:?}, which is due earlier"));
             }

@@ -67,7 +67,7 @@ impl World {
             // It has waited long enough and takes what an earlier transaction committed. Whom that names may have
             // released the partition since, and is fenced for nothing.
             let ownership = known.as_ref().and_then(|(_, metadata)| Ownership::decode(metadata.as_bytes()));
-            self.named_late.extend(ownership.into_iter().flat_map(|o| o.fence.into_iter().chain([o.owner])));
+            self.named_late.extend(ownership.into_iter().flat_map(|o| o.owners_to_fence.into_iter().chain([o.owner])));
         }
         let (offset, metadata) = known.map_or((None, String::new()), |(offset, metadata)| (Some(offset), metadata));
         self.tell(number, Input::Committed { partition, offset, metadata: metadata.as_bytes() });

@@ -75,7 +75,7 @@ impl World {
     }
 
     fn outgoing(&self, record: &OutRecord<'_>) -> Outgoing {
-        let place = match record.schedules {
+        let place = match record.partition {
             Some(partition) if bugs::on(Bug::PartitionerTombstones) && record.value.is_none() => {
                 let sum: usize = record.key.unwrap_or_default().iter().map(|byte| usize::from(*byte)).sum();
                 let number = (sum % usize::from(self.setup.partitions)) as i32;
@@ -442,7 +442,7 @@ fn bytes(outgoing: &Outgoing) -> u64 {
 
 fn kind(kind: &Kind) -> String {
     match kind {
-        Kind::Fire { due, missed, .. } => format!("fire due {due} missed {missed}"),
+        Kind::Fire { due, missed, .. } => format!("fire due {} missed {missed}", due.epoch_s()),
         Kind::DeadLetter { reason, .. } => format!("dead letter, {}", reason.code()),
         Kind::Schedule { .. } => "schedule again".to_owned(),
         Kind::Invalid { .. } => "unfit again".to_owned(),

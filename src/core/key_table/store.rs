@@ -1,0 +1,133 @@
+//! Slots of entries, the index that finds them by key, and what they cost.
+
+use super::super::bugs::{self, Bug};
+use super::super::key_index::KeyIndex;
+use super::super::payload::Payload;
+use super::super::wait_queues::Queue;
+use super::entry::Waiting;
+use super::{KeyEntry, KeyTable, NewEntry, Request};
+
+/// Slots below which a table is not worth shrinking.
+const SHRINK_SLOTS_MIN: usize = 4_096;
+
+/// Estimated memory of an entry beside its payload: its slot, its place in the index, its links in a queue, and the
+/// allocator's overhead. Tables double as they grow, so this is an average.
+const ENTRY_BYTES: usize = 128;
+
+impl<P: Payload> KeyTable<P> {
+    /// How often entries have moved to other slots: a slot number from before then is stale.
+    pub(in super::super) fn moves(&self) -> u8 {
+        self.moves
+    }
+
+    /// Gives back what tables hold beyond their entries, if at most one slot of `slots_per_entry` is in use. Entries move to
+    /// other slots, so nothing may be outstanding. True if it was done.
+    pub(in super::super) fn shrink(&mut self, slots_per_entry: usize) -> bool {
+        let used = self.slots.len() - self.free.len();
+        if self.slots.len() < SHRINK_SLOTS_MIN || used > self.slots.len() / slots_per_entry {
+            return false;
+        }
+        let mut places = vec![u32::MAX; self.slots.len()];
+        let mut slots = Vec::with_capacity(used);
+        let mut index = KeyIndex::default();
+        for (old, entry) in std::mem::take(&mut self.slots).into_iter().enumerate() {
+            let Some(entry) = entry else { continue };
+            debug_assert!(!entry.is_outstanding(), "nothing is outstanding");
+            places[old] = slots.len() as u32;
+            index.insert(entry.payload.hash(self.hash_seed), slots.len() as u32);
+            slots.push(Some(entry));
+        }
+        (self.slots, self.index, self.free) = (slots, index, Vec::new());
+        self.queues = self.queues.moved(&places);
+        // Entries that were removed meanwhile are still listed.
+        let moved = |slot: u32| Some(places[slot as usize]).filter(|place| *place != u32::MAX);
+        self.rewrites = std::mem::take(&mut self.rewrites).into_iter().filter_map(moved).collect();
+        self.moves = self.moves.wrapping_add(1);
+        true
+    }
+
+    pub(super) fn find(&self, key: &[u8]) -> Option<u32> {
+        self.index.find(P::hash_of(key, self.hash_seed), |slot| self.entry(slot).payload.has_key(key))
+    }
+
+    pub(super) fn insert(&mut self, new: NewEntry<P>) -> u32 {
+        let hash = new.payload.hash(self.hash_seed);
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(None);
+            self.slots.len() as u32 - 1
+        });
+        self.index.insert(hash, slot);
+        self.put(slot, new, 0);
+        slot
+    }
+
+    pub(super) fn replace(&mut self, slot: u32, new: NewEntry<P>) {
+        self.unlink(slot);
+        let in_flight_batch = if bugs::on(Bug::TwoOutstanding) { 0 } else { self.entry(slot).in_flight_batch };
+        self.count(slot, -1);
+        self.put(slot, new, in_flight_batch);
+    }
+
+    fn put(&mut self, slot: u32, new: NewEntry<P>, in_flight_batch: u32) {
+        self.slots[slot as usize] = Some(KeyEntry::new(new, in_flight_batch));
+        self.count(slot, 1);
+    }
+
+    pub(super) fn remove(&mut self, slot: u32) {
+        self.unlink(slot);
+        self.count(slot, -1);
+        self.index.remove(self.entry(slot).payload.hash(self.hash_seed), slot);
+        self.slots[slot as usize] = None;
+        self.free.push(slot);
+    }
+
+    /// Puts an entry into the queue that `waiting` names.
+    pub(super) fn link(&mut self, slot: u32, waiting: Waiting) {
+        self.entry_mut(slot).waiting = waiting;
+        if let Some(queue) = self.queue(slot) {
+            self.queues.insert(queue, slot);
+            self.parked += usize::from(waiting.is_parked());
+        }
+    }
+
+    /// Takes an entry out of its queue, if it waits in one.
+    pub(super) fn unlink(&mut self, slot: u32) {
+        if let Some(queue) = self.queue(slot) {
+            self.queues.remove(queue, slot);
+            self.parked -= usize::from(self.entry(slot).is_parked());
+        }
+        self.entry_mut(slot).waiting = Waiting::No;
+    }
+
+    fn queue(&self, slot: u32) -> Option<Queue> {
+        let entry = self.entry(slot);
+        match (entry.waiting, entry.request) {
+            (Waiting::Due, Request::Schedule { due, .. }) => Some(Queue::Due(due.second(), entry.size())),
+            (Waiting::Quarantined, _) => Some(Queue::Quarantined),
+            (Waiting::Target, Request::Schedule { target, .. }) => Some(Queue::Target(target)),
+            (Waiting::Retry | Waiting::RewriteRetry, _) => {
+                let (retries, jitter_slot) = self.retry_slot(slot);
+                Some(Queue::Retry(retries, jitter_slot))
+            }
+            (Waiting::DeadLetter, _) => Some(Queue::DeadLetter),
+            (Waiting::No | Waiting::Due | Waiting::Target, _) => None,
+        }
+    }
+
+    fn count(&mut self, slot: u32, by: isize) {
+        let entry = self.entry(slot);
+        let bytes = (ENTRY_BYTES + entry.payload.memory_bytes()) as isize * by;
+        if matches!(entry.request, Request::Schedule { .. }) {
+            self.pending = self.pending.saturating_add_signed(by);
+        }
+        self.bytes = self.bytes.saturating_add_signed(bytes);
+    }
+
+    pub(super) fn entry(&self, slot: u32) -> &KeyEntry<P> {
+        self.get(slot).expect("the slot comes from the index, a queue or a list that was checked")
+    }
+
+    pub(super) fn entry_mut(&mut self, slot: u32) -> &mut KeyEntry<P> {
+        self.slots[slot as usize].as_mut().expect("the slot comes from the index, a queue or a checked list")
+    }
+}
