@@ -4,9 +4,11 @@ mod code;
 mod cycles;
 mod files;
 mod imports;
+mod names;
 mod places;
 mod prose;
 mod size;
+mod vocabulary;
 
 /// Panics if a rule is broken, with all breaches and the remedy.
 #[track_caller]
