@@ -1,6 +1,6 @@
 //! A model of Kafka and a virtual clock that drive several instances of the scheduler's real core.
 //!
-//! A [`scenario::Scenario`] says what happens; [`play`] runs it, asking the [`oracle`] about the brokers' logs.
+//! A [`scenario::Scenario`] says what happens; [`play()`] runs it, asking the [`oracle`] about the brokers' logs.
 
 pub mod bugs;
 pub mod failure;

@@ -150,7 +150,7 @@ fn partitions(partitions: &[Status], topics: &[String], all: &mut Vec<MetricFami
         let family = gauges(name, help, &["topic", "partition"]);
         for (topic, number, status) in &named {
             if let Some(value) = value(status) {
-                family.with_label_values(&[topic, number.as_str()]).set(value);
+                family.with_label_values(&[*topic, number.as_str()]).set(value);
             }
         }
         all.extend(family.collect());
@@ -159,7 +159,7 @@ fn partitions(partitions: &[Status], topics: &[String], all: &mut Vec<MetricFami
     for (topic, number, status) in &named {
         for (state, phase) in STATES {
             let is = f64::from(u8::from(status.phase == phase));
-            family.with_label_values(&[topic, number.as_str(), state]).set(is);
+            family.with_label_values(&[*topic, number.as_str(), state]).set(is);
         }
     }
     all.extend(family.collect());

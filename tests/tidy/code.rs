@@ -1,4 +1,4 @@
-//! Rust files, taken apart, and the rules for what stands in them.
+//! Parses Rust files, and checks the rules for their code.
 
 use proc_macro2::{Span, TokenStream, TokenTree};
 use syn::spanned::Spanned;
@@ -7,22 +7,14 @@ use syn::visit::{self, Visit};
 use crate::files;
 use crate::hold;
 
-/// A module of the crate, from the path of its file.
-pub enum Module {
-    Of(String),
-    /// `lib.rs`, which only lists them, and files outside `src`.
-    None,
-}
-
-/// What the rules ask about a file.
+/// The parts of a file that the rules check.
 pub struct File {
     pub path: String,
-    pub module: Module,
-    /// Every path that is named, with those of imports, outside of tests.
+    /// All paths outside of tests, imports included.
     pub names: Vec<Vec<String>>,
-    /// Those of imports alone.
+    /// The paths of imports.
     pub imports: Vec<Vec<String>>,
-    /// Functions with the number of their lines.
+    /// Name, first line and number of lines of each function.
     pub functions: Vec<(String, usize, usize)>,
     lines: Vec<String>,
     unsafe_at: Vec<usize>,
@@ -32,7 +24,7 @@ pub struct File {
 }
 
 impl File {
-    /// Whether the file has a module of this name below it.
+    /// Returns whether the file declares a module of this name.
     pub fn declares(&self, name: &str) -> bool {
         self.modules.iter().any(|module| module == name)
     }
@@ -40,19 +32,13 @@ impl File {
 
 /// Reads the Rust files below these folders.
 pub fn read(folders: &[&str]) -> Vec<File> {
-    files::rust(folders).into_iter().map(take_apart).collect()
+    files::rust(folders).into_iter().map(parse).collect()
 }
 
-fn take_apart(file: files::File) -> File {
+pub fn parse(file: files::File) -> File {
     let parsed = syn::parse_file(&file.text).unwrap_or_else(|e| panic!("{}: {e}", file.path));
-    let top = file.path.strip_prefix("src/").and_then(|path| path.split(['/', '.']).next());
-    let module = match top {
-        Some("lib") | None => Module::None,
-        Some(top) => Module::Of(top.to_owned()),
-    };
-    let mut taken = File {
+    let mut parts = File {
         path: file.path,
-        module,
         names: Vec::new(),
         imports: Vec::new(),
         functions: Vec::new(),
@@ -61,8 +47,8 @@ fn take_apart(file: files::File) -> File {
         unwraps: Vec::new(),
         modules: Vec::new(),
     };
-    taken.visit_file(&parsed);
-    taken
+    parts.visit_file(&parsed);
+    parts
 }
 
 fn is_test(attributes: &[syn::Attribute]) -> bool {
@@ -103,7 +89,7 @@ impl File {
         }
     }
 
-    /// What stands in a macro is not parsed: paths and calls are told by their tokens.
+    /// The input of a macro is not parsed: finds paths and calls by their tokens.
     fn tokens(&mut self, tokens: TokenStream) {
         let mut path: Vec<String> = Vec::new();
         let mut called: Option<String> = None;
@@ -206,7 +192,7 @@ impl<'a> Visit<'a> for File {
 }
 
 #[test]
-fn unsafe_code_lives_in_one_module() {
+fn unsafe_code_is_in_one_module() {
     const HERE: [&str; 2] = ["src/kafka/native.rs", "src/kafka/native/"];
     let files = read(&["src", "sim/src"]);
     let (here, elsewhere): (Vec<_>, Vec<_>) =
@@ -214,7 +200,7 @@ fn unsafe_code_lives_in_one_module() {
     assert!(here.iter().all(|file| !file.unsafe_at.is_empty()) && !here.is_empty(), "{HERE:?} have no unsafe code");
     let breaches: Vec<String> =
         elsewhere.iter().flat_map(|file| file.unsafe_at.iter().map(|line| format!("{}:{line}", file.path))).collect();
-    hold("Unsafe code stands in src/kafka/native alone. Move it there, with a SAFETY comment.", &breaches);
+    hold("Unsafe code is only in src/kafka/native. Move it there, with a SAFETY comment.", &breaches);
 }
 
 #[test]
@@ -222,15 +208,15 @@ fn the_core_and_the_simulator_are_deterministic() {
     // The same inputs must give the same outputs, in every process.
     const BANNED: &[&str] =
         &["Instant", "SystemTime", "HashMap", "HashSet", "RandomState", "thread", "env", "getrandom"];
-    // They count seconds for whoever watches, and start processes and threads that each play by themselves.
-    const AROUND: &[&str] = &["sim/src/main.rs", "sim/src/swarm.rs"];
+    // They show progress in seconds, and start processes and threads that each play alone.
+    const COMMAND: &[&str] = &["sim/src/main.rs", "sim/src/swarm.rs"];
     let mut breaches = Vec::new();
     for file in read(&["src/core", "src/core.rs", "sim/src"]) {
-        if AROUND.contains(&file.path.as_str()) {
+        if COMMAND.contains(&file.path.as_str()) {
             continue;
         }
         for name in &file.names {
-            // As a path or alone, but not as a variable or a method: those are not written in several parts.
+            // A lower-case name alone is a variable or a method.
             let banned = |part: &&String| {
                 BANNED.contains(&part.as_str()) && (name.len() > 1 || part.starts_with(char::is_uppercase))
             };
@@ -239,14 +225,14 @@ fn the_core_and_the_simulator_are_deterministic() {
     }
     breaches.dedup();
     hold(
-        "No clock, no randomness and no order by chance in src/core and sim: pass the time in, take randomness from the \
+        "No clock, no randomness and no random order in src/core and sim: pass the time in, take randomness from the \
          seed, and use BTreeMap and BTreeSet.",
         &breaches,
     );
 }
 
 #[test]
-fn what_cannot_fail_says_why() {
+fn unwrap_and_expect_give_a_reason() {
     let mut breaches = Vec::new();
     for file in read(&["src"]) {
         for (line, message) in &file.unwraps {
@@ -260,8 +246,8 @@ fn what_cannot_fail_says_why() {
         }
     }
     hold(
-        "unwrap and expect stand only where they cannot fail, and say why: in the message or in a comment above. \
-         Anything else is an error to return.",
+        "unwrap and expect are only used if they cannot fail, and give the reason in the message or in a comment above. \
+         Return an error otherwise.",
         &breaches,
     );
 }

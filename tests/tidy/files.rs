@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Folders that hold nothing anybody wrote.
+/// Folders of generated files.
 const LEFT_OUT: &[&str] = &["target", ".git", "artifacts", "corpus"];
 
 /// A file by its path from the root, with slashes.
@@ -12,7 +12,7 @@ pub struct File {
     pub text: String,
 }
 
-/// Every text file below a folder, or that file alone.
+/// Returns every text file below a folder, or that file alone.
 pub fn below(folder: &str) -> Vec<File> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut paths = Vec::new();
@@ -23,7 +23,7 @@ pub fn below(folder: &str) -> Vec<File> {
     paths.into_iter().filter_map(file).collect()
 }
 
-/// Rust files below these folders.
+/// Returns the Rust files below these folders.
 pub fn rust(folders: &[&str]) -> Vec<File> {
     let files: Vec<File> =
         folders.iter().flat_map(|folder| below(folder)).filter(|f| f.path.ends_with(".rs")).collect();
@@ -31,7 +31,7 @@ pub fn rust(folders: &[&str]) -> Vec<File> {
     files
 }
 
-/// Whether there is such a file or folder.
+/// Returns whether there is such a file or folder.
 pub fn exists(path: &str) -> bool {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path).exists()
 }

@@ -1,13 +1,16 @@
-//! The house rules that no compiler holds. Each failure says where, and what to do.
+//! The rules of this repository that no compiler checks. Each failure names the place and the remedy.
 
 mod code;
+mod cycles;
 mod files;
 mod imports;
+mod names;
 mod places;
 mod prose;
 mod size;
+mod vocabulary;
 
-/// Fails with every breach of a rule, and with what to do about them.
+/// Panics if a rule is broken, with all breaches and the remedy.
 #[track_caller]
 fn hold(rule: &str, breaches: &[String]) {
     assert!(breaches.is_empty(), "{rule}\n\n{}\n", breaches.join("\n"));

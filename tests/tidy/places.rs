@@ -1,4 +1,4 @@
-//! The repository stands alone: it names no place of anybody's machine.
+//! The repository names no place on a developer's machine.
 
 use crate::{files, hold};
 
@@ -17,5 +17,5 @@ fn no_file_names_a_place_outside_the_repository() {
             }
         }
     }
-    hold("Nothing names a folder of one's own machine. Give a path within the repository, or an address.", &breaches);
+    hold("No file names a folder of a developer's machine. Use a path within the repository, or a URL.", &breaches);
 }

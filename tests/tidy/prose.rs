@@ -6,7 +6,7 @@ use pulldown_cmark::{Event, Options, Parser, Tag, TagEnd};
 
 use crate::{files, hold};
 
-/// The anchors that GitHub gives to a text's headings.
+/// Returns the anchors that GitHub gives to a text's headings.
 fn anchors(text: &str) -> BTreeSet<String> {
     let mut anchors = BTreeSet::new();
     let mut seen: BTreeMap<String, usize> = BTreeMap::new();
@@ -61,7 +61,7 @@ fn links_lead_somewhere() {
             }
         }
     }
-    hold("A link leads to a file of the repository, and to a heading that it has. Mend or remove it.", &breaches);
+    hold("A link leads to a file of the repository, and to a heading that it has. Fix or remove it.", &breaches);
 }
 
 /// A relative path from a folder.
