@@ -1,18 +1,98 @@
-//! What must hold, asked of the brokers' logs and of what users said.
+//! What must hold, asked of a [`History`] alone: of the brokers' logs, of the users' records, and of what each instance
+//! was given to read.
 
 mod converged;
 mod fenced;
 mod journal;
-pub(crate) mod protocol;
+mod leftovers;
+mod protocol;
+mod races;
 mod recovery;
-pub(crate) mod watch;
+mod watch;
 
-pub use converged::{converged, fires_on_time, folds, served};
+pub use converged::{converged, fires_on_time, served};
 pub use journal::{Fired, safe};
 pub use recovery::recovered;
 
-use crate::kafka::log::Stored;
 use kafka_scheduler::core::mark::MARK_HEADER;
+
+use crate::failure::Failure;
+use crate::history::{Event, History, Holding};
+use crate::kafka::log::Stored;
+use races::Races;
+use watch::Watch;
+
+/// What instances hold is compared with what they have read this often.
+const COMPARED_EVERY_MS: i64 = 500;
+
+/// Follows a run event by event.
+#[derive(Debug)]
+pub struct Oracle {
+    watch: Watch,
+    races: Races,
+    compared_ms: i64,
+}
+
+impl Oracle {
+    /// Starts with a run.
+    #[must_use]
+    pub fn new(history: &History) -> Self {
+        Self { watch: Watch::default(), races: Races::default(), compared_ms: history.start_ms }
+    }
+
+    /// Judges an event.
+    ///
+    /// # Errors
+    /// The promise that it breaks.
+    pub fn follow(&mut self, history: &History, event: Event) -> Result<(), Failure> {
+        match event {
+            Event::Forgot { instance, partition: None } => self.watch.forget(instance),
+            Event::Forgot { instance, partition: Some(partition) } => self.watch.forget_partition(instance, partition),
+            Event::Read { instance, partition, offset } => self.watch.read(history, instance, (partition, offset)),
+            Event::Decided(decision) => {
+                let broken = |what| Failure::Safety(format!("i{}: {what}", decision.instance));
+                protocol::check(history, &decision).map_err(|what| broken(format!("{what}: {:?}", decision.batch)))?;
+                self.watch.decide(history, &decision).map_err(broken)?;
+                self.races.decide(history, &decision);
+            }
+            Event::OffsetsSent { instance, batch, member, partitions } => {
+                fenced::owned(history, &member, &partitions)
+                    .map_err(|what| Failure::Safety(format!("i{instance} {what} in batch {batch}")))?;
+            }
+            Event::Committed { instance, batch } => self.races.commit(instance, batch).map_err(Failure::Safety)?,
+            Event::Aborted { instance, batch } => self.watch.abort(instance, batch),
+            Event::ThroughputIsLimit { instance } => self.watch.hold_up(instance),
+            // What is loaded is compared at once, before users write more.
+            Event::WentLive => self.compared_ms = i64::MIN,
+            Event::Violation(what) => return Err(Failure::Safety(what)),
+        }
+        Ok(())
+    }
+
+    /// Whether [`Oracle::folds`] is to be asked again. If so, it counts as asked.
+    pub fn is_comparison_due(&mut self, now_ms: i64) -> bool {
+        let due = now_ms >= self.compared_ms.saturating_add(COMPARED_EVERY_MS);
+        if due {
+            self.compared_ms = now_ms;
+        }
+        due
+    }
+
+    /// Every instance holds what it has read, no more and no less.
+    ///
+    /// # Errors
+    /// The first difference.
+    pub fn folds(&self, history: &History, holdings: &[Holding]) -> Result<(), Failure> {
+        holdings.iter().try_for_each(|holding| self.watch.folds(history, holding)).map_err(Failure::Safety)
+    }
+
+    /// Firings that a newer record raced, and the longest that such a record could have been read before the firing
+    /// was decided, in ms.
+    #[must_use]
+    pub fn raced(&self) -> (u64, i64) {
+        self.races.total()
+    }
+}
 
 fn header<'a>(stored: &'a Stored, name: &[u8]) -> Option<&'a [u8]> {
     stored.headers.iter().find(|(n, _)| n == name)?.1.as_deref()

@@ -13,6 +13,8 @@ use crate::faults::Fault;
 
 /// Faults strike and users speak until then; what follows is quiet.
 pub const SAFETY_MS: u32 = 90_000;
+/// The longest that anything waits once faults have stopped: parked schedules, targets, transactions' time-outs.
+pub const CONVERGE_MS: u32 = 75_000;
 /// Operations at most: bytes beyond that are ignored.
 pub const OPS_MAX: usize = 4_000;
 

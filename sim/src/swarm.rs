@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::failure::Failure;
 use crate::play::play;
 use crate::scenario::{Scenario, shrink};
-use crate::world::Summary;
+use crate::summary::Summary;
 
 /// Scenarios that one shrinking plays at most.
 pub const SHRINK_TRIES: usize = 1_500;

@@ -3,83 +3,31 @@
 mod broker;
 mod consumer;
 mod ending;
+mod inject;
 mod instance;
 mod membership;
 mod shell;
-mod strikes;
 mod transact;
 mod transactors;
 mod users;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kafka_scheduler::core::Listed;
 use kafka_scheduler::core::io::{Partition, TargetState};
 
-use crate::failure::Failure;
-use crate::faults::{Coverage, Doing, Fault};
+use crate::faults::{Doing, Fault};
+use crate::history::{Event, History, Holding, Observed};
 use crate::kafka::Kafka;
-use crate::oracle::{self, watch::Watch};
+use crate::names::DAY_MS;
 use crate::rng::Rng;
-use crate::scenario::{Act, Away, Scenario, Setup};
-pub(crate) use ending::Ending;
+use crate::scenario::{Act, Away, Scenario};
+use crate::summary::Summary;
+use ending::Ending;
 use instance::Instance;
-pub(crate) use instance::config;
-use users::Open;
-pub use users::{Said, Speech};
+use users::{Open, Speech};
 
-/// The schedules topics.
-pub const TOPICS: [&str; 2] = ["schedules", "more"];
-/// The cluster's id.
-pub const CLUSTER: &str = "model";
-/// The dead-letter topic.
-pub const DEAD_LETTERS: &str = "dead";
 /// A noon.
 const NOON_MS: i64 = 1_700_049_600_000;
-/// A day.
-pub const DAY_MS: i64 = 86_400_000;
-/// Events at most: a run that has more does not end.
-const EVENTS_MAX: u64 = 5_000_000;
-/// What instances hold is compared with what they have read this often.
-const COMPARED_EVERY_MS: i64 = 500;
-
-/// What happened in a run.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Summary {
-    /// Operations of the scenario.
-    pub ops: u64,
-    /// Events of the virtual clock.
-    pub events: u64,
-    /// User records.
-    pub said: u64,
-    /// Target records that a read_committed consumer sees.
-    pub fired: u64,
-    /// Words that were written again.
-    pub reasserted: u64,
-    /// Records that went to the dead-letter topic.
-    pub letters: u64,
-    /// Schedules that fired though a newer word was acknowledged, but not yet read by whoever fired them.
-    pub raced: u64,
-    /// The longest that such a word could have been read before the firing was decided, in ms.
-    pub raced_ms_max: i64,
-    /// Fault kinds by phase.
-    pub coverage: Coverage,
-}
-
-impl Summary {
-    /// Adds another run's.
-    pub fn add(&mut self, other: &Self) {
-        self.ops += other.ops;
-        self.events += other.events;
-        self.said += other.said;
-        self.fired += other.fired;
-        self.letters += other.letters;
-        self.reasserted += other.reasserted;
-        self.raced += other.raced;
-        self.raced_ms_max = self.raced_ms_max.max(other.raced_ms_max);
-        self.coverage.add(&other.coverage);
-    }
-}
 
 #[derive(Debug)]
 enum What {
@@ -101,9 +49,16 @@ enum What {
     Instance(usize, u64, Todo),
 }
 
+/// Whose step the clock has come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Advanced {
+    Brokers,
+    World,
+}
+
 /// What an instance's shell does next.
 #[derive(Debug)]
-pub(crate) enum Todo {
+enum Todo {
     Beat,
     Fetch,
     Wake,
@@ -118,26 +73,12 @@ pub(crate) enum Todo {
 
 /// The world.
 #[derive(Debug)]
-pub struct World {
+pub(crate) struct World {
     pub(crate) now_ms: i64,
-    pub(crate) start_ms: i64,
-    pub(crate) setup: Setup,
-    pub(crate) kafka: Kafka,
-    pub(crate) said: BTreeMap<(Partition, i64), Said>,
-    pub(crate) partitions: Vec<Partition>,
+    pub(crate) history: History,
     pub(crate) summary: Summary,
-    pub(crate) broken: Option<Failure>,
-    pub(crate) watch: Watch,
-    /// No fault strikes any more.
-    pub(crate) quiet: bool,
-    /// Everybody has started anew since faults stopped.
-    pub(crate) restarted: bool,
     /// The last crash takes everybody with it.
-    pub(crate) last_crash: bool,
-    /// The furthest that any clock was ever ahead.
-    pub(crate) ahead_ms_max: i64,
-    /// The furthest that any clock was ever behind, as a negative number.
-    pub(crate) behind_ms_max: i64,
+    last_crash: bool,
     verbose: bool,
     instances: Vec<Instance>,
     events: BTreeMap<(i64, u64), What>,
@@ -148,8 +89,6 @@ pub struct World {
     away: Option<(Away, i64)>,
     /// Large values said so far.
     large_count: u32,
-    /// The late target could not be produced to at some time.
-    pub(crate) was_away: bool,
     slow_markers_until_ms: i64,
     /// Users write to every partition all the time.
     flooded: bool,
@@ -157,18 +96,15 @@ pub struct World {
     bitten: BTreeSet<(Fault, usize, i64)>,
     steady: BTreeMap<Partition, broker::Steady>,
     noted_ms: i64,
-    compared_ms: i64,
     /// Owners that metadata named which a pending transaction was about to replace.
     named_late: BTreeSet<String>,
-    /// When faults stopped.
-    pub(crate) calm_ms: i64,
 }
 
 impl World {
     /// A world for a scenario; `verbose` prints what happens.
     #[must_use]
-    pub fn new(scenario: &Scenario, verbose: bool) -> Self {
-        let setup = scenario.setup.clone();
+    pub(crate) fn new(scenario: &Scenario, verbose: bool) -> Self {
+        let setup = &scenario.setup;
         let start_ms = match setup.midnight_s {
             0 => NOON_MS,
             seconds => NOON_MS + DAY_MS / 2 + i64::from(seconds) * 1000,
@@ -177,22 +113,13 @@ impl World {
             .flat_map(|topic| (0..i32::from(setup.partitions)).map(move |number| Partition { topic, number }))
             .collect();
         let mut noise = Rng::new(setup.noise);
-        let instances = (0..usize::from(setup.instances)).map(|n| Instance::new(n, &setup, noise.split())).collect();
+        let instances = (0..usize::from(setup.instances)).map(|n| Instance::new(n, setup, noise.split())).collect();
+        let kafka = Kafka::new(&partitions, noise.split());
         let mut world = Self {
             now_ms: start_ms,
-            start_ms,
-            kafka: Kafka::new(&partitions, noise.split()),
-            setup,
-            said: BTreeMap::new(),
-            partitions,
+            history: History::new(scenario, start_ms, kafka, partitions),
             summary: Summary { ops: scenario.ops.len() as u64, ..Summary::default() },
-            broken: None,
-            watch: Watch::default(),
-            quiet: false,
-            restarted: false,
             last_crash: false,
-            ahead_ms_max: 0,
-            behind_ms_max: 0,
             verbose,
             instances,
             events: BTreeMap::new(),
@@ -202,15 +129,12 @@ impl World {
             fences_fail_until_ms: i64::MIN,
             away: None,
             large_count: 0,
-            was_away: false,
             slow_markers_until_ms: i64::MIN,
             flooded: false,
             bitten: BTreeSet::new(),
             steady: BTreeMap::new(),
             noted_ms: i64::MIN,
-            compared_ms: start_ms,
             named_late: BTreeSet::new(),
-            calm_ms: i64::MIN,
         };
         for op in &scenario.ops {
             world.after(i64::from(op.at_ms), What::Act(op.act));
@@ -222,29 +146,25 @@ impl World {
         world
     }
 
-    /// Runs until `end_ms` from the start.
-    pub(crate) fn until(&mut self, end_ms: i64) -> Result<(), Failure> {
-        let end_ms = self.start_ms + end_ms;
-        loop {
-            let event = self.events.first_key_value().map(|((at, _), _)| *at);
-            let brokers = self.kafka.deadline().filter(|at| event.is_none_or(|event| *at <= event));
-            let Some(at) = brokers.or(event).filter(|at| *at <= end_ms) else { break };
-            self.now_ms = self.now_ms.max(at);
-            self.summary.events += 1;
-            if self.summary.events > EVENTS_MAX {
-                return Err(Failure::Liveness(format!("the run does not end{}", self.describe())));
-            }
-            if brokers.is_some() {
-                self.kafka.tick(self.now_ms);
-            } else if let Some((_, what)) = self.events.pop_first() {
-                self.step(what);
-            }
-            if let Some(broken) = self.broken.take() {
-                return Err(broken.at(self.now_ms - self.start_ms));
-            }
+    /// Takes the next step, if it is not after `end_ms` from the start; otherwise moves the clock there.
+    pub(crate) fn advance(&mut self, end_ms: i64) -> Option<Advanced> {
+        let end_ms = self.history.start_ms + end_ms;
+        let event = self.events.first_key_value().map(|((at, _), _)| *at);
+        let brokers = self.history.kafka.deadline().filter(|at| event.is_none_or(|event| *at <= event));
+        let Some(at) = brokers.or(event).filter(|at| *at <= end_ms) else {
+            self.now_ms = end_ms;
+            return None;
+        };
+        self.now_ms = self.now_ms.max(at);
+        self.summary.events += 1;
+        if brokers.is_some() {
+            self.history.kafka.tick(self.now_ms);
+            return Some(Advanced::Brokers);
         }
-        self.now_ms = end_ms;
-        Ok(())
+        if let Some((_, what)) = self.events.pop_first() {
+            self.step(what);
+        }
+        Some(Advanced::World)
     }
 
     fn step(&mut self, what: What) {
@@ -253,21 +173,15 @@ impl World {
             What::Arrive(speech) => self.arrive(&speech),
             What::EndTransaction(number) => self.end_transaction(number),
             What::Flow => self.flow(),
-            What::Leave(member) => self.kafka.group.leave(&member),
+            What::Leave(member) => self.history.kafka.group.leave(&member),
             What::LateCommit(id, epoch) => {
-                let ended = self.kafka.end((&id, epoch), self.now_ms, true);
+                let ended = self.history.kafka.end((&id, epoch), self.now_ms, true);
                 self.trace(|| format!("broker a late commit of {id}: {ended:?}"));
             }
             What::Start(number) => self.start(number),
             What::Instance(number, life, todo) => self.dispatch(number, life, todo),
         }
         self.note_steady();
-        if self.now_ms >= self.compared_ms.saturating_add(COMPARED_EVERY_MS) {
-            self.compared_ms = self.now_ms;
-            if let Err(broken) = oracle::folds(self) {
-                self.fail(broken);
-            }
-        }
     }
 
     fn dispatch(&mut self, number: usize, life: u64, todo: Todo) {
@@ -296,13 +210,13 @@ impl World {
         self.events.insert((self.now_ms + delay_ms.max(0), self.next_event), what);
     }
 
-    pub(crate) fn later(&mut self, number: usize, delay_ms: i64, todo: Todo) {
+    fn later(&mut self, number: usize, delay_ms: i64, todo: Todo) {
         let life = self.instances[number].life;
         self.after(delay_ms, What::Instance(number, life, todo));
     }
 
     /// As [`World::later`], over the network, which may be slow.
-    pub(crate) fn answer(&mut self, number: usize, delay_ms: i64, todo: Todo) {
+    fn answer(&mut self, number: usize, delay_ms: i64, todo: Todo) {
         let now = self.now_ms;
         let instance = &mut self.instances[number];
         let until_ms = instance.slow_network_until_ms;
@@ -315,105 +229,82 @@ impl World {
         self.later(number, delay_ms, todo);
     }
 
-    /// Breaks the run, unless it is broken already.
-    pub(crate) fn fail(&mut self, failure: Failure) {
-        self.broken.get_or_insert(failure);
+    /// An instance asks its shell for what it must not ask for.
+    fn violation(&mut self, what: String) {
+        self.history.add(Event::Violation(what));
     }
 
-    pub(crate) fn trace(&self, line: impl FnOnce() -> String) {
+    fn trace(&self, line: impl FnOnce() -> String) {
         if self.verbose {
-            println!("{:>7} {}", self.now_ms - self.start_ms, line());
+            println!("{:>7} {}", self.now_ms - self.history.start_ms, line());
         }
     }
 
     /// A fault strikes an instance.
-    pub(crate) fn hit(&mut self, fault: Fault, number: usize) {
+    fn hit(&mut self, fault: Fault, number: usize) {
         let doing = self.instances[number].doing();
         self.summary.coverage.hit(fault, doing);
     }
 
     /// Something that lasts until `until_ms` makes itself felt by an instance; counts the first time.
-    pub(crate) fn bite(&mut self, fault: Fault, number: usize, until_ms: i64) {
+    fn bite(&mut self, fault: Fault, number: usize, until_ms: i64) {
         if self.bitten.insert((fault, number, until_ms)) {
             self.hit(fault, number);
         }
     }
 
     /// Markers of a transaction that an instance has ended may be late.
-    pub(super) fn note_markers(&mut self, number: usize) {
-        if self.kafka.markers_are_late {
+    fn note_markers(&mut self, number: usize) {
+        if self.history.kafka.markers_are_late {
             self.bite(Fault::SlowMarkers, number, self.slow_markers_until_ms);
         }
     }
 
     /// A fault strikes a partition.
-    pub(crate) fn hit_partition(&mut self, fault: Fault, partition: Partition) {
+    fn hit_partition(&mut self, fault: Fault, partition: Partition) {
         let owner =
             self.instances.iter().find(|i| i.is_alive() && i.core.status().iter().any(|s| s.partition == partition));
         let doing = owner.map_or(Doing::Nothing, |instance| instance.doing_with(partition));
         self.summary.coverage.hit(fault, doing);
     }
 
-    /// Schedules held, over all instances.
-    #[must_use]
-    pub fn listed(&self) -> Vec<Listed> {
-        self.instances.iter().filter(|i| i.is_alive()).flat_map(Instance::listed).collect()
-    }
-
-    /// What each running instance holds of each partition that it fires. One that was thrown out of the group may read
-    /// its successor's records, for whose cancels it does not look out, and is not asked: it cannot commit anything.
-    pub(crate) fn held(&self) -> Vec<(usize, Partition, BTreeSet<i64>)> {
-        let mut held = Vec::new();
-        for instance in self.instances.iter().filter(|i| i.is_alive() && i.paused_until_ms <= self.now_ms) {
+    /// Returns what each running instance holds of each partition that it fires. An instance that the group has removed
+    /// is not asked: it does not see the cancels that its successor reads, but it cannot commit anything either.
+    pub(crate) fn holdings(&self) -> Vec<Holding> {
+        let mut holdings = Vec::new();
+        for instance in self.running().filter(|i| i.paused_until_ms <= self.now_ms) {
             let listed = instance.listed();
             let member = instance.member.as_deref().unwrap_or_default();
-            for partition in instance.live().into_iter().filter(|p| self.kafka.group.holds(member, *p)) {
-                let offsets = listed.iter().filter(|l| l.partition == partition).map(|l| l.offset).collect();
-                held.push((instance.number, partition, offsets));
-            }
+            let live = instance.live().into_iter().filter(|p| self.history.kafka.group.holds(member, *p));
+            holdings.extend(live.map(|partition| Holding {
+                now_ms: self.now_ms,
+                instance: instance.number,
+                partition,
+                offsets: listed.iter().filter(|l| l.partition == partition).map(|l| l.offset).collect(),
+                today_ms: instance.today_as_told(self.now_ms, &self.history.setup).0,
+            }));
         }
-        held
+        holdings
+    }
+
+    fn running(&self) -> impl Iterator<Item = &Instance> {
+        self.instances.iter().filter(|i| i.is_alive())
     }
 
     /// Nothing is on its way.
     #[must_use]
     pub(crate) fn is_still(&self) -> bool {
-        self.instances.iter().filter(|i| i.is_alive()).all(|i| i.is_still(&self.kafka))
+        self.running().all(|i| i.is_still(&self.history.kafka))
     }
 
-    /// Partitions that some instance fires.
-    #[must_use]
-    pub fn live(&self) -> BTreeSet<Partition> {
-        self.instances.iter().filter(|i| i.is_alive()).flat_map(Instance::live).collect()
-    }
-
-    /// One line for each instance, for a report.
-    #[must_use]
-    pub fn describe(&self) -> String {
-        self.instances.iter().map(|i| format!("\n  {}", i.describe())).collect()
-    }
-
-    /// The cluster.
-    #[must_use]
-    pub fn kafka(&self) -> &Kafka {
-        &self.kafka
-    }
-
-    /// Every user record that was acknowledged, and no transaction of its user took back.
-    #[must_use]
-    pub fn said(&self) -> &BTreeMap<(Partition, i64), Said> {
-        &self.said
-    }
-
-    /// The schedules partitions.
-    #[must_use]
-    pub fn partitions(&self) -> &[Partition] {
-        &self.partitions
-    }
-
-    /// A schedules topic's name.
-    #[must_use]
-    pub fn topic(partition: Partition) -> &'static str {
-        TOPICS[usize::from(partition.topic) % TOPICS.len()]
+    /// Asks all instances what they hold and fire.
+    pub(crate) fn observe(&self) -> Observed {
+        Observed {
+            now_ms: self.now_ms,
+            listed: self.running().flat_map(Instance::listed).collect(),
+            live: self.running().flat_map(Instance::live).collect(),
+            is_still: self.is_still(),
+            description: self.instances.iter().map(|i| format!("\n  {}", i.describe())).collect(),
+        }
     }
 }

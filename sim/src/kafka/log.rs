@@ -73,6 +73,15 @@ impl Log {
         self.open.values().copied().min().unwrap_or(self.end())
     }
 
+    /// Returns the record at an offset, unless compaction has removed it.
+    #[must_use]
+    pub fn get(&self, offset: i64) -> Option<&Stored> {
+        match self.entries.get(usize::try_from(offset).ok()?)? {
+            Entry::Data(stored) => Some(stored),
+            Entry::Marker | Entry::Gone => None,
+        }
+    }
+
     /// Appends a record and gives its offset.
     pub fn append(&mut self, stored: Stored) -> i64 {
         let offset = self.end();

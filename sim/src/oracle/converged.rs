@@ -5,13 +5,12 @@ use std::collections::BTreeMap;
 use kafka_scheduler::core::Listed;
 use kafka_scheduler::core::floor::Floor;
 use kafka_scheduler::core::io::Partition;
-use kafka_scheduler::core::mark::{self, FLOOR_KEY};
 use kafka_scheduler::core::payload::Parts;
 
 use super::journal::{Fired, safe};
+use super::leftovers::floors_of;
 use crate::failure::Failure;
-use crate::kafka::Place;
-use crate::world::{CLUSTER, DAY_MS, Said, World};
+use crate::history::{History, Observed, Said};
 
 /// Nothing takes longer than this to fire once it is due, while nothing breaks.
 const LATE_MS_MAX: i64 = 8_000;
@@ -19,105 +18,106 @@ const LATE_MS_MAX: i64 = 8_000;
 /// What cannot be delivered is given up, after some tries, within this.
 const GIVEN_UP_MS_MAX: i64 = 60_000;
 
+/// The partition and the offset of a user's record.
+type Identity = (Partition, i64);
+
 /// Nothing is lost, and nothing that was ended is pending: what the running engines hold is what the users' last words
 /// say, in every detail.
 ///
 /// # Errors
 /// The first broken promise.
-pub fn converged(world: &World) -> Result<Fired, Failure> {
-    let fired = safe(world)?;
-    served(world)?;
-    let mut listed: BTreeMap<(Partition, i64), Listed> = BTreeMap::new();
-    for held in world.listed() {
-        if let Some(twice) = listed.insert((held.partition, held.offset), held) {
-            return Err(Failure::Safety(format!("{twice:?} is held twice{}", world.describe())));
-        }
-    }
-    let floors = floors_of(world);
+pub fn converged(history: &History, observed: &Observed) -> Result<Fired, Failure> {
+    let fired = safe(history)?;
+    served(history, observed)?;
+    let listed = listed_once(observed)?;
+    let floors = floors_of(history, observed.now_ms);
     let mut last: BTreeMap<(Partition, &[u8]), (i64, &Said)> = BTreeMap::new();
-    for ((partition, offset), said) in world.said().iter().filter(|(_, said)| said.is_word()) {
+    for ((partition, offset), said) in history.said.iter().filter(|(_, said)| said.is_word()) {
         last.insert((*partition, &said.key), (*offset, said));
     }
     let mut wanted = 0;
     for ((partition, _), (offset, said)) in &last {
-        let identity = (*partition, *offset);
-        let held = listed.get(&identity);
-        wanted += usize::from(held.is_some());
-        let moved = fired.letters.contains(&identity);
-        if !said.fit || moved || fired.words.contains(&identity) {
-            if held.is_some() {
-                return Err(Failure::Safety(format!("{identity:?} is held still: {said:?}{}", world.describe())));
-            }
-            if !moved && !said.fit && !said.is_cancel() && world.setup.dead_letters {
-                let broken = format!("{identity:?} is no dead letter: {said:?}{}", world.describe());
-                return Err(Failure::Liveness(broken));
-            }
-            continue;
-        }
-        if let Some(held) = held {
-            is_held(held, said).map_err(|what| Failure::Safety(format!("{identity:?} is held {what}: {said:?}")))?;
-        }
-        let overdue = said.target.delivers() && said.due * 1000 + LATE_MS_MAX <= world.now_ms;
-        let may_be_leftover =
-            floors.get(partition).is_some_and(|floor| *offset < floor.offset && said.due * 1000 < floor.since.0);
-        match held {
-            _ if may_be_leftover => {}
-            None => return Err(Failure::Safety(format!("{identity:?} was lost: {said:?}{}", world.describe()))),
-            Some(_) if world.setup.dead_letters && said.due * 1000 + GIVEN_UP_MS_MAX <= world.now_ms && !overdue => {
-                let broken = format!("{identity:?} is not given up: {said:?}{}", world.describe());
-                return Err(Failure::Liveness(broken));
-            }
-            Some(_) if overdue => {
-                return Err(Failure::Liveness(format!("{identity:?} does not fire: {said:?}{}", world.describe())));
-            }
-            Some(_) => {}
+        let word = Last { identity: (*partition, *offset), said, held: listed.get(&(*partition, *offset)).copied() };
+        wanted += usize::from(word.held.is_some());
+        let moved = fired.letters.contains(&word.identity);
+        if !said.fit || moved || fired.words.contains(&word.identity) {
+            word.has_ended(moved, history, observed)?;
+        } else {
+            word.is_pending(floors.get(partition), history, observed)?;
         }
     }
     if wanted != listed.len() {
-        let newest = |identity: &(Partition, i64)| last.values().any(|(offset, _)| *offset == identity.1);
+        let newest = |identity: &Identity| last.values().any(|(offset, _)| *offset == identity.1);
         let odd: Vec<_> = listed.keys().filter(|identity| !newest(identity)).collect();
-        return Err(Failure::Safety(format!("{odd:?} are held although newer words were read{}", world.describe())));
+        let broken = format!("{odd:?} are held although newer words were read{}", observed.description);
+        return Err(Failure::Safety(broken));
     }
     Ok(fired)
 }
 
-/// Every instance holds what the log that it has read says, no more and no less.
-///
-/// # Errors
-/// The first difference.
-pub fn folds(world: &World) -> Result<(), Failure> {
-    for (number, partition, listed) in world.held() {
-        let expected = world.watch.held(number, partition);
-        if let Some(odd) = listed.difference(&expected).next() {
-            let said = world.said().get(&(partition, *odd));
-            return Err(Failure::Safety(format!(
-                "i{number} holds {odd} of {partition:?}, which it read to be over: {said:?}"
-            )));
-        }
-        let gone =
-            expected.difference(&listed).filter_map(|offset| Some((*offset, world.said().get(&(partition, *offset))?)));
-        let mut floors = None;
-        for (offset, said) in gone {
-            let floors = floors.get_or_insert_with(|| floors_of(world));
-            let since = |floor: &Floor| floor.since.0.min(world.latest_since(number));
-            let leftover = |floor: &Floor| offset < floor.offset && said.due * 1000 < since(floor);
-            if !floors.get(&partition).is_some_and(leftover) {
-                return Err(Failure::Safety(format!("i{number} has forgotten {offset} of {partition:?}: {said:?}")));
-            }
+/// No two instances hold the same schedule.
+fn listed_once(observed: &Observed) -> Result<BTreeMap<Identity, &Listed>, Failure> {
+    let mut listed = BTreeMap::new();
+    for held in &observed.listed {
+        if let Some(twice) = listed.insert((held.partition, held.offset), held) {
+            return Err(Failure::Safety(format!("{twice:?} is held twice{}", observed.description)));
         }
     }
-    Ok(())
+    Ok(listed)
+}
+
+/// The last word of a key, and what an instance holds of it.
+struct Last<'a> {
+    identity: Identity,
+    said: &'a Said,
+    held: Option<&'a Listed>,
+}
+
+impl Last<'_> {
+    /// What has fired, moved or cannot fire is not held, and has moved if there is a place to move it to.
+    fn has_ended(&self, moved: bool, history: &History, observed: &Observed) -> Result<(), Failure> {
+        let Self { identity, said, held } = self;
+        if held.is_some() {
+            return Err(Failure::Safety(format!("{identity:?} is held still: {said:?}{}", observed.description)));
+        }
+        if !moved && !said.fit && !said.is_cancel() && history.setup.dead_letters {
+            let broken = format!("{identity:?} is no dead letter: {said:?}{}", observed.description);
+            return Err(Failure::Liveness(broken));
+        }
+        Ok(())
+    }
+
+    /// What has not fired is held as it was said, unless it may be a leftover, and is not overdue.
+    fn is_pending(&self, floor: Option<&Floor>, history: &History, observed: &Observed) -> Result<(), Failure> {
+        let Self { identity, said, held } = self;
+        if let Some(held) = held {
+            is_held(held, said).map_err(|what| Failure::Safety(format!("{identity:?} is held {what}: {said:?}")))?;
+        }
+        let due_ms = said.due * 1000;
+        let overdue = said.target.delivers() && due_ms + LATE_MS_MAX <= observed.now_ms;
+        if floor.is_some_and(|floor| identity.1 < floor.offset && due_ms < floor.since.0) {
+            return Ok(());
+        }
+        let what = format!("{said:?}{}", observed.description);
+        match held {
+            None => Err(Failure::Safety(format!("{identity:?} was lost: {what}"))),
+            Some(_) if overdue => Err(Failure::Liveness(format!("{identity:?} does not fire: {what}"))),
+            Some(_) if history.setup.dead_letters && due_ms + GIVEN_UP_MS_MAX <= observed.now_ms => {
+                Err(Failure::Liveness(format!("{identity:?} is not given up: {what}")))
+            }
+            Some(_) => Ok(()),
+        }
+    }
 }
 
 /// Somebody fires every partition.
 ///
 /// # Errors
 /// The partition that nobody fires.
-pub fn served(world: &World) -> Result<(), Failure> {
-    let live = world.live();
-    match world.partitions().iter().find(|partition| !live.contains(partition)) {
+pub fn served(history: &History, observed: &Observed) -> Result<(), Failure> {
+    match history.partitions.iter().find(|partition| !observed.live.contains(partition)) {
         Some(dark) => {
-            Err(Failure::Liveness(format!("nobody fires {dark:?} although nothing breaks{}", world.describe())))
+            Err(Failure::Liveness(format!("nobody fires {dark:?} although nothing breaks{}", observed.description)))
         }
         None => Ok(()),
     }
@@ -127,16 +127,18 @@ pub fn served(world: &World) -> Result<(), Failure> {
 ///
 /// # Errors
 /// The one that has not.
-pub fn fires_on_time(world: &World) -> Result<(), Failure> {
-    let fired = safe(world)?;
-    served(world)?;
-    let late = |(identity, said): &(&(Partition, i64), &Said)| {
+pub fn fires_on_time(history: &History, observed: &Observed) -> Result<(), Failure> {
+    let fired = safe(history)?;
+    served(history, observed)?;
+    let late = |(identity, said): &(&Identity, &Said)| {
         said.key.starts_with(b"probe")
-            && said.due * 1000 + LATE_MS_MAX <= world.now_ms
+            && said.due * 1000 + LATE_MS_MAX <= observed.now_ms
             && !fired.words.contains(identity)
     };
-    match world.said().iter().find(late) {
-        Some((identity, said)) => Err(Failure::Liveness(format!("{identity:?} is late: {said:?}{}", world.describe()))),
+    match history.said.iter().find(late) {
+        Some((identity, said)) => {
+            Err(Failure::Liveness(format!("{identity:?} is late: {said:?}{}", observed.description)))
+        }
         None => Ok(()),
     }
 }
@@ -151,38 +153,4 @@ fn is_held(held: &Listed, said: &Said) -> Result<(), String> {
         && parts.target_key == Some(b"to")
         && parts.headers.len() == 1;
     if same { Ok(()) } else { Err(format!("as {held:?}")) }
-}
-
-/// What may be a leftover lies below its partition's first floor, and was due before the topic's first one was written,
-/// by the clock that was furthest ahead. A floor from a future day is written anew once that clock is right again.
-fn floors_of(world: &World) -> BTreeMap<Partition, Floor> {
-    let mut first: BTreeMap<Partition, Floor> = BTreeMap::new();
-    let mut begun: BTreeMap<u16, i64> = BTreeMap::new();
-    for (_, records) in world.kafka().journal() {
-        for (place, stored) in records.iter().filter(|(_, stored)| stored.key.as_deref() == Some(FLOOR_KEY)) {
-            let Place::Schedules(partition) = *place else { continue };
-            let name = mark::place(CLUSTER, World::topic(partition), partition.number);
-            let Some(floor) = stored.value.as_deref().and_then(|value| Floor::decode(value, name)) else { continue };
-            first.entry(partition).or_insert(floor);
-            begun.entry(partition.topic).or_insert(stored.at_ms);
-        }
-    }
-    for (partition, floor) in &mut first {
-        floor.since.0 = world.first_today(begun.get(&partition.topic).copied().unwrap_or(world.start_ms));
-    }
-    first
-}
-
-impl World {
-    /// The latest `since` that a first start at `begun_ms` may have come to, after all clocks are right again.
-    fn first_today(&self, begun_ms: i64) -> i64 {
-        /// Partitions of a topic get their first floors within this.
-        const TOGETHER_MS: i64 = 30_000;
-        let (small, large) = (self.ahead_ms_max.min(DAY_MS / 24), self.ahead_ms_max > DAY_MS / 2);
-        let calm_ms = if self.quiet { self.calm_ms } else { self.now_ms + self.ahead_ms_max };
-        // With days to look back a floor from a wrong day lies in the past: only the next start looks at the day again.
-        let wrong_ms = if self.setup.since_days > 0 && !self.restarted { self.ahead_ms_max } else { 0 };
-        let at = if large { calm_ms.max(begun_ms) + wrong_ms } else { begun_ms + TOGETHER_MS };
-        self.today_of(at + small)
-    }
 }

@@ -9,12 +9,14 @@ use kafka_scheduler::core::reason::Reason;
 use kafka_scheduler::core::request;
 
 use super::fenced::fenced;
+use super::leftovers::is_leftover;
 use super::{header, named};
 use crate::failure::Failure;
+use crate::history::{History, Said};
 use crate::kafka::Place;
 use crate::kafka::log::{Headers, Stored};
+use crate::names::topic as topic_of;
 use crate::scenario::{Target, Word};
-use crate::world::{Said, World};
 
 /// What has fired: partition, and offset of the user's record.
 #[derive(Debug, Default)]
@@ -31,19 +33,19 @@ pub struct Fired {
 ///
 /// # Errors
 /// The first broken promise.
-pub fn safe(world: &World) -> Result<Fired, Failure> {
-    owners(world)
-        .and_then(|()| fenced(world))
-        .and_then(|()| after_barriers(world))
-        .and_then(|()| fired(world))
+pub fn safe(history: &History) -> Result<Fired, Failure> {
+    owners(history)
+        .and_then(|()| fenced(history))
+        .and_then(|()| after_barriers(history))
+        .and_then(|()| fired(history))
         .map_err(Failure::Safety)
 }
 
 /// What fired, from the logs: each once, not early, whole, and as it was said. What cannot fire moved as it was said.
-fn fired(world: &World) -> Result<Fired, String> {
+fn fired(history: &History) -> Result<Fired, String> {
     let mut fired = Fired::default();
-    for (transaction, records) in world.kafka().journal().filter(|(t, _)| is_engines(world, *t)) {
-        let mut ended = ended(world, transaction, records)?;
+    for (transaction, records) in history.kafka.journal().filter(|(t, _)| is_engines(history, *t)) {
+        let mut ended = ended(history, transaction, records)?;
         let mut histories: Vec<&Stored> =
             records.iter().filter(|(place, _)| *place == Place::History).map(|(_, stored)| stored).collect();
         let mut ends = 0;
@@ -51,8 +53,8 @@ fn fired(world: &World) -> Result<Fired, String> {
             let (Place::Target(_) | Place::DeadLetter) = *place else { continue };
             ends += 1;
             let identity = match place {
-                Place::Target(topic) => fires(world, topic, stored, &ended, &mut histories),
-                _ => moves(world, stored, &ended),
+                Place::Target(topic) => fires(history, topic, stored, &ended, &mut histories),
+                _ => moves(history, stored, &ended),
             };
             let identity = identity.map_err(|what| format!("transaction {transaction}: {what}"))?;
             ended.remove(&identity);
@@ -77,7 +79,7 @@ type Ended<'a> = BTreeMap<(Partition, i64), &'a Said>;
 
 /// A target record is what its user asked for, and its history record is the same with the request.
 fn fires(
-    world: &World,
+    history: &History,
     topic: &str,
     stored: &Stored,
     ended: &Ended<'_>,
@@ -86,7 +88,7 @@ fn fires(
     let key = header(stored, request::KEY).unwrap_or_default();
     let found = ended.iter().find(|((partition, _), said)| {
         said.key == key
-            && header(stored, request::TOPIC) == Some(World::topic(*partition).as_bytes())
+            && header(stored, request::TOPIC) == Some(topic_of(*partition).as_bytes())
             && stored.value.as_ref() == Some(&said.value)
     });
     let Some((identity, said)) = found.map(|(identity, said)| (*identity, *said)) else {
@@ -98,34 +100,34 @@ fn fires(
     let own = [
         (request::TIMESTAMP, seconds),
         (request::KEY, said.key.clone()),
-        (request::TOPIC, World::topic(identity.0).as_bytes().to_vec()),
+        (request::TOPIC, topic_of(identity.0).as_bytes().to_vec()),
     ];
     let target: Headers = customer.into_iter().chain(own.map(|(name, value)| (name.to_vec(), Some(value)))).collect();
-    let history: Headers = target.iter().cloned().chain(request).collect();
+    let archived: Headers = target.iter().cloned().chain(request).collect();
     let is = |stored: &Stored, headers: &Headers| {
         stored.key.as_deref() == Some(b"to") && stored.value.as_ref() == Some(&said.value) && stored.headers == *headers
     };
     if !is(stored, &target) || topic != said.target.name() || said.word != Word::Schedule || !said.fit {
         return Err(format!("{identity:?} fired into {topic} as {stored:?}, which is not what was said: {said:?}"));
     }
-    let Some(at) = histories.iter().position(|stored| is(stored, &history)) else {
+    let Some(at) = histories.iter().position(|stored| is(stored, &archived)) else {
         return Err(format!("{identity:?} fired without its history record: {histories:?}"));
     };
     histories.remove(at);
-    let early_ms = said.due * 1000 - stored.at_ms - world.ahead_ms_max;
+    let early_ms = said.due * 1000 - stored.at_ms - history.ahead_ms_max;
     if early_ms > 0 {
         return Err(format!("{identity:?} fired {early_ms} ms early"));
     }
-    if is_leftover(world, said) {
+    if is_leftover(history, said) {
         return Err(format!("{identity:?} fired, which was left behind before the first start"));
     }
     Ok(identity)
 }
 
 /// A dead letter is the whole record that cannot fire, and says why.
-fn moves(world: &World, stored: &Stored, ended: &Ended<'_>) -> Result<(Partition, i64), String> {
+fn moves(history: &History, stored: &Stored, ended: &Ended<'_>) -> Result<(Partition, i64), String> {
     let found = ended.iter().find(|((partition, offset), _)| {
-        header(stored, request::TOPIC) == Some(World::topic(*partition).as_bytes())
+        header(stored, request::TOPIC) == Some(topic_of(*partition).as_bytes())
             && header(stored, request::PARTITION) == Some(partition.number.to_string().as_bytes())
             && header(stored, request::OFFSET) == Some(offset.to_string().as_bytes())
     });
@@ -140,7 +142,7 @@ fn moves(world: &World, stored: &Stored, ended: &Ended<'_>) -> Result<(Partition
     let own = [
         (request::ERROR, reason.code().to_owned()),
         (request::ERROR_DETAIL, reason.detail().to_owned()),
-        (request::TOPIC, World::topic(identity.0).to_owned()),
+        (request::TOPIC, topic_of(identity.0).to_owned()),
         (request::PARTITION, identity.0.number.to_string()),
         (request::OFFSET, identity.1.to_string()),
     ];
@@ -149,14 +151,14 @@ fn moves(world: &World, stored: &Stored, ended: &Ended<'_>) -> Result<(Partition
     let whole = stored.key.as_ref() == Some(&said.key)
         && stored.value.as_ref() == Some(&said.value)
         && stored.headers == headers;
-    if !whole || !may_move(world, said, *reason) {
+    if !whole || !may_move(history, said, *reason) {
         return Err(format!("{identity:?} became the dead letter {stored:?}, which is not what was said: {said:?}"));
     }
     Ok(identity)
 }
 
 /// Whether a record may be given up for this reason.
-fn may_move(world: &World, said: &Said, reason: Reason) -> bool {
+fn may_move(history: &History, said: &Said, reason: Reason) -> bool {
     match said.word {
         Word::NoEpoch => reason == Reason::NoEpoch,
         Word::BadEpoch => reason == Reason::BadEpoch,
@@ -165,7 +167,7 @@ fn may_move(world: &World, said: &Said, reason: Reason) -> bool {
         Word::Schedule => match said.target {
             Target::Open => false,
             Target::Late => {
-                world.was_away && matches!(reason, Reason::UnknownTarget | Reason::Forbidden | Reason::Refused)
+                history.was_away && matches!(reason, Reason::UnknownTarget | Reason::Forbidden | Reason::Refused)
             }
             Target::Missing => reason == Reason::UnknownTarget,
             Target::Forbidden => reason == Reason::Forbidden,
@@ -178,7 +180,7 @@ fn may_move(world: &World, said: &Said, reason: Reason) -> bool {
 
 /// The user records that a transaction's tombstones end.
 fn ended<'a>(
-    world: &'a World,
+    history: &'a History,
     transaction: u64,
     records: &[(Place, Stored)],
 ) -> Result<BTreeMap<(Partition, i64), &'a Said>, String> {
@@ -191,7 +193,7 @@ fn ended<'a>(
         let Some(offset) = named(stored) else {
             return Err(format!("transaction {transaction}: a record in {partition:?} that names no user record"));
         };
-        let Some(said) = world.said().get(&(partition, offset)).filter(|said| said.key == key) else {
+        let Some(said) = history.said.get(&(partition, offset)).filter(|said| said.key == key) else {
             return Err(format!("a record names offset {offset} of {partition:?}, where no user said {key:?}"));
         };
         if stored.value.is_none() && ended.insert((partition, offset), said).is_some() {
@@ -201,16 +203,11 @@ fn ended<'a>(
     Ok(ended)
 }
 
-/// It was said before any engine ran, and was due before any clock's today.
-fn is_leftover(world: &World, said: &Said) -> bool {
-    said.at_ms == world.start_ms && said.due * 1000 < world.earliest_today()
-}
-
 /// No former owner commits anything after its successor's barrier.
-fn after_barriers(world: &World) -> Result<(), String> {
+fn after_barriers(history: &History) -> Result<(), String> {
     let mut lines: BTreeMap<(Partition, i64), (u64, bool)> = BTreeMap::new();
-    for (transaction, records) in world.kafka().journal().filter(|(t, _)| is_engines(world, *t)) {
-        for ((place, stored), offset) in records.iter().zip(world.kafka().offsets_of(transaction)) {
+    for (transaction, records) in history.kafka.journal().filter(|(t, _)| is_engines(history, *t)) {
+        for ((place, stored), offset) in records.iter().zip(history.kafka.offsets_of(transaction)) {
             if let Place::Schedules(partition) = place {
                 let barrier = stored.key.as_deref() == Some(BARRIER_KEY);
                 lines.insert((*partition, *offset), (transaction, barrier));
@@ -219,7 +216,7 @@ fn after_barriers(world: &World) -> Result<(), String> {
     }
     let mut owners: BTreeMap<Partition, &str> = BTreeMap::new();
     for ((partition, offset), (transaction, barrier)) in lines {
-        let writer = writer(world, transaction);
+        let writer = writer(history, transaction);
         if barrier {
             owners.insert(partition, writer);
         } else if owners.get(&partition) != Some(&writer) {
@@ -233,20 +230,20 @@ fn after_barriers(world: &World) -> Result<(), String> {
 }
 
 /// The group's offsets say who owns each partition: nothing but the engine's transactions has written them.
-fn owners(world: &World) -> Result<(), String> {
+fn owners(history: &History) -> Result<(), String> {
     let foreign = |(_, (_, metadata)): &(&Partition, &(i64, String))| Ownership::decode(metadata.as_bytes()).is_none();
-    match world.kafka().committed.iter().find(foreign) {
+    match history.kafka.committed.iter().find(foreign) {
         Some((partition, committed)) => Err(format!("{partition:?} is committed as {committed:?}, without its owner")),
         None => Ok(()),
     }
 }
 
-fn is_engines(world: &World, transaction: u64) -> bool {
-    !world.kafka().writer(transaction).starts_with("user.")
+fn is_engines(history: &History, transaction: u64) -> bool {
+    !history.kafka.writer(transaction).starts_with("user.")
 }
 
 /// The owner behind a transactional id: all but its last part.
-fn writer(world: &World, transaction: u64) -> &str {
-    let id = world.kafka().writer(transaction);
+fn writer(history: &History, transaction: u64) -> &str {
+    let id = history.kafka.writer(transaction);
     id.rsplit_once('.').map_or(id, |(owner, _)| owner)
 }

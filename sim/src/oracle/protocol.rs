@@ -1,17 +1,15 @@
 //! What holds for every batch, whatever becomes of it.
 
-use std::collections::BTreeMap;
+use kafka_scheduler::core::batch::Kind;
 
-use kafka_scheduler::core::batch::{Batch, Kind};
-use kafka_scheduler::core::io::{Millis, Partition};
+use crate::history::{Decision, History};
 
-use crate::world::Said;
-
-/// Asks a batch about itself. `clock` is that of the instance which formed it.
+/// Asks a batch about itself.
 ///
 /// # Errors
 /// What is wrong with it.
-pub(crate) fn check(batch: &Batch, clock: Millis, said: &BTreeMap<(Partition, i64), Said>) -> Result<(), &'static str> {
+pub(super) fn check(history: &History, decision: &Decision) -> Result<(), &'static str> {
+    let Decision { batch, clock, .. } = decision;
     if batch.offsets.is_empty() || batch.offsets.iter().any(|o| o.metadata.is_empty()) {
         return Err("a batch without its fence");
     }
@@ -23,7 +21,7 @@ pub(crate) fn check(batch: &Batch, clock: Millis, said: &BTreeMap<(Partition, i6
         if *due as i64 * 1000 > clock.0 {
             return Err("decided early by its own clock");
         }
-        let Some(said) = said.get(&(item.partition, item.identity)) else {
+        let Some(said) = history.said.get(&(item.partition, item.identity)) else {
             return Err("a firing for what no user said");
         };
         if said.due != *due as i64 || said.target.name() != &**target {

@@ -7,11 +7,12 @@ use kafka_scheduler::core::io::{Cursor, Header, Input, Millis, Outcome, Output, 
 use kafka_scheduler::core::payload::Parts;
 use kafka_scheduler::core::{Listed, Phase, Scheduler};
 
+use crate::engine::{config, since_of, today_ms};
 use crate::failure::Failure;
+use crate::history::{History, Observed};
 use crate::kafka::Place;
 use crate::kafka::log::Stored;
 use crate::rng::Rng;
-use crate::world::{World, config};
 
 /// Who recovers: no instance of the run.
 const NUMBER: usize = 0xf;
@@ -22,16 +23,16 @@ const DUE_NOW_MS: i64 = 10_000;
 ///
 /// # Errors
 /// The first difference.
-pub fn recovered(world: &World) -> Result<(), Failure> {
-    if !world.is_still() {
+pub fn recovered(history: &History, observed: &Observed) -> Result<(), Failure> {
+    if !observed.is_still {
         // What is on its way lies in the log already, or does not yet.
         return Ok(());
     }
-    let fresh = Fresh::of(world).map_err(Failure::Safety)?;
-    let (fresh, running) = (known(fresh.core.list(Cursor::default(), usize::MAX).0), known(world.listed()));
+    let fresh = Fresh::of(history, observed.now_ms).map_err(Failure::Safety)?;
+    let (fresh, running) = (known(fresh.core.list(Cursor::default(), usize::MAX).0), known(observed.listed.clone()));
     let due_now = |listed: &Listed| {
         let due_ms = listed.due as i64 * 1000;
-        (world.now_ms - DUE_NOW_MS..=world.now_ms).contains(&due_ms)
+        (observed.now_ms - DUE_NOW_MS..=observed.now_ms).contains(&due_ms)
     };
     let all = fresh.iter().chain(&running).filter(|(_, listed)| !due_now(listed));
     for (identity, _) in all {
@@ -39,7 +40,7 @@ pub fn recovered(world: &World) -> Result<(), Failure> {
         let same = fresh.zip(running).is_some_and(|(one, other)| is_same(one, other));
         if !same {
             let broken = format!("{identity:?} is {running:?} to who runs and {fresh:?} to who reads the log anew");
-            return Err(Failure::Safety(format!("{broken}{}", world.describe())));
+            return Err(Failure::Safety(format!("{broken}{}", observed.description)));
         }
     }
     Ok(())
@@ -55,7 +56,8 @@ fn is_same(one: &Listed, other: &Listed) -> bool {
 }
 
 struct Fresh<'a> {
-    world: &'a World,
+    history: &'a History,
+    now_ms: i64,
     core: Scheduler,
     /// What it has written after the log's end.
     written: BTreeMap<Partition, i64>,
@@ -63,12 +65,12 @@ struct Fresh<'a> {
 }
 
 impl<'a> Fresh<'a> {
-    fn of(world: &'a World) -> Result<Self, String> {
-        let core = Scheduler::new(config(NUMBER, 0, &world.setup, &mut Rng::new(1)));
-        let mut fresh = Self { world, core, written: BTreeMap::new(), waiting: Vec::new() };
-        let today = Millis(world.today_of(world.now_ms));
+    fn of(history: &'a History, now_ms: i64) -> Result<Self, String> {
+        let core = Scheduler::new(config(NUMBER, 0, &history.setup, Rng::new(1).bits()));
+        let mut fresh = Self { history, now_ms, core, written: BTreeMap::new(), waiting: Vec::new() };
+        let today = Millis(today_ms(now_ms, &history.setup));
         fresh.tell(Input::Generation(1));
-        fresh.tell(Input::Assigned { partitions: world.partitions(), today });
+        fresh.tell(Input::Assigned { partitions: &history.partitions, today });
         while !fresh.waiting.is_empty() {
             for output in std::mem::take(&mut fresh.waiting) {
                 fresh.carry_out(output)?;
@@ -82,7 +84,7 @@ impl<'a> Fresh<'a> {
     }
 
     fn tell(&mut self, input: Input<'_>) {
-        self.core.handle(Millis(self.world.now_ms), input);
+        self.core.handle(Millis(self.now_ms), input);
         while let Some(output) = self.core.poll() {
             self.waiting.push(output);
         }
@@ -92,15 +94,15 @@ impl<'a> Fresh<'a> {
         match output {
             Output::ReadCommitted(partitions) => {
                 for partition in partitions {
-                    let known = self.world.kafka().committed.get(&partition);
+                    let known = self.history.kafka.committed.get(&partition);
                     let (offset, metadata) = known.map_or((None, ""), |(offset, text)| (Some(*offset), text.as_str()));
                     self.tell(Input::Committed { partition, offset, metadata: metadata.as_bytes() });
                 }
             }
             Output::Fence { take, .. } => self.tell(Input::Fenced { take }),
             Output::FindSince { ask, topic, known } => {
-                let since = self.world.since_of(topic, &known);
-                let today = Millis(self.world.today_of(self.world.now_ms));
+                let since = since_of(&self.history.kafka, &self.history.partitions, topic, &known);
+                let today = Millis(today_ms(self.now_ms, &self.history.setup));
                 self.tell(Input::Since { ask, since, today });
             }
             Output::CheckTarget { target, .. } => self.tell(Input::Target { target, state: TargetState::Exists }),
@@ -120,11 +122,11 @@ impl<'a> Fresh<'a> {
         let mut records: Vec<(Partition, i64, Stored)> = Vec::new();
         let shown = batch.records(|record| {
             let partition = record.schedules.expect("barriers and floors go to a schedules topic");
-            let end = self.world.kafka().log(Place::Schedules(partition)).end();
+            let end = self.history.kafka.log(Place::Schedules(partition)).end();
             let offset = self.written.entry(partition).and_modify(|last| *last += 1).or_insert(end);
             let headers = record.headers.iter().map(|h| (h.name.to_vec(), h.value.map(<[u8]>::to_vec))).collect();
             let (key, value) = (record.key.map(<[u8]>::to_vec), record.value.map(<[u8]>::to_vec));
-            let at_ms = self.world.now_ms;
+            let at_ms = self.now_ms;
             records.push((partition, *offset, Stored { at_ms, key, value, headers, transaction: None }));
             Ok::<(), ()>(())
         });
@@ -134,7 +136,7 @@ impl<'a> Fresh<'a> {
         self.tell(Input::Settled { batch: batch.id, outcome: Outcome::Committed { written: &written } });
         for (partition, offset, stored) in &records {
             if batch.items.iter().any(|item| matches!(item.kind, Kind::Barrier { .. })) {
-                let (found, _) = self.world.kafka().log(Place::Schedules(*partition)).read(0, usize::MAX);
+                let (found, _) = self.history.kafka.log(Place::Schedules(*partition)).read(0, usize::MAX);
                 found.into_iter().for_each(|(offset, stored)| self.read(*partition, offset, stored));
             }
             self.read(*partition, *offset, stored);

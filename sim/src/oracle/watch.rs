@@ -5,18 +5,23 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kafka_scheduler::core::batch::{Batch, Kind};
-use kafka_scheduler::core::io::{Partition, Record};
-use kafka_scheduler::core::mark::{MARK_HEADER, RESERVED_PREFIX};
+use kafka_scheduler::core::batch::Kind;
+use kafka_scheduler::core::floor::Floor;
+use kafka_scheduler::core::io::Partition;
+use kafka_scheduler::core::mark::RESERVED_PREFIX;
 
+use super::leftovers::floors_of;
+use super::named;
+use crate::engine::today_ms;
+use crate::history::{Decision, History, Holding};
+use crate::kafka::Place;
 use crate::scenario::Target;
-use crate::world::Said;
 
 type Key = Vec<u8>;
 
 /// An item of a batch.
-#[derive(Clone, Debug)]
-pub(crate) struct Decided {
+#[derive(Debug)]
+struct Decided {
     partition: Partition,
     key: Key,
     identity: i64,
@@ -46,8 +51,10 @@ const SMALL_BYTES_MAX: usize = 1_000;
 
 /// Every reading.
 #[derive(Debug, Default)]
-pub(crate) struct Watch {
+pub(super) struct Watch {
     readings: BTreeMap<(usize, Partition), Reading>,
+    /// What each batch holds, by instance and batch id.
+    decided: BTreeMap<(usize, u64), Vec<Decided>>,
 }
 
 impl Watch {
@@ -62,26 +69,26 @@ impl Watch {
     }
 
     /// An instance is given a record.
-    pub fn read(&mut self, number: usize, record: &Record<'_>, said: &BTreeMap<(Partition, i64), Said>) {
-        let Some(key) = record.key.filter(|key| !key.starts_with(RESERVED_PREFIX)) else { return };
-        let reading = self.readings.entry((number, record.partition)).or_default();
-        if let Some(said) = said.get(&(record.partition, record.offset)) {
-            reading.newest.insert(key.to_vec(), record.offset);
+    pub fn read(&mut self, history: &History, number: usize, (partition, offset): (Partition, i64)) {
+        let record = history.kafka.log(Place::Schedules(partition)).get(offset).expect("the log has it still");
+        let Some(key) = record.key.as_deref().filter(|key| !key.starts_with(RESERVED_PREFIX)) else { return };
+        let reading = self.readings.entry((number, partition)).or_default();
+        if let Some(said) = history.said.get(&(partition, offset)) {
+            reading.newest.insert(key.to_vec(), offset);
             reading.ready.remove(key);
             reading.held.remove(key);
             if said.fit {
-                reading.held.insert(key.to_vec(), record.offset);
+                reading.held.insert(key.to_vec(), offset);
             }
             if said.value.len() > SMALL_BYTES_MAX {
-                reading.large.insert(record.offset);
+                reading.large.insert(offset);
             }
             if said.fit && said.target == Target::Open {
-                reading.ready.insert(key.to_vec(), (said.due, record.offset));
+                reading.ready.insert(key.to_vec(), (said.due, offset));
             }
             return;
         }
-        let mark = record.headers.iter().find(|h| h.name == MARK_HEADER).and_then(|h| h.value);
-        let Some(named) = mark.and_then(|m| Some(i64::from_be_bytes(m.get(9..17)?.try_into().ok()?))) else { return };
+        let Some(named) = named(record) else { return };
         reading.busy.remove(key);
         if record.value.is_some() {
             // A copy counts as its original, which may be compacted away; its turn to fire is not looked at.
@@ -89,7 +96,7 @@ impl Watch {
             if known < named {
                 reading.newest.insert(key.to_vec(), named);
                 reading.held.remove(key);
-                if said.get(&(record.partition, named)).is_some_and(|said| said.fit) {
+                if history.said.get(&(partition, named)).is_some_and(|said| said.fit) {
                     reading.held.insert(key.to_vec(), named);
                 }
             }
@@ -108,20 +115,16 @@ impl Watch {
     ///
     /// # Errors
     /// Why it may not.
-    pub fn decide(
-        &mut self,
-        number: usize,
-        batch: &Batch,
-        said: &BTreeMap<(Partition, i64), Said>,
-        today_ms: i64,
-    ) -> Result<Vec<Decided>, String> {
+    pub fn decide(&mut self, history: &History, decision: &Decision) -> Result<(), String> {
+        let Decision { instance, batch, .. } = decision;
+        let latest_today_ms = today_ms(decision.at_ms + history.ahead_ms_max, &history.setup);
         let mut decided = Vec::new();
         for item in batch.items.iter().filter(|item| item.identity >= 0) {
-            let Some(word) = said.get(&(item.partition, item.identity)) else {
+            let Some(word) = history.said.get(&(item.partition, item.identity)) else {
                 return Err(format!("{item:?} speaks for what no user said"));
             };
             let key = word.key.clone();
-            let reading = self.readings.entry((number, item.partition)).or_default();
+            let reading = self.readings.entry((*instance, item.partition)).or_default();
             if let Some(newer) = reading.newest.get(&key).filter(|newest| **newest > item.identity) {
                 return Err(format!("{item:?} was decided after {newer} on the same key had been read"));
             }
@@ -130,7 +133,7 @@ impl Watch {
             if let Kind::Fire { due, target, .. } = &item.kind
                 && **target == *Target::Open.name()
                 && !reading.excused.contains(&(key.clone(), item.identity))
-                && let Some(first) = reading.earlier_than(*due as i64, item.identity, today_ms)
+                && let Some(first) = reading.earlier_than(*due as i64, item.identity, latest_today_ms)
             {
                 return Err(format!("{item:?} was decided before {first:?}, which is due earlier"));
             }
@@ -139,27 +142,50 @@ impl Watch {
             }
             decided.push(Decided { partition: item.partition, key, identity: item.identity });
         }
-        Ok(decided)
+        self.decided.insert((*instance, batch.id), decided);
+        Ok(())
     }
 
-    /// Identities of the schedules that an instance must hold after what it has read of a partition.
-    pub fn held(&self, number: usize, partition: Partition) -> BTreeSet<i64> {
-        let reading = self.readings.get(&(number, partition));
-        reading.map(|reading| reading.held.values().copied().collect()).unwrap_or_default()
+    /// An instance holds what the log that it has read says, no more and no less.
+    ///
+    /// # Errors
+    /// The first difference.
+    pub fn folds(&self, history: &History, holding: &Holding) -> Result<(), String> {
+        let Holding { instance, partition, offsets, .. } = holding;
+        let reading = self.readings.get(&(*instance, *partition));
+        let expected: BTreeSet<i64> = reading.map(|r| r.held.values().copied().collect()).unwrap_or_default();
+        if let Some(odd) = offsets.difference(&expected).next() {
+            let said = history.said.get(&(*partition, *odd));
+            return Err(format!("i{instance} holds {odd} of {partition:?}, which it read to be over: {said:?}"));
+        }
+        // A floor from the future would be written again. With days to look back even a floor from a wrong day lies in
+        // the past.
+        let latest_since_ms = if history.setup.since_days == 0 { holding.today_ms } else { i64::MAX };
+        let mut floors = None;
+        for offset in expected.difference(offsets) {
+            let Some(said) = history.said.get(&(*partition, *offset)) else { continue };
+            let floors = floors.get_or_insert_with(|| floors_of(history, holding.now_ms));
+            let since_ms = |floor: &Floor| floor.since.0.min(latest_since_ms);
+            let leftover = |floor: &Floor| *offset < floor.offset && said.due * 1000 < since_ms(floor);
+            if !floors.get(partition).is_some_and(leftover) {
+                return Err(format!("i{instance} has forgotten {offset} of {partition:?}: {said:?}"));
+            }
+        }
+        Ok(())
     }
 
     /// Throughput is the limit for an instance.
-    pub fn held_up(&mut self, number: usize) {
+    pub fn hold_up(&mut self, number: usize) {
         let of_it = self.readings.iter_mut().filter(|((other, _), _)| *other == number);
         of_it.for_each(|(_, reading)| reading.held_up = true);
     }
 
     /// A batch has not been committed, as far as its instance knows.
-    pub fn aborted(&mut self, number: usize, decided: &[Decided]) {
-        for Decided { partition, key, identity } in decided {
-            if let Some(reading) = self.readings.get_mut(&(number, *partition)) {
-                reading.busy.remove(key);
-                reading.excused.insert((key.clone(), *identity));
+    pub fn abort(&mut self, number: usize, batch: u64) {
+        for Decided { partition, key, identity } in self.decided.remove(&(number, batch)).unwrap_or_default() {
+            if let Some(reading) = self.readings.get_mut(&(number, partition)) {
+                reading.busy.remove(&key);
+                reading.excused.insert((key, identity));
             }
         }
     }

@@ -1,14 +1,13 @@
 //! What an instance reads: records, committed offsets, floors; and how it fences.
 
-use kafka_scheduler::core::floor::Floor;
 use kafka_scheduler::core::io::{Header, Input, Millis, Partition, Record};
-use kafka_scheduler::core::mark::{self, FLOOR_KEY};
 use kafka_scheduler::core::owner::Ownership;
 
-use super::{CLUSTER, Todo, World};
+use super::{Todo, World};
 use crate::bugs::{self, Bug};
-use crate::failure::Failure;
+use crate::engine;
 use crate::faults::Fault;
+use crate::history::Event;
 use crate::kafka::Place;
 
 /// Between two reads, when nothing is slow.
@@ -32,7 +31,7 @@ impl World {
             let instance = &mut self.instances[number];
             let count = instance.rng.index(30);
             let Some(from) = instance.owned.get(&partition).copied() else { continue };
-            let log = self.kafka.log(Place::Schedules(partition));
+            let log = self.history.kafka.log(Place::Schedules(partition));
             let (found, next) = match bugs::on(Bug::ReadUncommitted) {
                 true => log.read_uncommitted(from, count),
                 false => log.read(from, count),
@@ -48,7 +47,7 @@ impl World {
                 let (key, value) = (stored.key.as_deref(), stored.value.as_deref());
                 let timestamp = Millis(stored.at_ms);
                 let record = Record { partition, offset, timestamp, key, value, headers: &headers };
-                self.watch.read(number, &record, &self.said);
+                self.history.add(Event::Read { instance: number, partition, offset });
                 self.tell(number, Input::Record(record));
                 if self.instances[number].owned.get(&partition) != Some(&next) {
                     // Released, or read again from the beginning.
@@ -59,11 +58,11 @@ impl World {
     }
 
     pub(super) fn read_committed(&mut self, number: usize, partition: Partition, until_ms: i64) {
-        if self.kafka.has_pending_offset(partition) && self.now_ms < until_ms {
+        if self.history.kafka.has_pending_offset(partition) && self.now_ms < until_ms {
             return self.later(number, 50, Todo::ReadCommitted(partition, until_ms));
         }
-        let known = self.kafka.committed.get(&partition).cloned();
-        if self.kafka.has_pending_offset(partition) {
+        let known = self.history.kafka.committed.get(&partition).cloned();
+        if self.history.kafka.has_pending_offset(partition) {
             // It has waited long enough and takes what an earlier transaction committed. Whom that names may have
             // released the partition since, and is fenced for nothing.
             let ownership = known.as_ref().and_then(|(_, metadata)| Ownership::decode(metadata.as_bytes()));
@@ -87,9 +86,9 @@ impl World {
                 });
                 if let Some(owner) = self.uses(&id).filter(|owner| *owner != number && !named_late) {
                     let broken = format!("i{number} fences {id}, with which i{owner} is at work");
-                    return self.fail(Failure::Safety(broken));
+                    return self.violation(broken);
                 }
-                if self.kafka.init(&id, now).is_err() {
+                if self.history.kafka.init(&id, now).is_err() {
                     waiting.push(id);
                 }
             }
@@ -103,7 +102,7 @@ impl World {
     /// Who is in the group and writes under this transactional id.
     fn uses(&self, id: &str) -> Option<usize> {
         let uses = self.instances.iter().find(|instance| instance.is_alive() && instance.transactors.writes_as(id))?;
-        let member = uses.member.as_deref().filter(|member| self.kafka.group.knows(member));
+        let member = uses.member.as_deref().filter(|member| self.history.kafka.group.knows(member));
         member.map(|_| uses.number)
     }
 
@@ -122,8 +121,8 @@ impl World {
         if bugs::on(Bug::WaitsForEmptyFetch) && self.is_written_to(topic, &known) {
             return self.later(number, FETCH_WAIT_MS, Todo::FindSince(ask, topic, known));
         }
-        let since = self.since_of(topic, &known);
-        let today = self.instances[number].today(self.now_ms, &self.setup);
+        let since = engine::since_of(&self.history.kafka, &self.history.partitions, topic, &known);
+        let today = self.instances[number].today(self.now_ms, &self.history.setup);
         self.tell(number, Input::Since { ask, since, today });
     }
 
@@ -131,30 +130,11 @@ impl World {
     fn is_written_to(&self, topic: u16, known: &[i32]) -> bool {
         let unknown = |p: &&Partition| p.topic == topic && !known.contains(&p.number);
         let is_written = |p: &Partition| {
-            let log = self.kafka.log(Place::Schedules(*p));
+            let log = self.history.kafka.log(Place::Schedules(*p));
             let (found, _) = log.read_uncommitted((log.end() - 1).max(0), 1);
             found.first().is_some_and(|(_, stored)| stored.at_ms > self.now_ms - FETCH_WAIT_MS)
         };
-        self.committed_since(topic).is_empty() && self.partitions.iter().filter(unknown).any(is_written)
-    }
-
-    fn committed_since(&self, topic: u16) -> Vec<Millis> {
-        let committed = self.kafka.committed.iter().filter(|(partition, _)| partition.topic == topic);
-        committed.filter_map(|(_, (_, metadata))| Ownership::decode(metadata.as_bytes())?.since).collect()
-    }
-
-    /// The earliest `since` that the group's metadata or the topic's floors know.
-    pub(crate) fn since_of(&self, topic: u16, known: &[i32]) -> Option<Millis> {
-        let mut since = self.committed_since(topic);
-        if since.is_empty() {
-            let unknown = |p: &&Partition| p.topic == topic && !known.contains(&p.number);
-            for partition in self.partitions.iter().filter(unknown) {
-                let place = mark::place(CLUSTER, Self::topic(*partition), partition.number);
-                let (found, _) = self.kafka.log(Place::Schedules(*partition)).read_uncommitted(0, usize::MAX);
-                let floors = found.into_iter().filter(|(_, s)| s.key.as_deref() == Some(FLOOR_KEY));
-                since.extend(floors.filter_map(|(_, s)| Some(Floor::decode(s.value.as_deref()?, place)?.since)));
-            }
-        }
-        since.into_iter().min()
+        engine::committed_since(&self.history.kafka, topic).is_empty()
+            && self.history.partitions.iter().filter(unknown).any(is_written)
     }
 }

@@ -4,10 +4,11 @@ use kafka_scheduler::core::io::{Abort, Input, Late, Outcome, Partition};
 use kafka_scheduler::core::reason::Reason;
 
 use super::World;
+use crate::history::Event;
 
 /// A transaction's end.
 #[derive(Clone, Debug)]
-pub(crate) enum Ending {
+pub(super) enum Ending {
     /// Committed, with the highest offset in each schedules partition.
     Committed(Vec<(Partition, i64)>),
     /// Aborted, nobody's fault.
@@ -29,7 +30,7 @@ impl World {
         // A batch of a former incarnation holds nothing that is read now.
         let current = job.incarnation == self.instances[number].transactors.incarnation;
         if current && !matches!(ending, Ending::Committed(_)) {
-            self.watch.aborted(number, job.decided());
+            self.history.add(Event::Aborted { instance: number, batch });
         }
         let outcome = match ending {
             Ending::Committed(written) => Outcome::Committed { written },

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use kafka_scheduler::core::io::{Cursor, Millis, Partition};
-use kafka_scheduler::core::{Config, Listed, Phase, Scheduler};
+use kafka_scheduler::core::{Listed, Phase, Scheduler};
 
 use super::transactors::Transactors;
-use super::{CLUSTER, DAY_MS, DEAD_LETTERS, TOPICS};
+use crate::engine::{config, today_ms};
 use crate::faults::Doing;
 use crate::kafka::{Kafka, Place};
 use crate::rng::Rng;
@@ -23,7 +23,7 @@ pub(super) enum Armed {
 
 /// A process and what it remembers.
 #[derive(Debug)]
-pub(crate) struct Instance {
+pub(super) struct Instance {
     pub(super) number: usize,
     /// Counts its starts; what was meant for an earlier life is dropped.
     pub(super) life: u64,
@@ -64,7 +64,7 @@ pub(crate) struct Instance {
 
 impl Instance {
     pub(super) fn new(number: usize, setup: &Setup, mut rng: Rng) -> Self {
-        let core = Scheduler::new(config(number, 0, setup, &mut rng));
+        let core = Scheduler::new(config(number, 0, setup, rng.bits()));
         let transactors = Transactors::new(core.transactional_ids());
         Self {
             number,
@@ -99,7 +99,7 @@ impl Instance {
     /// Starts with an empty memory; the machine's clock, its network and what waits to strike it stay.
     pub(super) fn born(&mut self, setup: &Setup) {
         self.life += 1;
-        self.core = Scheduler::new(config(self.number, self.life, setup, &mut self.rng));
+        self.core = Scheduler::new(config(self.number, self.life, setup, self.rng.bits()));
         self.transactors = Transactors::new(self.core.transactional_ids());
         self.alive = true;
         self.paused_until_ms = i64::MIN;
@@ -188,28 +188,5 @@ impl Instance {
         let Self { number, alive, member, generation, core, transactors, .. } = self;
         let status = core.status();
         format!("i{number} alive {alive} {member:?} generation {generation} {status:?} {}", transactors.describe())
-    }
-}
-
-/// Midnight before a time, moved back by the days that a first start looks back.
-pub(crate) fn today_ms(at_ms: i64, setup: &Setup) -> i64 {
-    at_ms.div_euclid(DAY_MS) * DAY_MS - i64::from(setup.since_days) * DAY_MS
-}
-
-pub(crate) fn config(number: usize, life: u64, setup: &Setup, rng: &mut Rng) -> Config {
-    Config {
-        cluster: CLUSTER.into(),
-        topics: TOPICS.iter().take(usize::from(setup.topics)).map(|topic| (*topic).to_owned()).collect(),
-        history: "history".into(),
-        dead_letter: setup.dead_letters.then(|| DEAD_LETTERS.to_owned()),
-        record_bytes_max: Vec::new(),
-        group: "g".into(),
-        run: format!("{number:x}a{life:x}"),
-        grace_s: setup.grace_s.map(u64::from),
-        horizon_s: setup.horizon_hs.map(|hundreds| u64::from(hundreds) * 100),
-        transactors: usize::from(setup.transactors),
-        batch_items_max: usize::from(setup.items_max),
-        batch_bytes_max: 1 << 16,
-        hash_seed: rng.bits(),
     }
 }

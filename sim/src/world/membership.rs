@@ -6,7 +6,6 @@ use kafka_scheduler::core::io::{Input, Partition};
 
 use super::{Todo, What, World};
 use crate::bugs::{self, Bug};
-use crate::failure::Failure;
 use crate::faults::Fault;
 use crate::kafka::group::Answer;
 
@@ -22,11 +21,11 @@ impl World {
             instance.member = Some(format!("i{number}.{}.{}", instance.life, instance.joins));
         }
         let owned = instance.owned.keys().copied().collect();
-        self.kafka.group.join(instance.member.as_ref().expect("just set"), owned, now);
+        self.history.kafka.group.join(instance.member.as_ref().expect("just set"), owned, now);
     }
 
     pub(super) fn leave(&mut self, number: usize) {
-        self.watch.forget(number);
+        self.forget(number);
         let instance = &mut self.instances[number];
         instance.owned.clear();
         instance.releasing.clear();
@@ -42,10 +41,10 @@ impl World {
     pub(super) fn restart(&mut self, number: usize) {
         if bugs::on(Bug::NoSelfFence) {
             // Inside its membership: the generation does not fence it from itself.
-            self.watch.forget(number);
+            self.forget(number);
             let owned: Vec<Partition> = self.instances[number].owned.keys().copied().collect();
             self.instances[number].owned.values_mut().for_each(|position| *position = 0);
-            let today = self.instances[number].today(self.now_ms, &self.setup);
+            let today = self.instances[number].today(self.now_ms, &self.history.setup);
             return self.tell(number, Input::Assigned { partitions: &owned, today });
         }
         self.leave(number);
@@ -61,7 +60,7 @@ impl World {
         for partition in partitions {
             if !instance.releasing.remove(partition) {
                 let broken = format!("i{number} releases {partition:?}, which nobody wants back");
-                return self.fail(Failure::Safety(broken));
+                return self.violation(broken);
             }
         }
         self.give_back(number, partitions);
@@ -71,15 +70,15 @@ impl World {
         let now = self.now_ms;
         for partition in partitions {
             self.instances[number].owned.remove(partition);
-            self.watch.forget_partition(number, *partition);
+            self.forget_partition(number, *partition);
         }
         let done = self.instances[number].releasing.is_empty();
         self.trace(|| format!("i{number}     releases {partitions:?}"));
         // A member that was thrown out meanwhile is told so by its next heartbeat.
-        let member = self.instances[number].member.clone().filter(|member| self.kafka.group.knows(member));
+        let member = self.instances[number].member.clone().filter(|member| self.history.kafka.group.knows(member));
         if done && let Some(member) = member {
             let owned = self.instances[number].owned.keys().copied().collect();
-            self.kafka.group.join(&member, owned, now);
+            self.history.kafka.group.join(&member, owned, now);
         }
     }
 
@@ -88,13 +87,13 @@ impl World {
         self.later(number, delay, Todo::Beat);
         self.replace_producers(number);
         let Some(member) = self.instances[number].member.clone() else { return self.join(number) };
-        if let Some(until_ms) = self.kafka.group.is_held(self.now_ms) {
+        if let Some(until_ms) = self.history.kafka.group.is_held(self.now_ms) {
             self.bite(Fault::SlowRebalance, number, until_ms);
         }
         if bugs::on(Bug::PlainCommits) {
             self.commit_plain(number, &member);
         }
-        match self.kafka.group.beat(&member, self.now_ms) {
+        match self.history.kafka.group.beat(&member, self.now_ms) {
             Answer::Stable => {}
             // A revocation is answered first.
             Answer::Rebalance if !self.instances[number].releasing.is_empty() => {}
@@ -114,13 +113,13 @@ impl World {
     }
 
     fn synced(&mut self, number: usize, generation: i32, assigned: &BTreeSet<Partition>) {
-        let today = self.instances[number].today(self.now_ms, &self.setup);
+        let today = self.instances[number].today(self.now_ms, &self.history.setup);
         let instance = &mut self.instances[number];
         instance.generation = generation;
         let taken: Vec<Partition> = instance.owned.keys().filter(|p| !assigned.contains(p)).copied().collect();
         let given: Vec<Partition> = assigned.iter().filter(|p| !instance.owned.contains_key(p)).copied().collect();
         for partition in &given {
-            let from = match self.kafka.committed.get(partition) {
+            let from = match self.history.kafka.committed.get(partition) {
                 Some((offset, _)) if bugs::on(Bug::StartsAtCommittedOffset) => *offset,
                 _ => 0,
             };
@@ -129,7 +128,7 @@ impl World {
         }
         instance.releasing = taken.iter().copied().collect();
         for partition in &given {
-            self.watch.forget_partition(number, *partition);
+            self.forget_partition(number, *partition);
         }
         self.trace(|| format!("i{number}     generation {generation}, given {given:?}, to release {taken:?}"));
         self.tell(number, Input::Generation(generation));
@@ -149,6 +148,6 @@ impl World {
     fn commit_plain(&mut self, number: usize, member: &str) {
         let instance = &self.instances[number];
         let offsets = instance.owned.iter().map(|(p, offset)| (*p, *offset, String::new())).collect();
-        let _ = self.kafka.commit_plain((member, instance.generation), offsets);
+        let _ = self.history.kafka.commit_plain((member, instance.generation), offsets);
     }
 }

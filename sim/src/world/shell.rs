@@ -1,10 +1,10 @@
 //! The shell of an instance: it feeds the core and carries out what the core wants.
 
-use kafka_scheduler::core::io::{Input, Output, Report, TargetState};
+use kafka_scheduler::core::io::{Input, Output, Partition, Report, TargetState};
 
 use super::{Todo, What, World};
-use crate::failure::Failure;
 use crate::faults::Fault;
+use crate::history::Event;
 use crate::scenario::{Away, Target};
 
 /// How long a client believes that it may not write to a topic.
@@ -15,9 +15,9 @@ impl World {
         if self.instances[number].is_alive() {
             return;
         }
-        let setup = self.setup.clone();
+        let setup = self.history.setup.clone();
         self.instances[number].born(&setup);
-        self.watch.forget(number);
+        self.forget(number);
         self.trace(|| format!("i{number}     starts"));
         self.join(number);
         self.later(number, 50, Todo::Beat);
@@ -100,7 +100,7 @@ impl World {
             }
             Output::Transact(batch) => self.transact(number, batch),
             Output::Seek(partition) => {
-                self.watch.forget_partition(number, partition);
+                self.forget_partition(number, partition);
                 if let Some(position) = self.instances[number].owned.get_mut(&partition) {
                     *position = 0;
                 }
@@ -109,7 +109,7 @@ impl World {
             Output::Release(partitions) => self.release(number, &partitions),
             Output::Renew { transactional_ids } => {
                 self.trace(|| format!("i{number}     renews: {transactional_ids:?}"));
-                self.watch.forget(number);
+                self.forget(number);
                 self.instances[number].transactors.renew(transactional_ids);
             }
             Output::Restart(why) => {
@@ -119,11 +119,10 @@ impl World {
             Output::Stopped => self.stopped(number),
             Output::Report(report) => {
                 if matches!(report, Report::Live { .. }) {
-                    // Now, before users say more.
-                    self.compared_ms = i64::MIN;
+                    self.history.add(Event::WentLive);
                 }
                 if report == Report::ThroughputIsLimit {
-                    self.watch.held_up(number);
+                    self.history.add(Event::ThroughputIsLimit { instance: number });
                 }
                 self.trace(|| format!("i{number}     {report:?}"));
             }
@@ -157,21 +156,31 @@ impl World {
 
     fn stopped(&mut self, number: usize) {
         let Some(down_ms) = self.instances[number].stopping_down_ms else {
-            return self.fail(Failure::Safety(format!("i{number} stops though nobody asked it to")));
+            return self.violation(format!("i{number} stops though nobody asked it to"));
         };
         self.trace(|| format!("i{number}     has stopped"));
         let now = self.now_ms;
         for id in self.instances[number].transactors.take_all_ids() {
             // What is open is aborted on the way out; nobody waits for the answer.
-            let _ = self.kafka.init(&id, now);
+            let _ = self.history.kafka.init(&id, now);
         }
         self.leave(number);
         self.crash(number, down_ms);
     }
 
+    /// An instance has an empty memory from now on.
+    pub(super) fn forget(&mut self, number: usize) {
+        self.history.add(Event::Forgot { instance: number, partition: None });
+    }
+
+    /// An instance reads a partition from its beginning, or no longer.
+    pub(super) fn forget_partition(&mut self, number: usize, partition: Partition) {
+        self.history.add(Event::Forgot { instance: number, partition: Some(partition) });
+    }
+
     pub(super) fn crash(&mut self, number: usize, down_ms: i64) {
         self.instances[number].kill();
-        self.watch.forget(number);
+        self.forget(number);
         self.after(down_ms, What::Start(number));
     }
 }

@@ -6,13 +6,13 @@ use kafka_scheduler::core::batch::{Batch, Kind, OutRecord};
 use kafka_scheduler::core::reason::Reason;
 
 use super::transactors::{Job, Outgoing, Step};
-use super::{DEAD_LETTERS, Ending, Todo, What, World};
+use super::{Ending, Todo, What, World};
 use crate::bugs::{self, Bug};
-use crate::failure::Failure;
 use crate::faults::Fault;
+use crate::history::{Decision, Event};
 use crate::kafka::log::Stored;
 use crate::kafka::{Place, Refusal, sent_by_librdkafka};
-use crate::oracle::protocol;
+use crate::names::{DEAD_LETTERS, HISTORY};
 use crate::scenario::{Away, Error, Point, Target, Timestamps};
 
 /// How late a request arrives at the most.
@@ -27,15 +27,6 @@ const TIMESTAMP_MS_MAX: i64 = 3_600_000;
 impl World {
     pub(super) fn transact(&mut self, number: usize, batch: Batch) {
         let clock = self.instances[number].clock(self.now_ms);
-        if let Err(broken) = protocol::check(&batch, clock, &self.said) {
-            return self.fail(Failure::Safety(format!("i{number}: {broken}: {batch:?}")));
-        }
-        let today = self.latest_today();
-        let decided = match self.watch.decide(number, &batch, &self.said, today) {
-            Ok(decided) => decided,
-            Err(broken) => return self.fail(Failure::Safety(format!("i{number}: {broken}"))),
-        };
-        let races = self.races(number, &batch);
         let mut records = Vec::new();
         let shown = batch.records(|record| {
             records.push(self.outgoing(&record));
@@ -49,7 +40,7 @@ impl World {
         let instance = &mut self.instances[number];
         let job = Job {
             records,
-            offsets: batch.offsets.into_iter().map(|p| (p.partition, p.offset, p.metadata)).collect(),
+            offsets: batch.offsets.iter().map(|p| (p.partition, p.offset, p.metadata.clone())).collect(),
             member: (instance.member.clone().unwrap_or_default(), instance.generation),
             incarnation: instance.transactors.incarnation,
             producer: None,
@@ -63,26 +54,33 @@ impl World {
             refused: false,
             begun_ms: None,
             late_bytes: None,
-            races,
-            decided,
         };
-        let sent_before = instance.transactors.jobs.insert(batch.id, job).is_some();
+        let id = batch.id;
+        self.history.add(Event::Decided(Decision {
+            instance: number,
+            at_ms: self.now_ms,
+            clock,
+            batch,
+            caught_up_ms: instance.caught_up_ms.clone(),
+            slow_consumer_until_ms: instance.slow_consumer_until_ms,
+        }));
+        let sent_before = instance.transactors.jobs.insert(id, job).is_some();
         if sent_before || instance.transactors.is_over_full() {
-            let broken = format!("i{number}: batch {} is sent twice, or is one too many", batch.id);
-            return self.fail(Failure::Safety(broken));
+            let broken = format!("i{number}: batch {id} is sent twice, or is one too many");
+            return self.violation(broken);
         }
-        self.answer(number, 1, Todo::Job(batch.id));
+        self.answer(number, 1, Todo::Job(id));
     }
 
     fn outgoing(&self, record: &OutRecord<'_>) -> Outgoing {
         let place = match record.schedules {
             Some(partition) if bugs::on(Bug::PartitionerTombstones) && record.value.is_none() => {
                 let sum: usize = record.key.unwrap_or_default().iter().map(|byte| usize::from(*byte)).sum();
-                let number = (sum % usize::from(self.setup.partitions)) as i32;
+                let number = (sum % usize::from(self.history.setup.partitions)) as i32;
                 Place::Schedules(kafka_scheduler::core::io::Partition { number, ..partition })
             }
             Some(partition) => Place::Schedules(partition),
-            None if record.topic == "history" => Place::History,
+            None if record.topic == HISTORY => Place::History,
             None if record.topic == DEAD_LETTERS => Place::DeadLetter,
             None => {
                 Place::Target(Target::ALL.map(Target::name).into_iter().find(|n| *n == record.topic).unwrap_or("?"))
@@ -109,7 +107,7 @@ impl World {
         for id in self.instances[number].transactors.outdated(now) {
             self.trace(|| format!("i{number}     replaces the producer of {id}"));
             // One that the brokers are not ready for is tried again by the next batch.
-            if let Ok(epoch) = self.kafka.init(&id, now) {
+            if let Ok(epoch) = self.history.kafka.init(&id, now) {
                 self.instances[number].transactors.replaced(&id, epoch);
             }
         }
@@ -128,7 +126,7 @@ impl World {
         let Some((id, epoch)) = transactors.take_slot(batch) else {
             return self.later(number, 5, Todo::Job(batch));
         };
-        let Some(epoch) = epoch.or_else(|| self.kafka.init(&id, self.now_ms).ok()) else {
+        let Some(epoch) = epoch.or_else(|| self.history.kafka.init(&id, self.now_ms).ok()) else {
             return self.later(number, 20, Todo::Job(batch));
         };
         self.instances[number].transactors.begin(batch, (id.clone(), epoch));
@@ -165,7 +163,7 @@ impl World {
                 continue;
             }
             self.send_over_link(number, &outgoing);
-            match self.kafka.produce(producer, self.now_ms, outgoing.place, outgoing.stored) {
+            match self.history.kafka.produce(producer, self.now_ms, outgoing.place, outgoing.stored) {
                 Ok(offset) => {
                     let job = self.instances[number].transactors.jobs.get_mut(&batch).expect("looked up above");
                     job.produced += 1;
@@ -184,7 +182,7 @@ impl World {
 
     /// The link of an instance takes as long for a record as its bandwidth says.
     fn send_over_link(&mut self, number: usize, outgoing: &Outgoing) {
-        let bandwidth_kbps = i64::from(self.setup.bandwidth_kbps);
+        let bandwidth_kbps = i64::from(self.history.setup.bandwidth_kbps);
         if bandwidth_kbps > 0 {
             let link_free_us = &mut self.instances[number].link_free_us;
             // Small records are free: however many there are, they never take long.
@@ -198,7 +196,9 @@ impl World {
         let now = self.now_ms;
         let Some(job) = self.instances[number].transactors.jobs.get_mut(&batch) else { return false };
         let begun_ms = *job.begun_ms.get_or_insert(now);
-        let late = self.setup.bandwidth_kbps > 0 && now - begun_ms > MESSAGE_MS_MAX && job.produced < job.records.len();
+        let late = self.history.setup.bandwidth_kbps > 0
+            && now - begun_ms > MESSAGE_MS_MAX
+            && job.produced < job.records.len();
         if late {
             job.late_bytes = Some(job.records[..job.produced].iter().map(bytes).sum());
             (job.failed, job.produced, job.step) = (true, job.records.len(), Step::Offsets);
@@ -212,7 +212,7 @@ impl World {
     /// Why the brokers do not take a record, and whether its delivery report says so.
     fn refusal(&mut self, number: usize, outgoing: &Outgoing) -> Result<(), Option<Reason>> {
         let is_target = matches!(outgoing.place, Place::Target(_));
-        let refuses = match self.setup.timestamps {
+        let refuses = match self.history.setup.timestamps {
             Timestamps::Any => false,
             Timestamps::Bounded => true,
             Timestamps::BoundedInTargets => is_target,
@@ -223,7 +223,7 @@ impl World {
                 return Err(Some(Reason::Refused));
             }
             // If the engine's own topics refuse its timestamps, no record is named.
-            return Err((self.setup.timestamps == Timestamps::BoundedInTargets).then_some(Reason::Timestamp));
+            return Err((self.history.setup.timestamps == Timestamps::BoundedInTargets).then_some(Reason::Timestamp));
         }
         if !is_target {
             return Ok(());
@@ -319,11 +319,8 @@ impl World {
         let sent = sent_by_librdkafka(offsets).filter(|_| !bugs::on(Bug::NoOffsets));
         let Some(offsets) = sent else { return Ok(()) };
         let partitions: Vec<_> = offsets.iter().map(|(partition, ..)| *partition).collect();
-        self.kafka.send_offsets(producer, self.now_ms, (&member, generation), offsets)?;
-        if let Some(other) = partitions.into_iter().find(|p| !self.kafka.group.holds(&member, *p)) {
-            let broken = format!("i{number} commits offsets of {other:?}, which it does not own in batch {batch}");
-            self.fail(Failure::Safety(broken));
-        }
+        self.history.kafka.send_offsets(producer, self.now_ms, (&member, generation), offsets)?;
+        self.history.add(Event::OffsetsSent { instance: number, batch, member, partitions });
         Ok(())
     }
 
@@ -331,7 +328,7 @@ impl World {
         if self.struck(number, batch, producer, Point::AfterOffsets) {
             return;
         }
-        let ending = match self.kafka.end(producer, self.now_ms, true) {
+        let ending = match self.history.kafka.end(producer, self.now_ms, true) {
             Ok(()) => {
                 self.note_markers(number);
                 self.committed(number, batch)
@@ -346,14 +343,12 @@ impl World {
 
     fn committed(&mut self, number: usize, batch: u64) -> Ending {
         self.in_turn(number, batch);
-        let races =
-            std::mem::take(&mut self.instances[number].transactors.jobs.get_mut(&batch).expect("it runs").races);
-        self.count_races(number, &races);
+        self.history.add(Event::Committed { instance: number, batch });
         let job = &self.instances[number].transactors.jobs[&batch];
         let barrier =
             job.records.iter().any(|r| r.stored.key.as_deref() == Some(kafka_scheduler::core::mark::BARRIER_KEY));
         let offset = |(partition, offset): (&kafka_scheduler::core::io::Partition, &i64)| {
-            let stable = self.kafka.log(Place::Schedules(*partition)).last_stable() - 1;
+            let stable = self.history.kafka.log(Place::Schedules(*partition)).last_stable() - 1;
             let end = if barrier && bugs::on(Bug::LoadsToLastStable) { stable.max(0) } else { *offset };
             (*partition, end)
         };
@@ -370,13 +365,13 @@ impl World {
         }
         if instance.last_committed > batch {
             let broken = format!("i{number} commits batch {batch} after batch {}", instance.last_committed);
-            return self.fail(Failure::Safety(broken));
+            return self.violation(broken);
         }
         instance.last_committed = batch;
     }
 
     fn give_up(&mut self, number: usize, batch: u64, producer: (&str, u32), ending: Ending) {
-        match self.kafka.end(producer, self.now_ms, false) {
+        match self.history.kafka.end(producer, self.now_ms, false) {
             Ok(()) => {
                 self.note_markers(number);
                 self.end(number, batch, ending);
@@ -422,7 +417,7 @@ impl World {
             Error::ReplyLost => {
                 // Only a commit's outcome can get lost in this way.
                 if self.instances[number].transactors.jobs[&batch].step == Step::Commit {
-                    let _ = self.kafka.end(producer, self.now_ms, true);
+                    let _ = self.history.kafka.end(producer, self.now_ms, true);
                 }
                 self.end(number, batch, Ending::Unknown);
             }

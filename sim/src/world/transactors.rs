@@ -8,7 +8,6 @@ use kafka_scheduler::core::reason::Reason;
 use crate::bugs::{self, Bug};
 use crate::kafka::Place;
 use crate::kafka::log::Stored;
-use crate::oracle::watch::Decided;
 
 /// Without a batch for so long, a process replaces its producers. The engine does so when they know topics that are gone.
 const QUIET_MS: i64 = 3_000;
@@ -50,16 +49,6 @@ pub(super) struct Job {
     pub begun_ms: Option<i64>,
     /// Bytes that were sent in time, if that were not all.
     pub late_bytes: Option<u64>,
-    /// Firings that a newer word has raced.
-    pub races: Vec<Option<i64>>,
-    /// What the oracle remembers of the items.
-    pub decided: Vec<Decided>,
-}
-
-impl Job {
-    pub fn decided(&self) -> &[Decided] {
-        &self.decided
-    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

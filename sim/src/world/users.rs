@@ -6,16 +6,17 @@ use kafka_scheduler::core::request;
 
 use super::{What, World};
 use crate::faults::Fault;
+use crate::history::Said;
 use crate::kafka::Place;
 use crate::kafka::log::{Headers, Stored};
-use crate::play::CONVERGE_MS;
-use crate::scenario::{Act, SAFETY_MS, Target, Word};
+use crate::names;
+use crate::scenario::{Act, CONVERGE_MS, SAFETY_MS, Target, Word};
 
 /// Between two records of a flood in a partition.
 const FLOOD_EVERY_MS: i64 = 150;
 /// When it ends, from the start of the run: just before everything must have converged, which leaves time to read the last
 /// record.
-const FLOOD_MS: i64 = SAFETY_MS as i64 + CONVERGE_MS - 100;
+const FLOOD_MS: i64 = SAFETY_MS as i64 + CONVERGE_MS as i64 - 100;
 /// When the last schedule of a flood is due; those before are replaced.
 const FLOOD_DUE_S: i64 = 60;
 
@@ -24,46 +25,9 @@ const LARGE_BYTES: usize = 16 << 10;
 /// Large values in a run: all of them get through in a minute.
 const LARGE_MAX: u32 = 24;
 
-/// A user's record, acknowledged.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Said {
-    /// On which key.
-    pub key: Vec<u8>,
-    /// What.
-    pub word: Word,
-    /// Where a schedule goes.
-    pub target: Target,
-    /// When it is due, in seconds since 1970.
-    pub due: i64,
-    /// Its timestamp.
-    pub at_ms: i64,
-    /// In order.
-    pub headers: Headers,
-    /// The value; unique, so that one record is not taken for another.
-    pub value: Vec<u8>,
-    /// It can fire: a schedule that keeps the rules.
-    pub fit: bool,
-    /// Since when read_committed consumers can read it.
-    pub readable_ms: i64,
-}
-
-impl Said {
-    /// Whether it changes what its key's last word is.
-    #[must_use]
-    pub const fn is_word(&self) -> bool {
-        !matches!(self.word, Word::ReservedKey | Word::NoKey)
-    }
-
-    /// Whether it has a null value.
-    #[must_use]
-    pub const fn is_cancel(&self) -> bool {
-        matches!(self.word, Word::Cancel | Word::Copied)
-    }
-}
-
 /// A record on its way.
 #[derive(Clone, Debug)]
-pub struct Speech {
+pub(super) struct Speech {
     partition: Partition,
     said: Said,
 }
@@ -101,8 +65,8 @@ impl World {
     }
 
     fn speech(&mut self, key: u8, word: Word, target: Target, due: i64) -> Speech {
-        let number = usize::from(key % self.setup.keys);
-        let partition = self.partitions[number % self.partitions.len()];
+        let number = usize::from(key % self.history.setup.keys);
+        let partition = self.history.partitions[number % self.history.partitions.len()];
         let key = match word {
             Word::ReservedKey => BARRIER_KEY.to_vec(),
             _ => format!("k{number}").into_bytes(),
@@ -116,13 +80,13 @@ impl World {
 
     pub(super) fn arrive(&mut self, speech: &Speech) {
         let Speech { partition, said } = speech.clone();
-        if said.word == Word::NoKey && self.now_ms > self.start_ms {
+        if said.word == Word::NoKey && self.now_ms > self.history.start_ms {
             // Refused by a compacted topic; what lies there is from before it was one.
             return;
         }
         let (stored, said) = self.stored(partition, said);
-        let offset = self.kafka.log(Place::Schedules(partition)).end();
-        let log = self.kafka.logs.get_mut(&Place::Schedules(partition)).expect("it is one of ours");
+        let offset = self.history.kafka.log(Place::Schedules(partition)).end();
+        let log = self.history.kafka.logs.get_mut(&Place::Schedules(partition)).expect("it is one of ours");
         log.append(stored);
         self.heard(partition, offset, said);
     }
@@ -133,7 +97,7 @@ impl World {
             let (word, target) = (said.word, said.target);
             format!("user   {partition:?} {offset}: {key} {word:?} for {target:?} due {}", said.due)
         });
-        self.said.insert((partition, offset), said);
+        self.history.said.insert((partition, offset), said);
     }
 
     /// The record as it lies in the log, and what is known of it.
@@ -144,7 +108,7 @@ impl World {
         let due = said.due.to_string();
         let text = |s: &str| Some(s.as_bytes().to_vec());
         let target = match said.word {
-            Word::ToSchedules => Self::topic(partition),
+            Word::ToSchedules => names::topic(partition),
             _ => said.target.name(),
         };
         let mut headers: Headers = vec![(b"customer".to_vec(), text("c"))];
@@ -169,7 +133,7 @@ impl World {
     fn foreign_mark(&self, partition: Partition, key: &[u8]) -> Vec<u8> {
         let none: &[Header<'_>] = &[];
         let mark = Mark {
-            place: mark::place("another", Self::topic(partition), partition.number),
+            place: mark::place("another", names::topic(partition), partition.number),
             offset: 0,
             timestamp: Millis(self.now_ms),
             content: mark::content(key, None, none),
@@ -179,36 +143,36 @@ impl World {
 
     fn is_in_time(&self, said: &Said) -> bool {
         let late_ms = said.at_ms - said.due * 1000;
-        let over_grace = self.setup.grace_s.is_some_and(|s| late_ms > i64::from(s) * 1000);
-        let beyond = self.setup.horizon_hs.is_some_and(|hs| -late_ms > i64::from(hs) * 100_000);
+        let over_grace = self.history.setup.grace_s.is_some_and(|s| late_ms > i64::from(s) * 1000);
+        let beyond = self.history.setup.horizon_hs.is_some_and(|hs| -late_ms > i64::from(hs) * 100_000);
         said.due >= 0 && !over_grace && !beyond
     }
 
     pub(super) fn transaction(&mut self, key: u8, count: u8, commit: bool, for_ms: i64, in_s: i16) {
         let id = format!("user.{}", self.next_open);
-        let Ok(epoch) = self.kafka.init(&id, self.now_ms) else { return };
+        let Ok(epoch) = self.history.kafka.init(&id, self.now_ms) else { return };
         let mut said = Vec::new();
         for more in 0..count {
             let due = self.now_ms.div_euclid(1000) + i64::from(in_s);
             let speech = self.speech(key.wrapping_add(more), Word::Schedule, Target::Open, due);
             let (stored, heard) = self.stored(speech.partition, speech.said);
             let place = Place::Schedules(speech.partition);
-            let Ok(offset) = self.kafka.produce((&id, epoch), self.now_ms, place, stored) else { continue };
+            let Ok(offset) = self.history.kafka.produce((&id, epoch), self.now_ms, place, stored) else { continue };
             self.hit_partition(Fault::UserTransaction, speech.partition);
             said.push((speech.partition, offset, heard));
         }
         self.trace(|| format!("user   {id} is open with {said:?}"));
         self.open.insert(self.next_open, Open { id, epoch, commit, said });
-        let for_ms = if self.quiet { 0 } else { for_ms };
+        let for_ms = if self.history.calm_ms.is_some() { 0 } else { for_ms };
         self.after(for_ms, What::EndTransaction(self.next_open));
         self.next_open += 1;
     }
 
     pub(super) fn end_transaction(&mut self, number: u64) {
         let Some(Open { id, epoch, commit, said }) = self.open.remove(&number) else { return };
-        let ended = self.kafka.end((&id, epoch), self.now_ms, commit);
+        let ended = self.history.kafka.end((&id, epoch), self.now_ms, commit);
         self.trace(|| format!("user   {id} ends: commit {commit}, {ended:?}"));
-        if self.kafka.markers_are_late && ended.is_ok() {
+        if self.history.kafka.markers_are_late && ended.is_ok() {
             for (partition, ..) in &said {
                 self.hit_partition(Fault::SlowMarkers, *partition);
             }
@@ -223,7 +187,7 @@ impl World {
 
     /// Users write to every partition from now on.
     pub(super) fn flood(&mut self) {
-        self.partitions.clone().into_iter().for_each(|partition| self.hit_partition(Fault::Flood, partition));
+        self.history.partitions.clone().into_iter().for_each(|partition| self.hit_partition(Fault::Flood, partition));
         if !self.flooded {
             self.flooded = true;
             self.after(0, What::Flow);
@@ -231,7 +195,7 @@ impl World {
     }
 
     pub(super) fn flow(&mut self) {
-        if self.now_ms < self.start_ms + FLOOD_MS {
+        if self.now_ms < self.history.start_ms + FLOOD_MS {
             self.say_everywhere("flood", FLOOD_DUE_S);
             self.after(FLOOD_EVERY_MS, What::Flow);
         }
@@ -243,7 +207,7 @@ impl World {
     }
 
     fn say_everywhere(&mut self, name: &str, in_s: i64) {
-        for partition in self.partitions.clone() {
+        for partition in self.history.partitions.clone() {
             let due = self.now_ms.div_euclid(1000) + in_s;
             let mut speech = self.speech(0, Word::Schedule, Target::Open, due);
             speech.partition = partition;

@@ -6,6 +6,7 @@ use super::World;
 use super::instance::Armed;
 use crate::faults::{Doing, Fault};
 use crate::kafka::group::SESSION_MS;
+use crate::names::DAY_MS;
 use crate::scenario::{Act, Error, Point};
 
 impl World {
@@ -15,7 +16,7 @@ impl World {
             Act::Transaction { key, count, commit, for_ms, in_s } => {
                 return self.transaction(key, count, commit, i64::from(for_ms), in_s);
             }
-            _ if self.quiet => return,
+            _ if self.history.calm_ms.is_some() => return,
             _ => {}
         }
         let now = self.now_ms;
@@ -34,10 +35,10 @@ impl World {
             Act::Error { instance, error, point } => self.arm(instance, point, Armed::Error(error)),
             Act::Skew { instance, by, days } => {
                 let number = self.instance(instance);
-                let by_ms = if days { i64::from(by).signum() * super::DAY_MS } else { i64::from(by) };
+                let by_ms = if days { i64::from(by).signum() * DAY_MS } else { i64::from(by) };
                 self.hit(Fault::Skew, number);
                 // One day off at the most, whatever comes together.
-                let limit = super::DAY_MS + 60_000;
+                let limit = DAY_MS + 60_000;
                 let skew = (self.instances[number].skew_ms + by_ms).clamp(-limit, limit);
                 self.set_clock(number, skew);
             }
@@ -59,16 +60,16 @@ impl World {
             }
             Act::SlowMarkers { for_ms, up_to_ms } => {
                 self.slow_markers_until_ms = until(for_ms);
-                self.kafka.slow_markers(until(for_ms), i64::from(up_to_ms));
+                self.history.kafka.slow_markers(until(for_ms), i64::from(up_to_ms));
             }
             Act::FencesFail { for_ms } => self.fences_fail_until_ms = until(for_ms),
             Act::TargetAway { away, for_ms } => {
-                self.was_away = true;
+                self.history.was_away = true;
                 self.away = Some((away, until(for_ms)));
             }
             Act::Grow { topic } => self.grow(topic),
             Act::Flood => self.flood(),
-            Act::SlowRebalance { for_ms } => self.kafka.group.hold(until(for_ms)),
+            Act::SlowRebalance { for_ms } => self.history.kafka.group.hold(until(for_ms)),
             Act::Stop { instance, down_ms } => {
                 let number = self.instance(instance);
                 if self.instances[number].is_alive() && self.instances[number].stopping_down_ms.is_none() {
@@ -178,19 +179,19 @@ impl World {
             self.hit(Fault::Outage, number);
             if expire && let Some(member) = self.instances[number].member.take() {
                 // Expiry takes days, in which sessions end.
-                self.kafka.group.leave(&member);
+                self.history.kafka.group.leave(&member);
             }
             self.crash(number, down_ms);
         }
-        if expire && self.kafka.expire_offsets() {
+        if expire && self.history.kafka.expire_offsets() {
             self.summary.coverage.hit(Fault::Expiry, Doing::Nothing);
         }
     }
 
     /// Sets an instance's clock, which is ahead by `skew_ms` from now on.
-    pub(crate) fn set_clock(&mut self, number: usize, skew_ms: i64) {
-        self.ahead_ms_max = self.ahead_ms_max.max(skew_ms);
-        self.behind_ms_max = self.behind_ms_max.min(skew_ms);
+    fn set_clock(&mut self, number: usize, skew_ms: i64) {
+        self.history.ahead_ms_max = self.history.ahead_ms_max.max(skew_ms);
+        self.history.behind_ms_max = self.history.behind_ms_max.min(skew_ms);
         let instance = &mut self.instances[number];
         instance.skew_ms = skew_ms;
         if !instance.is_alive() {
@@ -207,12 +208,11 @@ impl World {
 
     /// Faults stop.
     pub(crate) fn calm(&mut self) {
-        self.quiet = true;
-        self.calm_ms = self.now_ms;
+        self.history.calm_ms = Some(self.now_ms);
         self.fences_fail_until_ms = i64::MIN;
         self.slow_markers_until_ms = i64::MIN;
-        self.kafka.slow_markers(i64::MIN, 0);
-        self.kafka.group.hold(i64::MIN);
+        self.history.kafka.slow_markers(i64::MIN, 0);
+        self.history.kafka.group.hold(i64::MIN);
         self.away = None;
         for number in 0..self.instances.len() {
             let instance = &mut self.instances[number];
@@ -239,6 +239,6 @@ impl World {
             self.die(0, 10);
         }
         self.last_crash = false;
-        self.restarted = true;
+        self.history.restarted = true;
     }
 }

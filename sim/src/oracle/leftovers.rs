@@ -1,0 +1,52 @@
+//! Which schedules may count as leftovers, by the floors in the logs and by the clocks that were wrong.
+
+use std::collections::BTreeMap;
+
+use kafka_scheduler::core::floor::Floor;
+use kafka_scheduler::core::io::Partition;
+use kafka_scheduler::core::mark::{self, FLOOR_KEY};
+
+use crate::engine::today_ms;
+use crate::history::{History, Said};
+use crate::kafka::Place;
+use crate::names::{CLUSTER, DAY_MS, topic};
+
+/// What may be a leftover lies below its partition's first floor, and was due before the topic's first one was written,
+/// by the clock that was furthest ahead. A floor from a future day is written anew once that clock is right again.
+pub(super) fn floors_of(history: &History, now_ms: i64) -> BTreeMap<Partition, Floor> {
+    let mut first: BTreeMap<Partition, Floor> = BTreeMap::new();
+    let mut begun: BTreeMap<u16, i64> = BTreeMap::new();
+    for (_, records) in history.kafka.journal() {
+        for (place, stored) in records.iter().filter(|(_, stored)| stored.key.as_deref() == Some(FLOOR_KEY)) {
+            let Place::Schedules(partition) = *place else { continue };
+            let name = mark::place(CLUSTER, topic(partition), partition.number);
+            let Some(floor) = stored.value.as_deref().and_then(|value| Floor::decode(value, name)) else { continue };
+            first.entry(partition).or_insert(floor);
+            begun.entry(partition.topic).or_insert(stored.at_ms);
+        }
+    }
+    for (partition, floor) in &mut first {
+        let begun_ms = begun.get(&partition.topic).copied().unwrap_or(history.start_ms);
+        floor.since.0 = first_today(history, begun_ms, now_ms);
+    }
+    first
+}
+
+/// The latest `since` that a first start at `begun_ms` may have come to, after all clocks are right again.
+fn first_today(history: &History, begun_ms: i64, now_ms: i64) -> i64 {
+    /// Partitions of a topic get their first floors within this.
+    const TOGETHER_MS: i64 = 30_000;
+    let History { ahead_ms_max, setup, .. } = history;
+    let (small, large) = (*ahead_ms_max.min(&(DAY_MS / 24)), *ahead_ms_max > DAY_MS / 2);
+    let calm_ms = history.calm_ms.unwrap_or(now_ms + ahead_ms_max);
+    // With days to look back a floor from a wrong day lies in the past: only the next start looks at the day again.
+    let wrong_ms = if setup.since_days > 0 && !history.restarted { *ahead_ms_max } else { 0 };
+    let at = if large { calm_ms.max(begun_ms) + wrong_ms } else { begun_ms + TOGETHER_MS };
+    today_ms(at + small, setup)
+}
+
+/// It was said before any engine ran, and was due before any clock's today.
+pub(super) fn is_leftover(history: &History, said: &Said) -> bool {
+    let earliest_today_ms = today_ms(history.start_ms + history.behind_ms_max, &history.setup);
+    said.at_ms == history.start_ms && said.due * 1000 < earliest_today_ms
+}

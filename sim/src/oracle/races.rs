@@ -1,0 +1,54 @@
+//! Firings that a newer record on their key raced.
+
+use std::collections::BTreeMap;
+
+use kafka_scheduler::core::batch::Kind;
+
+use crate::history::{Decision, History};
+use crate::kafka::group::SESSION_MS;
+
+/// A newer word that could be read for this long stops a firing: an owner stands still for at most its session, or else
+/// its commit is refused, and reads at once when it wakes.
+const RACE_MS_MAX: i64 = SESSION_MS + 1_000;
+/// A slow consumer takes this long to catch up.
+const SLOW_MS_MAX: i64 = 5_000;
+
+/// The firings of each batch that were raced, and for how long the newer record could have been read: `None` if the
+/// instance was not reading at the end of the log.
+#[derive(Debug, Default)]
+pub(super) struct Races {
+    by_batch: BTreeMap<(usize, u64), Vec<Option<i64>>>,
+    count: u64,
+    ms_max: i64,
+}
+
+impl Races {
+    pub fn decide(&mut self, history: &History, decision: &Decision) {
+        let slow = decision.slow_consumer_until_ms + SLOW_MS_MAX > decision.at_ms;
+        let mut races = Vec::new();
+        for item in decision.batch.items.iter().filter(|item| matches!(item.kind, Kind::Fire { .. })) {
+            let Some(said) = history.said.get(&(item.partition, item.identity)) else { continue };
+            let mut newer = history.said.range((item.partition, item.identity + 1)..=(item.partition, i64::MAX));
+            if let Some((_, newer)) = newer.find(|(_, newer)| newer.is_word() && newer.key == said.key) {
+                let caught_up_ms = decision.caught_up_ms.get(&item.partition).filter(|_| !slow);
+                races.push(caught_up_ms.map(|at| decision.at_ms - newer.readable_ms.max(*at)));
+            }
+        }
+        self.by_batch.insert((decision.instance, decision.batch.id), races);
+    }
+
+    pub fn commit(&mut self, instance: usize, batch: u64) -> Result<(), String> {
+        let races = self.by_batch.remove(&(instance, batch)).unwrap_or_default();
+        self.count += races.len() as u64;
+        let Some(longest_ms) = races.iter().flatten().max().copied() else { return Ok(()) };
+        self.ms_max = self.ms_max.max(longest_ms);
+        if longest_ms > RACE_MS_MAX {
+            return Err(format!("i{instance} fired what a newer word had replaced {longest_ms} ms before"));
+        }
+        Ok(())
+    }
+
+    pub fn total(&self) -> (u64, i64) {
+        (self.count, self.ms_max)
+    }
+}

@@ -1,0 +1,41 @@
+//! What a run that kept every promise amounts to.
+
+use crate::faults::Coverage;
+
+/// What happened in a run.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Operations of the scenario.
+    pub ops: u64,
+    /// Events of the virtual clock.
+    pub events: u64,
+    /// User records.
+    pub said: u64,
+    /// Target records that a read_committed consumer sees.
+    pub fired: u64,
+    /// Words that were written again.
+    pub reasserted: u64,
+    /// Records that went to the dead-letter topic.
+    pub letters: u64,
+    /// Schedules that fired though a newer word was acknowledged, but not yet read by whoever fired them.
+    pub raced: u64,
+    /// The longest that such a word could have been read before the firing was decided, in ms.
+    pub raced_ms_max: i64,
+    /// Fault kinds by phase.
+    pub coverage: Coverage,
+}
+
+impl Summary {
+    /// Adds another run's.
+    pub fn add(&mut self, other: &Self) {
+        self.ops += other.ops;
+        self.events += other.events;
+        self.said += other.said;
+        self.fired += other.fired;
+        self.letters += other.letters;
+        self.reasserted += other.reasserted;
+        self.raced += other.raced;
+        self.raced_ms_max = self.raced_ms_max.max(other.raced_ms_max);
+        self.coverage.add(&other.coverage);
+    }
+}
