@@ -115,7 +115,7 @@ pub const FAULTS: [Fault; 34] = [
 
 /// What an engine is doing when a fault strikes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Doing {
+pub enum Activity {
     /// It owns nothing, or is not running.
     Nothing,
     /// It takes a partition over: metadata and barrier.
@@ -131,13 +131,13 @@ pub enum Doing {
 }
 
 /// Every phase.
-pub const DOINGS: [Doing; 6] =
-    [Doing::Nothing, Doing::TakingOver, Doing::Loading, Doing::Idle, Doing::Firing, Doing::Releasing];
+pub const ACTIVITIES: [Activity; 6] =
+    [Activity::Nothing, Activity::TakingOver, Activity::Loading, Activity::Idle, Activity::Firing, Activity::Releasing];
 
 impl Fault {
     /// Whether the fault can strike in that phase at all.
     #[must_use]
-    pub fn can_hit(self, doing: Doing) -> bool {
+    pub fn can_hit(self, activity: Activity) -> bool {
         match self {
             // These strike inside a transaction.
             Self::CrashBeforeSend
@@ -148,17 +148,17 @@ impl Fault {
             | Self::Retriable
             | Self::Abortable
             | Self::Fatal
-            | Self::Unanswered => !matches!(doing, Doing::Nothing | Doing::Idle),
+            | Self::Unanswered => !matches!(activity, Activity::Nothing | Activity::Idle),
             // Who owns nothing reads nothing and sends nothing.
-            Self::TargetAway | Self::SlowConsumer | Self::Rewind | Self::FencesFail => doing != Doing::Nothing,
+            Self::TargetAway | Self::SlowConsumer | Self::Rewind | Self::FencesFail => activity != Activity::Nothing,
             // A rebalance ends when everybody has joined it, and nobody joins before it has released.
-            Self::SlowRebalance => doing != Doing::Releasing,
+            Self::SlowRebalance => activity != Activity::Releasing,
             // Only firings are large.
-            Self::Bandwidth => doing == Doing::Firing,
+            Self::Bandwidth => activity == Activity::Firing,
             // It strikes instances that write records.
-            Self::WrongClock => matches!(doing, Doing::TakingOver | Doing::Firing),
+            Self::WrongClock => matches!(activity, Activity::TakingOver | Activity::Firing),
             // Offsets expire when nobody is left.
-            Self::Expiry => doing == Doing::Nothing,
+            Self::Expiry => activity == Activity::Nothing,
             _ => true,
         }
     }
@@ -166,12 +166,12 @@ impl Fault {
 
 /// How often each kind of fault struck in each phase.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Coverage(pub BTreeMap<(Fault, Doing), u64>);
+pub struct Coverage(pub BTreeMap<(Fault, Activity), u64>);
 
 impl Coverage {
     /// One more.
-    pub fn hit(&mut self, fault: Fault, doing: Doing) {
-        *self.0.entry((fault, doing)).or_default() += 1;
+    pub fn record_hit(&mut self, fault: Fault, activity: Activity) {
+        *self.0.entry((fault, activity)).or_default() += 1;
     }
 
     /// Adds another run's.
@@ -189,23 +189,23 @@ impl Coverage {
 
     /// Pairs that can meet and did not.
     #[must_use]
-    pub fn missing(&self) -> Vec<(Fault, Doing)> {
-        let all = FAULTS.into_iter().flat_map(|fault| DOINGS.map(|doing| (fault, doing)));
-        all.filter(|(fault, doing)| fault.can_hit(*doing) && !self.0.contains_key(&(*fault, *doing))).collect()
+    pub fn missing(&self) -> Vec<(Fault, Activity)> {
+        let all = FAULTS.into_iter().flat_map(|fault| ACTIVITIES.map(|activity| (fault, activity)));
+        all.filter(|(fault, activity)| fault.can_hit(*activity) && !self.0.contains_key(&(*fault, *activity))).collect()
     }
 
     /// A table with a line for each kind; a dash is where it cannot strike.
     #[must_use]
     pub fn table(&self) -> String {
         let mut text = format!("{:<18}", "");
-        for doing in DOINGS {
-            text.push_str(&format!("{:>12}", format!("{doing:?}")));
+        for activity in ACTIVITIES {
+            text.push_str(&format!("{:>12}", format!("{activity:?}")));
         }
         for fault in FAULTS {
             text.push_str(&format!("\n{:<18}", format!("{fault:?}")));
-            for doing in DOINGS {
-                let count = self.0.get(&(fault, doing)).copied().unwrap_or(0);
-                let cell = if count == 0 && !fault.can_hit(doing) { "-".to_owned() } else { count.to_string() };
+            for activity in ACTIVITIES {
+                let count = self.0.get(&(fault, activity)).copied().unwrap_or(0);
+                let cell = if count == 0 && !fault.can_hit(activity) { "-".to_owned() } else { count.to_string() };
                 text.push_str(&format!("{cell:>12}"));
             }
         }

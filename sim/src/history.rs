@@ -8,15 +8,15 @@ use kafka_scheduler::core::io::{Millis, Partition};
 
 use crate::kafka::Kafka;
 use crate::kafka::log::Headers;
-use crate::scenario::{Scenario, Setup, Target, Word};
+use crate::scenario::{RecordKind, Scenario, Setup, Target};
 
 /// A user's record, acknowledged.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Said {
+pub struct UserRecord {
     /// On which key.
     pub key: Vec<u8>,
     /// What.
-    pub word: Word,
+    pub kind: RecordKind,
     /// Where a schedule goes.
     pub target: Target,
     /// When it is due, in seconds since 1970.
@@ -33,23 +33,23 @@ pub struct Said {
     pub readable_ms: i64,
 }
 
-impl Said {
+impl UserRecord {
     /// Whether it changes what its key's last word is.
     #[must_use]
-    pub const fn is_word(&self) -> bool {
-        !matches!(self.word, Word::ReservedKey | Word::NoKey)
+    pub const fn can_be_latest(&self) -> bool {
+        !matches!(self.kind, RecordKind::ReservedKey | RecordKind::NoKey)
     }
 
     /// Whether it has a null value.
     #[must_use]
     pub const fn is_cancel(&self) -> bool {
-        matches!(self.word, Word::Cancel | Word::Copied)
+        matches!(self.kind, RecordKind::Cancel | RecordKind::Copied)
     }
 }
 
 /// An event that the oracle judges in the order in which events happened.
 #[derive(Debug)]
-pub enum Event {
+pub enum Entry {
     /// An instance forgot what it had read: of one partition, or of all.
     Forgot {
         /// The instance's number.
@@ -133,18 +133,18 @@ pub struct History {
     /// The schedules partitions, in the order in which they were created.
     pub partitions: Vec<Partition>,
     /// Every user record that was acknowledged and not aborted by its user, by partition and offset.
-    pub said: BTreeMap<(Partition, i64), Said>,
+    pub produced: BTreeMap<(Partition, i64), UserRecord>,
     /// The furthest that any clock was ever ahead.
     pub ahead_ms_max: i64,
     /// The furthest that any clock was ever behind, as a negative number.
     pub behind_ms_max: i64,
     /// When faults stopped.
-    pub calm_ms: Option<i64>,
+    pub quiet_since_ms: Option<i64>,
     /// Every instance has started again since faults stopped.
     pub restarted: bool,
     /// The late target could not be produced to at some time.
     pub was_away: bool,
-    events: Vec<Event>,
+    entries: Vec<Entry>,
 }
 
 impl History {
@@ -154,23 +154,23 @@ impl History {
             start_ms,
             kafka,
             partitions,
-            said: BTreeMap::new(),
+            produced: BTreeMap::new(),
             ahead_ms_max: 0,
             behind_ms_max: 0,
-            calm_ms: None,
+            quiet_since_ms: None,
             restarted: false,
             was_away: false,
-            events: Vec::new(),
+            entries: Vec::new(),
         }
     }
 
-    pub(crate) fn add(&mut self, event: Event) {
-        self.events.push(event);
+    pub(crate) fn add(&mut self, event: Entry) {
+        self.entries.push(event);
     }
 
     /// Hands out the events since it was last called.
-    pub(crate) fn take_events(&mut self) -> Vec<Event> {
-        std::mem::take(&mut self.events)
+    pub(crate) fn take_entries(&mut self) -> Vec<Entry> {
+        std::mem::take(&mut self.entries)
     }
 }
 

@@ -16,7 +16,7 @@ pub use offsets::sent_by_librdkafka;
 use transactions::{Marker, Producer};
 
 /// A transaction that did not end by then is aborted by the broker.
-pub const TRANSACTION_MS_MAX: i64 = 15_000;
+pub const TRANSACTION_TIMEOUT_MS: i64 = 15_000;
 
 /// A partition of any topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

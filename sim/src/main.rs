@@ -174,7 +174,7 @@ fn many(from: u64, seeds: u64, narrow: bool, jobs: usize) -> ExitCode {
     println!(
         "{} said, {} fired, {} dead letters, {} written again, {} raced by a newer word, which could be read for at most \
          {} ms",
-        total.said, total.fired, total.letters, total.reasserted, total.raced, total.raced_ms_max
+        total.produced, total.fired, total.dead_letters, total.reasserted, total.raced, total.raced_ms_max
     );
     println!("{} seeds, {} broken, {:?}", seeds, report.broken.len(), report.medians());
     if let Some(first) = report.broken.first() {

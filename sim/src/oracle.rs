@@ -17,13 +17,13 @@ pub use recovery::recovered;
 use kafka_scheduler::core::mark::MARK_HEADER;
 
 use crate::failure::Failure;
-use crate::history::{Event, History, Holding};
+use crate::history::{Entry, History, Holding};
 use crate::kafka::log::Stored;
 use races::Races;
 use watch::Watch;
 
 /// What instances hold is compared with what they have read this often.
-const COMPARED_EVERY_MS: i64 = 500;
+const COMPARE_INTERVAL_MS: i64 = 500;
 
 /// Follows a run event by event.
 #[derive(Debug)]
@@ -44,34 +44,34 @@ impl Oracle {
     ///
     /// # Errors
     /// The promise that it breaks.
-    pub fn follow(&mut self, history: &History, event: Event) -> Result<(), Failure> {
-        match event {
-            Event::Forgot { instance, partition: None } => self.watch.forget(instance),
-            Event::Forgot { instance, partition: Some(partition) } => self.watch.forget_partition(instance, partition),
-            Event::Read { instance, partition, offset } => self.watch.read(history, instance, (partition, offset)),
-            Event::Decided(decision) => {
+    pub fn follow(&mut self, history: &History, entry: Entry) -> Result<(), Failure> {
+        match entry {
+            Entry::Forgot { instance, partition: None } => self.watch.forget(instance),
+            Entry::Forgot { instance, partition: Some(partition) } => self.watch.forget_partition(instance, partition),
+            Entry::Read { instance, partition, offset } => self.watch.read(history, instance, (partition, offset)),
+            Entry::Decided(decision) => {
                 let broken = |what| Failure::Safety(format!("i{}: {what}", decision.instance));
                 protocol::check(history, &decision).map_err(|what| broken(format!("{what}: {:?}", decision.batch)))?;
                 self.watch.decide(history, &decision).map_err(broken)?;
                 self.races.decide(history, &decision);
             }
-            Event::OffsetsSent { instance, batch, member, partitions } => {
+            Entry::OffsetsSent { instance, batch, member, partitions } => {
                 fenced::owned(history, &member, &partitions)
                     .map_err(|what| Failure::Safety(format!("i{instance} {what} in batch {batch}")))?;
             }
-            Event::Committed { instance, batch } => self.races.commit(instance, batch).map_err(Failure::Safety)?,
-            Event::Aborted { instance, batch } => self.watch.abort(instance, batch),
-            Event::ThroughputIsLimit { instance } => self.watch.hold_up(instance),
+            Entry::Committed { instance, batch } => self.races.commit(instance, batch).map_err(Failure::Safety)?,
+            Entry::Aborted { instance, batch } => self.watch.abort(instance, batch),
+            Entry::ThroughputIsLimit { instance } => self.watch.hold_up(instance),
             // What is loaded is compared at once, before users write more.
-            Event::WentLive => self.compared_ms = i64::MIN,
-            Event::Violation(what) => return Err(Failure::Safety(what)),
+            Entry::WentLive => self.compared_ms = i64::MIN,
+            Entry::Violation(what) => return Err(Failure::Safety(what)),
         }
         Ok(())
     }
 
     /// Whether [`Oracle::folds`] is to be asked again. If so, it counts as asked.
     pub fn is_comparison_due(&mut self, now_ms: i64) -> bool {
-        let due = now_ms >= self.compared_ms.saturating_add(COMPARED_EVERY_MS);
+        let due = now_ms >= self.compared_ms.saturating_add(COMPARE_INTERVAL_MS);
         if due {
             self.compared_ms = now_ms;
         }

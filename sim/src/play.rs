@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::failure::Failure;
 use crate::oracle::{self, Oracle};
-use crate::scenario::{CONVERGE_MS, Point, SAFETY_MS, Scenario};
+use crate::scenario::{CONVERGE_TIMEOUT_MS, Point, SAFETY_MS, Scenario};
 use crate::summary::Summary;
 use crate::world::{Advanced, World};
 
@@ -12,7 +12,7 @@ use crate::world::{Advanced, World};
 const EVENTS_MAX: u64 = 5_000_000;
 /// From the crash of everybody to everything being served again: a session, a rebalance, a takeover. Less than a
 /// transaction's time-out, which a takeover must not wait for.
-const TAKEOVER_MS_MAX: i64 = 12_000;
+const TAKEOVER_TIMEOUT_MS: i64 = 12_000;
 
 /// Plays a scenario. With `verbose` it prints what happens.
 ///
@@ -44,24 +44,24 @@ impl Run {
         let safety_ms = i64::from(SAFETY_MS);
         self.until(safety_ms)?;
         oracle::safe(&self.world.history)?;
-        self.world.calm();
-        let quiet_ms = safety_ms + i64::from(CONVERGE_MS);
+        self.world.quiesce();
+        let quiet_ms = safety_ms + i64::from(CONVERGE_TIMEOUT_MS);
         self.until(quiet_ms - 15_000)?;
         self.world.probe(3);
         self.until(quiet_ms)?;
         oracle::fires_on_time(&self.world.history, &self.world.observe())?;
         oracle::converged(&self.world.history, &self.world.observe())?;
         let restarted_ms = self.crash_all(quiet_ms)?;
-        self.until(restarted_ms + TAKEOVER_MS_MAX)?;
+        self.until(restarted_ms + TAKEOVER_TIMEOUT_MS)?;
         oracle::served(&self.world.history, &self.world.observe())?;
-        self.until(restarted_ms + TAKEOVER_MS_MAX + 30_000)?;
+        self.until(restarted_ms + TAKEOVER_TIMEOUT_MS + 30_000)?;
         let fired = oracle::converged(&self.world.history, &self.world.observe())?;
         self.wait_until_still()?;
         oracle::recovered(&self.world.history, &self.world.observe())?;
         let (raced, raced_ms_max) = self.oracle.raced();
-        let (letters, words) = (fired.letters.len() as u64, fired.words.len() as u64);
+        let (dead_letters, schedules) = (fired.dead_letters.len() as u64, fired.schedules.len() as u64);
         let summary = self.world.summary;
-        Ok(Summary { letters, fired: words, reasserted: fired.reasserted, raced, raced_ms_max, ..summary })
+        Ok(Summary { dead_letters, fired: schedules, reasserted: fired.reasserted, raced, raced_ms_max, ..summary })
     }
 
     /// Runs until `end_ms` from the start; the oracle judges each step.
@@ -77,8 +77,8 @@ impl Run {
     }
 
     fn judge(&mut self, advanced: Advanced) -> Result<(), Failure> {
-        for event in self.world.history.take_events() {
-            self.oracle.follow(&self.world.history, event)?;
+        for entry in self.world.history.take_entries() {
+            self.oracle.follow(&self.world.history, entry)?;
         }
         if advanced == Advanced::World && self.oracle.is_comparison_due(self.world.now_ms) {
             self.oracle.folds(&self.world.history, &self.world.holdings())?;
@@ -89,13 +89,13 @@ impl Run {
     /// Waits for a moment at which nothing is on its way, if there is any soon.
     fn wait_until_still(&mut self) -> Result<(), Failure> {
         const TRIES: i64 = 500;
-        const EVERY_MS: i64 = 10;
+        const INTERVAL_MS: i64 = 10;
         let from_ms = self.world.now_ms - self.world.history.start_ms;
         for n in 1..=TRIES {
             if self.world.is_still() {
                 break;
             }
-            self.until(from_ms + n * EVERY_MS)?;
+            self.until(from_ms + n * INTERVAL_MS)?;
         }
         Ok(())
     }
@@ -104,7 +104,7 @@ impl Run {
     fn crash_all(&mut self, at_ms: i64) -> Result<i64, Failure> {
         self.world.compact_all();
         let points = [Point::AfterProduce, Point::AfterOffsets, Point::AfterCommit, Point::BeforeSend];
-        self.world.arm_last_crash(points[(self.world.history.setup.noise % 4) as usize]);
+        self.world.arm_last_crash(points[(self.world.history.setup.seed % 4) as usize]);
         self.world.probe(2);
         self.until(at_ms + 4_000)?;
         self.world.force_last_crash();

@@ -14,7 +14,7 @@ use crate::faults::Fault;
 /// Faults strike and users speak until then; what follows is quiet.
 pub const SAFETY_MS: u32 = 90_000;
 /// The longest that anything waits once faults have stopped: parked schedules, targets, transactions' time-outs.
-pub const CONVERGE_MS: u32 = 75_000;
+pub const CONVERGE_TIMEOUT_MS: u32 = 75_000;
 /// Operations at most: bytes beyond that are ignored.
 pub const OPS_MAX: usize = 4_000;
 
@@ -57,7 +57,7 @@ pub struct Setup {
     /// Topics that refuse timestamps more than an hour ahead.
     pub timestamps: Timestamps,
     /// Seeds all delays.
-    pub noise: u64,
+    pub seed: u64,
 }
 
 /// Which topics refuse records that are stamped more than an hour ahead of the brokers' clock.
@@ -84,11 +84,11 @@ pub struct Op {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Act {
     /// A user produces a record.
-    Say {
+    Produce {
         /// On which key, modulo the setup's number.
         key: u8,
         /// What.
-        word: Word,
+        kind: RecordKind,
         /// Where a schedule goes.
         target: Target,
         /// When it is due, in seconds from when it is said.
@@ -242,7 +242,7 @@ pub enum Act {
 
 /// What a user's record is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Word {
+pub enum RecordKind {
     /// A schedule.
     Schedule,
     /// A null value.
@@ -352,17 +352,17 @@ impl Act {
     #[must_use]
     pub fn fault(self) -> Option<Fault> {
         Some(match self {
-            Self::Say { twice: true, .. } => Fault::Duplicate,
-            Self::Say { late_ms: 1.., .. } => Fault::Reordered,
-            Self::Say { word: Word::Schedule, target, .. } if !target.delivers() => Fault::Poison,
-            Self::Say { .. } => return None,
+            Self::Produce { twice: true, .. } => Fault::Duplicate,
+            Self::Produce { late_ms: 1.., .. } => Fault::Reordered,
+            Self::Produce { kind: RecordKind::Schedule, target, .. } if !target.delivers() => Fault::Poison,
+            Self::Produce { .. } => return None,
             Self::Transaction { .. } => Fault::UserTransaction,
             Self::Crash { point: Point::Now, .. } => Fault::Crash,
             Self::Crash { point: Point::BeforeSend, .. } => Fault::CrashBeforeSend,
             Self::Crash { point: Point::AfterProduce, .. } => Fault::CrashAfterProduce,
             Self::Crash { point: Point::AfterOffsets, .. } => Fault::CrashAfterOffsets,
             Self::Crash { point: Point::AfterCommit, .. } => Fault::CrashAfterCommit,
-            Self::Pause { for_ms, .. } if i64::from(for_ms) < crate::kafka::group::SESSION_MS => Fault::Pause,
+            Self::Pause { for_ms, .. } if i64::from(for_ms) < crate::kafka::group::SESSION_TIMEOUT_MS => Fault::Pause,
             Self::Pause { .. } => Fault::Zombie,
             Self::Stall { .. } => Fault::Stall,
             Self::Error { error: Error::Retriable, .. } => Fault::Retriable,

@@ -10,13 +10,13 @@ pub struct Summary {
     /// Events of the virtual clock.
     pub events: u64,
     /// User records.
-    pub said: u64,
+    pub produced: u64,
     /// Target records that a read_committed consumer sees.
     pub fired: u64,
     /// Words that were written again.
     pub reasserted: u64,
     /// Records that went to the dead-letter topic.
-    pub letters: u64,
+    pub dead_letters: u64,
     /// Schedules that fired though a newer word was acknowledged, but not yet read by whoever fired them.
     pub raced: u64,
     /// The longest that such a word could have been read before the firing was decided, in ms.
@@ -30,9 +30,9 @@ impl Summary {
     pub fn add(&mut self, other: &Self) {
         self.ops += other.ops;
         self.events += other.events;
-        self.said += other.said;
+        self.produced += other.produced;
         self.fired += other.fired;
-        self.letters += other.letters;
+        self.dead_letters += other.dead_letters;
         self.reasserted += other.reasserted;
         self.raced += other.raced;
         self.raced_ms_max = self.raced_ms_max.max(other.raced_ms_max);

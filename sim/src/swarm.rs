@@ -98,7 +98,7 @@ pub fn swarm(all: Scenarios, jobs: usize, stop: bool, prepare: impl Fn() + Sync,
             let (next, report, prepare) = (&next, &report, &prepare);
             scope.spawn(move || {
                 prepare();
-                let mut said = Instant::now();
+                let mut reported = Instant::now();
                 loop {
                     let number = next.fetch_add(1, Ordering::Relaxed);
                     if number >= seeds {
@@ -112,8 +112,8 @@ pub fn swarm(all: Scenarios, jobs: usize, stop: bool, prepare: impl Fn() + Sync,
                     if broken && stop {
                         next.store(seeds, Ordering::Relaxed);
                     }
-                    if progress && job == 0 && said.elapsed() > Duration::from_secs(10) {
-                        said = Instant::now();
+                    if progress && job == 0 && reported.elapsed() > Duration::from_secs(10) {
+                        reported = Instant::now();
                         eprintln!("{} of {seeds} seeds after {} s", number + 1, begun.elapsed().as_secs());
                     }
                 }

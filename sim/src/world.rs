@@ -15,8 +15,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use kafka_scheduler::core::io::{Partition, TargetState};
 
-use crate::faults::{Doing, Fault};
-use crate::history::{Event, History, Holding, Observed};
+use crate::faults::{Activity, Fault};
+use crate::history::{Entry, History, Holding, Observed};
 use crate::kafka::Kafka;
 use crate::names::DAY_MS;
 use crate::rng::Rng;
@@ -24,41 +24,38 @@ use crate::scenario::{Act, Away, Scenario};
 use crate::summary::Summary;
 use ending::Ending;
 use instance::Instance;
-use users::{Open, Speech};
+use users::{NewRecord, Open};
 
-/// A noon.
+/// Noon of 15 November 2023.
 const NOON_MS: i64 = 1_700_049_600_000;
 
+/// An event of the virtual clock.
 #[derive(Debug)]
-enum What {
-    /// Something of the scenario.
+enum Event {
     Act(Act),
-    /// A record that was said arrives.
-    Arrive(Box<Speech>),
-    /// A user's transaction ends.
+    /// A user's record reaches the brokers.
+    Arrival(Box<NewRecord>),
     EndTransaction(u64),
-    /// The flood goes on.
-    Flow,
-    /// A member's wish to leave the group arrives.
+    ContinueFlood,
+    /// The request of a member that leaves the group reaches the brokers.
     Leave(String),
-    /// A commit arrives that nobody waits for any more.
+    /// A commit reaches the brokers after its producer has given it up.
     LateCommit(String, u32),
-    /// A process starts.
     Start(usize),
-    /// For an instance, in one of its lives.
-    Instance(usize, u64, Todo),
+    /// A task of an instance, in the life for which it was set.
+    Instance(usize, u64, Task),
 }
 
-/// Whose step the clock has come to.
+/// Whose step the virtual clock came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Advanced {
     Brokers,
     World,
 }
 
-/// What an instance's shell does next.
+/// A task of an instance's shell.
 #[derive(Debug)]
-enum Todo {
+enum Task {
     Beat,
     Fetch,
     Wake,
@@ -71,37 +68,35 @@ enum Todo {
     Target(u32, TargetState),
 }
 
-/// The world.
+/// Instances, users and brokers on one virtual clock. It writes the history.
 #[derive(Debug)]
 pub(crate) struct World {
     pub(crate) now_ms: i64,
     pub(crate) history: History,
     pub(crate) summary: Summary,
-    /// The last crash takes everybody with it.
+    /// The next crash is the run's last and takes all instances with it.
     last_crash: bool,
     verbose: bool,
     instances: Vec<Instance>,
-    events: BTreeMap<(i64, u64), What>,
+    events: BTreeMap<(i64, u64), Event>,
     next_event: u64,
     open: BTreeMap<u64, Open>,
     next_open: u64,
     fences_fail_until_ms: i64,
     away: Option<(Away, i64)>,
-    /// Large values said so far.
     large_count: u32,
     slow_markers_until_ms: i64,
-    /// Users write to every partition all the time.
     flooded: bool,
-    /// What lasts for a while strikes an instance once.
-    bitten: BTreeSet<(Fault, usize, i64)>,
+    /// Lasting faults that were counted: the fault, the instance, and the fault's end.
+    recorded_hits: BTreeSet<(Fault, usize, i64)>,
     steady: BTreeMap<Partition, broker::Steady>,
     noted_ms: i64,
-    /// Owners that metadata named which a pending transaction was about to replace.
+    /// Owners named by committed metadata that a pending transaction was about to replace.
     named_late: BTreeSet<String>,
 }
 
 impl World {
-    /// A world for a scenario; `verbose` prints what happens.
+    /// Creates the world of a scenario. With `verbose` it prints a trace.
     #[must_use]
     pub(crate) fn new(scenario: &Scenario, verbose: bool) -> Self {
         let setup = &scenario.setup;
@@ -112,9 +107,9 @@ impl World {
         let partitions: Vec<Partition> = (0..u16::from(setup.topics))
             .flat_map(|topic| (0..i32::from(setup.partitions)).map(move |number| Partition { topic, number }))
             .collect();
-        let mut noise = Rng::new(setup.noise);
-        let instances = (0..usize::from(setup.instances)).map(|n| Instance::new(n, setup, noise.split())).collect();
-        let kafka = Kafka::new(&partitions, noise.split());
+        let mut rng = Rng::new(setup.seed);
+        let instances = (0..usize::from(setup.instances)).map(|n| Instance::new(n, setup, rng.split())).collect();
+        let kafka = Kafka::new(&partitions, rng.split());
         let mut world = Self {
             now_ms: start_ms,
             history: History::new(scenario, start_ms, kafka, partitions),
@@ -131,22 +126,22 @@ impl World {
             large_count: 0,
             slow_markers_until_ms: i64::MIN,
             flooded: false,
-            bitten: BTreeSet::new(),
+            recorded_hits: BTreeSet::new(),
             steady: BTreeMap::new(),
             noted_ms: i64::MIN,
             named_late: BTreeSet::new(),
         };
         for op in &scenario.ops {
-            world.after(i64::from(op.at_ms), What::Act(op.act));
+            world.after(i64::from(op.at_ms), Event::Act(op.act));
         }
         for number in 0..world.instances.len() {
-            let at_ms = noise.range(1, 3_000);
-            world.after(at_ms, What::Start(number));
+            let at_ms = rng.range(1, 3_000);
+            world.after(at_ms, Event::Start(number));
         }
         world
     }
 
-    /// Takes the next step, if it is not after `end_ms` from the start; otherwise moves the clock there.
+    /// Takes the next step. If it is later than `end_ms` after the start, only moves the clock to `end_ms`.
     pub(crate) fn advance(&mut self, end_ms: i64) -> Option<Advanced> {
         let end_ms = self.history.start_ms + end_ms;
         let event = self.events.first_key_value().map(|((at, _), _)| *at);
@@ -161,30 +156,30 @@ impl World {
             self.history.kafka.tick(self.now_ms);
             return Some(Advanced::Brokers);
         }
-        if let Some((_, what)) = self.events.pop_first() {
-            self.step(what);
+        if let Some((_, event)) = self.events.pop_first() {
+            self.step(event);
         }
         Some(Advanced::World)
     }
 
-    fn step(&mut self, what: What) {
-        match what {
-            What::Act(act) => self.strike(act),
-            What::Arrive(speech) => self.arrive(&speech),
-            What::EndTransaction(number) => self.end_transaction(number),
-            What::Flow => self.flow(),
-            What::Leave(member) => self.history.kafka.group.leave(&member),
-            What::LateCommit(id, epoch) => {
+    fn step(&mut self, event: Event) {
+        match event {
+            Event::Act(act) => self.inject(act),
+            Event::Arrival(new) => self.arrive(&new),
+            Event::EndTransaction(number) => self.end_user_transaction(number),
+            Event::ContinueFlood => self.continue_flood(),
+            Event::Leave(member) => self.history.kafka.group.leave(&member),
+            Event::LateCommit(id, epoch) => {
                 let ended = self.history.kafka.end((&id, epoch), self.now_ms, true);
                 self.trace(|| format!("broker a late commit of {id}: {ended:?}"));
             }
-            What::Start(number) => self.start(number),
-            What::Instance(number, life, todo) => self.dispatch(number, life, todo),
+            Event::Start(number) => self.start(number),
+            Event::Instance(number, life, task) => self.dispatch(number, life, task),
         }
         self.note_steady();
     }
 
-    fn dispatch(&mut self, number: usize, life: u64, todo: Todo) {
+    fn dispatch(&mut self, number: usize, life: u64, task: Task) {
         let now = self.now_ms;
         let instance = &mut self.instances[number];
         if instance.life != life || !instance.is_alive() {
@@ -192,46 +187,46 @@ impl World {
         }
         if instance.paused_until_ms > now {
             let mut delay = instance.paused_until_ms - now;
-            if matches!(todo, Todo::Beat) {
-                // Whoever wakes may go on for a while before it learns that it was thrown out.
+            if matches!(task, Task::Beat) {
+                // After it wakes, it may work for a while before it learns that the group has removed it.
                 delay += instance.rng.range(0, 600);
             }
-            if matches!(todo, Todo::Job(_)) && instance.rng.chance(30) {
-                // A transactor is a thread of its own, and may wake up long after the loop has.
+            if matches!(task, Task::Job(_)) && instance.rng.chance(30) {
+                // A transactor's thread may wake up long after the loop's.
                 delay += instance.rng.range(0, 3_000);
             }
-            return self.after(delay, What::Instance(number, life, todo));
+            return self.after(delay, Event::Instance(number, life, task));
         }
-        self.act(number, todo);
+        self.act(number, task);
     }
 
-    fn after(&mut self, delay_ms: i64, what: What) {
+    fn after(&mut self, delay_ms: i64, event: Event) {
         self.next_event += 1;
-        self.events.insert((self.now_ms + delay_ms.max(0), self.next_event), what);
+        self.events.insert((self.now_ms + delay_ms.max(0), self.next_event), event);
     }
 
-    fn later(&mut self, number: usize, delay_ms: i64, todo: Todo) {
+    fn later(&mut self, number: usize, delay_ms: i64, task: Task) {
         let life = self.instances[number].life;
-        self.after(delay_ms, What::Instance(number, life, todo));
+        self.after(delay_ms, Event::Instance(number, life, task));
     }
 
-    /// As [`World::later`], over the network, which may be slow.
-    fn answer(&mut self, number: usize, delay_ms: i64, todo: Todo) {
+    /// Does the same as [`World::later`] over the network, which may be slow.
+    fn answer(&mut self, number: usize, delay_ms: i64, task: Task) {
         let now = self.now_ms;
         let instance = &mut self.instances[number];
         let until_ms = instance.slow_network_until_ms;
         let slow_ms = if until_ms > now { instance.slow_network_ms } else { 0 };
         let more_ms = instance.rng.range(0, slow_ms);
         if more_ms > 0 {
-            self.bite(Fault::SlowNetwork, number, until_ms);
+            self.record_hit_once(Fault::SlowNetwork, number, until_ms);
         }
         let delay_ms = delay_ms + more_ms;
-        self.later(number, delay_ms, todo);
+        self.later(number, delay_ms, task);
     }
 
-    /// An instance asks its shell for what it must not ask for.
-    fn violation(&mut self, what: String) {
-        self.history.add(Event::Violation(what));
+    /// Records that an instance asked its shell for something that it must not ask for.
+    fn violation(&mut self, event: String) {
+        self.history.add(Entry::Violation(event));
     }
 
     fn trace(&self, line: impl FnOnce() -> String) {
@@ -240,36 +235,36 @@ impl World {
         }
     }
 
-    /// A fault strikes an instance.
-    fn hit(&mut self, fault: Fault, number: usize) {
-        let doing = self.instances[number].doing();
-        self.summary.coverage.hit(fault, doing);
+    /// Counts a fault that hits an instance, by the instance's activity.
+    fn record_hit(&mut self, fault: Fault, number: usize) {
+        let activity = self.instances[number].activity();
+        self.summary.coverage.record_hit(fault, activity);
     }
 
-    /// Something that lasts until `until_ms` makes itself felt by an instance; counts the first time.
-    fn bite(&mut self, fault: Fault, number: usize, until_ms: i64) {
-        if self.bitten.insert((fault, number, until_ms)) {
-            self.hit(fault, number);
+    /// Counts a fault that lasts until `until_ms` when an instance first notices it.
+    fn record_hit_once(&mut self, fault: Fault, number: usize, until_ms: i64) {
+        if self.recorded_hits.insert((fault, number, until_ms)) {
+            self.record_hit(fault, number);
         }
     }
 
-    /// Markers of a transaction that an instance has ended may be late.
+    /// Counts late markers of a transaction that an instance has ended.
     fn note_markers(&mut self, number: usize) {
         if self.history.kafka.markers_are_late {
-            self.bite(Fault::SlowMarkers, number, self.slow_markers_until_ms);
+            self.record_hit_once(Fault::SlowMarkers, number, self.slow_markers_until_ms);
         }
     }
 
-    /// A fault strikes a partition.
-    fn hit_partition(&mut self, fault: Fault, partition: Partition) {
+    /// Counts a fault that hits a partition, by what its owner is doing with it.
+    fn record_hit_on(&mut self, fault: Fault, partition: Partition) {
         let owner =
             self.instances.iter().find(|i| i.is_alive() && i.core.status().iter().any(|s| s.partition == partition));
-        let doing = owner.map_or(Doing::Nothing, |instance| instance.doing_with(partition));
-        self.summary.coverage.hit(fault, doing);
+        let activity = owner.map_or(Activity::Nothing, |instance| instance.activity_on(partition));
+        self.summary.coverage.record_hit(fault, activity);
     }
 
     /// Returns what each running instance holds of each partition that it fires. An instance that the group has removed
-    /// is not asked: it does not see the cancels that its successor reads, but it cannot commit anything either.
+    /// is not asked: it may read records of its successor that it does not expect, but it cannot commit anything.
     pub(crate) fn holdings(&self) -> Vec<Holding> {
         let mut holdings = Vec::new();
         for instance in self.running().filter(|i| i.paused_until_ms <= self.now_ms) {
@@ -291,7 +286,7 @@ impl World {
         self.instances.iter().filter(|i| i.is_alive())
     }
 
-    /// Nothing is on its way.
+    /// Whether no batch is in flight and all logs are read to their ends.
     #[must_use]
     pub(crate) fn is_still(&self) -> bool {
         self.running().all(|i| i.is_still(&self.history.kafka))

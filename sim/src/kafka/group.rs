@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use kafka_scheduler::core::io::Partition;
 
 /// A member that is silent for this long is out.
-pub const SESSION_MS: i64 = 6_000;
+pub const SESSION_TIMEOUT_MS: i64 = 6_000;
 
 /// What a member is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,7 +97,7 @@ impl Group {
     }
 
     pub(super) fn deadline(&self) -> Option<i64> {
-        let sessions = self.members.values().map(|m| m.seen_ms + SESSION_MS);
+        let sessions = self.members.values().map(|m| m.seen_ms + SESSION_TIMEOUT_MS);
         let rebalance = self.is_complete().then_some(self.held_until_ms);
         sessions.chain(rebalance).min()
     }
@@ -142,7 +142,7 @@ impl Group {
 
     pub(super) fn tick(&mut self, now_ms: i64) {
         let before = self.members.len();
-        self.members.retain(|_, m| m.seen_ms + SESSION_MS > now_ms);
+        self.members.retain(|_, m| m.seen_ms + SESSION_TIMEOUT_MS > now_ms);
         self.preparing |= self.members.len() != before;
         if self.is_complete() && self.held_until_ms <= now_ms {
             self.assign();

@@ -6,7 +6,7 @@ use kafka_scheduler::core::io::Partition;
 
 use super::log::Stored;
 use super::offsets::{METADATA_BYTES_MAX, Pending};
-use super::{Event, Kafka, Place, Refusal, TRANSACTION_MS_MAX};
+use super::{Event, Kafka, Place, Refusal, TRANSACTION_TIMEOUT_MS};
 
 /// What the coordinator knows of a transactional id.
 #[derive(Debug, Default)]
@@ -22,7 +22,7 @@ pub(super) struct Producer {
 impl Producer {
     /// When its open transaction times out.
     pub(super) fn ends_by(&self) -> Option<i64> {
-        self.open.as_ref().map(|open| open.started_ms + TRANSACTION_MS_MAX)
+        self.open.as_ref().map(|open| open.started_ms + TRANSACTION_TIMEOUT_MS)
     }
 }
 
@@ -40,11 +40,11 @@ pub(super) struct Marker {
     pub(super) at_ms: i64,
     transaction: u64,
     commit: bool,
-    what: What,
+    target: MarkerTarget,
 }
 
 #[derive(Debug)]
-enum What {
+enum MarkerTarget {
     Log(Place),
     Offsets(BTreeMap<Partition, Pending>),
 }
@@ -154,7 +154,7 @@ impl Kafka {
 
     /// Writes markers that are due, and aborts what has been open for too long.
     pub fn tick(&mut self, now_ms: i64) {
-        let late = |p: &Producer| p.open.as_ref().is_some_and(|o| o.started_ms + TRANSACTION_MS_MAX <= now_ms);
+        let late = |p: &Producer| p.open.as_ref().is_some_and(|o| o.started_ms + TRANSACTION_TIMEOUT_MS <= now_ms);
         let ids: Vec<String> = self.producers.iter().filter(|(_, p)| late(p)).map(|(id, _)| id.clone()).collect();
         for id in ids {
             // As the coordinator does it: the epoch moves on, so that the owner cannot go on.
@@ -167,10 +167,10 @@ impl Kafka {
         }
         due.sort_by_key(|marker| marker.at_ms);
         for marker in due {
-            match marker.what {
-                What::Log(place) => self.log_mut(place).mark(marker.transaction, marker.commit),
-                What::Offsets(offsets) if marker.commit => self.take_offsets(offsets),
-                What::Offsets(_) => {}
+            match marker.target {
+                MarkerTarget::Log(place) => self.log_mut(place).mark(marker.transaction, marker.commit),
+                MarkerTarget::Offsets(offsets) if marker.commit => self.take_offsets(offsets),
+                MarkerTarget::Offsets(_) => {}
             }
         }
         self.group.tick(now_ms);
@@ -180,7 +180,7 @@ impl Kafka {
     #[must_use]
     pub fn has_pending_offset(&self, partition: Partition) -> bool {
         let names = |offsets: &BTreeMap<Partition, Pending>| offsets.contains_key(&partition);
-        self.markers.iter().any(|m| matches!(&m.what, What::Offsets(offsets) if names(offsets)))
+        self.markers.iter().any(|m| matches!(&m.target, MarkerTarget::Offsets(offsets) if names(offsets)))
             || self.producers.values().any(|p| p.open.as_ref().is_some_and(|open| names(&open.offsets)))
     }
 
@@ -210,16 +210,16 @@ impl Kafka {
             let sent = offsets.iter().map(|(p, pending)| (*p, pending.offset, pending.metadata.clone())).collect();
             self.sent.insert(transaction, sent);
         }
-        let whats = places.into_iter().map(What::Log).chain([What::Offsets(offsets)]);
+        let whats = places.into_iter().map(MarkerTarget::Log).chain([MarkerTarget::Offsets(offsets)]);
         let (slow_until_ms, slow_ms) = self.slow_markers;
         let slow_ms = if slow_until_ms > now_ms { slow_ms } else { 0 };
         self.markers_are_late = false;
-        for what in whats {
+        for target in whats {
             let slow = self.rng.chance(5);
             let usual_ms = if slow { 800 } else { 8 };
             let at_ms = now_ms + self.rng.range(0, slow_ms.max(usual_ms));
             self.markers_are_late |= at_ms > now_ms + usual_ms;
-            self.markers.push(Marker { at_ms, transaction, commit, what });
+            self.markers.push(Marker { at_ms, transaction, commit, target });
         }
     }
 }

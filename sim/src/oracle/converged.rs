@@ -10,13 +10,13 @@ use kafka_scheduler::core::payload::Parts;
 use super::journal::{Fired, safe};
 use super::leftovers::floors_of;
 use crate::failure::Failure;
-use crate::history::{History, Observed, Said};
+use crate::history::{History, Observed, UserRecord};
 
 /// Nothing takes longer than this to fire once it is due, while nothing breaks.
-const LATE_MS_MAX: i64 = 8_000;
+const FIRING_TIMEOUT_MS: i64 = 8_000;
 
 /// What cannot be delivered is given up, after some tries, within this.
-const GIVEN_UP_MS_MAX: i64 = 60_000;
+const GIVE_UP_TIMEOUT_MS: i64 = 60_000;
 
 /// The partition and the offset of a user's record.
 type Identity = (Partition, i64);
@@ -31,23 +31,24 @@ pub fn converged(history: &History, observed: &Observed) -> Result<Fired, Failur
     served(history, observed)?;
     let listed = listed_once(observed)?;
     let floors = floors_of(history, observed.now_ms);
-    let mut last: BTreeMap<(Partition, &[u8]), (i64, &Said)> = BTreeMap::new();
-    for ((partition, offset), said) in history.said.iter().filter(|(_, said)| said.is_word()) {
-        last.insert((*partition, &said.key), (*offset, said));
+    let mut latest_records: BTreeMap<(Partition, &[u8]), (i64, &UserRecord)> = BTreeMap::new();
+    for ((partition, offset), produced) in history.produced.iter().filter(|(_, produced)| produced.can_be_latest()) {
+        latest_records.insert((*partition, &produced.key), (*offset, produced));
     }
     let mut wanted = 0;
-    for ((partition, _), (offset, said)) in &last {
-        let word = Last { identity: (*partition, *offset), said, held: listed.get(&(*partition, *offset)).copied() };
-        wanted += usize::from(word.held.is_some());
-        let moved = fired.letters.contains(&word.identity);
-        if !said.fit || moved || fired.words.contains(&word.identity) {
-            word.has_ended(moved, history, observed)?;
+    for ((partition, _), (offset, produced)) in &latest_records {
+        let latest =
+            Latest { identity: (*partition, *offset), produced, held: listed.get(&(*partition, *offset)).copied() };
+        wanted += usize::from(latest.held.is_some());
+        let moved = fired.dead_letters.contains(&latest.identity);
+        if !produced.fit || moved || fired.schedules.contains(&latest.identity) {
+            latest.has_ended(moved, history, observed)?;
         } else {
-            word.is_pending(floors.get(partition), history, observed)?;
+            latest.is_pending(floors.get(partition), history, observed)?;
         }
     }
     if wanted != listed.len() {
-        let newest = |identity: &Identity| last.values().any(|(offset, _)| *offset == identity.1);
+        let newest = |identity: &Identity| latest_records.values().any(|(offset, _)| *offset == identity.1);
         let odd: Vec<_> = listed.keys().filter(|identity| !newest(identity)).collect();
         let broken = format!("{odd:?} are held although newer words were read{}", observed.description);
         return Err(Failure::Safety(broken));
@@ -67,21 +68,21 @@ fn listed_once(observed: &Observed) -> Result<BTreeMap<Identity, &Listed>, Failu
 }
 
 /// The last word of a key, and what an instance holds of it.
-struct Last<'a> {
+struct Latest<'a> {
     identity: Identity,
-    said: &'a Said,
+    produced: &'a UserRecord,
     held: Option<&'a Listed>,
 }
 
-impl Last<'_> {
+impl Latest<'_> {
     /// What has fired, moved or cannot fire is not held, and has moved if there is a place to move it to.
     fn has_ended(&self, moved: bool, history: &History, observed: &Observed) -> Result<(), Failure> {
-        let Self { identity, said, held } = self;
+        let Self { identity, produced, held } = self;
         if held.is_some() {
-            return Err(Failure::Safety(format!("{identity:?} is held still: {said:?}{}", observed.description)));
+            return Err(Failure::Safety(format!("{identity:?} is held still: {produced:?}{}", observed.description)));
         }
-        if !moved && !said.fit && !said.is_cancel() && history.setup.dead_letters {
-            let broken = format!("{identity:?} is no dead letter: {said:?}{}", observed.description);
+        if !moved && !produced.fit && !produced.is_cancel() && history.setup.dead_letters {
+            let broken = format!("{identity:?} is no dead letter: {produced:?}{}", observed.description);
             return Err(Failure::Liveness(broken));
         }
         Ok(())
@@ -89,20 +90,21 @@ impl Last<'_> {
 
     /// What has not fired is held as it was said, unless it may be a leftover, and is not overdue.
     fn is_pending(&self, floor: Option<&Floor>, history: &History, observed: &Observed) -> Result<(), Failure> {
-        let Self { identity, said, held } = self;
+        let Self { identity, produced, held } = self;
         if let Some(held) = held {
-            is_held(held, said).map_err(|what| Failure::Safety(format!("{identity:?} is held {what}: {said:?}")))?;
+            is_held(held, produced)
+                .map_err(|what| Failure::Safety(format!("{identity:?} is held {what}: {produced:?}")))?;
         }
-        let due_ms = said.due * 1000;
-        let overdue = said.target.delivers() && due_ms + LATE_MS_MAX <= observed.now_ms;
+        let due_ms = produced.due * 1000;
+        let overdue = produced.target.delivers() && due_ms + FIRING_TIMEOUT_MS <= observed.now_ms;
         if floor.is_some_and(|floor| identity.1 < floor.offset && due_ms < floor.since.0) {
             return Ok(());
         }
-        let what = format!("{said:?}{}", observed.description);
+        let what = format!("{produced:?}{}", observed.description);
         match held {
             None => Err(Failure::Safety(format!("{identity:?} was lost: {what}"))),
             Some(_) if overdue => Err(Failure::Liveness(format!("{identity:?} does not fire: {what}"))),
-            Some(_) if history.setup.dead_letters && due_ms + GIVEN_UP_MS_MAX <= observed.now_ms => {
+            Some(_) if history.setup.dead_letters && due_ms + GIVE_UP_TIMEOUT_MS <= observed.now_ms => {
                 Err(Failure::Liveness(format!("{identity:?} is not given up: {what}")))
             }
             Some(_) => Ok(()),
@@ -130,26 +132,26 @@ pub fn served(history: &History, observed: &Observed) -> Result<(), Failure> {
 pub fn fires_on_time(history: &History, observed: &Observed) -> Result<(), Failure> {
     let fired = safe(history)?;
     served(history, observed)?;
-    let late = |(identity, said): &(&Identity, &Said)| {
-        said.key.starts_with(b"probe")
-            && said.due * 1000 + LATE_MS_MAX <= observed.now_ms
-            && !fired.words.contains(identity)
+    let late = |(identity, produced): &(&Identity, &UserRecord)| {
+        produced.key.starts_with(b"probe")
+            && produced.due * 1000 + FIRING_TIMEOUT_MS <= observed.now_ms
+            && !fired.schedules.contains(identity)
     };
-    match history.said.iter().find(late) {
-        Some((identity, said)) => {
-            Err(Failure::Liveness(format!("{identity:?} is late: {said:?}{}", observed.description)))
+    match history.produced.iter().find(late) {
+        Some((identity, produced)) => {
+            Err(Failure::Liveness(format!("{identity:?} is late: {produced:?}{}", observed.description)))
         }
         None => Ok(()),
     }
 }
 
-fn is_held(held: &Listed, said: &Said) -> Result<(), String> {
+fn is_held(held: &Listed, produced: &UserRecord) -> Result<(), String> {
     let parts = Parts::unpack(&held.packed);
-    let same = held.due as i64 == said.due
-        && held.timestamp.0 == said.at_ms
-        && &*held.target == said.target.name()
-        && parts.key == said.key
-        && parts.value == said.value
+    let same = held.due as i64 == produced.due
+        && held.timestamp.0 == produced.at_ms
+        && &*held.target == produced.target.name()
+        && parts.key == produced.key
+        && parts.value == produced.value
         && parts.target_key == Some(b"to")
         && parts.headers.len() == 1;
     if same { Ok(()) } else { Err(format!("as {held:?}")) }

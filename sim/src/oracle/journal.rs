@@ -12,19 +12,19 @@ use super::fenced::fenced;
 use super::leftovers::is_leftover;
 use super::{header, named};
 use crate::failure::Failure;
-use crate::history::{History, Said};
+use crate::history::{History, UserRecord};
 use crate::kafka::Place;
 use crate::kafka::log::{Headers, Stored};
 use crate::names::topic as topic_of;
-use crate::scenario::{Target, Word};
+use crate::scenario::{RecordKind, Target};
 
 /// What has fired: partition, and offset of the user's record.
 #[derive(Debug, Default)]
 pub struct Fired {
     /// Identities.
-    pub words: BTreeSet<(Partition, i64)>,
+    pub schedules: BTreeSet<(Partition, i64)>,
     /// Those of records that became dead letters.
-    pub letters: BTreeSet<(Partition, i64)>,
+    pub dead_letters: BTreeSet<(Partition, i64)>,
     /// Words that were written again.
     pub reasserted: u64,
 }
@@ -58,8 +58,9 @@ fn fired(history: &History) -> Result<Fired, String> {
             };
             let identity = identity.map_err(|what| format!("transaction {transaction}: {what}"))?;
             ended.remove(&identity);
-            let kept = if *place == Place::DeadLetter { &mut fired.letters } else { &mut fired.words };
-            if !kept.insert(identity) || (fired.letters.contains(&identity) && fired.words.contains(&identity)) {
+            let kept = if *place == Place::DeadLetter { &mut fired.dead_letters } else { &mut fired.schedules };
+            if !kept.insert(identity) || (fired.dead_letters.contains(&identity) && fired.schedules.contains(&identity))
+            {
                 return Err(format!("{identity:?} fired twice, the second time in transaction {transaction}"));
             }
         }
@@ -68,14 +69,14 @@ fn fired(history: &History) -> Result<Fired, String> {
         }
         fired.reasserted += records.iter().filter(|(_, stored)| named(stored).is_some()).count() as u64 - ends;
         // Nothing but a cancel is ended by anything else.
-        if let Some((identity, said)) = ended.into_iter().find(|(_, said)| !said.is_cancel()) {
-            return Err(format!("transaction {transaction} ends {identity:?} without firing it: {said:?}"));
+        if let Some((identity, produced)) = ended.into_iter().find(|(_, produced)| !produced.is_cancel()) {
+            return Err(format!("transaction {transaction} ends {identity:?} without firing it: {produced:?}"));
         }
     }
     Ok(fired)
 }
 
-type Ended<'a> = BTreeMap<(Partition, i64), &'a Said>;
+type Ended<'a> = BTreeMap<(Partition, i64), &'a UserRecord>;
 
 /// A target record is what its user asked for, and its history record is the same with the request.
 fn fires(
@@ -86,39 +87,43 @@ fn fires(
     histories: &mut Vec<&Stored>,
 ) -> Result<(Partition, i64), String> {
     let key = header(stored, request::KEY).unwrap_or_default();
-    let found = ended.iter().find(|((partition, _), said)| {
-        said.key == key
+    let found = ended.iter().find(|((partition, _), produced)| {
+        produced.key == key
             && header(stored, request::TOPIC) == Some(topic_of(*partition).as_bytes())
-            && stored.value.as_ref() == Some(&said.value)
+            && stored.value.as_ref() == Some(&produced.value)
     });
-    let Some((identity, said)) = found.map(|(identity, said)| (*identity, *said)) else {
+    let Some((identity, produced)) = found.map(|(identity, produced)| (*identity, *produced)) else {
         return Err(format!("a target record without a tombstone for its schedule: {stored:?}"));
     };
-    let seconds = said.at_ms.div_euclid(1000).to_string().into_bytes();
+    let seconds = produced.at_ms.div_euclid(1000).to_string().into_bytes();
     let is_request = |name: &[u8]| [request::EPOCH, request::TARGET_TOPIC, request::TARGET_KEY].contains(&name);
-    let (request, customer): (Headers, Headers) = said.headers.iter().cloned().partition(|(name, _)| is_request(name));
+    let (request, customer): (Headers, Headers) =
+        produced.headers.iter().cloned().partition(|(name, _)| is_request(name));
     let own = [
         (request::TIMESTAMP, seconds),
-        (request::KEY, said.key.clone()),
+        (request::KEY, produced.key.clone()),
         (request::TOPIC, topic_of(identity.0).as_bytes().to_vec()),
     ];
     let target: Headers = customer.into_iter().chain(own.map(|(name, value)| (name.to_vec(), Some(value)))).collect();
     let archived: Headers = target.iter().cloned().chain(request).collect();
     let is = |stored: &Stored, headers: &Headers| {
-        stored.key.as_deref() == Some(b"to") && stored.value.as_ref() == Some(&said.value) && stored.headers == *headers
+        stored.key.as_deref() == Some(b"to")
+            && stored.value.as_ref() == Some(&produced.value)
+            && stored.headers == *headers
     };
-    if !is(stored, &target) || topic != said.target.name() || said.word != Word::Schedule || !said.fit {
-        return Err(format!("{identity:?} fired into {topic} as {stored:?}, which is not what was said: {said:?}"));
+    if !is(stored, &target) || topic != produced.target.name() || produced.kind != RecordKind::Schedule || !produced.fit
+    {
+        return Err(format!("{identity:?} fired into {topic} as {stored:?}, which is not what was said: {produced:?}"));
     }
     let Some(at) = histories.iter().position(|stored| is(stored, &archived)) else {
         return Err(format!("{identity:?} fired without its history record: {histories:?}"));
     };
     histories.remove(at);
-    let early_ms = said.due * 1000 - stored.at_ms - history.ahead_ms_max;
+    let early_ms = produced.due * 1000 - stored.at_ms - history.ahead_ms_max;
     if early_ms > 0 {
         return Err(format!("{identity:?} fired {early_ms} ms early"));
     }
-    if is_leftover(history, said) {
+    if is_leftover(history, produced) {
         return Err(format!("{identity:?} fired, which was left behind before the first start"));
     }
     Ok(identity)
@@ -131,7 +136,7 @@ fn moves(history: &History, stored: &Stored, ended: &Ended<'_>) -> Result<(Parti
             && header(stored, request::PARTITION) == Some(partition.number.to_string().as_bytes())
             && header(stored, request::OFFSET) == Some(offset.to_string().as_bytes())
     });
-    let Some((identity, said)) = found.map(|(identity, said)| (*identity, *said)) else {
+    let Some((identity, produced)) = found.map(|(identity, produced)| (*identity, *produced)) else {
         return Err(format!("a dead letter without a tombstone for its record: {stored:?}"));
     };
     let Some(reason) =
@@ -147,24 +152,26 @@ fn moves(history: &History, stored: &Stored, ended: &Ended<'_>) -> Result<(Parti
         (request::OFFSET, identity.1.to_string()),
     ];
     let own = own.into_iter().map(|(name, value)| (name.to_vec(), Some(value.into_bytes())));
-    let headers: Headers = said.headers.iter().cloned().chain(own).collect();
-    let whole = stored.key.as_ref() == Some(&said.key)
-        && stored.value.as_ref() == Some(&said.value)
+    let headers: Headers = produced.headers.iter().cloned().chain(own).collect();
+    let whole = stored.key.as_ref() == Some(&produced.key)
+        && stored.value.as_ref() == Some(&produced.value)
         && stored.headers == headers;
-    if !whole || !may_move(history, said, *reason) {
-        return Err(format!("{identity:?} became the dead letter {stored:?}, which is not what was said: {said:?}"));
+    if !whole || !may_move(history, produced, *reason) {
+        return Err(format!(
+            "{identity:?} became the dead letter {stored:?}, which is not what was said: {produced:?}"
+        ));
     }
     Ok(identity)
 }
 
 /// Whether a record may be given up for this reason.
-fn may_move(history: &History, said: &Said, reason: Reason) -> bool {
-    match said.word {
-        Word::NoEpoch => reason == Reason::NoEpoch,
-        Word::BadEpoch => reason == Reason::BadEpoch,
-        Word::ToSchedules => reason == Reason::TargetIsSchedules,
-        Word::Schedule if !said.fit => matches!(reason, Reason::OverGrace | Reason::BeyondHorizon),
-        Word::Schedule => match said.target {
+fn may_move(history: &History, produced: &UserRecord, reason: Reason) -> bool {
+    match produced.kind {
+        RecordKind::NoEpoch => reason == Reason::NoEpoch,
+        RecordKind::BadEpoch => reason == Reason::BadEpoch,
+        RecordKind::ToSchedules => reason == Reason::TargetIsSchedules,
+        RecordKind::Schedule if !produced.fit => matches!(reason, Reason::OverGrace | Reason::BeyondHorizon),
+        RecordKind::Schedule => match produced.target {
             Target::Open => false,
             Target::Late => {
                 history.was_away && matches!(reason, Reason::UnknownTarget | Reason::Forbidden | Reason::Refused)
@@ -174,7 +181,7 @@ fn may_move(history: &History, said: &Said, reason: Reason) -> bool {
             Target::Small => reason == Reason::TooLarge,
             Target::Silent => reason == Reason::Refused,
         },
-        Word::Cancel | Word::Copied | Word::ReservedKey | Word::NoKey => false,
+        RecordKind::Cancel | RecordKind::Copied | RecordKind::ReservedKey | RecordKind::NoKey => false,
     }
 }
 
@@ -183,7 +190,7 @@ fn ended<'a>(
     history: &'a History,
     transaction: u64,
     records: &[(Place, Stored)],
-) -> Result<BTreeMap<(Partition, i64), &'a Said>, String> {
+) -> Result<BTreeMap<(Partition, i64), &'a UserRecord>, String> {
     let mut ended = BTreeMap::new();
     for (place, stored) in records {
         let (Place::Schedules(partition), Some(key)) = (*place, stored.key.as_deref()) else { continue };
@@ -193,10 +200,10 @@ fn ended<'a>(
         let Some(offset) = named(stored) else {
             return Err(format!("transaction {transaction}: a record in {partition:?} that names no user record"));
         };
-        let Some(said) = history.said.get(&(partition, offset)).filter(|said| said.key == key) else {
+        let Some(produced) = history.produced.get(&(partition, offset)).filter(|produced| produced.key == key) else {
             return Err(format!("a record names offset {offset} of {partition:?}, where no user said {key:?}"));
         };
-        if stored.value.is_none() && ended.insert((partition, offset), said).is_some() {
+        if stored.value.is_none() && ended.insert((partition, offset), produced).is_some() {
             return Err(format!("transaction {transaction} ends {offset} of {partition:?} twice"));
         }
     }

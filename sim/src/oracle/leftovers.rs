@@ -7,7 +7,7 @@ use kafka_scheduler::core::io::Partition;
 use kafka_scheduler::core::mark::{self, FLOOR_KEY};
 
 use crate::engine::today_ms;
-use crate::history::{History, Said};
+use crate::history::{History, UserRecord};
 use crate::kafka::Place;
 use crate::names::{CLUSTER, DAY_MS, topic};
 
@@ -38,15 +38,15 @@ fn first_today(history: &History, begun_ms: i64, now_ms: i64) -> i64 {
     const TOGETHER_MS: i64 = 30_000;
     let History { ahead_ms_max, setup, .. } = history;
     let (small, large) = (*ahead_ms_max.min(&(DAY_MS / 24)), *ahead_ms_max > DAY_MS / 2);
-    let calm_ms = history.calm_ms.unwrap_or(now_ms + ahead_ms_max);
+    let quiet_since_ms = history.quiet_since_ms.unwrap_or(now_ms + ahead_ms_max);
     // With days to look back a floor from a wrong day lies in the past: only the next start looks at the day again.
     let wrong_ms = if setup.since_days > 0 && !history.restarted { *ahead_ms_max } else { 0 };
-    let at = if large { calm_ms.max(begun_ms) + wrong_ms } else { begun_ms + TOGETHER_MS };
+    let at = if large { quiet_since_ms.max(begun_ms) + wrong_ms } else { begun_ms + TOGETHER_MS };
     today_ms(at + small, setup)
 }
 
 /// It was said before any engine ran, and was due before any clock's today.
-pub(super) fn is_leftover(history: &History, said: &Said) -> bool {
+pub(super) fn is_leftover(history: &History, produced: &UserRecord) -> bool {
     let earliest_today_ms = today_ms(history.start_ms + history.behind_ms_max, &history.setup);
-    said.at_ms == history.start_ms && said.due * 1000 < earliest_today_ms
+    produced.at_ms == history.start_ms && produced.due * 1000 < earliest_today_ms
 }

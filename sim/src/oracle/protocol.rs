@@ -21,10 +21,10 @@ pub(super) fn check(history: &History, decision: &Decision) -> Result<(), &'stat
         if *due as i64 * 1000 > clock.0 {
             return Err("decided early by its own clock");
         }
-        let Some(said) = history.said.get(&(item.partition, item.identity)) else {
+        let Some(produced) = history.produced.get(&(item.partition, item.identity)) else {
             return Err("a firing for what no user said");
         };
-        if said.due != *due as i64 || said.target.name() != &**target {
+        if produced.due != *due as i64 || produced.target.name() != &**target {
             return Err("a firing that is not what the user asked for");
         }
     }

@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use kafka_scheduler::core::batch::Kind;
 
 use crate::history::{Decision, History};
-use crate::kafka::group::SESSION_MS;
+use crate::kafka::group::SESSION_TIMEOUT_MS;
 
 /// A newer word that could be read for this long stops a firing: an owner stands still for at most its session, or else
 /// its commit is refused, and reads at once when it wakes.
-const RACE_MS_MAX: i64 = SESSION_MS + 1_000;
+const RACE_TIMEOUT_MS: i64 = SESSION_TIMEOUT_MS + 1_000;
 /// A slow consumer takes this long to catch up.
-const SLOW_MS_MAX: i64 = 5_000;
+const CATCH_UP_TIMEOUT_MS: i64 = 5_000;
 
 /// The firings of each batch that were raced, and for how long the newer record could have been read: `None` if the
 /// instance was not reading at the end of the log.
@@ -24,12 +24,12 @@ pub(super) struct Races {
 
 impl Races {
     pub fn decide(&mut self, history: &History, decision: &Decision) {
-        let slow = decision.slow_consumer_until_ms + SLOW_MS_MAX > decision.at_ms;
+        let slow = decision.slow_consumer_until_ms + CATCH_UP_TIMEOUT_MS > decision.at_ms;
         let mut races = Vec::new();
         for item in decision.batch.items.iter().filter(|item| matches!(item.kind, Kind::Fire { .. })) {
-            let Some(said) = history.said.get(&(item.partition, item.identity)) else { continue };
-            let mut newer = history.said.range((item.partition, item.identity + 1)..=(item.partition, i64::MAX));
-            if let Some((_, newer)) = newer.find(|(_, newer)| newer.is_word() && newer.key == said.key) {
+            let Some(produced) = history.produced.get(&(item.partition, item.identity)) else { continue };
+            let mut newer = history.produced.range((item.partition, item.identity + 1)..=(item.partition, i64::MAX));
+            if let Some((_, newer)) = newer.find(|(_, newer)| newer.can_be_latest() && newer.key == produced.key) {
                 let caught_up_ms = decision.caught_up_ms.get(&item.partition).filter(|_| !slow);
                 races.push(caught_up_ms.map(|at| decision.at_ms - newer.readable_ms.max(*at)));
             }
@@ -42,7 +42,7 @@ impl Races {
         self.count += races.len() as u64;
         let Some(longest_ms) = races.iter().flatten().max().copied() else { return Ok(()) };
         self.ms_max = self.ms_max.max(longest_ms);
-        if longest_ms > RACE_MS_MAX {
+        if longest_ms > RACE_TIMEOUT_MS {
             return Err(format!("i{instance} fired what a newer word had replaced {longest_ms} ms before"));
         }
         Ok(())

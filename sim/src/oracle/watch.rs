@@ -73,18 +73,18 @@ impl Watch {
         let record = history.kafka.log(Place::Schedules(partition)).get(offset).expect("the log has it still");
         let Some(key) = record.key.as_deref().filter(|key| !key.starts_with(RESERVED_PREFIX)) else { return };
         let reading = self.readings.entry((number, partition)).or_default();
-        if let Some(said) = history.said.get(&(partition, offset)) {
+        if let Some(produced) = history.produced.get(&(partition, offset)) {
             reading.newest.insert(key.to_vec(), offset);
             reading.ready.remove(key);
             reading.held.remove(key);
-            if said.fit {
+            if produced.fit {
                 reading.held.insert(key.to_vec(), offset);
             }
-            if said.value.len() > SMALL_BYTES_MAX {
+            if produced.value.len() > SMALL_BYTES_MAX {
                 reading.large.insert(offset);
             }
-            if said.fit && said.target == Target::Open {
-                reading.ready.insert(key.to_vec(), (said.due, offset));
+            if produced.fit && produced.target == Target::Open {
+                reading.ready.insert(key.to_vec(), (produced.due, offset));
             }
             return;
         }
@@ -96,7 +96,7 @@ impl Watch {
             if known < named {
                 reading.newest.insert(key.to_vec(), named);
                 reading.held.remove(key);
-                if history.said.get(&(partition, named)).is_some_and(|said| said.fit) {
+                if history.produced.get(&(partition, named)).is_some_and(|produced| produced.fit) {
                     reading.held.insert(key.to_vec(), named);
                 }
             }
@@ -120,10 +120,10 @@ impl Watch {
         let latest_today_ms = today_ms(decision.at_ms + history.ahead_ms_max, &history.setup);
         let mut decided = Vec::new();
         for item in batch.items.iter().filter(|item| item.identity >= 0) {
-            let Some(word) = history.said.get(&(item.partition, item.identity)) else {
+            let Some(kind) = history.produced.get(&(item.partition, item.identity)) else {
                 return Err(format!("{item:?} speaks for what no user said"));
             };
-            let key = word.key.clone();
+            let key = kind.key.clone();
             let reading = self.readings.entry((*instance, item.partition)).or_default();
             if let Some(newer) = reading.newest.get(&key).filter(|newest| **newest > item.identity) {
                 return Err(format!("{item:?} was decided after {newer} on the same key had been read"));
@@ -155,20 +155,20 @@ impl Watch {
         let reading = self.readings.get(&(*instance, *partition));
         let expected: BTreeSet<i64> = reading.map(|r| r.held.values().copied().collect()).unwrap_or_default();
         if let Some(odd) = offsets.difference(&expected).next() {
-            let said = history.said.get(&(*partition, *odd));
-            return Err(format!("i{instance} holds {odd} of {partition:?}, which it read to be over: {said:?}"));
+            let produced = history.produced.get(&(*partition, *odd));
+            return Err(format!("i{instance} holds {odd} of {partition:?}, which it read to be over: {produced:?}"));
         }
         // A floor from the future would be written again. With days to look back even a floor from a wrong day lies in
         // the past.
         let latest_since_ms = if history.setup.since_days == 0 { holding.today_ms } else { i64::MAX };
         let mut floors = None;
         for offset in expected.difference(offsets) {
-            let Some(said) = history.said.get(&(*partition, *offset)) else { continue };
+            let Some(produced) = history.produced.get(&(*partition, *offset)) else { continue };
             let floors = floors.get_or_insert_with(|| floors_of(history, holding.now_ms));
             let since_ms = |floor: &Floor| floor.since.0.min(latest_since_ms);
-            let leftover = |floor: &Floor| *offset < floor.offset && said.due * 1000 < since_ms(floor);
+            let leftover = |floor: &Floor| *offset < floor.offset && produced.due * 1000 < since_ms(floor);
             if !floors.get(partition).is_some_and(leftover) {
-                return Err(format!("i{instance} has forgotten {offset} of {partition:?}: {said:?}"));
+                return Err(format!("i{instance} has forgotten {offset} of {partition:?}: {produced:?}"));
             }
         }
         Ok(())

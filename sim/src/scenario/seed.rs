@@ -1,6 +1,6 @@
 //! A scenario from a seed: first which kinds of fault there are and how often, then what happens.
 
-use super::{Act, Away, Error, Op, Point, SAFETY_MS, Scenario, Setup, Target, Timestamps, Word};
+use super::{Act, Away, Error, Op, Point, RecordKind, SAFETY_MS, Scenario, Setup, Target, Timestamps};
 use crate::faults::{FAULTS, Fault};
 use crate::rng::Rng;
 
@@ -59,7 +59,7 @@ fn scenario(rng: &mut Rng, mut setup: Setup, hot: bool) -> Scenario {
 fn slow_start(rng: &mut Rng, setup: &Setup, ops: &mut Vec<Op>) -> i64 {
     ops.extend((0..150).map(|_| {
         let in_s = rng.range(-300, 600) as i16;
-        Op { at_ms: 0, act: say(rng, setup, Word::Schedule, in_s) }
+        Op { at_ms: 0, act: produce(rng, setup, RecordKind::Schedule, in_s) }
     }));
     let slow = |instance| Act::SlowConsumer { instance, for_ms: 9_000, gap_ms: 1_500 };
     ops.extend((0..setup.instances).map(|instance| Op { at_ms: 0, act: slow(instance) }));
@@ -86,7 +86,7 @@ fn faults(rng: &mut Rng, setup: &mut Setup, fault: Fault, ops: &mut Vec<Op>) {
             setup.midnight_s = -40;
             at_ms = rng.range(20_500, 30_000) as u32 * 2;
         }
-        ops.extend(strike(rng, setup, fault).map(|act| Op { at_ms, act }));
+        ops.extend(act_of(rng, setup, fault).map(|act| Op { at_ms, act }));
         match fault {
             Fault::Bandwidth => ops.extend(large_burst(rng, setup, at_ms)),
             Fault::WrongClock => ops.extend(wrong_clock(rng, setup, at_ms)),
@@ -96,7 +96,7 @@ fn faults(rng: &mut Rng, setup: &mut Setup, fault: Fault, ops: &mut Vec<Op>) {
             // What lies there before anybody reads it, and was due before this.
             ops.extend((0..6).map(|_| {
                 let in_s = rng.range(-60, 0) as i16;
-                Op { at_ms: at_ms + 2, act: say(rng, setup, Word::Schedule, in_s) }
+                Op { at_ms: at_ms + 2, act: produce(rng, setup, RecordKind::Schedule, in_s) }
             }));
         }
         if fault == Fault::OldTombstones {
@@ -109,7 +109,7 @@ fn faults(rng: &mut Rng, setup: &mut Setup, fault: Fault, ops: &mut Vec<Op>) {
         }
         if fault == Fault::Zombie || fault == Fault::Stall || fault == Fault::CrashAfterOffsets {
             // Something has to be due while it lasts.
-            ops.push(Op { at_ms, act: say(rng, setup, Word::Schedule, 1) });
+            ops.push(Op { at_ms, act: produce(rng, setup, RecordKind::Schedule, 1) });
         }
     }
     for op in ops {
@@ -125,8 +125,8 @@ fn large_burst(rng: &mut Rng, setup: &mut Setup, at_ms: u32) -> Vec<Op> {
     let large = |key: u8| {
         let at_ms = at_ms + u32::from(key) * 2;
         let in_s = (due_ms / 1_000 - at_ms / 1_000) as i16;
-        let (word, target) = (Word::Schedule, Target::Open);
-        Op { at_ms, act: Act::Say { key, word, target, in_s, twice: false, late_ms: 0, large: true } }
+        let (kind, target) = (RecordKind::Schedule, Target::Open);
+        Op { at_ms, act: Act::Produce { key, kind, target, in_s, twice: false, late_ms: 0, large: true } }
     };
     (0..10).map(large).collect()
 }
@@ -155,7 +155,7 @@ fn setup(rng: &mut Rng) -> Setup {
         dead_letters: rng.chance(35),
         bandwidth_kbps: 0,
         timestamps: Timestamps::Any,
-        noise: rng.bits(),
+        seed: rng.bits(),
     }
 }
 
@@ -177,37 +177,37 @@ fn users(rng: &mut Rng, setup: &Setup, hot: bool) -> Vec<Op> {
     // What was there before the engine ever ran.
     for _ in 0..rng.range(0, 20) {
         let in_s = rng.range(-300, 60) as i16;
-        ops.push(Op { at_ms: 0, act: say(rng, setup, Word::Schedule, in_s) });
+        ops.push(Op { at_ms: 0, act: produce(rng, setup, RecordKind::Schedule, in_s) });
     }
     let pace_ms = if hot { rng.range(30, 150) } else { rng.range(120, 400) };
     let lead_s = if hot { 1 } else { rng.range(2, 20) };
     let mut at_ms = 0;
     let schedules = if hot { 60 } else { 75 };
     while at_ms < i64::from(SAFETY_MS) {
-        let word = match rng.range(0, 99) {
-            n if n < schedules => Word::Schedule,
-            60..88 => Word::Cancel,
-            88..92 => Word::NoEpoch,
-            92..94 => Word::BadEpoch,
-            94..96 => Word::ToSchedules,
-            96..98 => Word::Copied,
-            98 => Word::ReservedKey,
-            _ => Word::NoKey,
+        let kind = match rng.range(0, 99) {
+            n if n < schedules => RecordKind::Schedule,
+            60..88 => RecordKind::Cancel,
+            88..92 => RecordKind::NoEpoch,
+            92..94 => RecordKind::BadEpoch,
+            94..96 => RecordKind::ToSchedules,
+            96..98 => RecordKind::Copied,
+            98 => RecordKind::ReservedKey,
+            _ => RecordKind::NoKey,
         };
         let in_s = match rng.range(0, 9) {
             0 => rng.range(3_000, 30_000),
             1 => rng.range(-60, 0),
             _ => rng.range(-2, lead_s),
         } as i16;
-        ops.push(Op { at_ms: at_ms as u32, act: say(rng, setup, word, in_s) });
+        ops.push(Op { at_ms: at_ms as u32, act: produce(rng, setup, kind, in_s) });
         at_ms += rng.range(2, pace_ms) * 2;
     }
     ops
 }
 
-fn say(rng: &mut Rng, setup: &Setup, word: Word, in_s: i16) -> Act {
+fn produce(rng: &mut Rng, setup: &Setup, kind: RecordKind, in_s: i16) -> Act {
     let key = rng.range(0, i64::from(setup.keys) - 1) as u8;
-    Act::Say { key, word, target: Target::Open, in_s, twice: false, late_ms: 0, large: false }
+    Act::Produce { key, kind, target: Target::Open, in_s, twice: false, late_ms: 0, large: false }
 }
 
 /// How often a kind strikes at most, beyond what disturbs users' records.
@@ -224,7 +224,7 @@ fn frequent(fault: Fault) -> i64 {
 
 /// Users' records that a kind of fault changes.
 fn disturb(rng: &mut Rng, fault: Fault, act: &mut Act) {
-    let Act::Say { target, twice, late_ms, .. } = act else { return };
+    let Act::Produce { target, twice, late_ms, .. } = act else { return };
     match fault {
         Fault::Duplicate if rng.chance(5) => *twice = true,
         Fault::Reordered if rng.chance(8) => *late_ms = rng.range(1, 3_000) as u16,
@@ -236,7 +236,7 @@ fn disturb(rng: &mut Rng, fault: Fault, act: &mut Act) {
     }
 }
 
-fn strike(rng: &mut Rng, setup: &Setup, fault: Fault) -> Option<Act> {
+fn act_of(rng: &mut Rng, setup: &Setup, fault: Fault) -> Option<Act> {
     let instance = rng.range(0, i64::from(setup.instances) - 1) as u8;
     let partition = rng.range(0, 5) as u8;
     let some_point = [Point::BeforeSend, Point::AfterProduce, Point::AfterOffsets][rng.index(3)];

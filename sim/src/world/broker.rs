@@ -8,9 +8,9 @@ use crate::kafka::Place;
 use crate::kafka::log::{Compacted, Compaction};
 
 /// `min.compaction.lag.ms`.
-const LAG_MS: i64 = 20_000;
+const MIN_COMPACTION_LAG_MS: i64 = 20_000;
 /// `delete.retention.ms`.
-const RETENTION_MS: i64 = 25_000;
+const DELETE_RETENTION_MS: i64 = 25_000;
 /// The promise holds where outage, loading and delay together are shorter than both, or else compaction keeps off. What
 /// an owner has read is settled when it has been at work for this long since.
 const DELAY_MS: i64 = 12_000;
@@ -28,9 +28,9 @@ impl World {
     /// Notes which partitions are served.
     pub(super) fn note_steady(&mut self) {
         /// Often enough: nobody stops and starts again within this.
-        const EVERY_MS: i64 = 100;
+        const INTERVAL_MS: i64 = 100;
         let now = self.now_ms;
-        if now < self.noted_ms.saturating_add(EVERY_MS) {
+        if now < self.noted_ms.saturating_add(INTERVAL_MS) {
             return;
         }
         self.noted_ms = now;
@@ -57,19 +57,19 @@ impl World {
         let partition = self.history.partitions[usize::from(partition) % self.history.partitions.len()];
         let Compacted { records, tombstones } = self.clean(partition, tombstones);
         if records > 0 {
-            self.hit_partition(Fault::Compaction, partition);
+            self.record_hit_on(Fault::Compaction, partition);
         }
         if tombstones > 0 {
-            self.hit_partition(Fault::OldTombstones, partition);
+            self.record_hit_on(Fault::OldTombstones, partition);
         }
     }
 
     fn clean(&mut self, partition: Partition, tombstones: bool) -> Compacted {
         let now = self.now_ms;
         let settled_ms = self.steady.get(&partition).map_or(i64::MIN, |steady| steady.before_ms);
-        let before_ms = settled_ms.min(now - LAG_MS);
+        let before_ms = settled_ms.min(now - MIN_COMPACTION_LAG_MS);
         let log = self.history.kafka.logs.get_mut(&Place::Schedules(partition)).expect("it is one of ours");
-        let gone = log.compact(now, Compaction { before_ms, retention_ms: RETENTION_MS, tombstones });
+        let gone = log.compact(now, Compaction { before_ms, retention_ms: DELETE_RETENTION_MS, tombstones });
         self.trace(|| format!("broker {partition:?} is compacted: {gone:?}"));
         gone
     }
@@ -82,7 +82,7 @@ impl World {
         let number = self.history.partitions.iter().filter(|p| p.topic == topic).count();
         if number < PARTITIONS_MAX {
             for number in 0..self.instances.len() {
-                self.hit(Fault::Growth, number);
+                self.record_hit(Fault::Growth, number);
             }
             let partition = Partition { topic, number: number as i32 };
             self.history.partitions.push(partition);

@@ -3,17 +3,17 @@
 use kafka_scheduler::core::io::{Header, Input, Millis, Partition, Record};
 use kafka_scheduler::core::owner::Ownership;
 
-use super::{Todo, World};
+use super::{Task, World};
 use crate::bugs::{self, Bug};
 use crate::engine;
 use crate::faults::Fault;
-use crate::history::Event;
+use crate::history::Entry;
 use crate::kafka::Place;
 
 /// Between two reads, when nothing is slow.
-const FETCH_MS_MAX: i64 = 60;
+const FETCH_INTERVAL_MS: i64 = 60;
 /// How long a broker holds a fetch from the end of a log before it answers that there is nothing.
-const FETCH_WAIT_MS: i64 = 200;
+const FETCH_WAIT_TIMEOUT_MS: i64 = 200;
 
 impl World {
     pub(super) fn fetch(&mut self, number: usize) {
@@ -21,12 +21,12 @@ impl World {
         let instance = &mut self.instances[number];
         let slow_until_ms = instance.slow_consumer_until_ms;
         let slow_ms = if slow_until_ms > now { instance.slow_consumer_ms } else { 0 };
-        let delay = instance.rng.range(2, FETCH_MS_MAX + slow_ms);
+        let delay = instance.rng.range(2, FETCH_INTERVAL_MS + slow_ms);
         let partitions: Vec<Partition> = instance.owned.keys().copied().collect();
-        if delay > FETCH_MS_MAX && !partitions.is_empty() {
-            self.bite(Fault::SlowConsumer, number, slow_until_ms);
+        if delay > FETCH_INTERVAL_MS && !partitions.is_empty() {
+            self.record_hit_once(Fault::SlowConsumer, number, slow_until_ms);
         }
-        self.later(number, delay, Todo::Fetch);
+        self.later(number, delay, Task::Fetch);
         for partition in partitions {
             let instance = &mut self.instances[number];
             let count = instance.rng.index(30);
@@ -47,7 +47,7 @@ impl World {
                 let (key, value) = (stored.key.as_deref(), stored.value.as_deref());
                 let timestamp = Millis(stored.at_ms);
                 let record = Record { partition, offset, timestamp, key, value, headers: &headers };
-                self.history.add(Event::Read { instance: number, partition, offset });
+                self.history.add(Entry::Read { instance: number, partition, offset });
                 self.tell(number, Input::Record(record));
                 if self.instances[number].owned.get(&partition) != Some(&next) {
                     // Released, or read again from the beginning.
@@ -59,7 +59,7 @@ impl World {
 
     pub(super) fn read_committed(&mut self, number: usize, partition: Partition, until_ms: i64) {
         if self.history.kafka.has_pending_offset(partition) && self.now_ms < until_ms {
-            return self.later(number, 50, Todo::ReadCommitted(partition, until_ms));
+            return self.later(number, 50, Task::ReadCommitted(partition, until_ms));
         }
         let known = self.history.kafka.committed.get(&partition).cloned();
         if self.history.kafka.has_pending_offset(partition) {
@@ -76,7 +76,7 @@ impl World {
         let now = self.now_ms;
         // A fence that fails is not fatal.
         if self.fences_fail_until_ms > now {
-            self.bite(Fault::FencesFail, number, self.fences_fail_until_ms);
+            self.record_hit_once(Fault::FencesFail, number, self.fences_fail_until_ms);
         }
         if self.instances[number].generation == generation && self.fences_fail_until_ms <= now {
             let mut waiting = Vec::new();
@@ -93,7 +93,7 @@ impl World {
                 }
             }
             if !waiting.is_empty() {
-                return self.later(number, 20, Todo::Fence(take, waiting, generation));
+                return self.later(number, 20, Task::Fence(take, waiting, generation));
             }
         }
         self.tell(number, Input::Fenced { take });
@@ -113,13 +113,13 @@ impl World {
         let Some((partition, _)) = read.filter(|_| instance.is_alive()) else { return };
         let partition = *partition;
         instance.owned.insert(partition, 0);
-        self.hit(Fault::Rewind, number);
+        self.record_hit(Fault::Rewind, number);
         self.trace(|| format!("i{number}     is given {partition:?} from its beginning again"));
     }
 
     pub(super) fn find_since(&mut self, number: usize, ask: u64, topic: u16, known: Vec<i32>) {
         if bugs::on(Bug::WaitsForEmptyFetch) && self.is_written_to(topic, &known) {
-            return self.later(number, FETCH_WAIT_MS, Todo::FindSince(ask, topic, known));
+            return self.later(number, FETCH_WAIT_TIMEOUT_MS, Task::FindSince(ask, topic, known));
         }
         let since = engine::since_of(&self.history.kafka, &self.history.partitions, topic, &known);
         let today = self.instances[number].today(self.now_ms, &self.history.setup);
@@ -132,7 +132,7 @@ impl World {
         let is_written = |p: &Partition| {
             let log = self.history.kafka.log(Place::Schedules(*p));
             let (found, _) = log.read_uncommitted((log.end() - 1).max(0), 1);
-            found.first().is_some_and(|(_, stored)| stored.at_ms > self.now_ms - FETCH_WAIT_MS)
+            found.first().is_some_and(|(_, stored)| stored.at_ms > self.now_ms - FETCH_WAIT_TIMEOUT_MS)
         };
         engine::committed_since(&self.history.kafka, topic).is_empty()
             && self.history.partitions.iter().filter(unknown).any(is_written)

@@ -4,7 +4,7 @@ use kafka_scheduler::core::io::{Abort, Input, Late, Outcome, Partition};
 use kafka_scheduler::core::reason::Reason;
 
 use super::World;
-use crate::history::Event;
+use crate::history::Entry;
 
 /// A transaction's end.
 #[derive(Clone, Debug)]
@@ -30,7 +30,7 @@ impl World {
         // A batch of a former incarnation holds nothing that is read now.
         let current = job.incarnation == self.instances[number].transactors.incarnation;
         if current && !matches!(ending, Ending::Committed(_)) {
-            self.history.add(Event::Aborted { instance: number, batch });
+            self.history.add(Entry::Aborted { instance: number, batch });
         }
         let outcome = match ending {
             Ending::Committed(written) => Outcome::Committed { written },

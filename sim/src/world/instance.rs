@@ -7,7 +7,7 @@ use kafka_scheduler::core::{Listed, Phase, Scheduler};
 
 use super::transactors::Transactors;
 use crate::engine::{config, today_ms};
-use crate::faults::Doing;
+use crate::faults::Activity;
 use crate::kafka::{Kafka, Place};
 use crate::rng::Rng;
 use crate::scenario::{Error, Point, Setup};
@@ -97,7 +97,7 @@ impl Instance {
     }
 
     /// Starts with an empty memory; the machine's clock, its network and what waits to strike it stay.
-    pub(super) fn born(&mut self, setup: &Setup) {
+    pub(super) fn start(&mut self, setup: &Setup) {
         self.life += 1;
         self.core = Scheduler::new(config(self.number, self.life, setup, self.rng.bits()));
         self.transactors = Transactors::new(self.core.transactional_ids());
@@ -157,30 +157,30 @@ impl Instance {
     }
 
     /// What it is doing, by the most eventful of its partitions.
-    pub(super) fn doing(&self) -> Doing {
+    pub(super) fn activity(&self) -> Activity {
         let status = self.core.status();
         let any = |phase| status.iter().any(|s| s.phase == phase);
         match () {
-            () if !self.alive => Doing::Nothing,
-            () if any(Phase::Releasing) => Doing::Releasing,
-            () if any(Phase::TakingOver) => Doing::TakingOver,
-            () if any(Phase::Loading) => Doing::Loading,
-            () if !any(Phase::Live) => Doing::Nothing,
-            () if self.transactors.is_busy() => Doing::Firing,
-            () => Doing::Idle,
+            () if !self.alive => Activity::Nothing,
+            () if any(Phase::Releasing) => Activity::Releasing,
+            () if any(Phase::TakingOver) => Activity::TakingOver,
+            () if any(Phase::Loading) => Activity::Loading,
+            () if !any(Phase::Live) => Activity::Nothing,
+            () if self.transactors.is_busy() => Activity::Firing,
+            () => Activity::Idle,
         }
     }
 
     /// What it is doing with a partition.
-    pub(super) fn doing_with(&self, partition: Partition) -> Doing {
+    pub(super) fn activity_on(&self, partition: Partition) -> Activity {
         let status = self.core.status().into_iter().find(|s| s.partition == partition);
         match status.map(|s| s.phase) {
-            None => Doing::Nothing,
-            Some(Phase::TakingOver) => Doing::TakingOver,
-            Some(Phase::Loading) => Doing::Loading,
-            Some(Phase::Releasing) => Doing::Releasing,
-            Some(Phase::Live) if self.transactors.is_busy() => Doing::Firing,
-            Some(Phase::Live) => Doing::Idle,
+            None => Activity::Nothing,
+            Some(Phase::TakingOver) => Activity::TakingOver,
+            Some(Phase::Loading) => Activity::Loading,
+            Some(Phase::Releasing) => Activity::Releasing,
+            Some(Phase::Live) if self.transactors.is_busy() => Activity::Firing,
+            Some(Phase::Live) => Activity::Idle,
         }
     }
 

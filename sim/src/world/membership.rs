@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use kafka_scheduler::core::io::{Input, Partition};
 
-use super::{Todo, What, World};
+use super::{Event, Task, World};
 use crate::bugs::{self, Bug};
 use crate::faults::Fault;
 use crate::kafka::group::Answer;
@@ -33,7 +33,7 @@ impl World {
         let slow_ms = if instance.slow_network_until_ms > self.now_ms { instance.slow_network_ms } else { 50 };
         let delay = instance.rng.range(1, slow_ms.max(1));
         if let Some(member) = instance.member.take() {
-            self.after(delay, What::Leave(member));
+            self.after(delay, Event::Leave(member));
         }
     }
 
@@ -84,11 +84,11 @@ impl World {
 
     pub(super) fn beat(&mut self, number: usize) {
         let delay = self.instances[number].rng.range(100, 600);
-        self.later(number, delay, Todo::Beat);
+        self.later(number, delay, Task::Beat);
         self.replace_producers(number);
         let Some(member) = self.instances[number].member.clone() else { return self.join(number) };
         if let Some(until_ms) = self.history.kafka.group.is_held(self.now_ms) {
-            self.bite(Fault::SlowRebalance, number, until_ms);
+            self.record_hit_once(Fault::SlowRebalance, number, until_ms);
         }
         if bugs::on(Bug::PlainCommits) {
             self.commit_plain(number, &member);

@@ -2,13 +2,13 @@
 
 use kafka_scheduler::core::io::{Input, Output, Partition, Report, TargetState};
 
-use super::{Todo, What, World};
+use super::{Event, Task, World};
 use crate::faults::Fault;
-use crate::history::Event;
+use crate::history::Entry;
 use crate::scenario::{Away, Target};
 
 /// How long a client believes that it may not write to a topic.
-const FORBIDDEN_MS: i64 = 20_000;
+const FORBIDDEN_TIMEOUT_MS: i64 = 20_000;
 
 impl World {
     pub(super) fn start(&mut self, number: usize) {
@@ -16,26 +16,26 @@ impl World {
             return;
         }
         let setup = self.history.setup.clone();
-        self.instances[number].born(&setup);
+        self.instances[number].start(&setup);
         self.forget(number);
         self.trace(|| format!("i{number}     starts"));
         self.join(number);
-        self.later(number, 50, Todo::Beat);
-        self.later(number, 20, Todo::Fetch);
+        self.later(number, 50, Task::Beat);
+        self.later(number, 20, Task::Fetch);
     }
 
-    pub(super) fn act(&mut self, number: usize, todo: Todo) {
-        match todo {
-            Todo::Beat => self.beat(number),
-            Todo::Fetch => self.fetch(number),
-            Todo::Wake => self.wake(number),
-            Todo::Tick => self.tell(number, Input::Tick),
-            Todo::Job(batch) => self.job(number, batch),
-            Todo::Settle(batch, ending) => self.settle(number, batch, &ending),
-            Todo::ReadCommitted(partition, until) => self.read_committed(number, partition, until),
-            Todo::Fence(take, ids, generation) => self.fence(number, take, ids, generation),
-            Todo::FindSince(ask, topic, known) => self.find_since(number, ask, topic, known),
-            Todo::Target(target, state) => self.tell(number, Input::Target { target, state }),
+    pub(super) fn act(&mut self, number: usize, task: Task) {
+        match task {
+            Task::Beat => self.beat(number),
+            Task::Fetch => self.fetch(number),
+            Task::Wake => self.wake(number),
+            Task::Tick => self.tell(number, Input::Tick),
+            Task::Job(batch) => self.job(number, batch),
+            Task::Settle(batch, ending) => self.settle(number, batch, &ending),
+            Task::ReadCommitted(partition, until) => self.read_committed(number, partition, until),
+            Task::Fence(take, ids, generation) => self.fence(number, take, ids, generation),
+            Task::FindSince(ask, topic, known) => self.find_since(number, ask, topic, known),
+            Task::Target(target, state) => self.tell(number, Input::Target { target, state }),
         }
     }
 
@@ -60,7 +60,7 @@ impl World {
         let at_ms = at.0.saturating_sub(instance.skew_ms).max(self.now_ms);
         if at_ms < instance.wake_ms {
             instance.wake_ms = at_ms;
-            self.later(number, at_ms - self.now_ms, Todo::Wake);
+            self.later(number, at_ms - self.now_ms, Task::Wake);
         }
     }
 
@@ -84,19 +84,19 @@ impl World {
         match output {
             Output::ReadCommitted(partitions) => {
                 for partition in partitions {
-                    self.answer(number, delay, Todo::ReadCommitted(partition, until));
+                    self.answer(number, delay, Task::ReadCommitted(partition, until));
                 }
             }
             Output::Fence { take, transactional_ids } => {
                 self.trace(|| format!("i{number}     fences {transactional_ids:?}"));
                 let generation = self.instances[number].generation;
-                self.answer(number, delay, Todo::Fence(take, transactional_ids, generation));
+                self.answer(number, delay, Task::Fence(take, transactional_ids, generation));
             }
-            Output::FindSince { ask, topic, known } => self.answer(number, delay, Todo::FindSince(ask, topic, known)),
+            Output::FindSince { ask, topic, known } => self.answer(number, delay, Task::FindSince(ask, topic, known)),
             Output::CheckTarget { target, name } => {
                 let state = self.look_up(number, &name);
                 let delay = if state == TargetState::NoAnswer { 2_000 } else { delay };
-                self.answer(number, delay, Todo::Target(target, state));
+                self.answer(number, delay, Task::Target(target, state));
             }
             Output::Transact(batch) => self.transact(number, batch),
             Output::Seek(partition) => {
@@ -119,10 +119,10 @@ impl World {
             Output::Stopped => self.stopped(number),
             Output::Report(report) => {
                 if matches!(report, Report::Live { .. }) {
-                    self.history.add(Event::WentLive);
+                    self.history.add(Entry::WentLive);
                 }
                 if report == Report::ThroughputIsLimit {
-                    self.history.add(Event::ThroughputIsLimit { instance: number });
+                    self.history.add(Entry::ThroughputIsLimit { instance: number });
                 }
                 self.trace(|| format!("i{number}     {report:?}"));
             }
@@ -137,7 +137,7 @@ impl World {
         }
         let away = self.away.filter(|(_, until)| name == Target::Late.name() && *until > now);
         if let Some((Away::Missing | Away::Forbidden | Away::Silent, until_ms)) = away {
-            self.bite(Fault::TargetAway, number, until_ms);
+            self.record_hit_once(Fault::TargetAway, number, until_ms);
         }
         match away.map(|(away, _)| away) {
             Some(Away::Missing) => TargetState::Missing,
@@ -150,7 +150,7 @@ impl World {
 
     /// A record was refused for want of permission, which the metadata does not show.
     pub(super) fn forbid(&mut self, number: usize, name: &str) {
-        let until = self.now_ms + FORBIDDEN_MS;
+        let until = self.now_ms + FORBIDDEN_TIMEOUT_MS;
         self.instances[number].forbidden.insert(name.to_owned(), until);
     }
 
@@ -170,17 +170,17 @@ impl World {
 
     /// An instance has an empty memory from now on.
     pub(super) fn forget(&mut self, number: usize) {
-        self.history.add(Event::Forgot { instance: number, partition: None });
+        self.history.add(Entry::Forgot { instance: number, partition: None });
     }
 
     /// An instance reads a partition from its beginning, or no longer.
     pub(super) fn forget_partition(&mut self, number: usize, partition: Partition) {
-        self.history.add(Event::Forgot { instance: number, partition: Some(partition) });
+        self.history.add(Entry::Forgot { instance: number, partition: Some(partition) });
     }
 
     pub(super) fn crash(&mut self, number: usize, down_ms: i64) {
         self.instances[number].kill();
         self.forget(number);
-        self.after(down_ms, What::Start(number));
+        self.after(down_ms, Event::Start(number));
     }
 }

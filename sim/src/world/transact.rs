@@ -6,23 +6,23 @@ use kafka_scheduler::core::batch::{Batch, Kind, OutRecord};
 use kafka_scheduler::core::reason::Reason;
 
 use super::transactors::{Job, Outgoing, Step};
-use super::{Ending, Todo, What, World};
+use super::{Ending, Event, Task, World};
 use crate::bugs::{self, Bug};
 use crate::faults::Fault;
-use crate::history::{Decision, Event};
+use crate::history::{Decision, Entry};
 use crate::kafka::log::Stored;
 use crate::kafka::{Place, Refusal, sent_by_librdkafka};
 use crate::names::{DEAD_LETTERS, HISTORY};
 use crate::scenario::{Away, Error, Point, Target, Timestamps};
 
 /// How late a request arrives at the most.
-const LATE_MS_MAX: i64 = 8_000;
+const LATE_COMMIT_MS: i64 = 8_000;
 /// How long a batch waits for its turn.
-const TURN_MS_MAX: i64 = 5_000;
+const TURN_TIMEOUT_MS: i64 = 5_000;
 /// How long a record has to be acknowledged.
-const MESSAGE_MS_MAX: i64 = 5_000;
+const MESSAGE_TIMEOUT_MS: i64 = 5_000;
 /// How far ahead of the brokers a timestamp may be.
-const TIMESTAMP_MS_MAX: i64 = 3_600_000;
+const TIMESTAMP_AHEAD_LIMIT_MS: i64 = 3_600_000;
 
 impl World {
     pub(super) fn transact(&mut self, number: usize, batch: Batch) {
@@ -56,7 +56,7 @@ impl World {
             late_bytes: None,
         };
         let id = batch.id;
-        self.history.add(Event::Decided(Decision {
+        self.history.add(Entry::Decided(Decision {
             instance: number,
             at_ms: self.now_ms,
             clock,
@@ -69,7 +69,7 @@ impl World {
             let broken = format!("i{number}: batch {id} is sent twice, or is one too many");
             return self.violation(broken);
         }
-        self.answer(number, 1, Todo::Job(id));
+        self.answer(number, 1, Task::Job(id));
     }
 
     fn outgoing(&self, record: &OutRecord<'_>) -> Outgoing {
@@ -97,7 +97,7 @@ impl World {
         let jobs = &self.instances[number].transactors.jobs;
         let waiting = jobs.iter().filter(|(_, job)| job.step == Step::Offsets).map(|(id, _)| *id);
         for batch in waiting.collect::<Vec<_>>() {
-            self.later(number, 1, Todo::Job(batch));
+            self.later(number, 1, Task::Job(batch));
         }
     }
 
@@ -124,10 +124,10 @@ impl World {
             return;
         }
         let Some((id, epoch)) = transactors.take_slot(batch) else {
-            return self.later(number, 5, Todo::Job(batch));
+            return self.later(number, 5, Task::Job(batch));
         };
         let Some(epoch) = epoch.or_else(|| self.history.kafka.init(&id, self.now_ms).ok()) else {
-            return self.later(number, 20, Todo::Job(batch));
+            return self.later(number, 20, Task::Job(batch));
         };
         self.instances[number].transactors.begin(batch, (id.clone(), epoch));
         match step {
@@ -140,7 +140,7 @@ impl World {
 
     fn produce(&mut self, number: usize, batch: u64, producer: (&str, u32)) {
         let begins = self.instances[number].transactors.jobs[&batch].produced == 0;
-        if begins && self.struck(number, batch, producer, Point::BeforeSend) {
+        if begins && self.inject_at(number, batch, producer, Point::BeforeSend) {
             return;
         }
         let some = 1 + self.instances[number].rng.index(6);
@@ -171,13 +171,13 @@ impl World {
                         job.written.insert(partition, offset);
                     }
                 }
-                Err(Refusal::Concurrent) => return self.later(number, 20, Todo::Job(batch)),
+                Err(Refusal::Concurrent) => return self.later(number, 20, Task::Job(batch)),
                 Err(_) => return self.end(number, batch, Ending::Unknown),
             }
         }
         let link_ms = self.instances[number].link_free_us.saturating_sub(self.now_ms * 1_000).div_euclid(1_000) + 1;
         let delay = link_ms.max(0) + self.instances[number].rng.range(1, 10);
-        self.answer(number, delay, Todo::Job(batch));
+        self.answer(number, delay, Task::Job(batch));
     }
 
     /// The link of an instance takes as long for a record as its bandwidth says.
@@ -197,14 +197,14 @@ impl World {
         let Some(job) = self.instances[number].transactors.jobs.get_mut(&batch) else { return false };
         let begun_ms = *job.begun_ms.get_or_insert(now);
         let late = self.history.setup.bandwidth_kbps > 0
-            && now - begun_ms > MESSAGE_MS_MAX
+            && now - begun_ms > MESSAGE_TIMEOUT_MS
             && job.produced < job.records.len();
         if late {
             job.late_bytes = Some(job.records[..job.produced].iter().map(bytes).sum());
             (job.failed, job.produced, job.step) = (true, job.records.len(), Step::Offsets);
             // What waits for the link is dropped.
             self.instances[number].link_free_us = i64::MIN;
-            self.hit(Fault::Bandwidth, number);
+            self.record_hit(Fault::Bandwidth, number);
         }
         late
     }
@@ -217,8 +217,8 @@ impl World {
             Timestamps::Bounded => true,
             Timestamps::BoundedInTargets => is_target,
         };
-        if refuses && self.instances[number].skew_ms > TIMESTAMP_MS_MAX {
-            self.hit(Fault::WrongClock, number);
+        if refuses && self.instances[number].skew_ms > TIMESTAMP_AHEAD_LIMIT_MS {
+            self.record_hit(Fault::WrongClock, number);
             if bugs::on(Bug::ClockBlamesRecords) {
                 return Err(Some(Reason::Refused));
             }
@@ -232,7 +232,7 @@ impl World {
         let is = |target: Target| outgoing.topic == target.name();
         let away = self.away.filter(|(_, until)| is(Target::Late) && *until > now);
         if let Some((_, until_ms)) = away {
-            self.bite(Fault::TargetAway, number, until_ms);
+            self.record_hit_once(Fault::TargetAway, number, until_ms);
         }
         let away = away.map(|(away, _)| away);
         match away {
@@ -274,16 +274,16 @@ impl World {
         if parting && self.instances[number].rng.chance(50) {
             return self.give_up(number, batch, producer, Ending::Retry);
         }
-        if self.struck(number, batch, producer, Point::AfterProduce) {
+        if self.inject_at(number, batch, producer, Point::AfterProduce) {
             return;
         }
         let Some(job) = self.instances[number].transactors.jobs.get_mut(&batch) else { return };
         if !first {
             let since = *job.waiting_since_ms.get_or_insert(now);
-            if since + TURN_MS_MAX <= now {
+            if since + TURN_TIMEOUT_MS <= now {
                 return self.give_up(number, batch, producer, Ending::Retry);
             }
-            return self.later(number, 50, Todo::Job(batch));
+            return self.later(number, 50, Task::Job(batch));
         }
         match self.send_offsets(number, batch, producer) {
             Ok(()) => {
@@ -291,9 +291,9 @@ impl World {
                 if let Some(job) = self.instances[number].transactors.jobs.get_mut(&batch) {
                     job.step = if bugs::on(Bug::OffsetsBeforeRecords) { Step::Produce } else { Step::Commit };
                 }
-                self.answer(number, delay, Todo::Job(batch));
+                self.answer(number, delay, Task::Job(batch));
             }
-            Err(Refusal::Concurrent) => self.later(number, 20, Todo::Job(batch)),
+            Err(Refusal::Concurrent) => self.later(number, 20, Task::Job(batch)),
             Err(Refusal::Generation) => {
                 let generation = self.instances[number].transactors.jobs[&batch].member.1;
                 self.give_up(number, batch, producer, Ending::Refused(generation));
@@ -320,12 +320,12 @@ impl World {
         let Some(offsets) = sent else { return Ok(()) };
         let partitions: Vec<_> = offsets.iter().map(|(partition, ..)| *partition).collect();
         self.history.kafka.send_offsets(producer, self.now_ms, (&member, generation), offsets)?;
-        self.history.add(Event::OffsetsSent { instance: number, batch, member, partitions });
+        self.history.add(Entry::OffsetsSent { instance: number, batch, member, partitions });
         Ok(())
     }
 
     fn commit(&mut self, number: usize, batch: u64, producer: (&str, u32)) {
-        if self.struck(number, batch, producer, Point::AfterOffsets) {
+        if self.inject_at(number, batch, producer, Point::AfterOffsets) {
             return;
         }
         let ending = match self.history.kafka.end(producer, self.now_ms, true) {
@@ -335,7 +335,7 @@ impl World {
             }
             Err(_) => Ending::Unknown,
         };
-        if matches!(ending, Ending::Committed(_)) && self.struck(number, batch, producer, Point::AfterCommit) {
+        if matches!(ending, Ending::Committed(_)) && self.inject_at(number, batch, producer, Point::AfterCommit) {
             return;
         }
         self.end(number, batch, ending);
@@ -343,7 +343,7 @@ impl World {
 
     fn committed(&mut self, number: usize, batch: u64) -> Ending {
         self.in_turn(number, batch);
-        self.history.add(Event::Committed { instance: number, batch });
+        self.history.add(Entry::Committed { instance: number, batch });
         let job = &self.instances[number].transactors.jobs[&batch];
         let barrier =
             job.records.iter().any(|r| r.stored.key.as_deref() == Some(kafka_scheduler::core::mark::BARRIER_KEY));
@@ -397,20 +397,20 @@ impl World {
             job.step = Step::Ended;
         }
         let delay = self.instances[number].rng.range(1, 40);
-        self.answer(number, delay, Todo::Settle(batch, ending));
+        self.answer(number, delay, Task::Settle(batch, ending));
     }
 
     /// The brokers answer with an error, or not at all. True if the step does not go on.
     pub(super) fn fault_answer(&mut self, number: usize, batch: u64, producer: (&str, u32), error: Error) -> bool {
         match error {
-            Error::Retriable => self.later(number, 500, Todo::Job(batch)),
+            Error::Retriable => self.later(number, 500, Task::Job(batch)),
             Error::Abortable => self.give_up(number, batch, producer, Ending::Retry),
             Error::Fatal | Error::RequestLost => self.end(number, batch, Ending::Unknown),
             Error::Late => {
                 // Only a commit that comes late does harm: what it ends was not decided.
                 if self.instances[number].transactors.jobs[&batch].step == Step::Commit {
-                    let delay = self.instances[number].rng.range(1, LATE_MS_MAX);
-                    self.after(delay, What::LateCommit(producer.0.to_owned(), producer.1));
+                    let delay = self.instances[number].rng.range(1, LATE_COMMIT_MS);
+                    self.after(delay, Event::LateCommit(producer.0.to_owned(), producer.1));
                 }
                 self.end(number, batch, Ending::Unknown);
             }

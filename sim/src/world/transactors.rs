@@ -10,7 +10,7 @@ use crate::kafka::Place;
 use crate::kafka::log::Stored;
 
 /// Without a batch for so long, a process replaces its producers. The engine does so when they know topics that are gone.
-const QUIET_MS: i64 = 3_000;
+const IDLE_TIMEOUT_MS: i64 = 3_000;
 
 /// A record to produce.
 #[derive(Clone, Debug)]
@@ -92,7 +92,7 @@ impl Transactors {
 
     /// Producers to replace now: their ids go on, with other epochs.
     pub fn outdated(&mut self, now_ms: i64) -> Vec<String> {
-        let is_quiet = self.jobs.is_empty() && now_ms - self.busy_ms >= QUIET_MS;
+        let is_quiet = self.jobs.is_empty() && now_ms - self.busy_ms >= IDLE_TIMEOUT_MS;
         if !self.jobs.is_empty() || is_quiet {
             self.busy_ms = now_ms;
         }
