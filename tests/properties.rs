@@ -1,5 +1,4 @@
-//! What must hold whatever users say and whatever breaks: scenarios that proptest makes up, and makes small where they
-//! fail.
+//! Checks the promises in scenarios that proptest generates, and shrinks if they fail.
 
 use std::cell::RefCell;
 
@@ -12,10 +11,10 @@ use sim::{Summary, play};
 
 /// Scenarios of a test.
 const CASES: u32 = 16;
-/// Scenarios that are played to make a failing one smaller.
+/// Scenarios that are played to shrink a failing one.
 const SHRINK_MAX: u32 = 400;
 
-/// Every scenario keeps every promise, and these faults really strike in some.
+/// Checks that every scenario keeps every promise, and that each of these faults hits in some.
 fn hold(faults: &[Fault], scenarios: impl Strategy<Value = Scenario>) {
     let total = RefCell::new(Summary::default());
     let config = Config { cases: CASES, max_shrink_iters: SHRINK_MAX, failure_persistence: None, ..Config::default() };
@@ -33,9 +32,9 @@ fn hold(faults: &[Fault], scenarios: impl Strategy<Value = Scenario>) {
         panic!("{broken}");
     }
     let total = total.into_inner();
-    let struck = |fault: &Fault| total.coverage.0.keys().any(|(other, _)| other == fault);
-    let missing: Vec<&Fault> = faults.iter().filter(|fault| !struck(fault)).collect();
-    assert!(missing.is_empty(), "{missing:?} never struck:\n{}", total.coverage.table());
+    let hit = |fault: &Fault| total.coverage.0.keys().any(|(other, _)| other == fault);
+    let missing: Vec<&Fault> = faults.iter().filter(|fault| !hit(fault)).collect();
+    assert!(missing.is_empty(), "{missing:?} never hit:\n{}", total.coverage.table());
     assert!(total.fired > u64::from(CASES), "hardly anything fired: {total:?}");
 }
 
@@ -68,7 +67,7 @@ fn scenario(setup: impl Strategy<Value = Setup>, ops: impl Strategy<Value = Op>)
     (setup, vec(ops, 100..300)).prop_map(|(setup, ops)| Scenario { setup, ops })
 }
 
-/// Any of these, before a time.
+/// Returns operations before a time.
 fn within(end_ms: u32, acts: impl Strategy<Value = Act>) -> impl Strategy<Value = Op> {
     (0..end_ms / 2, acts).prop_map(|(half_ms, act)| Op { at_ms: half_ms * 2, act })
 }
@@ -127,7 +126,7 @@ fn slow_group() -> BoxedStrategy<Act> {
     .boxed()
 }
 
-/// What the others leave out.
+/// Faults that the others leave out.
 fn more() -> BoxedStrategy<Act> {
     use Error::{Abortable, Fatal, Late, ReplyLost, RequestLost, Retriable};
     let errors = proptest::sample::select(vec![Retriable, Abortable, Fatal, RequestLost, ReplyLost, Late]);
@@ -183,7 +182,7 @@ fn a_first_start_across_midnight_and_with_wrong_clocks_forgets_nothing_that_is_o
     hold(&[Fault::Skew, Fault::Growth], scenario(setup, prop_oneof![1 => before, 4 => within(SAFETY_MS, acts)]));
 }
 
-/// A run ends with the question whether those who run hold what a fresh engine reads from the compacted log.
+/// A run ends with a check that the running engines hold what a fresh engine reads from the compacted log.
 #[test]
 fn who_runs_and_who_reads_the_log_anew_hold_the_same() {
     let faults =

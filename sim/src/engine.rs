@@ -1,5 +1,5 @@
-//! What any engine in the model is started with: its configuration, and the answers to its questions about the first
-//! start. Instances and the fresh engine of the oracle get the same.
+//! Configures an engine and answers its questions about the first start: the same for all instances and for the
+//! oracle's fresh engine.
 
 use kafka_scheduler::core::Config;
 use kafka_scheduler::core::floor::Floor;

@@ -1,4 +1,4 @@
-//! What happened in a run, as the oracle reads it. The world writes it; the oracle knows nothing else of the world.
+//! The history of a run. The world writes it, and the oracle reads nothing else.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,28 +13,28 @@ use crate::scenario::{RecordKind, Scenario, Setup, Target};
 /// A user's record, acknowledged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UserRecord {
-    /// On which key.
+    /// The key.
     pub key: Vec<u8>,
-    /// What.
+    /// The kind of record.
     pub kind: RecordKind,
-    /// Where a schedule goes.
+    /// The target topic.
     pub target: Target,
-    /// When it is due, in seconds since 1970.
+    /// Due time in seconds since 1970.
     pub due: i64,
     /// Its timestamp.
     pub at_ms: i64,
-    /// In order.
+    /// Headers, in order.
     pub headers: Headers,
-    /// The value; unique, so that one record is not taken for another.
+    /// The value. Each record has its own, so one cannot be taken for another.
     pub value: Vec<u8>,
-    /// It can fire: a schedule that keeps the rules.
+    /// Whether it is a schedule that can fire.
     pub fit: bool,
-    /// Since when read_committed consumers can read it.
+    /// When read_committed consumers could first read it.
     pub readable_ms: i64,
 }
 
 impl UserRecord {
-    /// Whether it changes what its key's last word is.
+    /// Whether it can be the latest record for its key.
     #[must_use]
     pub const fn can_be_latest(&self) -> bool {
         !matches!(self.kind, RecordKind::ReservedKey | RecordKind::NoKey)
@@ -47,17 +47,17 @@ impl UserRecord {
     }
 }
 
-/// An event that the oracle judges in the order in which events happened.
+/// An entry of the history. The oracle judges entries in their order.
 #[derive(Debug)]
 pub enum Entry {
-    /// An instance forgot what it had read: of one partition, or of all.
+    /// An instance forgot the records that it had read.
     Forgot {
         /// The instance's number.
         instance: usize,
-        /// `None` is all.
+        /// The partition; `None` is all.
         partition: Option<Partition>,
     },
-    /// An instance was given a record. Its log still has it.
+    /// An instance has read a record. Its log still has it.
     Read {
         /// The instance's number.
         instance: usize,
@@ -76,7 +76,7 @@ pub enum Entry {
         batch: u64,
         /// The member of the group that sent them.
         member: String,
-        /// Which partitions they are of.
+        /// The offsets' partitions.
         partitions: Vec<Partition>,
     },
     /// The brokers committed a batch, and its instance knows.
@@ -86,7 +86,7 @@ pub enum Entry {
         /// The batch's id.
         batch: u64,
     },
-    /// A batch was not committed, as far as its instance knows.
+    /// A batch was aborted or has an unknown outcome.
     Aborted {
         /// The instance's number.
         instance: usize,
@@ -98,33 +98,33 @@ pub enum Entry {
         /// The instance's number.
         instance: usize,
     },
-    /// An instance began to fire a partition.
+    /// A partition became live in an instance.
     WentLive,
     /// An instance asked its shell for something that it must not ask for.
     Violation(String),
 }
 
-/// A batch at the time at which it was formed.
+/// A batch when it was formed.
 #[derive(Debug)]
 pub struct Decision {
     /// The instance's number.
     pub instance: usize,
-    /// The time.
+    /// When it was formed.
     pub at_ms: i64,
     /// The instance's own clock.
     pub clock: Millis,
-    /// What was decided.
+    /// The batch.
     pub batch: Batch,
-    /// When the instance had last read each partition to its end.
+    /// When the instance had last read each partition to its last stable offset.
     pub caught_up_ms: BTreeMap<Partition, i64>,
     /// Until when the instance's consumer is slow.
     pub slow_consumer_until_ms: i64,
 }
 
-/// What happened in a run so far.
+/// The history of a run.
 #[derive(Debug)]
 pub struct History {
-    /// What there is in the run.
+    /// The scenario's sizes and settings.
     pub setup: Setup,
     /// When the run started.
     pub start_ms: i64,
@@ -134,15 +134,15 @@ pub struct History {
     pub partitions: Vec<Partition>,
     /// Every user record that was acknowledged and not aborted by its user, by partition and offset.
     pub produced: BTreeMap<(Partition, i64), UserRecord>,
-    /// The furthest that any clock was ever ahead.
+    /// How far any clock was ever ahead.
     pub ahead_ms_max: i64,
-    /// The furthest that any clock was ever behind, as a negative number.
+    /// How far any clock was ever behind, as a negative number.
     pub behind_ms_max: i64,
     /// When faults stopped.
     pub quiet_since_ms: Option<i64>,
-    /// Every instance has started again since faults stopped.
+    /// Whether every instance has started again since faults stopped.
     pub restarted: bool,
-    /// The late target could not be produced to at some time.
+    /// Whether the topic of [`Target::Late`] ever could not be produced to.
     pub was_away: bool,
     entries: Vec<Entry>,
 }
@@ -168,13 +168,13 @@ impl History {
         self.entries.push(event);
     }
 
-    /// Hands out the events since it was last called.
+    /// Returns the entries since the last call.
     pub(crate) fn take_entries(&mut self) -> Vec<Entry> {
         std::mem::take(&mut self.entries)
     }
 }
 
-/// What the instances answer when they are asked.
+/// What the running instances show when they are asked.
 #[derive(Debug)]
 pub struct Observed {
     /// When they were asked.
@@ -183,13 +183,13 @@ pub struct Observed {
     pub listed: Vec<Listed>,
     /// Partitions that an instance fires.
     pub live: BTreeSet<Partition>,
-    /// Nothing is in flight, and everything in the logs has been read.
-    pub is_still: bool,
+    /// Whether no batch is in flight and all logs are read to their ends.
+    pub is_idle: bool,
     /// A line for each instance, for a failure's report.
     pub description: String,
 }
 
-/// Offsets of the pending schedules that an instance has of a partition which it fires.
+/// The pending schedules that an instance has for a partition that it fires.
 #[derive(Debug)]
 pub struct Holding {
     /// When the instance was asked.
@@ -200,6 +200,6 @@ pub struct Holding {
     pub partition: Partition,
     /// Offsets of the users' records.
     pub offsets: BTreeSet<i64>,
-    /// Local midnight plus `SINCE_DELTA`, by the instance's clock as its core knows it.
+    /// Local midnight plus `SINCE_DELTA`, by the clock that the instance's core was last told.
     pub today_ms: i64,
 }

@@ -1,6 +1,7 @@
-//! A model of Kafka and a virtual clock that drive several instances of the scheduler's real core.
+//! Drives several instances of the scheduler's real core with a model of Kafka on a virtual clock.
 //!
-//! A [`scenario::Scenario`] says what happens; [`play`] runs it, asking the [`oracle`] about the brokers' logs.
+//! A [`scenario::Scenario`] is a list of operations. [`play`] runs it, and the [`oracle`] judges its
+//! [`history::History`].
 
 pub mod bugs;
 mod engine;

@@ -1,5 +1,5 @@
-//! What must hold, asked of a [`History`] alone: of the brokers' logs, of the users' records, and of what each instance
-//! was given to read.
+//! Checks every promise against a [`History`] alone: the brokers' logs, the users' records, and the records that each
+//! instance has read.
 
 mod converged;
 mod fenced;
@@ -22,10 +22,10 @@ use crate::kafka::log::Stored;
 use races::Races;
 use watch::Watch;
 
-/// What instances hold is compared with what they have read this often.
+/// How often the instances' pending schedules are compared with the records that they have read.
 const COMPARE_INTERVAL_MS: i64 = 500;
 
-/// Follows a run event by event.
+/// Judges a run entry by entry.
 #[derive(Debug)]
 pub struct Oracle {
     watch: Watch,
@@ -34,13 +34,13 @@ pub struct Oracle {
 }
 
 impl Oracle {
-    /// Starts with a run.
+    /// Creates the oracle of a run.
     #[must_use]
     pub fn new(history: &History) -> Self {
         Self { watch: Watch::default(), races: Races::default(), compared_ms: history.start_ms }
     }
 
-    /// Judges an event.
+    /// Judges an entry of the history.
     ///
     /// # Errors
     /// The promise that it breaks.
@@ -62,14 +62,14 @@ impl Oracle {
             Entry::Committed { instance, batch } => self.races.commit(instance, batch).map_err(Failure::Safety)?,
             Entry::Aborted { instance, batch } => self.watch.abort(instance, batch),
             Entry::ThroughputIsLimit { instance } => self.watch.hold_up(instance),
-            // What is loaded is compared at once, before users write more.
+            // A loaded partition is compared at once, before users write more.
             Entry::WentLive => self.compared_ms = i64::MIN,
             Entry::Violation(what) => return Err(Failure::Safety(what)),
         }
         Ok(())
     }
 
-    /// Whether [`Oracle::folds`] is to be asked again. If so, it counts as asked.
+    /// Returns whether it is time for [`Oracle::folds`] again, and if so, starts the next interval.
     pub fn is_comparison_due(&mut self, now_ms: i64) -> bool {
         let due = now_ms >= self.compared_ms.saturating_add(COMPARE_INTERVAL_MS);
         if due {
@@ -78,7 +78,7 @@ impl Oracle {
         due
     }
 
-    /// Every instance holds what it has read, no more and no less.
+    /// Checks that every instance holds what it has read, no more and no less.
     ///
     /// # Errors
     /// The first difference.
@@ -86,8 +86,8 @@ impl Oracle {
         holdings.iter().try_for_each(|holding| self.watch.folds(history, holding)).map_err(Failure::Safety)
     }
 
-    /// Firings that a newer record raced, and the longest that such a record could have been read before the firing
-    /// was decided, in ms.
+    /// Returns how many firings were raced by a newer record, and the longest time that such a record was readable
+    /// before the firing was decided, in ms.
     #[must_use]
     pub fn raced(&self) -> (u64, i64) {
         self.races.total()
@@ -98,7 +98,7 @@ fn header<'a>(stored: &'a Stored, name: &[u8]) -> Option<&'a [u8]> {
     stored.headers.iter().find(|(n, _)| n == name)?.1.as_deref()
 }
 
-/// The user record that an engine record names.
+/// Returns the offset of the user record that an engine record names.
 fn named(stored: &Stored) -> Option<i64> {
     let bytes = header(stored, MARK_HEADER)?.get(9..17)?;
     Some(i64::from_be_bytes(bytes.try_into().ok()?))

@@ -1,4 +1,4 @@
-//! A run: faults, then quiet in which everything must converge, then all anew from what compaction has left.
+//! Plays a run: faults, a quiet time in which everything must converge, and a restart from the compacted log.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -8,13 +8,13 @@ use crate::scenario::{CONVERGE_TIMEOUT_MS, Point, SAFETY_MS, Scenario};
 use crate::summary::Summary;
 use crate::world::{Advanced, World};
 
-/// Events at most: a run that has more does not end.
+/// A run with more events does not end.
 const EVENTS_MAX: u64 = 5_000_000;
-/// From the crash of everybody to everything being served again: a session, a rebalance, a takeover. Less than a
-/// transaction's time-out, which a takeover must not wait for.
+/// How long all partitions may be without an owner after all instances crash: a session, a rebalance, a takeover. It is
+/// less than a transaction's timeout, for which a takeover must not wait.
 const TAKEOVER_TIMEOUT_MS: i64 = 12_000;
 
-/// Plays a scenario. With `verbose` it prints what happens.
+/// Plays a scenario. With `verbose` it prints a trace.
 ///
 /// # Errors
 /// The first broken promise.
@@ -56,7 +56,7 @@ impl Run {
         oracle::served(&self.world.history, &self.world.observe())?;
         self.until(restarted_ms + TAKEOVER_TIMEOUT_MS + 30_000)?;
         let fired = oracle::converged(&self.world.history, &self.world.observe())?;
-        self.wait_until_still()?;
+        self.wait_until_idle()?;
         oracle::recovered(&self.world.history, &self.world.observe())?;
         let (raced, raced_ms_max) = self.oracle.raced();
         let (dead_letters, schedules) = (fired.dead_letters.len() as u64, fired.schedules.len() as u64);
@@ -64,7 +64,7 @@ impl Run {
         Ok(Summary { dead_letters, fired: schedules, reasserted: fired.reasserted, raced, raced_ms_max, ..summary })
     }
 
-    /// Runs until `end_ms` from the start; the oracle judges each step.
+    /// Runs until `end_ms` after the start. The oracle judges each step.
     fn until(&mut self, end_ms: i64) -> Result<(), Failure> {
         while let Some(advanced) = self.world.advance(end_ms) {
             if self.world.summary.events > EVENTS_MAX {
@@ -86,13 +86,13 @@ impl Run {
         Ok(())
     }
 
-    /// Waits for a moment at which nothing is on its way, if there is any soon.
-    fn wait_until_still(&mut self) -> Result<(), Failure> {
+    /// Waits for a moment without a batch in flight, if there is one soon.
+    fn wait_until_idle(&mut self) -> Result<(), Failure> {
         const TRIES: i64 = 500;
         const INTERVAL_MS: i64 = 10;
         let from_ms = self.world.now_ms - self.world.history.start_ms;
         for n in 1..=TRIES {
-            if self.world.is_still() {
+            if self.world.is_idle() {
                 break;
             }
             self.until(from_ms + n * INTERVAL_MS)?;
@@ -100,7 +100,7 @@ impl Run {
         Ok(())
     }
 
-    /// The log is compacted, and everybody dies in the middle of a transaction, which hangs. Gives when.
+    /// Compacts the logs and crashes all instances in the middle of a transaction, which hangs. Returns the time.
     fn crash_all(&mut self, at_ms: i64) -> Result<i64, Failure> {
         self.world.compact_all();
         let points = [Point::AfterProduce, Point::AfterOffsets, Point::AfterCommit, Point::BeforeSend];

@@ -1,32 +1,32 @@
-//! What a run that kept every promise amounts to.
+//! Counts of a run that kept every promise.
 
 use crate::faults::Coverage;
 
-/// What happened in a run.
+/// Counts of a run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
     /// Operations of the scenario.
     pub ops: u64,
     /// Events of the virtual clock.
     pub events: u64,
-    /// User records.
+    /// User records produced.
     pub produced: u64,
     /// Target records that a read_committed consumer sees.
     pub fired: u64,
-    /// Words that were written again.
+    /// Records that were written again.
     pub reasserted: u64,
     /// Records that went to the dead-letter topic.
     pub dead_letters: u64,
-    /// Schedules that fired though a newer word was acknowledged, but not yet read by whoever fired them.
+    /// Schedules that fired although a newer record was acknowledged, which their owner had not read yet.
     pub raced: u64,
-    /// The longest that such a word could have been read before the firing was decided, in ms.
+    /// The longest time that such a record was readable before the firing was decided, in ms.
     pub raced_ms_max: i64,
-    /// Fault kinds by phase.
+    /// Hits of each fault in each phase.
     pub coverage: Coverage,
 }
 
 impl Summary {
-    /// Adds another run's.
+    /// Adds another run.
     pub fn add(&mut self, other: &Self) {
         self.ops += other.ops;
         self.events += other.events;

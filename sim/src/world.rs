@@ -276,7 +276,7 @@ impl World {
                 instance: instance.number,
                 partition,
                 offsets: listed.iter().filter(|l| l.partition == partition).map(|l| l.offset).collect(),
-                today_ms: instance.today_as_told(self.now_ms, &self.history.setup).0,
+                today_ms: instance.today_of_core(self.now_ms, &self.history.setup).0,
             }));
         }
         holdings
@@ -288,8 +288,8 @@ impl World {
 
     /// Whether no batch is in flight and all logs are read to their ends.
     #[must_use]
-    pub(crate) fn is_still(&self) -> bool {
-        self.running().all(|i| i.is_still(&self.history.kafka))
+    pub(crate) fn is_idle(&self) -> bool {
+        self.running().all(|i| i.is_idle(&self.history.kafka))
     }
 
     /// Asks all instances what they hold and fire.
@@ -298,7 +298,7 @@ impl World {
             now_ms: self.now_ms,
             listed: self.running().flat_map(Instance::listed).collect(),
             live: self.running().flat_map(Instance::live).collect(),
-            is_still: self.is_still(),
+            is_idle: self.is_idle(),
             description: self.instances.iter().map(|i| format!("\n  {}", i.describe())).collect(),
         }
     }

@@ -1,4 +1,4 @@
-//! What must hold once nothing breaks any more: everything owed has fired, the rest is held, by everybody who reads.
+//! Checks what must hold some time after faults have stopped: everything owed has fired, and the rest is pending.
 
 use std::collections::BTreeMap;
 
@@ -12,17 +12,17 @@ use super::leftovers::floors_of;
 use crate::failure::Failure;
 use crate::history::{History, Observed, UserRecord};
 
-/// Nothing takes longer than this to fire once it is due, while nothing breaks.
+/// How late a schedule may fire without faults.
 const FIRING_TIMEOUT_MS: i64 = 8_000;
 
-/// What cannot be delivered is given up, after some tries, within this.
+/// How late a schedule may become a dead letter, after all tries.
 const GIVE_UP_TIMEOUT_MS: i64 = 60_000;
 
 /// The partition and the offset of a user's record.
 type Identity = (Partition, i64);
 
-/// Nothing is lost, and nothing that was ended is pending: what the running engines hold is what the users' last words
-/// say, in every detail.
+/// Checks that nothing is lost and nothing that ended is pending: the running engines hold exactly the users' latest
+/// records, in every detail.
 ///
 /// # Errors
 /// The first broken promise.
@@ -50,13 +50,13 @@ pub fn converged(history: &History, observed: &Observed) -> Result<Fired, Failur
     if wanted != listed.len() {
         let newest = |identity: &Identity| latest_records.values().any(|(offset, _)| *offset == identity.1);
         let odd: Vec<_> = listed.keys().filter(|identity| !newest(identity)).collect();
-        let broken = format!("{odd:?} are held although newer words were read{}", observed.description);
+        let broken = format!("{odd:?} are held although newer records were read{}", observed.description);
         return Err(Failure::Safety(broken));
     }
     Ok(fired)
 }
 
-/// No two instances hold the same schedule.
+/// Returns the pending schedules of all instances. Each must be pending in one instance only.
 fn listed_once(observed: &Observed) -> Result<BTreeMap<Identity, &Listed>, Failure> {
     let mut listed = BTreeMap::new();
     for held in &observed.listed {
@@ -67,7 +67,7 @@ fn listed_once(observed: &Observed) -> Result<BTreeMap<Identity, &Listed>, Failu
     Ok(listed)
 }
 
-/// The last word of a key, and what an instance holds of it.
+/// The latest record for a key, and the pending schedule that an instance has for it.
 struct Latest<'a> {
     identity: Identity,
     produced: &'a UserRecord,
@@ -75,11 +75,12 @@ struct Latest<'a> {
 }
 
 impl Latest<'_> {
-    /// What has fired, moved or cannot fire is not held, and has moved if there is a place to move it to.
+    /// Checks a record that has fired, has moved or cannot fire: it is not pending, and has moved if there is a
+    /// dead-letter topic.
     fn has_ended(&self, moved: bool, history: &History, observed: &Observed) -> Result<(), Failure> {
         let Self { identity, produced, held } = self;
         if held.is_some() {
-            return Err(Failure::Safety(format!("{identity:?} is held still: {produced:?}{}", observed.description)));
+            return Err(Failure::Safety(format!("{identity:?} is still held: {produced:?}{}", observed.description)));
         }
         if !moved && !produced.fit && !produced.is_cancel() && history.setup.dead_letters {
             let broken = format!("{identity:?} is no dead letter: {produced:?}{}", observed.description);
@@ -88,7 +89,7 @@ impl Latest<'_> {
         Ok(())
     }
 
-    /// What has not fired is held as it was said, unless it may be a leftover, and is not overdue.
+    /// Checks a schedule that has not fired: it is pending as it was produced and not overdue, or may be a leftover.
     fn is_pending(&self, floor: Option<&Floor>, history: &History, observed: &Observed) -> Result<(), Failure> {
         let Self { identity, produced, held } = self;
         if let Some(held) = held {
@@ -112,20 +113,20 @@ impl Latest<'_> {
     }
 }
 
-/// Somebody fires every partition.
+/// Checks that an instance fires each partition.
 ///
 /// # Errors
-/// The partition that nobody fires.
+/// The partition that no instance fires.
 pub fn served(history: &History, observed: &Observed) -> Result<(), Failure> {
     match history.partitions.iter().find(|partition| !observed.live.contains(partition)) {
         Some(dark) => {
-            Err(Failure::Liveness(format!("nobody fires {dark:?} although nothing breaks{}", observed.description)))
+            Err(Failure::Liveness(format!("no instance fires {dark:?} without faults{}", observed.description)))
         }
         None => Ok(()),
     }
 }
 
-/// Every probe that is due has fired.
+/// Checks that every probe that is due has fired.
 ///
 /// # Errors
 /// The one that has not.

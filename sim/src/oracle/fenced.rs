@@ -1,4 +1,5 @@
-//! Questions to the coordinators' own records: nothing commits in a stale epoch or from a stale generation.
+//! Checks the coordinators' records: nothing commits in a stale epoch, from a stale generation, or for another member's
+//! partition.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +8,8 @@ use kafka_scheduler::core::io::Partition;
 use crate::history::History;
 use crate::kafka::Event;
 
-/// Every transaction of an engine was committed in the newest epoch of its id and from the group's generation.
+/// Checks that every transaction was committed in the newest epoch of its id and, if it is an engine's, from the
+/// group's generation.
 pub(super) fn fenced(history: &History) -> Result<(), String> {
     let mut newest: BTreeMap<&str, u32> = BTreeMap::new();
     for event in &history.kafka.events {
@@ -39,7 +41,7 @@ fn from_the_generation(history: &History, transaction: u64) -> Result<(), String
     }
 }
 
-/// A member sends offsets of its own partitions alone. Brokers accept any.
+/// Checks that a member sends offsets of its own partitions alone. Brokers accept any.
 pub(super) fn owned(history: &History, member: &str, partitions: &[Partition]) -> Result<(), String> {
     match partitions.iter().find(|partition| !history.kafka.group.holds(member, **partition)) {
         Some(other) => Err(format!("commits offsets of {other:?}, which it does not own")),

@@ -1,4 +1,5 @@
-//! Questions to the journal of committed transactions: once, never early, all or nothing, as it was said, fenced.
+//! Checks the committed transactions: each record fires once, never early, all or nothing, as its user produced it, and
+//! from its owner.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,18 +19,18 @@ use crate::kafka::log::{Headers, Stored};
 use crate::names::topic as topic_of;
 use crate::scenario::{RecordKind, Target};
 
-/// What has fired: partition, and offset of the user's record.
+/// User records that have ended, by partition and offset.
 #[derive(Debug, Default)]
 pub struct Fired {
-    /// Identities.
+    /// Schedules that fired.
     pub schedules: BTreeSet<(Partition, i64)>,
-    /// Those of records that became dead letters.
+    /// Records that became dead letters.
     pub dead_letters: BTreeSet<(Partition, i64)>,
-    /// Words that were written again.
+    /// Number of records that were written again.
     pub reasserted: u64,
 }
 
-/// Asks everything that must hold at any time.
+/// Checks everything that must hold at any time.
 ///
 /// # Errors
 /// The first broken promise.
@@ -41,7 +42,7 @@ pub fn safe(history: &History) -> Result<Fired, Failure> {
         .map_err(Failure::Safety)
 }
 
-/// What fired, from the logs: each once, not early, whole, and as it was said. What cannot fire moved as it was said.
+/// Collects the firings and dead letters. Each must be the only one of its record, and whole.
 fn fired(history: &History) -> Result<Fired, String> {
     let mut fired = Fired::default();
     for (transaction, records) in history.kafka.journal().filter(|(t, _)| is_engines(history, *t)) {
@@ -68,7 +69,7 @@ fn fired(history: &History) -> Result<Fired, String> {
             return Err(format!("transaction {transaction}: a history record without its firing: {alone:?}"));
         }
         fired.reasserted += records.iter().filter(|(_, stored)| named(stored).is_some()).count() as u64 - ends;
-        // Nothing but a cancel is ended by anything else.
+        // Only a cancel may be ended without firing or moving.
         if let Some((identity, produced)) = ended.into_iter().find(|(_, produced)| !produced.is_cancel()) {
             return Err(format!("transaction {transaction} ends {identity:?} without firing it: {produced:?}"));
         }
@@ -78,7 +79,8 @@ fn fired(history: &History) -> Result<Fired, String> {
 
 type Ended<'a> = BTreeMap<(Partition, i64), &'a UserRecord>;
 
-/// A target record is what its user asked for, and its history record is the same with the request.
+/// Checks that a target record is what its user requested, and that its history record is the same with the request
+/// headers. Returns the schedule.
 fn fires(
     history: &History,
     topic: &str,
@@ -113,7 +115,9 @@ fn fires(
     };
     if !is(stored, &target) || topic != produced.target.name() || produced.kind != RecordKind::Schedule || !produced.fit
     {
-        return Err(format!("{identity:?} fired into {topic} as {stored:?}, which is not what was said: {produced:?}"));
+        return Err(format!(
+            "{identity:?} fired into {topic} as {stored:?}, which differs from the record: {produced:?}"
+        ));
     }
     let Some(at) = histories.iter().position(|stored| is(stored, &archived)) else {
         return Err(format!("{identity:?} fired without its history record: {histories:?}"));
@@ -124,12 +128,12 @@ fn fires(
         return Err(format!("{identity:?} fired {early_ms} ms early"));
     }
     if is_leftover(history, produced) {
-        return Err(format!("{identity:?} fired, which was left behind before the first start"));
+        return Err(format!("{identity:?} fired, although it is a leftover from before the first start"));
     }
     Ok(identity)
 }
 
-/// A dead letter is the whole record that cannot fire, and says why.
+/// Checks that a dead letter is the whole record with its reason. Returns the record.
 fn moves(history: &History, stored: &Stored, ended: &Ended<'_>) -> Result<(Partition, i64), String> {
     let found = ended.iter().find(|((partition, offset), _)| {
         header(stored, request::TOPIC) == Some(topic_of(*partition).as_bytes())
@@ -158,13 +162,13 @@ fn moves(history: &History, stored: &Stored, ended: &Ended<'_>) -> Result<(Parti
         && stored.headers == headers;
     if !whole || !may_move(history, produced, *reason) {
         return Err(format!(
-            "{identity:?} became the dead letter {stored:?}, which is not what was said: {produced:?}"
+            "{identity:?} became the dead letter {stored:?}, which differs from the record: {produced:?}"
         ));
     }
     Ok(identity)
 }
 
-/// Whether a record may be given up for this reason.
+/// Whether a record may become a dead letter for this reason.
 fn may_move(history: &History, produced: &UserRecord, reason: Reason) -> bool {
     match produced.kind {
         RecordKind::NoEpoch => reason == Reason::NoEpoch,
@@ -185,7 +189,7 @@ fn may_move(history: &History, produced: &UserRecord, reason: Reason) -> bool {
     }
 }
 
-/// The user records that a transaction's tombstones end.
+/// Returns the user records that a transaction's tombstones end.
 fn ended<'a>(
     history: &'a History,
     transaction: u64,
@@ -201,7 +205,7 @@ fn ended<'a>(
             return Err(format!("transaction {transaction}: a record in {partition:?} that names no user record"));
         };
         let Some(produced) = history.produced.get(&(partition, offset)).filter(|produced| produced.key == key) else {
-            return Err(format!("a record names offset {offset} of {partition:?}, where no user said {key:?}"));
+            return Err(format!("a record names offset {offset} of {partition:?}, where no user produced {key:?}"));
         };
         if stored.value.is_none() && ended.insert((partition, offset), produced).is_some() {
             return Err(format!("transaction {transaction} ends {offset} of {partition:?} twice"));
@@ -210,7 +214,7 @@ fn ended<'a>(
     Ok(ended)
 }
 
-/// No former owner commits anything after its successor's barrier.
+/// Checks that no former owner commits anything after its successor's barrier.
 fn after_barriers(history: &History) -> Result<(), String> {
     let mut lines: BTreeMap<(Partition, i64), (u64, bool)> = BTreeMap::new();
     for (transaction, records) in history.kafka.journal().filter(|(t, _)| is_engines(history, *t)) {
@@ -236,7 +240,7 @@ fn after_barriers(history: &History) -> Result<(), String> {
     Ok(())
 }
 
-/// The group's offsets say who owns each partition: nothing but the engine's transactions has written them.
+/// Checks that all committed offsets name an owner: only the engine's transactions commit any.
 fn owners(history: &History) -> Result<(), String> {
     let foreign = |(_, (_, metadata)): &(&Partition, &(i64, String))| Ownership::decode(metadata.as_bytes()).is_none();
     match history.kafka.committed.iter().find(foreign) {
@@ -249,7 +253,7 @@ fn is_engines(history: &History, transaction: u64) -> bool {
     !history.kafka.writer(transaction).starts_with("user.")
 }
 
-/// The owner behind a transactional id: all but its last part.
+/// Returns the owner in a transaction's transactional id: all but its last part.
 fn writer(history: &History, transaction: u64) -> &str {
     let id = history.kafka.writer(transaction);
     id.rsplit_once('.').map_or(id, |(owner, _)| owner)

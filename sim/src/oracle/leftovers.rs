@@ -1,4 +1,4 @@
-//! Which schedules may count as leftovers, by the floors in the logs and by the clocks that were wrong.
+//! Tells which schedules may count as leftovers, by the floors in the logs and the clocks that were wrong.
 
 use std::collections::BTreeMap;
 
@@ -11,8 +11,9 @@ use crate::history::{History, UserRecord};
 use crate::kafka::Place;
 use crate::names::{CLUSTER, DAY_MS, topic};
 
-/// What may be a leftover lies below its partition's first floor, and was due before the topic's first one was written,
-/// by the clock that was furthest ahead. A floor from a future day is written anew once that clock is right again.
+/// Returns the first floor of each partition, with the latest `since` that it may have. A schedule may be a leftover if
+/// it comes before its partition's first floor and was due before the topic's first floor was written, by the clock
+/// that was furthest ahead. A floor from a future day is written again once that clock is right.
 pub(super) fn floors_of(history: &History, now_ms: i64) -> BTreeMap<Partition, Floor> {
     let mut first: BTreeMap<Partition, Floor> = BTreeMap::new();
     let mut begun: BTreeMap<u16, i64> = BTreeMap::new();
@@ -32,20 +33,20 @@ pub(super) fn floors_of(history: &History, now_ms: i64) -> BTreeMap<Partition, F
     first
 }
 
-/// The latest `since` that a first start at `begun_ms` may have come to, after all clocks are right again.
+/// Returns the latest `since` of a first start at `begun_ms`, after all clocks are right again.
 fn first_today(history: &History, begun_ms: i64, now_ms: i64) -> i64 {
-    /// Partitions of a topic get their first floors within this.
+    /// All partitions of a topic get their first floors within this.
     const TOGETHER_MS: i64 = 30_000;
     let History { ahead_ms_max, setup, .. } = history;
     let (small, large) = (*ahead_ms_max.min(&(DAY_MS / 24)), *ahead_ms_max > DAY_MS / 2);
     let quiet_since_ms = history.quiet_since_ms.unwrap_or(now_ms + ahead_ms_max);
-    // With days to look back a floor from a wrong day lies in the past: only the next start looks at the day again.
+    // With days to look back, a floor from a wrong day is in the past, so only the next start checks the day again.
     let wrong_ms = if setup.since_days > 0 && !history.restarted { *ahead_ms_max } else { 0 };
     let at = if large { quiet_since_ms.max(begun_ms) + wrong_ms } else { begun_ms + TOGETHER_MS };
     today_ms(at + small, setup)
 }
 
-/// It was said before any engine ran, and was due before any clock's today.
+/// Whether a record was produced before any engine ran, and was due before the earliest `since` of any clock.
 pub(super) fn is_leftover(history: &History, produced: &UserRecord) -> bool {
     let earliest_today_ms = today_ms(history.start_ms + history.behind_ms_max, &history.setup);
     produced.at_ms == history.start_ms && produced.due * 1000 < earliest_today_ms

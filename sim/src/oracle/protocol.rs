@@ -1,13 +1,13 @@
-//! What holds for every batch, whatever becomes of it.
+//! Checks batches when they are formed, whatever their outcome.
 
 use kafka_scheduler::core::batch::Kind;
 
 use crate::history::{Decision, History};
 
-/// Asks a batch about itself.
+/// Checks that a batch carries its fence, and that its firings are due and as their users requested.
 ///
 /// # Errors
-/// What is wrong with it.
+/// The rule that it breaks.
 pub(super) fn check(history: &History, decision: &Decision) -> Result<(), &'static str> {
     let Decision { batch, clock, .. } = decision;
     if batch.offsets.is_empty() || batch.offsets.iter().any(|o| o.metadata.is_empty()) {
@@ -22,10 +22,10 @@ pub(super) fn check(history: &History, decision: &Decision) -> Result<(), &'stat
             return Err("decided early by its own clock");
         }
         let Some(produced) = history.produced.get(&(item.partition, item.identity)) else {
-            return Err("a firing for what no user said");
+            return Err("a firing of a record that no user produced");
         };
         if produced.due != *due as i64 || produced.target.name() != &**target {
-            return Err("a firing that is not what the user asked for");
+            return Err("a firing that differs from the user's request");
         }
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! Firings that a newer record on their key raced.
+//! Checks firings that were raced by a newer record for their key.
 
 use std::collections::BTreeMap;
 
@@ -7,8 +7,8 @@ use kafka_scheduler::core::batch::Kind;
 use crate::history::{Decision, History};
 use crate::kafka::group::SESSION_TIMEOUT_MS;
 
-/// A newer word that could be read for this long stops a firing: an owner stands still for at most its session, or else
-/// its commit is refused, and reads at once when it wakes.
+/// A newer record that was readable for this long must have stopped a firing: an owner may pause for at most its
+/// session before its commits are refused, and reads as soon as it wakes.
 const RACE_TIMEOUT_MS: i64 = SESSION_TIMEOUT_MS + 1_000;
 /// A slow consumer takes this long to catch up.
 const CATCH_UP_TIMEOUT_MS: i64 = 5_000;
@@ -43,7 +43,9 @@ impl Races {
         let Some(longest_ms) = races.iter().flatten().max().copied() else { return Ok(()) };
         self.ms_max = self.ms_max.max(longest_ms);
         if longest_ms > RACE_TIMEOUT_MS {
-            return Err(format!("i{instance} fired what a newer word had replaced {longest_ms} ms before"));
+            return Err(format!(
+                "i{instance} fired a schedule that a newer record had replaced {longest_ms} ms before"
+            ));
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! What a fresh engine makes of the log is what the running ones hold.
+//! Checks that a fresh engine reads from the log what the running engines hold.
 
 use std::collections::BTreeMap;
 
@@ -14,18 +14,18 @@ use crate::kafka::Place;
 use crate::kafka::log::Stored;
 use crate::rng::Rng;
 
-/// Who recovers: no instance of the run.
+/// The fresh engine's number. No instance of the run has it.
 const NUMBER: usize = 0xf;
-/// What is due now may be fired by one and not yet by the other.
+/// Schedules due in this time may have fired in the running engines only.
 const DUE_NOW_MS: i64 = 10_000;
 
-/// Reads the log anew, and compares.
+/// Reads the logs with a fresh engine, and compares.
 ///
 /// # Errors
 /// The first difference.
 pub fn recovered(history: &History, observed: &Observed) -> Result<(), Failure> {
-    if !observed.is_still {
-        // What is on its way lies in the log already, or does not yet.
+    if !observed.is_idle {
+        // A batch in flight may be in the log or not.
         return Ok(());
     }
     let fresh = Fresh::of(history, observed.now_ms).map_err(Failure::Safety)?;
@@ -39,7 +39,7 @@ pub fn recovered(history: &History, observed: &Observed) -> Result<(), Failure> 
         let (fresh, running) = (fresh.get(identity), running.get(identity));
         let same = fresh.zip(running).is_some_and(|(one, other)| is_same(one, other));
         if !same {
-            let broken = format!("{identity:?} is {running:?} to who runs and {fresh:?} to who reads the log anew");
+            let broken = format!("{identity:?} is {running:?} in the running engines and {fresh:?} in a fresh one");
             return Err(Failure::Safety(format!("{broken}{}", observed.description)));
         }
     }
@@ -59,7 +59,7 @@ struct Fresh<'a> {
     history: &'a History,
     now_ms: i64,
     core: Scheduler,
-    /// What it has written after the log's end.
+    /// The last offset that it has written after each log's end.
     written: BTreeMap<Partition, i64>,
     waiting: Vec<Output>,
 }
@@ -69,8 +69,8 @@ impl<'a> Fresh<'a> {
         let core = Scheduler::new(config(NUMBER, 0, &history.setup, Rng::new(1).bits()));
         let mut fresh = Self { history, now_ms, core, written: BTreeMap::new(), waiting: Vec::new() };
         let today = Millis(today_ms(now_ms, &history.setup));
-        fresh.tell(Input::Generation(1));
-        fresh.tell(Input::Assigned { partitions: &history.partitions, today });
+        fresh.feed(Input::Generation(1));
+        fresh.feed(Input::Assigned { partitions: &history.partitions, today });
         while !fresh.waiting.is_empty() {
             for output in std::mem::take(&mut fresh.waiting) {
                 fresh.carry_out(output)?;
@@ -83,7 +83,7 @@ impl<'a> Fresh<'a> {
         }
     }
 
-    fn tell(&mut self, input: Input<'_>) {
+    fn feed(&mut self, input: Input<'_>) {
         self.core.handle(Millis(self.now_ms), input);
         while let Some(output) = self.core.poll() {
             self.waiting.push(output);
@@ -96,16 +96,16 @@ impl<'a> Fresh<'a> {
                 for partition in partitions {
                     let known = self.history.kafka.committed.get(&partition);
                     let (offset, metadata) = known.map_or((None, ""), |(offset, text)| (Some(*offset), text.as_str()));
-                    self.tell(Input::Committed { partition, offset, metadata: metadata.as_bytes() });
+                    self.feed(Input::Committed { partition, offset, metadata: metadata.as_bytes() });
                 }
             }
-            Output::Fence { take, .. } => self.tell(Input::Fenced { take }),
+            Output::Fence { take, .. } => self.feed(Input::Fenced { take }),
             Output::FindSince { ask, topic, known } => {
                 let since = since_of(&self.history.kafka, &self.history.partitions, topic, &known);
                 let today = Millis(today_ms(self.now_ms, &self.history.setup));
-                self.tell(Input::Since { ask, since, today });
+                self.feed(Input::Since { ask, since, today });
             }
-            Output::CheckTarget { target, .. } => self.tell(Input::Target { target, state: TargetState::Exists }),
+            Output::CheckTarget { target, .. } => self.feed(Input::Target { target, state: TargetState::Exists }),
             Output::Transact(batch) => self.transact(&batch),
             Output::Report(_) => {}
             other => return Err(format!("a fresh engine wants {other:?}")),
@@ -113,7 +113,7 @@ impl<'a> Fresh<'a> {
         Ok(())
     }
 
-    /// Barriers and floors are written. What would fire stays on its way.
+    /// Commits barriers and floors. All other batches stay in flight.
     fn transact(&mut self, batch: &Batch) {
         let own = |kind: &Kind| matches!(kind, Kind::Barrier { .. } | Kind::Floor { .. });
         if !batch.items.iter().all(|item| own(&item.kind)) {
@@ -133,7 +133,7 @@ impl<'a> Fresh<'a> {
         assert!(shown.is_ok(), "the visitor never fails");
         let written: Vec<(Partition, i64)> =
             records.iter().map(|(partition, offset, _)| (*partition, *offset)).collect();
-        self.tell(Input::Settled { batch: batch.id, outcome: Outcome::Committed { written: &written } });
+        self.feed(Input::Settled { batch: batch.id, outcome: Outcome::Committed { written: &written } });
         for (partition, offset, stored) in &records {
             if batch.items.iter().any(|item| matches!(item.kind, Kind::Barrier { .. })) {
                 let (found, _) = self.history.kafka.log(Place::Schedules(*partition)).read(0, usize::MAX);
@@ -148,6 +148,6 @@ impl<'a> Fresh<'a> {
             stored.headers.iter().map(|(name, v)| Header { name, value: v.as_deref() }).collect();
         let (key, value) = (stored.key.as_deref(), stored.value.as_deref());
         let record = Record { partition, offset, timestamp: Millis(stored.at_ms), key, value, headers: &headers };
-        self.tell(Input::Record(record));
+        self.feed(Input::Record(record));
     }
 }

@@ -1,7 +1,7 @@
-//! What each instance has been given to read, and what it decides knowing that.
+//! Checks each instance's decisions against the records that it has read.
 //!
-//! A cancel or an update can race a firing that has been decided already: Kafka has no compare-and-set. But nothing may
-//! be decided after its instance has read the newer word, and what is ready fires in the order in which it is due.
+//! A cancel or an update can race a firing that is already decided: Kafka has no compare-and-set. But an instance must
+//! not decide to fire a schedule after it has read a newer record for its key, and ready schedules fire in due order.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -27,48 +27,45 @@ struct Decided {
     identity: i64,
 }
 
-/// One instance's reading of one partition.
+/// What one instance has read of one partition.
 #[derive(Debug, Default)]
 struct Reading {
-    /// The newest user record read, for each key.
+    /// The newest user record for each key.
     newest: BTreeMap<Key, i64>,
-    /// Schedules that wait for their time: due second and identity.
+    /// Schedules that wait to be due: due second and identity.
     ready: BTreeMap<Key, (i64, i64)>,
-    /// The schedule that is each key's last word, whatever keeps it from firing.
+    /// Schedules that are their key's latest record, whether or not they can fire now.
     held: BTreeMap<Key, i64>,
-    /// Keys with an engine record on its way.
+    /// Keys with an outstanding engine record.
     busy: BTreeSet<Key>,
-    /// What an aborted batch held may come later.
+    /// Schedules of aborted batches. They may fire later than others.
     excused: BTreeSet<(Key, i64)>,
     /// Identities of schedules with large values.
     large: BTreeSet<i64>,
-    /// Throughput was the limit: large schedules have batches of their own, and take turns with small ones.
+    /// Throughput was the limit: large schedules have batches of their own, which alternate with the others.
     held_up: bool,
 }
 
 /// A schedule with a larger value may be overtaken while throughput is the limit.
 const SMALL_BYTES_MAX: usize = 1_000;
 
-/// Every reading.
 #[derive(Debug, Default)]
 pub(super) struct Watch {
     readings: BTreeMap<(usize, Partition), Reading>,
-    /// What each batch holds, by instance and batch id.
+    /// The items of each batch, by instance and batch id.
     decided: BTreeMap<(usize, u64), Vec<Decided>>,
 }
 
 impl Watch {
-    /// An instance has an empty memory.
     pub fn forget(&mut self, number: usize) {
         self.readings.retain(|(other, _), _| *other != number);
     }
 
-    /// An instance reads a partition from its beginning, or no more.
     pub fn forget_partition(&mut self, number: usize, partition: Partition) {
         self.readings.remove(&(number, partition));
     }
 
-    /// An instance is given a record.
+    /// Takes a record that an instance has read.
     pub fn read(&mut self, history: &History, number: usize, (partition, offset): (Partition, i64)) {
         let record = history.kafka.log(Place::Schedules(partition)).get(offset).expect("the log has it still");
         let Some(key) = record.key.as_deref().filter(|key| !key.starts_with(RESERVED_PREFIX)) else { return };
@@ -91,7 +88,7 @@ impl Watch {
         let Some(named) = named(record) else { return };
         reading.busy.remove(key);
         if record.value.is_some() {
-            // A copy counts as its original, which may be compacted away; its turn to fire is not looked at.
+            // A copy counts as its original, which compaction may have removed. The order of copies is not checked.
             let known = reading.newest.get(key).copied().unwrap_or(-1);
             if known < named {
                 reading.newest.insert(key.to_vec(), named);
@@ -111,25 +108,25 @@ impl Watch {
         }
     }
 
-    /// An instance has decided a batch.
+    /// Checks a batch that an instance has formed.
     ///
     /// # Errors
-    /// Why it may not.
+    /// The rule that it breaks.
     pub fn decide(&mut self, history: &History, decision: &Decision) -> Result<(), String> {
         let Decision { instance, batch, .. } = decision;
         let latest_today_ms = today_ms(decision.at_ms + history.ahead_ms_max, &history.setup);
         let mut decided = Vec::new();
         for item in batch.items.iter().filter(|item| item.identity >= 0) {
             let Some(kind) = history.produced.get(&(item.partition, item.identity)) else {
-                return Err(format!("{item:?} speaks for what no user said"));
+                return Err(format!("{item:?} is for a record that no user produced"));
             };
             let key = kind.key.clone();
             let reading = self.readings.entry((*instance, item.partition)).or_default();
             if let Some(newer) = reading.newest.get(&key).filter(|newest| **newest > item.identity) {
                 return Err(format!("{item:?} was decided after {newer} on the same key had been read"));
             }
-            // Schedules for other targets may have to wait for those, and overtake one another; what was in an aborted
-            // batch takes turns with the rest.
+            // Schedules for other targets may have to wait for these, and overtake one another. Schedules of an aborted
+            // batch alternate with the others.
             if let Kind::Fire { due, target, .. } = &item.kind
                 && **target == *Target::Open.name()
                 && !reading.excused.contains(&(key.clone(), item.identity))
@@ -138,7 +135,7 @@ impl Watch {
                 return Err(format!("{item:?} was decided before {first:?}, which is due earlier"));
             }
             if !reading.busy.insert(key.clone()) {
-                return Err(format!("{item:?} is the second engine record on its way for its key"));
+                return Err(format!("{item:?} is the second outstanding engine record for its key"));
             }
             decided.push(Decided { partition: item.partition, key, identity: item.identity });
         }
@@ -146,7 +143,7 @@ impl Watch {
         Ok(())
     }
 
-    /// An instance holds what the log that it has read says, no more and no less.
+    /// Checks that an instance holds exactly the schedules that it has read.
     ///
     /// # Errors
     /// The first difference.
@@ -156,9 +153,11 @@ impl Watch {
         let expected: BTreeSet<i64> = reading.map(|r| r.held.values().copied().collect()).unwrap_or_default();
         if let Some(odd) = offsets.difference(&expected).next() {
             let produced = history.produced.get(&(*partition, *odd));
-            return Err(format!("i{instance} holds {odd} of {partition:?}, which it read to be over: {produced:?}"));
+            return Err(format!(
+                "i{instance} holds {odd} of {partition:?}, which ended according to what it has read: {produced:?}"
+            ));
         }
-        // A floor from the future would be written again. With days to look back even a floor from a wrong day lies in
+        // A floor from the future would be written again. With days to look back, even a floor from a wrong day is in
         // the past.
         let latest_since_ms = if history.setup.since_days == 0 { holding.today_ms } else { i64::MAX };
         let mut floors = None;
@@ -174,13 +173,13 @@ impl Watch {
         Ok(())
     }
 
-    /// Throughput is the limit for an instance.
+    /// Notes that throughput is an instance's limit.
     pub fn hold_up(&mut self, number: usize) {
         let of_it = self.readings.iter_mut().filter(|((other, _), _)| *other == number);
         of_it.for_each(|(_, reading)| reading.held_up = true);
     }
 
-    /// A batch has not been committed, as far as its instance knows.
+    /// Takes back a batch that was not committed, as far as its instance knows.
     pub fn abort(&mut self, number: usize, batch: u64) {
         for Decided { partition, key, identity } in self.decided.remove(&(number, batch)).unwrap_or_default() {
             if let Some(reading) = self.readings.get_mut(&(number, partition)) {
@@ -192,7 +191,7 @@ impl Watch {
 }
 
 impl Reading {
-    /// What should have fired before something that is due at `due`. What may be a leftover is not asked about.
+    /// Returns a schedule that should have fired before one that is due at `due`, except possible leftovers.
     fn earlier_than(&self, due: i64, identity: i64, today_ms: i64) -> Option<(&Key, i64)> {
         let of_one_size = |other: &i64| self.large.contains(other) == self.large.contains(&identity);
         let owed = |(key, (other, identity)): &(&Key, &(i64, i64))| {

@@ -1,14 +1,12 @@
-//! Scenarios as bytes, by position: a byte means the same wherever the scenario came from, and any bytes are one.
+//! Scenarios as bytes. Each byte has its meaning by its position alone, and any bytes are a scenario.
 
 use super::{Act, Away, Error, OPS_MAX, Op, Point, RecordKind, Scenario, Setup, Target, Timestamps};
 
-/// Bytes of a setup.
 const SETUP_BYTES: usize = 24;
-/// Bytes of an operation.
 const OP_BYTES: usize = 10;
 
 impl Scenario {
-    /// Reads a scenario: 24 bytes of setup, then 10 bytes for each operation. What is missing counts as zeros.
+    /// Reads a scenario: 24 bytes of setup, then 10 bytes for each operation. Missing bytes count as zeros.
     #[must_use]
     pub fn from_bytes(bytes: &[u8]) -> Self {
         let (setup, ops) = bytes.split_at(bytes.len().min(SETUP_BYTES));
@@ -16,7 +14,7 @@ impl Scenario {
         Self { setup: self::setup(&padded(setup)), ops }
     }
 
-    /// The bytes from which [`Scenario::from_bytes`] reads this scenario.
+    /// Returns the bytes from which [`Scenario::from_bytes`] reads this scenario.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = setup_bytes(&self.setup).to_vec();
@@ -26,7 +24,7 @@ impl Scenario {
         bytes
     }
 
-    /// As [`Scenario::from_bytes`], from the hexadecimal digits that a failure prints.
+    /// Reads a scenario from the hexadecimal digits that a failure prints.
     #[must_use]
     pub fn from_hex(text: &str) -> Option<Self> {
         let digits = text.trim().as_bytes();
@@ -37,7 +35,7 @@ impl Scenario {
             .then(|| pairs.collect::<Option<Vec<u8>>>().map(|bytes| Self::from_bytes(&bytes)))?
     }
 
-    /// [`Scenario::to_bytes`] in hexadecimal digits.
+    /// Returns [`Scenario::to_bytes`] in hexadecimal digits.
     #[must_use]
     pub fn to_hex(&self) -> String {
         self.to_bytes().iter().map(|byte| format!("{byte:02x}")).collect()

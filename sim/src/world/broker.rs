@@ -1,4 +1,4 @@
-//! What brokers do on their own: compaction, when it legally can.
+//! Compaction and new partitions.
 
 use kafka_scheduler::core::io::Partition;
 
@@ -11,23 +11,23 @@ use crate::kafka::log::{Compacted, Compaction};
 const MIN_COMPACTION_LAG_MS: i64 = 20_000;
 /// `delete.retention.ms`.
 const DELETE_RETENTION_MS: i64 = 25_000;
-/// The promise holds where outage, loading and delay together are shorter than both, or else compaction keeps off. What
-/// an owner has read is settled when it has been at work for this long since.
-const DELAY_MS: i64 = 12_000;
+/// The engine promises nothing if outage, loading and delay together last longer than both of these, so compaction
+/// waits for the owner: its records are settled once it has worked for this long since it read them.
+const SETTLED_AFTER_MS: i64 = 12_000;
 
-/// What has been settled of a partition.
+/// How far an owner has settled a partition.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Steady {
-    /// Its owner had read everything then, and has been at work since.
+    /// When its owner had read everything, if it has worked without interruption since.
     read_ms: Option<i64>,
-    /// What was appended before this has been settled.
+    /// Records appended before this are settled.
     before_ms: i64,
 }
 
 impl World {
-    /// Notes which partitions are served.
+    /// Notes which partitions have an owner at work.
     pub(super) fn note_steady(&mut self) {
-        /// Often enough: nobody stops and starts again within this.
+        /// No instance stops and starts again within this.
         const INTERVAL_MS: i64 = 100;
         let now = self.now_ms;
         if now < self.noted_ms.saturating_add(INTERVAL_MS) {
@@ -45,14 +45,14 @@ impl World {
             let has_read = owner.is_some_and(|owner| owner.owned.get(partition) == Some(&end));
             let steady = self.steady.entry(*partition).or_insert(Steady { read_ms: None, before_ms: i64::MIN });
             steady.read_ms = steady.read_ms.filter(|_| owner.is_some()).or(has_read.then_some(now));
-            if let Some(read) = steady.read_ms.filter(|read| read + DELAY_MS <= now) {
+            if let Some(read) = steady.read_ms.filter(|read| read + SETTLED_AFTER_MS <= now) {
                 steady.before_ms = read;
                 steady.read_ms = has_read.then_some(now);
             }
         }
     }
 
-    /// Compacts a partition: at any moment, but only what is old enough.
+    /// Compacts a partition: at any time, but only records that are old enough.
     pub(super) fn compact(&mut self, partition: u8, tombstones: bool) {
         let partition = self.history.partitions[usize::from(partition) % self.history.partitions.len()];
         let Compacted { records, tombstones } = self.clean(partition, tombstones);
@@ -74,9 +74,8 @@ impl World {
         gone
     }
 
-    /// A topic gets another partition.
+    /// Adds a partition to a topic.
     pub(super) fn grow(&mut self, topic: u8) {
-        /// Partitions of a topic at most.
         const PARTITIONS_MAX: usize = 4;
         let topic = u16::from(topic % self.history.setup.topics);
         let number = self.history.partitions.iter().filter(|p| p.topic == topic).count();
@@ -90,7 +89,7 @@ impl World {
         }
     }
 
-    /// Everything that is settled is compacted.
+    /// Compacts everything that is settled.
     pub(crate) fn compact_all(&mut self) {
         for partition in self.history.partitions.clone() {
             self.clean(partition, true);

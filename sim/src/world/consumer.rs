@@ -1,4 +1,4 @@
-//! What an instance reads: records, committed offsets, floors; and how it fences.
+//! An instance reads records, committed offsets and floors, and fences former owners.
 
 use kafka_scheduler::core::io::{Header, Input, Millis, Partition, Record};
 use kafka_scheduler::core::owner::Ownership;
@@ -10,9 +10,9 @@ use crate::faults::Fault;
 use crate::history::Entry;
 use crate::kafka::Place;
 
-/// Between two reads, when nothing is slow.
+/// Longest time between two fetches of a consumer that is not slow.
 const FETCH_INTERVAL_MS: i64 = 60;
-/// How long a broker holds a fetch from the end of a log before it answers that there is nothing.
+/// `fetch.max.wait.ms`: how long a broker holds a fetch from the end of a log.
 const FETCH_WAIT_TIMEOUT_MS: i64 = 200;
 
 impl World {
@@ -48,9 +48,9 @@ impl World {
                 let timestamp = Millis(stored.at_ms);
                 let record = Record { partition, offset, timestamp, key, value, headers: &headers };
                 self.history.add(Entry::Read { instance: number, partition, offset });
-                self.tell(number, Input::Record(record));
+                self.feed(number, Input::Record(record));
                 if self.instances[number].owned.get(&partition) != Some(&next) {
-                    // Released, or read again from the beginning.
+                    // The partition was released, or is read again from its beginning.
                     break;
                 }
             }
@@ -63,18 +63,18 @@ impl World {
         }
         let known = self.history.kafka.committed.get(&partition).cloned();
         if self.history.kafka.has_pending_offset(partition) {
-            // It has waited long enough and takes what an earlier transaction committed. Whom that names may have
-            // released the partition since, and is fenced for nothing.
+            // The wait has ended, so an earlier transaction's offset counts. The owner that it names may have
+            // released the partition since, and is fenced without need.
             let ownership = known.as_ref().and_then(|(_, metadata)| Ownership::decode(metadata.as_bytes()));
             self.named_late.extend(ownership.into_iter().flat_map(|o| o.fence.into_iter().chain([o.owner])));
         }
         let (offset, metadata) = known.map_or((None, String::new()), |(offset, metadata)| (Some(offset), metadata));
-        self.tell(number, Input::Committed { partition, offset, metadata: metadata.as_bytes() });
+        self.feed(number, Input::Committed { partition, offset, metadata: metadata.as_bytes() });
     }
 
     pub(super) fn fence(&mut self, number: usize, take: u64, ids: Vec<String>, generation: i32) {
         let now = self.now_ms;
-        // A fence that fails is not fatal.
+        // A failed fence is not fatal.
         if self.fences_fail_until_ms > now {
             self.record_hit_once(Fault::FencesFail, number, self.fences_fail_until_ms);
         }
@@ -85,7 +85,7 @@ impl World {
                     self.named_late.iter().any(|owner| stem.strip_suffix(owner.as_str()) == Some("g."))
                 });
                 if let Some(owner) = self.uses(&id).filter(|owner| *owner != number && !named_late) {
-                    let broken = format!("i{number} fences {id}, with which i{owner} is at work");
+                    let broken = format!("i{number} fences {id}, which i{owner} uses");
                     return self.violation(broken);
                 }
                 if self.history.kafka.init(&id, now).is_err() {
@@ -96,17 +96,17 @@ impl World {
                 return self.later(number, 20, Task::Fence(take, waiting, generation));
             }
         }
-        self.tell(number, Input::Fenced { take });
+        self.feed(number, Input::Fenced { take });
     }
 
-    /// Who is in the group and writes under this transactional id.
+    /// Returns the instance that writes under this transactional id, if it is in the group.
     fn uses(&self, id: &str) -> Option<usize> {
         let uses = self.instances.iter().find(|instance| instance.is_alive() && instance.transactors.writes_as(id))?;
         let member = uses.member.as_deref().filter(|member| self.history.kafka.group.knows(member));
         member.map(|_| uses.number)
     }
 
-    /// What is delivered once already is delivered again, as after a log was cut or made anew.
+    /// Delivers a partition again from its beginning, as after the log was truncated or the topic created again.
     pub(super) fn rewind(&mut self, number: usize) {
         let instance = &mut self.instances[number];
         let read = instance.owned.iter().find(|(_, position)| **position > 0);
@@ -123,10 +123,10 @@ impl World {
         }
         let since = engine::since_of(&self.history.kafka, &self.history.partitions, topic, &known);
         let today = self.instances[number].today(self.now_ms, &self.history.setup);
-        self.tell(number, Input::Since { ask, since, today });
+        self.feed(number, Input::Since { ask, since, today });
     }
 
-    /// The search has to read logs, and a fetch from the end of one of them would not come back empty.
+    /// Whether the search for `since` has to read logs, and a fetch from the end of one of them would not return empty.
     fn is_written_to(&self, topic: u16, known: &[i32]) -> bool {
         let unknown = |p: &&Partition| p.topic == topic && !known.contains(&p.number);
         let is_written = |p: &Partition| {

@@ -85,14 +85,14 @@ impl World {
             self.record_hit(Fault::Stop, number);
             self.trace(|| format!("i{number}     is told to stop"));
             self.instances[number].stopping_down_ms = Some(down_ms);
-            self.tell(number, Input::Stop);
+            self.feed(number, Input::Stop);
         }
     }
 
     fn make_unreadable(&mut self, number: usize) {
         if self.instances[number].is_alive() {
             self.record_hit(Fault::Unreadable, number);
-            self.tell(number, Input::Unreadable { why: "the model says so" });
+            self.feed(number, Input::Unreadable { why: "the model says so" });
         }
     }
 
@@ -136,7 +136,8 @@ impl World {
         *paused_until_ms = until_ms.max(*paused_until_ms);
     }
 
-    /// Injects the fault that waits for this point of a transaction, if there is one. Returns whether the step ends here.
+    /// Injects the fault that waits for this point of a transaction, if there is one. Returns whether the step ends
+    /// here.
     pub(super) fn inject_at(&mut self, number: usize, batch: u64, producer: (&str, u32), point: Point) -> bool {
         let armed = &mut self.instances[number].armed;
         let Some(at) = armed.iter().position(|(waits_for, _)| *waits_for == point) else { return false };
@@ -209,7 +210,7 @@ impl World {
         // The engine's loop reads its clock at least twice a second.
         if instance.paused_until_ms <= self.now_ms {
             instance.wake_ms = i64::MAX;
-            self.tell(number, Input::Tick);
+            self.feed(number, Input::Tick);
         } else {
             self.later(number, 0, Task::Tick);
         }

@@ -1,4 +1,4 @@
-//! An instance in its group: joining, heartbeats, rebalances, leaving.
+//! An instance's membership of the group: joining, heartbeats, rebalances, leaving.
 
 use std::collections::BTreeSet;
 
@@ -37,15 +37,15 @@ impl World {
         }
     }
 
-    /// Leaves the group and joins it anew, a little later.
+    /// Leaves the group and joins it again a little later.
     pub(super) fn restart(&mut self, number: usize) {
         if bugs::on(Bug::NoSelfFence) {
-            // Inside its membership: the generation does not fence it from itself.
+            // It stays a member, so the generation does not fence its own former transactions.
             self.forget(number);
             let owned: Vec<Partition> = self.instances[number].owned.keys().copied().collect();
             self.instances[number].owned.values_mut().for_each(|position| *position = 0);
             let today = self.instances[number].today(self.now_ms, &self.history.setup);
-            return self.tell(number, Input::Assigned { partitions: &owned, today });
+            return self.feed(number, Input::Assigned { partitions: &owned, today });
         }
         self.leave(number);
         let instance = &mut self.instances[number];
@@ -59,7 +59,7 @@ impl World {
         }
         for partition in partitions {
             if !instance.releasing.remove(partition) {
-                let broken = format!("i{number} releases {partition:?}, which nobody wants back");
+                let broken = format!("i{number} releases {partition:?}, which is not being revoked");
                 return self.violation(broken);
             }
         }
@@ -74,7 +74,7 @@ impl World {
         }
         let done = self.instances[number].releasing.is_empty();
         self.trace(|| format!("i{number}     releases {partitions:?}"));
-        // A member that was thrown out meanwhile is told so by its next heartbeat.
+        // A member that the group has removed learns that from its next heartbeat.
         let member = self.instances[number].member.clone().filter(|member| self.history.kafka.group.knows(member));
         if done && let Some(member) = member {
             let owned = self.instances[number].owned.keys().copied().collect();
@@ -95,7 +95,7 @@ impl World {
         }
         match self.history.kafka.group.beat(&member, self.now_ms) {
             Answer::Stable => {}
-            // A revocation is answered first.
+            // It releases revoked partitions before it joins again.
             Answer::Rebalance if !self.instances[number].releasing.is_empty() => {}
             Answer::Rebalance => self.join(number),
             Answer::Synced(generation, assigned) => self.synced(number, generation, &assigned),
@@ -105,7 +105,7 @@ impl World {
                 self.leave(number);
                 self.trace(|| format!("i{number}     loses {lost:?}"));
                 if !lost.is_empty() {
-                    self.tell(number, Input::Lost { partitions: &lost });
+                    self.feed(number, Input::Lost { partitions: &lost });
                 }
                 self.join(number);
             }
@@ -131,20 +131,20 @@ impl World {
             self.forget_partition(number, *partition);
         }
         self.trace(|| format!("i{number}     generation {generation}, given {given:?}, to release {taken:?}"));
-        self.tell(number, Input::Generation(generation));
+        self.feed(number, Input::Generation(generation));
         if !taken.is_empty() {
             if bugs::on(Bug::ReleaseBeforeSettle) {
                 self.instances[number].releasing.clear();
                 self.give_back(number, &taken);
             }
-            self.tell(number, Input::Revoked { partitions: &taken });
+            self.feed(number, Input::Revoked { partitions: &taken });
         }
         if !given.is_empty() {
-            self.tell(number, Input::Assigned { partitions: &given, today });
+            self.feed(number, Input::Assigned { partitions: &given, today });
         }
     }
 
-    /// What a consumer with automatic commits would do.
+    /// Commits positions as a consumer with `enable.auto.commit` does.
     fn commit_plain(&mut self, number: usize, member: &str) {
         let instance = &self.instances[number];
         let offsets = instance.owned.iter().map(|(p, offset)| (*p, *offset, String::new())).collect();

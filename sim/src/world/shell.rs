@@ -1,4 +1,4 @@
-//! The shell of an instance: it feeds the core and carries out what the core wants.
+//! The shell of an instance: feeds the core with inputs and carries out its outputs.
 
 use kafka_scheduler::core::io::{Input, Output, Partition, Report, TargetState};
 
@@ -7,7 +7,7 @@ use crate::faults::Fault;
 use crate::history::Entry;
 use crate::scenario::{Away, Target};
 
-/// How long a client believes that it may not write to a topic.
+/// How long a client remembers that it may not write to a topic.
 const FORBIDDEN_TIMEOUT_MS: i64 = 20_000;
 
 impl World {
@@ -29,23 +29,23 @@ impl World {
             Task::Beat => self.beat(number),
             Task::Fetch => self.fetch(number),
             Task::Wake => self.wake(number),
-            Task::Tick => self.tell(number, Input::Tick),
+            Task::Tick => self.feed(number, Input::Tick),
             Task::Job(batch) => self.job(number, batch),
             Task::Settle(batch, ending) => self.settle(number, batch, &ending),
             Task::ReadCommitted(partition, until) => self.read_committed(number, partition, until),
             Task::Fence(take, ids, generation) => self.fence(number, take, ids, generation),
             Task::FindSince(ask, topic, known) => self.find_since(number, ask, topic, known),
-            Task::Target(target, state) => self.tell(number, Input::Target { target, state }),
+            Task::Target(target, state) => self.feed(number, Input::Target { target, state }),
         }
     }
 
-    /// Feeds the core and carries out what it wants. One that has stopped meanwhile is told nothing more.
-    pub(super) fn tell(&mut self, number: usize, input: Input<'_>) {
+    /// Passes an input to the core and carries out the outputs. A core that has stopped gets no more inputs.
+    pub(super) fn feed(&mut self, number: usize, input: Input<'_>) {
         if !self.instances[number].is_alive() {
             return;
         }
         let now = self.instances[number].clock(self.now_ms);
-        self.instances[number].told = now;
+        self.instances[number].last_input = now;
         self.instances[number].core.handle(now, input);
         while let Some(output) = self.instances[number].core.poll() {
             self.carry_out(number, output);
@@ -53,7 +53,7 @@ impl World {
         self.set_alarm(number);
     }
 
-    /// Sees to it that the core is woken at its next deadline, by the clock as it is.
+    /// Sets the alarm for the core's next deadline, by its current clock.
     pub(super) fn set_alarm(&mut self, number: usize) {
         let instance = &mut self.instances[number];
         let Some((at, _)) = instance.core.poll_timeout().filter(|_| instance.is_alive()) else { return };
@@ -67,13 +67,13 @@ impl World {
     fn wake(&mut self, number: usize) {
         let instance = &mut self.instances[number];
         if instance.wake_ms > self.now_ms {
-            // An earlier alarm has been set since, and went off.
+            // An earlier alarm was set since, and has gone off.
             return;
         }
         instance.wake_ms = i64::MAX;
         let clock = instance.clock(self.now_ms);
         match instance.core.poll_timeout() {
-            Some((at, _)) if at <= clock => self.tell(number, Input::Tick),
+            Some((at, _)) if at <= clock => self.feed(number, Input::Tick),
             _ => self.set_alarm(number),
         }
     }
@@ -129,7 +129,7 @@ impl World {
         }
     }
 
-    /// What the cluster's metadata says of a topic.
+    /// Returns a target's state in the cluster's metadata.
     fn look_up(&mut self, number: usize, name: &str) -> TargetState {
         let now = self.now_ms;
         if self.instances[number].forbidden.get(name).is_some_and(|until| *until > now) {
@@ -148,7 +148,7 @@ impl World {
         }
     }
 
-    /// A record was refused for want of permission, which the metadata does not show.
+    /// Remembers that a record was rejected for lack of permission, which the metadata does not show.
     pub(super) fn forbid(&mut self, number: usize, name: &str) {
         let until = self.now_ms + FORBIDDEN_TIMEOUT_MS;
         self.instances[number].forbidden.insert(name.to_owned(), until);
@@ -156,24 +156,24 @@ impl World {
 
     fn stopped(&mut self, number: usize) {
         let Some(down_ms) = self.instances[number].stopping_down_ms else {
-            return self.violation(format!("i{number} stops though nobody asked it to"));
+            return self.violation(format!("i{number} stops without being told to"));
         };
         self.trace(|| format!("i{number}     has stopped"));
         let now = self.now_ms;
         for id in self.instances[number].transactors.take_all_ids() {
-            // What is open is aborted on the way out; nobody waits for the answer.
+            // Open transactions are aborted on the way out, without waiting for an answer.
             let _ = self.history.kafka.init(&id, now);
         }
         self.leave(number);
         self.crash(number, down_ms);
     }
 
-    /// An instance has an empty memory from now on.
+    /// Records that an instance has forgotten everything that it had read.
     pub(super) fn forget(&mut self, number: usize) {
         self.history.add(Entry::Forgot { instance: number, partition: None });
     }
 
-    /// An instance reads a partition from its beginning, or no longer.
+    /// Records that an instance reads a partition from its beginning, or no longer.
     pub(super) fn forget_partition(&mut self, number: usize, partition: Partition) {
         self.history.add(Entry::Forgot { instance: number, partition: Some(partition) });
     }

@@ -1,4 +1,4 @@
-//! Transactions, step by step: records, offsets, commit.
+//! Runs transactions step by step: records, offsets, commit.
 
 use std::collections::BTreeMap;
 
@@ -15,13 +15,13 @@ use crate::kafka::{Place, Refusal, sent_by_librdkafka};
 use crate::names::{DEAD_LETTERS, HISTORY};
 use crate::scenario::{Away, Error, Point, Target, Timestamps};
 
-/// How late a request arrives at the most.
+/// Longest delay of a commit that arrives late.
 const LATE_COMMIT_MS: i64 = 8_000;
-/// How long a batch waits for its turn.
+/// How long a batch waits until the batches before it have settled.
 const TURN_TIMEOUT_MS: i64 = 5_000;
-/// How long a record has to be acknowledged.
+/// `message.timeout.ms`.
 const MESSAGE_TIMEOUT_MS: i64 = 5_000;
-/// How far ahead of the brokers a timestamp may be.
+/// `message.timestamp.after.max.ms` of topics that check timestamps.
 const TIMESTAMP_AHEAD_LIMIT_MS: i64 = 3_600_000;
 
 impl World {
@@ -49,9 +49,9 @@ impl World {
             step: if bugs::on(Bug::OffsetsBeforeRecords) { Step::Offsets } else { Step::Produce },
             waiting_since_ms: None,
             stalled_until_ms: i64::MIN,
-            guilty: Vec::new(),
+            rejected_items: Vec::new(),
             failed: false,
-            refused: false,
+            rejected: false,
             begun_ms: None,
             late_bytes: None,
         };
@@ -92,7 +92,7 @@ impl World {
         Outgoing { place, stored, item: record.item, topic: record.topic.to_owned() }
     }
 
-    /// Those that wait for their turn look again.
+    /// Wakes the batches that wait for their turn.
     pub(super) fn wake_jobs(&mut self, number: usize) {
         let jobs = &self.instances[number].transactors.jobs;
         let waiting = jobs.iter().filter(|(_, job)| job.step == Step::Offsets).map(|(id, _)| *id);
@@ -101,26 +101,26 @@ impl World {
         }
     }
 
-    /// Replaces producers that have had nothing to do for long.
+    /// Replaces producers that have been idle for long.
     pub(super) fn replace_producers(&mut self, number: usize) {
         let now = self.now_ms;
         for id in self.instances[number].transactors.outdated(now) {
             self.trace(|| format!("i{number}     replaces the producer of {id}"));
-            // One that the brokers are not ready for is tried again by the next batch.
+            // If the brokers are not ready, the next batch tries again.
             if let Ok(epoch) = self.history.kafka.init(&id, now) {
                 self.instances[number].transactors.replaced(&id, epoch);
             }
         }
     }
 
-    /// One step of a transaction.
+    /// Takes one step of a transaction.
     pub(super) fn job(&mut self, number: usize, batch: u64) {
         let transactors = &mut self.instances[number].transactors;
         let Some(step) = transactors.jobs.get(&batch).map(|job| job.step).filter(|step| *step != Step::Ended) else {
             return;
         };
         if transactors.jobs[&batch].stalled_until_ms > self.now_ms {
-            // It goes on by itself.
+            // The stall has set a task of its own.
             return;
         }
         let Some((id, epoch)) = transactors.take_slot(batch) else {
@@ -158,8 +158,8 @@ impl World {
                 let job = self.instances[number].transactors.jobs.get_mut(&batch).expect("looked up above");
                 job.produced += 1;
                 job.failed = true;
-                job.refused |= outgoing.topic == Target::Silent.name();
-                job.guilty.extend(reason.map(|reason| (outgoing.item, reason)));
+                job.rejected |= outgoing.topic == Target::Silent.name();
+                job.rejected_items.extend(reason.map(|reason| (outgoing.item, reason)));
                 continue;
             }
             self.send_over_link(number, &outgoing);
@@ -180,18 +180,18 @@ impl World {
         self.answer(number, delay, Task::Job(batch));
     }
 
-    /// The link of an instance takes as long for a record as its bandwidth says.
+    /// Occupies the instance's link for as long as a record takes at its bandwidth.
     fn send_over_link(&mut self, number: usize, outgoing: &Outgoing) {
         let bandwidth_kbps = i64::from(self.history.setup.bandwidth_kbps);
         if bandwidth_kbps > 0 {
             let link_free_us = &mut self.instances[number].link_free_us;
-            // Small records are free: however many there are, they never take long.
+            // Small records are free, so any number of them takes no time.
             let large_bytes = outgoing.stored.value.as_ref().map_or(0, Vec::len).saturating_sub(1_000) as i64;
             *link_free_us = (*link_free_us).max(self.now_ms * 1_000) + large_bytes * 1_000 / bandwidth_kbps;
         }
     }
 
-    /// Records of a batch that were not sent in time fail.
+    /// Fails the records of a batch that were not sent in time.
     fn runs_late(&mut self, number: usize, batch: u64) -> bool {
         let now = self.now_ms;
         let Some(job) = self.instances[number].transactors.jobs.get_mut(&batch) else { return false };
@@ -202,14 +202,14 @@ impl World {
         if late {
             job.late_bytes = Some(job.records[..job.produced].iter().map(bytes).sum());
             (job.failed, job.produced, job.step) = (true, job.records.len(), Step::Offsets);
-            // What waits for the link is dropped.
+            // Records that wait for the link are purged.
             self.instances[number].link_free_us = i64::MIN;
             self.record_hit(Fault::Bandwidth, number);
         }
         late
     }
 
-    /// Why the brokers do not take a record, and whether its delivery report says so.
+    /// Returns an error if the brokers reject a record, with the reason if the delivery report has one.
     fn refusal(&mut self, number: usize, outgoing: &Outgoing) -> Result<(), Option<Reason>> {
         let is_target = matches!(outgoing.place, Place::Target(_));
         let refuses = match self.history.setup.timestamps {
@@ -222,7 +222,7 @@ impl World {
             if bugs::on(Bug::ClockBlamesRecords) {
                 return Err(Some(Reason::Refused));
             }
-            // If the engine's own topics refuse its timestamps, no record is named.
+            // If the engine's own topics reject its timestamps, no record is to blame.
             return Err((self.history.setup.timestamps == Timestamps::BoundedInTargets).then_some(Reason::Timestamp));
         }
         if !is_target {
@@ -244,7 +244,7 @@ impl World {
                 Err(Some(Reason::Forbidden))
             }
             Some(Away::Missing) => Err(Some(Reason::UnknownTarget)),
-            // Or it is refused for a cause that passes.
+            // Sometimes the report names a transient error instead.
             Some(Away::Leaderless) if self.instances[number].rng.chance(50) => Err(Some(Reason::Refused)),
             Some(Away::Leaderless) => Err(Some(Reason::NoLeader)),
             Some(_) => Err(None),
@@ -260,17 +260,17 @@ impl World {
         let Some(job) = transactors.jobs.get_mut(&batch) else { return };
         let parting = job.incarnation != parting;
         if job.failed {
-            let guilty = std::mem::take(&mut job.guilty);
-            let named = job.refused || !guilty.is_empty();
+            let rejected_items = std::mem::take(&mut job.rejected_items);
+            let named = job.rejected || !rejected_items.is_empty();
             let sent = job.records.iter().map(bytes).sum();
             let ending = match job.late_bytes {
-                _ if named => Ending::Rejected(guilty),
+                _ if named => Ending::Rejected(rejected_items),
                 Some(delivered) => Ending::TimedOut { delivered, sent },
                 None => Ending::Retry,
             };
             return self.give_up(number, batch, producer, ending);
         }
-        // A transactor that is on its way out may have seen so by now.
+        // A transactor of a former incarnation may have noticed that by now.
         if parting && self.instances[number].rng.chance(50) {
             return self.give_up(number, batch, producer, Ending::Retry);
         }
@@ -296,7 +296,7 @@ impl World {
             Err(Refusal::Concurrent) => self.later(number, 20, Task::Job(batch)),
             Err(Refusal::Generation) => {
                 let generation = self.instances[number].transactors.jobs[&batch].member.1;
-                self.give_up(number, batch, producer, Ending::Refused(generation));
+                self.give_up(number, batch, producer, Ending::StaleGeneration(generation));
             }
             Err(Refusal::Metadata) => self.give_up(number, batch, producer, Ending::Retry),
             Err(Refusal::Fenced | Refusal::State) => self.end(number, batch, Ending::Unknown),
@@ -355,12 +355,13 @@ impl World {
         Ending::Committed(job.written.iter().map(offset).collect())
     }
 
-    /// Batches commit in the order in which they were formed, or else schedules fire out of order and offsets go back.
+    /// Checks that batches commit in the order in which they were formed. Otherwise schedules fire out of order and
+    /// offsets go back.
     fn in_turn(&mut self, number: usize, batch: u64) {
         let instance = &mut self.instances[number];
         let transactors = &instance.transactors;
         if transactors.jobs[&batch].incarnation != transactors.incarnation {
-            // One of a former incarnation: its offsets were taken before the next barrier.
+            // It belongs to a former incarnation: its offsets precede the next barrier.
             return;
         }
         if instance.last_committed > batch {
@@ -380,7 +381,7 @@ impl World {
         }
     }
 
-    /// The answer takes a while, in which the process may crash.
+    /// Sends the outcome to the core. It takes a while, in which the process may crash.
     pub(super) fn end(&mut self, number: usize, batch: u64, ending: Ending) {
         let ending = match ending {
             Ending::Unknown if bugs::on(Bug::UnknownTakenForAborted) => {
@@ -400,14 +401,14 @@ impl World {
         self.answer(number, delay, Task::Settle(batch, ending));
     }
 
-    /// The brokers answer with an error, or not at all. True if the step does not go on.
+    /// Answers a request with an error, or not at all. Returns that the step ends here.
     pub(super) fn fault_answer(&mut self, number: usize, batch: u64, producer: (&str, u32), error: Error) -> bool {
         match error {
             Error::Retriable => self.later(number, 500, Task::Job(batch)),
             Error::Abortable => self.give_up(number, batch, producer, Ending::Retry),
             Error::Fatal | Error::RequestLost => self.end(number, batch, Ending::Unknown),
             Error::Late => {
-                // Only a commit that comes late does harm: what it ends was not decided.
+                // Only a late commit does harm: the transaction is still undecided.
                 if self.instances[number].transactors.jobs[&batch].step == Step::Commit {
                     let delay = self.instances[number].rng.range(1, LATE_COMMIT_MS);
                     self.after(delay, Event::LateCommit(producer.0.to_owned(), producer.1));
@@ -415,7 +416,7 @@ impl World {
                 self.end(number, batch, Ending::Unknown);
             }
             Error::ReplyLost => {
-                // Only a commit's outcome can get lost in this way.
+                // Only the outcome of a commit can be lost.
                 if self.instances[number].transactors.jobs[&batch].step == Step::Commit {
                     let _ = self.history.kafka.end(producer, self.now_ms, true);
                 }
@@ -427,7 +428,7 @@ impl World {
 }
 
 fn bytes(outgoing: &Outgoing) -> u64 {
-    /// Of a record, beside its key, value and headers.
+    /// Bytes of a record besides its key, value and headers.
     const OVERHEAD: usize = 20;
     let size = |bytes: &Option<Vec<u8>>| bytes.as_ref().map_or(0, Vec::len);
     let Stored { key, value, headers, .. } = &outgoing.stored;
