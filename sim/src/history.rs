@@ -164,8 +164,8 @@ impl History {
         }
     }
 
-    pub(crate) fn add(&mut self, event: Entry) {
-        self.entries.push(event);
+    pub(crate) fn add(&mut self, entry: Entry) {
+        self.entries.push(entry);
     }
 
     /// Returns the entries since the last call.

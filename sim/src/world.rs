@@ -225,8 +225,8 @@ impl World {
     }
 
     /// Records that an instance asked its shell for something that it must not ask for.
-    fn violation(&mut self, event: String) {
-        self.history.add(Entry::Violation(event));
+    fn violation(&mut self, what: String) {
+        self.history.add(Entry::Violation(what));
     }
 
     fn trace(&self, line: impl FnOnce() -> String) {

@@ -32,16 +32,16 @@ pub fn converged(history: &History, observed: &Observed) -> Result<Fired, Failur
     let listed = listed_once(observed)?;
     let floors = floors_of(history, observed.now_ms);
     let mut latest_records: BTreeMap<(Partition, &[u8]), (i64, &UserRecord)> = BTreeMap::new();
-    for ((partition, offset), produced) in history.produced.iter().filter(|(_, produced)| produced.can_be_latest()) {
-        latest_records.insert((*partition, &produced.key), (*offset, produced));
+    for ((partition, offset), record) in history.produced.iter().filter(|(_, record)| record.can_be_latest()) {
+        latest_records.insert((*partition, &record.key), (*offset, record));
     }
     let mut wanted = 0;
-    for ((partition, _), (offset, produced)) in &latest_records {
+    for ((partition, _), (offset, record)) in &latest_records {
         let latest =
-            Latest { identity: (*partition, *offset), produced, held: listed.get(&(*partition, *offset)).copied() };
+            Latest { identity: (*partition, *offset), record, held: listed.get(&(*partition, *offset)).copied() };
         wanted += usize::from(latest.held.is_some());
         let moved = fired.dead_letters.contains(&latest.identity);
-        if !produced.fit || moved || fired.schedules.contains(&latest.identity) {
+        if !record.fit || moved || fired.schedules.contains(&latest.identity) {
             latest.has_ended(moved, history, observed)?;
         } else {
             latest.is_pending(floors.get(partition), history, observed)?;
@@ -70,7 +70,7 @@ fn listed_once(observed: &Observed) -> Result<BTreeMap<Identity, &Listed>, Failu
 /// The latest record for a key, and the pending schedule that an instance has for it.
 struct Latest<'a> {
     identity: Identity,
-    produced: &'a UserRecord,
+    record: &'a UserRecord,
     held: Option<&'a Listed>,
 }
 
@@ -78,12 +78,12 @@ impl Latest<'_> {
     /// Checks a record that has fired, has moved or cannot fire: it is not pending, and has moved if there is a
     /// dead-letter topic.
     fn has_ended(&self, moved: bool, history: &History, observed: &Observed) -> Result<(), Failure> {
-        let Self { identity, produced, held } = self;
+        let Self { identity, record, held } = self;
         if held.is_some() {
-            return Err(Failure::Safety(format!("{identity:?} is still held: {produced:?}{}", observed.description)));
+            return Err(Failure::Safety(format!("{identity:?} is still held: {record:?}{}", observed.description)));
         }
-        if !moved && !produced.fit && !produced.is_cancel() && history.setup.dead_letters {
-            let broken = format!("{identity:?} is no dead letter: {produced:?}{}", observed.description);
+        if !moved && !record.fit && !record.is_cancel() && history.setup.dead_letters {
+            let broken = format!("{identity:?} is no dead letter: {record:?}{}", observed.description);
             return Err(Failure::Liveness(broken));
         }
         Ok(())
@@ -91,17 +91,17 @@ impl Latest<'_> {
 
     /// Checks a schedule that has not fired: it is pending as it was produced and not overdue, or may be a leftover.
     fn is_pending(&self, floor: Option<&Floor>, history: &History, observed: &Observed) -> Result<(), Failure> {
-        let Self { identity, produced, held } = self;
+        let Self { identity, record, held } = self;
         if let Some(held) = held {
-            is_held(held, produced)
-                .map_err(|what| Failure::Safety(format!("{identity:?} is held {what}: {produced:?}")))?;
+            is_held(held, record)
+                .map_err(|what| Failure::Safety(format!("{identity:?} is held {what}: {record:?}")))?;
         }
-        let due_ms = produced.due * 1000;
-        let overdue = produced.target.delivers() && due_ms + FIRING_TIMEOUT_MS <= observed.now_ms;
+        let due_ms = record.due * 1000;
+        let overdue = record.target.delivers() && due_ms + FIRING_TIMEOUT_MS <= observed.now_ms;
         if floor.is_some_and(|floor| identity.1 < floor.offset && due_ms < floor.since.0) {
             return Ok(());
         }
-        let what = format!("{produced:?}{}", observed.description);
+        let what = format!("{record:?}{}", observed.description);
         match held {
             None => Err(Failure::Safety(format!("{identity:?} was lost: {what}"))),
             Some(_) if overdue => Err(Failure::Liveness(format!("{identity:?} does not fire: {what}"))),
@@ -133,26 +133,26 @@ pub fn served(history: &History, observed: &Observed) -> Result<(), Failure> {
 pub fn fires_on_time(history: &History, observed: &Observed) -> Result<(), Failure> {
     let fired = safe(history)?;
     served(history, observed)?;
-    let late = |(identity, produced): &(&Identity, &UserRecord)| {
-        produced.key.starts_with(b"probe")
-            && produced.due * 1000 + FIRING_TIMEOUT_MS <= observed.now_ms
+    let late = |(identity, record): &(&Identity, &UserRecord)| {
+        record.key.starts_with(b"probe")
+            && record.due * 1000 + FIRING_TIMEOUT_MS <= observed.now_ms
             && !fired.schedules.contains(identity)
     };
     match history.produced.iter().find(late) {
-        Some((identity, produced)) => {
-            Err(Failure::Liveness(format!("{identity:?} is late: {produced:?}{}", observed.description)))
+        Some((identity, record)) => {
+            Err(Failure::Liveness(format!("{identity:?} is late: {record:?}{}", observed.description)))
         }
         None => Ok(()),
     }
 }
 
-fn is_held(held: &Listed, produced: &UserRecord) -> Result<(), String> {
+fn is_held(held: &Listed, record: &UserRecord) -> Result<(), String> {
     let parts = Parts::unpack(&held.packed);
-    let same = held.due as i64 == produced.due
-        && held.timestamp.0 == produced.at_ms
-        && &*held.target == produced.target.name()
-        && parts.key == produced.key
-        && parts.value == produced.value
+    let same = held.due as i64 == record.due
+        && held.timestamp.0 == record.at_ms
+        && &*held.target == record.target.name()
+        && parts.key == record.key
+        && parts.value == record.value
         && parts.target_key == Some(b"to")
         && parts.headers.len() == 1;
     if same { Ok(()) } else { Err(format!("as {held:?}")) }

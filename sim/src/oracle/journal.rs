@@ -54,8 +54,8 @@ fn fired(history: &History) -> Result<Fired, String> {
             let (Place::Target(_) | Place::DeadLetter) = *place else { continue };
             ends += 1;
             let identity = match place {
-                Place::Target(topic) => fires(history, topic, stored, &ended, &mut histories),
-                _ => moves(history, stored, &ended),
+                Place::Target(topic) => check_firing(history, topic, stored, &ended, &mut histories),
+                _ => check_dead_letter(history, stored, &ended),
             };
             let identity = identity.map_err(|what| format!("transaction {transaction}: {what}"))?;
             ended.remove(&identity);
@@ -70,8 +70,8 @@ fn fired(history: &History) -> Result<Fired, String> {
         }
         fired.reasserted += records.iter().filter(|(_, stored)| named(stored).is_some()).count() as u64 - ends;
         // Only a cancel may be ended without firing or moving.
-        if let Some((identity, produced)) = ended.into_iter().find(|(_, produced)| !produced.is_cancel()) {
-            return Err(format!("transaction {transaction} ends {identity:?} without firing it: {produced:?}"));
+        if let Some((identity, original)) = ended.into_iter().find(|(_, original)| !original.is_cancel()) {
+            return Err(format!("transaction {transaction} ends {identity:?} without firing it: {original:?}"));
         }
     }
     Ok(fired)
@@ -81,7 +81,7 @@ type Ended<'a> = BTreeMap<(Partition, i64), &'a UserRecord>;
 
 /// Checks that a target record is what its user requested, and that its history record is the same with the request
 /// headers. Returns the schedule.
-fn fires(
+fn check_firing(
     history: &History,
     topic: &str,
     stored: &Stored,
@@ -89,58 +89,58 @@ fn fires(
     histories: &mut Vec<&Stored>,
 ) -> Result<(Partition, i64), String> {
     let key = header(stored, request::KEY).unwrap_or_default();
-    let found = ended.iter().find(|((partition, _), produced)| {
-        produced.key == key
+    let found = ended.iter().find(|((partition, _), original)| {
+        original.key == key
             && header(stored, request::TOPIC) == Some(topic_of(*partition).as_bytes())
-            && stored.value.as_ref() == Some(&produced.value)
+            && stored.value.as_ref() == Some(&original.value)
     });
-    let Some((identity, produced)) = found.map(|(identity, produced)| (*identity, *produced)) else {
+    let Some((identity, original)) = found.map(|(identity, original)| (*identity, *original)) else {
         return Err(format!("a target record without a tombstone for its schedule: {stored:?}"));
     };
-    let seconds = produced.at_ms.div_euclid(1000).to_string().into_bytes();
+    let seconds = original.at_ms.div_euclid(1000).to_string().into_bytes();
     let is_request = |name: &[u8]| [request::EPOCH, request::TARGET_TOPIC, request::TARGET_KEY].contains(&name);
     let (request, customer): (Headers, Headers) =
-        produced.headers.iter().cloned().partition(|(name, _)| is_request(name));
+        original.headers.iter().cloned().partition(|(name, _)| is_request(name));
     let own = [
         (request::TIMESTAMP, seconds),
-        (request::KEY, produced.key.clone()),
+        (request::KEY, original.key.clone()),
         (request::TOPIC, topic_of(identity.0).as_bytes().to_vec()),
     ];
     let target: Headers = customer.into_iter().chain(own.map(|(name, value)| (name.to_vec(), Some(value)))).collect();
     let archived: Headers = target.iter().cloned().chain(request).collect();
     let is = |stored: &Stored, headers: &Headers| {
         stored.key.as_deref() == Some(b"to")
-            && stored.value.as_ref() == Some(&produced.value)
+            && stored.value.as_ref() == Some(&original.value)
             && stored.headers == *headers
     };
-    if !is(stored, &target) || topic != produced.target.name() || produced.kind != RecordKind::Schedule || !produced.fit
+    if !is(stored, &target) || topic != original.target.name() || original.kind != RecordKind::Schedule || !original.fit
     {
         return Err(format!(
-            "{identity:?} fired into {topic} as {stored:?}, which differs from the record: {produced:?}"
+            "{identity:?} fired into {topic} as {stored:?}, which differs from the record: {original:?}"
         ));
     }
     let Some(at) = histories.iter().position(|stored| is(stored, &archived)) else {
         return Err(format!("{identity:?} fired without its history record: {histories:?}"));
     };
     histories.remove(at);
-    let early_ms = produced.due * 1000 - stored.at_ms - history.ahead_ms_max;
+    let early_ms = original.due * 1000 - stored.at_ms - history.ahead_ms_max;
     if early_ms > 0 {
         return Err(format!("{identity:?} fired {early_ms} ms early"));
     }
-    if is_leftover(history, produced) {
+    if is_leftover(history, original) {
         return Err(format!("{identity:?} fired, although it is a leftover from before the first start"));
     }
     Ok(identity)
 }
 
 /// Checks that a dead letter is the whole record with its reason. Returns the record.
-fn moves(history: &History, stored: &Stored, ended: &Ended<'_>) -> Result<(Partition, i64), String> {
+fn check_dead_letter(history: &History, stored: &Stored, ended: &Ended<'_>) -> Result<(Partition, i64), String> {
     let found = ended.iter().find(|((partition, offset), _)| {
         header(stored, request::TOPIC) == Some(topic_of(*partition).as_bytes())
             && header(stored, request::PARTITION) == Some(partition.number.to_string().as_bytes())
             && header(stored, request::OFFSET) == Some(offset.to_string().as_bytes())
     });
-    let Some((identity, produced)) = found.map(|(identity, produced)| (*identity, *produced)) else {
+    let Some((identity, original)) = found.map(|(identity, original)| (*identity, *original)) else {
         return Err(format!("a dead letter without a tombstone for its record: {stored:?}"));
     };
     let Some(reason) =
@@ -156,26 +156,26 @@ fn moves(history: &History, stored: &Stored, ended: &Ended<'_>) -> Result<(Parti
         (request::OFFSET, identity.1.to_string()),
     ];
     let own = own.into_iter().map(|(name, value)| (name.to_vec(), Some(value.into_bytes())));
-    let headers: Headers = produced.headers.iter().cloned().chain(own).collect();
-    let whole = stored.key.as_ref() == Some(&produced.key)
-        && stored.value.as_ref() == Some(&produced.value)
+    let headers: Headers = original.headers.iter().cloned().chain(own).collect();
+    let whole = stored.key.as_ref() == Some(&original.key)
+        && stored.value.as_ref() == Some(&original.value)
         && stored.headers == headers;
-    if !whole || !may_move(history, produced, *reason) {
+    if !whole || !may_move(history, original, *reason) {
         return Err(format!(
-            "{identity:?} became the dead letter {stored:?}, which differs from the record: {produced:?}"
+            "{identity:?} became the dead letter {stored:?}, which differs from the record: {original:?}"
         ));
     }
     Ok(identity)
 }
 
 /// Whether a record may become a dead letter for this reason.
-fn may_move(history: &History, produced: &UserRecord, reason: Reason) -> bool {
-    match produced.kind {
+fn may_move(history: &History, original: &UserRecord, reason: Reason) -> bool {
+    match original.kind {
         RecordKind::NoEpoch => reason == Reason::NoEpoch,
         RecordKind::BadEpoch => reason == Reason::BadEpoch,
         RecordKind::ToSchedules => reason == Reason::TargetIsSchedules,
-        RecordKind::Schedule if !produced.fit => matches!(reason, Reason::OverGrace | Reason::BeyondHorizon),
-        RecordKind::Schedule => match produced.target {
+        RecordKind::Schedule if !original.fit => matches!(reason, Reason::OverGrace | Reason::BeyondHorizon),
+        RecordKind::Schedule => match original.target {
             Target::Open => false,
             Target::Late => {
                 history.was_away && matches!(reason, Reason::UnknownTarget | Reason::Forbidden | Reason::Refused)
@@ -204,10 +204,10 @@ fn ended<'a>(
         let Some(offset) = named(stored) else {
             return Err(format!("transaction {transaction}: a record in {partition:?} that names no user record"));
         };
-        let Some(produced) = history.produced.get(&(partition, offset)).filter(|produced| produced.key == key) else {
+        let Some(original) = history.produced.get(&(partition, offset)).filter(|original| original.key == key) else {
             return Err(format!("a record names offset {offset} of {partition:?}, where no user produced {key:?}"));
         };
-        if stored.value.is_none() && ended.insert((partition, offset), produced).is_some() {
+        if stored.value.is_none() && ended.insert((partition, offset), original).is_some() {
             return Err(format!("transaction {transaction} ends {offset} of {partition:?} twice"));
         }
     }

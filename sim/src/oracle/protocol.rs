@@ -21,10 +21,10 @@ pub(super) fn check(history: &History, decision: &Decision) -> Result<(), &'stat
         if *due as i64 * 1000 > clock.0 {
             return Err("decided early by its own clock");
         }
-        let Some(produced) = history.produced.get(&(item.partition, item.identity)) else {
+        let Some(record) = history.produced.get(&(item.partition, item.identity)) else {
             return Err("a firing of a record that no user produced");
         };
-        if produced.due != *due as i64 || produced.target.name() != &**target {
+        if record.due != *due as i64 || record.target.name() != &**target {
             return Err("a firing that differs from the user's request");
         }
     }

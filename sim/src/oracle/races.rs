@@ -27,9 +27,9 @@ impl Races {
         let slow = decision.slow_consumer_until_ms + CATCH_UP_TIMEOUT_MS > decision.at_ms;
         let mut races = Vec::new();
         for item in decision.batch.items.iter().filter(|item| matches!(item.kind, Kind::Fire { .. })) {
-            let Some(produced) = history.produced.get(&(item.partition, item.identity)) else { continue };
+            let Some(record) = history.produced.get(&(item.partition, item.identity)) else { continue };
             let mut newer = history.produced.range((item.partition, item.identity + 1)..=(item.partition, i64::MAX));
-            if let Some((_, newer)) = newer.find(|(_, newer)| newer.can_be_latest() && newer.key == produced.key) {
+            if let Some((_, newer)) = newer.find(|(_, newer)| newer.can_be_latest() && newer.key == record.key) {
                 let caught_up_ms = decision.caught_up_ms.get(&item.partition).filter(|_| !slow);
                 races.push(caught_up_ms.map(|at| decision.at_ms - newer.readable_ms.max(*at)));
             }

@@ -70,18 +70,18 @@ impl Watch {
         let record = history.kafka.log(Place::Schedules(partition)).get(offset).expect("the log has it still");
         let Some(key) = record.key.as_deref().filter(|key| !key.starts_with(RESERVED_PREFIX)) else { return };
         let reading = self.readings.entry((number, partition)).or_default();
-        if let Some(produced) = history.produced.get(&(partition, offset)) {
+        if let Some(user_record) = history.produced.get(&(partition, offset)) {
             reading.newest.insert(key.to_vec(), offset);
             reading.ready.remove(key);
             reading.held.remove(key);
-            if produced.fit {
+            if user_record.fit {
                 reading.held.insert(key.to_vec(), offset);
             }
-            if produced.value.len() > SMALL_BYTES_MAX {
+            if user_record.value.len() > SMALL_BYTES_MAX {
                 reading.large.insert(offset);
             }
-            if produced.fit && produced.target == Target::Open {
-                reading.ready.insert(key.to_vec(), (produced.due, offset));
+            if user_record.fit && user_record.target == Target::Open {
+                reading.ready.insert(key.to_vec(), (user_record.due, offset));
             }
             return;
         }
@@ -93,7 +93,7 @@ impl Watch {
             if known < named {
                 reading.newest.insert(key.to_vec(), named);
                 reading.held.remove(key);
-                if history.produced.get(&(partition, named)).is_some_and(|produced| produced.fit) {
+                if history.produced.get(&(partition, named)).is_some_and(|user_record| user_record.fit) {
                     reading.held.insert(key.to_vec(), named);
                 }
             }
@@ -117,10 +117,10 @@ impl Watch {
         let latest_today_ms = today_ms(decision.at_ms + history.ahead_ms_max, &history.setup);
         let mut decided = Vec::new();
         for item in batch.items.iter().filter(|item| item.identity >= 0) {
-            let Some(kind) = history.produced.get(&(item.partition, item.identity)) else {
+            let Some(user_record) = history.produced.get(&(item.partition, item.identity)) else {
                 return Err(format!("{item:?} is for a record that no user produced"));
             };
-            let key = kind.key.clone();
+            let key = user_record.key.clone();
             let reading = self.readings.entry((*instance, item.partition)).or_default();
             if let Some(newer) = reading.newest.get(&key).filter(|newest| **newest > item.identity) {
                 return Err(format!("{item:?} was decided after {newer} on the same key had been read"));
@@ -152,9 +152,9 @@ impl Watch {
         let reading = self.readings.get(&(*instance, *partition));
         let expected: BTreeSet<i64> = reading.map(|r| r.held.values().copied().collect()).unwrap_or_default();
         if let Some(odd) = offsets.difference(&expected).next() {
-            let produced = history.produced.get(&(*partition, *odd));
+            let user_record = history.produced.get(&(*partition, *odd));
             return Err(format!(
-                "i{instance} holds {odd} of {partition:?}, which ended according to what it has read: {produced:?}"
+                "i{instance} holds {odd} of {partition:?}, which ended according to what it has read: {user_record:?}"
             ));
         }
         // A floor from the future would be written again. With days to look back, even a floor from a wrong day is in
@@ -162,12 +162,12 @@ impl Watch {
         let latest_since_ms = if history.setup.since_days == 0 { holding.today_ms } else { i64::MAX };
         let mut floors = None;
         for offset in expected.difference(offsets) {
-            let Some(produced) = history.produced.get(&(*partition, *offset)) else { continue };
+            let Some(user_record) = history.produced.get(&(*partition, *offset)) else { continue };
             let floors = floors.get_or_insert_with(|| floors_of(history, holding.now_ms));
             let since_ms = |floor: &Floor| floor.since.0.min(latest_since_ms);
-            let leftover = |floor: &Floor| *offset < floor.offset && produced.due * 1000 < since_ms(floor);
+            let leftover = |floor: &Floor| *offset < floor.offset && user_record.due * 1000 < since_ms(floor);
             if !floors.get(partition).is_some_and(leftover) {
-                return Err(format!("i{instance} has forgotten {offset} of {partition:?}: {produced:?}"));
+                return Err(format!("i{instance} has forgotten {offset} of {partition:?}: {user_record:?}"));
             }
         }
         Ok(())

@@ -78,7 +78,7 @@ fn flooded_start(setup: &Setup, ops: &mut Vec<Op>) -> i64 {
 
 /// Adds some operations for a kind of fault.
 fn faults(rng: &mut Rng, setup: &mut Setup, fault: Fault, ops: &mut Vec<Op>) {
-    let often = rng.range(1, frequent(fault));
+    let often = rng.range(1, operations_max(fault));
     for _ in 0..often {
         let mut at_ms = rng.range(0, i64::from(SAFETY_MS) / 2 - 1) as u32 * 2;
         if fault == Fault::Growth && rng.chance(60) {
@@ -211,7 +211,7 @@ fn produce(rng: &mut Rng, setup: &Setup, kind: RecordKind, in_s: i16) -> Act {
 }
 
 /// Returns how many operations a kind of fault has at most. Changed user records come on top.
-fn frequent(fault: Fault) -> i64 {
+fn operations_max(fault: Fault) -> i64 {
     match fault {
         Fault::Duplicate | Fault::Reordered | Fault::Poison | Fault::Flood => 1,
         Fault::Growth | Fault::Bandwidth | Fault::WrongClock => 2,
