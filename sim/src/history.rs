@@ -20,7 +20,7 @@ pub struct UserRecord {
     /// The target topic.
     pub target: Target,
     /// Due time in seconds since 1970.
-    pub due: i64,
+    pub due_s: i64,
     /// Its timestamp.
     pub at_ms: i64,
     /// Headers, in order.

@@ -61,7 +61,7 @@ impl Oracle {
             }
             Entry::Committed { instance, batch } => self.races.commit(instance, batch).map_err(Failure::Safety)?,
             Entry::Aborted { instance, batch } => self.watch.abort(instance, batch),
-            Entry::ThroughputIsLimit { instance } => self.watch.hold_up(instance),
+            Entry::ThroughputIsLimit { instance } => self.watch.limit_throughput(instance),
             // A loaded partition is compared at once, before users write more.
             Entry::WentLive => self.compared_ms = i64::MIN,
             Entry::Violation(what) => return Err(Failure::Safety(what)),

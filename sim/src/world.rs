@@ -24,7 +24,7 @@ use crate::scenario::{Act, Away, Scenario};
 use crate::summary::Summary;
 use ending::Ending;
 use instance::Instance;
-use users::{NewRecord, Open};
+use users::{NewRecord, OpenTransaction};
 
 /// Noon of 15 November 2023.
 const NOON_MS: i64 = 1_700_049_600_000;
@@ -80,7 +80,7 @@ pub(crate) struct World {
     instances: Vec<Instance>,
     events: BTreeMap<(i64, u64), Event>,
     next_event: u64,
-    open: BTreeMap<u64, Open>,
+    open: BTreeMap<u64, OpenTransaction>,
     next_open: u64,
     fences_fail_until_ms: i64,
     away: Option<(Away, i64)>,

@@ -96,7 +96,7 @@ impl Latest<'_> {
             is_held(held, record)
                 .map_err(|what| Failure::Safety(format!("{identity:?} is held {what}: {record:?}")))?;
         }
-        let due_ms = record.due * 1000;
+        let due_ms = record.due_s * 1000;
         let overdue = record.target.delivers() && due_ms + FIRING_TIMEOUT_MS <= observed.now_ms;
         if floor.is_some_and(|floor| identity.1 < floor.offset && due_ms < floor.since.0) {
             return Ok(());
@@ -119,9 +119,10 @@ impl Latest<'_> {
 /// The partition that no instance fires.
 pub fn served(history: &History, observed: &Observed) -> Result<(), Failure> {
     match history.partitions.iter().find(|partition| !observed.live.contains(partition)) {
-        Some(dark) => {
-            Err(Failure::Liveness(format!("no instance fires {dark:?} without faults{}", observed.description)))
-        }
+        Some(unserved) => Err(Failure::Liveness(format!(
+            "no instance fires {unserved:?} although faults have stopped{}",
+            observed.description
+        ))),
         None => Ok(()),
     }
 }
@@ -135,7 +136,7 @@ pub fn fires_on_time(history: &History, observed: &Observed) -> Result<(), Failu
     served(history, observed)?;
     let late = |(identity, record): &(&Identity, &UserRecord)| {
         record.key.starts_with(b"probe")
-            && record.due * 1000 + FIRING_TIMEOUT_MS <= observed.now_ms
+            && record.due_s * 1000 + FIRING_TIMEOUT_MS <= observed.now_ms
             && !fired.schedules.contains(identity)
     };
     match history.produced.iter().find(late) {
@@ -148,7 +149,7 @@ pub fn fires_on_time(history: &History, observed: &Observed) -> Result<(), Failu
 
 fn is_held(held: &Listed, record: &UserRecord) -> Result<(), String> {
     let parts = Parts::unpack(&held.packed);
-    let same = held.due as i64 == record.due
+    let same = held.due as i64 == record.due_s
         && held.timestamp.0 == record.at_ms
         && &*held.target == record.target.name()
         && parts.key == record.key

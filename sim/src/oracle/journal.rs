@@ -123,7 +123,7 @@ fn check_firing(
         return Err(format!("{identity:?} fired without its history record: {histories:?}"));
     };
     histories.remove(at);
-    let early_ms = original.due * 1000 - stored.at_ms - history.ahead_ms_max;
+    let early_ms = original.due_s * 1000 - stored.at_ms - history.ahead_ms_max;
     if early_ms > 0 {
         return Err(format!("{identity:?} fired {early_ms} ms early"));
     }

@@ -24,7 +24,7 @@ pub(super) fn check(history: &History, decision: &Decision) -> Result<(), &'stat
         let Some(record) = history.produced.get(&(item.partition, item.identity)) else {
             return Err("a firing of a record that no user produced");
         };
-        if record.due != *due as i64 || record.target.name() != &**target {
+        if record.due_s != *due as i64 || record.target.name() != &**target {
             return Err("a firing that differs from the user's request");
         }
     }

@@ -78,7 +78,7 @@ impl<'a> Fresh<'a> {
         }
         let status = fresh.core.status();
         match status.iter().find(|status| status.phase != Phase::Live) {
-            Some(dark) => Err(format!("a fresh engine does not get beyond {dark:?}")),
+            Some(stuck) => Err(format!("a fresh engine does not get beyond {stuck:?}")),
             None => Ok(fresh),
         }
     }

@@ -43,7 +43,7 @@ struct Reading {
     /// Identities of schedules with large values.
     large: BTreeSet<i64>,
     /// Throughput was the limit: large schedules have batches of their own, which alternate with the others.
-    held_up: bool,
+    is_throughput_limited: bool,
 }
 
 /// A schedule with a larger value may be overtaken while throughput is the limit.
@@ -81,7 +81,7 @@ impl Watch {
                 reading.large.insert(offset);
             }
             if user_record.fit && user_record.target == Target::Open {
-                reading.ready.insert(key.to_vec(), (user_record.due, offset));
+                reading.ready.insert(key.to_vec(), (user_record.due_s, offset));
             }
             return;
         }
@@ -165,7 +165,7 @@ impl Watch {
             let Some(user_record) = history.produced.get(&(*partition, *offset)) else { continue };
             let floors = floors.get_or_insert_with(|| floors_of(history, holding.now_ms));
             let since_ms = |floor: &Floor| floor.since.0.min(latest_since_ms);
-            let leftover = |floor: &Floor| *offset < floor.offset && user_record.due * 1000 < since_ms(floor);
+            let leftover = |floor: &Floor| *offset < floor.offset && user_record.due_s * 1000 < since_ms(floor);
             if !floors.get(partition).is_some_and(leftover) {
                 return Err(format!("i{instance} has forgotten {offset} of {partition:?}: {user_record:?}"));
             }
@@ -174,9 +174,9 @@ impl Watch {
     }
 
     /// Notes that throughput is an instance's limit.
-    pub fn hold_up(&mut self, number: usize) {
+    pub fn limit_throughput(&mut self, number: usize) {
         let of_it = self.readings.iter_mut().filter(|((other, _), _)| *other == number);
-        of_it.for_each(|(_, reading)| reading.held_up = true);
+        of_it.for_each(|(_, reading)| reading.is_throughput_limited = true);
     }
 
     /// Takes back a batch that was not committed, as far as its instance knows.
@@ -198,7 +198,7 @@ impl Reading {
             *other < due
                 && *other * 1000 >= today_ms
                 && !self.busy.contains(*key)
-                && (!self.held_up || of_one_size(identity))
+                && (!self.is_throughput_limited || of_one_size(identity))
                 && !self.excused.contains(&((*key).clone(), *identity))
         };
         self.ready.iter().find(owed).map(|(key, (_, identity))| (key, *identity))

@@ -33,7 +33,7 @@ pub(super) struct NewRecord {
 
 /// A user's open transaction.
 #[derive(Debug)]
-pub(super) struct Open {
+pub(super) struct OpenTransaction {
     id: String,
     epoch: u32,
     commit: bool,
@@ -43,8 +43,8 @@ pub(super) struct Open {
 impl World {
     pub(super) fn produce_user_record(&mut self, act: Act) {
         let Act::Produce { key, kind, target, in_s, twice, late_ms, large } = act else { return };
-        let due = self.now_ms.div_euclid(1000) + i64::from(in_s);
-        let mut new = self.new_record(key, kind, target, due);
+        let due_s = self.now_ms.div_euclid(1000) + i64::from(in_s);
+        let mut new = self.new_record(key, kind, target, due_s);
         if large && !new.record.is_cancel() && self.large_count < LARGE_MAX {
             self.large_count += 1;
             new.record.value.resize(LARGE_BYTES, b'.');
@@ -63,7 +63,7 @@ impl World {
         }
     }
 
-    fn new_record(&mut self, key: u8, kind: RecordKind, target: Target, due: i64) -> NewRecord {
+    fn new_record(&mut self, key: u8, kind: RecordKind, target: Target, due_s: i64) -> NewRecord {
         let number = usize::from(key % self.history.setup.keys);
         let partition = self.history.partitions[number % self.history.partitions.len()];
         let key = match kind {
@@ -72,8 +72,17 @@ impl World {
         };
         self.summary.produced += 1;
         let value = format!("v{}", self.summary.produced).into_bytes();
-        let record =
-            UserRecord { key, kind, target, due, at_ms: 0, headers: Headers::new(), value, fit: false, readable_ms: 0 };
+        let record = UserRecord {
+            key,
+            kind,
+            target,
+            due_s,
+            at_ms: 0,
+            headers: Headers::new(),
+            value,
+            fit: false,
+            readable_ms: 0,
+        };
         NewRecord { partition, record }
     }
 
@@ -94,7 +103,7 @@ impl World {
         self.trace(|| {
             let key = String::from_utf8_lossy(&record.key).into_owned();
             let (kind, target) = (record.kind, record.target);
-            format!("user   {partition:?} {offset}: {key} {kind:?} for {target:?} due {}", record.due)
+            format!("user   {partition:?} {offset}: {key} {kind:?} for {target:?} due {}", record.due_s)
         });
         self.history.produced.insert((partition, offset), record);
     }
@@ -104,7 +113,7 @@ impl World {
         record.at_ms = self.now_ms;
         record.readable_ms = self.now_ms;
         let key = (record.kind != RecordKind::NoKey).then(|| record.key.clone());
-        let due = record.due.to_string();
+        let due_s = record.due_s.to_string();
         let text = |s: &str| Some(s.as_bytes().to_vec());
         let target = match record.kind {
             RecordKind::ToSchedules => names::topic(partition),
@@ -114,7 +123,7 @@ impl World {
         match record.kind {
             RecordKind::NoEpoch | RecordKind::Cancel | RecordKind::Copied => {}
             RecordKind::BadEpoch => headers.push((request::EPOCH.to_vec(), text("soon"))),
-            _ => headers.push((request::EPOCH.to_vec(), text(&due))),
+            _ => headers.push((request::EPOCH.to_vec(), text(&due_s))),
         }
         headers.push((request::TARGET_TOPIC.to_vec(), text(target)));
         headers.push((request::TARGET_KEY.to_vec(), text("to")));
@@ -141,10 +150,10 @@ impl World {
     }
 
     fn is_in_time(&self, record: &UserRecord) -> bool {
-        let late_ms = record.at_ms - record.due * 1000;
+        let late_ms = record.at_ms - record.due_s * 1000;
         let over_grace = self.history.setup.grace_s.is_some_and(|s| late_ms > i64::from(s) * 1000);
         let beyond = self.history.setup.horizon_hs.is_some_and(|hs| -late_ms > i64::from(hs) * 100_000);
-        record.due >= 0 && !over_grace && !beyond
+        record.due_s >= 0 && !over_grace && !beyond
     }
 
     pub(super) fn begin_user_transaction(&mut self, key: u8, count: u8, commit: bool, for_ms: i64, in_s: i16) {
@@ -152,8 +161,8 @@ impl World {
         let Ok(epoch) = self.history.kafka.init(&id, self.now_ms) else { return };
         let mut produced = Vec::new();
         for more in 0..count {
-            let due = self.now_ms.div_euclid(1000) + i64::from(in_s);
-            let new = self.new_record(key.wrapping_add(more), RecordKind::Schedule, Target::Open, due);
+            let due_s = self.now_ms.div_euclid(1000) + i64::from(in_s);
+            let new = self.new_record(key.wrapping_add(more), RecordKind::Schedule, Target::Open, due_s);
             let (stored, record) = self.stored(new.partition, new.record);
             let place = Place::Schedules(new.partition);
             let Ok(offset) = self.history.kafka.produce((&id, epoch), self.now_ms, place, stored) else { continue };
@@ -161,14 +170,14 @@ impl World {
             produced.push((new.partition, offset, record));
         }
         self.trace(|| format!("user   {id} is open with {produced:?}"));
-        self.open.insert(self.next_open, Open { id, epoch, commit, produced });
+        self.open.insert(self.next_open, OpenTransaction { id, epoch, commit, produced });
         let for_ms = if self.history.quiet_since_ms.is_some() { 0 } else { for_ms };
         self.after(for_ms, Event::EndTransaction(self.next_open));
         self.next_open += 1;
     }
 
     pub(super) fn end_user_transaction(&mut self, number: u64) {
-        let Some(Open { id, epoch, commit, produced }) = self.open.remove(&number) else { return };
+        let Some(OpenTransaction { id, epoch, commit, produced }) = self.open.remove(&number) else { return };
         let ended = self.history.kafka.end((&id, epoch), self.now_ms, commit);
         self.trace(|| format!("user   {id} ends: commit {commit}, {ended:?}"));
         if self.history.kafka.markers_are_late && ended.is_ok() {
@@ -207,8 +216,8 @@ impl World {
 
     fn produce_everywhere(&mut self, name: &str, in_s: i64) {
         for partition in self.history.partitions.clone() {
-            let due = self.now_ms.div_euclid(1000) + in_s;
-            let mut new = self.new_record(0, RecordKind::Schedule, Target::Open, due);
+            let due_s = self.now_ms.div_euclid(1000) + in_s;
+            let mut new = self.new_record(0, RecordKind::Schedule, Target::Open, due_s);
             new.partition = partition;
             new.record.key = format!("{name}{}.{}", partition.topic, partition.number).into_bytes();
             self.arrive(&new);
