@@ -210,11 +210,11 @@ impl Kafka {
             let sent = offsets.iter().map(|(p, pending)| (*p, pending.offset, pending.metadata.clone())).collect();
             self.sent.insert(transaction, sent);
         }
-        let whats = places.into_iter().map(MarkerTarget::Log).chain([MarkerTarget::Offsets(offsets)]);
+        let targets = places.into_iter().map(MarkerTarget::Log).chain([MarkerTarget::Offsets(offsets)]);
         let (slow_until_ms, slow_ms) = self.slow_markers;
         let slow_ms = if slow_until_ms > now_ms { slow_ms } else { 0 };
         self.markers_are_late = false;
-        for target in whats {
+        for target in targets {
             let slow = self.rng.chance(5);
             let usual_ms = if slow { 800 } else { 8 };
             let at_ms = now_ms + self.rng.range(0, slow_ms.max(usual_ms));
