@@ -1,5 +1,4 @@
-//! What must hold whatever users say and whatever breaks: scenarios that proptest makes up, and makes small where they
-//! fail.
+//! Checks the promises in scenarios that proptest generates, and shrinks if they fail.
 
 use std::cell::RefCell;
 
@@ -7,15 +6,15 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
 use sim::faults::Fault;
-use sim::scenario::{Act, Away, Error, Op, Point, SAFETY_MS, Scenario, Setup, Target, Timestamps, Word};
+use sim::scenario::{Act, Away, Error, Op, Point, RecordKind, SAFETY_MS, Scenario, Setup, Target, Timestamps};
 use sim::{Summary, play};
 
 /// Scenarios of a test.
 const CASES: u32 = 16;
-/// Scenarios that are played to make a failing one smaller.
+/// Scenarios that are played to shrink a failing one.
 const SHRINK_MAX: u32 = 400;
 
-/// Every scenario keeps every promise, and these faults really strike in some.
+/// Checks that every scenario keeps every promise, and that each of these faults hits in some.
 fn hold(faults: &[Fault], scenarios: impl Strategy<Value = Scenario>) {
     let total = RefCell::new(Summary::default());
     let config = Config { cases: CASES, max_shrink_iters: SHRINK_MAX, failure_persistence: None, ..Config::default() };
@@ -33,9 +32,9 @@ fn hold(faults: &[Fault], scenarios: impl Strategy<Value = Scenario>) {
         panic!("{broken}");
     }
     let total = total.into_inner();
-    let struck = |fault: &Fault| total.coverage.0.keys().any(|(other, _)| other == fault);
-    let missing: Vec<&Fault> = faults.iter().filter(|fault| !struck(fault)).collect();
-    assert!(missing.is_empty(), "{missing:?} never struck:\n{}", total.coverage.table());
+    let hit = |fault: &Fault| total.coverage.0.keys().any(|(other, _)| other == fault);
+    let missing: Vec<&Fault> = faults.iter().filter(|fault| !hit(fault)).collect();
+    assert!(missing.is_empty(), "{missing:?} never hit:\n{}", total.coverage.table());
     assert!(total.fired > u64::from(CASES), "hardly anything fired: {total:?}");
 }
 
@@ -46,7 +45,7 @@ fn setup(instances: std::ops::RangeInclusive<u8>, keys: std::ops::RangeInclusive
     let timestamps = vec![Timestamps::Any, Timestamps::Bounded, Timestamps::BoundedInTargets];
     let brokers = (prop_oneof![4 => Just(0), 1 => 16..32u8], proptest::sample::select(timestamps));
     let all = (sizes, rules, brokers, any::<bool>(), any::<u64>());
-    all.prop_map(|(sizes, (grace_s, horizon_hs), (bandwidth_kbps, timestamps), dead_letters, noise)| Setup {
+    all.prop_map(|(sizes, (grace_s, horizon_hs), (bandwidth_kbps, timestamps), dead_letters, seed)| Setup {
         instances: sizes.0,
         topics: sizes.1,
         partitions: sizes.2,
@@ -60,7 +59,7 @@ fn setup(instances: std::ops::RangeInclusive<u8>, keys: std::ops::RangeInclusive
         midnight_s: 0,
         bandwidth_kbps,
         timestamps,
-        noise,
+        seed,
     })
 }
 
@@ -68,23 +67,24 @@ fn scenario(setup: impl Strategy<Value = Setup>, ops: impl Strategy<Value = Op>)
     (setup, vec(ops, 100..300)).prop_map(|(setup, ops)| Scenario { setup, ops })
 }
 
-/// Any of these, before a time.
+/// Returns operations before a time.
 fn within(end_ms: u32, acts: impl Strategy<Value = Act>) -> impl Strategy<Value = Op> {
     (0..end_ms / 2, acts).prop_map(|(half_ms, act)| Op { at_ms: half_ms * 2, act })
 }
 
-fn say(in_s: std::ops::Range<i16>) -> BoxedStrategy<Act> {
-    let word = prop_oneof![
-        8 => Just(Word::Schedule),
-        2 => Just(Word::Cancel),
-        1 => proptest::sample::select(vec![Word::NoEpoch, Word::BadEpoch, Word::ToSchedules, Word::Copied]),
+fn produce(in_s: std::ops::Range<i16>) -> BoxedStrategy<Act> {
+    let invalid = vec![RecordKind::NoEpoch, RecordKind::BadEpoch, RecordKind::ToSchedules, RecordKind::Copied];
+    let kind = prop_oneof![
+        8 => Just(RecordKind::Schedule),
+        2 => Just(RecordKind::Cancel),
+        1 => proptest::sample::select(invalid),
     ];
     let target = prop_oneof![8 => Just(Target::Open), 1 => proptest::sample::select(Target::ALL.to_vec())];
     let late_ms = prop_oneof![6 => Just(0), 1 => 1..3_000u16];
-    (0..16u8, word, target, in_s, prop::bool::weighted(0.05), late_ms)
-        .prop_map(|(key, word, target, in_s, twice, late_ms)| Act::Say {
+    (0..16u8, kind, target, in_s, prop::bool::weighted(0.05), late_ms)
+        .prop_map(|(key, kind, target, in_s, twice, late_ms)| Act::Produce {
             key,
-            word,
+            kind,
             target,
             in_s,
             twice,
@@ -126,7 +126,7 @@ fn slow_group() -> BoxedStrategy<Act> {
     .boxed()
 }
 
-/// What the others leave out.
+/// Faults that the others leave out.
 fn more() -> BoxedStrategy<Act> {
     use Error::{Abortable, Fatal, Late, ReplyLost, RequestLost, Retriable};
     let errors = proptest::sample::select(vec![Retriable, Abortable, Fatal, RequestLost, ReplyLost, Late]);
@@ -150,20 +150,20 @@ fn more() -> BoxedStrategy<Act> {
 
 #[test]
 fn instances_fail_over_without_loss_and_without_firing_twice() {
-    let acts = prop_oneof![30 => say(-2..15), 1 => crash(), 1 => pause(6_000..14_000), 1 => slow_group()];
+    let acts = prop_oneof![30 => produce(-2..15), 1 => crash(), 1 => pause(6_000..14_000), 1 => slow_group()];
     hold(&[Fault::Crash, Fault::Zombie, Fault::SlowMarkers], scenario(setup(2..=3, 1..=16), within(SAFETY_MS, acts)));
 }
 
 #[test]
 fn what_was_missed_fires_once_somebody_is_there_again() {
     let outage = (1_000..16_384u16, any::<bool>()).prop_map(|(down_ms, expire)| Act::Outage { down_ms, expire });
-    let acts = prop_oneof![40 => say(-20..30), 1 => outage];
+    let acts = prop_oneof![40 => produce(-20..30), 1 => outage];
     hold(&[Fault::Outage, Fault::Expiry], scenario(setup(1..=2, 4..=16), within(SAFETY_MS, acts)));
 }
 
 #[test]
 fn no_update_and_no_cancel_is_lost_in_a_race() {
-    let races = within(30_000, say(-1..2));
+    let races = within(30_000, produce(-1..2));
     let acts = prop_oneof![6 => compact(), 1 => pause(100..6_000), 1 => slow_group(), 1 => crash()];
     let ops = prop_oneof![12 => races, 1 => within(SAFETY_MS, acts)];
     hold(&[Fault::Compaction], scenario(setup(1..=2, 1..=2), ops));
@@ -176,18 +176,18 @@ fn a_first_start_across_midnight_and_with_wrong_clocks_forgets_nothing_that_is_o
         since_days,
         ..setup
     });
-    let before = within(2_000, say(-300..60));
+    let before = within(2_000, produce(-300..60));
     let grow = (0..2u8).prop_map(|topic| Act::Grow { topic });
-    let acts = prop_oneof![10 => say(-60..20), 1 => skew(), 1 => grow, 1 => crash()];
+    let acts = prop_oneof![10 => produce(-60..20), 1 => skew(), 1 => grow, 1 => crash()];
     hold(&[Fault::Skew, Fault::Growth], scenario(setup, prop_oneof![1 => before, 4 => within(SAFETY_MS, acts)]));
 }
 
-/// A run ends with the question whether those who run hold what a fresh engine reads from the compacted log.
+/// A run ends with a check that the running engines hold what a fresh engine reads from the compacted log.
 #[test]
 fn who_runs_and_who_reads_the_log_anew_hold_the_same() {
     let faults =
         prop_oneof![crash(), pause(100..14_000), compact(), skew(), slow_group(), more(), more(), more(), more()];
-    let acts = prop_oneof![8 => say(-5..40), 1 => faults];
+    let acts = prop_oneof![8 => produce(-5..40), 1 => faults];
     hold(
         &[Fault::UserTransaction, Fault::Stop, Fault::Rewind],
         scenario(setup(1..=3, 1..=16), within(SAFETY_MS, acts)),

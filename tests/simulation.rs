@@ -1,4 +1,4 @@
-//! Several instances against the model of Kafka: a few seeds of the swarm that `sim` plays in numbers.
+//! Several instances against the model of Kafka: a few seeds of the swarm that `sim` plays.
 
 use sim::scenario::Scenario;
 use sim::swarm::{self, Scenarios};
@@ -14,7 +14,7 @@ fn promises_hold_under_every_kind_of_fault() {
     }
     let Summary { fired, reasserted, coverage, .. } = &report.total;
     for fault in sim::faults::FAULTS {
-        assert!(coverage.0.keys().any(|(struck, _)| *struck == fault), "no {fault:?} struck:\n{}", coverage.table());
+        assert!(coverage.0.keys().any(|(hit, _)| *hit == fault), "{fault:?} never hit:\n{}", coverage.table());
     }
     assert!(*fired > 20 * SEEDS && *reasserted > SEEDS / 2, "{:?}", report.total);
 }

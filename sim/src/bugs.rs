@@ -1,6 +1,6 @@
-//! Deliberate bugs in an instance's shell, and all of them by name. See [`kafka_scheduler::core`] for the core's own.
+//! Deliberate bugs in an instance's shell, and the names of all bugs. [`kafka_scheduler::core`] has the core's own.
 
-/// A rule that a shell breaks.
+/// A rule that the shell leaves out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bug {
     /// Batches commit without their offsets.
@@ -13,15 +13,15 @@ pub enum Bug {
     MetadataBlank,
     /// The consumer commits its position on its own as well.
     PlainCommits,
-    /// Tombstones go where a partitioner sends them.
+    /// Tombstones go to the partition that a partitioner chooses.
     PartitionerTombstones,
     /// A restart stays in the group and does not fence its own former ids.
     NoSelfFence,
-    /// New transactional ids are not taken: the old ones stay in use.
+    /// New transactional ids are ignored: the old ones stay in use.
     KeepsIds,
     /// A producer is replaced while its transaction is open, and the batch goes on with the new one.
     ReplacesOpenProducers,
-    /// A partition is given back while batches on it are in flight.
+    /// A partition is released while batches on it are in flight.
     ReleaseBeforeSettle,
     /// A batch does not wait until the one before it has settled.
     OutOfTurn,
@@ -31,13 +31,13 @@ pub enum Bug {
     UnknownTakenForCommitted,
     /// Loading ends at the last stable offset.
     LoadsToLastStable,
-    /// The consumer is given what is open or aborted.
+    /// The consumer reads open and aborted records.
     ReadUncommitted,
     /// The consumer starts at the committed offset instead of the beginning.
     StartsAtCommittedOffset,
-    /// Records are blamed for timestamps that the brokers refuse.
+    /// Records are blamed for timestamps that the brokers reject.
     ClockBlamesRecords,
-    /// The search for floors waits until a partition has nothing new to give.
+    /// The search for floors waits until a fetch returns no records.
     WaitsForEmptyFetch,
 }
 
@@ -89,12 +89,12 @@ mod switches {
         SWITCHED_ON.get() == Some(bug)
     }
 
-    /// The names of all known bugs, the shell's and the core's.
+    /// Returns the names of all known bugs, the shell's and the core's.
     pub fn names() -> Vec<&'static str> {
         SHELL.iter().map(|(_, name)| *name).chain(core::ALL.iter().map(|(_, name)| *name)).collect()
     }
 
-    /// Switches the bug of this name on for this thread, and any other off. False if there is none.
+    /// Switches the bug of this name on for this thread, and any other off. Returns false if there is no such bug.
     pub fn switch(name: Option<&str>) -> bool {
         let shell = SHELL.iter().find(|(_, other)| name == Some(*other)).map(|(bug, _)| *bug);
         let core = core::ALL.iter().find(|(_, other)| name == Some(*other)).map(|(bug, _)| *bug);

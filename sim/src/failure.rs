@@ -1,18 +1,18 @@
-//! What a run can end with.
+//! The failures of a run.
 
 /// A broken promise.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// Something happened that must not.
+    /// Something happened that must not happen.
     Safety(String),
-    /// Something did not happen that must.
+    /// Something did not happen that must happen.
     Liveness(String),
     /// The engine panicked.
     Crash(String),
 }
 
 impl Failure {
-    /// The same, with the time at which it was found.
+    /// Adds the time at which it was found.
     #[must_use]
     pub fn at(self, ms: i64) -> Self {
         match self {
@@ -22,7 +22,7 @@ impl Failure {
         }
     }
 
-    /// The exit code that tells it: 1 for safety, 3 for liveness, 4 for a crash.
+    /// Returns the exit code: 1 for safety, 3 for liveness, 4 for a crash.
     #[must_use]
     pub const fn exit_code(&self) -> u8 {
         match self {

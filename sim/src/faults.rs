@@ -1,4 +1,4 @@
-//! Kinds of fault, the engine's phases, and which of them met.
+//! Kinds of fault, the engine's activities, and which of them met.
 
 use std::collections::BTreeMap;
 
@@ -15,67 +15,67 @@ pub enum Fault {
     CrashAfterOffsets,
     /// A process dies between the broker's commit and the answer.
     CrashAfterCommit,
-    /// A process stands still for less than its session.
+    /// A process pauses for less than its session.
     Pause,
-    /// A process stands still for longer than its session.
+    /// A process pauses for longer than its session.
     Zombie,
-    /// A transactor stands still, and nothing else does.
+    /// A transactor's thread pauses, and its process goes on.
     Stall,
-    /// A request may be sent again.
+    /// A request fails with an error that may be retried.
     Retriable,
-    /// A transaction must be aborted.
+    /// A request fails, and its transaction must be aborted.
     Abortable,
-    /// A producer is of no use any more.
+    /// A request fails, and its producer cannot be used any more.
     Fatal,
-    /// A request, or its answer, is lost.
+    /// A request or its answer is lost.
     Unanswered,
     /// A clock steps.
     Skew,
     /// A log is compacted.
     Compaction,
-    /// A log is compacted, and old tombstones go too.
+    /// A log is compacted, and old tombstones are removed too.
     OldTombstones,
     /// All processes die at once.
     Outage,
     /// The group's offsets expire while all processes are down.
     Expiry,
-    /// A user's own transaction is open on a schedules partition.
+    /// A user's transaction is open on a schedules partition.
     UserTransaction,
-    /// A user's record is sent twice.
+    /// A user's record is produced twice.
     Duplicate,
     /// A user's record arrives after later ones.
     Reordered,
-    /// A schedule that cannot be delivered.
+    /// A schedule cannot be delivered.
     Poison,
     /// A target topic cannot be produced to for a while.
     TargetAway,
-    /// A consumer reads rarely.
+    /// A consumer fetches rarely.
     SlowConsumer,
     /// Transaction markers are late.
     SlowMarkers,
     /// Requests and answers are late.
     SlowNetwork,
-    /// Nobody can be fenced.
+    /// `init_transactions` of a former owner's id fails.
     FencesFail,
     /// A process is told to stop.
     Stop,
     /// A consumer's position is no longer valid.
     Unreadable,
-    /// What was delivered is delivered again.
+    /// A partition is delivered again from its beginning.
     Rewind,
     /// A rebalance takes long.
     SlowRebalance,
     /// A schedules topic gets another partition.
     Growth,
-    /// A batch does not get through in the time that its records have.
+    /// A batch is not sent within `message.timeout.ms`.
     Bandwidth,
-    /// The brokers refuse the timestamps of a clock that is far ahead.
+    /// The brokers reject the timestamps of a clock that is far ahead.
     WrongClock,
     /// Users write to every partition all the time.
     Flood,
 }
 
-/// Every kind.
+/// All kinds.
 pub const FAULTS: [Fault; 34] = [
     Fault::Crash,
     Fault::CrashBeforeSend,
@@ -113,33 +113,33 @@ pub const FAULTS: [Fault; 34] = [
     Fault::Flood,
 ];
 
-/// What an engine is doing when a fault strikes.
+/// What an engine does when a fault hits it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Doing {
-    /// It owns nothing, or is not running.
+pub enum Activity {
+    /// It owns no partition, or is not running.
     Nothing,
-    /// It takes a partition over: metadata and barrier.
+    /// It takes over a partition: metadata and barrier.
     TakingOver,
     /// It reads a partition up to its barrier, or writes its floor.
     Loading,
-    /// It fires, and waits for something to be due.
+    /// It is live, and waits for a schedule to be due.
     Idle,
-    /// It fires, and a batch is in flight.
+    /// It is live, and a batch is in flight.
     Firing,
-    /// It gives a partition back.
+    /// It releases a partition.
     Releasing,
 }
 
-/// Every phase.
-pub const DOINGS: [Doing; 6] =
-    [Doing::Nothing, Doing::TakingOver, Doing::Loading, Doing::Idle, Doing::Firing, Doing::Releasing];
+/// All activities.
+pub const ACTIVITIES: [Activity; 6] =
+    [Activity::Nothing, Activity::TakingOver, Activity::Loading, Activity::Idle, Activity::Firing, Activity::Releasing];
 
 impl Fault {
-    /// Whether the fault can strike in that phase at all.
+    /// Whether the fault can hit an engine during this activity.
     #[must_use]
-    pub fn can_hit(self, doing: Doing) -> bool {
+    pub fn can_hit(self, activity: Activity) -> bool {
         match self {
-            // These strike inside a transaction.
+            // These hit inside a transaction.
             Self::CrashBeforeSend
             | Self::CrashAfterProduce
             | Self::CrashAfterOffsets
@@ -148,64 +148,64 @@ impl Fault {
             | Self::Retriable
             | Self::Abortable
             | Self::Fatal
-            | Self::Unanswered => !matches!(doing, Doing::Nothing | Doing::Idle),
-            // Who owns nothing reads nothing and sends nothing.
-            Self::TargetAway | Self::SlowConsumer | Self::Rewind | Self::FencesFail => doing != Doing::Nothing,
-            // A rebalance ends when everybody has joined it, and nobody joins before it has released.
-            Self::SlowRebalance => doing != Doing::Releasing,
+            | Self::Unanswered => !matches!(activity, Activity::Nothing | Activity::Idle),
+            // An engine without partitions neither reads nor sends.
+            Self::TargetAway | Self::SlowConsumer | Self::Rewind | Self::FencesFail => activity != Activity::Nothing,
+            // A rebalance ends when all members have joined it, and none joins before it has released.
+            Self::SlowRebalance => activity != Activity::Releasing,
             // Only firings are large.
-            Self::Bandwidth => doing == Doing::Firing,
-            // It strikes instances that write records.
-            Self::WrongClock => matches!(doing, Doing::TakingOver | Doing::Firing),
-            // Offsets expire when nobody is left.
-            Self::Expiry => doing == Doing::Nothing,
+            Self::Bandwidth => activity == Activity::Firing,
+            // It hits instances that write records.
+            Self::WrongClock => matches!(activity, Activity::TakingOver | Activity::Firing),
+            // Offsets expire when the group is empty.
+            Self::Expiry => activity == Activity::Nothing,
             _ => true,
         }
     }
 }
 
-/// How often each kind of fault struck in each phase.
+/// How often each kind of fault hit during each activity.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Coverage(pub BTreeMap<(Fault, Doing), u64>);
+pub struct Coverage(pub BTreeMap<(Fault, Activity), u64>);
 
 impl Coverage {
-    /// One more.
-    pub fn hit(&mut self, fault: Fault, doing: Doing) {
-        *self.0.entry((fault, doing)).or_default() += 1;
+    /// Counts a hit.
+    pub fn record_hit(&mut self, fault: Fault, activity: Activity) {
+        *self.0.entry((fault, activity)).or_default() += 1;
     }
 
-    /// Adds another run's.
+    /// Adds another run.
     pub fn add(&mut self, other: &Self) {
         for (cell, count) in &other.0 {
             *self.0.entry(*cell).or_default() += count;
         }
     }
 
-    /// Faults that struck.
+    /// Returns the number of hits.
     #[must_use]
     pub fn total(&self) -> u64 {
         self.0.values().sum()
     }
 
-    /// Pairs that can meet and did not.
+    /// Returns the pairs that can meet and did not.
     #[must_use]
-    pub fn missing(&self) -> Vec<(Fault, Doing)> {
-        let all = FAULTS.into_iter().flat_map(|fault| DOINGS.map(|doing| (fault, doing)));
-        all.filter(|(fault, doing)| fault.can_hit(*doing) && !self.0.contains_key(&(*fault, *doing))).collect()
+    pub fn missing(&self) -> Vec<(Fault, Activity)> {
+        let all = FAULTS.into_iter().flat_map(|fault| ACTIVITIES.map(|activity| (fault, activity)));
+        all.filter(|(fault, activity)| fault.can_hit(*activity) && !self.0.contains_key(&(*fault, *activity))).collect()
     }
 
-    /// A table with a line for each kind; a dash is where it cannot strike.
+    /// Returns a table with a line for each kind, and a dash if it cannot hit.
     #[must_use]
     pub fn table(&self) -> String {
         let mut text = format!("{:<18}", "");
-        for doing in DOINGS {
-            text.push_str(&format!("{:>12}", format!("{doing:?}")));
+        for activity in ACTIVITIES {
+            text.push_str(&format!("{:>12}", format!("{activity:?}")));
         }
         for fault in FAULTS {
             text.push_str(&format!("\n{:<18}", format!("{fault:?}")));
-            for doing in DOINGS {
-                let count = self.0.get(&(fault, doing)).copied().unwrap_or(0);
-                let cell = if count == 0 && !fault.can_hit(doing) { "-".to_owned() } else { count.to_string() };
+            for activity in ACTIVITIES {
+                let count = self.0.get(&(fault, activity)).copied().unwrap_or(0);
+                let cell = if count == 0 && !fault.can_hit(activity) { "-".to_owned() } else { count.to_string() };
                 text.push_str(&format!("{cell:>12}"));
             }
         }

@@ -15,8 +15,8 @@ use log::{Log, Stored};
 pub use offsets::sent_by_librdkafka;
 use transactions::{Marker, Producer};
 
-/// A transaction that did not end by then is aborted by the broker.
-pub const TRANSACTION_MS_MAX: i64 = 15_000;
+/// `transaction.timeout.ms`.
+pub const TRANSACTION_TIMEOUT_MS: i64 = 15_000;
 
 /// A partition of any topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -42,14 +42,14 @@ pub enum Refusal {
     Generation,
     /// Offset metadata is longer than the broker takes.
     Metadata,
-    /// The transaction was decided otherwise already.
+    /// The transaction already ended the other way.
     State,
 }
 
-/// What the transaction coordinator did, in this order: by it fencing is judged.
+/// An action of the transaction coordinator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// An id was taken over in a new epoch.
+    /// A producer initialized an id in a new epoch.
     Init {
         /// The transactional id.
         id: String,
@@ -60,12 +60,12 @@ pub enum Event {
     Commit {
         /// Its number.
         transaction: u64,
-        /// In this epoch of its id.
+        /// The epoch of its id.
         epoch: u32,
     },
 }
 
-/// An offset as committed.
+/// Committed offsets with their metadata.
 pub type Committed = BTreeMap<TopicPartition, (i64, String)>;
 
 /// The cluster.
@@ -77,16 +77,16 @@ pub struct Kafka {
     pub group: Group,
     /// The group's offsets.
     pub committed: Committed,
-    /// When each of them was taken; a transaction's offsets count from when they were sent, not from its commit.
+    /// The order in which each was sent: a transaction's offsets count from when they were sent, not from its commit.
     taken: BTreeMap<TopicPartition, u64>,
     next_taken: u64,
-    /// Until then markers may take this much longer than usual.
+    /// Until when markers may be late, and by how much.
     slow_markers: (i64, i64),
-    /// The markers of the last transaction that ended are late because of it.
+    /// Whether the markers of the last transaction that ended are late because of [`Kafka::slow_markers`].
     pub markers_are_late: bool,
-    /// What the transaction coordinator did.
+    /// The actions of the transaction coordinator, in order.
     pub events: Vec<Event>,
-    /// The generation that a transaction's offsets came from, and the group's own at that time.
+    /// The generation that sent a transaction's offsets, and the group's own at that time.
     generations: BTreeMap<u64, (i32, i32)>,
     /// Transactions in the order in which they were committed.
     pub commits: Vec<u64>,
@@ -94,9 +94,9 @@ pub struct Kafka {
     written: BTreeMap<u64, Vec<(Place, Stored)>>,
     /// The offset of each of them, in the same order.
     written_at: BTreeMap<u64, Vec<i64>>,
-    /// Who wrote a transaction, by transactional id.
+    /// The transactional id that wrote each transaction.
     writers: BTreeMap<u64, String>,
-    /// The offsets that each committed transaction committed.
+    /// The offsets of each committed transaction.
     sent: BTreeMap<u64, Vec<(TopicPartition, i64, String)>>,
     producers: BTreeMap<String, Producer>,
     markers: Vec<Marker>,
@@ -105,7 +105,7 @@ pub struct Kafka {
 }
 
 impl Kafka {
-    /// An empty cluster with these schedules partitions.
+    /// Creates an empty cluster with these schedules partitions.
     #[must_use]
     pub fn new(partitions: &[TopicPartition], rng: Rng) -> Self {
         let places = partitions.iter().map(|p| Place::Schedules(*p)).chain([Place::History, Place::DeadLetter]);
@@ -137,47 +137,47 @@ impl Kafka {
         self.group.add_partition(partition);
     }
 
-    /// A log.
+    /// Returns a partition's log.
     #[must_use]
     pub fn log(&self, place: Place) -> &Log {
         &self.logs[&place]
     }
 
-    /// The records of each committed transaction, in commit order, whatever compaction has taken since.
+    /// Returns the records of each committed transaction, in commit order, including those that compaction has removed.
     pub fn journal(&self) -> impl Iterator<Item = (u64, &[(Place, Stored)])> {
         self.commits.iter().map(|t| (*t, self.written.get(t).map_or(&[][..], Vec::as_slice)))
     }
 
-    /// Offsets of a transaction's records, in the order of [`Kafka::journal`].
+    /// Returns the offsets of a transaction's records, in the order of [`Kafka::journal`].
     #[must_use]
     pub fn offsets_of(&self, transaction: u64) -> &[i64] {
         self.written_at.get(&transaction).map_or(&[], Vec::as_slice)
     }
 
-    /// The transactional id that wrote a transaction.
+    /// Returns the transactional id that wrote a transaction.
     #[must_use]
     pub fn writer(&self, transaction: u64) -> &str {
         self.writers.get(&transaction).map_or("", String::as_str)
     }
 
-    /// Markers may take up to `up_to_ms` until `until_ms`.
+    /// Delays markers by up to `up_to_ms`, until `until_ms`.
     pub fn slow_markers(&mut self, until_ms: i64, up_to_ms: i64) {
         self.slow_markers = (until_ms, up_to_ms);
     }
 
-    /// The generation in which a transaction's offsets were sent, and the group's own at that time.
+    /// Returns the generation that sent a transaction's offsets, and the group's own at that time.
     #[must_use]
     pub fn generations_of(&self, transaction: u64) -> Option<(i32, i32)> {
         self.generations.get(&transaction).copied()
     }
 
-    /// The consumer offsets that a committed transaction carried.
+    /// Returns the consumer offsets of a committed transaction.
     #[must_use]
     pub fn sent_offsets(&self, transaction: u64) -> &[(TopicPartition, i64, String)] {
         self.sent.get(&transaction).map_or(&[], Vec::as_slice)
     }
 
-    /// A time at which [`Kafka::tick`] has something to do, if there is any.
+    /// Returns the next time at which [`Kafka::tick`] has something to do, if there is one.
     #[must_use]
     pub fn deadline(&self) -> Option<i64> {
         let markers = self.markers.iter().map(|marker| marker.at_ms);

@@ -1,4 +1,4 @@
-//! Plays scenarios: one seed, many of them, or many with a deliberate bug.
+//! Plays scenarios: one seed, many seeds, or many seeds with a deliberate bug.
 
 use std::process::{Command, ExitCode};
 
@@ -6,22 +6,22 @@ use clap::{Parser, Subcommand};
 use sim::swarm::{self, Report, Scenarios};
 use sim::{Scenario, play};
 
-/// Seeds of which a swarm checks beforehand that they replay.
+/// Number of seeds that a swarm first checks for the same trace in two processes.
 const META_SEEDS: u64 = 3;
-/// From so many seeds on, every kind of fault must have met every phase that it can meet.
+/// A swarm of this size fails if a kind of fault has not met every activity that it can meet.
 const COVERED_SEEDS_MIN: u64 = 20_000;
 
-/// A swarm that did too little.
+/// Exit code: the swarm did too little.
 const TOO_LITTLE: u8 = 5;
-/// A seed whose trace differs in two processes.
+/// Exit code: a seed has different traces in two processes.
 const NOT_REPEATABLE: u8 = 6;
-/// A deliberate bug that no seed found.
+/// Exit code: no seed found a deliberate bug.
 #[cfg(feature = "known-bad")]
 const ESCAPED: u8 = 7;
 
-/// Runs the scheduler's core against a model of Kafka. Ends with 0 if all is well, 1 if something happened that must
-/// not, 3 if something did not happen that must, 4 after a panic, 5 if a swarm did too little, 6 if a seed does not
-/// repeat itself, 7 if a deliberate bug escaped, 2 for wrong usage.
+/// Runs the scheduler's core against a model of Kafka. Exits with 0 if all is well, 1 if something happened that must
+/// not happen, 2 for wrong usage, 3 if something did not happen that must happen, 4 after a panic, 5 if a swarm did too
+/// little, 6 if a seed is not repeatable, 7 if no seed found a deliberate bug.
 #[derive(Parser)]
 struct Arguments {
     #[command(subcommand)]
@@ -30,59 +30,59 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Plays one scenario and prints what happens.
+    /// Plays one scenario and prints its trace.
     Run {
-        /// The scenario of this seed.
+        /// Play the scenario of this seed.
         #[arg(long, required_unless_present = "bytes", conflicts_with = "bytes")]
         seed: Option<u64>,
-        /// With one key, one partition and two instances.
+        /// Use one key, one partition and two instances.
         #[arg(long)]
         narrow: bool,
-        /// The scenario with these bytes, in hexadecimal digits.
+        /// Play the scenario with these bytes, in hexadecimal digits.
         #[arg(long)]
         bytes: Option<String>,
-        /// With this bug switched on.
+        /// Switch this bug on.
         #[cfg(feature = "known-bad")]
         #[arg(long)]
         bug: Option<String>,
     },
     /// Plays many seeds.
     Swarm {
-        /// How many.
+        /// Number of seeds.
         #[arg(long)]
         seeds: u64,
-        /// The first.
+        /// The first seed.
         #[arg(long, default_value_t = 0)]
         from: u64,
-        /// With one key, one partition and two instances.
+        /// Use one key, one partition and two instances.
         #[arg(long)]
         narrow: bool,
-        /// On so many threads; as many as there are cores if not given.
+        /// Number of threads [default: the number of cores].
         #[arg(long)]
         jobs: Option<usize>,
     },
     /// Checks that a seed gives the same trace in two processes.
     Meta {
-        /// How many seeds.
+        /// Number of seeds.
         #[arg(long, default_value_t = 20)]
         seeds: u64,
-        /// The first.
+        /// The first seed.
         #[arg(long, default_value_t = 0)]
         from: u64,
     },
     /// Plays seeds with each deliberate bug, until one breaks a promise.
     #[cfg(feature = "known-bad")]
     Bugs {
-        /// How many seeds a bug has.
+        /// Number of seeds for each bug.
         #[arg(long, default_value_t = 2_000)]
         seeds: u64,
-        /// The first.
+        /// The first seed.
         #[arg(long, default_value_t = 0)]
         from: u64,
-        /// Only bugs whose name contains this.
+        /// Play only bugs whose name contains this.
         #[arg(long, default_value = "")]
         only: String,
-        /// On so many threads; as many as there are cores if not given.
+        /// Number of threads [default: the number of cores].
         #[arg(long)]
         jobs: Option<usize>,
     },
@@ -111,7 +111,6 @@ fn threads(jobs: Option<usize>) -> usize {
     jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
 }
 
-/// Which scenario a seed stands for.
 fn kind(narrow: bool) -> fn(u64) -> Scenario {
     if narrow { Scenario::narrow } else { Scenario::from_seed }
 }
@@ -138,7 +137,7 @@ fn run(seed: Option<u64>, narrow: bool, bytes: Option<&str>) -> ExitCode {
     }
 }
 
-/// The same seed in two processes gives the same trace, or else seeds are worth nothing.
+/// Checks that a seed gives the same trace in two processes: otherwise seeds are worthless.
 fn meta(from: u64, seeds: u64) -> ExitCode {
     for seed in (0..seeds).map(|n| from.wrapping_add(n)) {
         let trace = || {
@@ -148,7 +147,9 @@ fn meta(from: u64, seeds: u64) -> ExitCode {
         match (trace(), trace()) {
             (Ok(one), Ok(other)) if one.stdout == other.stdout && !one.stdout.is_empty() => {}
             (Ok(_), Ok(_)) => {
-                eprintln!("seed {seed} gives different traces in two processes: look for what is not from the seed");
+                eprintln!(
+                    "seed {seed} gives different traces in two processes: something does not depend on the seed alone"
+                );
                 return ExitCode::from(NOT_REPEATABLE);
             }
             (Err(error), _) | (_, Err(error)) => {
@@ -172,9 +173,9 @@ fn many(from: u64, seeds: u64, narrow: bool, jobs: usize) -> ExitCode {
     println!("{}", report.total.coverage.table());
     let total = &report.total;
     println!(
-        "{} said, {} fired, {} dead letters, {} written again, {} raced by a newer word, which could be read for at most \
-         {} ms",
-        total.said, total.fired, total.letters, total.reasserted, total.raced, total.raced_ms_max
+        "{} produced, {} fired, {} dead letters, {} written again, {} raced by a newer record, which was readable for \
+         at most {} ms",
+        total.produced, total.fired, total.dead_letters, total.reasserted, total.raced, total.raced_ms_max
     );
     println!("{} seeds, {} broken, {:?}", seeds, report.broken.len(), report.medians());
     if let Some(first) = report.broken.first() {
@@ -183,7 +184,7 @@ fn many(from: u64, seeds: u64, narrow: bool, jobs: usize) -> ExitCode {
     if narrow { ExitCode::SUCCESS } else { verdict(&report, seeds) }
 }
 
-/// Prints the broken seeds, and the first one made smaller.
+/// Prints the broken seeds, and shrinks the first one.
 fn explain(report: &Report, first: &swarm::Broken, narrow: bool) -> u8 {
     let how = if narrow { " --narrow" } else { "" };
     for broken in report.broken.iter().take(20) {
@@ -191,7 +192,7 @@ fn explain(report: &Report, first: &swarm::Broken, narrow: bool) -> u8 {
         println!("  {} --seed {}{how}", sim::REPLAY, broken.seed);
     }
     let (small, failure) = swarm::shrunk(&kind(narrow)(first.seed), &first.failure);
-    println!("seed {} made smaller: {failure}\n{small:#?}", first.seed);
+    println!("seed {} shrunk: {failure}\n{small:#?}", first.seed);
     println!("  {} --bytes {}", sim::REPLAY, small.to_hex());
     first.failure.exit_code()
 }
@@ -219,7 +220,7 @@ fn bugs(from: u64, seeds: u64, only: &str, jobs: usize) -> ExitCode {
         let report = swarm::swarm(scenarios, jobs, true, prepare, false);
         match report.broken.first() {
             Some(first) => {
-                // Threads run ahead of one another, but every seed before the first broken one has been played.
+                // Threads run ahead of one another, but they have played every seed before the first broken one.
                 let what = first.failure.to_string();
                 let line = what.lines().next().unwrap_or_default().chars().take(150).collect::<String>();
                 println!("{name:<28} {:>5} seeds  {line}", first.seed.wrapping_sub(from) + 1);

@@ -11,7 +11,7 @@ impl Rng {
         Self(seed)
     }
 
-    /// Any 64 bits.
+    /// Returns 64 random bits.
     pub fn bits(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
@@ -20,23 +20,23 @@ impl Rng {
         z ^ (z >> 31)
     }
 
-    /// A generator of its own for some part, so that what one part draws does not change the others' numbers.
+    /// Returns an independent generator for a part of the run, so one part's draws do not change another's.
     pub fn split(&mut self) -> Self {
         Self(self.bits())
     }
 
-    /// From `low` to `high`, both included.
+    /// Returns a number from `low` to `high`, both included.
     pub fn range(&mut self, low: i64, high: i64) -> i64 {
         assert!(low <= high);
         low + (self.bits() % (high - low + 1) as u64) as i64
     }
 
-    /// True in `percent` of a hundred cases.
+    /// Returns true with a probability of `percent`.
     pub fn chance(&mut self, percent: i64) -> bool {
         self.range(0, 99) < percent
     }
 
-    /// One of `0..count`.
+    /// Returns one of `0..count`.
     pub fn index(&mut self, count: usize) -> usize {
         self.range(0, count as i64 - 1) as usize
     }

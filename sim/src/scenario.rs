@@ -1,7 +1,7 @@
-//! What a run consists of: a setup, and operations at their times.
+//! The input of a run: a setup, and operations with their times.
 //!
-//! Every operation is total: it names instances, keys and partitions by numbers that are wrapped around, and does
-//! nothing where it does not apply. So any operation can be left out and what remains is a scenario still.
+//! Every operation is total: it names instances, keys and partitions by numbers that wrap around, and does nothing if
+//! it does not apply. So any operation can be left out, and the others still are a scenario.
 
 mod bytes;
 mod seed;
@@ -11,21 +11,23 @@ pub use shrink::shrink;
 
 use crate::faults::Fault;
 
-/// Faults strike and users speak until then; what follows is quiet.
+/// Until when faults hit and users produce, from the start.
 pub const SAFETY_MS: u32 = 90_000;
-/// Operations at most: bytes beyond that are ignored.
+/// How long everything may take to converge after faults stop: parked schedules, targets, transactions' timeouts.
+pub const CONVERGE_TIMEOUT_MS: u32 = 75_000;
+/// Bytes of further operations are ignored.
 pub const OPS_MAX: usize = 4_000;
 
-/// A run.
+/// The input of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scenario {
-    /// What there is.
+    /// Sizes and settings.
     pub setup: Setup,
-    /// What happens, in any order.
+    /// Operations, in any order.
     pub ops: Vec<Op>,
 }
 
-/// What there is in a run.
+/// Sizes and settings of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Setup {
     /// Instances: 1 to 3.
@@ -34,253 +36,253 @@ pub struct Setup {
     pub topics: u8,
     /// Partitions of each: 1 to 3.
     pub partitions: u8,
-    /// Keys that users speak of: 1 to 16.
+    /// Keys that users produce: 1 to 16.
     pub keys: u8,
     /// Transactors of an instance: 1 or 2.
     pub transactors: u8,
-    /// Schedules a batch: 1 to 8.
+    /// Schedules in a batch: 1 to 8.
     pub items_max: u8,
     /// `SCHEDULE_GRACE_INTERVAL` in seconds, up to 254.
     pub grace_s: Option<u8>,
     /// `MAX_HORIZON` in hundreds of seconds, 1 to 255.
     pub horizon_hs: Option<u8>,
-    /// `SINCE_DELTA` with its sign turned: 0 to 2 days.
+    /// `SINCE_DELTA` without its sign: 0 to 2 days.
     pub since_days: u8,
-    /// There is a dead-letter topic.
+    /// Whether there is a dead-letter topic.
     pub dead_letters: bool,
-    /// When the run starts: so many seconds after a midnight (before, where negative); 0 is a noon.
+    /// When the run starts: seconds after a midnight, negative before it; 0 is a noon.
     pub midnight_s: i8,
-    /// Thousands of bytes a second that an instance may send of large records, 16 to 31; 0 is any number.
+    /// Thousands of bytes that an instance may send of large records in a second, 16 to 31; 0 is no limit.
     pub bandwidth_kbps: u8,
-    /// Topics that refuse timestamps more than an hour ahead.
+    /// Topics that reject timestamps more than an hour ahead.
     pub timestamps: Timestamps,
-    /// Seeds all delays.
-    pub noise: u64,
+    /// The seed of all delays.
+    pub seed: u64,
 }
 
-/// Which topics refuse records that are stamped more than an hour ahead of the brokers' clock.
+/// The topics that reject timestamps more than an hour ahead of the brokers' clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Timestamps {
-    /// None: they stamp records themselves.
+    /// No topic: all of them have `LogAppendTime`.
     Any,
     /// All topics.
     Bounded,
-    /// Target topics alone.
+    /// Target topics only.
     BoundedInTargets,
 }
 
-/// Something that happens at a time.
+/// An operation with its time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Op {
-    /// When, in milliseconds from the start: even, and below 131,072.
+    /// Milliseconds from the start: even, and below 131,072.
     pub at_ms: u32,
-    /// What.
+    /// The operation.
     pub act: Act,
 }
 
-/// What happens.
+/// An operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Act {
     /// A user produces a record.
-    Say {
-        /// On which key, modulo the setup's number.
+    Produce {
+        /// The key, modulo the setup's number.
         key: u8,
-        /// What.
-        word: Word,
-        /// Where a schedule goes.
+        /// The kind of record.
+        kind: RecordKind,
+        /// The target topic.
         target: Target,
-        /// When it is due, in seconds from when it is said.
+        /// When it is due, in seconds from now.
         in_s: i16,
-        /// Its producer sends it again.
+        /// Whether its producer sends it again.
         twice: bool,
-        /// It arrives this much later, up to 4,095 ms: others overtake it.
+        /// It arrives this much later, up to 4,095 ms, so others overtake it.
         late_ms: u16,
-        /// Its value is large.
+        /// Whether its value is large.
         large: bool,
     },
-    /// A user's own transaction with some schedules.
+    /// A user's transaction with some schedules.
     Transaction {
         /// The first key; the others follow it.
         key: u8,
         /// Records: 1 to 3.
         count: u8,
-        /// How it ends.
+        /// Whether it commits.
         commit: bool,
-        /// How long it stays open, up to 16,383 ms, which is longer than the broker lets it.
+        /// How long it stays open, up to 16,383 ms, which exceeds its timeout.
         for_ms: u16,
-        /// When its schedules are due.
+        /// When its schedules are due, in seconds from now.
         in_s: i16,
     },
-    /// A process dies and comes back with an empty memory.
+    /// A process dies, and starts again with an empty memory.
     Crash {
-        /// Which, modulo their number.
+        /// The instance, modulo their number.
         instance: u8,
-        /// At this point of a transaction.
+        /// The point of a transaction.
         point: Point,
-        /// How long it stays away, up to 8,191 ms.
+        /// How long it stays down, up to 8,191 ms.
         down_ms: u16,
     },
-    /// A process stands still. Past its session time-out it wakes up as a zombie.
+    /// A process pauses. After its session timeout it wakes up as a zombie.
     Pause {
-        /// Which.
+        /// The instance.
         instance: u8,
-        /// At this point of a transaction.
+        /// The point of a transaction.
         point: Point,
         /// How long, up to 16,383 ms.
         for_ms: u16,
     },
-    /// A transactor's thread stands still, while everything else of its process goes on.
+    /// A transactor's thread pauses, and its process goes on.
     Stall {
-        /// Which.
+        /// The instance.
         instance: u8,
-        /// At this point of a transaction.
+        /// The point of a transaction.
         point: Point,
         /// How long, up to 16,383 ms.
         for_ms: u16,
     },
-    /// The brokers answer a transactional request with an error.
+    /// A transactional request fails.
     Error {
-        /// To which instance.
+        /// The instance.
         instance: u8,
-        /// Which.
+        /// The error.
         error: Error,
-        /// At this point of a transaction.
+        /// The point of a transaction.
         point: Point,
     },
     /// An instance's clock steps.
     Skew {
-        /// Which.
+        /// The instance.
         instance: u8,
-        /// Milliseconds, or days where `days` is set.
+        /// Milliseconds, or the direction if `days` is set.
         by: i16,
-        /// By one day, forward or back as `by` says, rather than by milliseconds.
+        /// Whether the step is one day, forward or back by the sign of `by`.
         days: bool,
     },
     /// A partition is compacted.
     Compact {
-        /// Which, modulo their number.
+        /// The partition, modulo their number.
         partition: u8,
-        /// Old tombstones go too.
+        /// Whether old tombstones are removed too.
         tombstones: bool,
     },
     /// All processes die at once.
     Outage {
-        /// How long they stay away, up to 16,383 ms.
+        /// How long they stay down, up to 16,383 ms.
         down_ms: u16,
-        /// The group's offsets expire meanwhile.
+        /// Whether the group's offsets expire meanwhile.
         expire: bool,
     },
-    /// An instance reads rarely.
+    /// An instance fetches rarely.
     SlowConsumer {
-        /// Which.
+        /// The instance.
         instance: u8,
         /// How long, up to 16,383 ms.
         for_ms: u16,
-        /// Between two reads, up to 2,047 ms.
+        /// Time between two fetches, up to 2,047 ms.
         gap_ms: u16,
     },
     /// Transaction markers are written late.
     SlowMarkers {
         /// How long, up to 16,383 ms.
         for_ms: u16,
-        /// By so much, up to 2,047 ms.
+        /// The longest delay, up to 2,047 ms.
         up_to_ms: u16,
     },
     /// An instance's requests and answers take long.
     SlowNetwork {
-        /// Which.
+        /// The instance.
         instance: u8,
         /// How long, up to 16,383 ms.
         for_ms: u16,
-        /// By so much, up to 2,047 ms.
+        /// The longest delay, up to 2,047 ms.
         up_to_ms: u16,
     },
-    /// Nobody can be fenced with `init_transactions`.
+    /// `init_transactions` of a former owner's id fails.
     FencesFail {
         /// How long, up to 16,383 ms.
         for_ms: u16,
     },
     /// The topic of [`Target::Late`] cannot be produced to.
     TargetAway {
-        /// In which way.
+        /// The cause.
         away: Away,
         /// How long, up to 32,767 ms.
         for_ms: u16,
     },
-    /// A process is told to stop, hands over and comes back.
+    /// A process is told to stop, releases its partitions, and starts again.
     Stop {
-        /// Which.
+        /// The instance.
         instance: u8,
-        /// How long it stays away, up to 8,191 ms.
+        /// How long it stays down, up to 8,191 ms.
         down_ms: u16,
     },
     /// A consumer's position is no longer valid.
     Unreadable {
-        /// Whose.
+        /// The instance.
         instance: u8,
     },
-    /// An instance is given a partition from its beginning again, unasked.
+    /// A partition is delivered to an instance again from its beginning.
     Rewind {
-        /// Which.
+        /// The instance.
         instance: u8,
     },
     /// A schedules topic gets one more partition, up to 4.
     Grow {
-        /// Which, modulo their number.
+        /// The topic, modulo their number.
         topic: u8,
     },
     /// The group takes long to rebalance.
     SlowRebalance {
-        /// No rebalance ends for so long, up to 8,191 ms.
+        /// How long no rebalance ends, up to 8,191 ms.
         for_ms: u16,
     },
-    /// From now on users write to every partition, also for some time after faults have stopped.
+    /// Users write to every partition from now on, until some time after faults have stopped.
     Flood,
 }
 
-/// What a user's record is.
+/// The kind of a user's record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Word {
+pub enum RecordKind {
     /// A schedule.
     Schedule,
     /// A null value.
     Cancel,
     /// No `scheduler-epoch`.
     NoEpoch,
-    /// A `scheduler-epoch` that is no number.
+    /// A `scheduler-epoch` that is not a number.
     BadEpoch,
     /// A schedule for a schedules topic.
     ToSchedules,
-    /// A null value with the engine's header, copied from elsewhere.
+    /// A null value with an origin header, copied from another cluster.
     Copied,
-    /// A schedule under a key that is kept for the engine.
+    /// A schedule under a key that is reserved for the engine.
     ReservedKey,
     /// A schedule without a key.
     NoKey,
 }
 
-/// Where a schedule goes.
+/// The target topic of a schedule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
-    /// A topic that takes everything.
+    /// A topic that accepts everything.
     Open,
-    /// A topic that is there most of the time.
+    /// A topic that exists most of the time.
     Late,
-    /// A topic that is never there.
+    /// A topic that never exists.
     Missing,
-    /// A topic that may be seen, not written to.
+    /// A topic that the engine may describe but not write to.
     Forbidden,
-    /// A topic that refuses the record as too large, and says so.
+    /// A topic that rejects every record as too large.
     Small,
-    /// A topic whose refusal names nobody.
+    /// A topic that rejects every record, but not in a delivery report.
     Silent,
 }
 
 impl Target {
-    /// Every one.
+    /// All targets.
     pub const ALL: [Self; 6] = [Self::Open, Self::Late, Self::Missing, Self::Forbidden, Self::Small, Self::Silent];
 
-    /// The topic's name.
+    /// Returns the topic's name.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -293,19 +295,19 @@ impl Target {
         }
     }
 
-    /// Whether a schedule for it fires in the end.
+    /// Whether a schedule for it fires sooner or later.
     #[must_use]
     pub const fn delivers(self) -> bool {
         matches!(self, Self::Open | Self::Late)
     }
 }
 
-/// How a topic cannot be produced to.
+/// Why a topic cannot be produced to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Away {
-    /// It is not there.
+    /// It does not exist.
     Missing,
-    /// It may not be seen.
+    /// The engine may not describe it.
     Forbidden,
     /// The brokers do not answer.
     Silent,
@@ -313,54 +315,54 @@ pub enum Away {
     Leaderless,
 }
 
-/// Where in a transaction something strikes.
+/// The point of a transaction at which a fault hits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Point {
-    /// At once, whatever is going on.
+    /// At once, in a transaction or not.
     Now,
-    /// Before anything is sent.
+    /// Before the first record is sent.
     BeforeSend,
-    /// All records are acknowledged.
+    /// After all records are acknowledged.
     AfterProduce,
-    /// The offsets are accepted.
+    /// After the offsets are accepted.
     AfterOffsets,
-    /// The broker has committed, and its answer is on its way.
+    /// After the commit, before its answer arrives.
     AfterCommit,
 }
 
-/// What the brokers answer.
+/// How a transactional request fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Error {
-    /// The same request may be sent again.
+    /// With an error that may be retried.
     Retriable,
-    /// The transaction must be aborted.
+    /// With an error that requires an abort.
     Abortable,
-    /// The producer is of no use any more.
+    /// With an error after which the producer cannot be used.
     Fatal,
-    /// Nothing, and the request was lost: the outcome is not known.
+    /// The request is lost.
     RequestLost,
-    /// Nothing, though the request was carried out.
+    /// The answer is lost: the request was carried out.
     ReplyLost,
-    /// Nothing, and the request arrives when nobody waits for its answer any more.
+    /// The request arrives after its producer has given it up.
     Late,
 }
 
 impl Act {
-    /// The kind of fault that it is, if it is one.
+    /// Returns the kind of fault, or `None` if it is not a fault.
     #[must_use]
     pub fn fault(self) -> Option<Fault> {
         Some(match self {
-            Self::Say { twice: true, .. } => Fault::Duplicate,
-            Self::Say { late_ms: 1.., .. } => Fault::Reordered,
-            Self::Say { word: Word::Schedule, target, .. } if !target.delivers() => Fault::Poison,
-            Self::Say { .. } => return None,
+            Self::Produce { twice: true, .. } => Fault::Duplicate,
+            Self::Produce { late_ms: 1.., .. } => Fault::Reordered,
+            Self::Produce { kind: RecordKind::Schedule, target, .. } if !target.delivers() => Fault::Poison,
+            Self::Produce { .. } => return None,
             Self::Transaction { .. } => Fault::UserTransaction,
             Self::Crash { point: Point::Now, .. } => Fault::Crash,
             Self::Crash { point: Point::BeforeSend, .. } => Fault::CrashBeforeSend,
             Self::Crash { point: Point::AfterProduce, .. } => Fault::CrashAfterProduce,
             Self::Crash { point: Point::AfterOffsets, .. } => Fault::CrashAfterOffsets,
             Self::Crash { point: Point::AfterCommit, .. } => Fault::CrashAfterCommit,
-            Self::Pause { for_ms, .. } if i64::from(for_ms) < crate::kafka::group::SESSION_MS => Fault::Pause,
+            Self::Pause { for_ms, .. } if i64::from(for_ms) < crate::kafka::group::SESSION_TIMEOUT_MS => Fault::Pause,
             Self::Pause { .. } => Fault::Zombie,
             Self::Stall { .. } => Fault::Stall,
             Self::Error { error: Error::Retriable, .. } => Fault::Retriable,

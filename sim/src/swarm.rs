@@ -1,4 +1,4 @@
-//! Many seeds on several threads, and what they amount to.
+//! Plays many seeds on several threads, and sums them up.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,19 +7,19 @@ use std::time::{Duration, Instant};
 use crate::failure::Failure;
 use crate::play::play;
 use crate::scenario::{Scenario, shrink};
-use crate::world::Summary;
+use crate::summary::Summary;
 
-/// Scenarios that one shrinking plays at most.
+/// Scenarios that are played at most to shrink one.
 pub const SHRINK_TRIES: usize = 1_500;
 
-/// Which scenarios a swarm plays.
+/// The scenarios of a swarm.
 #[derive(Clone, Copy, Debug)]
 pub struct Scenarios {
-    /// A seed's.
+    /// Creates the scenario of a seed.
     pub of: fn(u64) -> Scenario,
     /// The first seed.
     pub from: u64,
-    /// How many.
+    /// Number of seeds.
     pub count: u64,
 }
 
@@ -28,14 +28,14 @@ pub struct Scenarios {
 pub struct Broken {
     /// The seed.
     pub seed: u64,
-    /// What it broke.
+    /// The broken promise.
     pub failure: Failure,
 }
 
-/// What a swarm amounts to.
+/// The result of a swarm.
 #[derive(Debug, Default)]
 pub struct Report {
-    /// Sum of all runs that ended well.
+    /// Sum of all runs without a failure.
     pub total: Summary,
     /// Operations, firings and faults of each run.
     counts: Vec<[u64; 3]>,
@@ -43,19 +43,19 @@ pub struct Report {
     pub broken: Vec<Broken>,
 }
 
-/// What seeds amount to at the median.
+/// Medians over seeds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Medians {
     /// Operations of the scenario.
     pub ops: u64,
     /// Target records.
     pub fired: u64,
-    /// Faults that struck.
+    /// Faults that hit.
     pub faults: u64,
 }
 
 impl Medians {
-    /// Less than this says little.
+    /// Whether the seeds do enough to prove anything.
     #[must_use]
     pub const fn are_enough(self) -> bool {
         self.ops >= 200 && self.fired >= 50 && self.faults >= 3
@@ -74,7 +74,7 @@ impl Report {
         }
     }
 
-    /// Medians over the runs that ended well.
+    /// Returns the medians over all runs without a failure.
     #[must_use]
     pub fn medians(&self) -> Medians {
         let median = |of: usize| {
@@ -86,8 +86,8 @@ impl Report {
     }
 }
 
-/// Plays scenarios on `jobs` threads; `prepare` runs once on each of them. Stops at the first broken seed if `stop` says
-/// so.
+/// Plays scenarios on `jobs` threads, each of which calls `prepare` first. With `stop` it ends at the first broken
+/// seed.
 pub fn swarm(all: Scenarios, jobs: usize, stop: bool, prepare: impl Fn() + Sync, progress: bool) -> Report {
     let Scenarios { of, from, count: seeds } = all;
     let next = AtomicU64::new(0);
@@ -98,7 +98,7 @@ pub fn swarm(all: Scenarios, jobs: usize, stop: bool, prepare: impl Fn() + Sync,
             let (next, report, prepare) = (&next, &report, &prepare);
             scope.spawn(move || {
                 prepare();
-                let mut said = Instant::now();
+                let mut reported = Instant::now();
                 loop {
                     let number = next.fetch_add(1, Ordering::Relaxed);
                     if number >= seeds {
@@ -107,13 +107,13 @@ pub fn swarm(all: Scenarios, jobs: usize, stop: bool, prepare: impl Fn() + Sync,
                     let seed = from.wrapping_add(number);
                     let played = play(&of(seed), false);
                     let broken = played.is_err();
-                    // A thread that panicked outside of a run has ended the program.
+                    // A panic outside of a run ends the program.
                     report.lock().expect("no thread panics while it holds the report").add(seed, played);
                     if broken && stop {
                         next.store(seeds, Ordering::Relaxed);
                     }
-                    if progress && job == 0 && said.elapsed() > Duration::from_secs(10) {
-                        said = Instant::now();
+                    if progress && job == 0 && reported.elapsed() > Duration::from_secs(10) {
+                        reported = Instant::now();
                         eprintln!("{} of {seeds} seeds after {} s", number + 1, begun.elapsed().as_secs());
                     }
                 }
@@ -125,7 +125,7 @@ pub fn swarm(all: Scenarios, jobs: usize, stop: bool, prepare: impl Fn() + Sync,
     report
 }
 
-/// A smaller scenario that breaks a promise of the same kind, and how.
+/// Returns a smaller scenario that breaks a promise of the same kind, with its failure.
 #[must_use]
 pub fn shrunk(scenario: &Scenario, failure: &Failure) -> (Scenario, Failure) {
     let same = |other: &Failure| other.exit_code() == failure.exit_code();

@@ -3,107 +3,59 @@
 mod broker;
 mod consumer;
 mod ending;
+mod inject;
 mod instance;
 mod membership;
 mod shell;
-mod strikes;
 mod transact;
 mod transactors;
 mod users;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kafka_scheduler::core::Listed;
 use kafka_scheduler::core::io::{RequestId, TargetState, TopicPartition};
 
-use crate::failure::Failure;
-use crate::faults::{Coverage, Doing, Fault};
+use crate::faults::{Activity, Fault};
+use crate::history::{Entry, History, Holding, Observed};
 use crate::kafka::Kafka;
-use crate::oracle::{self, watch::Watch};
+use crate::names::DAY_MS;
 use crate::rng::Rng;
-use crate::scenario::{Act, Away, Scenario, Setup};
-pub(crate) use ending::Ending;
+use crate::scenario::{Act, Away, Scenario};
+use crate::summary::Summary;
+use ending::Ending;
 use instance::Instance;
-pub(crate) use instance::config;
-use users::Open;
-pub use users::{Said, Speech};
+use users::{NewRecord, OpenTransaction};
 
-/// The schedules topics.
-pub const TOPICS: [&str; 2] = ["schedules", "more"];
-/// The cluster's id.
-pub const CLUSTER: &str = "model";
-/// The dead-letter topic.
-pub const DEAD_LETTERS: &str = "dead";
-/// A noon.
+/// Noon of 15 November 2023.
 const NOON_MS: i64 = 1_700_049_600_000;
-/// A day.
-pub const DAY_MS: i64 = 86_400_000;
-/// Events at most: a run that has more does not end.
-const EVENTS_MAX: u64 = 5_000_000;
-/// What instances hold is compared with what they have read this often.
-const COMPARED_EVERY_MS: i64 = 500;
 
-/// What happened in a run.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Summary {
-    /// Operations of the scenario.
-    pub ops: u64,
-    /// Events of the virtual clock.
-    pub events: u64,
-    /// User records.
-    pub said: u64,
-    /// Target records that a read_committed consumer sees.
-    pub fired: u64,
-    /// Words that were written again.
-    pub reasserted: u64,
-    /// Records that went to the dead-letter topic.
-    pub letters: u64,
-    /// Schedules that fired though a newer word was acknowledged, but not yet read by whoever fired them.
-    pub raced: u64,
-    /// The longest that such a word could have been read before the firing was decided, in ms.
-    pub raced_ms_max: i64,
-    /// Fault kinds by phase.
-    pub coverage: Coverage,
-}
-
-impl Summary {
-    /// Adds another run's.
-    pub fn add(&mut self, other: &Self) {
-        self.ops += other.ops;
-        self.events += other.events;
-        self.said += other.said;
-        self.fired += other.fired;
-        self.letters += other.letters;
-        self.reasserted += other.reasserted;
-        self.raced += other.raced;
-        self.raced_ms_max = self.raced_ms_max.max(other.raced_ms_max);
-        self.coverage.add(&other.coverage);
-    }
-}
-
+/// An event of the virtual clock.
 #[derive(Debug)]
-enum What {
-    /// Something of the scenario.
+enum Event {
     Act(Act),
-    /// A record that was said arrives.
-    Arrive(Box<Speech>),
-    /// A user's transaction ends.
+    /// A user's record reaches the brokers.
+    Arrival(Box<NewRecord>),
     EndTransaction(u64),
-    /// The flood goes on.
-    Flow,
-    /// A member's wish to leave the group arrives.
+    ContinueFlood,
+    /// The request of a member that leaves the group reaches the brokers.
     Leave(String),
-    /// A commit arrives that nobody waits for any more.
+    /// A commit reaches the brokers after its producer has given it up.
     LateCommit(String, u32),
-    /// A process starts.
     Start(usize),
-    /// For an instance, in one of its lives.
-    Instance(usize, u64, Todo),
+    /// A task of an instance, in the life for which it was set.
+    Instance(usize, u64, Task),
 }
 
-/// What an instance's shell does next.
+/// Whose step the virtual clock came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Advanced {
+    Brokers,
+    World,
+}
+
+/// A task of an instance's shell.
 #[derive(Debug)]
-pub(crate) enum Todo {
+enum Task {
     Beat,
     Fetch,
     Wake,
@@ -116,59 +68,38 @@ pub(crate) enum Todo {
     Target(u32, TargetState),
 }
 
-/// The world.
+/// Instances, users and brokers on one virtual clock. It writes the history.
 #[derive(Debug)]
-pub struct World {
+pub(crate) struct World {
     pub(crate) now_ms: i64,
-    pub(crate) start_ms: i64,
-    pub(crate) setup: Setup,
-    pub(crate) kafka: Kafka,
-    pub(crate) said: BTreeMap<(TopicPartition, i64), Said>,
-    pub(crate) partitions: Vec<TopicPartition>,
+    pub(crate) history: History,
     pub(crate) summary: Summary,
-    pub(crate) broken: Option<Failure>,
-    pub(crate) watch: Watch,
-    /// No fault strikes any more.
-    pub(crate) quiet: bool,
-    /// Everybody has started anew since faults stopped.
-    pub(crate) restarted: bool,
-    /// The last crash takes everybody with it.
-    pub(crate) last_crash: bool,
-    /// The furthest that any clock was ever ahead.
-    pub(crate) ahead_ms_max: i64,
-    /// The furthest that any clock was ever behind, as a negative number.
-    pub(crate) behind_ms_max: i64,
+    /// The next crash is the run's last and takes all instances with it.
+    last_crash: bool,
     verbose: bool,
     instances: Vec<Instance>,
-    events: BTreeMap<(i64, u64), What>,
+    events: BTreeMap<(i64, u64), Event>,
     next_event: u64,
-    open: BTreeMap<u64, Open>,
+    open: BTreeMap<u64, OpenTransaction>,
     next_open: u64,
     fences_fail_until_ms: i64,
     away: Option<(Away, i64)>,
-    /// Large values said so far.
     large_count: u32,
-    /// The late target could not be produced to at some time.
-    pub(crate) was_away: bool,
     slow_markers_until_ms: i64,
-    /// Users write to every partition all the time.
     flooded: bool,
-    /// What lasts for a while strikes an instance once.
-    bitten: BTreeSet<(Fault, usize, i64)>,
+    /// Lasting faults that were counted: the fault, the instance, and the fault's end.
+    recorded_hits: BTreeSet<(Fault, usize, i64)>,
     steady: BTreeMap<TopicPartition, broker::Steady>,
     noted_ms: i64,
-    compared_ms: i64,
-    /// Owners that metadata named which a pending transaction was about to replace.
+    /// Owners named by committed metadata that a pending transaction was about to replace.
     named_late: BTreeSet<String>,
-    /// When faults stopped.
-    pub(crate) calm_ms: i64,
 }
 
 impl World {
-    /// A world for a scenario; `verbose` prints what happens.
+    /// Creates the world of a scenario. With `verbose` it prints a trace.
     #[must_use]
-    pub fn new(scenario: &Scenario, verbose: bool) -> Self {
-        let setup = scenario.setup.clone();
+    pub(crate) fn new(scenario: &Scenario, verbose: bool) -> Self {
+        let setup = &scenario.setup;
         let start_ms = match setup.midnight_s {
             0 => NOON_MS,
             seconds => NOON_MS + DAY_MS / 2 + i64::from(seconds) * 1000,
@@ -176,23 +107,14 @@ impl World {
         let partitions: Vec<TopicPartition> = (0..u16::from(setup.topics))
             .flat_map(|topic| (0..i32::from(setup.partitions)).map(move |number| TopicPartition { topic, number }))
             .collect();
-        let mut noise = Rng::new(setup.noise);
-        let instances = (0..usize::from(setup.instances)).map(|n| Instance::new(n, &setup, noise.split())).collect();
+        let mut rng = Rng::new(setup.seed);
+        let instances = (0..usize::from(setup.instances)).map(|n| Instance::new(n, setup, rng.split())).collect();
+        let kafka = Kafka::new(&partitions, rng.split());
         let mut world = Self {
             now_ms: start_ms,
-            start_ms,
-            kafka: Kafka::new(&partitions, noise.split()),
-            setup,
-            said: BTreeMap::new(),
-            partitions,
+            history: History::new(scenario, start_ms, kafka, partitions),
             summary: Summary { ops: scenario.ops.len() as u64, ..Summary::default() },
-            broken: None,
-            watch: Watch::default(),
-            quiet: false,
-            restarted: false,
             last_crash: false,
-            ahead_ms_max: 0,
-            behind_ms_max: 0,
             verbose,
             instances,
             events: BTreeMap::new(),
@@ -202,75 +124,62 @@ impl World {
             fences_fail_until_ms: i64::MIN,
             away: None,
             large_count: 0,
-            was_away: false,
             slow_markers_until_ms: i64::MIN,
             flooded: false,
-            bitten: BTreeSet::new(),
+            recorded_hits: BTreeSet::new(),
             steady: BTreeMap::new(),
             noted_ms: i64::MIN,
-            compared_ms: start_ms,
             named_late: BTreeSet::new(),
-            calm_ms: i64::MIN,
         };
         for op in &scenario.ops {
-            world.after(i64::from(op.at_ms), What::Act(op.act));
+            world.after(i64::from(op.at_ms), Event::Act(op.act));
         }
         for number in 0..world.instances.len() {
-            let at_ms = noise.range(1, 3_000);
-            world.after(at_ms, What::Start(number));
+            let at_ms = rng.range(1, 3_000);
+            world.after(at_ms, Event::Start(number));
         }
         world
     }
 
-    /// Runs until `end_ms` from the start.
-    pub(crate) fn until(&mut self, end_ms: i64) -> Result<(), Failure> {
-        let end_ms = self.start_ms + end_ms;
-        loop {
-            let event = self.events.first_key_value().map(|((at, _), _)| *at);
-            let brokers = self.kafka.deadline().filter(|at| event.is_none_or(|event| *at <= event));
-            let Some(at) = brokers.or(event).filter(|at| *at <= end_ms) else { break };
-            self.now_ms = self.now_ms.max(at);
-            self.summary.events += 1;
-            if self.summary.events > EVENTS_MAX {
-                return Err(Failure::Liveness(format!("the run does not end{}", self.describe())));
-            }
-            if brokers.is_some() {
-                self.kafka.tick(self.now_ms);
-            } else if let Some((_, what)) = self.events.pop_first() {
-                self.step(what);
-            }
-            if let Some(broken) = self.broken.take() {
-                return Err(broken.at(self.now_ms - self.start_ms));
-            }
+    /// Takes the next step. If it is later than `end_ms` after the start, only moves the clock to `end_ms`.
+    pub(crate) fn advance(&mut self, end_ms: i64) -> Option<Advanced> {
+        let end_ms = self.history.start_ms + end_ms;
+        let event = self.events.first_key_value().map(|((at, _), _)| *at);
+        let brokers = self.history.kafka.deadline().filter(|at| event.is_none_or(|event| *at <= event));
+        let Some(at) = brokers.or(event).filter(|at| *at <= end_ms) else {
+            self.now_ms = end_ms;
+            return None;
+        };
+        self.now_ms = self.now_ms.max(at);
+        self.summary.events += 1;
+        if brokers.is_some() {
+            self.history.kafka.tick(self.now_ms);
+            return Some(Advanced::Brokers);
         }
-        self.now_ms = end_ms;
-        Ok(())
+        if let Some((_, event)) = self.events.pop_first() {
+            self.step(event);
+        }
+        Some(Advanced::World)
     }
 
-    fn step(&mut self, what: What) {
-        match what {
-            What::Act(act) => self.strike(act),
-            What::Arrive(speech) => self.arrive(&speech),
-            What::EndTransaction(number) => self.end_transaction(number),
-            What::Flow => self.flow(),
-            What::Leave(member) => self.kafka.group.leave(&member),
-            What::LateCommit(id, epoch) => {
-                let ended = self.kafka.end((&id, epoch), self.now_ms, true);
+    fn step(&mut self, event: Event) {
+        match event {
+            Event::Act(act) => self.inject(act),
+            Event::Arrival(new) => self.arrive(&new),
+            Event::EndTransaction(number) => self.end_user_transaction(number),
+            Event::ContinueFlood => self.continue_flood(),
+            Event::Leave(member) => self.history.kafka.group.leave(&member),
+            Event::LateCommit(id, epoch) => {
+                let ended = self.history.kafka.end((&id, epoch), self.now_ms, true);
                 self.trace(|| format!("broker a late commit of {id}: {ended:?}"));
             }
-            What::Start(number) => self.start(number),
-            What::Instance(number, life, todo) => self.dispatch(number, life, todo),
+            Event::Start(number) => self.start(number),
+            Event::Instance(number, life, task) => self.dispatch(number, life, task),
         }
         self.note_steady();
-        if self.now_ms >= self.compared_ms.saturating_add(COMPARED_EVERY_MS) {
-            self.compared_ms = self.now_ms;
-            if let Err(broken) = oracle::folds(self) {
-                self.fail(broken);
-            }
-        }
     }
 
-    fn dispatch(&mut self, number: usize, life: u64, todo: Todo) {
+    fn dispatch(&mut self, number: usize, life: u64, task: Task) {
         let now = self.now_ms;
         let instance = &mut self.instances[number];
         if instance.life != life || !instance.is_alive() {
@@ -278,142 +187,119 @@ impl World {
         }
         if instance.paused_until_ms > now {
             let mut delay = instance.paused_until_ms - now;
-            if matches!(todo, Todo::Beat) {
-                // Whoever wakes may go on for a while before it learns that it was thrown out.
+            if matches!(task, Task::Beat) {
+                // After it wakes, it may work for a while before it learns that the group has removed it.
                 delay += instance.rng.range(0, 600);
             }
-            if matches!(todo, Todo::Job(_)) && instance.rng.chance(30) {
-                // A transactor is a thread of its own, and may wake up long after the loop has.
+            if matches!(task, Task::Job(_)) && instance.rng.chance(30) {
+                // A transactor's thread may wake up long after the loop's.
                 delay += instance.rng.range(0, 3_000);
             }
-            return self.after(delay, What::Instance(number, life, todo));
+            return self.after(delay, Event::Instance(number, life, task));
         }
-        self.act(number, todo);
+        self.act(number, task);
     }
 
-    fn after(&mut self, delay_ms: i64, what: What) {
+    fn after(&mut self, delay_ms: i64, event: Event) {
         self.next_event += 1;
-        self.events.insert((self.now_ms + delay_ms.max(0), self.next_event), what);
+        self.events.insert((self.now_ms + delay_ms.max(0), self.next_event), event);
     }
 
-    pub(crate) fn later(&mut self, number: usize, delay_ms: i64, todo: Todo) {
+    fn later(&mut self, number: usize, delay_ms: i64, task: Task) {
         let life = self.instances[number].life;
-        self.after(delay_ms, What::Instance(number, life, todo));
+        self.after(delay_ms, Event::Instance(number, life, task));
     }
 
-    /// As [`World::later`], over the network, which may be slow.
-    pub(crate) fn answer(&mut self, number: usize, delay_ms: i64, todo: Todo) {
+    /// Does the same as [`World::later`] over the network, which may be slow.
+    fn answer(&mut self, number: usize, delay_ms: i64, task: Task) {
         let now = self.now_ms;
         let instance = &mut self.instances[number];
         let until_ms = instance.slow_network_until_ms;
         let slow_ms = if until_ms > now { instance.slow_network_ms } else { 0 };
         let more_ms = instance.rng.range(0, slow_ms);
         if more_ms > 0 {
-            self.bite(Fault::SlowNetwork, number, until_ms);
+            self.record_hit_once(Fault::SlowNetwork, number, until_ms);
         }
         let delay_ms = delay_ms + more_ms;
-        self.later(number, delay_ms, todo);
+        self.later(number, delay_ms, task);
     }
 
-    /// Breaks the run, unless it is broken already.
-    pub(crate) fn fail(&mut self, failure: Failure) {
-        self.broken.get_or_insert(failure);
+    /// Records that an instance asked its shell for something that it must not ask for.
+    fn violation(&mut self, what: String) {
+        self.history.add(Entry::Violation(what));
     }
 
-    pub(crate) fn trace(&self, line: impl FnOnce() -> String) {
+    fn trace(&self, line: impl FnOnce() -> String) {
         if self.verbose {
-            println!("{:>7} {}", self.now_ms - self.start_ms, line());
+            println!("{:>7} {}", self.now_ms - self.history.start_ms, line());
         }
     }
 
-    /// A fault strikes an instance.
-    pub(crate) fn hit(&mut self, fault: Fault, number: usize) {
-        let doing = self.instances[number].doing();
-        self.summary.coverage.hit(fault, doing);
+    /// Counts a fault that hits an instance, by the instance's activity.
+    fn record_hit(&mut self, fault: Fault, number: usize) {
+        let activity = self.instances[number].activity();
+        self.summary.coverage.record_hit(fault, activity);
     }
 
-    /// Something that lasts until `until_ms` makes itself felt by an instance; counts the first time.
-    pub(crate) fn bite(&mut self, fault: Fault, number: usize, until_ms: i64) {
-        if self.bitten.insert((fault, number, until_ms)) {
-            self.hit(fault, number);
+    /// Counts a fault that lasts until `until_ms` when an instance first notices it.
+    fn record_hit_once(&mut self, fault: Fault, number: usize, until_ms: i64) {
+        if self.recorded_hits.insert((fault, number, until_ms)) {
+            self.record_hit(fault, number);
         }
     }
 
-    /// Markers of a transaction that an instance has ended may be late.
-    pub(super) fn note_markers(&mut self, number: usize) {
-        if self.kafka.markers_are_late {
-            self.bite(Fault::SlowMarkers, number, self.slow_markers_until_ms);
+    /// Counts late markers of a transaction that an instance has ended.
+    fn note_markers(&mut self, number: usize) {
+        if self.history.kafka.markers_are_late {
+            self.record_hit_once(Fault::SlowMarkers, number, self.slow_markers_until_ms);
         }
     }
 
-    /// A fault strikes a partition.
-    pub(crate) fn hit_partition(&mut self, fault: Fault, partition: TopicPartition) {
+    /// Counts a fault that hits a partition, by what its owner is doing with it.
+    fn record_hit_on(&mut self, fault: Fault, partition: TopicPartition) {
         let owner =
             self.instances.iter().find(|i| i.is_alive() && i.core.status().iter().any(|s| s.partition == partition));
-        let doing = owner.map_or(Doing::Nothing, |instance| instance.doing_with(partition));
-        self.summary.coverage.hit(fault, doing);
+        let activity = owner.map_or(Activity::Nothing, |instance| instance.activity_on(partition));
+        self.summary.coverage.record_hit(fault, activity);
     }
 
-    /// Schedules held, over all instances.
-    #[must_use]
-    pub fn listed(&self) -> Vec<Listed> {
-        self.instances.iter().filter(|i| i.is_alive()).flat_map(Instance::listed).collect()
-    }
-
-    /// What each running instance holds of each partition that it fires. One that was thrown out of the group may read
-    /// its successor's records, for whose cancels it does not look out, and is not asked: it cannot commit anything.
-    pub(crate) fn held(&self) -> Vec<(usize, TopicPartition, BTreeSet<i64>)> {
-        let mut held = Vec::new();
-        for instance in self.instances.iter().filter(|i| i.is_alive() && i.paused_until_ms <= self.now_ms) {
+    /// Returns what each running instance holds of each partition that it fires. An instance that the group has removed
+    /// is not asked: it may read records of its successor that it does not expect, but it cannot commit anything.
+    pub(crate) fn holdings(&self) -> Vec<Holding> {
+        let mut holdings = Vec::new();
+        for instance in self.running().filter(|i| i.paused_until_ms <= self.now_ms) {
             let listed = instance.listed();
             let member = instance.member.as_deref().unwrap_or_default();
-            for partition in instance.live().into_iter().filter(|p| self.kafka.group.holds(member, *p)) {
-                let offsets = listed.iter().filter(|l| l.partition == partition).map(|l| l.offset).collect();
-                held.push((instance.number, partition, offsets));
-            }
+            let live = instance.live().into_iter().filter(|p| self.history.kafka.group.holds(member, *p));
+            holdings.extend(live.map(|partition| Holding {
+                now_ms: self.now_ms,
+                instance: instance.number,
+                partition,
+                offsets: listed.iter().filter(|l| l.partition == partition).map(|l| l.offset).collect(),
+                today_ms: instance.today_of_core(self.now_ms, &self.history.setup).0,
+            }));
         }
-        held
+        holdings
     }
 
-    /// Nothing is on its way.
-    #[must_use]
-    pub(crate) fn is_still(&self) -> bool {
-        self.instances.iter().filter(|i| i.is_alive()).all(|i| i.is_still(&self.kafka))
+    fn running(&self) -> impl Iterator<Item = &Instance> {
+        self.instances.iter().filter(|i| i.is_alive())
     }
 
-    /// Partitions that some instance fires.
+    /// Whether no batch is in flight and all logs are read to their ends.
     #[must_use]
-    pub fn live(&self) -> BTreeSet<TopicPartition> {
-        self.instances.iter().filter(|i| i.is_alive()).flat_map(Instance::live).collect()
+    pub(crate) fn is_idle(&self) -> bool {
+        self.running().all(|i| i.is_idle(&self.history.kafka))
     }
 
-    /// One line for each instance, for a report.
-    #[must_use]
-    pub fn describe(&self) -> String {
-        self.instances.iter().map(|i| format!("\n  {}", i.describe())).collect()
-    }
-
-    /// The cluster.
-    #[must_use]
-    pub fn kafka(&self) -> &Kafka {
-        &self.kafka
-    }
-
-    /// Every user record that was acknowledged, and no transaction of its user took back.
-    #[must_use]
-    pub fn said(&self) -> &BTreeMap<(TopicPartition, i64), Said> {
-        &self.said
-    }
-
-    /// The schedules partitions.
-    #[must_use]
-    pub fn partitions(&self) -> &[TopicPartition] {
-        &self.partitions
-    }
-
-    /// A schedules topic's name.
-    #[must_use]
-    pub fn topic(partition: TopicPartition) -> &'static str {
-        TOPICS[usize::from(partition.topic) % TOPICS.len()]
+    /// Asks all instances what they hold and fire.
+    pub(crate) fn observe(&self) -> Observed {
+        Observed {
+            now_ms: self.now_ms,
+            listed: self.running().flat_map(Instance::listed).collect(),
+            live: self.running().flat_map(Instance::live).collect(),
+            is_idle: self.is_idle(),
+            description: self.instances.iter().map(|i| format!("\n  {}", i.describe())).collect(),
+        }
     }
 }

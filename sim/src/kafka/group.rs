@@ -4,19 +4,19 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use kafka_scheduler::core::io::TopicPartition;
 
-/// A member that is silent for this long is out.
-pub const SESSION_MS: i64 = 6_000;
+/// `session.timeout.ms`.
+pub const SESSION_TIMEOUT_MS: i64 = 6_000;
 
-/// What a member is told.
+/// The answer to a heartbeat.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
     /// Nothing new.
     Stable,
-    /// A rebalance has begun: join it.
+    /// A rebalance has begun: the member must join it.
     Rebalance,
-    /// The rebalance it joined is over.
+    /// The rebalance that it joined is over: the generation and its partitions.
     Synced(i32, BTreeSet<TopicPartition>),
-    /// It has been thrown out.
+    /// It is not a member any more.
     Unknown,
 }
 
@@ -29,7 +29,7 @@ struct Member {
     assigned: BTreeSet<TopicPartition>,
 }
 
-/// The group.
+/// The consumer group.
 #[derive(Debug)]
 pub struct Group {
     partitions: BTreeSet<TopicPartition>,
@@ -46,58 +46,58 @@ impl Group {
         Self { partitions, generation: 0, members: BTreeMap::new(), preparing: false, held_until_ms: i64::MIN }
     }
 
-    /// Whether this is a member, in the group's generation.
+    /// Whether this is a member in the group's generation.
     #[must_use]
     pub fn is_current(&self, member: &str, generation: i32) -> bool {
         self.generation == generation && self.members.contains_key(member)
     }
 
-    /// Whether a transactional offset commit is taken: from a current member or, as older clients send it, from
-    /// nobody in no generation. Which partitions the member owns is not asked.
+    /// Whether brokers accept a transactional offset commit: from a current member or, as older clients send it,
+    /// without member and generation. They do not check which partitions the member owns.
     #[must_use]
     pub fn takes_in_transaction(&self, member: &str, generation: i32) -> bool {
         let blank = generation < 0 && (member.is_empty() || self.members.is_empty());
         blank || self.is_current(member, generation)
     }
 
-    /// Whether a plain offset commit is taken: from a current member, or from nobody while there are no members.
+    /// Whether brokers accept a plain offset commit: from a current member, or without member while the group is empty.
     #[must_use]
     pub fn takes_plain(&self, member: &str, generation: i32) -> bool {
         (generation < 0 && self.members.is_empty()) || self.is_current(member, generation)
     }
 
-    /// Whether a member has been given the partition, or has not yet given it back. No broker asks this.
+    /// Whether a member was assigned the partition, or has not yet released it. No broker checks this.
     #[must_use]
     pub fn holds(&self, member: &str, partition: TopicPartition) -> bool {
         let holds = |m: &Member| m.owned.contains(&partition) || m.assigned.contains(&partition);
         self.members.get(member).is_some_and(holds)
     }
 
-    /// Whether nobody is in the group.
+    /// Whether the group has no members.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.members.is_empty()
     }
 
-    /// The group's generation.
+    /// Returns the group's generation.
     #[must_use]
     pub fn generation(&self) -> i32 {
         self.generation
     }
 
-    /// Until when a rebalance that could end is held up.
+    /// Returns until when a rebalance that could end is held up.
     #[must_use]
     pub fn is_held(&self, now_ms: i64) -> Option<i64> {
         Some(self.held_until_ms).filter(|until| *until > now_ms && self.is_complete())
     }
 
-    /// No rebalance ends before `until_ms`.
+    /// Holds up every rebalance until `until_ms`.
     pub fn hold(&mut self, until_ms: i64) {
         self.held_until_ms = until_ms;
     }
 
     pub(super) fn deadline(&self) -> Option<i64> {
-        let sessions = self.members.values().map(|m| m.seen_ms + SESSION_MS);
+        let sessions = self.members.values().map(|m| m.seen_ms + SESSION_TIMEOUT_MS);
         let rebalance = self.is_complete().then_some(self.held_until_ms);
         sessions.chain(rebalance).min()
     }
@@ -106,13 +106,13 @@ impl Group {
         self.preparing && self.members.values().all(|m| m.joined)
     }
 
-    /// Whether it is a member still.
+    /// Whether this is a member.
     #[must_use]
     pub fn knows(&self, member: &str) -> bool {
         self.members.contains_key(member)
     }
 
-    /// Joins, or joins again, with what the member still owns.
+    /// Joins, or joins again, with the partitions that the member still owns.
     pub fn join(&mut self, member: &str, owned: BTreeSet<TopicPartition>, now_ms: i64) {
         self.preparing = true;
         self.members.insert(
@@ -121,7 +121,7 @@ impl Group {
         );
     }
 
-    /// Leaves at once.
+    /// Removes a member.
     pub fn leave(&mut self, member: &str) {
         self.preparing |= self.members.remove(member).is_some();
     }
@@ -130,7 +130,7 @@ impl Group {
         self.preparing |= self.partitions.insert(partition);
     }
 
-    /// A sign of life.
+    /// Takes a heartbeat.
     pub fn beat(&mut self, member: &str, now_ms: i64) -> Answer {
         let Some(known) = self.members.get_mut(member) else { return Answer::Unknown };
         known.seen_ms = now_ms;
@@ -142,20 +142,21 @@ impl Group {
 
     pub(super) fn tick(&mut self, now_ms: i64) {
         let before = self.members.len();
-        self.members.retain(|_, m| m.seen_ms + SESSION_MS > now_ms);
+        self.members.retain(|_, m| m.seen_ms + SESSION_TIMEOUT_MS > now_ms);
         self.preparing |= self.members.len() != before;
         if self.is_complete() && self.held_until_ms <= now_ms {
             self.assign();
         }
     }
 
-    /// Sticky, and cooperative: what moves is first taken, and given in the rebalance after its release.
+    /// Assigns like the cooperative sticky assignor: a partition that moves is revoked first, and assigned in the
+    /// rebalance after its release.
     fn assign(&mut self) {
         self.preparing = false;
         self.generation += 1;
         let count = self.members.len();
         if count == 0 {
-            // An empty group has a generation of its own.
+            // An empty group has a generation too.
             return;
         }
         let owned: BTreeSet<TopicPartition> = self.members.values().flat_map(|m| m.owned.iter().copied()).collect();

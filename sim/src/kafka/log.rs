@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Header names and values, owned.
+/// Header names and values.
 pub type Headers = Vec<(Vec<u8>, Option<Vec<u8>>)>;
 
 /// A record.
@@ -25,25 +25,25 @@ enum Entry {
     Data(Stored),
     /// A control marker: it takes an offset and is never delivered.
     Marker,
-    /// Compacted away.
+    /// Removed by compaction.
     Gone,
 }
 
-/// Entries by offset.
+/// A partition's log.
 #[derive(Debug, Default)]
 pub struct Log {
     entries: Vec<Entry>,
     /// First offset of each transaction without a marker.
     open: BTreeMap<u64, i64>,
     aborted: BTreeSet<u64>,
-    /// When each tombstone that was compacted may go.
+    /// When each tombstone that a compaction has left may be removed.
     horizons: BTreeMap<usize, i64>,
 }
 
-/// What a compaction took.
+/// Counts of what a compaction removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Compacted {
-    /// Records that were overwritten or aborted.
+    /// Records that were replaced or aborted.
     pub records: usize,
     /// Tombstones that were old enough.
     pub tombstones: usize,
@@ -52,28 +52,37 @@ pub struct Compacted {
 /// How a log is compacted.
 #[derive(Clone, Copy, Debug)]
 pub struct Compaction {
-    /// What was appended before this.
+    /// Only records appended before this are compacted.
     pub before_ms: i64,
-    /// A tombstone stays for so long after the first compaction that leaves it.
+    /// `delete.retention.ms`: a tombstone stays for this long after the first compaction that leaves it.
     pub retention_ms: i64,
-    /// Old tombstones go.
+    /// Whether old tombstones are removed too.
     pub tombstones: bool,
 }
 
 impl Log {
-    /// The offset after the last.
+    /// Returns the offset after the last.
     #[must_use]
     pub fn end(&self) -> i64 {
         self.entries.len() as i64
     }
 
-    /// Below this every transaction is decided.
+    /// Returns the last stable offset.
     #[must_use]
     pub fn last_stable(&self) -> i64 {
         self.open.values().copied().min().unwrap_or(self.end())
     }
 
-    /// Appends a record and gives its offset.
+    /// Returns the record at an offset, unless compaction has removed it.
+    #[must_use]
+    pub fn get(&self, offset: i64) -> Option<&Stored> {
+        match self.entries.get(usize::try_from(offset).ok()?)? {
+            Entry::Data(stored) => Some(stored),
+            Entry::Marker | Entry::Gone => None,
+        }
+    }
+
+    /// Appends a record and returns its offset.
     pub fn append(&mut self, stored: Stored) -> i64 {
         let offset = self.end();
         if let Some(transaction) = stored.transaction {
@@ -83,7 +92,7 @@ impl Log {
         offset
     }
 
-    /// Ends a transaction here.
+    /// Appends the marker that ends a transaction.
     pub fn mark(&mut self, transaction: u64, commit: bool) {
         self.open.remove(&transaction);
         if !commit {
@@ -92,7 +101,7 @@ impl Log {
         self.entries.push(Entry::Marker);
     }
 
-    /// What a read_committed consumer is given from `from` on, and where it reads next.
+    /// Returns the records that a read_committed consumer gets from `from` on, and the offset that it reads next.
     #[must_use]
     pub fn read(&self, from: i64, count_max: usize) -> (Vec<(i64, &Stored)>, i64) {
         let mut found = Vec::new();
@@ -108,7 +117,7 @@ impl Log {
         (found, next)
     }
 
-    /// What a read_uncommitted consumer is given: open and aborted records as well.
+    /// Returns the records that a read_uncommitted consumer gets: open and aborted ones as well.
     #[must_use]
     pub fn read_uncommitted(&self, from: i64, count_max: usize) -> (Vec<(i64, &Stored)>, i64) {
         let mut found = Vec::new();
@@ -122,7 +131,7 @@ impl Log {
         (found, next)
     }
 
-    /// Keeps the last record of each key among the decided ones that are old enough.
+    /// Compacts the log: keeps the last record of each key among the decided ones that are old enough.
     pub fn compact(&mut self, now_ms: i64, how: Compaction) -> Compacted {
         let end = self.last_stable() as usize;
         let mut last: BTreeMap<Vec<u8>, usize> = BTreeMap::new();

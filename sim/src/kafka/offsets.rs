@@ -1,4 +1,4 @@
-//! The group's offsets: transactional ones, plain ones, and their expiry.
+//! The group's offsets: transactional commits, plain commits, and expiry.
 
 use std::collections::BTreeMap;
 
@@ -6,10 +6,10 @@ use kafka_scheduler::core::io::TopicPartition;
 
 use super::{Kafka, Refusal};
 
-/// The broker refuses longer metadata.
+/// `offset.metadata.max.bytes`.
 pub(super) const METADATA_BYTES_MAX: usize = 4_096;
 
-/// What librdkafka sends of these: negative offsets are dropped, and where none is left nobody is asked.
+/// Returns the offsets that librdkafka sends: it drops negative ones, and sends no request if none is left.
 #[must_use]
 pub fn sent_by_librdkafka(
     mut offsets: Vec<(TopicPartition, i64, String)>,
@@ -23,13 +23,13 @@ pub fn sent_by_librdkafka(
 pub(super) struct Pending {
     pub offset: i64,
     pub metadata: String,
-    /// When it was sent, in the order of the group's offsets topic.
+    /// Its place in the order in which offsets were sent.
     pub taken: u64,
 }
 
 impl Kafka {
-    /// Commits offsets outside of any transaction. Whether the member owns the partitions is not asked, and offsets
-    /// that a transaction has sent before this but commits after it vanish.
+    /// Commits offsets outside of any transaction. It does not check ownership, and discards offsets that a transaction
+    /// has sent before this but commits after it.
     ///
     /// # Errors
     /// [`Refusal::Generation`] or [`Refusal::Metadata`].
@@ -51,7 +51,8 @@ impl Kafka {
         Ok(())
     }
 
-    /// The group's offsets are dropped, as they are some time after its last member has left. False if it has members.
+    /// Drops the group's offsets, as brokers do some time after its last member has left. Returns false if it has
+    /// members.
     pub fn expire_offsets(&mut self) -> bool {
         let expires = self.group.is_empty();
         if expires {

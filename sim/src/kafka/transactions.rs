@@ -1,4 +1,4 @@
-//! Transactional producers: epochs, fencing, time-outs, markers that are written after the decision.
+//! Transactional producers: epochs, fencing, timeouts, and markers that are written after the decision.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,23 +6,23 @@ use kafka_scheduler::core::io::TopicPartition;
 
 use super::log::Stored;
 use super::offsets::{METADATA_BYTES_MAX, Pending};
-use super::{Event, Kafka, Place, Refusal, TRANSACTION_MS_MAX};
+use super::{Event, Kafka, Place, Refusal, TRANSACTION_TIMEOUT_MS};
 
-/// What the coordinator knows of a transactional id.
+/// The coordinator's state of a transactional id.
 #[derive(Debug, Default)]
 pub(super) struct Producer {
     epoch: u32,
     open: Option<Open>,
-    /// Decided, with markers still to write.
+    /// A decided transaction that may have markers still to write.
     completing: Option<u64>,
-    /// How the last transaction was decided.
+    /// Whether the last transaction was committed.
     decided: Option<bool>,
 }
 
 impl Producer {
-    /// When its open transaction times out.
+    /// Returns when its open transaction times out.
     pub(super) fn ends_by(&self) -> Option<i64> {
-        self.open.as_ref().map(|open| open.started_ms + TRANSACTION_MS_MAX)
+        self.open.as_ref().map(|open| open.started_ms + TRANSACTION_TIMEOUT_MS)
     }
 }
 
@@ -34,23 +34,23 @@ struct Open {
     offsets: BTreeMap<TopicPartition, Pending>,
 }
 
-/// A decision on its way into a log, or into the group's offsets.
+/// A marker on its way into a log, or into the group's offsets.
 #[derive(Debug)]
 pub(super) struct Marker {
     pub(super) at_ms: i64,
     transaction: u64,
     commit: bool,
-    what: What,
+    target: MarkerTarget,
 }
 
 #[derive(Debug)]
-enum What {
+enum MarkerTarget {
     Log(Place),
     Offsets(BTreeMap<TopicPartition, Pending>),
 }
 
 impl Kafka {
-    /// `init_transactions`: fences whoever had the id and aborts what it had open.
+    /// Does `init_transactions`: fences the id's former producer and aborts its open transaction.
     ///
     /// # Errors
     /// `Concurrent` while the last transaction's markers are being written.
@@ -99,7 +99,8 @@ impl Kafka {
         Ok(offset)
     }
 
-    /// Checks member and generation, never ownership. A blank member and generation are taken without any check.
+    /// Does `send_offsets_to_transaction`. Checks member and generation, never ownership, and nothing if both are
+    /// blank.
     ///
     /// # Errors
     /// See [`Refusal`].
@@ -110,7 +111,7 @@ impl Kafka {
         (member, generation): (&str, i32),
         offsets: Vec<(TopicPartition, i64, String)>,
     ) -> Result<(), Refusal> {
-        // The group's partition joins the transaction first, so that what is refused below is open still.
+        // The group's partition joins the transaction first, so a transaction that is refused below stays open.
         let transaction = self.open(id, epoch, now_ms)?;
         if !self.group.takes_in_transaction(member, generation) {
             return Err(Refusal::Generation);
@@ -128,8 +129,7 @@ impl Kafka {
         Ok(())
     }
 
-    /// Commits or aborts what the id has open. Asking again for what was decided already is fine; asking for the
-    /// opposite is not.
+    /// Commits or aborts the open transaction of an id. The same request may be sent again; the opposite is refused.
     ///
     /// # Errors
     /// See [`Refusal`].
@@ -152,12 +152,12 @@ impl Kafka {
         Ok(())
     }
 
-    /// Writes markers that are due, and aborts what has been open for too long.
+    /// Writes markers that are due, and aborts transactions that have timed out.
     pub fn tick(&mut self, now_ms: i64) {
-        let late = |p: &Producer| p.open.as_ref().is_some_and(|o| o.started_ms + TRANSACTION_MS_MAX <= now_ms);
+        let late = |p: &Producer| p.open.as_ref().is_some_and(|o| o.started_ms + TRANSACTION_TIMEOUT_MS <= now_ms);
         let ids: Vec<String> = self.producers.iter().filter(|(_, p)| late(p)).map(|(id, _)| id.clone()).collect();
         for id in ids {
-            // As the coordinator does it: the epoch moves on, so that the owner cannot go on.
+            // Like the coordinator, it raises the epoch, so the producer is fenced.
             let _ = self.init(&id, now_ms);
         }
         let mut due: Vec<Marker> = Vec::new();
@@ -167,20 +167,20 @@ impl Kafka {
         }
         due.sort_by_key(|marker| marker.at_ms);
         for marker in due {
-            match marker.what {
-                What::Log(place) => self.log_mut(place).mark(marker.transaction, marker.commit),
-                What::Offsets(offsets) if marker.commit => self.take_offsets(offsets),
-                What::Offsets(_) => {}
+            match marker.target {
+                MarkerTarget::Log(place) => self.log_mut(place).mark(marker.transaction, marker.commit),
+                MarkerTarget::Offsets(offsets) if marker.commit => self.take_offsets(offsets),
+                MarkerTarget::Offsets(_) => {}
             }
         }
         self.group.tick(now_ms);
     }
 
-    /// Whether a read_committed client would have to wait for this partition's offset.
+    /// Whether a client that requires stable offsets has to wait for this partition's offset.
     #[must_use]
     pub fn has_pending_offset(&self, partition: TopicPartition) -> bool {
         let names = |offsets: &BTreeMap<TopicPartition, Pending>| offsets.contains_key(&partition);
-        self.markers.iter().any(|m| matches!(&m.what, What::Offsets(offsets) if names(offsets)))
+        self.markers.iter().any(|m| matches!(&m.target, MarkerTarget::Offsets(offsets) if names(offsets)))
             || self.producers.values().any(|p| p.open.as_ref().is_some_and(|open| names(&open.offsets)))
     }
 
@@ -210,16 +210,16 @@ impl Kafka {
             let sent = offsets.iter().map(|(p, pending)| (*p, pending.offset, pending.metadata.clone())).collect();
             self.sent.insert(transaction, sent);
         }
-        let whats = places.into_iter().map(What::Log).chain([What::Offsets(offsets)]);
+        let targets = places.into_iter().map(MarkerTarget::Log).chain([MarkerTarget::Offsets(offsets)]);
         let (slow_until_ms, slow_ms) = self.slow_markers;
         let slow_ms = if slow_until_ms > now_ms { slow_ms } else { 0 };
         self.markers_are_late = false;
-        for what in whats {
+        for target in targets {
             let slow = self.rng.chance(5);
             let usual_ms = if slow { 800 } else { 8 };
             let at_ms = now_ms + self.rng.range(0, slow_ms.max(usual_ms));
             self.markers_are_late |= at_ms > now_ms + usual_ms;
-            self.markers.push(Marker { at_ms, transaction, commit, what });
+            self.markers.push(Marker { at_ms, transaction, commit, target });
         }
     }
 }

@@ -1,199 +1,170 @@
-//! What must hold once nothing breaks any more: everything owed has fired, the rest is held, by everybody who reads.
+//! Checks what must hold some time after faults have stopped: everything owed has fired, and the rest is pending.
 
 use std::collections::BTreeMap;
 
 use kafka_scheduler::core::Listed;
 use kafka_scheduler::core::io::TopicPartition;
-use kafka_scheduler::core::origin::{self, START_MARKER_KEY};
 use kafka_scheduler::core::payload::Parts;
 use kafka_scheduler::core::start_marker::StartMarker;
 
 use super::journal::{Fired, safe};
+use super::leftovers::floors_of;
 use crate::failure::Failure;
-use crate::kafka::Place;
-use crate::world::{CLUSTER, DAY_MS, Said, World};
+use crate::history::{History, Observed, UserRecord};
 
-/// Nothing takes longer than this to fire once it is due, while nothing breaks.
-const LATE_MS_MAX: i64 = 8_000;
+/// How late a schedule may fire without faults.
+const FIRING_TIMEOUT_MS: i64 = 8_000;
 
-/// What cannot be delivered is given up, after some tries, within this.
-const GIVEN_UP_MS_MAX: i64 = 60_000;
+/// How late a schedule may become a dead letter, after all tries.
+const GIVE_UP_TIMEOUT_MS: i64 = 60_000;
 
-/// Nothing is lost, and nothing that was ended is pending: what the running engines hold is what the users' last words
-/// say, in every detail.
+/// The partition and the offset of a user's record.
+type Identity = (TopicPartition, i64);
+
+/// Checks that nothing is lost and nothing that ended is pending: the running engines hold exactly the users' latest
+/// records, in every detail.
 ///
 /// # Errors
 /// The first broken promise.
-pub fn converged(world: &World) -> Result<Fired, Failure> {
-    let fired = safe(world)?;
-    served(world)?;
-    let mut listed: BTreeMap<(TopicPartition, i64), Listed> = BTreeMap::new();
-    for held in world.listed() {
-        if let Some(twice) = listed.insert((held.partition, held.offset), held) {
-            return Err(Failure::Safety(format!("{twice:?} is held twice{}", world.describe())));
-        }
-    }
-    let start_markers = floors_of(world);
-    let mut last: BTreeMap<(TopicPartition, &[u8]), (i64, &Said)> = BTreeMap::new();
-    for ((partition, offset), said) in world.said().iter().filter(|(_, said)| said.is_word()) {
-        last.insert((*partition, &said.key), (*offset, said));
+pub fn converged(history: &History, observed: &Observed) -> Result<Fired, Failure> {
+    let fired = safe(history)?;
+    served(history, observed)?;
+    let listed = listed_once(observed)?;
+    let start_markers = floors_of(history, observed.now_ms);
+    let mut latest_records: BTreeMap<(TopicPartition, &[u8]), (i64, &UserRecord)> = BTreeMap::new();
+    for ((partition, offset), record) in history.produced.iter().filter(|(_, record)| record.can_be_latest()) {
+        latest_records.insert((*partition, &record.key), (*offset, record));
     }
     let mut wanted = 0;
-    for ((partition, _), (offset, said)) in &last {
-        let origin_offset = (*partition, *offset);
-        let held = listed.get(&origin_offset);
-        wanted += usize::from(held.is_some());
-        let moved = fired.letters.contains(&origin_offset);
-        if !said.fit || moved || fired.words.contains(&origin_offset) {
-            if held.is_some() {
-                return Err(Failure::Safety(format!("{origin_offset:?} is held still: {said:?}{}", world.describe())));
-            }
-            if !moved && !said.fit && !said.is_cancel() && world.setup.dead_letters {
-                let broken = format!("{origin_offset:?} is no dead letter: {said:?}{}", world.describe());
-                return Err(Failure::Liveness(broken));
-            }
-            continue;
-        }
-        if let Some(held) = held {
-            is_held(held, said)
-                .map_err(|what| Failure::Safety(format!("{origin_offset:?} is held {what}: {said:?}")))?;
-        }
-        let overdue = said.target.delivers() && said.due * 1000 + LATE_MS_MAX <= world.now_ms;
-        let may_be_leftover = start_markers
-            .get(partition)
-            .is_some_and(|start_marker| *offset < start_marker.offset && said.due * 1000 < start_marker.since.0);
-        match held {
-            _ if may_be_leftover => {}
-            None => return Err(Failure::Safety(format!("{origin_offset:?} was lost: {said:?}{}", world.describe()))),
-            Some(_) if world.setup.dead_letters && said.due * 1000 + GIVEN_UP_MS_MAX <= world.now_ms && !overdue => {
-                let broken = format!("{origin_offset:?} is not given up: {said:?}{}", world.describe());
-                return Err(Failure::Liveness(broken));
-            }
-            Some(_) if overdue => {
-                return Err(Failure::Liveness(format!(
-                    "{origin_offset:?} does not fire: {said:?}{}",
-                    world.describe()
-                )));
-            }
-            Some(_) => {}
+    for ((partition, _), (offset, record)) in &latest_records {
+        let latest =
+            Latest { origin_offset: (*partition, *offset), record, held: listed.get(&(*partition, *offset)).copied() };
+        wanted += usize::from(latest.held.is_some());
+        let moved = fired.dead_letters.contains(&latest.origin_offset);
+        if !record.fit || moved || fired.schedules.contains(&latest.origin_offset) {
+            latest.has_ended(moved, history, observed)?;
+        } else {
+            latest.is_pending(start_markers.get(partition), history, observed)?;
         }
     }
     if wanted != listed.len() {
-        let newest =
-            |origin_offset: &(TopicPartition, i64)| last.values().any(|(offset, _)| *offset == origin_offset.1);
+        let newest = |origin_offset: &Identity| latest_records.values().any(|(offset, _)| *offset == origin_offset.1);
         let odd: Vec<_> = listed.keys().filter(|origin_offset| !newest(origin_offset)).collect();
-        return Err(Failure::Safety(format!("{odd:?} are held although newer words were read{}", world.describe())));
+        let broken = format!("{odd:?} are held although newer records were read{}", observed.description);
+        return Err(Failure::Safety(broken));
     }
     Ok(fired)
 }
 
-/// Every instance holds what the log that it has read says, no more and no less.
-///
-/// # Errors
-/// The first difference.
-pub fn folds(world: &World) -> Result<(), Failure> {
-    for (number, partition, listed) in world.held() {
-        let expected = world.watch.held(number, partition);
-        if let Some(odd) = listed.difference(&expected).next() {
-            let said = world.said().get(&(partition, *odd));
-            return Err(Failure::Safety(format!(
-                "i{number} holds {odd} of {partition:?}, which it read to be over: {said:?}"
-            )));
-        }
-        let gone =
-            expected.difference(&listed).filter_map(|offset| Some((*offset, world.said().get(&(partition, *offset))?)));
-        let mut start_markers = None;
-        for (offset, said) in gone {
-            let start_markers = start_markers.get_or_insert_with(|| floors_of(world));
-            let since = |start_marker: &StartMarker| start_marker.since.0.min(world.latest_since(number));
-            let leftover =
-                |start_marker: &StartMarker| offset < start_marker.offset && said.due * 1000 < since(start_marker);
-            if !start_markers.get(&partition).is_some_and(leftover) {
-                return Err(Failure::Safety(format!("i{number} has forgotten {offset} of {partition:?}: {said:?}")));
-            }
+/// Returns the pending schedules of all instances. Each must be pending in one instance only.
+fn listed_once(observed: &Observed) -> Result<BTreeMap<Identity, &Listed>, Failure> {
+    let mut listed = BTreeMap::new();
+    for held in &observed.listed {
+        if let Some(twice) = listed.insert((held.partition, held.offset), held) {
+            return Err(Failure::Safety(format!("{twice:?} is held twice{}", observed.description)));
         }
     }
-    Ok(())
+    Ok(listed)
 }
 
-/// Somebody fires every partition.
+/// The latest record for a key, and the pending schedule that an instance has for it.
+struct Latest<'a> {
+    origin_offset: Identity,
+    record: &'a UserRecord,
+    held: Option<&'a Listed>,
+}
+
+impl Latest<'_> {
+    /// Checks a record that has fired, has moved or cannot fire: it is not pending, and has moved if there is a
+    /// dead-letter topic.
+    fn has_ended(&self, moved: bool, history: &History, observed: &Observed) -> Result<(), Failure> {
+        let Self { origin_offset, record, held } = self;
+        if held.is_some() {
+            return Err(Failure::Safety(format!(
+                "{origin_offset:?} is still held: {record:?}{}",
+                observed.description
+            )));
+        }
+        if !moved && !record.fit && !record.is_cancel() && history.setup.dead_letters {
+            let broken = format!("{origin_offset:?} is no dead letter: {record:?}{}", observed.description);
+            return Err(Failure::Liveness(broken));
+        }
+        Ok(())
+    }
+
+    /// Checks a schedule that has not fired: it is pending as it was produced and not overdue, or may be a leftover.
+    fn is_pending(
+        &self,
+        start_marker: Option<&StartMarker>,
+        history: &History,
+        observed: &Observed,
+    ) -> Result<(), Failure> {
+        let Self { origin_offset, record, held } = self;
+        if let Some(held) = held {
+            is_held(held, record)
+                .map_err(|what| Failure::Safety(format!("{origin_offset:?} is held {what}: {record:?}")))?;
+        }
+        let due_ms = record.due_s * 1000;
+        let overdue = record.target.delivers() && due_ms + FIRING_TIMEOUT_MS <= observed.now_ms;
+        if start_marker
+            .is_some_and(|start_marker| origin_offset.1 < start_marker.offset && due_ms < start_marker.since.0)
+        {
+            return Ok(());
+        }
+        let what = format!("{record:?}{}", observed.description);
+        match held {
+            None => Err(Failure::Safety(format!("{origin_offset:?} was lost: {what}"))),
+            Some(_) if overdue => Err(Failure::Liveness(format!("{origin_offset:?} does not fire: {what}"))),
+            Some(_) if history.setup.dead_letters && due_ms + GIVE_UP_TIMEOUT_MS <= observed.now_ms => {
+                Err(Failure::Liveness(format!("{origin_offset:?} is not given up: {what}")))
+            }
+            Some(_) => Ok(()),
+        }
+    }
+}
+
+/// Checks that an instance fires each partition.
 ///
 /// # Errors
-/// The partition that nobody fires.
-pub fn served(world: &World) -> Result<(), Failure> {
-    let live = world.live();
-    match world.partitions().iter().find(|partition| !live.contains(partition)) {
-        Some(dark) => {
-            Err(Failure::Liveness(format!("nobody fires {dark:?} although nothing breaks{}", world.describe())))
-        }
+/// The partition that no instance fires.
+pub fn served(history: &History, observed: &Observed) -> Result<(), Failure> {
+    match history.partitions.iter().find(|partition| !observed.live.contains(partition)) {
+        Some(unserved) => Err(Failure::Liveness(format!(
+            "no instance fires {unserved:?} although faults have stopped{}",
+            observed.description
+        ))),
         None => Ok(()),
     }
 }
 
-/// Every probe that is due has fired.
+/// Checks that every probe that is due has fired.
 ///
 /// # Errors
 /// The one that has not.
-pub fn fires_on_time(world: &World) -> Result<(), Failure> {
-    let fired = safe(world)?;
-    served(world)?;
-    let late = |(origin_offset, said): &(&(TopicPartition, i64), &Said)| {
-        said.key.starts_with(b"probe")
-            && said.due * 1000 + LATE_MS_MAX <= world.now_ms
-            && !fired.words.contains(origin_offset)
+pub fn fires_on_time(history: &History, observed: &Observed) -> Result<(), Failure> {
+    let fired = safe(history)?;
+    served(history, observed)?;
+    let late = |(origin_offset, record): &(&Identity, &UserRecord)| {
+        record.key.starts_with(b"probe")
+            && record.due_s * 1000 + FIRING_TIMEOUT_MS <= observed.now_ms
+            && !fired.schedules.contains(origin_offset)
     };
-    match world.said().iter().find(late) {
-        Some((origin_offset, said)) => {
-            Err(Failure::Liveness(format!("{origin_offset:?} is late: {said:?}{}", world.describe())))
+    match history.produced.iter().find(late) {
+        Some((origin_offset, record)) => {
+            Err(Failure::Liveness(format!("{origin_offset:?} is late: {record:?}{}", observed.description)))
         }
         None => Ok(()),
     }
 }
 
-fn is_held(held: &Listed, said: &Said) -> Result<(), String> {
+fn is_held(held: &Listed, record: &UserRecord) -> Result<(), String> {
     let parts = Parts::unpack(&held.packed);
-    let same = held.due as i64 == said.due
-        && held.timestamp.0 == said.at_ms
-        && &*held.target == said.target.name()
-        && parts.key == said.key
-        && parts.value == said.value
+    let same = held.due as i64 == record.due_s
+        && held.timestamp.0 == record.at_ms
+        && &*held.target == record.target.name()
+        && parts.key == record.key
+        && parts.value == record.value
         && parts.target_key == Some(b"to")
         && parts.headers.len() == 1;
     if same { Ok(()) } else { Err(format!("as {held:?}")) }
-}
-
-/// What may be a leftover lies below its partition's first floor, and was due before the topic's first one was written,
-/// by the clock that was furthest ahead. A floor from a future day is written anew once that clock is right again.
-fn floors_of(world: &World) -> BTreeMap<TopicPartition, StartMarker> {
-    let mut first: BTreeMap<TopicPartition, StartMarker> = BTreeMap::new();
-    let mut begun: BTreeMap<u16, i64> = BTreeMap::new();
-    for (_, records) in world.kafka().journal() {
-        for (place, stored) in records.iter().filter(|(_, stored)| stored.key.as_deref() == Some(START_MARKER_KEY)) {
-            let Place::Schedules(partition) = *place else { continue };
-            let name = origin::partition_hash(CLUSTER, World::topic(partition), partition.number);
-            let Some(start_marker) = stored.value.as_deref().and_then(|value| StartMarker::decode(value, name)) else {
-                continue;
-            };
-            first.entry(partition).or_insert(start_marker);
-            begun.entry(partition.topic).or_insert(stored.at_ms);
-        }
-    }
-    for (partition, start_marker) in &mut first {
-        start_marker.since.0 = world.first_today(begun.get(&partition.topic).copied().unwrap_or(world.start_ms));
-    }
-    first
-}
-
-impl World {
-    /// The latest `since` that a first start at `begun_ms` may have come to, after all clocks are right again.
-    fn first_today(&self, begun_ms: i64) -> i64 {
-        /// Partitions of a topic get their first floors within this.
-        const TOGETHER_MS: i64 = 30_000;
-        let (small, large) = (self.ahead_ms_max.min(DAY_MS / 24), self.ahead_ms_max > DAY_MS / 2);
-        let calm_ms = if self.quiet { self.calm_ms } else { self.now_ms + self.ahead_ms_max };
-        // With days to look back a floor from a wrong day lies in the past: only the next start looks at the day again.
-        let wrong_ms = if self.setup.since_days > 0 && !self.restarted { self.ahead_ms_max } else { 0 };
-        let at = if large { calm_ms.max(begun_ms) + wrong_ms } else { begun_ms + TOGETHER_MS };
-        self.today_of(at + small)
-    }
 }

@@ -1,4 +1,5 @@
-//! Questions to the journal of committed transactions: once, never early, all or nothing, as it was said, fenced.
+//! Checks the committed transactions: each record fires once, never early, all or nothing, as its user produced it, and
+//! from its owner.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,41 +10,43 @@ use kafka_scheduler::core::ownership::Ownership;
 use kafka_scheduler::core::reason::Reason;
 
 use super::fenced::fenced;
+use super::leftovers::is_leftover;
 use super::{header, named};
 use crate::failure::Failure;
+use crate::history::{History, UserRecord};
 use crate::kafka::Place;
 use crate::kafka::log::{Headers, Stored};
-use crate::scenario::{Target, Word};
-use crate::world::{Said, World};
+use crate::names::topic as topic_of;
+use crate::scenario::{RecordKind, Target};
 
-/// What has fired: partition, and offset of the user's record.
+/// User records that have ended, by partition and offset.
 #[derive(Debug, Default)]
 pub struct Fired {
-    /// Identities.
-    pub words: BTreeSet<(TopicPartition, i64)>,
-    /// Those of records that became dead letters.
-    pub letters: BTreeSet<(TopicPartition, i64)>,
-    /// Words that were written again.
+    /// Schedules that fired.
+    pub schedules: BTreeSet<(TopicPartition, i64)>,
+    /// Records that became dead letters.
+    pub dead_letters: BTreeSet<(TopicPartition, i64)>,
+    /// Number of records that were written again.
     pub reasserted: u64,
 }
 
-/// Asks everything that must hold at any time.
+/// Checks everything that must hold at any time.
 ///
 /// # Errors
 /// The first broken promise.
-pub fn safe(world: &World) -> Result<Fired, Failure> {
-    owners(world)
-        .and_then(|()| fenced(world))
-        .and_then(|()| after_barriers(world))
-        .and_then(|()| fired(world))
+pub fn safe(history: &History) -> Result<Fired, Failure> {
+    owners(history)
+        .and_then(|()| fenced(history))
+        .and_then(|()| after_barriers(history))
+        .and_then(|()| fired(history))
         .map_err(Failure::Safety)
 }
 
-/// What fired, from the logs: each once, not early, whole, and as it was said. What cannot fire moved as it was said.
-fn fired(world: &World) -> Result<Fired, String> {
+/// Collects the firings and dead letters. Each must be the only one of its record, and whole.
+fn fired(history: &History) -> Result<Fired, String> {
     let mut fired = Fired::default();
-    for (transaction, records) in world.kafka().journal().filter(|(t, _)| is_engines(world, *t)) {
-        let mut ended = ended(world, transaction, records)?;
+    for (transaction, records) in history.kafka.journal().filter(|(t, _)| is_engines(history, *t)) {
+        let mut ended = ended(history, transaction, records)?;
         let mut histories: Vec<&Stored> =
             records.iter().filter(|(place, _)| *place == Place::History).map(|(_, stored)| stored).collect();
         let mut ends = 0;
@@ -51,14 +54,14 @@ fn fired(world: &World) -> Result<Fired, String> {
             let (Place::Target(_) | Place::DeadLetter) = *place else { continue };
             ends += 1;
             let origin_offset = match place {
-                Place::Target(topic) => fires(world, topic, stored, &ended, &mut histories),
-                _ => moves(world, stored, &ended),
+                Place::Target(topic) => check_firing(history, topic, stored, &ended, &mut histories),
+                _ => check_dead_letter(history, stored, &ended),
             };
             let origin_offset = origin_offset.map_err(|what| format!("transaction {transaction}: {what}"))?;
             ended.remove(&origin_offset);
-            let kept = if *place == Place::DeadLetter { &mut fired.letters } else { &mut fired.words };
+            let kept = if *place == Place::DeadLetter { &mut fired.dead_letters } else { &mut fired.schedules };
             if !kept.insert(origin_offset)
-                || (fired.letters.contains(&origin_offset) && fired.words.contains(&origin_offset))
+                || (fired.dead_letters.contains(&origin_offset) && fired.schedules.contains(&origin_offset))
             {
                 return Err(format!("{origin_offset:?} fired twice, the second time in transaction {transaction}"));
             }
@@ -67,73 +70,78 @@ fn fired(world: &World) -> Result<Fired, String> {
             return Err(format!("transaction {transaction}: a history record without its firing: {alone:?}"));
         }
         fired.reasserted += records.iter().filter(|(_, stored)| named(stored).is_some()).count() as u64 - ends;
-        // Nothing but a cancel is ended by anything else.
-        if let Some((origin_offset, said)) = ended.into_iter().find(|(_, said)| !said.is_cancel()) {
-            return Err(format!("transaction {transaction} ends {origin_offset:?} without firing it: {said:?}"));
+        // Only a cancel may be ended without firing or moving.
+        if let Some((origin_offset, original)) = ended.into_iter().find(|(_, original)| !original.is_cancel()) {
+            return Err(format!("transaction {transaction} ends {origin_offset:?} without firing it: {original:?}"));
         }
     }
     Ok(fired)
 }
 
-type Ended<'a> = BTreeMap<(TopicPartition, i64), &'a Said>;
+type Ended<'a> = BTreeMap<(TopicPartition, i64), &'a UserRecord>;
 
-/// A target record is what its user asked for, and its history record is the same with the request.
-fn fires(
-    world: &World,
+/// Checks that a target record is what its user requested, and that its history record is the same with the request
+/// headers. Returns the schedule.
+fn check_firing(
+    history: &History,
     topic: &str,
     stored: &Stored,
     ended: &Ended<'_>,
     histories: &mut Vec<&Stored>,
 ) -> Result<(TopicPartition, i64), String> {
     let key = header(stored, headers::KEY).unwrap_or_default();
-    let found = ended.iter().find(|((partition, _), said)| {
-        said.key == key
-            && header(stored, headers::TOPIC) == Some(World::topic(*partition).as_bytes())
-            && stored.value.as_ref() == Some(&said.value)
+    let found = ended.iter().find(|((partition, _), original)| {
+        original.key == key
+            && header(stored, headers::TOPIC) == Some(topic_of(*partition).as_bytes())
+            && stored.value.as_ref() == Some(&original.value)
     });
-    let Some((origin_offset, said)) = found.map(|(origin_offset, said)| (*origin_offset, *said)) else {
+    let Some((origin_offset, original)) = found.map(|(origin_offset, original)| (*origin_offset, *original)) else {
         return Err(format!("a target record without a tombstone for its schedule: {stored:?}"));
     };
-    let seconds = said.at_ms.div_euclid(1000).to_string().into_bytes();
+    let seconds = original.at_ms.div_euclid(1000).to_string().into_bytes();
     let is_request = |name: &[u8]| [headers::EPOCH, headers::TARGET_TOPIC, headers::TARGET_KEY].contains(&name);
-    let (request, customer): (Headers, Headers) = said.headers.iter().cloned().partition(|(name, _)| is_request(name));
+    let (request, customer): (Headers, Headers) =
+        original.headers.iter().cloned().partition(|(name, _)| is_request(name));
     let own = [
         (headers::TIMESTAMP, seconds),
-        (headers::KEY, said.key.clone()),
-        (headers::TOPIC, World::topic(origin_offset.0).as_bytes().to_vec()),
+        (headers::KEY, original.key.clone()),
+        (headers::TOPIC, topic_of(origin_offset.0).as_bytes().to_vec()),
     ];
     let target: Headers = customer.into_iter().chain(own.map(|(name, value)| (name.to_vec(), Some(value)))).collect();
-    let history: Headers = target.iter().cloned().chain(request).collect();
+    let archived: Headers = target.iter().cloned().chain(request).collect();
     let is = |stored: &Stored, headers: &Headers| {
-        stored.key.as_deref() == Some(b"to") && stored.value.as_ref() == Some(&said.value) && stored.headers == *headers
+        stored.key.as_deref() == Some(b"to")
+            && stored.value.as_ref() == Some(&original.value)
+            && stored.headers == *headers
     };
-    if !is(stored, &target) || topic != said.target.name() || said.word != Word::Schedule || !said.fit {
+    if !is(stored, &target) || topic != original.target.name() || original.kind != RecordKind::Schedule || !original.fit
+    {
         return Err(format!(
-            "{origin_offset:?} fired into {topic} as {stored:?}, which is not what was said: {said:?}"
+            "{origin_offset:?} fired into {topic} as {stored:?}, which differs from the record: {original:?}"
         ));
     }
-    let Some(at) = histories.iter().position(|stored| is(stored, &history)) else {
+    let Some(at) = histories.iter().position(|stored| is(stored, &archived)) else {
         return Err(format!("{origin_offset:?} fired without its history record: {histories:?}"));
     };
     histories.remove(at);
-    let early_ms = said.due * 1000 - stored.at_ms - world.ahead_ms_max;
+    let early_ms = original.due_s * 1000 - stored.at_ms - history.ahead_ms_max;
     if early_ms > 0 {
         return Err(format!("{origin_offset:?} fired {early_ms} ms early"));
     }
-    if is_leftover(world, said) {
-        return Err(format!("{origin_offset:?} fired, which was left behind before the first start"));
+    if is_leftover(history, original) {
+        return Err(format!("{origin_offset:?} fired, although it is a leftover from before the first start"));
     }
     Ok(origin_offset)
 }
 
-/// A dead letter is the whole record that cannot fire, and says why.
-fn moves(world: &World, stored: &Stored, ended: &Ended<'_>) -> Result<(TopicPartition, i64), String> {
+/// Checks that a dead letter is the whole record with its reason. Returns the record.
+fn check_dead_letter(history: &History, stored: &Stored, ended: &Ended<'_>) -> Result<(TopicPartition, i64), String> {
     let found = ended.iter().find(|((partition, offset), _)| {
-        header(stored, headers::TOPIC) == Some(World::topic(*partition).as_bytes())
+        header(stored, headers::TOPIC) == Some(topic_of(*partition).as_bytes())
             && header(stored, headers::PARTITION) == Some(partition.number.to_string().as_bytes())
             && header(stored, headers::OFFSET) == Some(offset.to_string().as_bytes())
     });
-    let Some((origin_offset, said)) = found.map(|(origin_offset, said)| (*origin_offset, *said)) else {
+    let Some((origin_offset, original)) = found.map(|(origin_offset, original)| (*origin_offset, *original)) else {
         return Err(format!("a dead letter without a tombstone for its record: {stored:?}"));
     };
     let Some(reason) =
@@ -144,50 +152,50 @@ fn moves(world: &World, stored: &Stored, ended: &Ended<'_>) -> Result<(TopicPart
     let own = [
         (headers::ERROR, reason.code().to_owned()),
         (headers::ERROR_DETAIL, reason.detail().to_owned()),
-        (headers::TOPIC, World::topic(origin_offset.0).to_owned()),
+        (headers::TOPIC, topic_of(origin_offset.0).to_owned()),
         (headers::PARTITION, origin_offset.0.number.to_string()),
         (headers::OFFSET, origin_offset.1.to_string()),
     ];
     let own = own.into_iter().map(|(name, value)| (name.to_vec(), Some(value.into_bytes())));
-    let headers: Headers = said.headers.iter().cloned().chain(own).collect();
-    let whole = stored.key.as_ref() == Some(&said.key)
-        && stored.value.as_ref() == Some(&said.value)
+    let headers: Headers = original.headers.iter().cloned().chain(own).collect();
+    let whole = stored.key.as_ref() == Some(&original.key)
+        && stored.value.as_ref() == Some(&original.value)
         && stored.headers == headers;
-    if !whole || !may_move(world, said, *reason) {
+    if !whole || !may_move(history, original, *reason) {
         return Err(format!(
-            "{origin_offset:?} became the dead letter {stored:?}, which is not what was said: {said:?}"
+            "{origin_offset:?} became the dead letter {stored:?}, which differs from the record: {original:?}"
         ));
     }
     Ok(origin_offset)
 }
 
-/// Whether a record may be given up for this reason.
-fn may_move(world: &World, said: &Said, reason: Reason) -> bool {
-    match said.word {
-        Word::NoEpoch => reason == Reason::NoEpoch,
-        Word::BadEpoch => reason == Reason::BadEpoch,
-        Word::ToSchedules => reason == Reason::TargetIsSchedules,
-        Word::Schedule if !said.fit => matches!(reason, Reason::OverGrace | Reason::BeyondHorizon),
-        Word::Schedule => match said.target {
+/// Whether a record may become a dead letter for this reason.
+fn may_move(history: &History, original: &UserRecord, reason: Reason) -> bool {
+    match original.kind {
+        RecordKind::NoEpoch => reason == Reason::NoEpoch,
+        RecordKind::BadEpoch => reason == Reason::BadEpoch,
+        RecordKind::ToSchedules => reason == Reason::TargetIsSchedules,
+        RecordKind::Schedule if !original.fit => matches!(reason, Reason::OverGrace | Reason::BeyondHorizon),
+        RecordKind::Schedule => match original.target {
             Target::Open => false,
             Target::Late => {
-                world.was_away && matches!(reason, Reason::UnknownTarget | Reason::Forbidden | Reason::Refused)
+                history.was_away && matches!(reason, Reason::UnknownTarget | Reason::Forbidden | Reason::Refused)
             }
             Target::Missing => reason == Reason::UnknownTarget,
             Target::Forbidden => reason == Reason::Forbidden,
             Target::Small => reason == Reason::TooLarge,
             Target::Silent => reason == Reason::Refused,
         },
-        Word::Cancel | Word::Copied | Word::ReservedKey | Word::NoKey => false,
+        RecordKind::Cancel | RecordKind::Copied | RecordKind::ReservedKey | RecordKind::NoKey => false,
     }
 }
 
-/// The user records that a transaction's tombstones end.
+/// Returns the user records that a transaction's tombstones end.
 fn ended<'a>(
-    world: &'a World,
+    history: &'a History,
     transaction: u64,
     records: &[(Place, Stored)],
-) -> Result<BTreeMap<(TopicPartition, i64), &'a Said>, String> {
+) -> Result<BTreeMap<(TopicPartition, i64), &'a UserRecord>, String> {
     let mut ended = BTreeMap::new();
     for (place, stored) in records {
         let (Place::Schedules(partition), Some(key)) = (*place, stored.key.as_deref()) else { continue };
@@ -197,26 +205,21 @@ fn ended<'a>(
         let Some(offset) = named(stored) else {
             return Err(format!("transaction {transaction}: a record in {partition:?} that names no user record"));
         };
-        let Some(said) = world.said().get(&(partition, offset)).filter(|said| said.key == key) else {
-            return Err(format!("a record names offset {offset} of {partition:?}, where no user said {key:?}"));
+        let Some(original) = history.produced.get(&(partition, offset)).filter(|original| original.key == key) else {
+            return Err(format!("a record names offset {offset} of {partition:?}, where no user produced {key:?}"));
         };
-        if stored.value.is_none() && ended.insert((partition, offset), said).is_some() {
+        if stored.value.is_none() && ended.insert((partition, offset), original).is_some() {
             return Err(format!("transaction {transaction} ends {offset} of {partition:?} twice"));
         }
     }
     Ok(ended)
 }
 
-/// It was said before any engine ran, and was due before any clock's today.
-fn is_leftover(world: &World, said: &Said) -> bool {
-    said.at_ms == world.start_ms && said.due * 1000 < world.earliest_today()
-}
-
-/// No former owner commits anything after its successor's barrier.
-fn after_barriers(world: &World) -> Result<(), String> {
+/// Checks that no former owner commits anything after its successor's barrier.
+fn after_barriers(history: &History) -> Result<(), String> {
     let mut lines: BTreeMap<(TopicPartition, i64), (u64, bool)> = BTreeMap::new();
-    for (transaction, records) in world.kafka().journal().filter(|(t, _)| is_engines(world, *t)) {
-        for ((place, stored), offset) in records.iter().zip(world.kafka().offsets_of(transaction)) {
+    for (transaction, records) in history.kafka.journal().filter(|(t, _)| is_engines(history, *t)) {
+        for ((place, stored), offset) in records.iter().zip(history.kafka.offsets_of(transaction)) {
             if let Place::Schedules(partition) = place {
                 let barrier = stored.key.as_deref() == Some(BARRIER_KEY);
                 lines.insert((*partition, *offset), (transaction, barrier));
@@ -225,7 +228,7 @@ fn after_barriers(world: &World) -> Result<(), String> {
     }
     let mut owners: BTreeMap<TopicPartition, &str> = BTreeMap::new();
     for ((partition, offset), (transaction, barrier)) in lines {
-        let writer = writer(world, transaction);
+        let writer = writer(history, transaction);
         if barrier {
             owners.insert(partition, writer);
         } else if owners.get(&partition) != Some(&writer) {
@@ -238,22 +241,22 @@ fn after_barriers(world: &World) -> Result<(), String> {
     Ok(())
 }
 
-/// The group's offsets say who owns each partition: nothing but the engine's transactions has written them.
-fn owners(world: &World) -> Result<(), String> {
+/// Checks that all committed offsets name an owner: only the engine's transactions commit any.
+fn owners(history: &History) -> Result<(), String> {
     let foreign =
         |(_, (_, metadata)): &(&TopicPartition, &(i64, String))| Ownership::decode(metadata.as_bytes()).is_none();
-    match world.kafka().committed.iter().find(foreign) {
+    match history.kafka.committed.iter().find(foreign) {
         Some((partition, committed)) => Err(format!("{partition:?} is committed as {committed:?}, without its owner")),
         None => Ok(()),
     }
 }
 
-fn is_engines(world: &World, transaction: u64) -> bool {
-    !world.kafka().writer(transaction).starts_with("user.")
+fn is_engines(history: &History, transaction: u64) -> bool {
+    !history.kafka.writer(transaction).starts_with("user.")
 }
 
-/// The owner behind a transactional id: all but its last part.
-fn writer(world: &World, transaction: u64) -> &str {
-    let id = world.kafka().writer(transaction);
+/// Returns the owner in a transaction's transactional id: all but its last part.
+fn writer(history: &History, transaction: u64) -> &str {
+    let id = history.kafka.writer(transaction);
     id.rsplit_once('.').map_or(id, |(owner, _)| owner)
 }

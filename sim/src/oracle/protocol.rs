@@ -1,21 +1,15 @@
-//! What holds for every batch, whatever becomes of it.
+//! Checks batches when they are formed, whatever their outcome.
 
-use std::collections::BTreeMap;
+use kafka_scheduler::core::batch::Kind;
 
-use kafka_scheduler::core::batch::{Batch, Kind};
-use kafka_scheduler::core::io::{Millis, TopicPartition};
+use crate::history::{Decision, History};
 
-use crate::world::Said;
-
-/// Asks a batch about itself. `clock` is that of the instance which formed it.
+/// Checks that a batch carries its fence, and that its firings are due and as their users requested.
 ///
 /// # Errors
-/// What is wrong with it.
-pub(crate) fn check(
-    batch: &Batch,
-    clock: Millis,
-    said: &BTreeMap<(TopicPartition, i64), Said>,
-) -> Result<(), &'static str> {
+/// The rule that it breaks.
+pub(super) fn check(history: &History, decision: &Decision) -> Result<(), &'static str> {
+    let Decision { batch, clock, .. } = decision;
     if batch.offsets.is_empty() || batch.offsets.iter().any(|o| o.metadata.is_empty()) {
         return Err("a batch without its fence");
     }
@@ -27,11 +21,11 @@ pub(crate) fn check(
         if due.epoch_s() as i64 * 1000 > clock.0 {
             return Err("decided early by its own clock");
         }
-        let Some(said) = said.get(&(item.partition, item.origin_offset)) else {
-            return Err("a firing for what no user said");
+        let Some(record) = history.produced.get(&(item.partition, item.origin_offset)) else {
+            return Err("a firing of a record that no user produced");
         };
-        if said.due != due.epoch_s() as i64 || said.target.name() != &**target {
-            return Err("a firing that is not what the user asked for");
+        if record.due_s != due.epoch_s() as i64 || record.target.name() != &**target {
+            return Err("a firing that differs from the user's request");
         }
     }
     Ok(())

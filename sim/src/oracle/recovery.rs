@@ -1,4 +1,4 @@
-//! What a fresh engine makes of the log is what the running ones hold.
+//! Checks that a fresh engine reads from the log what the running engines hold.
 
 use std::collections::BTreeMap;
 
@@ -7,31 +7,32 @@ use kafka_scheduler::core::io::{Cursor, Header, Input, Millis, Outcome, Output, 
 use kafka_scheduler::core::payload::Parts;
 use kafka_scheduler::core::{Listed, Phase, Scheduler};
 
+use crate::engine::{config, since_of, today_ms};
 use crate::failure::Failure;
+use crate::history::{History, Observed};
 use crate::kafka::Place;
 use crate::kafka::log::Stored;
 use crate::rng::Rng;
-use crate::world::{World, config};
 
-/// Who recovers: no instance of the run.
+/// The fresh engine's number. No instance of the run has it.
 const NUMBER: usize = 0xf;
-/// What is due now may be fired by one and not yet by the other.
+/// Schedules due in this time may have fired in the running engines only.
 const DUE_NOW_MS: i64 = 10_000;
 
-/// Reads the log anew, and compares.
+/// Reads the logs with a fresh engine, and compares.
 ///
 /// # Errors
 /// The first difference.
-pub fn recovered(world: &World) -> Result<(), Failure> {
-    if !world.is_still() {
-        // What is on its way lies in the log already, or does not yet.
+pub fn recovered(history: &History, observed: &Observed) -> Result<(), Failure> {
+    if !observed.is_idle {
+        // A batch in flight may be in the log or not.
         return Ok(());
     }
-    let fresh = Fresh::of(world).map_err(Failure::Safety)?;
-    let (fresh, running) = (known(fresh.core.list(Cursor::default(), usize::MAX).0), known(world.listed()));
+    let fresh = Fresh::of(history, observed.now_ms).map_err(Failure::Safety)?;
+    let (fresh, running) = (known(fresh.core.list(Cursor::default(), usize::MAX).0), known(observed.listed.clone()));
     let due_now = |listed: &Listed| {
         let due_ms = listed.due as i64 * 1000;
-        (world.now_ms - DUE_NOW_MS..=world.now_ms).contains(&due_ms)
+        (observed.now_ms - DUE_NOW_MS..=observed.now_ms).contains(&due_ms)
     };
     let all = fresh.iter().chain(&running).filter(|(_, listed)| !due_now(listed));
     for (origin_offset, _) in all {
@@ -39,8 +40,8 @@ pub fn recovered(world: &World) -> Result<(), Failure> {
         let same = fresh.zip(running).is_some_and(|(one, other)| is_same(one, other));
         if !same {
             let broken =
-                format!("{origin_offset:?} is {running:?} to who runs and {fresh:?} to who reads the log anew");
-            return Err(Failure::Safety(format!("{broken}{}", world.describe())));
+                format!("{origin_offset:?} is {running:?} in the running engines and {fresh:?} in a fresh one");
+            return Err(Failure::Safety(format!("{broken}{}", observed.description)));
         }
     }
     Ok(())
@@ -56,20 +57,21 @@ fn is_same(one: &Listed, other: &Listed) -> bool {
 }
 
 struct Fresh<'a> {
-    world: &'a World,
+    history: &'a History,
+    now_ms: i64,
     core: Scheduler,
-    /// What it has written after the log's end.
+    /// The last offset that it has written after each log's end.
     written: BTreeMap<TopicPartition, i64>,
     waiting: Vec<Output>,
 }
 
 impl<'a> Fresh<'a> {
-    fn of(world: &'a World) -> Result<Self, String> {
-        let core = Scheduler::new(config(NUMBER, 0, &world.setup, &mut Rng::new(1)));
-        let mut fresh = Self { world, core, written: BTreeMap::new(), waiting: Vec::new() };
-        let leftover_cutoff = Millis(world.today_of(world.now_ms));
-        fresh.tell(Input::Generation(1));
-        fresh.tell(Input::Assigned { partitions: world.partitions(), leftover_cutoff });
+    fn of(history: &'a History, now_ms: i64) -> Result<Self, String> {
+        let core = Scheduler::new(config(NUMBER, 0, &history.setup, Rng::new(1).bits()));
+        let mut fresh = Self { history, now_ms, core, written: BTreeMap::new(), waiting: Vec::new() };
+        let leftover_cutoff = Millis(today_ms(now_ms, &history.setup));
+        fresh.feed(Input::Generation(1));
+        fresh.feed(Input::Assigned { partitions: &history.partitions, leftover_cutoff });
         while !fresh.waiting.is_empty() {
             for output in std::mem::take(&mut fresh.waiting) {
                 fresh.carry_out(output)?;
@@ -77,13 +79,13 @@ impl<'a> Fresh<'a> {
         }
         let status = fresh.core.status();
         match status.iter().find(|status| status.phase != Phase::Live) {
-            Some(dark) => Err(format!("a fresh engine does not get beyond {dark:?}")),
+            Some(stuck) => Err(format!("a fresh engine does not get beyond {stuck:?}")),
             None => Ok(fresh),
         }
     }
 
-    fn tell(&mut self, input: Input<'_>) {
-        self.core.handle(Millis(self.world.now_ms), input);
+    fn feed(&mut self, input: Input<'_>) {
+        self.core.handle(Millis(self.now_ms), input);
         while let Some(output) = self.core.poll() {
             self.waiting.push(output);
         }
@@ -93,18 +95,18 @@ impl<'a> Fresh<'a> {
         match output {
             Output::ReadCommitted(partitions) => {
                 for partition in partitions {
-                    let known = self.world.kafka().committed.get(&partition);
+                    let known = self.history.kafka.committed.get(&partition);
                     let (offset, metadata) = known.map_or((None, ""), |(offset, text)| (Some(*offset), text.as_str()));
-                    self.tell(Input::Committed { partition, offset, metadata: metadata.as_bytes() });
+                    self.feed(Input::Committed { partition, offset, metadata: metadata.as_bytes() });
                 }
             }
-            Output::Fence { request, .. } => self.tell(Input::Fenced { request }),
+            Output::Fence { request, .. } => self.feed(Input::Fenced { request }),
             Output::FindSince { request, topic, known } => {
-                let since = self.world.since_of(topic, &known);
-                let leftover_cutoff = Millis(self.world.today_of(self.world.now_ms));
-                self.tell(Input::Since { request, since, leftover_cutoff });
+                let since = since_of(&self.history.kafka, &self.history.partitions, topic, &known);
+                let leftover_cutoff = Millis(today_ms(self.now_ms, &self.history.setup));
+                self.feed(Input::Since { request, since, leftover_cutoff });
             }
-            Output::CheckTarget { target, .. } => self.tell(Input::Target { target, state: TargetState::Exists }),
+            Output::CheckTarget { target, .. } => self.feed(Input::Target { target, state: TargetState::Exists }),
             Output::Transact(batch) => self.transact(&batch),
             Output::Report(_) => {}
             other => return Err(format!("a fresh engine wants {other:?}")),
@@ -112,7 +114,7 @@ impl<'a> Fresh<'a> {
         Ok(())
     }
 
-    /// Barriers and floors are written. What would fire stays on its way.
+    /// Commits barriers and floors. All other batches stay in flight.
     fn transact(&mut self, batch: &Batch) {
         let own = |kind: &Kind| matches!(kind, Kind::Barrier { .. } | Kind::StartMarker { .. });
         if !batch.items.iter().all(|item| own(&item.kind)) {
@@ -121,21 +123,21 @@ impl<'a> Fresh<'a> {
         let mut records: Vec<(TopicPartition, i64, Stored)> = Vec::new();
         let shown = batch.records(|record| {
             let partition = record.partition.expect("barriers and floors go to a schedules topic");
-            let end = self.world.kafka().log(Place::Schedules(partition)).end();
+            let end = self.history.kafka.log(Place::Schedules(partition)).end();
             let offset = self.written.entry(partition).and_modify(|last| *last += 1).or_insert(end);
             let headers = record.headers.iter().map(|h| (h.name.to_vec(), h.value.map(<[u8]>::to_vec))).collect();
             let (key, value) = (record.key.map(<[u8]>::to_vec), record.value.map(<[u8]>::to_vec));
-            let at_ms = self.world.now_ms;
+            let at_ms = self.now_ms;
             records.push((partition, *offset, Stored { at_ms, key, value, headers, transaction: None }));
             Ok::<(), ()>(())
         });
         assert!(shown.is_ok(), "the visitor never fails");
         let written: Vec<(TopicPartition, i64)> =
             records.iter().map(|(partition, offset, _)| (*partition, *offset)).collect();
-        self.tell(Input::BatchEnded { batch: batch.id, outcome: Outcome::Committed { written: &written } });
+        self.feed(Input::BatchEnded { batch: batch.id, outcome: Outcome::Committed { written: &written } });
         for (partition, offset, stored) in &records {
             if batch.items.iter().any(|item| matches!(item.kind, Kind::Barrier { .. })) {
-                let (found, _) = self.world.kafka().log(Place::Schedules(*partition)).read(0, usize::MAX);
+                let (found, _) = self.history.kafka.log(Place::Schedules(*partition)).read(0, usize::MAX);
                 found.into_iter().for_each(|(offset, stored)| self.read(*partition, offset, stored));
             }
             self.read(*partition, *offset, stored);
@@ -147,6 +149,6 @@ impl<'a> Fresh<'a> {
             stored.headers.iter().map(|(name, v)| Header { name, value: v.as_deref() }).collect();
         let (key, value) = (stored.key.as_deref(), stored.value.as_deref());
         let record = Record { partition, offset, timestamp: Millis(stored.at_ms), key, value, headers: &headers };
-        self.tell(Input::Record(record));
+        self.feed(Input::Record(record));
     }
 }

@@ -1,95 +1,99 @@
-//! What each instance has been given to read, and what it decides knowing that.
+//! Checks each instance's decisions against the records that it has read.
 //!
-//! A cancel or an update can race a firing that has been decided already: Kafka has no compare-and-set. But nothing may
-//! be decided after its instance has read the newer word, and what is ready fires in the order in which it is due.
+//! A cancel or an update can race a firing that is already decided: Kafka has no compare-and-set. But an instance must
+//! not decide to fire a schedule after it has read a newer record for its key, and ready schedules fire in due order.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kafka_scheduler::core::batch::{Batch, Kind};
-use kafka_scheduler::core::io::{Record, TopicPartition};
-use kafka_scheduler::core::origin::{ORIGIN_HEADER, RESERVED_PREFIX};
+use kafka_scheduler::core::batch::Kind;
+use kafka_scheduler::core::io::TopicPartition;
+use kafka_scheduler::core::origin::RESERVED_PREFIX;
+use kafka_scheduler::core::start_marker::StartMarker;
 
+use super::leftovers::floors_of;
+use super::named;
+use crate::engine::today_ms;
+use crate::history::{Decision, History, Holding};
+use crate::kafka::Place;
 use crate::scenario::Target;
-use crate::world::Said;
 
 type Key = Vec<u8>;
 
 /// An item of a batch.
-#[derive(Clone, Debug)]
-pub(crate) struct Decided {
+#[derive(Debug)]
+struct Decided {
     partition: TopicPartition,
     key: Key,
     origin_offset: i64,
 }
 
-/// One instance's reading of one partition.
+/// What one instance has read of one partition.
 #[derive(Debug, Default)]
 struct Reading {
-    /// The newest user record read, for each key.
+    /// The newest user record for each key.
     newest: BTreeMap<Key, i64>,
-    /// Schedules that wait for their time: due second and identity.
+    /// Schedules that wait to be due: due second and identity.
     ready: BTreeMap<Key, (i64, i64)>,
-    /// The schedule that is each key's last word, whatever keeps it from firing.
+    /// Schedules that are their key's latest record, whether or not they can fire now.
     held: BTreeMap<Key, i64>,
-    /// Keys with an engine record on its way.
+    /// Keys with an outstanding engine record.
     busy: BTreeSet<Key>,
-    /// What an aborted batch held may come later.
+    /// Schedules of aborted batches. They may fire later than others.
     excused: BTreeSet<(Key, i64)>,
     /// Identities of schedules with large values.
     large: BTreeSet<i64>,
-    /// Throughput was the limit: large schedules have batches of their own, and take turns with small ones.
-    held_up: bool,
+    /// Throughput was the limit: large schedules have batches of their own, which alternate with the others.
+    is_throughput_limited: bool,
 }
 
 /// A schedule with a larger value may be overtaken while throughput is the limit.
 const SMALL_BYTES_MAX: usize = 1_000;
 
-/// Every reading.
 #[derive(Debug, Default)]
-pub(crate) struct Watch {
+pub(super) struct Watch {
     readings: BTreeMap<(usize, TopicPartition), Reading>,
+    /// The items of each batch, by instance and batch id.
+    decided: BTreeMap<(usize, u64), Vec<Decided>>,
 }
 
 impl Watch {
-    /// An instance has an empty memory.
     pub fn forget(&mut self, number: usize) {
         self.readings.retain(|(other, _), _| *other != number);
     }
 
-    /// An instance reads a partition from its beginning, or no more.
     pub fn forget_partition(&mut self, number: usize, partition: TopicPartition) {
         self.readings.remove(&(number, partition));
     }
 
-    /// An instance is given a record.
-    pub fn read(&mut self, number: usize, record: &Record<'_>, said: &BTreeMap<(TopicPartition, i64), Said>) {
-        let Some(key) = record.key.filter(|key| !key.starts_with(RESERVED_PREFIX)) else { return };
-        let reading = self.readings.entry((number, record.partition)).or_default();
-        if let Some(said) = said.get(&(record.partition, record.offset)) {
-            reading.newest.insert(key.to_vec(), record.offset);
+    /// Takes a record that an instance has read.
+    pub fn read(&mut self, history: &History, number: usize, (partition, offset): (TopicPartition, i64)) {
+        let record = history.kafka.log(Place::Schedules(partition)).get(offset).expect("the log has it still");
+        let Some(key) = record.key.as_deref().filter(|key| !key.starts_with(RESERVED_PREFIX)) else { return };
+        let reading = self.readings.entry((number, partition)).or_default();
+        if let Some(user_record) = history.produced.get(&(partition, offset)) {
+            reading.newest.insert(key.to_vec(), offset);
             reading.ready.remove(key);
             reading.held.remove(key);
-            if said.fit {
-                reading.held.insert(key.to_vec(), record.offset);
+            if user_record.fit {
+                reading.held.insert(key.to_vec(), offset);
             }
-            if said.value.len() > SMALL_BYTES_MAX {
-                reading.large.insert(record.offset);
+            if user_record.value.len() > SMALL_BYTES_MAX {
+                reading.large.insert(offset);
             }
-            if said.fit && said.target == Target::Open {
-                reading.ready.insert(key.to_vec(), (said.due, record.offset));
+            if user_record.fit && user_record.target == Target::Open {
+                reading.ready.insert(key.to_vec(), (user_record.due_s, offset));
             }
             return;
         }
-        let origin = record.headers.iter().find(|h| h.name == ORIGIN_HEADER).and_then(|h| h.value);
-        let Some(named) = origin.and_then(|m| Some(i64::from_be_bytes(m.get(9..17)?.try_into().ok()?))) else { return };
+        let Some(named) = named(record) else { return };
         reading.busy.remove(key);
         if record.value.is_some() {
-            // A copy counts as its original, which may be compacted away; its turn to fire is not looked at.
+            // A copy counts as its original, which compaction may have removed. The order of copies is not checked.
             let known = reading.newest.get(key).copied().unwrap_or(-1);
             if known < named {
                 reading.newest.insert(key.to_vec(), named);
                 reading.held.remove(key);
-                if said.get(&(record.partition, named)).is_some_and(|said| said.fit) {
+                if history.produced.get(&(partition, named)).is_some_and(|user_record| user_record.fit) {
                     reading.held.insert(key.to_vec(), named);
                 }
             }
@@ -104,76 +108,99 @@ impl Watch {
         }
     }
 
-    /// An instance has decided a batch.
+    /// Checks a batch that an instance has formed.
     ///
     /// # Errors
-    /// Why it may not.
-    pub fn decide(
-        &mut self,
-        number: usize,
-        batch: &Batch,
-        said: &BTreeMap<(TopicPartition, i64), Said>,
-        today_ms: i64,
-    ) -> Result<Vec<Decided>, String> {
+    /// The rule that it breaks.
+    pub fn decide(&mut self, history: &History, decision: &Decision) -> Result<(), String> {
+        let Decision { instance, batch, .. } = decision;
+        let latest_today_ms = today_ms(decision.at_ms + history.ahead_ms_max, &history.setup);
         let mut decided = Vec::new();
         for item in batch.items.iter().filter(|item| item.origin_offset >= 0) {
-            let Some(word) = said.get(&(item.partition, item.origin_offset)) else {
-                return Err(format!("{item:?} speaks for what no user said"));
+            let Some(user_record) = history.produced.get(&(item.partition, item.origin_offset)) else {
+                return Err(format!("{item:?} is for a record that no user produced"));
             };
-            let key = word.key.clone();
-            let reading = self.readings.entry((number, item.partition)).or_default();
+            let key = user_record.key.clone();
+            let reading = self.readings.entry((*instance, item.partition)).or_default();
             if let Some(newer) = reading.newest.get(&key).filter(|newest| **newest > item.origin_offset) {
                 return Err(format!("{item:?} was decided after {newer} on the same key had been read"));
             }
-            // Schedules for other targets may have to wait for those, and overtake one another; what was in an aborted
-            // batch takes turns with the rest.
+            // Schedules for other targets may have to wait for these, and overtake one another. Schedules of an aborted
+            // batch alternate with the others.
             if let Kind::Fire { due, target, .. } = &item.kind
                 && **target == *Target::Open.name()
                 && !reading.excused.contains(&(key.clone(), item.origin_offset))
-                && let Some(first) = reading.earlier_than(due.epoch_s() as i64, item.origin_offset, today_ms)
+                && let Some(first) = reading.earlier_than(due.epoch_s() as i64, item.origin_offset, latest_today_ms)
             {
                 return Err(format!("{item:?} was decided before {first:?}, which is due earlier"));
             }
             if !reading.busy.insert(key.clone()) {
-                return Err(format!("{item:?} is the second engine record on its way for its key"));
+                return Err(format!("{item:?} is the second outstanding engine record for its key"));
             }
             decided.push(Decided { partition: item.partition, key, origin_offset: item.origin_offset });
         }
-        Ok(decided)
+        self.decided.insert((*instance, batch.id), decided);
+        Ok(())
     }
 
-    /// Identities of the schedules that an instance must hold after what it has read of a partition.
-    pub fn held(&self, number: usize, partition: TopicPartition) -> BTreeSet<i64> {
-        let reading = self.readings.get(&(number, partition));
-        reading.map(|reading| reading.held.values().copied().collect()).unwrap_or_default()
+    /// Checks that an instance holds exactly the schedules that it has read.
+    ///
+    /// # Errors
+    /// The first difference.
+    pub fn folds(&self, history: &History, holding: &Holding) -> Result<(), String> {
+        let Holding { instance, partition, offsets, .. } = holding;
+        let reading = self.readings.get(&(*instance, *partition));
+        let expected: BTreeSet<i64> = reading.map(|r| r.held.values().copied().collect()).unwrap_or_default();
+        if let Some(odd) = offsets.difference(&expected).next() {
+            let user_record = history.produced.get(&(*partition, *odd));
+            return Err(format!(
+                "i{instance} holds {odd} of {partition:?}, which ended according to what it has read: {user_record:?}"
+            ));
+        }
+        // A floor from the future would be written again. With days to look back, even a floor from a wrong day is in
+        // the past.
+        let latest_since_ms = if history.setup.since_days == 0 { holding.today_ms } else { i64::MAX };
+        let mut start_markers = None;
+        for offset in expected.difference(offsets) {
+            let Some(user_record) = history.produced.get(&(*partition, *offset)) else { continue };
+            let start_markers = start_markers.get_or_insert_with(|| floors_of(history, holding.now_ms));
+            let since_ms = |start_marker: &StartMarker| start_marker.since.0.min(latest_since_ms);
+            let leftover = |start_marker: &StartMarker| {
+                *offset < start_marker.offset && user_record.due_s * 1000 < since_ms(start_marker)
+            };
+            if !start_markers.get(partition).is_some_and(leftover) {
+                return Err(format!("i{instance} has forgotten {offset} of {partition:?}: {user_record:?}"));
+            }
+        }
+        Ok(())
     }
 
-    /// Throughput is the limit for an instance.
-    pub fn held_up(&mut self, number: usize) {
+    /// Notes that throughput is an instance's limit.
+    pub fn limit_throughput(&mut self, number: usize) {
         let of_it = self.readings.iter_mut().filter(|((other, _), _)| *other == number);
-        of_it.for_each(|(_, reading)| reading.held_up = true);
+        of_it.for_each(|(_, reading)| reading.is_throughput_limited = true);
     }
 
-    /// A batch has not been committed, as far as its instance knows.
-    pub fn aborted(&mut self, number: usize, decided: &[Decided]) {
-        for Decided { partition, key, origin_offset } in decided {
-            if let Some(reading) = self.readings.get_mut(&(number, *partition)) {
-                reading.busy.remove(key);
-                reading.excused.insert((key.clone(), *origin_offset));
+    /// Takes back a batch that was not committed, as far as its instance knows.
+    pub fn abort(&mut self, number: usize, batch: u64) {
+        for Decided { partition, key, origin_offset } in self.decided.remove(&(number, batch)).unwrap_or_default() {
+            if let Some(reading) = self.readings.get_mut(&(number, partition)) {
+                reading.busy.remove(&key);
+                reading.excused.insert((key, origin_offset));
             }
         }
     }
 }
 
 impl Reading {
-    /// What should have fired before something that is due at `due`. What may be a leftover is not asked about.
+    /// Returns a schedule that should have fired before one that is due at `due`, except possible leftovers.
     fn earlier_than(&self, due: i64, origin_offset: i64, today_ms: i64) -> Option<(&Key, i64)> {
         let of_one_size = |other: &i64| self.large.contains(other) == self.large.contains(&origin_offset);
         let owed = |(key, (other, origin_offset)): &(&Key, &(i64, i64))| {
             *other < due
                 && *other * 1000 >= today_ms
                 && !self.busy.contains(*key)
-                && (!self.held_up || of_one_size(origin_offset))
+                && (!self.is_throughput_limited || of_one_size(origin_offset))
                 && !self.excused.contains(&((*key).clone(), *origin_offset))
         };
         self.ready.iter().find(owed).map(|(key, (_, origin_offset))| (key, *origin_offset))

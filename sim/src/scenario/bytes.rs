@@ -1,14 +1,12 @@
-//! Scenarios as bytes, by position: a byte means the same wherever the scenario came from, and any bytes are one.
+//! Scenarios as bytes. Each byte has its meaning by its position alone, and any bytes are a scenario.
 
-use super::{Act, Away, Error, OPS_MAX, Op, Point, Scenario, Setup, Target, Timestamps, Word};
+use super::{Act, Away, Error, OPS_MAX, Op, Point, RecordKind, Scenario, Setup, Target, Timestamps};
 
-/// Bytes of a setup.
 const SETUP_BYTES: usize = 24;
-/// Bytes of an operation.
 const OP_BYTES: usize = 10;
 
 impl Scenario {
-    /// Reads a scenario: 24 bytes of setup, then 10 bytes for each operation. What is missing counts as zeros.
+    /// Reads a scenario: 24 bytes of setup, then 10 bytes for each operation. Missing bytes count as zeros.
     #[must_use]
     pub fn from_bytes(bytes: &[u8]) -> Self {
         let (setup, ops) = bytes.split_at(bytes.len().min(SETUP_BYTES));
@@ -16,7 +14,7 @@ impl Scenario {
         Self { setup: self::setup(&padded(setup)), ops }
     }
 
-    /// The bytes from which [`Scenario::from_bytes`] reads this scenario.
+    /// Returns the bytes from which [`Scenario::from_bytes`] reads this scenario.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = setup_bytes(&self.setup).to_vec();
@@ -26,7 +24,7 @@ impl Scenario {
         bytes
     }
 
-    /// As [`Scenario::from_bytes`], from the hexadecimal digits that a failure prints.
+    /// Reads a scenario from the hexadecimal digits that a failure prints.
     #[must_use]
     pub fn from_hex(text: &str) -> Option<Self> {
         let digits = text.trim().as_bytes();
@@ -37,7 +35,7 @@ impl Scenario {
             .then(|| pairs.collect::<Option<Vec<u8>>>().map(|bytes| Self::from_bytes(&bytes)))?
     }
 
-    /// [`Scenario::to_bytes`] in hexadecimal digits.
+    /// Returns [`Scenario::to_bytes`] in hexadecimal digits.
     #[must_use]
     pub fn to_hex(&self) -> String {
         self.to_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
@@ -63,7 +61,7 @@ fn setup(b: &[u8; SETUP_BYTES]) -> Setup {
         dead_letters: b[10] % 2 == 1,
         bandwidth_kbps: b[11].checked_sub(1).map_or(0, |n| n % 16 + 16),
         timestamps: of(&TIMESTAMPS, b[12]),
-        noise: u64::from_be_bytes(padded(&b[16..])),
+        seed: u64::from_be_bytes(padded(&b[16..])),
     }
 }
 
@@ -82,19 +80,19 @@ fn setup_bytes(s: &Setup) -> [u8; SETUP_BYTES] {
     b[10] = u8::from(s.dead_letters);
     b[11] = s.bandwidth_kbps.saturating_sub(15);
     b[12] = at(&TIMESTAMPS, &s.timestamps);
-    b[16..].copy_from_slice(&s.noise.to_be_bytes());
+    b[16..].copy_from_slice(&s.seed.to_be_bytes());
     b
 }
 
-const WORDS: [Word; 8] = [
-    Word::Schedule,
-    Word::Cancel,
-    Word::NoEpoch,
-    Word::BadEpoch,
-    Word::ToSchedules,
-    Word::Copied,
-    Word::ReservedKey,
-    Word::NoKey,
+const RECORD_KINDS: [RecordKind; 8] = [
+    RecordKind::Schedule,
+    RecordKind::Cancel,
+    RecordKind::NoEpoch,
+    RecordKind::BadEpoch,
+    RecordKind::ToSchedules,
+    RecordKind::Copied,
+    RecordKind::ReservedKey,
+    RecordKind::NoKey,
 ];
 const TIMESTAMPS: [Timestamps; 3] = [Timestamps::Any, Timestamps::Bounded, Timestamps::BoundedInTargets];
 const POINTS: [Point; 5] =
@@ -116,9 +114,9 @@ fn op(bytes: [u8; OP_BYTES]) -> Op {
     let [t0, t1, kind, a, b, c, d0, d1, e0, e1] = bytes;
     let (d, e) = (u16::from_be_bytes([d0, d1]), u16::from_be_bytes([e0, e1]));
     let act = match kind % 20 {
-        0 => Act::Say {
+        0 => Act::Produce {
             key: a,
-            word: of(&WORDS, b),
+            kind: of(&RECORD_KINDS, b),
             target: of(&Target::ALL, c),
             in_s: d as i16,
             twice: e & 1 == 1,
@@ -150,9 +148,9 @@ fn op(bytes: [u8; OP_BYTES]) -> Op {
 
 fn op_bytes(op: &Op) -> [u8; OP_BYTES] {
     let (kind, [a, b, c], d, e) = match op.act {
-        Act::Say { key, word, target, in_s, twice, late_ms, large } => {
+        Act::Produce { key, kind, target, in_s, twice, late_ms, large } => {
             let e = u16::from(large) << 13 | late_ms << 1 | u16::from(twice);
-            (0, [key, at(&WORDS, &word), at(&Target::ALL, &target)], in_s as u16, e)
+            (0, [key, at(&RECORD_KINDS, &kind), at(&Target::ALL, &target)], in_s as u16, e)
         }
         Act::Transaction { key, count, commit, for_ms, in_s } => {
             (1, [key, count - 1, u8::from(!commit)], for_ms, in_s as u16)

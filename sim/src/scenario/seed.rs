@@ -1,16 +1,16 @@
-//! A scenario from a seed: first which kinds of fault there are and how often, then what happens.
+//! Creates scenarios from seeds: first the kinds of fault and how often they hit, then the operations.
 
-use super::{Act, Away, Error, Op, Point, SAFETY_MS, Scenario, Setup, Target, Timestamps, Word};
+use super::{Act, Away, Error, Op, Point, RecordKind, SAFETY_MS, Scenario, Setup, Target, Timestamps};
 use crate::faults::{FAULTS, Fault};
 use crate::rng::Rng;
 
 impl Scenario {
-    /// A scenario from a seed.
+    /// Creates the scenario of a seed.
     #[must_use]
     pub fn from_seed(seed: u64) -> Self {
         let mut rng = Rng::new(seed);
         let setup = setup(&mut rng);
-        // Some seeds have users who change their minds about one or two keys all the time.
+        // In some seeds users change one or two keys all the time.
         let hot = rng.chance(25);
         let setup = match hot {
             true if rng.chance(50) => narrow(setup),
@@ -20,7 +20,7 @@ impl Scenario {
         scenario(&mut rng, setup, hot)
     }
 
-    /// A scenario from a seed with one key, one partition and two instances: whatever happens, happens to that key.
+    /// Creates the scenario of a seed with one key, one partition and two instances, so everything happens to that key.
     #[must_use]
     pub fn narrow(seed: u64) -> Self {
         let mut rng = Rng::new(seed);
@@ -34,7 +34,7 @@ fn narrow(setup: Setup) -> Setup {
 }
 
 fn scenario(rng: &mut Rng, mut setup: Setup, hot: bool) -> Scenario {
-    // Most seeds have about half of the kinds; some have few, so that rare ones meet undisturbed.
+    // Most seeds have about half of the kinds of fault. Some have few, so rare ones meet without others.
     let share = [8, 20, 35, 50][rng.index(4)];
     let mut ops = users(rng, &setup, hot);
     if rng.chance(8) {
@@ -54,21 +54,21 @@ fn scenario(rng: &mut Rng, mut setup: Setup, hot: bool) -> Scenario {
     Scenario { setup, ops }
 }
 
-/// There is much to read at first, and reading is slow, so that somebody else comes before it is done. Hardly anything
-/// else happens: gives the share of kinds of fault.
+/// Makes the first load long and slow, so another instance joins before it ends. Returns a small share of kinds of
+/// fault, so hardly anything else happens.
 fn slow_start(rng: &mut Rng, setup: &Setup, ops: &mut Vec<Op>) -> i64 {
     ops.extend((0..150).map(|_| {
         let in_s = rng.range(-300, 600) as i16;
-        Op { at_ms: 0, act: say(rng, setup, Word::Schedule, in_s) }
+        Op { at_ms: 0, act: produce(rng, setup, RecordKind::Schedule, in_s) }
     }));
     let slow = |instance| Act::SlowConsumer { instance, for_ms: 9_000, gap_ms: 1_500 };
     ops.extend((0..setup.instances).map(|instance| Op { at_ms: 0, act: slow(instance) }));
     4
 }
 
-/// Users write to every partition before any instance starts, and reading is slow, so the others join before the first
-/// one is done. Hardly anything else happens: sooner or later a fault leaves all partitions to one instance, which then
-/// has no log of another's to search.
+/// Makes users write to every partition before any instance starts, and reading slow, so the other instances join
+/// before the first one has loaded. Returns a small share of kinds of fault: sooner or later one of them leaves all
+/// partitions to one instance, which then has no log of another instance to search.
 fn flooded_start(setup: &Setup, ops: &mut Vec<Op>) -> i64 {
     ops.push(Op { at_ms: 0, act: Act::Flood });
     let slow = |instance| Act::SlowConsumer { instance, for_ms: 5_000, gap_ms: 1_500 };
@@ -76,9 +76,9 @@ fn flooded_start(setup: &Setup, ops: &mut Vec<Op>) -> i64 {
     2
 }
 
-/// A kind of fault strikes some times.
+/// Adds some operations for a kind of fault.
 fn faults(rng: &mut Rng, setup: &mut Setup, fault: Fault, ops: &mut Vec<Op>) {
-    let often = rng.range(1, frequent(fault));
+    let often = rng.range(1, operations_max(fault));
     for _ in 0..often {
         let mut at_ms = rng.range(0, i64::from(SAFETY_MS) / 2 - 1) as u32 * 2;
         if fault == Fault::Growth && rng.chance(60) {
@@ -86,21 +86,21 @@ fn faults(rng: &mut Rng, setup: &mut Setup, fault: Fault, ops: &mut Vec<Op>) {
             setup.midnight_s = -40;
             at_ms = rng.range(20_500, 30_000) as u32 * 2;
         }
-        ops.extend(strike(rng, setup, fault).map(|act| Op { at_ms, act }));
+        ops.extend(act_of(rng, setup, fault).map(|act| Op { at_ms, act }));
         match fault {
             Fault::Bandwidth => ops.extend(large_burst(rng, setup, at_ms)),
             Fault::WrongClock => ops.extend(wrong_clock(rng, setup, at_ms)),
             _ => {}
         }
         if fault == Fault::Growth {
-            // What lies there before anybody reads it, and was due before this.
+            // Records that are in the log before an instance reads it, and were due before that.
             ops.extend((0..6).map(|_| {
                 let in_s = rng.range(-60, 0) as i16;
-                Op { at_ms: at_ms + 2, act: say(rng, setup, Word::Schedule, in_s) }
+                Op { at_ms: at_ms + 2, act: produce(rng, setup, RecordKind::Schedule, in_s) }
             }));
         }
         if fault == Fault::OldTombstones {
-            // A tombstone goes some time after the first compaction that has left it.
+            // A tombstone is removed some time after the first compaction that has left it.
             let before_ms = at_ms.saturating_sub(rng.range(13_000, 20_000) as u32 * 2);
             ops.push(Op {
                 at_ms: before_ms,
@@ -108,8 +108,8 @@ fn faults(rng: &mut Rng, setup: &mut Setup, fault: Fault, ops: &mut Vec<Op>) {
             });
         }
         if fault == Fault::Zombie || fault == Fault::Stall || fault == Fault::CrashAfterOffsets {
-            // Something has to be due while it lasts.
-            ops.push(Op { at_ms, act: say(rng, setup, Word::Schedule, 1) });
+            // A schedule has to be due while the fault lasts.
+            ops.push(Op { at_ms, act: produce(rng, setup, RecordKind::Schedule, 1) });
         }
     }
     for op in ops {
@@ -117,7 +117,7 @@ fn faults(rng: &mut Rng, setup: &mut Setup, fault: Fault, ops: &mut Vec<Op>) {
     }
 }
 
-/// So many large schedules are due in one second that an instance cannot send them in the time that a record has.
+/// Makes so many large schedules due in one second that an instance cannot send them within `message.timeout.ms`.
 fn large_burst(rng: &mut Rng, setup: &mut Setup, at_ms: u32) -> Vec<Op> {
     setup.bandwidth_kbps = rng.range(16, 24) as u8;
     setup.items_max = setup.items_max.max(4);
@@ -125,13 +125,13 @@ fn large_burst(rng: &mut Rng, setup: &mut Setup, at_ms: u32) -> Vec<Op> {
     let large = |key: u8| {
         let at_ms = at_ms + u32::from(key) * 2;
         let in_s = (due_ms / 1_000 - at_ms / 1_000) as i16;
-        let (word, target) = (Word::Schedule, Target::Open);
-        Op { at_ms, act: Act::Say { key, word, target, in_s, twice: false, late_ms: 0, large: true } }
+        let (kind, target) = (RecordKind::Schedule, Target::Open);
+        Op { at_ms, act: Act::Produce { key, kind, target, in_s, twice: false, late_ms: 0, large: true } }
     };
     (0..10).map(large).collect()
 }
 
-/// A clock is a day ahead for a while, of which the brokers take no timestamps.
+/// Sets a clock a day ahead for a while. The brokers reject its timestamps.
 fn wrong_clock(rng: &mut Rng, setup: &mut Setup, at_ms: u32) -> [Op; 2] {
     setup.timestamps = [Timestamps::Bounded, Timestamps::BoundedInTargets][rng.index(2)];
     setup.dead_letters |= rng.chance(60);
@@ -155,13 +155,13 @@ fn setup(rng: &mut Rng) -> Setup {
         dead_letters: rng.chance(35),
         bandwidth_kbps: 0,
         timestamps: Timestamps::Any,
-        noise: rng.bits(),
+        seed: rng.bits(),
     }
 }
 
-/// All clocks are a day ahead when the engine first starts, until they are set right.
+/// Sets all clocks a day ahead when the engine first starts, and right again some time later.
 fn wrong_day(rng: &mut Rng, setup: &Setup, ops: &mut Vec<Op>) {
-    /// How long users are silent afterwards: what lies there must be found to be owed.
+    /// How long users produce nothing afterwards: the records in the logs must be found to be owed.
     const SILENT_MS: u32 = 5_000;
     let right_ms = rng.range(2_000, 40_000) as u32 * 2;
     if rng.chance(60) {
@@ -174,44 +174,44 @@ fn wrong_day(rng: &mut Rng, setup: &Setup, ops: &mut Vec<Op>) {
 
 fn users(rng: &mut Rng, setup: &Setup, hot: bool) -> Vec<Op> {
     let mut ops = Vec::new();
-    // What was there before the engine ever ran.
+    // Records from before the engine first ran.
     for _ in 0..rng.range(0, 20) {
         let in_s = rng.range(-300, 60) as i16;
-        ops.push(Op { at_ms: 0, act: say(rng, setup, Word::Schedule, in_s) });
+        ops.push(Op { at_ms: 0, act: produce(rng, setup, RecordKind::Schedule, in_s) });
     }
     let pace_ms = if hot { rng.range(30, 150) } else { rng.range(120, 400) };
     let lead_s = if hot { 1 } else { rng.range(2, 20) };
     let mut at_ms = 0;
     let schedules = if hot { 60 } else { 75 };
     while at_ms < i64::from(SAFETY_MS) {
-        let word = match rng.range(0, 99) {
-            n if n < schedules => Word::Schedule,
-            60..88 => Word::Cancel,
-            88..92 => Word::NoEpoch,
-            92..94 => Word::BadEpoch,
-            94..96 => Word::ToSchedules,
-            96..98 => Word::Copied,
-            98 => Word::ReservedKey,
-            _ => Word::NoKey,
+        let kind = match rng.range(0, 99) {
+            n if n < schedules => RecordKind::Schedule,
+            60..88 => RecordKind::Cancel,
+            88..92 => RecordKind::NoEpoch,
+            92..94 => RecordKind::BadEpoch,
+            94..96 => RecordKind::ToSchedules,
+            96..98 => RecordKind::Copied,
+            98 => RecordKind::ReservedKey,
+            _ => RecordKind::NoKey,
         };
         let in_s = match rng.range(0, 9) {
             0 => rng.range(3_000, 30_000),
             1 => rng.range(-60, 0),
             _ => rng.range(-2, lead_s),
         } as i16;
-        ops.push(Op { at_ms: at_ms as u32, act: say(rng, setup, word, in_s) });
+        ops.push(Op { at_ms: at_ms as u32, act: produce(rng, setup, kind, in_s) });
         at_ms += rng.range(2, pace_ms) * 2;
     }
     ops
 }
 
-fn say(rng: &mut Rng, setup: &Setup, word: Word, in_s: i16) -> Act {
+fn produce(rng: &mut Rng, setup: &Setup, kind: RecordKind, in_s: i16) -> Act {
     let key = rng.range(0, i64::from(setup.keys) - 1) as u8;
-    Act::Say { key, word, target: Target::Open, in_s, twice: false, late_ms: 0, large: false }
+    Act::Produce { key, kind, target: Target::Open, in_s, twice: false, late_ms: 0, large: false }
 }
 
-/// How often a kind strikes at most, beyond what disturbs users' records.
-fn frequent(fault: Fault) -> i64 {
+/// Returns how many operations a kind of fault has at most. Changed user records come on top.
+fn operations_max(fault: Fault) -> i64 {
     match fault {
         Fault::Duplicate | Fault::Reordered | Fault::Poison | Fault::Flood => 1,
         Fault::Growth | Fault::Bandwidth | Fault::WrongClock => 2,
@@ -222,9 +222,9 @@ fn frequent(fault: Fault) -> i64 {
     }
 }
 
-/// Users' records that a kind of fault changes.
+/// Changes users' records by a kind of fault.
 fn disturb(rng: &mut Rng, fault: Fault, act: &mut Act) {
-    let Act::Say { target, twice, late_ms, .. } = act else { return };
+    let Act::Produce { target, twice, late_ms, .. } = act else { return };
     match fault {
         Fault::Duplicate if rng.chance(5) => *twice = true,
         Fault::Reordered if rng.chance(8) => *late_ms = rng.range(1, 3_000) as u16,
@@ -236,11 +236,11 @@ fn disturb(rng: &mut Rng, fault: Fault, act: &mut Act) {
     }
 }
 
-fn strike(rng: &mut Rng, setup: &Setup, fault: Fault) -> Option<Act> {
+fn act_of(rng: &mut Rng, setup: &Setup, fault: Fault) -> Option<Act> {
     let instance = rng.range(0, i64::from(setup.instances) - 1) as u8;
     let partition = rng.range(0, 5) as u8;
     let some_point = [Point::BeforeSend, Point::AfterProduce, Point::AfterOffsets][rng.index(3)];
-    // After the commit an abort is refused.
+    // After the commit an abort fails.
     let any_point = if rng.chance(20) { Point::AfterCommit } else { some_point };
     let down_ms = if rng.chance(30) { rng.range(6_000, 8_191) } else { rng.range(10, 3_000) } as u16;
     let for_ms = rng.range(500, 12_000) as u16;

@@ -1,9 +1,9 @@
-//! Smaller scenarios that fail still.
+//! Shrinks scenarios that fail.
 
 use super::{Op, Scenario};
 
-/// Leaves out operations, half of them at first and single ones in the end, as long as `fails` says that it still
-/// fails; gives up after `tries`.
+/// Leaves out operations, half of them at first and single ones in the end, and keeps each smaller scenario that still
+/// `fails`. Calls `fails` at most `tries` times.
 #[must_use]
 pub fn shrink(scenario: &Scenario, mut tries: usize, fails: impl Fn(&Scenario) -> bool) -> Scenario {
     let mut best = scenario.clone();

@@ -1,20 +1,19 @@
-//! What an instance reads: records, committed offsets, floors; and how it fences.
+//! An instance reads records, committed offsets and floors, and fences former owners.
 
 use kafka_scheduler::core::io::{Header, Input, Millis, Record, RequestId, TopicPartition};
-use kafka_scheduler::core::origin::{self, START_MARKER_KEY};
 use kafka_scheduler::core::ownership::Ownership;
-use kafka_scheduler::core::start_marker::StartMarker;
 
-use super::{CLUSTER, Todo, World};
+use super::{Task, World};
 use crate::bugs::{self, Bug};
-use crate::failure::Failure;
+use crate::engine;
 use crate::faults::Fault;
+use crate::history::Entry;
 use crate::kafka::Place;
 
-/// Between two reads, when nothing is slow.
-const FETCH_MS_MAX: i64 = 60;
-/// How long a broker holds a fetch from the end of a log before it answers that there is nothing.
-const FETCH_WAIT_MS: i64 = 200;
+/// Longest time between two fetches of a consumer that is not slow.
+const FETCH_INTERVAL_MS: i64 = 60;
+/// `fetch.max.wait.ms`: how long a broker holds a fetch from the end of a log.
+const FETCH_WAIT_TIMEOUT_MS: i64 = 200;
 
 impl World {
     pub(super) fn fetch(&mut self, number: usize) {
@@ -22,17 +21,17 @@ impl World {
         let instance = &mut self.instances[number];
         let slow_until_ms = instance.slow_consumer_until_ms;
         let slow_ms = if slow_until_ms > now { instance.slow_consumer_ms } else { 0 };
-        let delay = instance.rng.range(2, FETCH_MS_MAX + slow_ms);
+        let delay = instance.rng.range(2, FETCH_INTERVAL_MS + slow_ms);
         let partitions: Vec<TopicPartition> = instance.owned.keys().copied().collect();
-        if delay > FETCH_MS_MAX && !partitions.is_empty() {
-            self.bite(Fault::SlowConsumer, number, slow_until_ms);
+        if delay > FETCH_INTERVAL_MS && !partitions.is_empty() {
+            self.record_hit_once(Fault::SlowConsumer, number, slow_until_ms);
         }
-        self.later(number, delay, Todo::Fetch);
+        self.later(number, delay, Task::Fetch);
         for partition in partitions {
             let instance = &mut self.instances[number];
             let count = instance.rng.index(30);
             let Some(from) = instance.owned.get(&partition).copied() else { continue };
-            let log = self.kafka.log(Place::Schedules(partition));
+            let log = self.history.kafka.log(Place::Schedules(partition));
             let (found, next) = match bugs::on(Bug::ReadUncommitted) {
                 true => log.read_uncommitted(from, count),
                 false => log.read(from, count),
@@ -48,10 +47,10 @@ impl World {
                 let (key, value) = (stored.key.as_deref(), stored.value.as_deref());
                 let timestamp = Millis(stored.at_ms);
                 let record = Record { partition, offset, timestamp, key, value, headers: &headers };
-                self.watch.read(number, &record, &self.said);
-                self.tell(number, Input::Record(record));
+                self.history.add(Entry::Read { instance: number, partition, offset });
+                self.feed(number, Input::Record(record));
                 if self.instances[number].owned.get(&partition) != Some(&next) {
-                    // Released, or read again from the beginning.
+                    // The partition was released, or is read again from its beginning.
                     break;
                 }
             }
@@ -59,25 +58,25 @@ impl World {
     }
 
     pub(super) fn read_committed(&mut self, number: usize, partition: TopicPartition, until_ms: i64) {
-        if self.kafka.has_pending_offset(partition) && self.now_ms < until_ms {
-            return self.later(number, 50, Todo::ReadCommitted(partition, until_ms));
+        if self.history.kafka.has_pending_offset(partition) && self.now_ms < until_ms {
+            return self.later(number, 50, Task::ReadCommitted(partition, until_ms));
         }
-        let known = self.kafka.committed.get(&partition).cloned();
-        if self.kafka.has_pending_offset(partition) {
-            // It has waited long enough and takes what an earlier transaction committed. Whom that names may have
-            // released the partition since, and is fenced for nothing.
+        let known = self.history.kafka.committed.get(&partition).cloned();
+        if self.history.kafka.has_pending_offset(partition) {
+            // The wait has ended, so an earlier transaction's offset counts. The owner that it names may have
+            // released the partition since, and is fenced without need.
             let ownership = known.as_ref().and_then(|(_, metadata)| Ownership::decode(metadata.as_bytes()));
             self.named_late.extend(ownership.into_iter().flat_map(|o| o.owners_to_fence.into_iter().chain([o.owner])));
         }
         let (offset, metadata) = known.map_or((None, String::new()), |(offset, metadata)| (Some(offset), metadata));
-        self.tell(number, Input::Committed { partition, offset, metadata: metadata.as_bytes() });
+        self.feed(number, Input::Committed { partition, offset, metadata: metadata.as_bytes() });
     }
 
     pub(super) fn fence(&mut self, number: usize, request: RequestId, ids: Vec<String>, generation: i32) {
         let now = self.now_ms;
-        // A fence that fails is not fatal.
+        // A failed fence is not fatal.
         if self.fences_fail_until_ms > now {
-            self.bite(Fault::FencesFail, number, self.fences_fail_until_ms);
+            self.record_hit_once(Fault::FencesFail, number, self.fences_fail_until_ms);
         }
         if self.instances[number].generation == generation && self.fences_fail_until_ms <= now {
             let mut waiting = Vec::new();
@@ -86,77 +85,56 @@ impl World {
                     self.named_late.iter().any(|owner| stem.strip_suffix(owner.as_str()) == Some("g."))
                 });
                 if let Some(owner) = self.uses(&id).filter(|owner| *owner != number && !named_late) {
-                    let broken = format!("i{number} fences {id}, with which i{owner} is at work");
-                    return self.fail(Failure::Safety(broken));
+                    let broken = format!("i{number} fences {id}, which i{owner} uses");
+                    return self.violation(broken);
                 }
-                if self.kafka.init(&id, now).is_err() {
+                if self.history.kafka.init(&id, now).is_err() {
                     waiting.push(id);
                 }
             }
             if !waiting.is_empty() {
-                return self.later(number, 20, Todo::Fence(request, waiting, generation));
+                return self.later(number, 20, Task::Fence(request, waiting, generation));
             }
         }
-        self.tell(number, Input::Fenced { request });
+        self.feed(number, Input::Fenced { request });
     }
 
-    /// Who is in the group and writes under this transactional id.
+    /// Returns the instance that writes under this transactional id, if it is in the group.
     fn uses(&self, id: &str) -> Option<usize> {
         let uses = self.instances.iter().find(|instance| instance.is_alive() && instance.transactors.writes_as(id))?;
-        let member = uses.member.as_deref().filter(|member| self.kafka.group.knows(member));
+        let member = uses.member.as_deref().filter(|member| self.history.kafka.group.knows(member));
         member.map(|_| uses.number)
     }
 
-    /// What is delivered once already is delivered again, as after a log was cut or made anew.
+    /// Delivers a partition again from its beginning, as after the log was truncated or the topic created again.
     pub(super) fn rewind(&mut self, number: usize) {
         let instance = &mut self.instances[number];
         let read = instance.owned.iter().find(|(_, position)| **position > 0);
         let Some((partition, _)) = read.filter(|_| instance.is_alive()) else { return };
         let partition = *partition;
         instance.owned.insert(partition, 0);
-        self.hit(Fault::Rewind, number);
+        self.record_hit(Fault::Rewind, number);
         self.trace(|| format!("i{number}     is given {partition:?} from its beginning again"));
     }
 
     pub(super) fn find_since(&mut self, number: usize, request: RequestId, topic: u16, known: Vec<i32>) {
         if bugs::on(Bug::WaitsForEmptyFetch) && self.is_written_to(topic, &known) {
-            return self.later(number, FETCH_WAIT_MS, Todo::FindSince(request, topic, known));
+            return self.later(number, FETCH_WAIT_TIMEOUT_MS, Task::FindSince(request, topic, known));
         }
-        let since = self.since_of(topic, &known);
-        let leftover_cutoff = self.instances[number].leftover_cutoff(self.now_ms, &self.setup);
-        self.tell(number, Input::Since { request, since, leftover_cutoff });
+        let since = engine::since_of(&self.history.kafka, &self.history.partitions, topic, &known);
+        let leftover_cutoff = self.instances[number].leftover_cutoff(self.now_ms, &self.history.setup);
+        self.feed(number, Input::Since { request, since, leftover_cutoff });
     }
 
-    /// The search has to read logs, and a fetch from the end of one of them would not come back empty.
+    /// Whether the search for `since` has to read logs, and a fetch from the end of one of them would not return empty.
     fn is_written_to(&self, topic: u16, known: &[i32]) -> bool {
         let unknown = |p: &&TopicPartition| p.topic == topic && !known.contains(&p.number);
         let is_written = |p: &TopicPartition| {
-            let log = self.kafka.log(Place::Schedules(*p));
+            let log = self.history.kafka.log(Place::Schedules(*p));
             let (found, _) = log.read_uncommitted((log.end() - 1).max(0), 1);
-            found.first().is_some_and(|(_, stored)| stored.at_ms > self.now_ms - FETCH_WAIT_MS)
+            found.first().is_some_and(|(_, stored)| stored.at_ms > self.now_ms - FETCH_WAIT_TIMEOUT_MS)
         };
-        self.committed_since(topic).is_empty() && self.partitions.iter().filter(unknown).any(is_written)
-    }
-
-    fn committed_since(&self, topic: u16) -> Vec<Millis> {
-        let committed = self.kafka.committed.iter().filter(|(partition, _)| partition.topic == topic);
-        committed.filter_map(|(_, (_, metadata))| Ownership::decode(metadata.as_bytes())?.since).collect()
-    }
-
-    /// The earliest `since` that the group's metadata or the topic's floors know.
-    pub(crate) fn since_of(&self, topic: u16, known: &[i32]) -> Option<Millis> {
-        let mut since = self.committed_since(topic);
-        if since.is_empty() {
-            let unknown = |p: &&TopicPartition| p.topic == topic && !known.contains(&p.number);
-            for partition in self.partitions.iter().filter(unknown) {
-                let place = origin::partition_hash(CLUSTER, Self::topic(*partition), partition.number);
-                let (found, _) = self.kafka.log(Place::Schedules(*partition)).read_uncommitted(0, usize::MAX);
-                let start_markers = found.into_iter().filter(|(_, s)| s.key.as_deref() == Some(START_MARKER_KEY));
-                since.extend(
-                    start_markers.filter_map(|(_, s)| Some(StartMarker::decode(s.value.as_deref()?, place)?.since)),
-                );
-            }
-        }
-        since.into_iter().min()
+        engine::committed_since(&self.history.kafka, topic).is_empty()
+            && self.history.partitions.iter().filter(unknown).any(is_written)
     }
 }

@@ -1,24 +1,24 @@
-//! How transactions end, as the core is told.
+//! Tells the core how its transactions ended.
 
 use kafka_scheduler::core::io::{Abort, Input, Late, Outcome, TopicPartition};
 use kafka_scheduler::core::reason::Reason;
 
 use super::World;
+use crate::history::Entry;
 
-/// A transaction's end.
 #[derive(Clone, Debug)]
-pub(crate) enum Ending {
+pub(super) enum Ending {
     /// Committed, with the highest offset in each schedules partition.
     Committed(Vec<(TopicPartition, i64)>),
-    /// Aborted, nobody's fault.
+    /// Aborted for a transient reason.
     Retry,
-    /// Aborted, because records were not acknowledged in time.
+    /// Aborted because records were not acknowledged in time, with bytes.
     TimedOut { delivered: u64, sent: u64 },
-    /// The group refused this generation.
-    Refused(i32),
-    /// Delivery reports name these items.
+    /// Aborted because this generation is stale.
+    StaleGeneration(i32),
+    /// Aborted because brokers rejected these items.
     Rejected(Vec<(u32, Reason)>),
-    /// Nobody can say.
+    /// The outcome is unknown.
     Unknown,
 }
 
@@ -26,10 +26,10 @@ impl World {
     pub(super) fn settle(&mut self, number: usize, batch: u64, ending: &Ending) {
         let Some(job) = self.instances[number].transactors.finish(batch) else { return };
         self.trace(|| format!("i{number}     batch {batch}: {ending:?}"));
-        // A batch of a former incarnation holds nothing that is read now.
+        // Partitions were read again since the batches of a former incarnation.
         let current = job.incarnation == self.instances[number].transactors.incarnation;
         if current && !matches!(ending, Ending::Committed(_)) {
-            self.watch.aborted(number, job.decided());
+            self.history.add(Entry::Aborted { instance: number, batch });
         }
         let outcome = match ending {
             Ending::Committed(written) => Outcome::Committed { written },
@@ -38,11 +38,11 @@ impl World {
             Ending::TimedOut { delivered, sent } => {
                 Outcome::Aborted(Abort::TimedOut(Late::Taking { delivered: *delivered, sent: *sent }))
             }
-            Ending::Refused(generation) => Outcome::Aborted(Abort::StaleGeneration { generation: *generation }),
+            Ending::StaleGeneration(generation) => Outcome::Aborted(Abort::StaleGeneration { generation: *generation }),
             Ending::Rejected(items) => Outcome::Aborted(Abort::Rejected(items)),
             Ending::Unknown => Outcome::Unknown,
         };
-        self.tell(number, Input::BatchEnded { batch, outcome });
+        self.feed(number, Input::BatchEnded { batch, outcome });
         self.wake_jobs(number);
     }
 }

@@ -1,18 +1,18 @@
-//! A process: the core, and what its shell remembers.
+//! A process: the core, and the state of its shell.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use kafka_scheduler::core::io::{Cursor, Millis, TopicPartition};
-use kafka_scheduler::core::{Config, Listed, Phase, Scheduler};
+use kafka_scheduler::core::{Listed, Phase, Scheduler};
 
 use super::transactors::Transactors;
-use super::{CLUSTER, DAY_MS, DEAD_LETTERS, TOPICS};
-use crate::faults::Doing;
+use crate::engine::{config, today_ms};
+use crate::faults::Activity;
 use crate::kafka::{Kafka, Place};
 use crate::rng::Rng;
 use crate::scenario::{Error, Point, Setup};
 
-/// What waits for a point of a transaction.
+/// A fault that waits for a point of a transaction.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Armed {
     Crash { down_ms: i64 },
@@ -21,11 +21,10 @@ pub(super) enum Armed {
     Error(Error),
 }
 
-/// A process and what it remembers.
 #[derive(Debug)]
-pub(crate) struct Instance {
+pub(super) struct Instance {
     pub(super) number: usize,
-    /// Counts its starts; what was meant for an earlier life is dropped.
+    /// Counts starts. Tasks of an earlier life are dropped.
     pub(super) life: u64,
     pub(super) alive: bool,
     pub(super) paused_until_ms: i64,
@@ -33,38 +32,37 @@ pub(crate) struct Instance {
     pub(super) member: Option<String>,
     pub(super) generation: i32,
     pub(super) joins: u64,
-    /// Partitions read, with the next offset of each.
+    /// Assigned partitions, with the next offset to read.
     pub(super) owned: BTreeMap<TopicPartition, i64>,
     pub(super) releasing: BTreeSet<TopicPartition>,
-    /// When it had last read all that could be read.
+    /// When the instance had last read each partition to its last stable offset.
     pub(super) caught_up_ms: BTreeMap<TopicPartition, i64>,
     pub(super) transactors: Transactors,
-    /// The last batch that the brokers committed.
+    /// The last batch that was committed.
     pub(super) last_committed: u64,
     pub(super) wake_ms: i64,
-    /// It joins the group no sooner.
+    /// It does not join the group before this.
     pub(super) rejoin_ms: i64,
-    /// It was told to stop, and will start again after this.
+    /// Set if it was told to stop: how long it stays down.
     pub(super) stopping_down_ms: Option<i64>,
     pub(super) rng: Rng,
-    /// How far its clock is ahead.
     pub(super) skew_ms: i64,
-    /// What its clock said when its core was last told something.
-    pub(super) told: Millis,
+    /// Its clock at the core's last input.
+    pub(super) last_input: Millis,
     pub(super) armed: Vec<(Point, Armed)>,
     pub(super) slow_network_until_ms: i64,
     pub(super) slow_network_ms: i64,
     pub(super) slow_consumer_until_ms: i64,
     pub(super) slow_consumer_ms: i64,
-    /// When its link has sent what was given to it so far, in microseconds.
+    /// When its link will have sent everything that it was given, in microseconds.
     pub(super) link_free_us: i64,
-    /// Targets that it was not allowed to write to, and until when it believes so.
+    /// Targets that it believes it may not write to, and until when.
     pub(super) forbidden: BTreeMap<String, i64>,
 }
 
 impl Instance {
     pub(super) fn new(number: usize, setup: &Setup, mut rng: Rng) -> Self {
-        let core = Scheduler::new(config(number, 0, setup, &mut rng));
+        let core = Scheduler::new(config(number, 0, setup, rng.bits()));
         let transactors = Transactors::new(core.transactional_ids());
         Self {
             number,
@@ -85,7 +83,7 @@ impl Instance {
             stopping_down_ms: None,
             rng,
             skew_ms: 0,
-            told: Millis(i64::MIN),
+            last_input: Millis(i64::MIN),
             armed: Vec::new(),
             slow_network_until_ms: i64::MIN,
             slow_network_ms: 0,
@@ -96,10 +94,10 @@ impl Instance {
         }
     }
 
-    /// Starts with an empty memory; the machine's clock, its network and what waits to strike it stay.
-    pub(super) fn born(&mut self, setup: &Setup) {
+    /// Starts with an empty memory. The machine's clock and network stay as they are, and so do armed faults.
+    pub(super) fn start(&mut self, setup: &Setup) {
         self.life += 1;
-        self.core = Scheduler::new(config(self.number, self.life, setup, &mut self.rng));
+        self.core = Scheduler::new(config(self.number, self.life, setup, self.rng.bits()));
         self.transactors = Transactors::new(self.core.transactional_ids());
         self.alive = true;
         self.paused_until_ms = i64::MIN;
@@ -113,7 +111,7 @@ impl Instance {
         self.wake_ms = i64::MAX;
         self.rejoin_ms = i64::MIN;
         self.stopping_down_ms = None;
-        self.told = Millis(i64::MIN);
+        self.last_input = Millis(i64::MIN);
         self.link_free_us = i64::MIN;
         self.forbidden.clear();
     }
@@ -127,23 +125,22 @@ impl Instance {
         self.transactors.forget();
     }
 
-    /// What its clock says.
     pub(super) fn clock(&self, now_ms: i64) -> Millis {
         Millis(now_ms + self.skew_ms)
     }
 
-    /// Local midnight plus `SINCE_DELTA`.
+    /// Returns local midnight plus `SINCE_DELTA`.
     pub(super) fn leftover_cutoff(&self, now_ms: i64, setup: &Setup) -> Millis {
         Millis(today_ms(now_ms + self.skew_ms, setup))
     }
 
-    /// The same by the clock as its core knows it: one that sleeps has not seen it set back.
-    pub(super) fn today_as_told(&self, now_ms: i64, setup: &Setup) -> Millis {
-        Millis(today_ms(self.clock(now_ms).max(self.told).0, setup))
+    /// Returns the same by the clock that the core was last told: a paused core has not seen that it was set back.
+    pub(super) fn today_of_core(&self, now_ms: i64, setup: &Setup) -> Millis {
+        Millis(today_ms(self.clock(now_ms).max(self.last_input).0, setup))
     }
 
-    /// Nothing is on its way, and all that lies in the logs has been read.
-    pub(super) fn is_still(&self, kafka: &Kafka) -> bool {
+    /// Whether no batch is in flight and all assigned logs are read to their ends.
+    pub(super) fn is_idle(&self, kafka: &Kafka) -> bool {
         let read = |(p, next): (&TopicPartition, &i64)| *next == kafka.log(Place::Schedules(*p)).end();
         !self.transactors.is_busy() && self.owned.iter().all(read)
     }
@@ -156,31 +153,30 @@ impl Instance {
         self.core.status().iter().filter(|s| s.phase == Phase::Live).map(|s| s.partition).collect()
     }
 
-    /// What it is doing, by the most eventful of its partitions.
-    pub(super) fn doing(&self) -> Doing {
+    /// Returns the activity on the busiest of its partitions.
+    pub(super) fn activity(&self) -> Activity {
         let status = self.core.status();
         let any = |phase| status.iter().any(|s| s.phase == phase);
         match () {
-            () if !self.alive => Doing::Nothing,
-            () if any(Phase::Releasing) => Doing::Releasing,
-            () if any(Phase::TakingOver) => Doing::TakingOver,
-            () if any(Phase::Loading) => Doing::Loading,
-            () if !any(Phase::Live) => Doing::Nothing,
-            () if self.transactors.is_busy() => Doing::Firing,
-            () => Doing::Idle,
+            () if !self.alive => Activity::Nothing,
+            () if any(Phase::Releasing) => Activity::Releasing,
+            () if any(Phase::TakingOver) => Activity::TakingOver,
+            () if any(Phase::Loading) => Activity::Loading,
+            () if !any(Phase::Live) => Activity::Nothing,
+            () if self.transactors.is_busy() => Activity::Firing,
+            () => Activity::Idle,
         }
     }
 
-    /// What it is doing with a partition.
-    pub(super) fn doing_with(&self, partition: TopicPartition) -> Doing {
+    pub(super) fn activity_on(&self, partition: TopicPartition) -> Activity {
         let status = self.core.status().into_iter().find(|s| s.partition == partition);
         match status.map(|s| s.phase) {
-            None => Doing::Nothing,
-            Some(Phase::TakingOver) => Doing::TakingOver,
-            Some(Phase::Loading) => Doing::Loading,
-            Some(Phase::Releasing) => Doing::Releasing,
-            Some(Phase::Live) if self.transactors.is_busy() => Doing::Firing,
-            Some(Phase::Live) => Doing::Idle,
+            None => Activity::Nothing,
+            Some(Phase::TakingOver) => Activity::TakingOver,
+            Some(Phase::Loading) => Activity::Loading,
+            Some(Phase::Releasing) => Activity::Releasing,
+            Some(Phase::Live) if self.transactors.is_busy() => Activity::Firing,
+            Some(Phase::Live) => Activity::Idle,
         }
     }
 
@@ -188,28 +184,5 @@ impl Instance {
         let Self { number, alive, member, generation, core, transactors, .. } = self;
         let status = core.status();
         format!("i{number} alive {alive} {member:?} generation {generation} {status:?} {}", transactors.describe())
-    }
-}
-
-/// Midnight before a time, moved back by the days that a first start looks back.
-pub(crate) fn today_ms(at_ms: i64, setup: &Setup) -> i64 {
-    at_ms.div_euclid(DAY_MS) * DAY_MS - i64::from(setup.since_days) * DAY_MS
-}
-
-pub(crate) fn config(number: usize, life: u64, setup: &Setup, rng: &mut Rng) -> Config {
-    Config {
-        cluster: CLUSTER.into(),
-        topics: TOPICS.iter().take(usize::from(setup.topics)).map(|topic| (*topic).to_owned()).collect(),
-        history: "history".into(),
-        dead_letter: setup.dead_letters.then(|| DEAD_LETTERS.to_owned()),
-        record_bytes_max: Vec::new(),
-        group: "g".into(),
-        run: format!("{number:x}a{life:x}"),
-        grace_s: setup.grace_s.map(u64::from),
-        horizon_s: setup.horizon_hs.map(|hundreds| u64::from(hundreds) * 100),
-        transactors: usize::from(setup.transactors),
-        batch_items_max: usize::from(setup.items_max),
-        batch_bytes_max: 1 << 16,
-        hash_seed: rng.bits(),
     }
 }

@@ -1,12 +1,11 @@
-//! An instance in its group: joining, heartbeats, rebalances, leaving.
+//! An instance's membership of the group: joining, heartbeats, rebalances, leaving.
 
 use std::collections::BTreeSet;
 
 use kafka_scheduler::core::io::{Input, TopicPartition};
 
-use super::{Todo, What, World};
+use super::{Event, Task, World};
 use crate::bugs::{self, Bug};
-use crate::failure::Failure;
 use crate::faults::Fault;
 use crate::kafka::group::Answer;
 
@@ -22,11 +21,11 @@ impl World {
             instance.member = Some(format!("i{number}.{}.{}", instance.life, instance.joins));
         }
         let owned = instance.owned.keys().copied().collect();
-        self.kafka.group.join(instance.member.as_ref().expect("just set"), owned, now);
+        self.history.kafka.group.join(instance.member.as_ref().expect("just set"), owned, now);
     }
 
     pub(super) fn leave(&mut self, number: usize) {
-        self.watch.forget(number);
+        self.forget(number);
         let instance = &mut self.instances[number];
         instance.owned.clear();
         instance.releasing.clear();
@@ -34,19 +33,19 @@ impl World {
         let slow_ms = if instance.slow_network_until_ms > self.now_ms { instance.slow_network_ms } else { 50 };
         let delay = instance.rng.range(1, slow_ms.max(1));
         if let Some(member) = instance.member.take() {
-            self.after(delay, What::Leave(member));
+            self.after(delay, Event::Leave(member));
         }
     }
 
-    /// Leaves the group and joins it anew, a little later.
+    /// Leaves the group and joins it again a little later.
     pub(super) fn restart(&mut self, number: usize) {
         if bugs::on(Bug::NoSelfFence) {
-            // Inside its membership: the generation does not fence it from itself.
-            self.watch.forget(number);
+            // It stays a member, so the generation does not fence its own former transactions.
+            self.forget(number);
             let owned: Vec<TopicPartition> = self.instances[number].owned.keys().copied().collect();
             self.instances[number].owned.values_mut().for_each(|position| *position = 0);
-            let leftover_cutoff = self.instances[number].leftover_cutoff(self.now_ms, &self.setup);
-            return self.tell(number, Input::Assigned { partitions: &owned, leftover_cutoff });
+            let leftover_cutoff = self.instances[number].leftover_cutoff(self.now_ms, &self.history.setup);
+            return self.feed(number, Input::Assigned { partitions: &owned, leftover_cutoff });
         }
         self.leave(number);
         let instance = &mut self.instances[number];
@@ -60,8 +59,8 @@ impl World {
         }
         for partition in partitions {
             if !instance.releasing.remove(partition) {
-                let broken = format!("i{number} releases {partition:?}, which nobody wants back");
-                return self.fail(Failure::Safety(broken));
+                let broken = format!("i{number} releases {partition:?}, which is not being revoked");
+                return self.violation(broken);
             }
         }
         self.give_back(number, partitions);
@@ -71,32 +70,32 @@ impl World {
         let now = self.now_ms;
         for partition in partitions {
             self.instances[number].owned.remove(partition);
-            self.watch.forget_partition(number, *partition);
+            self.forget_partition(number, *partition);
         }
         let done = self.instances[number].releasing.is_empty();
         self.trace(|| format!("i{number}     releases {partitions:?}"));
-        // A member that was thrown out meanwhile is told so by its next heartbeat.
-        let member = self.instances[number].member.clone().filter(|member| self.kafka.group.knows(member));
+        // A member that the group has removed learns that from its next heartbeat.
+        let member = self.instances[number].member.clone().filter(|member| self.history.kafka.group.knows(member));
         if done && let Some(member) = member {
             let owned = self.instances[number].owned.keys().copied().collect();
-            self.kafka.group.join(&member, owned, now);
+            self.history.kafka.group.join(&member, owned, now);
         }
     }
 
     pub(super) fn beat(&mut self, number: usize) {
         let delay = self.instances[number].rng.range(100, 600);
-        self.later(number, delay, Todo::Beat);
+        self.later(number, delay, Task::Beat);
         self.replace_producers(number);
         let Some(member) = self.instances[number].member.clone() else { return self.join(number) };
-        if let Some(until_ms) = self.kafka.group.is_held(self.now_ms) {
-            self.bite(Fault::SlowRebalance, number, until_ms);
+        if let Some(until_ms) = self.history.kafka.group.is_held(self.now_ms) {
+            self.record_hit_once(Fault::SlowRebalance, number, until_ms);
         }
         if bugs::on(Bug::PlainCommits) {
             self.commit_plain(number, &member);
         }
-        match self.kafka.group.beat(&member, self.now_ms) {
+        match self.history.kafka.group.beat(&member, self.now_ms) {
             Answer::Stable => {}
-            // A revocation is answered first.
+            // It releases revoked partitions before it joins again.
             Answer::Rebalance if !self.instances[number].releasing.is_empty() => {}
             Answer::Rebalance => self.join(number),
             Answer::Synced(generation, assigned) => self.synced(number, generation, &assigned),
@@ -106,7 +105,7 @@ impl World {
                 self.leave(number);
                 self.trace(|| format!("i{number}     loses {lost:?}"));
                 if !lost.is_empty() {
-                    self.tell(number, Input::Lost { partitions: &lost });
+                    self.feed(number, Input::Lost { partitions: &lost });
                 }
                 self.join(number);
             }
@@ -114,13 +113,13 @@ impl World {
     }
 
     fn synced(&mut self, number: usize, generation: i32, assigned: &BTreeSet<TopicPartition>) {
-        let leftover_cutoff = self.instances[number].leftover_cutoff(self.now_ms, &self.setup);
+        let leftover_cutoff = self.instances[number].leftover_cutoff(self.now_ms, &self.history.setup);
         let instance = &mut self.instances[number];
         instance.generation = generation;
         let taken: Vec<TopicPartition> = instance.owned.keys().filter(|p| !assigned.contains(p)).copied().collect();
         let given: Vec<TopicPartition> = assigned.iter().filter(|p| !instance.owned.contains_key(p)).copied().collect();
         for partition in &given {
-            let from = match self.kafka.committed.get(partition) {
+            let from = match self.history.kafka.committed.get(partition) {
                 Some((offset, _)) if bugs::on(Bug::StartsAtCommittedOffset) => *offset,
                 _ => 0,
             };
@@ -129,26 +128,26 @@ impl World {
         }
         instance.releasing = taken.iter().copied().collect();
         for partition in &given {
-            self.watch.forget_partition(number, *partition);
+            self.forget_partition(number, *partition);
         }
         self.trace(|| format!("i{number}     generation {generation}, given {given:?}, to release {taken:?}"));
-        self.tell(number, Input::Generation(generation));
+        self.feed(number, Input::Generation(generation));
         if !taken.is_empty() {
             if bugs::on(Bug::ReleaseBeforeSettle) {
                 self.instances[number].releasing.clear();
                 self.give_back(number, &taken);
             }
-            self.tell(number, Input::Revoked { partitions: &taken });
+            self.feed(number, Input::Revoked { partitions: &taken });
         }
         if !given.is_empty() {
-            self.tell(number, Input::Assigned { partitions: &given, leftover_cutoff });
+            self.feed(number, Input::Assigned { partitions: &given, leftover_cutoff });
         }
     }
 
-    /// What a consumer with automatic commits would do.
+    /// Commits positions as a consumer with `enable.auto.commit` does.
     fn commit_plain(&mut self, number: usize, member: &str) {
         let instance = &self.instances[number];
         let offsets = instance.owned.iter().map(|(p, offset)| (*p, *offset, String::new())).collect();
-        let _ = self.kafka.commit_plain((member, instance.generation), offsets);
+        let _ = self.history.kafka.commit_plain((member, instance.generation), offsets);
     }
 }

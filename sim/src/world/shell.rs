@@ -1,51 +1,51 @@
-//! The shell of an instance: it feeds the core and carries out what the core wants.
+//! The shell of an instance: feeds the core with inputs and carries out its outputs.
 
-use kafka_scheduler::core::io::{Input, Output, Report, TargetState};
+use kafka_scheduler::core::io::{Input, Output, Report, TargetState, TopicPartition};
 
-use super::{Todo, What, World};
-use crate::failure::Failure;
+use super::{Event, Task, World};
 use crate::faults::Fault;
+use crate::history::Entry;
 use crate::scenario::{Away, Target};
 
-/// How long a client believes that it may not write to a topic.
-const FORBIDDEN_MS: i64 = 20_000;
+/// How long a client remembers that it may not write to a topic.
+const FORBIDDEN_TIMEOUT_MS: i64 = 20_000;
 
 impl World {
     pub(super) fn start(&mut self, number: usize) {
         if self.instances[number].is_alive() {
             return;
         }
-        let setup = self.setup.clone();
-        self.instances[number].born(&setup);
-        self.watch.forget(number);
+        let setup = self.history.setup.clone();
+        self.instances[number].start(&setup);
+        self.forget(number);
         self.trace(|| format!("i{number}     starts"));
         self.join(number);
-        self.later(number, 50, Todo::Beat);
-        self.later(number, 20, Todo::Fetch);
+        self.later(number, 50, Task::Beat);
+        self.later(number, 20, Task::Fetch);
     }
 
-    pub(super) fn act(&mut self, number: usize, todo: Todo) {
-        match todo {
-            Todo::Beat => self.beat(number),
-            Todo::Fetch => self.fetch(number),
-            Todo::Wake => self.wake(number),
-            Todo::Tick => self.tell(number, Input::Tick),
-            Todo::Job(batch) => self.job(number, batch),
-            Todo::Settle(batch, ending) => self.settle(number, batch, &ending),
-            Todo::ReadCommitted(partition, until) => self.read_committed(number, partition, until),
-            Todo::Fence(request, ids, generation) => self.fence(number, request, ids, generation),
-            Todo::FindSince(request, topic, known) => self.find_since(number, request, topic, known),
-            Todo::Target(target, state) => self.tell(number, Input::Target { target, state }),
+    pub(super) fn act(&mut self, number: usize, task: Task) {
+        match task {
+            Task::Beat => self.beat(number),
+            Task::Fetch => self.fetch(number),
+            Task::Wake => self.wake(number),
+            Task::Tick => self.feed(number, Input::Tick),
+            Task::Job(batch) => self.job(number, batch),
+            Task::Settle(batch, ending) => self.settle(number, batch, &ending),
+            Task::ReadCommitted(partition, until) => self.read_committed(number, partition, until),
+            Task::Fence(request, ids, generation) => self.fence(number, request, ids, generation),
+            Task::FindSince(request, topic, known) => self.find_since(number, request, topic, known),
+            Task::Target(target, state) => self.feed(number, Input::Target { target, state }),
         }
     }
 
-    /// Feeds the core and carries out what it wants. One that has stopped meanwhile is told nothing more.
-    pub(super) fn tell(&mut self, number: usize, input: Input<'_>) {
+    /// Passes an input to the core and carries out the outputs. A core that has stopped gets no more inputs.
+    pub(super) fn feed(&mut self, number: usize, input: Input<'_>) {
         if !self.instances[number].is_alive() {
             return;
         }
         let now = self.instances[number].clock(self.now_ms);
-        self.instances[number].told = now;
+        self.instances[number].last_input = now;
         self.instances[number].core.handle(now, input);
         while let Some(output) = self.instances[number].core.poll() {
             self.carry_out(number, output);
@@ -53,27 +53,27 @@ impl World {
         self.set_alarm(number);
     }
 
-    /// Sees to it that the core is woken at its next deadline, by the clock as it is.
+    /// Sets the alarm for the core's next deadline, by its current clock.
     pub(super) fn set_alarm(&mut self, number: usize) {
         let instance = &mut self.instances[number];
         let Some((at, _)) = instance.core.poll_timeout().filter(|_| instance.is_alive()) else { return };
         let at_ms = at.0.saturating_sub(instance.skew_ms).max(self.now_ms);
         if at_ms < instance.wake_ms {
             instance.wake_ms = at_ms;
-            self.later(number, at_ms - self.now_ms, Todo::Wake);
+            self.later(number, at_ms - self.now_ms, Task::Wake);
         }
     }
 
     fn wake(&mut self, number: usize) {
         let instance = &mut self.instances[number];
         if instance.wake_ms > self.now_ms {
-            // An earlier alarm has been set since, and went off.
+            // An earlier alarm was set since, and has gone off.
             return;
         }
         instance.wake_ms = i64::MAX;
         let clock = instance.clock(self.now_ms);
         match instance.core.poll_timeout() {
-            Some((at, _)) if at <= clock => self.tell(number, Input::Tick),
+            Some((at, _)) if at <= clock => self.feed(number, Input::Tick),
             _ => self.set_alarm(number),
         }
     }
@@ -84,25 +84,25 @@ impl World {
         match output {
             Output::ReadCommitted(partitions) => {
                 for partition in partitions {
-                    self.answer(number, delay, Todo::ReadCommitted(partition, until));
+                    self.answer(number, delay, Task::ReadCommitted(partition, until));
                 }
             }
             Output::Fence { request, transactional_ids } => {
                 self.trace(|| format!("i{number}     fences {transactional_ids:?}"));
                 let generation = self.instances[number].generation;
-                self.answer(number, delay, Todo::Fence(request, transactional_ids, generation));
+                self.answer(number, delay, Task::Fence(request, transactional_ids, generation));
             }
             Output::FindSince { request, topic, known } => {
-                self.answer(number, delay, Todo::FindSince(request, topic, known))
+                self.answer(number, delay, Task::FindSince(request, topic, known))
             }
             Output::CheckTarget { target, name } => {
                 let state = self.look_up(number, &name);
                 let delay = if state == TargetState::NoAnswer { 2_000 } else { delay };
-                self.answer(number, delay, Todo::Target(target, state));
+                self.answer(number, delay, Task::Target(target, state));
             }
             Output::Transact(batch) => self.transact(number, batch),
             Output::Seek(partition) => {
-                self.watch.forget_partition(number, partition);
+                self.forget_partition(number, partition);
                 if let Some(position) = self.instances[number].owned.get_mut(&partition) {
                     *position = 0;
                 }
@@ -111,7 +111,7 @@ impl World {
             Output::Release(partitions) => self.release(number, &partitions),
             Output::ReplaceTransactionalIds { transactional_ids } => {
                 self.trace(|| format!("i{number}     renews: {transactional_ids:?}"));
-                self.watch.forget(number);
+                self.forget(number);
                 self.instances[number].transactors.renew(transactional_ids);
             }
             Output::Rejoin(why) => {
@@ -121,18 +121,17 @@ impl World {
             Output::Stopped => self.stopped(number),
             Output::Report(report) => {
                 if matches!(report, Report::Live { .. }) {
-                    // Now, before users say more.
-                    self.compared_ms = i64::MIN;
+                    self.history.add(Entry::WentLive);
                 }
                 if report == Report::ThroughputIsLimit {
-                    self.watch.held_up(number);
+                    self.history.add(Entry::ThroughputIsLimit { instance: number });
                 }
                 self.trace(|| format!("i{number}     {report:?}"));
             }
         }
     }
 
-    /// What the cluster's metadata says of a topic.
+    /// Returns a target's state in the cluster's metadata.
     fn look_up(&mut self, number: usize, name: &str) -> TargetState {
         let now = self.now_ms;
         if self.instances[number].forbidden.get(name).is_some_and(|until| *until > now) {
@@ -140,7 +139,7 @@ impl World {
         }
         let away = self.away.filter(|(_, until)| name == Target::Late.name() && *until > now);
         if let Some((Away::Missing | Away::Forbidden | Away::Silent, until_ms)) = away {
-            self.bite(Fault::TargetAway, number, until_ms);
+            self.record_hit_once(Fault::TargetAway, number, until_ms);
         }
         match away.map(|(away, _)| away) {
             Some(Away::Missing) => TargetState::Missing,
@@ -151,29 +150,39 @@ impl World {
         }
     }
 
-    /// A record was refused for want of permission, which the metadata does not show.
+    /// Remembers that a record was rejected for lack of permission, which the metadata does not show.
     pub(super) fn forbid(&mut self, number: usize, name: &str) {
-        let until = self.now_ms + FORBIDDEN_MS;
+        let until = self.now_ms + FORBIDDEN_TIMEOUT_MS;
         self.instances[number].forbidden.insert(name.to_owned(), until);
     }
 
     fn stopped(&mut self, number: usize) {
         let Some(down_ms) = self.instances[number].stopping_down_ms else {
-            return self.fail(Failure::Safety(format!("i{number} stops though nobody asked it to")));
+            return self.violation(format!("i{number} stops without being told to"));
         };
         self.trace(|| format!("i{number}     has stopped"));
         let now = self.now_ms;
         for id in self.instances[number].transactors.take_all_ids() {
-            // What is open is aborted on the way out; nobody waits for the answer.
-            let _ = self.kafka.init(&id, now);
+            // Open transactions are aborted on the way out, without waiting for an answer.
+            let _ = self.history.kafka.init(&id, now);
         }
         self.leave(number);
         self.crash(number, down_ms);
     }
 
+    /// Records that an instance has forgotten everything that it had read.
+    pub(super) fn forget(&mut self, number: usize) {
+        self.history.add(Entry::Forgot { instance: number, partition: None });
+    }
+
+    /// Records that an instance reads a partition from its beginning, or no longer.
+    pub(super) fn forget_partition(&mut self, number: usize, partition: TopicPartition) {
+        self.history.add(Entry::Forgot { instance: number, partition: Some(partition) });
+    }
+
     pub(super) fn crash(&mut self, number: usize, down_ms: i64) {
         self.instances[number].kill();
-        self.watch.forget(number);
-        self.after(down_ms, What::Start(number));
+        self.forget(number);
+        self.after(down_ms, Event::Start(number));
     }
 }

@@ -1,4 +1,4 @@
-//! Transactions, step by step: records, offsets, commit.
+//! Runs transactions step by step: records, offsets, commit.
 
 use std::collections::BTreeMap;
 
@@ -6,36 +6,27 @@ use kafka_scheduler::core::batch::{Batch, Kind, OutRecord};
 use kafka_scheduler::core::reason::Reason;
 
 use super::transactors::{Job, Outgoing, Step};
-use super::{DEAD_LETTERS, Ending, Todo, What, World};
+use super::{Ending, Event, Task, World};
 use crate::bugs::{self, Bug};
-use crate::failure::Failure;
 use crate::faults::Fault;
+use crate::history::{Decision, Entry};
 use crate::kafka::log::Stored;
 use crate::kafka::{Place, Refusal, sent_by_librdkafka};
-use crate::oracle::protocol;
+use crate::names::{DEAD_LETTERS, HISTORY};
 use crate::scenario::{Away, Error, Point, Target, Timestamps};
 
-/// How late a request arrives at the most.
-const LATE_MS_MAX: i64 = 8_000;
-/// How long a batch waits for its turn.
-const TURN_MS_MAX: i64 = 5_000;
-/// How long a record has to be acknowledged.
-const MESSAGE_MS_MAX: i64 = 5_000;
-/// How far ahead of the brokers a timestamp may be.
-const TIMESTAMP_MS_MAX: i64 = 3_600_000;
+/// Longest delay of a commit that arrives late.
+const LATE_COMMIT_MS: i64 = 8_000;
+/// How long a batch waits until the batches before it have settled.
+const TURN_TIMEOUT_MS: i64 = 5_000;
+/// `message.timeout.ms`.
+const MESSAGE_TIMEOUT_MS: i64 = 5_000;
+/// `message.timestamp.after.max.ms` of topics that check timestamps.
+const TIMESTAMP_AHEAD_LIMIT_MS: i64 = 3_600_000;
 
 impl World {
     pub(super) fn transact(&mut self, number: usize, batch: Batch) {
         let clock = self.instances[number].clock(self.now_ms);
-        if let Err(broken) = protocol::check(&batch, clock, &self.said) {
-            return self.fail(Failure::Safety(format!("i{number}: {broken}: {batch:?}")));
-        }
-        let leftover_cutoff = self.latest_today();
-        let decided = match self.watch.decide(number, &batch, &self.said, leftover_cutoff) {
-            Ok(decided) => decided,
-            Err(broken) => return self.fail(Failure::Safety(format!("i{number}: {broken}"))),
-        };
-        let races = self.races(number, &batch);
         let mut records = Vec::new();
         let shown = batch.records(|record| {
             records.push(self.outgoing(&record));
@@ -49,7 +40,7 @@ impl World {
         let instance = &mut self.instances[number];
         let job = Job {
             records,
-            offsets: batch.offsets.into_iter().map(|p| (p.partition, p.offset, p.metadata)).collect(),
+            offsets: batch.offsets.iter().map(|p| (p.partition, p.offset, p.metadata.clone())).collect(),
             member: (instance.member.clone().unwrap_or_default(), instance.generation),
             incarnation: instance.transactors.incarnation,
             producer: None,
@@ -58,31 +49,38 @@ impl World {
             step: if bugs::on(Bug::OffsetsBeforeRecords) { Step::Offsets } else { Step::Produce },
             waiting_since_ms: None,
             stalled_until_ms: i64::MIN,
-            guilty: Vec::new(),
+            rejected_items: Vec::new(),
             failed: false,
-            refused: false,
+            rejected: false,
             begun_ms: None,
             late_bytes: None,
-            races,
-            decided,
         };
-        let sent_before = instance.transactors.jobs.insert(batch.id, job).is_some();
+        let id = batch.id;
+        self.history.add(Entry::Decided(Decision {
+            instance: number,
+            at_ms: self.now_ms,
+            clock,
+            batch,
+            caught_up_ms: instance.caught_up_ms.clone(),
+            slow_consumer_until_ms: instance.slow_consumer_until_ms,
+        }));
+        let sent_before = instance.transactors.jobs.insert(id, job).is_some();
         if sent_before || instance.transactors.is_over_full() {
-            let broken = format!("i{number}: batch {} is sent twice, or is one too many", batch.id);
-            return self.fail(Failure::Safety(broken));
+            let broken = format!("i{number}: batch {id} is sent twice, or is one too many");
+            return self.violation(broken);
         }
-        self.answer(number, 1, Todo::Job(batch.id));
+        self.answer(number, 1, Task::Job(id));
     }
 
     fn outgoing(&self, record: &OutRecord<'_>) -> Outgoing {
         let place = match record.partition {
             Some(partition) if bugs::on(Bug::PartitionerTombstones) && record.value.is_none() => {
                 let sum: usize = record.key.unwrap_or_default().iter().map(|byte| usize::from(*byte)).sum();
-                let number = (sum % usize::from(self.setup.partitions)) as i32;
+                let number = (sum % usize::from(self.history.setup.partitions)) as i32;
                 Place::Schedules(kafka_scheduler::core::io::TopicPartition { number, ..partition })
             }
             Some(partition) => Place::Schedules(partition),
-            None if record.topic == "history" => Place::History,
+            None if record.topic == HISTORY => Place::History,
             None if record.topic == DEAD_LETTERS => Place::DeadLetter,
             None => {
                 Place::Target(Target::ALL.map(Target::name).into_iter().find(|n| *n == record.topic).unwrap_or("?"))
@@ -94,42 +92,42 @@ impl World {
         Outgoing { place, stored, item: record.item, topic: record.topic.to_owned() }
     }
 
-    /// Those that wait for their turn look again.
+    /// Wakes the batches that wait for their turn.
     pub(super) fn wake_jobs(&mut self, number: usize) {
         let jobs = &self.instances[number].transactors.jobs;
         let waiting = jobs.iter().filter(|(_, job)| job.step == Step::Offsets).map(|(id, _)| *id);
         for batch in waiting.collect::<Vec<_>>() {
-            self.later(number, 1, Todo::Job(batch));
+            self.later(number, 1, Task::Job(batch));
         }
     }
 
-    /// Replaces producers that have had nothing to do for long.
+    /// Replaces producers that have been idle for long.
     pub(super) fn replace_producers(&mut self, number: usize) {
         let now = self.now_ms;
         for id in self.instances[number].transactors.outdated(now) {
             self.trace(|| format!("i{number}     replaces the producer of {id}"));
-            // One that the brokers are not ready for is tried again by the next batch.
-            if let Ok(epoch) = self.kafka.init(&id, now) {
+            // If the brokers are not ready, the next batch tries again.
+            if let Ok(epoch) = self.history.kafka.init(&id, now) {
                 self.instances[number].transactors.replaced(&id, epoch);
             }
         }
     }
 
-    /// One step of a transaction.
+    /// Takes one step of a transaction.
     pub(super) fn job(&mut self, number: usize, batch: u64) {
         let transactors = &mut self.instances[number].transactors;
         let Some(step) = transactors.jobs.get(&batch).map(|job| job.step).filter(|step| *step != Step::Ended) else {
             return;
         };
         if transactors.jobs[&batch].stalled_until_ms > self.now_ms {
-            // It goes on by itself.
+            // The stall has set a task of its own.
             return;
         }
         let Some((id, epoch)) = transactors.take_slot(batch) else {
-            return self.later(number, 5, Todo::Job(batch));
+            return self.later(number, 5, Task::Job(batch));
         };
-        let Some(epoch) = epoch.or_else(|| self.kafka.init(&id, self.now_ms).ok()) else {
-            return self.later(number, 20, Todo::Job(batch));
+        let Some(epoch) = epoch.or_else(|| self.history.kafka.init(&id, self.now_ms).ok()) else {
+            return self.later(number, 20, Task::Job(batch));
         };
         self.instances[number].transactors.begin(batch, (id.clone(), epoch));
         match step {
@@ -142,7 +140,7 @@ impl World {
 
     fn produce(&mut self, number: usize, batch: u64, producer: (&str, u32)) {
         let begins = self.instances[number].transactors.jobs[&batch].produced == 0;
-        if begins && self.struck(number, batch, producer, Point::BeforeSend) {
+        if begins && self.inject_at(number, batch, producer, Point::BeforeSend) {
             return;
         }
         let some = 1 + self.instances[number].rng.index(6);
@@ -160,12 +158,12 @@ impl World {
                 let job = self.instances[number].transactors.jobs.get_mut(&batch).expect("looked up above");
                 job.produced += 1;
                 job.failed = true;
-                job.refused |= outgoing.topic == Target::Silent.name();
-                job.guilty.extend(reason.map(|reason| (outgoing.item, reason)));
+                job.rejected |= outgoing.topic == Target::Silent.name();
+                job.rejected_items.extend(reason.map(|reason| (outgoing.item, reason)));
                 continue;
             }
             self.send_over_link(number, &outgoing);
-            match self.kafka.produce(producer, self.now_ms, outgoing.place, outgoing.stored) {
+            match self.history.kafka.produce(producer, self.now_ms, outgoing.place, outgoing.stored) {
                 Ok(offset) => {
                     let job = self.instances[number].transactors.jobs.get_mut(&batch).expect("looked up above");
                     job.produced += 1;
@@ -173,57 +171,59 @@ impl World {
                         job.written.insert(partition, offset);
                     }
                 }
-                Err(Refusal::Concurrent) => return self.later(number, 20, Todo::Job(batch)),
+                Err(Refusal::Concurrent) => return self.later(number, 20, Task::Job(batch)),
                 Err(_) => return self.end(number, batch, Ending::Unknown),
             }
         }
         let link_ms = self.instances[number].link_free_us.saturating_sub(self.now_ms * 1_000).div_euclid(1_000) + 1;
         let delay = link_ms.max(0) + self.instances[number].rng.range(1, 10);
-        self.answer(number, delay, Todo::Job(batch));
+        self.answer(number, delay, Task::Job(batch));
     }
 
-    /// The link of an instance takes as long for a record as its bandwidth says.
+    /// Occupies the instance's link for as long as a record takes at its bandwidth.
     fn send_over_link(&mut self, number: usize, outgoing: &Outgoing) {
-        let bandwidth_kbps = i64::from(self.setup.bandwidth_kbps);
+        let bandwidth_kbps = i64::from(self.history.setup.bandwidth_kbps);
         if bandwidth_kbps > 0 {
             let link_free_us = &mut self.instances[number].link_free_us;
-            // Small records are free: however many there are, they never take long.
+            // Small records are free, so any number of them takes no time.
             let large_bytes = outgoing.stored.value.as_ref().map_or(0, Vec::len).saturating_sub(1_000) as i64;
             *link_free_us = (*link_free_us).max(self.now_ms * 1_000) + large_bytes * 1_000 / bandwidth_kbps;
         }
     }
 
-    /// Records of a batch that were not sent in time fail.
+    /// Fails the records of a batch that were not sent in time.
     fn runs_late(&mut self, number: usize, batch: u64) -> bool {
         let now = self.now_ms;
         let Some(job) = self.instances[number].transactors.jobs.get_mut(&batch) else { return false };
         let begun_ms = *job.begun_ms.get_or_insert(now);
-        let late = self.setup.bandwidth_kbps > 0 && now - begun_ms > MESSAGE_MS_MAX && job.produced < job.records.len();
+        let late = self.history.setup.bandwidth_kbps > 0
+            && now - begun_ms > MESSAGE_TIMEOUT_MS
+            && job.produced < job.records.len();
         if late {
             job.late_bytes = Some(job.records[..job.produced].iter().map(bytes).sum());
             (job.failed, job.produced, job.step) = (true, job.records.len(), Step::Offsets);
-            // What waits for the link is dropped.
+            // Records that wait for the link are purged.
             self.instances[number].link_free_us = i64::MIN;
-            self.hit(Fault::Bandwidth, number);
+            self.record_hit(Fault::Bandwidth, number);
         }
         late
     }
 
-    /// Why the brokers do not take a record, and whether its delivery report says so.
+    /// Returns an error if the brokers reject a record, with the reason if the delivery report has one.
     fn refusal(&mut self, number: usize, outgoing: &Outgoing) -> Result<(), Option<Reason>> {
         let is_target = matches!(outgoing.place, Place::Target(_));
-        let refuses = match self.setup.timestamps {
+        let refuses = match self.history.setup.timestamps {
             Timestamps::Any => false,
             Timestamps::Bounded => true,
             Timestamps::BoundedInTargets => is_target,
         };
-        if refuses && self.instances[number].skew_ms > TIMESTAMP_MS_MAX {
-            self.hit(Fault::WrongClock, number);
+        if refuses && self.instances[number].skew_ms > TIMESTAMP_AHEAD_LIMIT_MS {
+            self.record_hit(Fault::WrongClock, number);
             if bugs::on(Bug::ClockBlamesRecords) {
                 return Err(Some(Reason::Refused));
             }
-            // If the engine's own topics refuse its timestamps, no record is named.
-            return Err((self.setup.timestamps == Timestamps::BoundedInTargets).then_some(Reason::Timestamp));
+            // If the engine's own topics reject its timestamps, no record is to blame.
+            return Err((self.history.setup.timestamps == Timestamps::BoundedInTargets).then_some(Reason::Timestamp));
         }
         if !is_target {
             return Ok(());
@@ -232,7 +232,7 @@ impl World {
         let is = |target: Target| outgoing.topic == target.name();
         let away = self.away.filter(|(_, until)| is(Target::Late) && *until > now);
         if let Some((_, until_ms)) = away {
-            self.bite(Fault::TargetAway, number, until_ms);
+            self.record_hit_once(Fault::TargetAway, number, until_ms);
         }
         let away = away.map(|(away, _)| away);
         match away {
@@ -244,7 +244,7 @@ impl World {
                 Err(Some(Reason::Forbidden))
             }
             Some(Away::Missing) => Err(Some(Reason::UnknownTarget)),
-            // Or it is refused for a cause that passes.
+            // Sometimes the report names a transient error instead.
             Some(Away::Leaderless) if self.instances[number].rng.chance(50) => Err(Some(Reason::Refused)),
             Some(Away::Leaderless) => Err(Some(Reason::NoLeader)),
             Some(_) => Err(None),
@@ -260,30 +260,30 @@ impl World {
         let Some(job) = transactors.jobs.get_mut(&batch) else { return };
         let parting = job.incarnation != parting;
         if job.failed {
-            let guilty = std::mem::take(&mut job.guilty);
-            let named = job.refused || !guilty.is_empty();
+            let rejected_items = std::mem::take(&mut job.rejected_items);
+            let named = job.rejected || !rejected_items.is_empty();
             let sent = job.records.iter().map(bytes).sum();
             let ending = match job.late_bytes {
-                _ if named => Ending::Rejected(guilty),
+                _ if named => Ending::Rejected(rejected_items),
                 Some(delivered) => Ending::TimedOut { delivered, sent },
                 None => Ending::Retry,
             };
             return self.give_up(number, batch, producer, ending);
         }
-        // A transactor that is on its way out may have seen so by now.
+        // A transactor of a former incarnation may have noticed that by now.
         if parting && self.instances[number].rng.chance(50) {
             return self.give_up(number, batch, producer, Ending::Retry);
         }
-        if self.struck(number, batch, producer, Point::AfterProduce) {
+        if self.inject_at(number, batch, producer, Point::AfterProduce) {
             return;
         }
         let Some(job) = self.instances[number].transactors.jobs.get_mut(&batch) else { return };
         if !first {
             let since = *job.waiting_since_ms.get_or_insert(now);
-            if since + TURN_MS_MAX <= now {
+            if since + TURN_TIMEOUT_MS <= now {
                 return self.give_up(number, batch, producer, Ending::Retry);
             }
-            return self.later(number, 50, Todo::Job(batch));
+            return self.later(number, 50, Task::Job(batch));
         }
         match self.send_offsets(number, batch, producer) {
             Ok(()) => {
@@ -291,12 +291,12 @@ impl World {
                 if let Some(job) = self.instances[number].transactors.jobs.get_mut(&batch) {
                     job.step = if bugs::on(Bug::OffsetsBeforeRecords) { Step::Produce } else { Step::Commit };
                 }
-                self.answer(number, delay, Todo::Job(batch));
+                self.answer(number, delay, Task::Job(batch));
             }
-            Err(Refusal::Concurrent) => self.later(number, 20, Todo::Job(batch)),
+            Err(Refusal::Concurrent) => self.later(number, 20, Task::Job(batch)),
             Err(Refusal::Generation) => {
                 let generation = self.instances[number].transactors.jobs[&batch].member.1;
-                self.give_up(number, batch, producer, Ending::Refused(generation));
+                self.give_up(number, batch, producer, Ending::StaleGeneration(generation));
             }
             Err(Refusal::Metadata) => self.give_up(number, batch, producer, Ending::Retry),
             Err(Refusal::Fenced | Refusal::State) => self.end(number, batch, Ending::Unknown),
@@ -319,26 +319,23 @@ impl World {
         let sent = sent_by_librdkafka(offsets).filter(|_| !bugs::on(Bug::NoOffsets));
         let Some(offsets) = sent else { return Ok(()) };
         let partitions: Vec<_> = offsets.iter().map(|(partition, ..)| *partition).collect();
-        self.kafka.send_offsets(producer, self.now_ms, (&member, generation), offsets)?;
-        if let Some(other) = partitions.into_iter().find(|p| !self.kafka.group.holds(&member, *p)) {
-            let broken = format!("i{number} commits offsets of {other:?}, which it does not own in batch {batch}");
-            self.fail(Failure::Safety(broken));
-        }
+        self.history.kafka.send_offsets(producer, self.now_ms, (&member, generation), offsets)?;
+        self.history.add(Entry::OffsetsSent { instance: number, batch, member, partitions });
         Ok(())
     }
 
     fn commit(&mut self, number: usize, batch: u64, producer: (&str, u32)) {
-        if self.struck(number, batch, producer, Point::AfterOffsets) {
+        if self.inject_at(number, batch, producer, Point::AfterOffsets) {
             return;
         }
-        let ending = match self.kafka.end(producer, self.now_ms, true) {
+        let ending = match self.history.kafka.end(producer, self.now_ms, true) {
             Ok(()) => {
                 self.note_markers(number);
                 self.committed(number, batch)
             }
             Err(_) => Ending::Unknown,
         };
-        if matches!(ending, Ending::Committed(_)) && self.struck(number, batch, producer, Point::AfterCommit) {
+        if matches!(ending, Ending::Committed(_)) && self.inject_at(number, batch, producer, Point::AfterCommit) {
             return;
         }
         self.end(number, batch, ending);
@@ -346,37 +343,36 @@ impl World {
 
     fn committed(&mut self, number: usize, batch: u64) -> Ending {
         self.in_turn(number, batch);
-        let races =
-            std::mem::take(&mut self.instances[number].transactors.jobs.get_mut(&batch).expect("it runs").races);
-        self.count_races(number, &races);
+        self.history.add(Entry::Committed { instance: number, batch });
         let job = &self.instances[number].transactors.jobs[&batch];
         let barrier =
             job.records.iter().any(|r| r.stored.key.as_deref() == Some(kafka_scheduler::core::origin::BARRIER_KEY));
         let offset = |(partition, offset): (&kafka_scheduler::core::io::TopicPartition, &i64)| {
-            let stable = self.kafka.log(Place::Schedules(*partition)).last_stable() - 1;
+            let stable = self.history.kafka.log(Place::Schedules(*partition)).last_stable() - 1;
             let end = if barrier && bugs::on(Bug::LoadsToLastStable) { stable.max(0) } else { *offset };
             (*partition, end)
         };
         Ending::Committed(job.written.iter().map(offset).collect())
     }
 
-    /// Batches commit in the order in which they were formed, or else schedules fire out of order and offsets go back.
+    /// Checks that batches commit in the order in which they were formed. Otherwise schedules fire out of order and
+    /// offsets go back.
     fn in_turn(&mut self, number: usize, batch: u64) {
         let instance = &mut self.instances[number];
         let transactors = &instance.transactors;
         if transactors.jobs[&batch].incarnation != transactors.incarnation {
-            // One of a former incarnation: its offsets were taken before the next barrier.
+            // It belongs to a former incarnation: its offsets precede the next barrier.
             return;
         }
         if instance.last_committed > batch {
             let broken = format!("i{number} commits batch {batch} after batch {}", instance.last_committed);
-            return self.fail(Failure::Safety(broken));
+            return self.violation(broken);
         }
         instance.last_committed = batch;
     }
 
     fn give_up(&mut self, number: usize, batch: u64, producer: (&str, u32), ending: Ending) {
-        match self.kafka.end(producer, self.now_ms, false) {
+        match self.history.kafka.end(producer, self.now_ms, false) {
             Ok(()) => {
                 self.note_markers(number);
                 self.end(number, batch, ending);
@@ -385,7 +381,7 @@ impl World {
         }
     }
 
-    /// The answer takes a while, in which the process may crash.
+    /// Sends the outcome to the core. It takes a while, in which the process may crash.
     pub(super) fn end(&mut self, number: usize, batch: u64, ending: Ending) {
         let ending = match ending {
             Ending::Unknown if bugs::on(Bug::UnknownTakenForAborted) => {
@@ -402,27 +398,27 @@ impl World {
             job.step = Step::Ended;
         }
         let delay = self.instances[number].rng.range(1, 40);
-        self.answer(number, delay, Todo::Settle(batch, ending));
+        self.answer(number, delay, Task::Settle(batch, ending));
     }
 
-    /// The brokers answer with an error, or not at all. True if the step does not go on.
+    /// Answers a request with an error, or not at all. Returns that the step ends here.
     pub(super) fn fault_answer(&mut self, number: usize, batch: u64, producer: (&str, u32), error: Error) -> bool {
         match error {
-            Error::Retriable => self.later(number, 500, Todo::Job(batch)),
+            Error::Retriable => self.later(number, 500, Task::Job(batch)),
             Error::Abortable => self.give_up(number, batch, producer, Ending::Retry),
             Error::Fatal | Error::RequestLost => self.end(number, batch, Ending::Unknown),
             Error::Late => {
-                // Only a commit that comes late does harm: what it ends was not decided.
+                // Only a late commit does harm: the transaction is still undecided.
                 if self.instances[number].transactors.jobs[&batch].step == Step::Commit {
-                    let delay = self.instances[number].rng.range(1, LATE_MS_MAX);
-                    self.after(delay, What::LateCommit(producer.0.to_owned(), producer.1));
+                    let delay = self.instances[number].rng.range(1, LATE_COMMIT_MS);
+                    self.after(delay, Event::LateCommit(producer.0.to_owned(), producer.1));
                 }
                 self.end(number, batch, Ending::Unknown);
             }
             Error::ReplyLost => {
-                // Only a commit's outcome can get lost in this way.
+                // Only the outcome of a commit can be lost.
                 if self.instances[number].transactors.jobs[&batch].step == Step::Commit {
-                    let _ = self.kafka.end(producer, self.now_ms, true);
+                    let _ = self.history.kafka.end(producer, self.now_ms, true);
                 }
                 self.end(number, batch, Ending::Unknown);
             }
@@ -432,7 +428,7 @@ impl World {
 }
 
 fn bytes(outgoing: &Outgoing) -> u64 {
-    /// Of a record, beside its key, value and headers.
+    /// Bytes of a record besides its key, value and headers.
     const OVERHEAD: usize = 20;
     let size = |bytes: &Option<Vec<u8>>| bytes.as_ref().map_or(0, Vec::len);
     let Stored { key, value, headers, .. } = &outgoing.stored;

@@ -1,4 +1,4 @@
-//! The transactors of a process: each has a transactional id and runs one batch at a time.
+//! The transactors of a process. Each has a transactional id and runs one batch at a time.
 
 use std::collections::BTreeMap;
 
@@ -8,58 +8,46 @@ use kafka_scheduler::core::reason::Reason;
 use crate::bugs::{self, Bug};
 use crate::kafka::Place;
 use crate::kafka::log::Stored;
-use crate::oracle::watch::Decided;
 
-/// Without a batch for so long, a process replaces its producers. The engine does so when they know topics that are gone.
-const QUIET_MS: i64 = 3_000;
+/// A process without a batch for this long replaces its producers. The engine replaces them if they know topics that
+/// are gone.
+const IDLE_TIMEOUT_MS: i64 = 3_000;
 
 /// A record to produce.
 #[derive(Clone, Debug)]
 pub(super) struct Outgoing {
     pub place: Place,
     pub stored: Stored,
-    /// Index of its item, and the topic's name.
+    /// Index of its item in the batch.
     pub item: u32,
     pub topic: String,
 }
 
-/// A batch on its way.
+/// A batch in flight.
 #[derive(Debug)]
 pub(super) struct Job {
     pub records: Vec<Outgoing>,
     pub offsets: Vec<(TopicPartition, i64, String)>,
-    /// As it was when the batch was formed.
+    /// The group's membership when the batch was formed.
     pub member: (String, i32),
-    /// Which of the process's transactors it belongs to; older ones are on their way out.
+    /// The incarnation of its transactor. Transactors of former ones end after their batch.
     pub incarnation: u32,
-    /// The transactional id that runs it, and its epoch.
+    /// The transactional id that runs it, with its epoch.
     pub producer: Option<(String, u32)>,
     pub produced: usize,
     pub written: BTreeMap<TopicPartition, i64>,
     pub step: Step,
     pub waiting_since_ms: Option<i64>,
-    /// Its thread stands still until then.
     pub stalled_until_ms: i64,
-    /// Items that delivery reports name.
-    pub guilty: Vec<(u32, Reason)>,
-    /// A record failed, and its report names nobody.
+    /// Items that delivery reports name, with reasons.
+    pub rejected_items: Vec<(u32, Reason)>,
+    /// A record failed.
     pub failed: bool,
-    /// It failed because the brokers refused it.
-    pub refused: bool,
-    /// When its first record was sent.
+    /// A record failed because the brokers rejected it, without a reason.
+    pub rejected: bool,
     pub begun_ms: Option<i64>,
-    /// Bytes that were sent in time, if that were not all.
+    /// Bytes that were sent in time, if the batch ran out of time.
     pub late_bytes: Option<u64>,
-    /// Firings that a newer word has raced.
-    pub races: Vec<Option<i64>>,
-    /// What the oracle remembers of the items.
-    pub decided: Vec<Decided>,
-}
-
-impl Job {
-    pub fn decided(&self) -> &[Decided] {
-        &self.decided
-    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,7 +55,7 @@ pub(super) enum Step {
     Produce,
     Offsets,
     Commit,
-    /// The answer is on its way.
+    /// The outcome is on its way to the core.
     Ended,
 }
 
@@ -85,14 +73,13 @@ impl Slot {
     }
 }
 
-/// The transactors of a process.
 #[derive(Debug)]
 pub(super) struct Transactors {
     slots: Vec<Slot>,
-    /// Those of former incarnations go on until they end, as threads do that nobody waits for.
+    /// Batches of former incarnations run on until they end, as threads do that are not joined.
     pub jobs: BTreeMap<u64, Job>,
     pub incarnation: u32,
-    /// When there was last something to do.
+    /// When there was last a batch.
     busy_ms: i64,
 }
 
@@ -101,9 +88,9 @@ impl Transactors {
         Self { slots: slots(ids), jobs: BTreeMap::new(), incarnation: 0, busy_ms: 0 }
     }
 
-    /// Producers to replace now: their ids go on, with other epochs.
+    /// Returns the ids of the producers to replace now. Each keeps its id and gets a new epoch.
     pub fn outdated(&mut self, now_ms: i64) -> Vec<String> {
-        let is_quiet = self.jobs.is_empty() && now_ms - self.busy_ms >= QUIET_MS;
+        let is_quiet = self.jobs.is_empty() && now_ms - self.busy_ms >= IDLE_TIMEOUT_MS;
         if !self.jobs.is_empty() || is_quiet {
             self.busy_ms = now_ms;
         }
@@ -118,7 +105,7 @@ impl Transactors {
         known.map(Slot::forget).collect()
     }
 
-    /// The epoch of a producer that was replaced.
+    /// Sets the epoch of a producer that was replaced.
     pub fn replaced(&mut self, id: &str, epoch: u32) {
         self.slots.iter_mut().filter(|slot| slot.id == id).for_each(|slot| slot.epoch = Some(epoch));
     }
@@ -141,7 +128,6 @@ impl Transactors {
         self.current().count() > self.slots.len()
     }
 
-    /// Whether this id is in use.
     pub fn writes_as(&self, id: &str) -> bool {
         self.slots.iter().any(|slot| slot.id == id)
     }
@@ -150,14 +136,14 @@ impl Transactors {
         self.jobs.clear();
     }
 
-    /// Every id in use; nothing is in flight any more.
+    /// Returns every id in use, and drops all batches.
     pub fn take_all_ids(&mut self) -> Vec<String> {
         let parting = std::mem::take(&mut self.jobs).into_values().filter_map(|job| Some(job.producer?.0));
         let current = std::mem::take(&mut self.slots).into_iter().map(|slot| slot.id);
         parting.chain(current).collect()
     }
 
-    /// New ids. What has begun under the old ones goes on until it ends.
+    /// Takes new ids. Batches that have begun under the old ones run on until they end.
     pub fn renew(&mut self, ids: Vec<String>) {
         let old: Vec<String> = std::mem::take(&mut self.slots).into_iter().map(|slot| slot.id).collect();
         self.incarnation += 1;
@@ -165,7 +151,7 @@ impl Transactors {
         self.slots = slots(if bugs::on(Bug::KeepsIds) { old } else { ids });
     }
 
-    /// The transactor of a batch, as soon as it is free; its id, and its epoch if it has one.
+    /// Returns the id of a batch's transactor, with its epoch if it has one. Returns `None` while it is busy.
     pub fn take_slot(&mut self, batch: u64) -> Option<(String, Option<u32>)> {
         let job = self.jobs.get(&batch)?;
         if let Some((id, epoch)) = job.producer.clone() {
@@ -190,7 +176,7 @@ impl Transactors {
         }
     }
 
-    /// `None` if the batch was forgotten.
+    /// Removes a batch. Returns `None` if it was dropped before.
     pub fn finish(&mut self, batch: u64) -> Option<Job> {
         for slot in self.slots.iter_mut().filter(|slot| slot.batch == Some(batch)) {
             slot.batch = None;

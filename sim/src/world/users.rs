@@ -1,175 +1,147 @@
-//! Users: what they say, alone and in transactions of their own.
+//! Users: the records that they produce, alone and in transactions of their own.
 
 use kafka_scheduler::core::headers;
 use kafka_scheduler::core::io::{Header, Millis, TopicPartition};
 use kafka_scheduler::core::origin::{self, BARRIER_KEY, ORIGIN_HEADER, Origin};
 
-use super::{What, World};
+use super::{Event, World};
 use crate::faults::Fault;
+use crate::history::UserRecord;
 use crate::kafka::Place;
 use crate::kafka::log::{Headers, Stored};
-use crate::play::CONVERGE_MS;
-use crate::scenario::{Act, SAFETY_MS, Target, Word};
+use crate::names;
+use crate::scenario::{Act, CONVERGE_TIMEOUT_MS, RecordKind, SAFETY_MS, Target};
 
-/// Between two records of a flood in a partition.
-const FLOOD_EVERY_MS: i64 = 150;
-/// When it ends, from the start of the run: just before everything must have converged, which leaves time to read the last
-/// record.
-const FLOOD_MS: i64 = SAFETY_MS as i64 + CONVERGE_MS - 100;
-/// When the last schedule of a flood is due; those before are replaced.
+/// Time between two records of a flood in a partition.
+const FLOOD_INTERVAL_MS: i64 = 150;
+/// When a flood ends, from the start of the run: just before everything must have converged, so there is time to read
+/// its last record.
+const FLOOD_END_MS: i64 = SAFETY_MS as i64 + CONVERGE_TIMEOUT_MS as i64 - 100;
+/// When the schedules of a flood are due. Each replaces the one before.
 const FLOOD_DUE_S: i64 = 60;
 
-/// Bytes of a large value.
 const LARGE_BYTES: usize = 16 << 10;
-/// Large values in a run: all of them get through in a minute.
+/// Large values in a run: few enough to be sent in a minute.
 const LARGE_MAX: u32 = 24;
 
-/// A user's record, acknowledged.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Said {
-    /// On which key.
-    pub key: Vec<u8>,
-    /// What.
-    pub word: Word,
-    /// Where a schedule goes.
-    pub target: Target,
-    /// When it is due, in seconds since 1970.
-    pub due: i64,
-    /// Its timestamp.
-    pub at_ms: i64,
-    /// In order.
-    pub headers: Headers,
-    /// The value; unique, so that one record is not taken for another.
-    pub value: Vec<u8>,
-    /// It can fire: a schedule that keeps the rules.
-    pub fit: bool,
-    /// Since when read_committed consumers can read it.
-    pub readable_ms: i64,
-}
-
-impl Said {
-    /// Whether it changes what its key's last word is.
-    #[must_use]
-    pub const fn is_word(&self) -> bool {
-        !matches!(self.word, Word::ReservedKey | Word::NoKey)
-    }
-
-    /// Whether it has a null value.
-    #[must_use]
-    pub const fn is_cancel(&self) -> bool {
-        matches!(self.word, Word::Cancel | Word::Copied)
-    }
-}
-
-/// A record on its way.
+/// A record on its way to the brokers.
 #[derive(Clone, Debug)]
-pub struct Speech {
+pub(super) struct NewRecord {
     partition: TopicPartition,
-    said: Said,
+    record: UserRecord,
 }
 
 /// A user's open transaction.
 #[derive(Debug)]
-pub(super) struct Open {
+pub(super) struct OpenTransaction {
     id: String,
     epoch: u32,
     commit: bool,
-    said: Vec<(TopicPartition, i64, Said)>,
+    produced: Vec<(TopicPartition, i64, UserRecord)>,
 }
 
 impl World {
-    pub(super) fn say(&mut self, act: Act) {
-        let Act::Say { key, word, target, in_s, twice, late_ms, large } = act else { return };
-        let due = self.now_ms.div_euclid(1000) + i64::from(in_s);
-        let mut speech = self.speech(key, word, target, due);
-        if large && !speech.said.is_cancel() && self.large_count < LARGE_MAX {
+    pub(super) fn produce_user_record(&mut self, act: Act) {
+        let Act::Produce { key, kind, target, in_s, twice, late_ms, large } = act else { return };
+        let due_s = self.now_ms.div_euclid(1000) + i64::from(in_s);
+        let mut new = self.new_record(key, kind, target, due_s);
+        if large && !new.record.is_cancel() && self.large_count < LARGE_MAX {
             self.large_count += 1;
-            speech.said.value.resize(LARGE_BYTES, b'.');
+            new.record.value.resize(LARGE_BYTES, b'.');
         }
         let faults = [(twice, Fault::Duplicate), (late_ms > 0, Fault::Reordered), (!target.delivers(), Fault::Poison)];
-        for (_, fault) in faults.into_iter().filter(|(struck, _)| *struck) {
-            self.hit_partition(fault, speech.partition);
+        for (_, fault) in faults.into_iter().filter(|(is_injected, _)| *is_injected) {
+            self.record_hit_on(fault, new.partition);
         }
         if twice {
-            self.after(i64::from(late_ms) + 100, What::Arrive(Box::new(speech.clone())));
+            self.after(i64::from(late_ms) + 100, Event::Arrival(Box::new(new.clone())));
         }
         if late_ms == 0 {
-            self.arrive(&speech);
+            self.arrive(&new);
         } else {
-            self.after(i64::from(late_ms), What::Arrive(Box::new(speech)));
+            self.after(i64::from(late_ms), Event::Arrival(Box::new(new)));
         }
     }
 
-    fn speech(&mut self, key: u8, word: Word, target: Target, due: i64) -> Speech {
-        let number = usize::from(key % self.setup.keys);
-        let partition = self.partitions[number % self.partitions.len()];
-        let key = match word {
-            Word::ReservedKey => BARRIER_KEY.to_vec(),
+    fn new_record(&mut self, key: u8, kind: RecordKind, target: Target, due_s: i64) -> NewRecord {
+        let number = usize::from(key % self.history.setup.keys);
+        let partition = self.history.partitions[number % self.history.partitions.len()];
+        let key = match kind {
+            RecordKind::ReservedKey => BARRIER_KEY.to_vec(),
             _ => format!("k{number}").into_bytes(),
         };
-        self.summary.said += 1;
-        let value = format!("v{}", self.summary.said).into_bytes();
-        let said =
-            Said { key, word, target, due, at_ms: 0, headers: Headers::new(), value, fit: false, readable_ms: 0 };
-        Speech { partition, said }
+        self.summary.produced += 1;
+        let value = format!("v{}", self.summary.produced).into_bytes();
+        let record = UserRecord {
+            key,
+            kind,
+            target,
+            due_s,
+            at_ms: 0,
+            headers: Headers::new(),
+            value,
+            fit: false,
+            readable_ms: 0,
+        };
+        NewRecord { partition, record }
     }
 
-    pub(super) fn arrive(&mut self, speech: &Speech) {
-        let Speech { partition, said } = speech.clone();
-        if said.word == Word::NoKey && self.now_ms > self.start_ms {
-            // Refused by a compacted topic; what lies there is from before it was one.
+    pub(super) fn arrive(&mut self, new: &NewRecord) {
+        let NewRecord { partition, record } = new.clone();
+        if record.kind == RecordKind::NoKey && self.now_ms > self.history.start_ms {
+            // A compacted topic rejects it. Such records are in the log only if they are older than its compaction.
             return;
         }
-        let (stored, said) = self.stored(partition, said);
-        let offset = self.kafka.log(Place::Schedules(partition)).end();
-        let log = self.kafka.logs.get_mut(&Place::Schedules(partition)).expect("it is one of ours");
+        let (stored, record) = self.stored(partition, record);
+        let offset = self.history.kafka.log(Place::Schedules(partition)).end();
+        let log = self.history.kafka.logs.get_mut(&Place::Schedules(partition)).expect("it is one of ours");
         log.append(stored);
-        self.heard(partition, offset, said);
+        self.acknowledge(partition, offset, record);
     }
 
-    fn heard(&mut self, partition: TopicPartition, offset: i64, said: Said) {
+    fn acknowledge(&mut self, partition: TopicPartition, offset: i64, record: UserRecord) {
         self.trace(|| {
-            let key = String::from_utf8_lossy(&said.key).into_owned();
-            let (word, target) = (said.word, said.target);
-            format!("user   {partition:?} {offset}: {key} {word:?} for {target:?} due {}", said.due)
+            let key = String::from_utf8_lossy(&record.key).into_owned();
+            let (kind, target) = (record.kind, record.target);
+            format!("user   {partition:?} {offset}: {key} {kind:?} for {target:?} due {}", record.due_s)
         });
-        self.said.insert((partition, offset), said);
+        self.history.produced.insert((partition, offset), record);
     }
 
-    /// The record as it lies in the log, and what is known of it.
-    fn stored(&self, partition: TopicPartition, mut said: Said) -> (Stored, Said) {
-        said.at_ms = self.now_ms;
-        said.readable_ms = self.now_ms;
-        let key = (said.word != Word::NoKey).then(|| said.key.clone());
-        let due = said.due.to_string();
+    /// Returns the record as the log stores it, and completes what the history has of it.
+    fn stored(&self, partition: TopicPartition, mut record: UserRecord) -> (Stored, UserRecord) {
+        record.at_ms = self.now_ms;
+        record.readable_ms = self.now_ms;
+        let key = (record.kind != RecordKind::NoKey).then(|| record.key.clone());
+        let due_s = record.due_s.to_string();
         let text = |s: &str| Some(s.as_bytes().to_vec());
-        let target = match said.word {
-            Word::ToSchedules => Self::topic(partition),
-            _ => said.target.name(),
+        let target = match record.kind {
+            RecordKind::ToSchedules => names::topic(partition),
+            _ => record.target.name(),
         };
         let mut headers: Headers = vec![(b"customer".to_vec(), text("c"))];
-        match said.word {
-            Word::NoEpoch | Word::Cancel | Word::Copied => {}
-            Word::BadEpoch => headers.push((headers::EPOCH.to_vec(), text("soon"))),
-            _ => headers.push((headers::EPOCH.to_vec(), text(&due))),
+        match record.kind {
+            RecordKind::NoEpoch | RecordKind::Cancel | RecordKind::Copied => {}
+            RecordKind::BadEpoch => headers.push((headers::EPOCH.to_vec(), text("soon"))),
+            _ => headers.push((headers::EPOCH.to_vec(), text(&due_s))),
         }
         headers.push((headers::TARGET_TOPIC.to_vec(), text(target)));
         headers.push((headers::TARGET_KEY.to_vec(), text("to")));
-        let value = (!said.is_cancel()).then(|| said.value.clone());
-        if said.word == Word::Copied {
-            headers = vec![(ORIGIN_HEADER.to_vec(), Some(self.foreign_mark(partition, &said.key)))];
+        let value = (!record.is_cancel()).then(|| record.value.clone());
+        if record.kind == RecordKind::Copied {
+            headers = vec![(ORIGIN_HEADER.to_vec(), Some(self.foreign_mark(partition, &record.key)))];
         }
-        said.headers.clone_from(&headers);
-        said.fit = said.word == Word::Schedule && self.is_in_time(&said);
+        record.headers.clone_from(&headers);
+        record.fit = record.kind == RecordKind::Schedule && self.is_in_time(&record);
         let stored = Stored { at_ms: self.now_ms, key, value, headers, transaction: None };
-        (stored, said)
+        (stored, record)
     }
 
-    /// As the engine of another cluster would have written it.
+    /// Returns the origin header of an engine record in another cluster.
     fn foreign_mark(&self, partition: TopicPartition, key: &[u8]) -> Vec<u8> {
         let none: &[Header<'_>] = &[];
         let origin = Origin {
-            partition_hash: origin::partition_hash("another", Self::topic(partition), partition.number),
+            partition_hash: origin::partition_hash("another", names::topic(partition), partition.number),
             offset: 0,
             timestamp: Millis(self.now_ms),
             content_hash: origin::content_hash(key, None, none),
@@ -177,78 +149,78 @@ impl World {
         origin.encode().to_vec()
     }
 
-    fn is_in_time(&self, said: &Said) -> bool {
-        let late_ms = said.at_ms - said.due * 1000;
-        let over_grace = self.setup.grace_s.is_some_and(|s| late_ms > i64::from(s) * 1000);
-        let beyond = self.setup.horizon_hs.is_some_and(|hs| -late_ms > i64::from(hs) * 100_000);
-        said.due >= 0 && !over_grace && !beyond
+    fn is_in_time(&self, record: &UserRecord) -> bool {
+        let late_ms = record.at_ms - record.due_s * 1000;
+        let over_grace = self.history.setup.grace_s.is_some_and(|s| late_ms > i64::from(s) * 1000);
+        let beyond = self.history.setup.horizon_hs.is_some_and(|hs| -late_ms > i64::from(hs) * 100_000);
+        record.due_s >= 0 && !over_grace && !beyond
     }
 
-    pub(super) fn transaction(&mut self, key: u8, count: u8, commit: bool, for_ms: i64, in_s: i16) {
+    pub(super) fn begin_user_transaction(&mut self, key: u8, count: u8, commit: bool, for_ms: i64, in_s: i16) {
         let id = format!("user.{}", self.next_open);
-        let Ok(epoch) = self.kafka.init(&id, self.now_ms) else { return };
-        let mut said = Vec::new();
+        let Ok(epoch) = self.history.kafka.init(&id, self.now_ms) else { return };
+        let mut produced = Vec::new();
         for more in 0..count {
-            let due = self.now_ms.div_euclid(1000) + i64::from(in_s);
-            let speech = self.speech(key.wrapping_add(more), Word::Schedule, Target::Open, due);
-            let (stored, heard) = self.stored(speech.partition, speech.said);
-            let place = Place::Schedules(speech.partition);
-            let Ok(offset) = self.kafka.produce((&id, epoch), self.now_ms, place, stored) else { continue };
-            self.hit_partition(Fault::UserTransaction, speech.partition);
-            said.push((speech.partition, offset, heard));
+            let due_s = self.now_ms.div_euclid(1000) + i64::from(in_s);
+            let new = self.new_record(key.wrapping_add(more), RecordKind::Schedule, Target::Open, due_s);
+            let (stored, record) = self.stored(new.partition, new.record);
+            let place = Place::Schedules(new.partition);
+            let Ok(offset) = self.history.kafka.produce((&id, epoch), self.now_ms, place, stored) else { continue };
+            self.record_hit_on(Fault::UserTransaction, new.partition);
+            produced.push((new.partition, offset, record));
         }
-        self.trace(|| format!("user   {id} is open with {said:?}"));
-        self.open.insert(self.next_open, Open { id, epoch, commit, said });
-        let for_ms = if self.quiet { 0 } else { for_ms };
-        self.after(for_ms, What::EndTransaction(self.next_open));
+        self.trace(|| format!("user   {id} is open with {produced:?}"));
+        self.open.insert(self.next_open, OpenTransaction { id, epoch, commit, produced });
+        let for_ms = if self.history.quiet_since_ms.is_some() { 0 } else { for_ms };
+        self.after(for_ms, Event::EndTransaction(self.next_open));
         self.next_open += 1;
     }
 
-    pub(super) fn end_transaction(&mut self, number: u64) {
-        let Some(Open { id, epoch, commit, said }) = self.open.remove(&number) else { return };
-        let ended = self.kafka.end((&id, epoch), self.now_ms, commit);
+    pub(super) fn end_user_transaction(&mut self, number: u64) {
+        let Some(OpenTransaction { id, epoch, commit, produced }) = self.open.remove(&number) else { return };
+        let ended = self.history.kafka.end((&id, epoch), self.now_ms, commit);
         self.trace(|| format!("user   {id} ends: commit {commit}, {ended:?}"));
-        if self.kafka.markers_are_late && ended.is_ok() {
-            for (partition, ..) in &said {
-                self.hit_partition(Fault::SlowMarkers, *partition);
+        if self.history.kafka.markers_are_late && ended.is_ok() {
+            for (partition, ..) in &produced {
+                self.record_hit_on(Fault::SlowMarkers, *partition);
             }
         }
         if commit && ended.is_ok() {
-            for (partition, offset, mut said) in said {
-                said.readable_ms = self.now_ms;
-                self.heard(partition, offset, said);
+            for (partition, offset, mut record) in produced {
+                record.readable_ms = self.now_ms;
+                self.acknowledge(partition, offset, record);
             }
         }
     }
 
-    /// Users write to every partition from now on.
+    /// Makes users write to every partition from now on.
     pub(super) fn flood(&mut self) {
-        self.partitions.clone().into_iter().for_each(|partition| self.hit_partition(Fault::Flood, partition));
+        self.history.partitions.clone().into_iter().for_each(|partition| self.record_hit_on(Fault::Flood, partition));
         if !self.flooded {
             self.flooded = true;
-            self.after(0, What::Flow);
+            self.after(0, Event::ContinueFlood);
         }
     }
 
-    pub(super) fn flow(&mut self) {
-        if self.now_ms < self.start_ms + FLOOD_MS {
-            self.say_everywhere("flood", FLOOD_DUE_S);
-            self.after(FLOOD_EVERY_MS, What::Flow);
+    pub(super) fn continue_flood(&mut self) {
+        if self.now_ms < self.history.start_ms + FLOOD_END_MS {
+            self.produce_everywhere("flood", FLOOD_DUE_S);
+            self.after(FLOOD_INTERVAL_MS, Event::ContinueFlood);
         }
     }
 
-    /// A schedule for each partition, under a key of its own, due in `in_s` seconds.
+    /// Produces a schedule to each partition, under a key of its own, due in `in_s` seconds.
     pub(crate) fn probe(&mut self, in_s: i64) {
-        self.say_everywhere("probe", in_s);
+        self.produce_everywhere("probe", in_s);
     }
 
-    fn say_everywhere(&mut self, name: &str, in_s: i64) {
-        for partition in self.partitions.clone() {
-            let due = self.now_ms.div_euclid(1000) + in_s;
-            let mut speech = self.speech(0, Word::Schedule, Target::Open, due);
-            speech.partition = partition;
-            speech.said.key = format!("{name}{}.{}", partition.topic, partition.number).into_bytes();
-            self.arrive(&speech);
+    fn produce_everywhere(&mut self, name: &str, in_s: i64) {
+        for partition in self.history.partitions.clone() {
+            let due_s = self.now_ms.div_euclid(1000) + in_s;
+            let mut new = self.new_record(0, RecordKind::Schedule, Target::Open, due_s);
+            new.partition = partition;
+            new.record.key = format!("{name}{}.{}", partition.topic, partition.number).into_bytes();
+            self.arrive(&new);
         }
     }
 }

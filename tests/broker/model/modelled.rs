@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use kafka_scheduler::core::io::TopicPartition;
 use sim::kafka::group::Answer;
 use sim::kafka::log::{Compaction, Stored};
-use sim::kafka::{Kafka, Place, Refusal, TRANSACTION_MS_MAX};
+use sim::kafka::{Kafka, Place, Refusal, TRANSACTION_TIMEOUT_MS};
 use sim::rng::Rng;
 
 use super::{From, Seen, Step, Why};
@@ -96,7 +96,7 @@ impl Modelled {
                 Seen::Unanswered
             }
             Step::TimeOut(_) => {
-                self.pass(TRANSACTION_MS_MAX + 1);
+                self.pass(TRANSACTION_TIMEOUT_MS + 1);
                 Seen::Done
             }
             Step::Plain(from, number, offset) => {
