@@ -7,7 +7,7 @@ const FILE_LINES_MAX: usize = 500;
 const FUNCTION_LINES_MAX: usize = 80;
 
 /// Files that are still longer. The list may only become shorter.
-const TOO_LONG: &[&str] = &["src/core/words.rs"];
+const TOO_LONG: &[&str] = &[];
 
 #[test]
 fn files_have_at_most_500_lines() {
