@@ -8,22 +8,19 @@ mod args;
 mod cancel;
 mod entry;
 mod export;
+mod export_line;
 mod failure;
-mod find;
-mod fold;
 mod history;
 mod import;
 mod instance;
-mod line;
-mod link;
 mod list;
 mod progress;
+mod progress_offsets;
 mod redrive;
 mod schedule;
 mod show;
 mod table;
 mod topics;
-mod writer;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -83,7 +80,7 @@ enum Command {
     Show(show::Args),
     /// Show what has fired for a key
     History(history::Args),
-    /// Send dead letters back to the schedules topics they came from
+    /// Produce dead letters again to the schedules topics they came from
     Redrive(redrive::Args),
     /// Create the engine's topics, or check those that exist
     #[command(subcommand)]

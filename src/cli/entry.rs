@@ -5,12 +5,12 @@ use base64::prelude::BASE64_STANDARD;
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
-use super::fold::Pending;
 use crate::config::Config;
 use crate::core::io::{Header, Millis, Record};
 use crate::core::reason::Reason;
 use crate::core::schedule::{self, Limits};
 use crate::core::{io::Partition, request};
+use crate::kafka::fold::Pending;
 
 /// Characters of a key or a value in a table.
 const SHOWN_MAX: usize = 40;
@@ -34,8 +34,8 @@ impl Rules {
 }
 
 impl Rules {
-    /// Why the engine would refuse this record of a schedules topic, if it would.
-    pub fn refuses(&self, record: &Record<'_>) -> Option<Reason> {
+    /// Returns why the engine would reject this record of a schedules topic, if it would.
+    pub fn rejects(&self, record: &Record<'_>) -> Option<Reason> {
         schedule::parse(record, record.value?, record.timestamp, &self.topics, &self.limits).err()
     }
 }
@@ -58,30 +58,30 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// From a pending word, judged as the engine judges it.
+    /// Parses a pending record as the engine does.
     ///
     /// # Errors
-    /// Why it cannot fire.
-    pub fn of(topic: &str, rules: &Rules, word: &Pending<'_>) -> Result<Self, Reason> {
+    /// The reason why it cannot fire.
+    pub fn of(topic: &str, rules: &Rules, pending: &Pending<'_>) -> Result<Self, Reason> {
         let record = Record {
-            partition: Partition { topic: 0, number: word.partition },
-            offset: word.offset,
-            timestamp: word.timestamp,
-            key: Some(word.key),
-            value: Some(word.value),
-            headers: &word.headers,
+            partition: Partition { topic: 0, number: pending.partition },
+            offset: pending.offset,
+            timestamp: pending.timestamp,
+            key: Some(pending.key),
+            value: Some(pending.value),
+            headers: &pending.headers,
         };
-        let request = schedule::parse(&record, word.value, word.timestamp, &rules.topics, &rules.limits)?;
+        let request = schedule::parse(&record, pending.value, pending.timestamp, &rules.topics, &rules.limits)?;
         Ok(Self {
             topic: topic.to_owned(),
-            partition: Some(word.partition),
-            offset: Some(word.offset),
-            key: word.key.to_vec(),
+            partition: Some(pending.partition),
+            offset: Some(pending.offset),
+            key: pending.key.to_vec(),
             due_s: request.due,
-            timestamp_s: word.timestamp.0.div_euclid(1000),
+            timestamp_s: pending.timestamp.0.div_euclid(1000),
             target: request.target.to_owned(),
             target_key: request.parts.target_key.map(<[u8]>::to_vec),
-            value: word.value.to_vec(),
+            value: pending.value.to_vec(),
         })
     }
 

@@ -5,6 +5,8 @@ use std::io;
 
 use crate::app;
 use crate::config::ConfigError;
+use crate::kafka::broker_client::BrokerError;
+use crate::kafka::publish::PublishError;
 
 /// Why a command has ended without doing what it was asked.
 #[derive(Debug)]
@@ -52,6 +54,32 @@ impl From<ConfigError> for Failure {
     }
 }
 
+impl From<BrokerError> for Failure {
+    fn from(error: BrokerError) -> Self {
+        let code = match error {
+            BrokerError::Settings(_) => 2,
+            BrokerError::NoTopic(_) => 3,
+            _ => 1,
+        };
+        Self { code, message: chain(&error) }
+    }
+}
+
+impl From<PublishError> for Failure {
+    fn from(error: PublishError) -> Self {
+        match error {
+            PublishError::Broker(error) => error.into(),
+            PublishError::NoPartition { partition, .. } => {
+                Self::usage(format!("--partition is {partition}, but {error}"))
+            }
+            PublishError::Ambiguous { .. } => {
+                Self::new(format!("{error}: cancel it first, or choose one with --partition"))
+            }
+            error => Self::new(chain(&error)),
+        }
+    }
+}
+
 impl From<app::Error> for Failure {
     fn from(error: app::Error) -> Self {
         Self { code: error.exit_code(), message: error.to_string() }
@@ -64,4 +92,10 @@ impl From<io::Error> for Failure {
         let code = u8::from(error.kind() != io::ErrorKind::BrokenPipe);
         Self { code, message: if code == 0 { String::new() } else { format!("the output: {error}") } }
     }
+}
+
+/// Returns an error's message with those of its sources.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let sources = std::iter::successors(error.source(), |error| error.source());
+    sources.fold(error.to_string(), |text, source| format!("{text}: {source}"))
 }

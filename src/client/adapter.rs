@@ -8,6 +8,14 @@ use super::{Header, Record};
 use crate::kafka::native;
 
 impl Record {
+    /// Returns the headers as the engine's own producers take them.
+    pub(crate) fn raw_headers(&self) -> Vec<crate::core::io::Header<'_>> {
+        self.headers
+            .iter()
+            .map(|header| crate::core::io::Header { name: header.name.as_bytes(), value: header.value.as_deref() })
+            .collect()
+    }
+
     /// The headers as rdkafka has them.
     ///
     /// ```

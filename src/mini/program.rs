@@ -27,9 +27,7 @@ pub fn run(mut config: Config, topics: &[Topic], with_demos: bool) -> Result<(),
     topic::create(&cluster, &topics).map_err(Error::Mini)?;
     greet(&config, &listeners, &topics, with_demos).map_err(|e| Error::System("stdout", e))?;
     let clock = Clock::default();
-    let demos = with_demos
-        .then(|| Demos::start(&config.bootstrap_servers, &config.schedules_topics[0], clock.clone()))
-        .transpose()?;
+    let demos = with_demos.then(|| Demos::start(&config, &config.schedules_topics[0], clock.clone())).transpose()?;
     let firings = Firings::start(demos.as_ref().map(Demos::fired))?;
     let runner = Runner::new(config).clock(clock.clone()).observer(Box::new(firings));
     let ended = app::run(runner, listeners, &stopper, Some(clock));
