@@ -122,6 +122,37 @@ fn the_commands_work_against_it_but_for_topics() {
 }
 
 #[test]
+fn due_after_includes_its_second_in_rest_and_in_the_command_line() {
+    let (mut mini, bootstrap) = start(&["mini", "--topic", "mine:1", "--no-demo"]);
+    let first = now_s() + 3_600;
+    let producer = Producer::new(&bootstrap, &[]);
+    for due in first..first + 4 {
+        producer.send("schedules", &Scheduled::new(format!("k{}", due - first), "v", due, "mine"));
+    }
+    producer.flush();
+    eventually("all are pending", LIMIT, || (mini.counter("planned_schedule")? == 4).then_some(()));
+    let ids = |list: &[serde_json::Value]| {
+        let mut ids: Vec<String> = list.iter().filter_map(|one| one["id"].as_str().map(str::to_owned)).collect();
+        ids.sort();
+        ids
+    };
+    let date = |second: i64| jiff::Timestamp::from_second(second).expect("a date").to_string();
+    let (from, to) = (first + 1, first + 3);
+    let list = |more: &[&str]| {
+        let window = ["list", "--json", "--due-after", &date(from), "--due-before", &date(to)];
+        let lines = cli::run(&[("BOOTSTRAP_SERVERS", &bootstrap)], &[&window[..], more].concat(), b"").ok();
+        ids(&lines.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect::<Vec<_>>())
+    };
+    let server = format!("http://127.0.0.1:{}", mini.port);
+    let page = mini.ask("GET", &format!("/schedules?due-after={from}&due-before={to}"), &[]).json();
+    let rest = ids(page["schedules"].as_array().expect("a page"));
+    assert_eq!(rest, ["k1", "k2"]);
+    assert_eq!(list(&[]), rest, "from the topics");
+    assert_eq!(list(&["--server", &server]), rest, "from the instance");
+    mini.stop();
+}
+
+#[test]
 fn a_dead_letter_goes_back_and_fires_once_its_target_is_there() {
     let (mut mini, bootstrap) = start_with(&["mini", "--no-demo"], &[("DEAD_LETTER_TOPIC", "dead")]);
     let run = |args: &[&str]| cli::run(&[("BOOTSTRAP_SERVERS", &bootstrap)], args, b"");
