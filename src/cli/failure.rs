@@ -82,7 +82,7 @@ impl From<PublishError> for Failure {
 
 impl From<app::Error> for Failure {
     fn from(error: app::Error) -> Self {
-        Self { code: error.exit_code(), message: error.to_string() }
+        Self { code: error.exit_code(), message: chain(&error) }
     }
 }
 
