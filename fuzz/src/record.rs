@@ -53,7 +53,7 @@ fn parsed(record: &Record<'_>, limits: &Limits) {
         !known.contains(&h.name) && ![request::KEY, request::TOPIC, MARK_HEADER].contains(&h.name)
     };
     assert!(record.headers.iter().filter(own).all(|h| request.parts.headers.contains(h)));
-    assert!(request.parts.headers.iter().eq(record.headers.iter().filter(unknown)), "customer headers, in order");
+    assert!(request.parts.headers.iter().eq(record.headers.iter().filter(unknown)), "user headers, in order");
     packs(&request.parts);
 }
 

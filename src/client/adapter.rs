@@ -1,10 +1,9 @@
-//! To and from rdkafka's types.
+//! Converts records to and from rdkafka's types.
 
 use rdkafka::message::{BorrowedMessage, Message, OwnedHeaders, OwnedMessage};
 use rdkafka::producer::{BaseRecord, FutureRecord};
 
-use super::retry::Place;
-use super::{Header, Record};
+use super::{Header, Record, RecordPosition};
 use crate::kafka::native;
 
 impl Record {
@@ -16,7 +15,7 @@ impl Record {
             .collect()
     }
 
-    /// The headers as rdkafka has them.
+    /// Returns the headers as rdkafka's type.
     ///
     /// ```
     /// use kafka_scheduler::client::Record;
@@ -32,7 +31,7 @@ impl Record {
         })
     }
 
-    /// The record for a `BaseProducer` or `ThreadedProducer`.
+    /// Returns the record for a `BaseProducer` or `ThreadedProducer`.
     ///
     /// ```
     /// use kafka_scheduler::client::cancel;
@@ -51,7 +50,7 @@ impl Record {
         record
     }
 
-    /// The record for a `FutureProducer`.
+    /// Returns the record for a `FutureProducer`.
     ///
     /// ```
     /// use std::time::Duration;
@@ -75,7 +74,7 @@ impl Record {
     }
 }
 
-/// Header names that are not UTF-8, which rdkafka's own accessors panic at, get replacement characters.
+/// Copies a message. Header names that are not UTF-8, at which rdkafka's own accessors panic, get replacement characters.
 ///
 /// ```
 /// use kafka_scheduler::client::Record;
@@ -95,15 +94,15 @@ impl From<&OwnedMessage> for Record {
     }
 }
 
-/// Header names that are not UTF-8, which rdkafka's own accessors panic at, get replacement characters.
+/// Copies a message. Header names that are not UTF-8, at which rdkafka's own accessors panic, get replacement characters.
 impl From<&BorrowedMessage<'_>> for Record {
     fn from(message: &BorrowedMessage<'_>) -> Self {
         record(message, message.headers())
     }
 }
 
-impl<'a> Place<'a> {
-    /// Where a message lies.
+impl<'a> RecordPosition<'a> {
+    /// Returns the position of a message.
     pub fn of(message: &'a impl Message) -> Self {
         Self { topic: message.topic(), partition: message.partition(), offset: message.offset() }
     }
