@@ -223,5 +223,5 @@ fn the_demos_fire_again_and_again_in_readable_lines_and_ctrl_c_ends_it() {
         assert!(dues.len() >= 3 && distinct.len() == dues.len(), "{key}: {dues:?}");
     }
     assert_eq!(mini.interrupt().code(), Some(0), "{}", mini.output());
-    assert!(mini.output().contains("Stopped. The embedded broker and all it held are gone."), "{}", mini.output());
+    assert!(mini.output().contains("Stopped. The embedded broker and its data are gone."), "{}", mini.output());
 }
