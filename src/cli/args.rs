@@ -1,4 +1,4 @@
-//! Arguments that several commands share.
+//! Arguments of several commands.
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;

@@ -129,7 +129,7 @@ impl Import {
     }
 }
 
-/// Passes each line that is not blank to `visit`, with its number from 1 on.
+/// Passes each line that is not blank to `visit`, with its number from 1.
 fn each_line(
     lines: &mut BufReader<Box<dyn Read>>,
     text: &mut Vec<u8>,

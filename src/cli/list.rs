@@ -135,10 +135,7 @@ impl<W: Write> Output<W> {
         Ok(())
     }
 
-    fn end(self, out: &mut W, json: bool) -> Result<(), Failure>
-    where
-        W: Write,
-    {
+    fn end(self, out: &mut W, json: bool) -> Result<(), Failure> {
         match self {
             Self::Lines(mut lines) => lines.flush()?,
             Self::Earliest { heap, left_out, .. } => {

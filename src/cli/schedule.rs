@@ -29,10 +29,10 @@ Examples:
 #[command(group(clap::ArgGroup::new("when").required(true).args(["at", "within"])))]
 #[command(group(clap::ArgGroup::new("what").required(true).args(["value", "file", "stdin"])))]
 pub struct Args {
-    /// When to fire: 2030-01-01T00:00:00Z, or 2030-01-01T00:00:00[Europe/Berlin]
+    /// The date to fire at: 2030-01-01T00:00:00Z, or 2030-01-01T00:00:00[Europe/Berlin]
     #[arg(long, value_name = "DATE", value_parser = moment)]
     at: Option<Moment>,
-    /// How long from now: 90s, 10m, 1h30m, 2d, 1mo, 1y or PT10M
+    /// The delay from now: 90s, 10m, 1h30m, 2d, 1mo, 1y or PT10M
     #[arg(long = "in", value_name = "DURATION", value_parser = delay)]
     within: Option<Moment>,
     /// The schedules topic; required if SCHEDULES_TOPICS has several
@@ -128,7 +128,10 @@ pub fn run(config: Config, args: Args) -> Result<(), Failure> {
     }
     let broker = BrokerClient::connect(&config)?;
     if broker.partitions(&args.target_topic).is_err() {
-        let text = format!("the target topic {:?} does not exist now; create it in time", args.target_topic);
+        let text = format!(
+            "the target topic {:?} does not exist, or this user may not see it; create it before the schedule is due",
+            args.target_topic
+        );
         logging::warning(&text);
     }
     let headers = record.raw_headers();
