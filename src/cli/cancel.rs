@@ -36,7 +36,7 @@ pub fn run(config: Config, args: &Args) -> Result<(), Failure> {
     let mut publisher = Publisher::new(broker.settings(), None)?;
     let partitions = publisher.cancel(&broker, &topic, &key, placement(args.partition))?;
     if partitions.is_empty() {
-        return Err(Failure::nothing(format!("nothing is pending for the key {} in {topic}", shown(&key))));
+        return Err(Failure::not_found(format!("nothing is pending for the key {} in {topic}", shown(&key))));
     }
     for partition in partitions {
         println!("cancelled {} in {topic} (partition {partition})", shown(&key));

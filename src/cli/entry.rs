@@ -186,7 +186,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_entry_survives_json() {
+    fn an_entry_round_trips_through_json() {
         let entry = Entry {
             topic: "schedules".into(),
             partition: Some(2),

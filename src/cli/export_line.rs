@@ -106,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn any_bytes_survive() {
+    fn any_bytes_round_trip() {
         let line = ExportLine {
             topic: None,
             partition: Some(3),
@@ -122,15 +122,15 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_said() {
-        for (text, word) in [
+    fn errors_name_the_field() {
+        for (text, part) in [
             ("{", "EOF"),
             (r#"{"key": 1, "value": "v"}"#, "base64"),
             (r#"{"key": {"base64": "?"}, "value": "v"}"#, "Invalid"),
             (r#"{"value": "v", "headres": []}"#, "headres"),
         ] {
             let error = serde_json::from_str::<ExportLine>(text).expect_err(text).to_string();
-            assert!(error.contains(word), "{text}: {error}");
+            assert!(error.contains(part), "{text}: {error}");
         }
     }
 }

@@ -27,12 +27,12 @@ impl Failure {
     }
 
     /// Exit code 3: a topic does not exist, or a key is not pending.
-    pub fn nothing(message: impl Into<String>) -> Self {
+    pub fn not_found(message: impl Into<String>) -> Self {
         Self { code: 3, message: message.into() }
     }
 
     /// Exit code 4: a check has found a problem.
-    pub fn findings(message: impl Into<String>) -> Self {
+    pub fn problems(message: impl Into<String>) -> Self {
         Self { code: 4, message: message.into() }
     }
 

@@ -49,7 +49,7 @@ pub fn run(config: Config, args: &Args) -> Result<(), Failure> {
         })?;
     }
     if fired.is_empty() {
-        return Err(Failure::nothing(format!("{history} has no firing for the key {}", shown(&key))));
+        return Err(Failure::not_found(format!("{history} has no firing for the key {}", shown(&key))));
     }
     fired.sort_by_key(|(at, ..)| *at);
     let mut out = std::io::stdout().lock();

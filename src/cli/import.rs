@@ -69,7 +69,7 @@ pub fn run(config: Config, args: &Args) -> Result<(), Failure> {
         Ok(())
     });
     progress.end();
-    // The lines before a bad one have been produced, and the count must say so.
+    // The lines before a bad one have been produced, and count.
     let deliveries = import.publisher.flush();
     logging::note(&format!("{} schedules imported to {}", deliveries.delivered, import.topic));
     sent?;

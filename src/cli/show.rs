@@ -54,7 +54,7 @@ pub fn run(config: Config, args: &Args) -> Result<(), Failure> {
     }
     if found == 0 {
         let topics = topics.join(", ");
-        return Err(Failure::nothing(format!("nothing is pending for the key {} in {topics}", shown(&key))));
+        return Err(Failure::not_found(format!("nothing is pending for the key {} in {topics}", shown(&key))));
     }
     Ok(())
 }

@@ -102,7 +102,7 @@ fn check(config: &Config, broker: &BrokerClient, admin: &Admin) -> Result<(), Fa
         }
         found.iter().for_each(|finding| report(&finding.to_string()));
     }
-    if problems == 0 { Ok(()) } else { Err(Failure::findings(format!("{problems} problems found"))) }
+    if problems == 0 { Ok(()) } else { Err(Failure::problems(format!("{problems} problems found"))) }
 }
 
 fn failed(broker: &BrokerClient, what: &str, error: &KafkaError) -> Failure {

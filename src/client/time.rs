@@ -127,7 +127,7 @@ mod tests {
 
     #[cfg(feature = "jiff")]
     #[test]
-    fn jiff_says_the_same() {
+    fn jiff_types_convert_the_same_way() {
         let at: jiff::Timestamp = "2030-01-01T00:00:00.0000001Z".parse().expect("a timestamp");
         assert_eq!(Moment::from(at).epoch_s(), 1_893_456_001);
         let zoned: jiff::Zoned = "2030-01-01T00:00:00[Etc/GMT-1]".parse().expect("a zoned date");

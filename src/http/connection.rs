@@ -186,7 +186,7 @@ impl Connection {
     }
 }
 
-/// A body that tells its connection when all of it has been handed to hyper.
+/// A body that notifies its connection when all of it has been handed to hyper.
 pub struct ResponseBody {
     body: Body,
     connection: Arc<Connection>,

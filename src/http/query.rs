@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cursor_survives_being_text() {
+    fn a_cursor_round_trips_through_text() {
         for barrier in [None, Some(12)] {
             let cursor = Cursor { partition: Some(Partition { topic: 3, number: 4 }), entry: 5, barrier };
             assert_eq!(parse_cursor(&show_cursor(cursor)), Some(cursor));

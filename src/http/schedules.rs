@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_text_comes_in_base64_as_well() {
+    fn bytes_that_are_not_text_come_in_base64_too() {
         let json = json(b"\xff", None, Some("unknown-target"));
         assert_eq!(json["id"], "\u{fffd}");
         assert_eq!(json["id-base64"], "/w==");

@@ -143,7 +143,7 @@ impl std::error::Error for BrokerError {
     }
 }
 
-/// Keeps a client's last error, which tells why no broker answers.
+/// Keeps a client's last error: the reason why no broker answers.
 #[derive(Clone, Debug, Default)]
 pub struct LastError(Arc<Mutex<Option<String>>>);
 
@@ -157,7 +157,7 @@ impl ClientContext for LastError {
     fn log(&self, _: RDKafkaLogLevel, _: &str, _: &str) {}
 
     fn error(&self, error: KafkaError, reason: &str) {
-        // That all brokers are down says less than why each of them is.
+        // The error of a single broker has the reason; "all brokers are down" has not.
         if error.rdkafka_error_code() != Some(Code::AllBrokersDown)
             && let Ok(mut last) = self.0.lock()
         {

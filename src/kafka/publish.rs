@@ -1,6 +1,6 @@
 //! Produces users' records: schedules and cancels, each to the partition in which its key is pending.
 //!
-//! Producers hash keys differently, so only the topic itself tells which partition has a key.
+//! Producers hash keys differently, so only the topic itself shows which partition has a key.
 
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
