@@ -1,7 +1,7 @@
 //! `cancel`
 
 use super::args::{self, KeyArgs, placement};
-use super::entry::shown;
+use super::entry::printable;
 use super::failure::Failure;
 use super::topic_of;
 use crate::config::Config;
@@ -36,10 +36,10 @@ pub fn run(config: Config, args: &Args) -> Result<(), Failure> {
     let mut publisher = Publisher::new(broker.settings(), None)?;
     let partitions = publisher.cancel(&broker, &topic, &key, placement(args.partition))?;
     if partitions.is_empty() {
-        return Err(Failure::not_found(format!("nothing is pending for the key {} in {topic}", shown(&key))));
+        return Err(Failure::not_found(format!("nothing is pending for the key {} in {topic}", printable(&key))));
     }
     for partition in partitions {
-        println!("cancelled {} in {topic} (partition {partition})", shown(&key));
+        println!("cancelled {} in {topic} (partition {partition})", printable(&key));
     }
     Ok(())
 }

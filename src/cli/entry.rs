@@ -13,7 +13,7 @@ use crate::core::{io::Partition, request};
 use crate::kafka::fold::Pending;
 
 /// Characters of a key or a value in a table.
-const SHOWN_MAX: usize = 40;
+const PRINTABLE_CHARS_MAX: usize = 40;
 
 /// The engine's rules for records that can fire.
 #[derive(Clone, Debug)]
@@ -135,12 +135,12 @@ impl Entry {
     pub fn row(&self) -> [String; 7] {
         [
             self.warning().map_or_else(|| date(self.due_s), |warning| format!("{} ({warning})", date(self.due_s))),
-            shown(&self.key),
+            printable(&self.key),
             self.topic.clone(),
             self.partition.map_or_else(String::new, |partition| partition.to_string()),
             self.target.clone(),
-            self.target_key.as_deref().map_or_else(String::new, shown),
-            shown(&self.value),
+            self.target_key.as_deref().map_or_else(String::new, printable),
+            printable(&self.value),
         ]
     }
 }
@@ -160,14 +160,14 @@ pub fn date(seconds: u64) -> String {
 }
 
 /// Returns bytes as text without control characters, shortened if it is long.
-pub fn shown(bytes: &[u8]) -> String {
-    // A character has at most four bytes, so this is enough for all that is shown.
-    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(SHOWN_MAX * 4 + 4)]);
-    let mut shown: String = text.chars().take(SHOWN_MAX).flat_map(char::escape_debug).collect();
-    if text.chars().count() > SHOWN_MAX {
-        shown.push('…');
+pub fn printable(bytes: &[u8]) -> String {
+    // A character has at most four bytes, so this is enough for the printed part.
+    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(PRINTABLE_CHARS_MAX * 4 + 4)]);
+    let mut printed: String = text.chars().take(PRINTABLE_CHARS_MAX).flat_map(char::escape_debug).collect();
+    if text.chars().count() > PRINTABLE_CHARS_MAX {
+        printed.push('…');
     }
-    shown
+    printed
 }
 
 /// Returns a header as text.

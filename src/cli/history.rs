@@ -5,7 +5,7 @@ use std::io::Write;
 use rdkafka::Offset;
 
 use super::args::{self, KeyArgs};
-use super::entry::{date, header_text, is_of_key, shown};
+use super::entry::{date, header_text, is_of_key, printable};
 use super::export_line::ExportLine;
 use super::failure::Failure;
 use super::table::table;
@@ -49,7 +49,7 @@ pub fn run(config: Config, args: &Args) -> Result<(), Failure> {
         })?;
     }
     if fired.is_empty() {
-        return Err(Failure::not_found(format!("{history} has no firing for the key {}", shown(&key))));
+        return Err(Failure::not_found(format!("{history} has no firing for the key {}", printable(&key))));
     }
     fired.sort_by_key(|(at, ..)| *at);
     let mut out = std::io::stdout().lock();
@@ -68,8 +68,8 @@ pub fn run(config: Config, args: &Args) -> Result<(), Failure> {
             due.parse().map_or(due, date),
             from.clone(),
             header_text(&headers, request::TARGET_TOPIC).unwrap_or_default(),
-            line.key.as_ref().map_or("null".into(), |key| shown(&key.0)),
-            line.value.as_ref().map_or("null".into(), |value| shown(&value.0)),
+            line.key.as_ref().map_or("null".into(), |key| printable(&key.0)),
+            line.value.as_ref().map_or("null".into(), |value| printable(&value.0)),
         ]
     });
     writeln!(out, "{}", table(["FIRED", "DUE", "TOPIC", "TARGET", "TARGET KEY", "VALUE"], rows))?;

@@ -10,7 +10,7 @@ use std::io::Write;
 use rdkafka::Offset;
 
 use super::args::{self, decode};
-use super::entry::{Rules, shown};
+use super::entry::{Rules, printable};
 use super::failure::Failure;
 use super::progress_offsets::ProgressOffsets;
 use super::topics_of;
@@ -181,7 +181,7 @@ fn find(
             };
             if !selection.topics.iter().any(|topic| topic == dead_letter.topic) {
                 foreign += 1;
-                example = shown(dead_letter.topic.as_bytes());
+                example = printable(dead_letter.topic.as_bytes());
             } else if selection.contains(&dead_letter) {
                 let skip = selection.rejects(record).map(Skip::CannotFire);
                 let newest = Newest { position: (*number, record.offset), origin_offset: dead_letter.offset, skip };
@@ -296,7 +296,8 @@ fn send(
                 return Ok(());
             };
             let DeadLetter { topic, partition, key, error, .. } = dead_letter;
-            let what = format!("{} ({}) of {topic}, partition {partition}", shown(key), shown(error.as_bytes()));
+            let what =
+                format!("{} ({}) of {topic}, partition {partition}", printable(key), printable(error.as_bytes()));
             if let Some(why) = newest.skip {
                 *skipped.entry(why).or_default() += 1;
                 return Ok(writeln!(out, "skipped {what}: {why}")?);

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use jiff::{Timestamp, Zoned};
 
 use super::args::{self, Partitioner, decode, placement};
-use super::entry::{date, shown};
+use super::entry::{date, printable};
 use super::failure::Failure;
 use super::topic_of;
 use crate::client::{Moment, Schedule};
@@ -140,7 +140,7 @@ pub fn run(config: Config, args: Args) -> Result<(), Failure> {
     let published = publisher.schedule(&broker, &topic, new, placement(args.partition))?;
     let due = record.header("scheduler-epoch").and_then(|epoch| std::str::from_utf8(epoch).ok()?.parse().ok());
     let verb = if published.is_moved { "moved" } else { "scheduled" };
-    let (key, due) = (shown(&key), date(due.unwrap_or(0)));
+    let (key, due) = (printable(&key), date(due.unwrap_or(0)));
     println!("{verb} {key} to {due} in {topic} (partition {}, offset {})", published.partition, published.offset);
     Ok(())
 }

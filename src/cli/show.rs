@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use super::args::{self, KeyArgs};
-use super::entry::{Entry, Rules, date, shown};
+use super::entry::{Entry, Rules, date, printable};
 use super::export_line::ExportLine;
 use super::failure::Failure;
 use super::topics_of;
@@ -54,14 +54,14 @@ pub fn run(config: Config, args: &Args) -> Result<(), Failure> {
     }
     if found == 0 {
         let topics = topics.join(", ");
-        return Err(Failure::not_found(format!("nothing is pending for the key {} in {topics}", shown(&key))));
+        return Err(Failure::not_found(format!("nothing is pending for the key {} in {topics}", printable(&key))));
     }
     Ok(())
 }
 
 fn text(topic: &str, rules: &Rules, record: &Pending<'_>) -> String {
     let mut lines = vec![
-        ("key", shown(record.key)),
+        ("key", printable(record.key)),
         ("topic", format!("{topic}, partition {}, offset {}", record.partition, record.offset)),
         ("written", date(u64::try_from(record.timestamp.0.div_euclid(1000)).unwrap_or(0))),
     ];
@@ -71,14 +71,14 @@ fn text(topic: &str, rules: &Rules, record: &Pending<'_>) -> String {
             lines.extend(entry.warning().map(|warning| ("warning", warning.to_owned())));
             lines.extend([
                 ("target topic", entry.target),
-                ("target key", entry.target_key.as_deref().map_or("null".into(), shown)),
+                ("target key", entry.target_key.as_deref().map_or("null".into(), printable)),
             ]);
         }
         Err(reason) => lines.push(("cannot fire", format!("{}: {}", reason.code(), reason.detail()))),
     }
-    let value = |header: &Header<'_>| header.value.map_or("null".into(), shown);
+    let value = |header: &Header<'_>| header.value.map_or("null".into(), printable);
     let headers = record.headers.iter().filter(|header| !header.name.starts_with(b"scheduler-"));
-    lines.extend(headers.map(|header| ("header", format!("{} = {}", shown(header.name), value(header)))));
-    lines.push(("value", format!("{} ({} bytes)", shown(record.value), record.value.len())));
+    lines.extend(headers.map(|header| ("header", format!("{} = {}", printable(header.name), value(header)))));
+    lines.push(("value", format!("{} ({} bytes)", printable(record.value), record.value.len())));
     lines.iter().map(|(name, text)| format!("{name:<12}  {text}\n")).collect()
 }

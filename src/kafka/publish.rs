@@ -352,6 +352,14 @@ mod tests {
     }
 
     #[test]
+    fn a_worker_thread_can_own_a_publisher_and_report_its_errors() {
+        const fn is_send<T: Send>() {}
+        is_send::<BrokerClient>();
+        is_send::<Publisher>();
+        is_send::<PublishError>();
+    }
+
+    #[test]
     fn a_key_keeps_its_partition() {
         const BY_KEY: Placement = Placement::ByKey { deadline: None };
         let cluster = MockCluster::new(1).expect("an embedded broker");

@@ -16,8 +16,8 @@ use crate::handle::Observer;
 /// Lines that may wait for a slow terminal; further ones are only counted.
 const LINES_MAX: usize = 10_000;
 
-/// Characters shown of a key or a value.
-const SHOWN_MAX: usize = 60;
+/// Characters of a key or a value in a line.
+const PRINTABLE_CHARS_MAX: usize = 60;
 
 /// Prints firings, on a thread of its own: a terminal may be slow and the engine's loop must not wait for it.
 pub struct Firings {
@@ -79,9 +79,9 @@ fn line(zone: &TimeZone, key: &[u8], target: &str, due: u64, value: &[u8], at: M
     format!(
         "{}  {} -> {target}  due {}  {late_ms} ms late  \"{}\"",
         time(zone, at.0, "%H:%M:%S%.3f"),
-        shown(key),
+        printable(key),
         time(zone, due_ms, "%H:%M:%S"),
-        shown(value),
+        printable(value),
     )
 }
 
@@ -91,15 +91,15 @@ fn time(zone: &TimeZone, at_ms: i64, format: &str) -> String {
 }
 
 /// Returns bytes as text without control characters, shortened if it is long.
-fn shown(bytes: &[u8]) -> String {
-    // A character has at most four bytes, so this is enough for all that is shown.
-    let start = &bytes[..bytes.len().min(SHOWN_MAX * 4 + 4)];
+fn printable(bytes: &[u8]) -> String {
+    // A character has at most four bytes, so this is enough for the printed part.
+    let start = &bytes[..bytes.len().min(PRINTABLE_CHARS_MAX * 4 + 4)];
     let text = String::from_utf8_lossy(start);
-    let mut shown: String = text.chars().take(SHOWN_MAX).flat_map(char::escape_debug).collect();
-    if text.chars().count() > SHOWN_MAX {
-        shown.push('…');
+    let mut printed: String = text.chars().take(PRINTABLE_CHARS_MAX).flat_map(char::escape_debug).collect();
+    if text.chars().count() > PRINTABLE_CHARS_MAX {
+        printed.push('…');
     }
-    shown
+    printed
 }
 
 #[cfg(test)]
@@ -114,7 +114,7 @@ mod tests {
 
     #[test]
     fn text_is_short_and_has_no_control_characters() {
-        assert_eq!(shown(b"\x1b[2Ja\nb\"\xff"), "\\u{1b}[2Ja\\nb\\\"\u{fffd}");
-        assert_eq!(shown("é".repeat(1_000).as_bytes()), format!("{}…", "é".repeat(60)));
+        assert_eq!(printable(b"\x1b[2Ja\nb\"\xff"), "\\u{1b}[2Ja\\nb\\\"\u{fffd}");
+        assert_eq!(printable("é".repeat(1_000).as_bytes()), format!("{}…", "é".repeat(60)));
     }
 }
