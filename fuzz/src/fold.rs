@@ -1,7 +1,7 @@
 //! The whole scheduler: records, faults and answers in any order.
 
 use kafka_scheduler::core::Config;
-use kafka_scheduler::core::io::{Abort, Input, Millis, Partition, TargetState};
+use kafka_scheduler::core::io::{Abort, Input, Millis, TopicPartition, TargetState};
 use kafka_scheduler::core::reason::Reason;
 
 use super::bytes::Bytes;
@@ -57,7 +57,7 @@ fn step(shell: &mut Shell, operation: u8, bytes: &mut Bytes<'_>) {
             shell.commit(false);
         }
         13 => shell.abort(Abort::Retry),
-        14 => shell.abort(Abort::Refused { generation: i32::from(bytes.byte() % 4) }),
+        14 => shell.abort(Abort::StaleGeneration { generation: i32::from(bytes.byte() % 4) }),
         15 => {
             let item = u32::from(bytes.byte());
             shell.reject(item, bytes.pick(&[Reason::TooLarge, Reason::UnknownTarget, Reason::NoLeader]));
@@ -89,14 +89,14 @@ fn clock(shell: &mut Shell, bytes: &mut Bytes<'_>) {
 fn rare(shell: &mut Shell, bytes: &mut Bytes<'_>) {
     match bytes.byte() % 4 {
         0 => shell.stop(),
-        1 => shell.input(Input::Unreadable { why: "reset" }),
+        1 => shell.input(Input::PositionInvalid { why: "reset" }),
         2 => shell.rewind(bytes.pick(&PARTITIONS)),
         _ => shell.forget_offset(bytes.pick(&PARTITIONS)),
     }
 }
 
 /// A bit for each partition; no bit is all of them.
-fn some(bytes: &mut Bytes<'_>) -> impl Fn(Partition) -> bool + use<> {
+fn some(bytes: &mut Bytes<'_>) -> impl Fn(TopicPartition) -> bool + use<> {
     let bits = bytes.byte();
     move |partition| {
         let at = PARTITIONS.iter().position(|p| *p == partition).unwrap_or(0);

@@ -1,8 +1,8 @@
 //! Records, as they lie in a log.
 
-use kafka_scheduler::core::io::{Header, Millis, Partition, Record};
-use kafka_scheduler::core::mark::{self, FLOOR_KEY, MARK_HEADER, Mark, RESERVED_PREFIX};
-use kafka_scheduler::core::request;
+use kafka_scheduler::core::io::{Header, Millis, TopicPartition, Record};
+use kafka_scheduler::core::origin::{self, START_MARKER_KEY, ORIGIN_HEADER, Origin, RESERVED_PREFIX};
+use kafka_scheduler::core::headers;
 
 use super::bytes::Bytes;
 
@@ -31,8 +31,8 @@ impl Kept {
         let value = (kind != 1).then(|| bytes.slice().to_vec());
         let mut headers = Vec::new();
         if kind != 0 {
-            headers.push((request::EPOCH.to_vec(), Some(due(bytes))));
-            headers.push((request::TARGET_TOPIC.to_vec(), Some(target(bytes))));
+            headers.push((headers::EPOCH.to_vec(), Some(due(bytes))));
+            headers.push((headers::TARGET_TOPIC.to_vec(), Some(target(bytes))));
         }
         for _ in 0..headers_more {
             headers.push(header(bytes));
@@ -46,15 +46,15 @@ impl Kept {
     }
 
     /// The record at its place in a log.
-    pub fn at<'a>(&'a self, partition: Partition, offset: i64, headers: &'a [Header<'a>]) -> Record<'a> {
+    pub fn at<'a>(&'a self, partition: TopicPartition, offset: i64, headers: &'a [Header<'a>]) -> Record<'a> {
         let (key, value) = (self.key.as_deref(), self.value.as_deref());
         Record { partition, offset, timestamp: self.timestamp, key, value, headers }
     }
 
     /// The mark that it would carry if the engine had written it.
-    pub fn mark(&self, place: u64, offset: i64) -> Mark {
-        let content = mark::content(self.key.as_deref().unwrap_or_default(), self.value.as_deref(), &self.headers());
-        Mark { place, offset, timestamp: self.timestamp, content }
+    pub fn origin(&self, partition_hash: u64, offset: i64) -> Origin {
+        let content_hash = origin::content_hash(self.key.as_deref().unwrap_or_default(), self.value.as_deref(), &self.headers());
+        Origin { partition_hash, offset, timestamp: self.timestamp, content_hash }
     }
 }
 
@@ -64,7 +64,7 @@ fn key(bytes: &mut Bytes<'_>) -> Option<Vec<u8>> {
         0 => None,
         1 => Some(bytes.slice().to_vec()),
         // A floor that somebody forges is believed: only the engine writes any.
-        2 => Some([RESERVED_PREFIX, bytes.slice()].concat()).filter(|key| key != FLOOR_KEY),
+        2 => Some([RESERVED_PREFIX, bytes.slice()].concat()).filter(|key| key != START_MARKER_KEY),
         few => Some(vec![b'k', few]),
     }
 }
@@ -88,14 +88,14 @@ fn target(bytes: &mut Bytes<'_>) -> Vec<u8> {
 
 fn header(bytes: &mut Bytes<'_>) -> (Vec<u8>, Option<Vec<u8>>) {
     let name = match bytes.byte() % 16 {
-        0 => request::EPOCH,
-        1 => request::TARGET_TOPIC,
-        2..=4 => request::TARGET_KEY,
-        5 => request::TIMESTAMP,
-        6 => request::KEY,
-        7 => request::TOPIC,
-        8 => request::GROUP,
-        9 => MARK_HEADER,
+        0 => headers::EPOCH,
+        1 => headers::TARGET_TOPIC,
+        2..=4 => headers::TARGET_KEY,
+        5 => headers::TIMESTAMP,
+        6 => headers::KEY,
+        7 => headers::TOPIC,
+        8 => headers::GROUP,
+        9 => ORIGIN_HEADER,
         10 => bytes.slice(),
         _ => b"customer",
     };

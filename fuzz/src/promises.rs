@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use kafka_scheduler::core::batch::{Batch, Item, Kind};
-use kafka_scheduler::core::floor::Floor;
-use kafka_scheduler::core::io::{Header, Millis, Partition};
-use kafka_scheduler::core::mark::{self, BARRIER_KEY, FLOOR_KEY, MARK_HEADER, Mark};
+use kafka_scheduler::core::start_marker::StartMarker;
+use kafka_scheduler::core::io::{Header, Millis, TopicPartition};
+use kafka_scheduler::core::origin::{self, BARRIER_KEY, START_MARKER_KEY, ORIGIN_HEADER, Origin};
 use kafka_scheduler::core::reason::Reason;
-use kafka_scheduler::core::schedule::{self, Limits, Request};
-use kafka_scheduler::core::{Config, request};
+use kafka_scheduler::core::schedule::{self, AcceptanceRules, Request};
+use kafka_scheduler::core::{Config, headers};
 
 use super::kept::Kept;
 
@@ -16,7 +16,7 @@ use super::kept::Kept;
 #[derive(Debug)]
 pub struct Sent {
     pub topic: String,
-    pub schedules: Option<Partition>,
+    pub schedules: Option<TopicPartition>,
     pub kept: Kept,
     item: usize,
 }
@@ -25,24 +25,24 @@ pub struct Sent {
 #[derive(Debug)]
 pub struct Promises {
     config: Config,
-    limits: Limits,
-    users: BTreeMap<(Partition, i64), Kept>,
-    last: BTreeMap<(Partition, Vec<u8>), i64>,
+    limits: AcceptanceRules,
+    users: BTreeMap<(TopicPartition, i64), Kept>,
+    last: BTreeMap<(TopicPartition, Vec<u8>), i64>,
     /// Fired, or made a dead letter.
-    ended: BTreeSet<(Partition, i64)>,
-    floors: Vec<(Partition, Floor)>,
+    ended: BTreeSet<(TopicPartition, i64)>,
+    start_markers: Vec<(TopicPartition, StartMarker)>,
     batches: u64,
 }
 
 impl Promises {
     pub fn new(config: Config) -> Self {
         let (users, last, ended) = Default::default();
-        let limits = Limits {
+        let limits = AcceptanceRules {
             grace_s: config.grace_s,
             horizon_s: config.horizon_s,
             record_bytes_max: config.record_bytes_max.clone(),
         };
-        Self { config, limits, users, last, ended, floors: Vec::new(), batches: 0 }
+        Self { config, limits, users, last, ended, start_markers: Vec::new(), batches: 0 }
     }
 
     /// Another process counts its batches anew.
@@ -51,7 +51,7 @@ impl Promises {
     }
 
     /// A user's record lies in the log.
-    pub fn said(&mut self, partition: Partition, offset: i64, kept: &Kept) {
+    pub fn said(&mut self, partition: TopicPartition, offset: i64, kept: &Kept) {
         if let Some(key) = kept.key.clone() {
             self.last.insert((partition, key), offset);
             self.users.insert((partition, offset), kept.clone());
@@ -63,17 +63,17 @@ impl Promises {
         self.batches += 1;
         assert_eq!(batch.id, self.batches, "no gaps");
         assert!(!batch.offsets.is_empty() && batch.items.len() <= self.config.batch_items_max.max(3), "{batch:?}");
-        let named: BTreeSet<Partition> = batch.offsets.iter().map(|position| position.partition).collect();
+        let named: BTreeSet<TopicPartition> = batch.offsets.iter().map(|position| position.partition).collect();
         assert_eq!(named.len(), batch.offsets.len(), "each partition once");
         assert!(batch.offsets.iter().all(|p| p.offset >= 0 && p.metadata.len() <= 2_048), "{:?}", batch.offsets);
         let mut keys = BTreeSet::new();
-        let words = |item: &&Item| item.identity >= 0;
+        let words = |item: &&Item| item.origin_offset >= 0;
         for other in in_flight {
             keys.extend(other.items.iter().filter(words).map(|item| (item.partition, other.parts(item).key.to_vec())));
         }
         for item in &batch.items {
             assert!(named.contains(&item.partition), "every partition is fenced");
-            let first = item.identity < 0 || keys.insert((item.partition, batch.parts(item).key.to_vec()));
+            let first = item.origin_offset < 0 || keys.insert((item.partition, batch.parts(item).key.to_vec()));
             assert!(first, "two engine records for one key are outstanding");
         }
         let sent = sent(batch, now);
@@ -85,29 +85,29 @@ impl Promises {
     }
 
     fn item(&self, batch: &Batch, item: &Item, sent: &[&Sent], now: Millis) {
-        let place = self.place(item.partition);
+        let place = self.partition_hash(item.partition);
         match &item.kind {
-            Kind::Barrier { .. } | Kind::Floor { .. } => {
+            Kind::Barrier { .. } | Kind::StartMarker { .. } => {
                 let [only] = sent else { panic!("one record: {sent:?}") };
                 assert_eq!(only.schedules, Some(item.partition));
                 let key = only.kept.key.as_deref();
-                assert!(key == Some(BARRIER_KEY) || key == Some(FLOOR_KEY) && only.kept.value.is_some());
+                assert!(key == Some(BARRIER_KEY) || key == Some(START_MARKER_KEY) && only.kept.value.is_some());
                 return;
             }
             _ => {}
         }
-        let Some(user) = self.users.get(&(item.partition, item.identity)) else {
+        let Some(user) = self.users.get(&(item.partition, item.origin_offset)) else {
             panic!("it speaks for no user's record: {item:?} {sent:?}");
         };
         let own = sent.last().expect("at least one record");
         assert_eq!((own.topic.as_str(), own.schedules), (batch.topic(item.partition), Some(item.partition)));
         assert_eq!(own.kept.key, user.key);
         let headers = own.kept.headers();
-        let mark = Mark::of(&own.kept.at(item.partition, item.identity + 1, &headers), place);
-        let mark = mark.expect("the engine knows its own records");
-        assert_eq!((mark.offset, mark.timestamp), (item.identity, user.timestamp));
+        let origin = Origin::of(&own.kept.at(item.partition, item.origin_offset + 1, &headers), place);
+        let origin = origin.expect("the engine knows its own records");
+        assert_eq!((origin.offset, origin.timestamp), (item.origin_offset, user.timestamp));
         let lent = user.headers();
-        let request = self.read(user, item.partition, item.identity, &lent);
+        let request = self.read(user, item.partition, item.origin_offset, &lent);
         match &item.kind {
             Kind::Fire { due, timestamp, .. } => {
                 let request = request.expect("only a schedule fires");
@@ -119,15 +119,15 @@ impl Promises {
             Kind::Schedule { .. } => {
                 assert_eq!(sent.len(), 1);
                 let again =
-                    self.read(&own.kept_with(user.timestamp), item.partition, item.identity, &headers).map(said);
+                    self.read(&own.kept_with(user.timestamp), item.partition, item.origin_offset, &headers).map(said);
                 assert_eq!(again, request.map(said), "a copy says what the original said");
             }
-            Kind::Unfit { .. } => {
+            Kind::Invalid { .. } => {
                 assert!(sent.len() == 1 && request.is_none() && own.kept.value == user.value);
                 assert!(headers.iter().filter(not_mark).eq(lent.iter().filter(not_mark)), "whole");
             }
             Kind::Cancel { .. } => assert!(sent.len() == 1 && user.value.is_none() && own.kept.value.is_none()),
-            Kind::Barrier { .. } | Kind::Floor { .. } => {}
+            Kind::Barrier { .. } | Kind::StartMarker { .. } => {}
         }
     }
 
@@ -137,9 +137,9 @@ impl Promises {
         let topic = &self.config.topics[usize::from(item.partition.topic)];
         let seconds = user.timestamp.0.div_euclid(1000).max(0).to_string();
         let mut expected = request.parts.headers.clone();
-        expected.push(Header { name: request::TIMESTAMP, value: Some(seconds.as_bytes()) });
-        expected.push(Header { name: request::KEY, value: user.key.as_deref() });
-        expected.push(Header { name: request::TOPIC, value: Some(topic.as_bytes()) });
+        expected.push(Header { name: headers::TIMESTAMP, value: Some(seconds.as_bytes()) });
+        expected.push(Header { name: headers::KEY, value: user.key.as_deref() });
+        expected.push(Header { name: headers::TOPIC, value: Some(topic.as_bytes()) });
         assert_eq!((target.topic.as_str(), target.schedules), (request.target, None));
         assert_eq!(target.kept.headers(), expected);
         assert_eq!((history.topic.as_str(), history.schedules), (self.config.history.as_str(), None));
@@ -150,7 +150,7 @@ impl Promises {
         // Whoever reads the history finds the request in it.
         let as_request = Kept { key: user.key.clone(), timestamp: user.timestamp, ..history.kept.clone() };
         let lent = as_request.headers();
-        let read = self.read(&as_request, item.partition, item.identity, &lent).expect("the request, in full");
+        let read = self.read(&as_request, item.partition, item.origin_offset, &lent).expect("the request, in full");
         assert_eq!((read.due, read.target), (request.due, request.target));
         assert_eq!(read.parts.target_key, request.parts.target_key);
         assert_eq!(tombstone.kept.value, None);
@@ -163,13 +163,13 @@ impl Promises {
         assert_eq!((Some(&letter.topic), letter.schedules), (self.config.dead_letter.as_ref(), None));
         assert_eq!((&letter.kept.key, &letter.kept.value), (&user.key, &user.value));
         let (headers, lent) = (letter.kept.headers(), user.headers());
-        let why: Vec<_> = headers.iter().filter(|header| header.name == request::ERROR).collect();
+        let why: Vec<_> = headers.iter().filter(|header| header.name == headers::ERROR).collect();
         assert!(why.len() == 1 && why[0].value == Some(reason.code().as_bytes()), "{why:?}");
         // The letter is the larger of the two, by its reason.
         if self.limits.record_bytes_max.iter().all(Option::is_none) {
             let letter = letter.kept_with(user.timestamp);
             let read = |kept, headers| {
-                self.read(kept, item.partition, item.identity, headers).map(|r| (r.due, r.target.to_owned()))
+                self.read(kept, item.partition, item.origin_offset, headers).map(|r| (r.due, r.target.to_owned()))
             };
             assert_eq!(read(&letter, &headers), read(user, &lent));
         }
@@ -181,11 +181,11 @@ impl Promises {
         for item in &batch.items {
             match &item.kind {
                 Kind::Fire { .. } | Kind::DeadLetter { .. } => {
-                    assert!(self.ended.insert((item.partition, item.identity)), "ended twice: {item:?}");
+                    assert!(self.ended.insert((item.partition, item.origin_offset)), "ended twice: {item:?}");
                 }
-                Kind::Floor { value } => {
-                    let floor = Floor::decode(value.as_bytes(), self.place(item.partition)).expect("it parses back");
-                    self.floors.push((item.partition, floor));
+                Kind::StartMarker { value } => {
+                    let start_marker = StartMarker::decode(value.as_bytes(), self.partition_hash(item.partition)).expect("it parses back");
+                    self.start_markers.push((item.partition, start_marker));
                 }
                 _ => {}
             }
@@ -193,7 +193,7 @@ impl Promises {
     }
 
     /// At rest, with everything read: what is pending is the last word on its key, and nothing is lost.
-    pub fn at_rest(&self, pending: &BTreeMap<(Partition, i64), Vec<u8>>) {
+    pub fn at_rest(&self, pending: &BTreeMap<(TopicPartition, i64), Vec<u8>>) {
         for (at, key) in pending {
             assert_eq!(self.last.get(&(at.0, key.clone())), Some(&at.1), "{key:?} has a newer word");
             assert!(!self.ended.contains(at), "{at:?} has ended");
@@ -208,19 +208,19 @@ impl Promises {
             };
             let due = Millis(request.due as i64 * 1000);
             let leftover =
-                |(of, floor): &(Partition, Floor)| of == partition && *offset < floor.offset && due < floor.since;
-            let kept = self.ended.contains(&at) || pending.contains_key(&at) || self.floors.iter().any(leftover);
+                |(of, start_marker): &(TopicPartition, StartMarker)| of == partition && *offset < start_marker.offset && due < start_marker.since;
+            let kept = self.ended.contains(&at) || pending.contains_key(&at) || self.start_markers.iter().any(leftover);
             assert!(kept, "lost: {at:?} {user:?}");
         }
     }
 
-    fn read<'a>(&self, kept: &'a Kept, of: Partition, offset: i64, headers: &'a [Header<'a>]) -> Option<Request<'a>> {
+    fn read<'a>(&self, kept: &'a Kept, of: TopicPartition, offset: i64, headers: &'a [Header<'a>]) -> Option<Request<'a>> {
         let record = kept.at(of, offset, headers);
         schedule::parse(&record, record.value?, kept.timestamp, &self.config.topics, &self.limits).ok()
     }
 
-    pub fn place(&self, partition: Partition) -> u64 {
-        mark::place(&self.config.cluster, &self.config.topics[usize::from(partition.topic)], partition.number)
+    pub fn partition_hash(&self, partition: TopicPartition) -> u64 {
+        origin::partition_hash(&self.config.cluster, &self.config.topics[usize::from(partition.topic)], partition.number)
     }
 }
 
@@ -231,7 +231,7 @@ impl Sent {
 }
 
 fn not_mark(header: &&Header<'_>) -> bool {
-    header.name != MARK_HEADER
+    header.name != ORIGIN_HEADER
 }
 
 /// What a request says, without borrowing it.

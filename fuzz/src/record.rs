@@ -1,21 +1,21 @@
 //! Records and headers: what a schedule is, and which record is the engine's own.
 
-use kafka_scheduler::core::io::{Header, Partition, Record};
-use kafka_scheduler::core::mark::{MARK_HEADER, Mark, RESERVED_PREFIX};
+use kafka_scheduler::core::io::{Header, TopicPartition, Record};
+use kafka_scheduler::core::origin::{ORIGIN_HEADER, Origin, RESERVED_PREFIX};
 use kafka_scheduler::core::payload::{Packed, Parts, Payload};
-use kafka_scheduler::core::request;
-use kafka_scheduler::core::schedule::{self, Limits};
+use kafka_scheduler::core::headers;
+use kafka_scheduler::core::schedule::{self, AcceptanceRules};
 
 use super::bytes::Bytes;
 use super::kept::Kept;
 
 const PLACE: u64 = 0x1234_5678_9abc_def0;
-const HERE: Partition = Partition { topic: 0, number: 3 };
+const HERE: TopicPartition = TopicPartition { topic: 0, number: 3 };
 
 /// One record with its limits.
 pub fn run(data: &[u8]) {
     let mut bytes = Bytes(data);
-    let limits = Limits {
+    let limits = AcceptanceRules {
         grace_s: bytes.pick(&[None, Some(0), Some(60), Some(u64::MAX)]),
         horizon_s: bytes.pick(&[None, Some(0), Some(60), Some(u64::MAX)]),
         record_bytes_max: vec![bytes.pick(&[None, Some(0), Some(200), Some(usize::MAX)])],
@@ -28,17 +28,17 @@ pub fn run(data: &[u8]) {
     let headers = kept.headers();
     let record = kept.at(HERE, offset, &headers);
     // Whatever header it brings: nobody here has written it.
-    let _ = Mark::of(&record, PLACE);
+    let _ = Origin::of(&record, PLACE);
     parsed(&record, &limits);
     marked(&kept, offset);
 }
 
-fn parsed(record: &Record<'_>, limits: &Limits) {
+fn parsed(record: &Record<'_>, limits: &AcceptanceRules) {
     let Some(value) = record.value else { return };
     let topics = ["schedules".to_owned(), "more".to_owned()];
     let verbatim = schedule::verbatim(record, value);
     packs(&verbatim);
-    let kept = record.headers.iter().filter(|h| h.name != MARK_HEADER);
+    let kept = record.headers.iter().filter(|h| h.name != ORIGIN_HEADER);
     assert!(verbatim.headers.iter().eq(kept), "an unfit record keeps all headers but the engine's");
     let Ok(request) = schedule::parse(record, value, record.timestamp, &topics, limits) else { return };
     assert!(request.due <= i64::MAX as u64 / 1000, "its milliseconds fit");
@@ -47,10 +47,10 @@ fn parsed(record: &Record<'_>, limits: &Limits) {
     assert!(record.key.is_some_and(|key| key == request.parts.key && !key.starts_with(RESERVED_PREFIX)));
     assert_eq!(request.parts.value, value);
     let own =
-        |h: &&Header<'_>| !h.name.starts_with(b"scheduler-") || [request::GROUP, request::BARRIER].contains(&h.name);
+        |h: &&Header<'_>| !h.name.starts_with(b"scheduler-") || [headers::GROUP, headers::BARRIER].contains(&h.name);
     let unknown = |h: &&Header<'_>| {
-        let known = [request::EPOCH, request::TARGET_TOPIC, request::TARGET_KEY, request::TIMESTAMP];
-        !known.contains(&h.name) && ![request::KEY, request::TOPIC, MARK_HEADER].contains(&h.name)
+        let known = [headers::EPOCH, headers::TARGET_TOPIC, headers::TARGET_KEY, headers::TIMESTAMP];
+        !known.contains(&h.name) && ![headers::KEY, headers::TOPIC, ORIGIN_HEADER].contains(&h.name)
     };
     assert!(record.headers.iter().filter(own).all(|h| request.parts.headers.contains(h)));
     assert!(request.parts.headers.iter().eq(record.headers.iter().filter(unknown)), "user headers, in order");
@@ -69,11 +69,11 @@ fn packs(parts: &Parts<'_>) {
 /// A mark counts where it was written and as it was written, and nowhere else.
 fn marked(kept: &Kept, offset: i64) {
     let mut own = kept.clone();
-    own.headers.retain(|(name, _)| name != MARK_HEADER);
-    let mark = own.mark(PLACE, offset / 2);
-    own.headers.push((MARK_HEADER.to_vec(), Some(mark.encode().to_vec())));
-    let read = |kept: &Kept, place| Mark::of(&kept.at(HERE, offset, &kept.headers()), place);
-    let speaks = (offset / 2 < offset).then_some(mark);
+    own.headers.retain(|(name, _)| name != ORIGIN_HEADER);
+    let origin = own.origin(PLACE, offset / 2);
+    own.headers.push((ORIGIN_HEADER.to_vec(), Some(origin.encode().to_vec())));
+    let read = |kept: &Kept, place| Origin::of(&kept.at(HERE, offset, &kept.headers()), place);
+    let speaks = (offset / 2 < offset).then_some(origin);
     assert_eq!(read(&own, PLACE), speaks);
     assert_eq!(read(&own, PLACE + 1), None, "copied to another place");
     if let Some(byte) = own.value.as_mut().and_then(|value| value.first_mut()) {

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use kafka_scheduler::core::batch::Batch;
-use kafka_scheduler::core::floor::Floor;
-use kafka_scheduler::core::io::{Abort, Cursor, Input, Millis, Outcome, Output, Partition, TargetState};
-use kafka_scheduler::core::mark::FLOOR_KEY;
-use kafka_scheduler::core::owner::Ownership;
+use kafka_scheduler::core::start_marker::StartMarker;
+use kafka_scheduler::core::io::{Abort, Cursor, Input, Millis, Outcome, Output, TopicPartition, TargetState};
+use kafka_scheduler::core::origin::START_MARKER_KEY;
+use kafka_scheduler::core::ownership::Ownership;
 use kafka_scheduler::core::payload::Parts;
 use kafka_scheduler::core::reason::Reason;
 use kafka_scheduler::core::{Config, Phase, Scheduler};
@@ -15,8 +15,8 @@ use super::kept::{Kept, NOON_S};
 use super::promises::{Promises, Sent};
 
 /// What there is to own.
-pub const PARTITIONS: [Partition; 3] =
-    [Partition { topic: 0, number: 0 }, Partition { topic: 0, number: 1 }, Partition { topic: 1, number: 0 }];
+pub const PARTITIONS: [TopicPartition; 3] =
+    [TopicPartition { topic: 0, number: 0 }, TopicPartition { topic: 0, number: 1 }, TopicPartition { topic: 1, number: 0 }];
 
 const DAY_MS: i64 = 86_400_000;
 
@@ -37,7 +37,7 @@ struct Place {
 }
 
 /// Pending schedules: place and offset, and the key.
-type Pending = BTreeMap<(Partition, i64), Vec<u8>>;
+type Pending = BTreeMap<(TopicPartition, i64), Vec<u8>>;
 
 /// See above.
 #[derive(Debug)]
@@ -46,10 +46,10 @@ pub struct Shell {
     core: Scheduler,
     pub now: Millis,
     latest: Millis,
-    places: BTreeMap<Partition, Place>,
+    places: BTreeMap<TopicPartition, Place>,
     questions: VecDeque<Output>,
     in_flight: VecDeque<(Batch, Vec<Sent>)>,
-    revoked: BTreeSet<Partition>,
+    revoked: BTreeSet<TopicPartition>,
     promises: Promises,
     stopping: bool,
     stopped: bool,
@@ -95,7 +95,7 @@ impl Shell {
     }
 
     /// A user produces.
-    pub fn append(&mut self, partition: Partition, kept: Kept) {
+    pub fn append(&mut self, partition: TopicPartition, kept: Kept) {
         let log = &mut self.place(partition).log;
         log.push(Some(kept.clone()));
         let offset = log.len() as i64 - 1;
@@ -103,7 +103,7 @@ impl Shell {
     }
 
     /// Compaction keeps the last record of each key.
-    pub fn compact(&mut self, partition: Partition) {
+    pub fn compact(&mut self, partition: TopicPartition) {
         let log = &mut self.place(partition).log;
         let mut newer = BTreeSet::new();
         for entry in log.iter_mut().rev() {
@@ -114,27 +114,27 @@ impl Shell {
     }
 
     /// The group's committed offset expires.
-    pub fn forget_offset(&mut self, partition: Partition) {
+    pub fn forget_offset(&mut self, partition: TopicPartition) {
         self.place(partition).committed = None;
     }
 
-    pub fn assign(&mut self, wanted: impl Fn(Partition) -> bool) {
+    pub fn assign(&mut self, wanted: impl Fn(TopicPartition) -> bool) {
         let partitions = self.chosen(|id, place| !place.held && wanted(id));
         for id in &partitions {
             let place = self.place(*id);
             (place.held, place.read) = (true, 0);
         }
-        let today = self.today();
-        self.input(Input::Assigned { partitions: &partitions, today });
+        let leftover_cutoff = self.leftover_cutoff();
+        self.input(Input::Assigned { partitions: &partitions, leftover_cutoff });
     }
 
-    pub fn revoke(&mut self, wanted: impl Fn(Partition) -> bool) {
+    pub fn revoke(&mut self, wanted: impl Fn(TopicPartition) -> bool) {
         let partitions = self.chosen(|id, place| place.held && wanted(id));
-        let partitions: Vec<Partition> = partitions.into_iter().filter(|id| self.revoked.insert(*id)).collect();
+        let partitions: Vec<TopicPartition> = partitions.into_iter().filter(|id| self.revoked.insert(*id)).collect();
         self.input(Input::Revoked { partitions: &partitions });
     }
 
-    pub fn lose(&mut self, wanted: impl Fn(Partition) -> bool, landing: usize) {
+    pub fn lose(&mut self, wanted: impl Fn(TopicPartition) -> bool, landing: usize) {
         let partitions = self.chosen(|id, place| place.held && wanted(id));
         for id in &partitions {
             self.place(*id).held = false;
@@ -146,7 +146,7 @@ impl Shell {
     }
 
     /// The consumer gives the next entry, if there is one. False if there is none.
-    pub fn deliver(&mut self, partition: Partition) -> bool {
+    pub fn deliver(&mut self, partition: TopicPartition) -> bool {
         let place = self.place(partition);
         if !place.held || place.read >= place.log.len() {
             return false;
@@ -161,7 +161,7 @@ impl Shell {
     }
 
     /// The log was cut: the consumer starts over without being asked to.
-    pub fn rewind(&mut self, partition: Partition) {
+    pub fn rewind(&mut self, partition: TopicPartition) {
         self.place(partition).read = 0;
     }
 
@@ -178,10 +178,10 @@ impl Shell {
                     self.input(Input::Committed { partition, offset, metadata });
                 }
             }
-            Output::Fence { take, .. } => self.input(Input::Fenced { take }),
-            Output::FindSince { ask, topic, known } => {
-                let (since, today) = (self.since(topic, &known), self.today());
-                self.input(Input::Since { ask, since, today });
+            Output::Fence { request, .. } => self.input(Input::Fenced { request }),
+            Output::FindSince { request, topic, known } => {
+                let (since, leftover_cutoff) = (self.since(topic, &known), self.leftover_cutoff());
+                self.input(Input::Since { request, since, leftover_cutoff });
             }
             Output::CheckTarget { target: number, .. } => self.input(Input::Target { target: number, state: target }),
             other => panic!("no question: {other:?}"),
@@ -194,13 +194,13 @@ impl Shell {
         let Some((batch, sent)) = self.in_flight.pop_front() else { return false };
         let written = self.land(&batch, sent);
         let written = if reported { written } else { Vec::new() };
-        self.input(Input::Settled { batch: batch.id, outcome: Outcome::Committed { written: &written } });
+        self.input(Input::BatchEnded { batch: batch.id, outcome: Outcome::Committed { written: &written } });
         true
     }
 
     /// Commits the oldest batch unless it fires something.
     pub fn commit_before_firing(&mut self) -> bool {
-        let fires = |batch: &Batch| batch.items.iter().any(|item| item.identity >= 0);
+        let fires = |batch: &Batch| batch.items.iter().any(|item| item.origin_offset >= 0);
         !self.in_flight.front().is_some_and(|(batch, _)| fires(batch)) && self.commit(true)
     }
 
@@ -210,7 +210,7 @@ impl Shell {
         for partition in sent.iter().filter_map(|sent| sent.schedules) {
             self.place(partition).log.push(None);
         }
-        self.input(Input::Settled { batch: batch.id, outcome: Outcome::Aborted(abort) });
+        self.input(Input::BatchEnded { batch: batch.id, outcome: Outcome::Aborted(abort) });
     }
 
     /// Aborts the oldest batch because of one of its records.
@@ -225,7 +225,7 @@ impl Shell {
         if landed {
             self.land(&batch, sent);
         }
-        self.input(Input::Settled { batch: batch.id, outcome: Outcome::Unknown });
+        self.input(Input::BatchEnded { batch: batch.id, outcome: Outcome::Unknown });
     }
 
     pub fn stop(&mut self) {
@@ -278,14 +278,14 @@ impl Shell {
                         self.place(id).held = false;
                     }
                 }
-                Output::Renew { transactional_ids } => {
+                Output::ReplaceTransactionalIds { transactional_ids } => {
                     assert_eq!(transactional_ids.len(), self.config.transactors);
                     let landing = self.landing.min(self.in_flight.len());
                     for (batch, sent) in std::mem::take(&mut self.in_flight).into_iter().take(landing) {
                         self.land(&batch, sent);
                     }
                 }
-                Output::Restart(_) => {
+                Output::Rejoin(_) => {
                     self.places.values_mut().for_each(|place| place.held = false);
                     self.revoked.clear();
                 }
@@ -352,7 +352,7 @@ impl Shell {
     }
 
     /// Gives the highest offset in each schedules partition.
-    fn land(&mut self, batch: &Batch, sent: Vec<Sent>) -> Vec<(Partition, i64)> {
+    fn land(&mut self, batch: &Batch, sent: Vec<Sent>) -> Vec<(TopicPartition, i64)> {
         self.promises.landed(batch);
         let mut written = BTreeMap::new();
         for Sent { schedules, kept, .. } in sent {
@@ -373,25 +373,25 @@ impl Shell {
     fn since(&self, topic: u16, known: &[i32]) -> Option<Millis> {
         let of_topic = || self.places.iter().filter(|(id, _)| id.topic == topic);
         let metadata = |place: &Place| Ownership::decode(place.committed.as_ref()?.1.as_bytes())?.since;
-        let floor = |(id, place): (&Partition, &Place)| {
-            let mut floors = place.log.iter().flatten().filter(|kept| kept.key.as_deref() == Some(FLOOR_KEY));
-            Some(Floor::decode(floors.next_back()?.value.as_deref()?, self.promises.place(*id))?.since)
+        let start_marker = |(id, place): (&TopicPartition, &Place)| {
+            let mut start_markers = place.log.iter().flatten().filter(|kept| kept.key.as_deref() == Some(START_MARKER_KEY));
+            Some(StartMarker::decode(start_markers.next_back()?.value.as_deref()?, self.promises.place(*id))?.since)
         };
         of_topic()
             .filter_map(|(_, place)| metadata(place))
             .min()
-            .or_else(|| of_topic().filter(|(id, _)| !known.contains(&id.number)).filter_map(floor).min())
+            .or_else(|| of_topic().filter(|(id, _)| !known.contains(&id.number)).filter_map(start_marker).min())
     }
 
-    fn today(&self) -> Millis {
+    fn leftover_cutoff(&self) -> Millis {
         Millis(self.now.0.div_euclid(DAY_MS) * DAY_MS)
     }
 
-    fn chosen(&self, wanted: impl Fn(Partition, &Place) -> bool) -> Vec<Partition> {
+    fn chosen(&self, wanted: impl Fn(TopicPartition, &Place) -> bool) -> Vec<TopicPartition> {
         self.places.iter().filter(|(id, place)| wanted(**id, place)).map(|(id, _)| *id).collect()
     }
 
-    fn place(&mut self, partition: Partition) -> &mut Place {
+    fn place(&mut self, partition: TopicPartition) -> &mut Place {
         self.places.get_mut(&partition).expect("one of PARTITIONS")
     }
 }

@@ -1,12 +1,12 @@
 //! What the engine stores as text and reads back: the metadata of committed offsets, and floors.
 
-use kafka_scheduler::core::floor::Floor;
-use kafka_scheduler::core::owner::Ownership;
+use kafka_scheduler::core::start_marker::StartMarker;
+use kafka_scheduler::core::ownership::Ownership;
 
 /// The whole input is the text.
 pub fn run(data: &[u8]) {
     metadata(data);
-    floor(data);
+    start_marker(data);
 }
 
 fn metadata(data: &[u8]) {
@@ -26,10 +26,10 @@ fn metadata(data: &[u8]) {
     assert_eq!(Ownership::decode(next.encode().as_bytes()), Some(next));
 }
 
-fn floor(data: &[u8]) {
+fn start_marker(data: &[u8]) {
     const PLACE: u64 = 0x0123_4567_89ab_cdef;
-    let Some(read) = Floor::decode(data, PLACE) else { return };
+    let Some(read) = StartMarker::decode(data, PLACE) else { return };
     let written = read.encode(PLACE);
-    assert_eq!(Floor::decode(written.as_bytes(), PLACE), Some(read));
-    assert_eq!(Floor::decode(written.as_bytes(), PLACE ^ 1), None);
+    assert_eq!(StartMarker::decode(written.as_bytes(), PLACE), Some(read));
+    assert_eq!(StartMarker::decode(written.as_bytes(), PLACE ^ 1), None);
 }

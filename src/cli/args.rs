@@ -75,7 +75,7 @@ impl Partitioner {
 
 /// Returns the placement that `--partition` selects. A command may read for as long as the topic takes.
 pub fn placement(partition: Option<i32>) -> Placement {
-    partition.map_or(Placement::ByKey { deadline: None }, Placement::Partition)
+    partition.map_or(Placement::ByKey { deadline: None }, Placement::TopicPartition)
 }
 
 /// Parses a topic's name.

@@ -8,8 +8,8 @@ use serde_json::{Map, Value};
 use crate::config::Config;
 use crate::core::io::{Header, Millis, Record};
 use crate::core::reason::Reason;
-use crate::core::schedule::{self, Limits};
-use crate::core::{io::Partition, request};
+use crate::core::schedule::{self, AcceptanceRules};
+use crate::core::{io::TopicPartition, headers};
 use crate::kafka::fold::Pending;
 
 /// Characters of a key or a value in a table.
@@ -19,7 +19,7 @@ const PRINTABLE_CHARS_MAX: usize = 40;
 #[derive(Clone, Debug)]
 pub struct Rules {
     topics: Vec<String>,
-    limits: Limits,
+    limits: AcceptanceRules,
 }
 
 impl Rules {
@@ -28,7 +28,7 @@ impl Rules {
         Self {
             topics: config.schedules_topics.clone(),
             // Only the engine knows the brokers' limits on the size of records.
-            limits: Limits { grace_s: config.grace_s, horizon_s: config.horizon_s, record_bytes_max: Vec::new() },
+            limits: AcceptanceRules { grace_s: config.grace_s, horizon_s: config.horizon_s, record_bytes_max: Vec::new() },
         }
     }
 
@@ -62,7 +62,7 @@ impl Entry {
     /// The reason why it cannot fire.
     pub fn of(topic: &str, rules: &Rules, pending: &Pending<'_>) -> Result<Self, Reason> {
         let record = Record {
-            partition: Partition { topic: 0, number: pending.partition },
+            partition: TopicPartition { topic: 0, number: pending.partition },
             offset: pending.offset,
             timestamp: pending.timestamp,
             key: Some(pending.key),
@@ -178,7 +178,7 @@ pub fn header_text(headers: &[Header<'_>], name: &[u8]) -> Option<String> {
 
 /// Returns whether a record of the history topic came from a schedule with this key.
 pub fn is_of_key(record: &Record<'_>, key: &[u8]) -> bool {
-    record.headers.iter().any(|header| header.name == request::KEY && header.value == Some(key))
+    record.headers.iter().any(|header| header.name == headers::KEY && header.value == Some(key))
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use super::failure::Failure;
 use super::progress::Progress;
 use super::topic_of;
 use crate::config::Config;
-use crate::core::mark::RESERVED_PREFIX;
+use crate::core::origin::RESERVED_PREFIX;
 use crate::kafka::broker_client::BrokerClient;
 use crate::kafka::fold::{KeyHasher, fold};
 use crate::kafka::publish::{NewRecord, Publisher};

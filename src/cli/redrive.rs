@@ -17,14 +17,14 @@ use super::topics_of;
 use crate::config::Config;
 use crate::core::io::{Header, Millis, Record};
 use crate::core::reason::Reason;
-use crate::core::request;
+use crate::core::headers;
 use crate::kafka::broker_client::BrokerClient;
 use crate::kafka::fold::{KeyHasher, fold};
 use crate::kafka::publish::{NewRecord, Publisher};
 use crate::logging;
 
 /// Headers that the engine has added to a dead letter.
-const ADDED: [&[u8]; 5] = [request::ERROR, request::ERROR_DETAIL, request::TOPIC, request::PARTITION, request::OFFSET];
+const ADDED: [&[u8]; 5] = [headers::ERROR, headers::ERROR_DETAIL, headers::TOPIC, headers::PARTITION, headers::OFFSET];
 
 const AFTER: &str = "\
 redrive produces a dead letter again as the schedule that it was, to the topic and partition it came from, if that topic is
@@ -239,11 +239,11 @@ fn dead_letter<'a>(record: &Record<'a>) -> Option<DeadLetter<'a>> {
         std::str::from_utf8(value).ok()
     };
     Some(DeadLetter {
-        topic: last(request::TOPIC)?,
-        partition: last(request::PARTITION)?.parse().ok()?,
-        offset: last(request::OFFSET)?.parse().ok()?,
+        topic: last(headers::TOPIC)?,
+        partition: last(headers::PARTITION)?.parse().ok()?,
+        offset: last(headers::OFFSET)?.parse().ok()?,
         key,
-        error: last(request::ERROR)?,
+        error: last(headers::ERROR)?,
     })
 }
 

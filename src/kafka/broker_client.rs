@@ -18,7 +18,7 @@ use super::native;
 use super::scan::{Means, Span, Stop, scan};
 use super::settings::Settings;
 use crate::config::Config;
-use crate::core::io::{Millis, Partition, Record};
+use crate::core::io::{Millis, TopicPartition, Record};
 
 /// How long the brokers may take to answer for the first time.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(8);
@@ -341,7 +341,7 @@ fn show<E>(message: &BorrowedMessage<'_>, visit: &mut impl FnMut(&Record<'_>) ->
         native::headers(borrowed, &mut headers);
     }
     visit(&Record {
-        partition: Partition { topic: 0, number: message.partition() },
+        partition: TopicPartition { topic: 0, number: message.partition() },
         offset: message.offset(),
         timestamp: Millis(message.timestamp().to_millis().unwrap_or(-1)),
         key: message.key(),

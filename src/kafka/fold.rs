@@ -11,7 +11,7 @@ use rdkafka::Offset;
 
 use super::broker_client::{BrokerClient, BrokerError};
 use crate::core::io::{Header, Millis, Record};
-use crate::core::mark::{MARK_HEADER, Mark, RESERVED_PREFIX, place};
+use crate::core::origin::{ORIGIN_HEADER, Origin, RESERVED_PREFIX, partition_hash};
 
 /// Hashes keys to 128 bits, so two keys practically never share a hash.
 #[derive(Debug, Default)]
@@ -51,27 +51,27 @@ impl Fold {
         let Some(key) = record.key.filter(|key| !key.starts_with(RESERVED_PREFIX)) else { return };
         let key_hash = hasher.hash(key);
         let content_offset = record.value.map(|_| record.offset);
-        let Some(mark) = Mark::of(record, self.place) else {
+        let Some(origin) = Origin::of(record, self.place) else {
             self.entries.insert(key_hash, KeyEntry { origin_offset: record.offset, content_offset });
             return;
         };
         let known = self.entries.get(&key_hash).copied();
-        let is_newer = known.is_none_or(|entry| entry.origin_offset < mark.offset);
+        let is_newer = known.is_none_or(|entry| entry.origin_offset < origin.offset);
         match content_offset {
             // A tombstone ends every record up to the one that it names.
-            None if self.keep_ended && (is_newer || known.is_some_and(|entry| entry.origin_offset == mark.offset)) => {
-                self.entries.insert(key_hash, KeyEntry { origin_offset: mark.offset, content_offset: None });
+            None if self.keep_ended && (is_newer || known.is_some_and(|entry| entry.origin_offset == origin.offset)) => {
+                self.entries.insert(key_hash, KeyEntry { origin_offset: origin.offset, content_offset: None });
             }
-            None if known.is_some_and(|entry| entry.origin_offset <= mark.offset) => {
+            None if known.is_some_and(|entry| entry.origin_offset <= origin.offset) => {
                 self.entries.remove(&key_hash);
             }
             None => {}
             Some(_)
                 if is_newer
                     || known
-                        .is_some_and(|entry| entry.origin_offset == mark.offset && entry.content_offset.is_some()) =>
+                        .is_some_and(|entry| entry.origin_offset == origin.offset && entry.content_offset.is_some()) =>
             {
-                self.entries.insert(key_hash, KeyEntry { origin_offset: mark.offset, content_offset });
+                self.entries.insert(key_hash, KeyEntry { origin_offset: origin.offset, content_offset });
             }
             Some(_) => {}
         }
@@ -106,7 +106,7 @@ pub fn fold<E: From<BrokerError>>(
     deadline: Option<Instant>,
     mut concerns: impl FnMut(&Record<'_>) -> bool,
 ) -> Result<Fold, E> {
-    let mut fold = Fold::new(place(broker.cluster(), topic, partition), keep_ended);
+    let mut fold = Fold::new(partition_hash(broker.cluster(), topic, partition), keep_ended);
     broker.read_before(deadline, topic, partition, Offset::Beginning, |record| {
         if concerns(record) {
             fold.take(hasher, record);
@@ -168,8 +168,8 @@ pub struct Pending<'a> {
 
 impl<'a> Pending<'a> {
     fn of(record: &Record<'a>, key: &'a [u8], value: &'a [u8], offset: i64, place: u64) -> Self {
-        let timestamp = Mark::of(record, place).map_or(record.timestamp, |mark| mark.timestamp);
-        let headers = record.headers.iter().filter(|header| header.name != MARK_HEADER).copied().collect();
+        let timestamp = Origin::of(record, place).map_or(record.timestamp, |origin| origin.timestamp);
+        let headers = record.headers.iter().filter(|header| header.name != ORIGIN_HEADER).copied().collect();
         Self { partition: record.partition.number, offset, timestamp, key, value, headers }
     }
 }
@@ -177,8 +177,8 @@ impl<'a> Pending<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::io::Partition;
-    use crate::core::mark::content;
+    use crate::core::io::TopicPartition;
+    use crate::core::origin::content;
 
     const PLACE: u64 = 9;
 
@@ -188,12 +188,12 @@ mod tests {
         let mut fold = Fold::new(PLACE, keep_ended);
         for (offset, entry) in (0..).zip(log) {
             let value = matches!(entry.as_bytes()[0], b'+' | b'c').then_some(&b"v"[..]);
-            let mark = entry.get(1..).and_then(|of| of.parse().ok()).map(|of| {
-                Mark { place: PLACE, offset: of, timestamp: Millis(0), content: content(b"k", value, &[]) }.encode()
+            let origin = entry.get(1..).and_then(|of| of.parse().ok()).map(|of| {
+                Origin { partition_hash: PLACE, offset: of, timestamp: Millis(0), content_hash: content(b"k", value, &[]) }.encode()
             });
             let headers: Vec<Header<'_>> =
-                mark.iter().map(|mark| Header { name: MARK_HEADER, value: Some(mark) }).collect();
-            let partition = Partition { topic: 0, number: 0 };
+                origin.iter().map(|origin| Header { name: ORIGIN_HEADER, value: Some(origin) }).collect();
+            let partition = TopicPartition { topic: 0, number: 0 };
             let record = Record { partition, offset, timestamp: Millis(0), key: Some(b"k"), value, headers: &headers };
             fold.take(&hasher, &record);
         }

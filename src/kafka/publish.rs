@@ -18,7 +18,7 @@ use super::fold::{KeyHasher, fold};
 use super::native;
 use super::settings::Settings;
 use crate::core::batch::OutRecord;
-use crate::core::io::{Header, Partition};
+use crate::core::io::{Header, TopicPartition};
 
 /// How long a record may take to be acknowledged.
 const DELIVERY_TIMEOUT_MS: &str = "30000";
@@ -114,7 +114,7 @@ pub enum Placement {
         deadline: Option<Instant>,
     },
     /// This partition, whatever is pending in it.
-    Partition(i32),
+    TopicPartition(i32),
 }
 
 /// A record to produce.
@@ -267,7 +267,7 @@ impl Publisher {
         let out = OutRecord {
             item: 0,
             topic,
-            schedules: partition.map(|number| Partition { topic: 0, number }),
+            schedules: partition.map(|number| TopicPartition { topic: 0, number }),
             key: Some(record.key),
             value: record.value,
             headers: record.headers,
@@ -311,8 +311,8 @@ fn choose(broker: &BrokerClient, topic: &str, key: &[u8], placement: Placement) 
     let all = broker.partitions(topic)?;
     let deadline = match placement {
         Placement::ByKey { deadline } => deadline,
-        Placement::Partition(partition) if all.contains(&partition) => return Ok(vec![partition]),
-        Placement::Partition(partition) => {
+        Placement::TopicPartition(partition) if all.contains(&partition) => return Ok(vec![partition]),
+        Placement::TopicPartition(partition) => {
             let last = all.last().copied().unwrap_or(0);
             return Err(PublishError::NoPartition { topic: topic.to_owned(), partition, last });
         }
@@ -369,12 +369,12 @@ mod tests {
         let first = publisher.schedule(&broker, TOPIC, record(b"k"), BY_KEY).expect("it is delivered");
         assert!(!first.is_moved);
         let other = (first.partition + 1) % 3;
-        let placed = publisher.schedule(&broker, TOPIC, record(b"here"), Placement::Partition(other));
+        let placed = publisher.schedule(&broker, TOPIC, record(b"here"), Placement::TopicPartition(other));
         assert_eq!(placed.expect("delivered"), Published { partition: other, offset: 0, is_moved: false });
         let moved = publisher.schedule(&broker, TOPIC, record(b"k"), BY_KEY).expect("it is delivered");
         assert_eq!(moved, Published { partition: first.partition, offset: first.offset + 1, is_moved: true });
         // The same key in another partition is another schedule.
-        publisher.schedule(&broker, TOPIC, record(b"k"), Placement::Partition(other)).expect("it is delivered");
+        publisher.schedule(&broker, TOPIC, record(b"k"), Placement::TopicPartition(other)).expect("it is delivered");
         let mut both = [first.partition, other];
         both.sort_unstable();
         match publisher.schedule(&broker, TOPIC, record(b"k"), BY_KEY) {
@@ -383,7 +383,7 @@ mod tests {
         }
         assert_eq!(publisher.cancel(&broker, TOPIC, b"k", BY_KEY).expect("cancelled"), both);
         assert_eq!(publisher.cancel(&broker, TOPIC, b"k", BY_KEY).expect("nothing is pending"), [0; 0]);
-        match publisher.cancel(&broker, TOPIC, b"k", Placement::Partition(3)) {
+        match publisher.cancel(&broker, TOPIC, b"k", Placement::TopicPartition(3)) {
             Err(PublishError::NoPartition { partition: 3, last: 2, .. }) => {}
             result => panic!("{result:?}"),
         }
@@ -393,7 +393,7 @@ mod tests {
             Err(PublishError::Broker(BrokerError::Deadline { .. })) => {}
             result => panic!("{result:?}"),
         }
-        match publisher.schedule(&broker, "missing", record(b"k"), Placement::Partition(0)) {
+        match publisher.schedule(&broker, "missing", record(b"k"), Placement::TopicPartition(0)) {
             Err(error @ PublishError::Broker(BrokerError::NoTopic(_))) => assert!(error.source().is_none()),
             result => panic!("{result:?}"),
         }
