@@ -9,8 +9,8 @@
 use std::error::Error;
 use std::time::Duration;
 
-use kafka_scheduler::client::Record;
-use kafka_scheduler::client::retry::{Exponential, Next, Place, Retry, Strategy, attempts};
+use kafka_scheduler::client::retry::{Exponential, Next, Retry, Strategy, attempts};
+use kafka_scheduler::client::{Record, RecordPosition};
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::producer::{BaseProducer, Producer};
@@ -53,7 +53,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             println!("done with retry-attempt {}", attempts(&record)?);
             break;
         };
-        match retry.after_failure(&record, Place::of(&message))? {
+        match retry.after_failure(&record, RecordPosition::of(&message))? {
             Next::Again { record, attempt, delay } => {
                 println!("{error}: retry {attempt} in {delay:?}");
                 send(&record, "schedules")?;

@@ -1,29 +1,25 @@
-//! The command line: one program that runs the engine, tries it out, and looks after schedules.
+//! The command line: runs the engine or `mini`, and manages schedules and topics.
 //!
-//! Every command reads the same environment variables and the same `CONFIGURATION_FILE` as the engine, so that TLS and
-//! SASL work everywhere. Exit codes: 0 done; 1 it could not be done; 2 wrong arguments or settings; 3 what was asked for
-//! is not there; 4 a check has found something wrong.
+//! Every command reads the same environment variables and the same `CONFIGURATION_FILE` as the engine, so TLS and SASL work
+//! everywhere. Exit codes: 0 done; 1 failed; 2 wrong arguments or settings; 3 not found; 4 a check found a problem.
 
 mod args;
 mod cancel;
 mod entry;
 mod export;
+mod export_line;
 mod failure;
-mod find;
-mod fold;
 mod history;
 mod import;
 mod instance;
-mod line;
-mod link;
 mod list;
 mod progress;
+mod progress_offsets;
 mod redrive;
 mod schedule;
 mod show;
 mod table;
 mod topics;
-mod writer;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -40,10 +36,9 @@ use crate::runner::Runner;
 use failure::Failure;
 
 const AFTER: &str = "\
-Settings come from the environment (BOOTSTRAP_SERVERS, SCHEDULES_TOPICS, CONFIGURATION_FILE, ...), for every command.
+Every command reads its settings from the environment (BOOTSTRAP_SERVERS, SCHEDULES_TOPICS, CONFIGURATION_FILE, ...).
 
-Exit codes: 0 done; 1 it could not be done; 2 wrong arguments or settings; 3 what was asked for is not there;
-4 a check has found something wrong.
+Exit codes: 0 done; 1 failed; 2 wrong arguments or settings; 3 not found; 4 a check found a problem.
 
 Examples:
   kafka-scheduler mini
@@ -61,55 +56,55 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the scheduler (what happens without a command, too)
+    /// Run the scheduler (the default command)
     Run,
-    /// Try it out: the scheduler with a Kafka broker inside the process, which keeps nothing
+    /// Run the scheduler with a Kafka broker in the same process, to try it out; it keeps nothing
     #[command(after_help = "Examples:\n  kafka-scheduler mini\n  kafka-scheduler mini --no-demo --topic reminders:3")]
     Mini {
-        /// A further topic for the embedded broker; may be given more than once
+        /// A further topic of the embedded broker; repeatable
         #[arg(long = "topic", value_name = "NAME:PARTITIONS")]
         topics: Vec<Topic>,
-        /// Without the three demo schedules
+        /// Do not create the three demo schedules
         #[arg(long)]
         no_demo: bool,
     },
-    /// Schedule a message, or move one that is scheduled
+    /// Schedule a message, or replace a pending schedule
     Schedule(schedule::Args),
-    /// Take a schedule back
+    /// Cancel a schedule
     Cancel(cancel::Args),
     /// List pending schedules
     List(list::Args),
-    /// Show one pending schedule
+    /// Show the pending schedule of a key
     Show(show::Args),
-    /// Show what has fired for a key
+    /// Show the firings of a key
     History(history::Args),
-    /// Send dead letters back to the schedules topics they came from
+    /// Produce dead letters again to the schedules topics they came from
     Redrive(redrive::Args),
-    /// Create the engine's topics, or check those that exist
+    /// Create the engine's topics, or check their settings
     #[command(subcommand)]
     Topics(topics::Command),
-    /// Write pending schedules as JSON lines
+    /// Export pending schedules as JSON lines
     Export(export::Args),
-    /// Schedule what `export` has written
+    /// Import the schedules that `export` has written
     Import(import::Args),
     /// Print a completion script for a shell
     #[command(after_help = "Example:\n  kafka-scheduler completions bash > /etc/bash_completion.d/kafka-scheduler")]
     Completions {
-        /// Which shell
+        /// The shell
         shell: Shell,
     },
-    /// Print the manual page, or write one for each command
+    /// Print the manual page, or write a page for each command
     #[command(
         after_help = "Examples:\n  kafka-scheduler man | man -l -\n  kafka-scheduler man --to /usr/share/man/man1"
     )]
     Man {
-        /// Write a page for each command into this directory, instead of printing the first one
+        /// Write the pages of all commands to this directory, instead of printing the first one
         #[arg(long, value_name = "DIRECTORY")]
         to: Option<std::path::PathBuf>,
     },
 }
 
-/// Runs the command of the process's arguments, and says on stderr what went wrong.
+/// Runs the command of the process's arguments, and prints its error to stderr.
 #[must_use]
 pub fn main() -> ExitCode {
     if logging::is_json() {
@@ -117,7 +112,7 @@ pub fn main() -> ExitCode {
     }
     let args = match Args::try_parse() {
         Ok(args) => args,
-        // A collector wants its own format for these as well.
+        // A log collector needs these errors in its format, too.
         Err(wrong) if wrong.use_stderr() && logging::is_json() => {
             logging::failure(wrong.to_string().trim_end());
             return ExitCode::from(u8::try_from(wrong.exit_code()).unwrap_or(2));
@@ -184,18 +179,18 @@ fn man(to: Option<&std::path::Path>) -> Result<(), Failure> {
     }
 }
 
-/// The topics that a reading command looks at: the one that was given, else all schedules topics.
+/// Returns the topics that a command reads: the given one, or else all schedules topics.
 fn topics_of(config: &Config, given: Option<&String>) -> Vec<String> {
     given.map_or_else(|| config.schedules_topics.clone(), |topic| vec![topic.clone()])
 }
 
-/// The one topic that a command is about.
+/// Returns the topic that a command writes to.
 fn topic_of(config: &Config, given: Option<&String>) -> Result<String, Failure> {
     match (given, config.schedules_topics.as_slice()) {
         (Some(topic), _) => Ok(topic.clone()),
         (None, [topic]) => Ok(topic.clone()),
         (None, topics) => Err(Failure::usage(format!(
-            "--topic is missing: SCHEDULES_TOPICS names several ({}), say which of them is meant",
+            "--topic is missing: SCHEDULES_TOPICS has several ({}), choose one of them",
             topics.join(", ")
         ))),
     }

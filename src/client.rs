@@ -1,8 +1,8 @@
-//! For those who schedule: build schedules, read triggered records, and retry what failed with a back-off.
+//! For programs that schedule: builds schedules, reads triggered records, and retries failed records with back-off.
 //!
 //! This module needs neither Kafka nor the engine: with `default-features = false` the crate depends on nothing but the
-//! standard library (and on `jiff`, with the feature of that name). It makes and reads plain [`Record`]s, for whatever
-//! Kafka client you use. With the feature `kafka` they convert to and from rdkafka's types.
+//! standard library (and on `jiff`, with the feature of that name). It builds and reads plain [`Record`]s, for any Kafka
+//! client. With the feature `kafka` they convert to and from rdkafka's types.
 //!
 //! # Schedule a message
 //!
@@ -24,10 +24,10 @@
 //! # Ok::<(), kafka_scheduler::client::ScheduleError>(())
 //! ```
 //!
-//! [`cancel`] makes the record that takes it back. Both must reach the partition where the schedule lies; a producer
-//! that always hashes keys the same way takes care of that by itself.
+//! [`cancel`] builds the record that cancels it. Both must go to the partition of the schedule; a producer that always
+//! hashes keys the same way ensures that.
 //!
-//! # Read what has fired
+//! # Read triggered records
 //!
 //! ```
 //! use kafka_scheduler::client::{Record, Triggered};
@@ -40,7 +40,7 @@
 //! assert_eq!(triggered.timestamp_s, 1_607_918_336);
 //! ```
 //!
-//! # Retry with a back-off
+//! # Retry with back-off
 //!
 //! See [`retry`].
 
@@ -55,7 +55,7 @@ pub use schedule::{Schedule, ScheduleError};
 pub use time::{Delay, Moment};
 pub use triggered::{Triggered, is_retried, is_schedule, is_triggered};
 
-/// The prefix of every header that belongs to the scheduler.
+/// The prefix of the scheduler's headers.
 pub const PREFIX: &str = "scheduler-";
 
 /// A header as Kafka carries it. Names repeat, and order matters.
@@ -68,13 +68,13 @@ pub struct Header {
 }
 
 impl Header {
-    /// A header with a value.
+    /// Builds a header with a value.
     pub fn new(name: impl Into<String>, value: impl Into<Vec<u8>>) -> Self {
         Self { name: name.into(), value: Some(value.into()) }
     }
 }
 
-/// A Kafka record, without the place where it lies.
+/// A Kafka record without its position.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Record {
     /// `None` is Kafka's null.
@@ -83,31 +83,42 @@ pub struct Record {
     pub value: Option<Vec<u8>>,
     /// In the record's order.
     pub headers: Vec<Header>,
-    /// Milliseconds since 1970. A record to produce has none and gets the time at which it is produced.
+    /// Milliseconds since 1970. `None` for a record to produce, which gets the time at which it is produced.
     pub timestamp_ms: Option<i64>,
 }
 
 impl Record {
-    /// A record with a key and a value.
+    /// Builds a record with a key and a value.
     pub fn new(key: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) -> Self {
         Self { key: Some(key.into()), value: Some(value.into()), ..Self::default() }
     }
 
-    /// The same with a header more.
+    /// Adds a header.
     #[must_use]
     pub fn with(mut self, name: impl Into<String>, value: impl Into<Vec<u8>>) -> Self {
         self.headers.push(Header::new(name, value));
         self
     }
 
-    /// The value of the first header of that name; `None` where there is none or its value is null.
+    /// Returns the value of the first header of that name; `None` if there is no such header or its value is null.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&[u8]> {
         self.headers.iter().find(|header| header.name == name)?.value.as_deref()
     }
 }
 
-/// The record that cancels the schedule of this key. Produce it to the partition where the schedule lies.
+/// The position of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RecordPosition<'a> {
+    /// The topic.
+    pub topic: &'a str,
+    /// The partition.
+    pub partition: i32,
+    /// The offset.
+    pub offset: i64,
+}
+
+/// Builds the record that cancels the schedule of this key. Produce it to the partition of the schedule.
 ///
 /// ```
 /// let record = kafka_scheduler::client::cancel("reminder-17");
@@ -117,7 +128,7 @@ pub fn cancel(key: impl Into<Vec<u8>>) -> Record {
     Record { key: Some(key.into()), ..Record::default() }
 }
 
-/// A header's name as the core has it, which is ASCII.
+/// Returns a header's name as text.
 const fn name(bytes: &'static [u8]) -> &'static str {
     match std::str::from_utf8(bytes) {
         Ok(name) => name,

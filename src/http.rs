@@ -1,14 +1,16 @@
-//! The HTTP servers: metrics on one address, REST on the other, both on one thread.
+//! The HTTP servers: metrics on one address and REST on the other, both on one thread.
 //!
-//! hyper serves them on a current-thread runtime, apart from the engine's loop. It brings limits on headers, timeouts
-//! and bodies that are written as fast as they are read; `server` adds the bounds on connections.
+//! hyper runs on a current-thread runtime, apart from the engine's loop. It has limits on headers, timeouts, and bodies
+//! that are written as fast as the client reads; `server` adds the bounds on connections.
 
 mod advance;
-mod answer;
+mod auth;
 mod connection;
+mod hyper_errors;
+mod info;
 mod query;
 mod readiness;
-mod refusal;
+mod response;
 mod rest;
 mod schedules;
 mod server;
@@ -27,19 +29,19 @@ use crate::handle::Handle;
 use crate::kafka::Clock;
 use crate::metrics::{self, Metrics};
 use crate::observe::activity::Activity;
-use answer::Answer;
+use response::Response;
 use rest::Rest;
 use server::Server;
 
-/// Connections to REST; a further one takes the place of the one that has been still the longest.
+/// A further connection replaces the one that has made no progress for the longest time.
 const REST_CONNECTIONS_MAX: usize = 256;
-/// The same for metrics, which few programs read.
+/// Few programs read metrics.
 const METRICS_CONNECTIONS_MAX: usize = 32;
 
-/// Connections that the system accepts for a server before the server takes them.
-const BACKLOG: i32 = 1_024;
+/// Connections that the system queues until the server accepts them.
+const BACKLOG_MAX: i32 = 1_024;
 
-/// An address that cannot be listened on.
+/// Why the program cannot listen on an address.
 #[derive(Debug)]
 pub struct BindError {
     variable: &'static str,
@@ -49,13 +51,18 @@ pub struct BindError {
 
 impl std::fmt::Display for BindError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}: cannot listen on {}: {}", self.variable, self.address, self.error)
+        write!(f, "{}: cannot listen on {}", self.variable, self.address)
     }
 }
 
-impl std::error::Error for BindError {}
+impl std::error::Error for BindError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.error)
+    }
+}
 
-/// Both addresses, taken before anything else is started, so that a taken one ends the program at once.
+/// The listeners of both addresses. They are bound before anything else starts, so an address in use ends the program at
+/// once.
 #[derive(Debug)]
 pub struct Listeners {
     rest: TcpListener,
@@ -63,10 +70,10 @@ pub struct Listeners {
 }
 
 impl Listeners {
-    /// Listens on the configured addresses; nothing is answered yet.
+    /// Listens on the configured addresses. Requests wait until [`Listeners::serve`].
     ///
     /// # Errors
-    /// When one of them cannot be had.
+    /// If one of the addresses is in use or not the machine's.
     pub fn bind(config: &Config) -> Result<Self, BindError> {
         let bind =
             |variable, address: SocketAddr| listen(address).map_err(|error| BindError { variable, address, error });
@@ -76,18 +83,18 @@ impl Listeners {
         })
     }
 
-    /// Where REST and metrics are served: the actual ports where 0 was asked for.
+    /// Returns the addresses of REST and metrics: with the actual port if 0 is configured.
     ///
     /// # Errors
-    /// When the system does not say.
+    /// If the system does not return them.
     pub fn addresses(&self) -> std::io::Result<(SocketAddr, SocketAddr)> {
         Ok((self.rest.local_addr()?, self.metrics.local_addr()?))
     }
 
-    /// Answers requests on a thread of its own, until the program ends.
+    /// Serves requests on a thread of its own, until the program ends.
     ///
     /// # Errors
-    /// When the servers cannot be started.
+    /// If the servers cannot be started.
     pub fn serve(
         self,
         config: &Config,
@@ -110,11 +117,11 @@ impl Listeners {
         let serve = async move {
             let rest = rest_server.run(rest_listener, move |request, connection| {
                 let rest = Arc::clone(&rest);
-                async move { rest.answer(&request, connection).await }
+                async move { rest.respond(&request, connection).await }
             });
             let metrics = metrics_server.run(metrics_listener, move |request, _| {
-                let answer = scrape(&request, &metrics, &handle, &topics);
-                async move { answer }
+                let response = scrape(&request, &metrics, &handle, &topics);
+                async move { response }
             });
             tokio::join!(rest, metrics);
         };
@@ -123,14 +130,14 @@ impl Listeners {
     }
 }
 
-/// Every address means those of IPv4 too, whatever the system's default for IPv6 sockets is.
+/// Listens on an address; the unspecified IPv6 address includes IPv4, whatever the system's default is.
 fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     if address.is_ipv4() || !address.ip().is_unspecified() {
         return TcpListener::bind(address);
     }
     match listen_on_both(address) {
         Err(error) if matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL)) => {
-            tracing::info!("this machine has no IPv6; port {} listens on IPv4 alone", address.port());
+            tracing::info!("this machine has no IPv6; port {} listens on IPv4 only", address.port());
             TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port()))
         }
         listener => listener,
@@ -140,24 +147,24 @@ fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
 fn listen_on_both(address: SocketAddr) -> std::io::Result<TcpListener> {
     let socket = Socket::new(Domain::IPV6, Type::STREAM, Some(Protocol::TCP))?;
     socket.set_only_v6(false)?;
-    // As the standard library does it: connections of the process before this one do not hold the port.
+    // As in the standard library: connections of an earlier process do not block the port.
     socket.set_reuse_address(true)?;
     socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
+    socket.listen(BACKLOG_MAX)?;
     Ok(socket.into())
 }
 
-fn scrape(request: &Request<Incoming>, metrics: &Metrics, handle: &Handle, topics: &[String]) -> Answer {
-    if !is_reading(request.method()) {
-        return answer::not_allowed();
+fn scrape(request: &Request<Incoming>, metrics: &Metrics, handle: &Handle, topics: &[String]) -> Response {
+    if !is_read_only(request.method()) {
+        return response::not_allowed();
     }
     match request.uri().path() {
-        "/metrics" => answer::whole(StatusCode::OK, metrics::TEXT_FORMAT, metrics.text(handle.board(), topics)),
-        _ => answer::error(StatusCode::NOT_FOUND, "there is nothing at this path; metrics are at /metrics"),
+        "/metrics" => response::full(StatusCode::OK, metrics::TEXT_FORMAT, metrics.text(handle.board(), topics)),
+        _ => response::error(StatusCode::NOT_FOUND, "unknown path; metrics are at /metrics"),
     }
 }
 
-/// Nothing can be changed over HTTP.
-fn is_reading(method: &Method) -> bool {
+/// REST has no method that changes anything, except `/advance` of `mini`.
+fn is_read_only(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD)
 }

@@ -1,13 +1,16 @@
 //! The engine on Kafka: an event loop that feeds the core and carries out what it says.
 
 pub(crate) mod admin;
+pub(crate) mod broker_client;
 mod clock;
+pub(crate) mod fold;
 mod group;
 mod limits;
 mod log_start;
 pub(crate) mod lookup;
 mod members;
 pub(crate) mod native;
+pub(crate) mod publish;
 mod pump;
 mod quiet;
 mod reports;

@@ -1,9 +1,9 @@
-//! The scheduler with a Kafka broker in the same process: to try it out, and for tests.
+//! The scheduler with a Kafka broker in the same process, to try it out and for tests.
 //!
 //! The command `kafka-scheduler mini` runs it as a program ([`run`]); [`Mini`] runs it inside a Rust test. The embedded
-//! broker is librdkafka's own mock. It is not a Kafka to rely on: it fences nobody, so that nothing proves
-//! exactly-once; it does not compact; it keeps at most 5 MB a partition; it shows aborted records; it has no topic
-//! administration; and it keeps nothing.
+//! broker is librdkafka's mock. Do not rely on it: it does not fence, so it cannot prove exactly-once; it does not compact;
+//! it keeps at most 5 MB a partition; it shows aborted records; it has no topic administration; and it keeps nothing after
+//! exit.
 //!
 //! ```
 //! use std::time::Duration;
@@ -24,7 +24,7 @@
 //! producer.send(schedule.base("schedules")).map_err(|(e, _)| e)?;
 //! producer.flush(Duration::from_secs(10))?;
 //!
-//! // No need to wait that long: its clock can be moved.
+//! // There is no need to wait: the engine's clock can be moved.
 //! mini.advance(in_a_year + Duration::from_secs(1));
 //!
 //! let consumer: BaseConsumer = client.set("auto.offset.reset", "earliest").create()?;
@@ -50,24 +50,24 @@ use crate::client::Moment;
 use crate::config::{Config, Env};
 use crate::kafka::Clock;
 use crate::runner::{Runner, RunnerError, Running};
-use live::Live;
+use live::AllLive;
 pub use program::run;
 pub use topic::{BadTopic, Topic};
 
-/// Enough to see that a topic has several.
-const PARTITIONS: i32 = 3;
+/// Partitions of a topic whose number is not given.
+const PARTITIONS_DEFAULT: i32 = 3;
 
-/// How long the engine may take to come up.
-const START_MAX: Duration = Duration::from_secs(60);
+/// How long the engine may take until all partitions fire.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
 
 type Cluster = MockCluster<'static, DefaultProducerContext>;
 
-/// The environment without what leads to another broker.
+/// Returns the environment without the variables that configure another broker.
 pub fn env<'a>(env: Env<'a>) -> impl Fn(&str) -> Option<String> + 'a {
     |name| (!matches!(name, "BOOTSTRAP_SERVERS" | "CONFIGURATION_FILE")).then(|| env(name)).flatten()
 }
 
-/// Why it does not run.
+/// Why broker and engine do not run.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum MiniError {
@@ -75,23 +75,32 @@ pub enum MiniError {
     Broker(rdkafka::error::KafkaError),
     /// The engine could not be started, or has ended.
     Runner(RunnerError),
-    /// The engine does not come up within a minute.
-    Slow,
+    /// The engine does not fire within a minute.
+    Timeout,
 }
 
 impl fmt::Display for MiniError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Broker(e) => write!(f, "the embedded broker: {e}"),
+            Self::Broker(_) => f.write_str("the embedded broker cannot be started"),
             Self::Runner(e) => e.fmt(f),
-            Self::Slow => {
-                write!(f, "the engine has not come up within {} s; its log may say why", START_MAX.as_secs())
+            Self::Timeout => {
+                write!(f, "the engine does not fire within {} s; see its log", START_TIMEOUT.as_secs())
             }
         }
     }
 }
 
-impl std::error::Error for MiniError {}
+impl std::error::Error for MiniError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Broker(e) => Some(e),
+            // Its message is this error's own.
+            Self::Runner(e) => e.source(),
+            Self::Timeout => None,
+        }
+    }
+}
 
 impl From<RunnerError> for MiniError {
     fn from(e: RunnerError) -> Self {
@@ -99,7 +108,7 @@ impl From<RunnerError> for MiniError {
     }
 }
 
-/// A broker and an engine for one test. Several can run side by side. Dropping it ends both.
+/// A broker and an engine for one test. Several can run side by side. Dropping it stops both.
 pub struct Mini {
     running: Option<Running>,
     clock: Clock,
@@ -115,28 +124,28 @@ impl fmt::Debug for Mini {
 }
 
 impl Mini {
-    /// With the topics `schedules` and `history`, three partitions each. Returns when the engine fires.
+    /// Starts with the topics `schedules` and `history`, three partitions each. Returns when the engine fires.
     ///
     /// # Errors
-    /// When broker or engine cannot be started.
+    /// If the broker or the engine cannot be started.
     pub fn start() -> Result<Self, MiniError> {
         Self::with_topics([])
     }
 
-    /// The same with further topics.
+    /// Starts with further topics.
     ///
     /// # Errors
-    /// When broker or engine cannot be started.
+    /// If the broker or the engine cannot be started.
     ///
     /// # Panics
-    /// Never: the defaults are legal settings.
+    /// Never: the defaults are valid settings.
     pub fn with_topics(topics: impl IntoIterator<Item = Topic>) -> Result<Self, MiniError> {
-        let config = Config::load(&|_| None).expect("the defaults are legal settings");
+        let config = Config::load(&|_| None).expect("the defaults are valid settings");
         Self::with_runner(topics, Runner::new(config))
     }
 
-    /// The same with a runner of your own making, for other settings or a handler of events. The `bootstrap_servers` of
-    /// its settings do not count.
+    /// Starts with a runner of your own, for other settings or a handler of events. The `bootstrap_servers` of its settings
+    /// are ignored.
     ///
     /// ```
     /// use kafka_scheduler::config::Config;
@@ -151,46 +160,46 @@ impl Mini {
     /// ```
     ///
     /// # Errors
-    /// When broker or engine cannot be started.
+    /// If the broker or the engine cannot be started.
     pub fn with_runner(topics: impl IntoIterator<Item = Topic>, runner: Runner) -> Result<Self, MiniError> {
         let cluster = Cluster::new(1).map_err(MiniError::Broker)?;
         let bootstrap_servers = cluster.bootstrap_servers();
         let runner = runner.embedded(&bootstrap_servers);
         let topics = topic::with_needed(topics, runner.config());
         topic::create(&cluster, &topics).map_err(MiniError::Broker)?;
-        let (live, waiting) = Live::new(topic::partitions(&topics, &runner.config().schedules_topics));
+        let (live, waiting) = AllLive::new(topic::partitions(&topics, &runner.config().schedules_topics));
         let clock = Clock::default();
         let running = runner.clock(clock.clone()).observer(Box::new(live)).start()?;
         let mini = Self { running: Some(running), clock, bootstrap_servers, _cluster: cluster };
-        match waiting.recv_timeout(START_MAX) {
+        match waiting.recv_timeout(START_TIMEOUT) {
             Ok(()) => Ok(mini),
             Err(_) if mini.running.as_ref().is_some_and(Running::is_finished) => {
                 mini.close()?;
-                Err(MiniError::Slow)
+                Err(MiniError::Timeout)
             }
-            Err(_) => Err(MiniError::Slow),
+            Err(_) => Err(MiniError::Timeout),
         }
     }
 
-    /// Where any Kafka client finds the broker.
+    /// Returns the broker's address.
     #[must_use]
     pub fn bootstrap_servers(&self) -> &str {
         &self.bootstrap_servers
     }
 
-    /// Moves the engine's clock forward, and returns what it shows then: what is due by that fires at once. Kafka's own
+    /// Moves the engine's clock forward, and returns its new time: schedules that are due by then fire at once. Kafka's own
     /// timestamps do not move.
     pub fn advance(&self, by: Duration) -> Moment {
         Moment::from_epoch_ms(self.clock.advance(by).0)
     }
 
-    /// What the engine's clock shows.
+    /// Returns the time of the engine's clock.
     #[must_use]
     pub fn now(&self) -> Moment {
         Moment::from_epoch_ms(self.clock.now().0)
     }
 
-    /// The engine.
+    /// Returns the engine.
     ///
     /// # Panics
     /// Never: it runs until this value is closed.
@@ -199,10 +208,10 @@ impl Mini {
         self.running.as_ref().expect("it is only taken by close")
     }
 
-    /// Ends engine and broker.
+    /// Stops the engine and the broker.
     ///
     /// # Errors
-    /// Why the engine had ended before.
+    /// If the engine had ended before, and why.
     pub fn close(mut self) -> Result<(), MiniError> {
         match self.running.take() {
             Some(running) => Ok(running.close()?),

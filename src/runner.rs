@@ -42,7 +42,7 @@ use crate::metrics::Metrics;
 use crate::observe::Operator;
 use crate::observe::activity::Activity;
 use event::Handler;
-pub use event::{Event, Firing, Place};
+pub use event::{Event, Firing};
 
 /// Why a runner could not start, or has ended.
 #[derive(Debug)]

@@ -1,11 +1,11 @@
-//! Durations as people write them.
+//! Parses durations such as `1h30m`.
 
 use std::fmt;
 use std::time::Duration;
 
 use jiff::{Span, Zoned};
 
-/// A text that is no duration.
+/// Why a text is not a duration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BadSpan;
 
@@ -17,10 +17,11 @@ impl fmt::Display for BadSpan {
 
 impl std::error::Error for BadSpan {}
 
-/// How long a duration is when it begins at `from`: days, months and years follow the calendar there.
+/// Returns the length of a duration that begins at `from`, which counts because days, months and years follow the
+/// calendar.
 ///
 /// # Errors
-/// When the text is no duration, a negative one, or one that leads beyond the year 9999.
+/// If the text is not a duration, or it is negative or ends after the year 9999.
 pub fn parse(text: &str, from: &Zoned) -> Result<Duration, BadSpan> {
     let span: Span = text.trim().parse().map_err(|_| BadSpan)?;
     let end = from.checked_add(span).map_err(|_| BadSpan)?;

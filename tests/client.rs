@@ -2,17 +2,18 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
-use kafka_scheduler::client::retry::{ATTEMPT, Next, ORIGINAL_TIMESTAMP, Place, Retry, RetryError};
+use kafka_scheduler::client::retry::{ATTEMPT, Next, ORIGINAL_TIMESTAMP, Retry, RetryError};
 use kafka_scheduler::client::retry::{Constant, Exponential, Strategy};
 use kafka_scheduler::client::{
-    Header, Moment, Record, Schedule, ScheduleError, Triggered, cancel, is_retried, is_schedule, is_triggered,
+    Header, Moment, Record, RecordPosition, Schedule, ScheduleError, Triggered, cancel, is_retried, is_schedule,
+    is_triggered,
 };
 use kafka_scheduler::core::io::{self, Millis, TopicPartition};
 use kafka_scheduler::core::schedule::{AcceptanceRules, parse};
 
 const NOW: Moment = Moment::from_epoch_ms(1_607_918_336_500);
 
-/// What the engine makes of a record: the due second, the target, its key, and the customer headers.
+/// What the engine makes of a record: the due second, the target, its key, and the user headers.
 fn engine_reads(record: &Record) -> (u64, String, Option<Vec<u8>>, Vec<Header>) {
     let headers: Vec<io::Header<'_>> = record
         .headers
@@ -111,7 +112,7 @@ fn kinds_of_records_are_told_apart() {
     assert_eq!(Triggered::of(&forged), None);
 }
 
-const PLACE: Place<'_> = Place { topic: "payments", partition: 3, offset: 41 };
+const POSITION: RecordPosition<'_> = RecordPosition { topic: "payments", partition: 3, offset: 41 };
 
 /// The record as it comes back: what the engine makes of the schedule.
 fn comes_back(schedule: &Record) -> Record {
@@ -126,7 +127,7 @@ fn a_record_is_retried_with_growing_delays_until_it_is_given_up() {
     let mut failed = Record { timestamp_ms: Some(1_600_000_000_000), ..Record::new("k", "v").with("x", "1") };
     let mut delays = Vec::new();
     loop {
-        match retry.after_failure_at(&failed, PLACE, NOW).expect("it can be scheduled") {
+        match retry.after_failure_at(&failed, POSITION, NOW).expect("it can be scheduled") {
             Next::Again { record, attempt, delay } => {
                 delays.push(delay.as_secs());
                 assert_eq!(attempt as usize, delays.len());
@@ -150,7 +151,7 @@ fn a_record_is_retried_with_growing_delays_until_it_is_given_up() {
 #[test]
 fn what_cannot_be_retried_says_why() {
     let retry = Retry::default();
-    let of = |record: &Record| retry.after_failure_at(record, PLACE, NOW);
+    let of = |record: &Record| retry.after_failure_at(record, POSITION, NOW);
     assert_eq!(of(&cancel("k")), Err(RetryError::Schedule(ScheduleError::NoValue)));
     let miscounted = Record::new("k", "v").with(ATTEMPT, "many");
     assert_eq!(of(&miscounted), Err(RetryError::BadAttempt(b"many".to_vec())));

@@ -97,8 +97,8 @@ fn a_blocked_loop_is_no_life_until_it_turns_again() {
     rig.until("/readiness", 200, "true");
     assert_eq!(rig.get("/liveness").0, 200);
     block.send(()).expect("the observer is there");
-    rig.until("/liveness", 503, "has not turned");
-    rig.until("/readiness", 503, "does not turn");
+    rig.until("/liveness", 503, "has not run");
+    rig.until("/readiness", 503, "does not run");
     // What does not need the loop is still answered.
     assert_eq!(rig.get("/info").0, 200);
     assert_eq!(rig.get("/status").0, 200);

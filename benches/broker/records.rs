@@ -18,7 +18,7 @@ const POOL_VALUES: usize = 80_000;
 
 const TARGET_KEY: &str = "target-";
 
-/// What a user has put into a schedule besides its time and its target topic: key, value, target key, customer header.
+/// What a user has put into a schedule besides its time and its target topic: key, value, target key, user header.
 pub fn user_bytes() -> usize {
     let names = Names::default().of(0, 0).bytes();
     names + VALUE_BYTES + CUSTOMER.0.len() + CUSTOMER.1.len()

@@ -1,4 +1,4 @@
-//! Arguments that several commands share.
+//! Arguments of several commands.
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -6,8 +6,9 @@ use clap::{Args, ValueEnum};
 
 use super::failure::Failure;
 use crate::config::is_topic;
+use crate::kafka::publish::Placement;
 
-/// A key on the command line.
+/// The key that a command is about.
 #[derive(Clone, Debug, Args)]
 pub struct KeyArgs {
     /// The schedule's key
@@ -19,13 +20,13 @@ pub struct KeyArgs {
 }
 
 impl KeyArgs {
-    /// The key's bytes.
+    /// Returns the key's bytes.
     pub fn bytes(&self) -> Result<Vec<u8>, Failure> {
         decode("KEY", &self.key, self.base64)
     }
 }
 
-/// Text as it is, or what it means in base64.
+/// Returns the bytes of an argument: its text, or what that encodes in base64.
 pub fn decode(argument: &str, text: &str, base64: bool) -> Result<Vec<u8>, Failure> {
     if !base64 {
         return Ok(text.as_bytes().to_vec());
@@ -35,7 +36,7 @@ pub fn decode(argument: &str, text: &str, base64: bool) -> Result<Vec<u8>, Failu
         .map_err(|e| Failure::usage(format!("{argument} is {text:?}, but must be base64 (--base64 was given): {e}")))
 }
 
-/// How partitions are chosen for keys that are new.
+/// librdkafka's partitioners.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 #[value(rename_all = "snake_case")]
 pub enum Partitioner {
@@ -45,20 +46,20 @@ pub enum Partitioner {
     ConsistentRandom,
     /// By murmur2 of the key
     Murmur2,
-    /// By murmur2 of the key, as Java's producers do it
+    /// By murmur2 of the key, as Java producers do
     Murmur2Random,
     /// By FNV-1a of the key
     #[value(name = "fnv1a")]
     Fnv1a,
-    /// By FNV-1a of the key, as Sarama does it
+    /// By FNV-1a of the key, as Sarama does
     #[value(name = "fnv1a_random")]
     Fnv1aRandom,
-    /// By chance
+    /// At random
     Random,
 }
 
 impl Partitioner {
-    /// librdkafka's name.
+    /// Returns librdkafka's name.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Consistent => "consistent",
@@ -72,7 +73,12 @@ impl Partitioner {
     }
 }
 
-/// A topic's name as an argument.
+/// Returns the placement that `--partition` selects. A command may read for as long as the topic takes.
+pub fn placement(partition: Option<i32>) -> Placement {
+    partition.map_or(Placement::ByKey { deadline: None }, Placement::TopicPartition)
+}
+
+/// Parses a topic's name.
 pub fn topic(text: &str) -> Result<String, String> {
     if is_topic(text) {
         return Ok(text.to_owned());

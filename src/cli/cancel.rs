@@ -1,16 +1,16 @@
 //! `cancel`
 
-use super::args::{self, KeyArgs};
-use super::entry::shown;
+use super::args::{self, KeyArgs, placement};
+use super::entry::printable;
 use super::failure::Failure;
-use super::link::Link;
-use super::writer::{Out, Writer};
-use super::{find, topic_of};
+use super::topic_of;
 use crate::config::Config;
+use crate::kafka::broker_client::BrokerClient;
+use crate::kafka::publish::Publisher;
 
 const AFTER: &str = "\
-The cancel goes to the partition where the schedule lies, which is found by reading the topic. --partition spares that, and
-cancels whether or not something is pending there. A schedule that is due at this moment may still fire.
+cancel reads the topic to find the partition of the schedule, and produces the cancel to it. --partition skips the reading,
+and cancels whether or not the key is pending in that partition. A schedule that is due at this moment may still fire.
 
 Examples:
   kafka-scheduler cancel reminder-17
@@ -21,7 +21,7 @@ Examples:
 pub struct Args {
     #[command(flatten)]
     key: KeyArgs,
-    /// The schedules topic; needed where SCHEDULES_TOPICS names several
+    /// The schedules topic; required if SCHEDULES_TOPICS has several
     #[arg(long, value_parser = args::topic)]
     topic: Option<String>,
     /// The partition to produce to
@@ -32,21 +32,14 @@ pub struct Args {
 pub fn run(config: Config, args: &Args) -> Result<(), Failure> {
     let topic = topic_of(&config, args.topic.as_ref())?;
     let key = args.key.bytes()?;
-    let link = Link::new(config)?;
-    let partitions = match args.partition {
-        Some(partition) => vec![find::checked(&link, &topic, partition)?],
-        None => find::partitions(&link, &topic, &key)?,
-    };
+    let broker = BrokerClient::connect(&config)?;
+    let mut publisher = Publisher::new(broker.settings(), None)?;
+    let partitions = publisher.cancel(&broker, &topic, &key, placement(args.partition))?;
     if partitions.is_empty() {
-        return Err(Failure::nothing(format!("nothing is pending for the key {} in {topic}", shown(&key))));
+        return Err(Failure::not_found(format!("nothing is pending for the key {} in {topic}", printable(&key))));
     }
-    let writer = Writer::new(&link, None)?;
-    for partition in &partitions {
-        writer.send(&topic, Out { partition: Some(*partition), key: Some(&key), value: None, headers: &[] })?;
-    }
-    writer.finish()?;
     for partition in partitions {
-        println!("cancelled {} in {topic} (partition {partition})", shown(&key));
+        println!("cancelled {} in {topic} (partition {partition})", printable(&key));
     }
     Ok(())
 }

@@ -1,21 +1,21 @@
-//! A schedule as a listing shows it: a row of a table, or the object that REST shows.
+//! A listed schedule: a row of a table, or the object of REST's `/schedules`.
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
-use super::fold::Pending;
 use crate::config::Config;
 use crate::core::io::{Header, Millis, Record};
 use crate::core::reason::Reason;
 use crate::core::schedule::{self, AcceptanceRules};
 use crate::core::{headers, io::TopicPartition};
+use crate::kafka::fold::Pending;
 
 /// Characters of a key or a value in a table.
-const SHOWN_MAX: usize = 40;
+const PRINTABLE_CHARS_MAX: usize = 40;
 
-/// What the settings say about which records can fire.
+/// The engine's rules for records that can fire.
 #[derive(Clone, Debug)]
 pub struct Rules {
     topics: Vec<String>,
@@ -23,11 +23,11 @@ pub struct Rules {
 }
 
 impl Rules {
-    /// Those of an engine with these settings.
+    /// Returns the rules of an engine with these settings.
     pub fn new(config: &Config) -> Self {
         Self {
             topics: config.schedules_topics.clone(),
-            // How large a record may be is the brokers' to say, and only judged by the engine.
+            // Only the engine knows the brokers' limits on the size of records.
             limits: AcceptanceRules {
                 grace_s: config.grace_s,
                 horizon_s: config.horizon_s,
@@ -35,11 +35,9 @@ impl Rules {
             },
         }
     }
-}
 
-impl Rules {
-    /// Why the engine would refuse this record of a schedules topic, if it would.
-    pub fn refuses(&self, record: &Record<'_>) -> Option<Reason> {
+    /// Returns why the engine would reject this record of a schedules topic, if it would.
+    pub fn rejects(&self, record: &Record<'_>) -> Option<Reason> {
         schedule::parse(record, record.value?, record.timestamp, &self.topics, &self.limits).err()
     }
 }
@@ -48,13 +46,13 @@ impl Rules {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     pub topic: String,
-    /// `None` where an instance tells neither partition nor offset.
+    /// `None` if an instance returns neither partition nor offset.
     pub partition: Option<i32>,
     pub offset: Option<i64>,
     pub key: Vec<u8>,
     /// Seconds since 1970.
     pub due_s: u64,
-    /// Of the user's record, in seconds since 1970.
+    /// Timestamp of the user's record, in seconds since 1970.
     pub timestamp_s: i64,
     pub target: String,
     pub target_key: Option<Vec<u8>>,
@@ -62,34 +60,34 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// From a pending word, judged as the engine judges it.
+    /// Parses a pending record as the engine does.
     ///
     /// # Errors
-    /// Why it cannot fire.
-    pub fn of(topic: &str, rules: &Rules, word: &Pending<'_>) -> Result<Self, Reason> {
+    /// The reason why it cannot fire.
+    pub fn of(topic: &str, rules: &Rules, pending: &Pending<'_>) -> Result<Self, Reason> {
         let record = Record {
-            partition: TopicPartition { topic: 0, number: word.partition },
-            offset: word.offset,
-            timestamp: word.timestamp,
-            key: Some(word.key),
-            value: Some(word.value),
-            headers: &word.headers,
+            partition: TopicPartition { topic: 0, number: pending.partition },
+            offset: pending.offset,
+            timestamp: pending.timestamp,
+            key: Some(pending.key),
+            value: Some(pending.value),
+            headers: &pending.headers,
         };
-        let request = schedule::parse(&record, word.value, word.timestamp, &rules.topics, &rules.limits)?;
+        let request = schedule::parse(&record, pending.value, pending.timestamp, &rules.topics, &rules.limits)?;
         Ok(Self {
             topic: topic.to_owned(),
-            partition: Some(word.partition),
-            offset: Some(word.offset),
-            key: word.key.to_vec(),
+            partition: Some(pending.partition),
+            offset: Some(pending.offset),
+            key: pending.key.to_vec(),
             due_s: request.due.epoch_s(),
-            timestamp_s: word.timestamp.0.div_euclid(1000),
+            timestamp_s: pending.timestamp.0.div_euclid(1000),
             target: request.target.to_owned(),
             target_key: request.parts.target_key.map(<[u8]>::to_vec),
-            value: word.value.to_vec(),
+            value: pending.value.to_vec(),
         })
     }
 
-    /// From an object of REST's `/schedules`.
+    /// Parses an object of REST's `/schedules`.
     pub fn from_json(json: &Value) -> Option<Self> {
         let text = |name: &str| json.get(name).and_then(Value::as_str);
         let bytes = |name: &str| match text(&format!("{name}-base64")) {
@@ -109,7 +107,7 @@ impl Entry {
         })
     }
 
-    /// The object that REST shows, with its place where that is known.
+    /// Returns the object of REST's `/schedules`, with partition and offset if they are known.
     pub fn to_json(&self) -> Value {
         let mut map = Map::new();
         put(&mut map, "id", Some(&self.key));
@@ -129,29 +127,29 @@ impl Entry {
         Value::Object(map)
     }
 
-    /// What is probably wrong with it, although it fires.
+    /// Returns a probable mistake in a schedule that fires all the same.
     pub fn warning(&self) -> Option<&'static str> {
         schedule::far_ahead(self.due_s, Millis(self.timestamp_s.saturating_mul(1000)))
     }
 
-    /// The names of the table's columns.
+    /// The table's columns.
     pub const COLUMNS: [&'static str; 7] = ["DUE", "KEY", "TOPIC", "PARTITION", "TARGET", "TARGET KEY", "VALUE"];
 
-    /// A row of the table.
+    /// Returns a row of the table.
     pub fn row(&self) -> [String; 7] {
         [
             self.warning().map_or_else(|| date(self.due_s), |warning| format!("{} ({warning})", date(self.due_s))),
-            shown(&self.key),
+            printable(&self.key),
             self.topic.clone(),
             self.partition.map_or_else(String::new, |partition| partition.to_string()),
             self.target.clone(),
-            self.target_key.as_deref().map_or_else(String::new, shown),
-            shown(&self.value),
+            self.target_key.as_deref().map_or_else(String::new, printable),
+            printable(&self.value),
         ]
     }
 }
 
-/// Bytes as text and, where that loses something, in base64 as well.
+/// Inserts bytes as text, and in base64 too if they are not UTF-8.
 fn put(map: &mut Map<String, Value>, name: &str, bytes: Option<&[u8]>) {
     map.insert(name.into(), bytes.map(String::from_utf8_lossy).map_or(Value::Null, |text| text.into()));
     if let Some(bytes) = bytes.filter(|bytes| std::str::from_utf8(bytes).is_err()) {
@@ -159,30 +157,30 @@ fn put(map: &mut Map<String, Value>, name: &str, bytes: Option<&[u8]>) {
     }
 }
 
-/// Seconds since 1970 as a date, where the calendar goes so far.
+/// Returns seconds since 1970 as a date, if it is within the calendar's range.
 pub fn date(seconds: u64) -> String {
     let date = i64::try_from(seconds).ok().and_then(|seconds| Timestamp::from_second(seconds).ok());
     date.map_or_else(|| format!("{seconds} s after 1970"), |date| date.to_string())
 }
 
-/// Bytes as text that cannot disturb a terminal, cut where it gets long.
-pub fn shown(bytes: &[u8]) -> String {
-    // A character has at most four bytes, so this holds all that is shown.
-    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(SHOWN_MAX * 4 + 4)]);
-    let mut shown: String = text.chars().take(SHOWN_MAX).flat_map(char::escape_debug).collect();
-    if text.chars().count() > SHOWN_MAX {
-        shown.push('…');
+/// Returns bytes as text without control characters, shortened if it is long.
+pub fn printable(bytes: &[u8]) -> String {
+    // A character has at most four bytes, so this is enough for the printed part.
+    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(PRINTABLE_CHARS_MAX * 4 + 4)]);
+    let mut printed: String = text.chars().take(PRINTABLE_CHARS_MAX).flat_map(char::escape_debug).collect();
+    if text.chars().count() > PRINTABLE_CHARS_MAX {
+        printed.push('…');
     }
-    shown
+    printed
 }
 
-/// A request header of a record, as text.
+/// Returns a header as text.
 pub fn header_text(headers: &[Header<'_>], name: &[u8]) -> Option<String> {
     let value = headers.iter().find(|header| header.name == name)?.value?;
     Some(String::from_utf8_lossy(value).into_owned())
 }
 
-/// Whether a record of the history topic came from a schedule with this key.
+/// Returns whether a record of the history topic came from a schedule with this key.
 pub fn is_of_key(record: &Record<'_>, key: &[u8]) -> bool {
     record.headers.iter().any(|header| header.name == headers::KEY && header.value == Some(key))
 }
@@ -192,7 +190,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_entry_survives_json() {
+    fn an_entry_round_trips_through_json() {
         let entry = Entry {
             topic: "schedules".into(),
             partition: Some(2),

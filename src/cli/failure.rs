@@ -1,12 +1,14 @@
-//! How a command fails: what it says, and the program's exit code.
+//! A command's error: its message and the program's exit code.
 
 use std::fmt;
 use std::io;
 
 use crate::app;
 use crate::config::ConfigError;
+use crate::kafka::broker_client::BrokerError;
+use crate::kafka::publish::PublishError;
 
-/// Why a command has ended without doing what it was asked.
+/// Why a command has failed.
 #[derive(Debug)]
 pub struct Failure {
     code: u8,
@@ -14,27 +16,27 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// It could not be done: brokers, files, the system. Exit code 1.
+    /// Exit code 1: brokers, files or the system have failed.
     pub fn new(message: impl Into<String>) -> Self {
         Self { code: 1, message: message.into() }
     }
 
-    /// Arguments or settings are wrong. Exit code 2, as clap's.
+    /// Exit code 2, as clap's: arguments or settings are wrong.
     pub fn usage(message: impl Into<String>) -> Self {
         Self { code: 2, message: message.into() }
     }
 
-    /// What was asked for is not there. Exit code 3.
-    pub fn nothing(message: impl Into<String>) -> Self {
+    /// Exit code 3: a topic does not exist, or a key is not pending.
+    pub fn not_found(message: impl Into<String>) -> Self {
         Self { code: 3, message: message.into() }
     }
 
-    /// Something was checked and is not right. Exit code 4.
-    pub fn findings(message: impl Into<String>) -> Self {
+    /// Exit code 4: a check has found a problem.
+    pub fn problems(message: impl Into<String>) -> Self {
         Self { code: 4, message: message.into() }
     }
 
-    /// The program's exit code.
+    /// Returns the program's exit code.
     pub const fn exit_code(&self) -> u8 {
         self.code
     }
@@ -52,16 +54,48 @@ impl From<ConfigError> for Failure {
     }
 }
 
-impl From<app::Error> for Failure {
-    fn from(error: app::Error) -> Self {
-        Self { code: error.exit_code(), message: error.to_string() }
+impl From<BrokerError> for Failure {
+    fn from(error: BrokerError) -> Self {
+        let code = match error {
+            BrokerError::Settings(_) => 2,
+            BrokerError::NoTopic(_) => 3,
+            _ => 1,
+        };
+        Self { code, message: chain(&error) }
     }
 }
 
-/// Output that nobody reads any more ends a command quietly, as it ends other programs.
+impl From<PublishError> for Failure {
+    fn from(error: PublishError) -> Self {
+        match error {
+            PublishError::Broker(error) => error.into(),
+            PublishError::NoPartition { partition, .. } => {
+                Self::usage(format!("--partition is {partition}, but {error}"))
+            }
+            PublishError::Ambiguous { .. } => {
+                Self::new(format!("{error}: cancel it first, or choose one with --partition"))
+            }
+            error => Self::new(chain(&error)),
+        }
+    }
+}
+
+impl From<app::Error> for Failure {
+    fn from(error: app::Error) -> Self {
+        Self { code: error.exit_code(), message: chain(&error) }
+    }
+}
+
+/// A closed stdout ends a command without a message, as it ends other programs.
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         let code = u8::from(error.kind() != io::ErrorKind::BrokenPipe);
-        Self { code, message: if code == 0 { String::new() } else { format!("the output: {error}") } }
+        Self { code, message: if code == 0 { String::new() } else { format!("the output cannot be written: {error}") } }
     }
+}
+
+/// Returns an error's message with those of its sources.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let sources = std::iter::successors(error.source(), |error| error.source());
+    sources.fold(error.to_string(), |text, source| format!("{text}: {source}"))
 }

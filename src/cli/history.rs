@@ -5,16 +5,16 @@ use std::io::Write;
 use rdkafka::Offset;
 
 use super::args::{self, KeyArgs};
-use super::entry::{date, header_text, is_of_key, shown};
+use super::entry::{date, header_text, is_of_key, printable};
+use super::export_line::ExportLine;
 use super::failure::Failure;
-use super::line::Line;
-use super::link::Link;
 use super::table::table;
 use crate::config::Config;
 use crate::core::headers;
+use crate::kafka::broker_client::BrokerClient;
 
 const AFTER: &str = "\
-Reads the whole HISTORY_TOPIC, since history records are partitioned by the key of the message.
+history reads all of HISTORY_TOPIC, because history records are partitioned by the key of the message.
 
 Examples:
   kafka-scheduler history reminder-17
@@ -25,10 +25,10 @@ Examples:
 pub struct Args {
     #[command(flatten)]
     key: KeyArgs,
-    /// Only what came from this schedules topic
+    /// Only firings of schedules in this topic
     #[arg(long, value_parser = args::topic)]
     topic: Option<String>,
-    /// As lines of JSON, with the whole value
+    /// Print lines of JSON, with the whole value
     #[arg(long)]
     json: bool,
 }
@@ -36,20 +36,20 @@ pub struct Args {
 pub fn run(config: Config, args: &Args) -> Result<(), Failure> {
     let key = args.key.bytes()?;
     let history = config.history_topic.clone();
-    let link = Link::new(config)?;
-    link.fix_ends([&history])?;
+    let broker = BrokerClient::connect(&config)?;
+    broker.fix_ends([&history])?;
     let mut fired = Vec::new();
-    for partition in link.partitions(&history)? {
-        link.read(&history, partition, Offset::Beginning, |record| {
+    for partition in broker.partitions(&history)? {
+        broker.read(&history, partition, Offset::Beginning, |record| {
             let from = header_text(record.headers, headers::TOPIC);
             if is_of_key(record, &key) && (args.topic.is_none() || args.topic == from) {
-                fired.push((record.timestamp.0, Line::of_record(&history, record), from.unwrap_or_default()));
+                fired.push((record.timestamp.0, ExportLine::of_record(&history, record), from.unwrap_or_default()));
             }
-            Ok(())
+            Ok::<(), Failure>(())
         })?;
     }
     if fired.is_empty() {
-        return Err(Failure::nothing(format!("{history} holds nothing that fired for the key {}", shown(&key))));
+        return Err(Failure::not_found(format!("{history} has no firing for the key {}", printable(&key))));
     }
     fired.sort_by_key(|(at, ..)| *at);
     let mut out = std::io::stdout().lock();
@@ -68,8 +68,8 @@ pub fn run(config: Config, args: &Args) -> Result<(), Failure> {
             due.parse().map_or(due, date),
             from.clone(),
             header_text(&headers, headers::TARGET_TOPIC).unwrap_or_default(),
-            line.key.as_ref().map_or("null".into(), |key| shown(&key.0)),
-            line.value.as_ref().map_or("null".into(), |value| shown(&value.0)),
+            line.key.as_ref().map_or("null".into(), |key| printable(&key.0)),
+            line.value.as_ref().map_or("null".into(), |value| printable(&value.0)),
         ]
     });
     writeln!(out, "{}", table(["FIRED", "DUE", "TOPIC", "TARGET", "TARGET KEY", "VALUE"], rows))?;

@@ -1,4 +1,4 @@
-//! Asking a running instance.
+//! Reads schedules from a running instance.
 
 use std::io::{BufReader, Read};
 use std::str::FromStr;
@@ -10,10 +10,10 @@ use serde_json::Value;
 use super::entry::Entry;
 use super::failure::Failure;
 
-/// How long a connection may take, and the answer's first byte.
-const ANSWER_MAX: Duration = Duration::from_secs(8);
+/// How long the connection may take, and then the first byte of the response.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(8);
 
-/// Where an instance serves REST.
+/// The address of an instance's REST API.
 #[derive(Clone, Debug)]
 pub struct Instance(String);
 
@@ -23,47 +23,47 @@ impl FromStr for Instance {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let host = text.strip_prefix("http://").unwrap_or_default();
         if host.trim_end_matches('/').is_empty() || host.contains(char::is_whitespace) {
-            return Err("must be the address of an instance's REST, such as http://localhost:8000");
+            return Err("must be the address of an instance's REST API, such as http://localhost:8000");
         }
         Ok(Self(text.trim_end_matches('/').to_owned()))
     }
 }
 
-/// Shows each schedule that the instance holds, as it comes.
+/// Passes each schedule of the instance to `take` as it arrives.
 ///
 /// # Errors
-/// When it does not answer, or not with schedules; whatever `take` returns.
+/// If the instance does not return schedules; or the error of `take`.
 pub fn schedules(instance: &Instance, take: &mut impl FnMut(Entry) -> Result<(), Failure>) -> Result<(), Failure> {
     let url = format!("{}/schedules", instance.0);
     let failed = |why: String| Failure::new(format!("--server {}: {why}", instance.0));
     let agent: ureq::Agent = ureq::Agent::config_builder()
-        .timeout_connect(Some(ANSWER_MAX))
-        .timeout_recv_response(Some(ANSWER_MAX))
+        .timeout_connect(Some(RESPONSE_TIMEOUT))
+        .timeout_recv_response(Some(RESPONSE_TIMEOUT))
         .build()
         .into();
     let mut request = agent.get(&url);
     if let Ok(token) = std::env::var("REST_TOKEN") {
         request = request.header("Authorization", format!("Bearer {}", token.trim()));
     }
-    let answer = request.call().map_err(|e| match e {
-        ureq::Error::StatusCode(401 | 403) => failed("it wants a token: set REST_TOKEN".into()),
+    let response = request.call().map_err(|e| match e {
+        ureq::Error::StatusCode(401 | 403) => failed("a token is required: set REST_TOKEN".into()),
         e => failed(e.to_string()),
     })?;
     let mut ended = Ok(());
-    let reader: Box<dyn Read> = Box::new(answer.into_body().into_reader());
+    let reader: Box<dyn Read> = Box::new(response.into_body().into_reader());
     let mut json = serde_json::Deserializer::from_reader(BufReader::new(reader));
     let read = json.deserialize_seq(Each(|value: Value| {
-        let entry = Entry::from_json(&value).ok_or("an entry is no schedule")?;
+        let entry = Entry::from_json(&value).ok_or("an entry is not a schedule")?;
         take(entry).map_err(|failure| {
             ended = Err(failure);
             "stopped"
         })
     }));
     ended?;
-    read.map_err(|e| failed(format!("the answer is not a list of schedules: {e}")))
+    read.map_err(|e| failed(format!("the response is not a list of schedules: {e}")))
 }
 
-/// Shows each element of a list.
+/// Passes each element of a list to a function.
 struct Each<F>(F);
 
 impl<'de, F: FnMut(Value) -> Result<(), &'static str>> Visitor<'de> for Each<F> {

@@ -8,22 +8,22 @@ use jiff::Timestamp;
 use super::args;
 use super::entry::{Entry, Rules};
 use super::failure::Failure;
-use super::fold::{Names, Pending, pending};
 use super::instance::{Instance, schedules};
-use super::link::Link;
 use super::table::table;
 use super::topics_of;
 use crate::config::Config;
 use crate::core::io::Record;
+use crate::kafka::broker_client::BrokerClient;
+use crate::kafka::fold::{KeyHasher, Pending, pending};
 use crate::logging;
 
-/// Rows of a table unless asked otherwise.
-const ROWS: usize = 1_000;
+/// Rows of a table without `--limit`.
+const ROWS_DEFAULT: usize = 1_000;
 
 const AFTER: &str = "\
-The topics themselves tell what is pending, whether or not an instance runs. Give this command the engine's settings: which
-records can fire depends on SCHEDULE_GRACE_INTERVAL and MAX_HORIZON. What a first start has left alone (see SINCE_DELTA) is
-listed too. With --server a running instance is asked instead, which knows the partitions that it holds.
+list reads the topics, whether or not an instance is running. Give this command the engine's settings: which records can
+fire depends on SCHEDULE_GRACE_INTERVAL and MAX_HORIZON. Schedules that a first start has skipped (see SINCE_DELTA) are
+listed too. With --server the command asks a running instance instead, which knows the partitions that it holds.
 
 Examples:
   kafka-scheduler list --due-before 2030-01-01T00:00:00Z --target-topic videos
@@ -36,25 +36,25 @@ pub struct Args {
     /// The schedules topic; otherwise all of SCHEDULES_TOPICS
     #[arg(long, value_parser = args::topic)]
     topic: Option<String>,
-    /// Only those that go to this topic
+    /// Only schedules with this target topic
     #[arg(long, value_parser = args::topic)]
     target_topic: Option<String>,
-    /// Only those whose keys begin like this
+    /// Only schedules whose key begins with this text
     #[arg(long, value_name = "TEXT")]
     key_prefix: Option<String>,
-    /// Only those due before this date
+    /// Only schedules due before this date
     #[arg(long, value_name = "DATE", value_parser = date)]
     due_before: Option<u64>,
-    /// Only those due at this date or later
+    /// Only schedules due at this date or later
     #[arg(long, value_name = "DATE", value_parser = date)]
     due_after: Option<u64>,
-    /// At most so many, the earliest first [default: 1000 for a table, all for JSON in no order]
+    /// The most schedules to list, those due first [default: 1000 for a table; for JSON all, unsorted]
     #[arg(long, value_name = "NUMBER", value_parser = limit)]
     limit: Option<usize>,
-    /// As lines of JSON, each like an object of REST's /schedules
+    /// Print lines of JSON, each like an object of REST's /schedules
     #[arg(long)]
     json: bool,
-    /// Ask the instance that serves REST there, instead of reading the topics
+    /// Ask the instance whose REST API has this address, instead of reading the topics
     #[arg(long, value_name = "URL")]
     server: Option<Instance>,
 }
@@ -71,24 +71,23 @@ fn limit(text: &str) -> Result<usize, String> {
 }
 
 impl Args {
-    fn wants(&self, entry: &Entry) -> bool {
+    fn matches(&self, entry: &Entry) -> bool {
         self.topic.as_ref().is_none_or(|topic| *topic == entry.topic)
             && self.target_topic.as_ref().is_none_or(|target| *target == entry.target)
-            && self.wants_key(&entry.key)
+            && self.matches_key(&entry.key)
             && self.due_before.is_none_or(|before| entry.due_s < before)
             && self.due_after.is_none_or(|after| entry.due_s >= after)
     }
 
-    fn wants_key(&self, key: &[u8]) -> bool {
+    fn matches_key(&self, key: &[u8]) -> bool {
         self.key_prefix.as_ref().is_none_or(|prefix| key.starts_with(prefix.as_bytes()))
     }
 }
 
-/// What becomes of the entries.
-enum Shown<W> {
-    /// Written as they come.
+enum Output<W> {
+    /// Prints entries at once.
     Lines(W),
-    /// The earliest are kept.
+    /// Keeps those that are due first.
     Earliest { heap: BinaryHeap<ByDue>, limit: usize, left_out: u64 },
 }
 
@@ -121,7 +120,7 @@ impl Ord for ByDue {
     }
 }
 
-impl<W: Write> Shown<W> {
+impl<W: Write> Output<W> {
     fn take(&mut self, entry: Entry) -> Result<(), Failure> {
         match self {
             Self::Lines(out) => writeln!(out, "{}", entry.to_json())?,
@@ -136,10 +135,7 @@ impl<W: Write> Shown<W> {
         Ok(())
     }
 
-    fn end(self, out: &mut W, json: bool) -> Result<(), Failure>
-    where
-        W: Write,
-    {
+    fn end(self, out: &mut W, json: bool) -> Result<(), Failure> {
         match self {
             Self::Lines(mut lines) => lines.flush()?,
             Self::Earliest { heap, left_out, .. } => {
@@ -151,7 +147,7 @@ impl<W: Write> Shown<W> {
                 }
                 out.flush()?;
                 if left_out > 0 {
-                    logging::note(&format!("{left_out} more are due later; --limit shows more of them"));
+                    logging::note(&format!("{left_out} more schedules are due later; --limit shows more"));
                 }
             }
         }
@@ -161,24 +157,23 @@ impl<W: Write> Shown<W> {
 
 pub fn run(config: Config, args: &Args) -> Result<(), Failure> {
     let stdout = || BufWriter::new(std::io::stdout());
-    let mut shown = match (args.json, args.limit) {
-        (true, None) => Shown::Lines(stdout()),
-        (_, limit) => Shown::Earliest { heap: BinaryHeap::new(), limit: limit.unwrap_or(ROWS), left_out: 0 },
+    let mut output = match (args.json, args.limit) {
+        (true, None) => Output::Lines(stdout()),
+        (_, limit) => Output::Earliest { heap: BinaryHeap::new(), limit: limit.unwrap_or(ROWS_DEFAULT), left_out: 0 },
     };
-    let mut take = |entry: Entry| if args.wants(&entry) { shown.take(entry) } else { Ok(()) };
-    let unfit = match &args.server {
+    let mut take = |entry: Entry| if args.matches(&entry) { output.take(entry) } else { Ok(()) };
+    let invalid = match &args.server {
         Some(server) => schedules(server, &mut take).map(|()| 0)?,
         None => from_topics(config, args, &mut take)?,
     };
-    shown.end(&mut stdout(), args.json)?;
-    if unfit > 0 {
-        let text = format!("{unfit} records that cannot fire are left out; `show` and `export` know them");
-        logging::note(&text);
+    output.end(&mut stdout(), args.json)?;
+    if invalid > 0 {
+        logging::note(&format!("{invalid} records that cannot fire are not listed; `show` and `export` include them"));
     }
     Ok(())
 }
 
-/// Reads the topics. Returns how many records cannot fire.
+/// Returns how many records cannot fire.
 fn from_topics(
     config: Config,
     args: &Args,
@@ -186,23 +181,23 @@ fn from_topics(
 ) -> Result<u64, Failure> {
     let rules = Rules::new(&config);
     let topics = topics_of(&config, args.topic.as_ref());
-    let link = Link::new(config)?;
-    link.fix_ends(&topics)?;
-    let names = Names::default();
-    let mut unfit = 0;
+    let broker = BrokerClient::connect(&config)?;
+    broker.fix_ends(&topics)?;
+    let hasher = KeyHasher::default();
+    let mut invalid = 0;
     for topic in &topics {
-        for partition in link.partitions(topic)? {
-            let concerns = |record: &Record<'_>| record.key.is_some_and(|key| args.wants_key(key));
-            pending(&link, &names, topic, partition, concerns, |word: &Pending<'_>| {
-                match Entry::of(topic, &rules, word) {
+        for partition in broker.partitions(topic)? {
+            let concerns = |record: &Record<'_>| record.key.is_some_and(|key| args.matches_key(key));
+            pending(&broker, &hasher, topic, partition, concerns, |record: &Pending<'_>| {
+                match Entry::of(topic, &rules, record) {
                     Ok(entry) => take(entry),
                     Err(_) => {
-                        unfit += 1;
+                        invalid += 1;
                         Ok(())
                     }
                 }
             })?;
         }
     }
-    Ok(unfit)
+    Ok(invalid)
 }

@@ -1,4 +1,4 @@
-//! How far a long command has come: a bar on a terminal, else a line now and then.
+//! The progress of a long command: a bar on a terminal, otherwise a line from time to time.
 
 use std::io::{IsTerminal, stderr};
 use std::time::{Duration, Instant};
@@ -7,20 +7,19 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::logging;
 
-/// Between two lines.
-const EVERY: Duration = Duration::from_secs(2);
+const LINE_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Shows on stderr how far a command has come.
+/// Shows the progress on stderr.
 pub struct Progress {
     what: &'static str,
     bar: Option<ProgressBar>,
     total: Option<u64>,
     done: u64,
-    said: Instant,
+    line_at: Instant,
 }
 
 impl Progress {
-    /// Of so many steps, if that is known.
+    /// Begins with the number of steps, if it is known.
     pub fn new(what: &'static str, total: Option<u64>) -> Self {
         let bar = (stderr().is_terminal() && !logging::is_json()).then(|| {
             let template = match total {
@@ -30,17 +29,17 @@ impl Progress {
             let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
             total.map_or_else(ProgressBar::no_length, ProgressBar::new).with_style(style).with_message(what)
         });
-        Self { what, bar, total, done: 0, said: Instant::now() }
+        Self { what, bar, total, done: 0, line_at: Instant::now() }
     }
 
-    /// One step more.
+    /// Counts a step.
     pub fn step(&mut self) {
         self.done += 1;
         match &self.bar {
-            // The bar draws itself often enough, and a step must cost little.
+            // A step must cost little, and the bar is drawn often enough.
             Some(bar) if self.done.is_multiple_of(1_000) => bar.set_position(self.done),
-            None if self.done.is_multiple_of(1_000) && self.said.elapsed() >= EVERY => {
-                self.said = Instant::now();
+            None if self.done.is_multiple_of(1_000) && self.line_at.elapsed() >= LINE_INTERVAL => {
+                self.line_at = Instant::now();
                 let of = self.total.map(|total| format!(" of at most {total}")).unwrap_or_default();
                 logging::note(&format!("{}: {}{of}", self.what, self.done));
             }
@@ -48,7 +47,7 @@ impl Progress {
         }
     }
 
-    /// Takes the bar away.
+    /// Removes the bar.
     pub fn end(self) {
         if let Some(bar) = self.bar {
             bar.finish_and_clear();

@@ -1,40 +1,40 @@
 //! `redrive`
 //!
-//! Letters may hold more than memory does. So the dead-letter topic is read twice: once for where the newest letter on each
-//! key lies, of which a few dozen bytes are kept, and once for these letters themselves.
+//! Dead letters may be larger than memory. So the dead-letter topic is read twice: first for the position of the newest
+//! dead letter for each key, of which a few dozen bytes are kept, and then for these dead letters themselves.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::Write;
 
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
-use rdkafka::{Offset, TopicPartitionList};
+use rdkafka::Offset;
 
 use super::args::{self, decode};
-use super::entry::{Rules, shown};
+use super::entry::{Rules, printable};
 use super::failure::Failure;
-use super::fold::{Names, fold};
-use super::link::{Link, refused};
+use super::progress_offsets::ProgressOffsets;
 use super::topics_of;
-use super::writer::{Out, Writer};
 use crate::config::Config;
 use crate::core::headers;
 use crate::core::io::{Header, Millis, Record};
 use crate::core::reason::Reason;
+use crate::kafka::broker_client::BrokerClient;
+use crate::kafka::fold::{KeyHasher, fold};
+use crate::kafka::publish::{NewRecord, Publisher};
 use crate::logging;
 
 /// Headers that the engine has added to a dead letter.
 const ADDED: [&[u8]; 5] = [headers::ERROR, headers::ERROR_DETAIL, headers::TOPIC, headers::PARTITION, headers::OFFSET];
 
 const AFTER: &str = "\
-A dead letter goes back as the schedule it was, to the topic and the partition it came from, if that topic is one of
-SCHEDULES_TOPICS or the one that --topic names. It is left where a newer word on its key has been said since: another
-schedule, a cancel, or the same letter redriven before. It is also left if the engine would refuse it again on arrival, for
-example because it has no scheduler-epoch, unless --key or --error asks for it. Give this command the engine's settings:
-SCHEDULE_GRACE_INTERVAL and MAX_HORIZON decide, too. What a run has looked at, the next one does not look at again; the
-group GROUP_ID.redrive remembers how far. With --topic, --key, --error or --all everything is looked at, and nothing
-remembered. An engine that has seen a target topic missing looks for it again after at most 30 s: wait for that before
-letters with unknown-target go back.
+redrive produces a dead letter again as the schedule that it was, to the topic and partition it came from, if that topic is
+one of SCHEDULES_TOPICS or the one that --topic names. It skips a dead letter if its key has a newer record: another
+schedule, a cancel, or the same dead letter redriven before. It also skips a dead letter that the engine would reject again
+on arrival, for example because it has no scheduler-epoch, unless --key or --error selects it. Give this command the
+engine's settings: SCHEDULE_GRACE_INTERVAL and MAX_HORIZON count too. The group GROUP_ID.redrive remembers how far a run
+read, so the next run reads only newer dead letters. With --topic, --key, --error or --all the command reads everything and
+remembers nothing. An engine that has found a target topic missing checks it again after at most 30 s: wait that long
+before you redrive dead letters with unknown-target.
 
 Examples:
   kafka-scheduler redrive --dry-run
@@ -48,198 +48,197 @@ pub struct Args {
     /// The dead-letter topic; otherwise DEAD_LETTER_TOPIC
     #[arg(long, value_parser = args::topic)]
     from: Option<String>,
-    /// Only letters to this schedules topic; otherwise to all of SCHEDULES_TOPICS
+    /// Only dead letters from this schedules topic; otherwise from all of SCHEDULES_TOPICS
     #[arg(long, value_parser = args::topic)]
     topic: Option<String>,
-    /// Only the letter with this key
+    /// Only the dead letter with this key
     #[arg(long)]
     key: Option<String>,
     /// --key is in base64, for keys that are not text
     #[arg(long, requires = "key")]
     base64: bool,
-    /// Only letters with this scheduler-error
+    /// Only dead letters with this scheduler-error
     #[arg(long, value_name = "CODE")]
     error: Option<String>,
-    /// Look at all letters, also at those that an earlier run has looked at
+    /// All dead letters, including those that an earlier run has read
     #[arg(long)]
     all: bool,
-    /// Only say what would be done
+    /// Print what would be redriven, and produce nothing
     #[arg(long)]
     dry_run: bool,
 }
 
-/// Which letters go back.
-struct Wanted<'a> {
+/// Selects dead letters.
+struct Selection<'a> {
     topics: Vec<String>,
     key: Option<Vec<u8>>,
     error: Option<&'a str>,
-    /// Which records can fire.
     rules: Rules,
 }
 
-/// Why a letter is left.
+/// Why a dead letter is skipped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Left {
+enum Skip {
     NoPartition,
-    NewerWord,
-    /// The engine would refuse the record again, and write another letter.
+    NewerRecord,
+    /// The engine would reject the record again, and write another dead letter.
     CannotFire(Reason),
 }
 
-impl fmt::Display for Left {
+impl fmt::Display for Skip {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoPartition => f.write_str("the topic has no such partition"),
-            Self::NewerWord => f.write_str("there is a newer word on its key"),
+            Self::NewerRecord => f.write_str("its key has a newer record"),
             Self::CannotFire(reason) => write!(f, "cannot fire ({})", reason.code()),
         }
     }
 }
 
-/// A dead letter: what it is to be again.
-struct Letter<'a> {
+/// A dead letter. Topic, partition and offset are those of the original record.
+struct DeadLetter<'a> {
     topic: &'a str,
     partition: i32,
-    /// Where the record lay that it was.
     offset: i64,
     key: &'a [u8],
     error: &'a str,
 }
 
-/// The newest letter on a key.
+/// The newest dead letter for a key.
 struct Newest {
-    /// Partition and offset of the letter.
-    lies: (i32, i64),
-    /// Offset of the record that it was.
-    offset: i64,
-    /// Why it is left, if it is.
-    left: Option<Left>,
+    /// Its partition and offset in the dead-letter topic.
+    position: (i32, i64),
+    /// Offset of the original record.
+    origin_offset: i64,
+    skip: Option<Skip>,
 }
 
-/// By the topic and partition that they go back to, the newest letter on each key.
-type Letters = BTreeMap<(String, i32), BTreeMap<u128, Newest>>;
+/// The newest dead letter for each key, by the topic and partition of the original record.
+type DeadLetters = BTreeMap<(String, i32), BTreeMap<u128, Newest>>;
 
-/// From where each partition of the dead-letter topic is read.
-type Begins = BTreeMap<i32, i64>;
+/// An offset for each partition of the dead-letter topic.
+type Offsets = BTreeMap<i32, i64>;
 
 pub fn run(config: Config, args: &Args) -> Result<(), Failure> {
     let from = args.from.clone().or_else(|| config.dead_letter_topic.clone());
-    let from = from.ok_or_else(|| Failure::usage("--from is missing, and DEAD_LETTER_TOPIC is not set: name one"))?;
+    let from =
+        from.ok_or_else(|| Failure::usage("--from is missing, and DEAD_LETTER_TOPIC is not set: set one of them"))?;
     let key = args.key.as_ref().map(|key| decode("--key", key, args.base64)).transpose()?;
     let topics = topics_of(&config, args.topic.as_ref());
-    let wanted = Wanted { topics, key, error: args.error.as_deref(), rules: Rules::new(&config) };
-    let link = Link::new(config)?;
+    let selection = Selection { topics, key, error: args.error.as_deref(), rules: Rules::new(&config) };
+    let broker = BrokerClient::connect(&config)?;
     let remembers = !args.all && args.key.is_none() && args.error.is_none() && args.topic.is_none();
-    let marks = Marks::new(&link, &from)?;
-    let begins = begins(&link, &from, &if remembers { marks.read()? } else { BTreeMap::new() })?;
-    let names = Names::default();
-    let (mut letters, ends) = find(&link, &names, &from, &wanted, &begins)?;
-    for ((topic, partition), letters) in &mut letters {
-        leave(&link, &names, topic, *partition, letters)?;
+    let progress = ProgressOffsets::new(&broker, format!("{}.redrive", config.group_id), &from)?;
+    let begins = begins(&broker, &from, &if remembers { progress.read()? } else { BTreeMap::new() })?;
+    let hasher = KeyHasher::default();
+    let (mut dead_letters, ends) = find(&broker, &hasher, &from, &selection, &begins)?;
+    for ((topic, partition), of_partition) in &mut dead_letters {
+        skip_outdated(&broker, &hasher, topic, *partition, of_partition)?;
     }
     let mut out = std::io::stdout().lock();
-    let (back, left) = send(&link, &names, &from, &letters, &begins, args.dry_run, &mut out)?;
+    let (redriven, skipped) = send(&broker, &hasher, &from, &dead_letters, &begins, args.dry_run, &mut out)?;
     if remembers && !args.dry_run {
-        marks.write(&ends)?;
+        progress.commit(&ends)?;
     }
-    let verb = if args.dry_run { "would go back" } else { "went back" };
-    writeln!(out, "{back} dead letters {verb}, {} were left", left.values().sum::<u64>())?;
-    for (why, count) in left {
-        writeln!(out, "{count} left: {why}")?;
+    let verb = if args.dry_run { "would be redriven" } else { "redriven" };
+    writeln!(out, "{redriven} dead letters {verb}, {} skipped", skipped.values().sum::<u64>())?;
+    for (why, count) in skipped {
+        writeln!(out, "{count} skipped: {why}")?;
     }
     Ok(())
 }
 
-/// Where reading begins: where earlier runs have ended or, where retention has been faster or the topic was made anew,
-/// at its first record.
-fn begins(link: &Link, from: &str, marks: &BTreeMap<i32, i64>) -> Result<Begins, Failure> {
-    let mut begins = Begins::new();
-    for number in link.partitions(from)? {
-        let (low, end) = link.bounds(from, number)?;
-        let mark = marks.get(&number).copied().filter(|mark| (low..=end).contains(mark));
-        begins.insert(number, mark.unwrap_or(low));
+/// Returns the first offset to read of each partition: where earlier runs ended, or the first record if retention has
+/// deleted that one or the topic was recreated.
+fn begins(broker: &BrokerClient, from: &str, progress: &Offsets) -> Result<Offsets, Failure> {
+    let mut begins = Offsets::new();
+    for number in broker.partitions(from)? {
+        let (low, end) = broker.bounds(from, number)?;
+        let reached = progress.get(&number).copied().filter(|reached| (low..=end).contains(reached));
+        begins.insert(number, reached.unwrap_or(low));
     }
     Ok(begins)
 }
 
-/// Looks for the letters that are wanted. Tells how far it has read, too.
+/// Returns the selected dead letters, and the offset after the last record of each partition.
 fn find(
-    link: &Link,
-    names: &Names,
+    broker: &BrokerClient,
+    hasher: &KeyHasher,
     from: &str,
-    wanted: &Wanted<'_>,
-    begins: &Begins,
-) -> Result<(Letters, BTreeMap<i32, i64>), Failure> {
-    let mut letters = Letters::new();
-    let mut ends = BTreeMap::new();
-    let (mut strange, mut foreign) = (0u64, 0u64);
+    selection: &Selection<'_>,
+    begins: &Offsets,
+) -> Result<(DeadLetters, Offsets), Failure> {
+    let mut dead_letters = DeadLetters::new();
+    let mut ends = Offsets::new();
+    let (mut unknown, mut foreign) = (0u64, 0u64);
     let mut example = String::new();
     for (number, begin) in begins {
-        link.read(from, *number, Offset::Offset(*begin), |record| {
+        broker.read(from, *number, Offset::Offset(*begin), |record| {
             ends.insert(*number, record.offset + 1);
-            let Some(letter) = letter(record) else {
-                strange += 1;
-                return Ok(());
+            let Some(dead_letter) = dead_letter(record) else {
+                unknown += 1;
+                return Ok::<(), Failure>(());
             };
-            if !wanted.topics.iter().any(|topic| topic == letter.topic) {
+            if !selection.topics.iter().any(|topic| topic == dead_letter.topic) {
                 foreign += 1;
-                example = shown(letter.topic.as_bytes());
-            } else if wanted.takes(&letter) {
-                let left = wanted.refused(record).map(Left::CannotFire);
-                let newest = Newest { lies: (*number, record.offset), offset: letter.offset, left };
-                let of_partition = letters.entry((letter.topic.to_owned(), letter.partition)).or_default();
-                let name = names.of(letter.key);
-                if of_partition.get(&name).is_none_or(|other| other.offset < newest.offset) {
-                    of_partition.insert(name, newest);
+                example = printable(dead_letter.topic.as_bytes());
+            } else if selection.contains(&dead_letter) {
+                let skip = selection.rejects(record).map(Skip::CannotFire);
+                let newest = Newest { position: (*number, record.offset), origin_offset: dead_letter.offset, skip };
+                let of_partition =
+                    dead_letters.entry((dead_letter.topic.to_owned(), dead_letter.partition)).or_default();
+                let key_hash = hasher.hash(dead_letter.key);
+                if of_partition.get(&key_hash).is_none_or(|other| other.origin_offset < newest.origin_offset) {
+                    of_partition.insert(key_hash, newest);
                 }
             }
             Ok(())
         })?;
     }
-    if strange > 0 {
-        let text = format!("{strange} records of {from} are no dead letters of this scheduler and are left");
-        logging::note(&text);
+    if unknown > 0 {
+        logging::note(&format!("{unknown} records of {from} are not dead letters of this scheduler and are skipped"));
     }
     if foreign > 0 {
         let text = format!(
-            "{foreign} letters are for other topics than {} (one of them for {example}) and are left; --topic names a \
-             topic that they may go back to",
-            wanted.topics.join(", ")
+            "{foreign} dead letters come from topics other than {} (one of them from {example}) and are skipped; to redrive \
+             them to their topic, name it with --topic",
+            selection.topics.join(", ")
         );
         logging::note(&text);
     }
-    Ok((letters, ends))
+    Ok((dead_letters, ends))
 }
 
-impl Wanted<'_> {
-    fn takes(&self, letter: &Letter<'_>) -> bool {
-        self.key.as_ref().is_none_or(|key| key == letter.key) && self.error.is_none_or(|error| error == letter.error)
+impl Selection<'_> {
+    fn contains(&self, dead_letter: &DeadLetter<'_>) -> bool {
+        self.key.as_ref().is_none_or(|key| key == dead_letter.key)
+            && self.error.is_none_or(|error| error == dead_letter.error)
     }
 
-    /// Why the engine would refuse the record again if it arrived now. Letters that were asked for go back all the same.
-    fn refused(&self, record: &Record<'_>) -> Option<Reason> {
+    /// Returns why the engine would reject the record if it arrived now. A dead letter that --key or --error selects is
+    /// redriven all the same.
+    fn rejects(&self, record: &Record<'_>) -> Option<Reason> {
         if self.key.is_some() || self.error.is_some() {
             return None;
         }
-        let headers = headers(record);
+        let headers = original_headers(record);
         let now = Millis(jiff::Timestamp::now().as_millisecond());
-        self.rules.refuses(&Record { timestamp: now, headers: &headers, ..*record })
+        self.rules.rejects(&Record { timestamp: now, headers: &headers, ..*record })
     }
 }
 
-/// The headers of the record that the letter was.
-fn headers<'a>(letter: &Record<'a>) -> Vec<Header<'a>> {
-    letter.headers.iter().filter(|header| !ADDED.contains(&header.name)).copied().collect()
+fn original_headers<'a>(dead_letter: &Record<'a>) -> Vec<Header<'a>> {
+    dead_letter.headers.iter().filter(|header| !ADDED.contains(&header.name)).copied().collect()
 }
 
-fn letter<'a>(record: &Record<'a>) -> Option<Letter<'a>> {
+fn dead_letter<'a>(record: &Record<'a>) -> Option<DeadLetter<'a>> {
     let (key, _) = (record.key?, record.value?);
     // The engine's headers come last; a record may have carried some of these names before.
     let last = |name: &[u8]| {
         let value = record.headers.iter().rev().find(|header| header.name == name)?.value?;
         std::str::from_utf8(value).ok()
     };
-    Some(Letter {
+    Some(DeadLetter {
         topic: last(headers::TOPIC)?,
         partition: last(headers::PARTITION)?.parse().ok()?,
         offset: last(headers::OFFSET)?.parse().ok()?,
@@ -248,120 +247,70 @@ fn letter<'a>(record: &Record<'a>) -> Option<Letter<'a>> {
     })
 }
 
-/// Marks letters that are left: something newer has been said on their keys, or there is no such partition.
-fn leave(
-    link: &Link,
-    names: &Names,
+/// Skips dead letters whose keys have a newer record, and those whose partition does not exist.
+fn skip_outdated(
+    broker: &BrokerClient,
+    hasher: &KeyHasher,
     topic: &str,
     partition: i32,
-    letters: &mut BTreeMap<u128, Newest>,
+    dead_letters: &mut BTreeMap<u128, Newest>,
 ) -> Result<(), Failure> {
-    if !link.partitions(topic)?.contains(&partition) {
-        letters.values_mut().for_each(|letter| letter.left = Some(Left::NoPartition));
+    if !broker.partitions(topic)?.contains(&partition) {
+        dead_letters.values_mut().for_each(|newest| newest.skip = Some(Skip::NoPartition));
         return Ok(());
     }
-    let concerns = |record: &Record<'_>| record.key.is_some_and(|key| letters.contains_key(&names.of(key)));
-    let fold = fold(link, names, topic, partition, true, concerns)?;
-    for (name, letter) in letters {
-        if fold.word(*name).is_some_and(|word| word.origin_offset > letter.offset) {
-            letter.left = Some(Left::NewerWord);
+    let concerns = |record: &Record<'_>| record.key.is_some_and(|key| dead_letters.contains_key(&hasher.hash(key)));
+    let fold = fold::<Failure>(broker, hasher, topic, partition, true, None, concerns)?;
+    for (key_hash, newest) in dead_letters {
+        if fold.entry(*key_hash).is_some_and(|entry| entry.origin_offset > newest.origin_offset) {
+            newest.skip = Some(Skip::NewerRecord);
         }
     }
     Ok(())
 }
 
-/// Sends the letters back that are not to be left. Counts both, the latter by why they are left.
+/// Redrives the dead letters that are not skipped. Returns how many they are, and how many are skipped for each reason.
 fn send(
-    link: &Link,
-    names: &Names,
+    broker: &BrokerClient,
+    hasher: &KeyHasher,
     from: &str,
-    letters: &Letters,
-    begins: &Begins,
+    dead_letters: &DeadLetters,
+    begins: &Offsets,
     dry_run: bool,
     out: &mut impl Write,
-) -> Result<(u64, BTreeMap<Left, u64>), Failure> {
-    let writer = Writer::new(link, None)?;
-    let (mut back, mut left) = (0u64, BTreeMap::new());
+) -> Result<(u64, BTreeMap<Skip, u64>), Failure> {
+    let mut publisher = Publisher::new(broker.settings(), None)?;
+    let (mut redriven, mut skipped) = (0u64, BTreeMap::new());
     for (number, begin) in begins {
-        let lying = |newest: &&Newest| newest.lies.0 == *number;
-        let Some(first) = letters.values().flat_map(BTreeMap::values).filter(lying).map(|n| n.lies.1).min() else {
+        let positions = dead_letters.values().flat_map(BTreeMap::values).map(|newest| newest.position);
+        let Some(first) = positions.filter(|(partition, _)| partition == number).map(|(_, offset)| offset).min() else {
             continue;
         };
-        // Retention may have gone on.
-        let first = first.max(*begin).max(link.bounds(from, *number)?.0);
-        link.read(from, *number, Offset::Offset(first), |record| {
-            let Some(letter) = letter(record) else { return Ok(()) };
-            let of_partition = letters.get(&(letter.topic.to_owned(), letter.partition));
-            let newest = of_partition.and_then(|letters| letters.get(&names.of(letter.key)));
-            let Some(newest) = newest.filter(|newest| newest.lies == (*number, record.offset)) else { return Ok(()) };
-            let Letter { topic, partition, key, error, .. } = letter;
-            let what = format!("{} ({}) of {topic}, partition {partition}", shown(key), shown(error.as_bytes()));
-            if let Some(why) = newest.left {
-                *left.entry(why).or_default() += 1;
-                return Ok(writeln!(out, "left {what}: {why}")?);
+        // Retention may have deleted some since.
+        let first = first.max(*begin).max(broker.bounds(from, *number)?.0);
+        broker.read(from, *number, Offset::Offset(first), |record| {
+            let Some(dead_letter) = dead_letter(record) else { return Ok::<(), Failure>(()) };
+            let of_partition = dead_letters.get(&(dead_letter.topic.to_owned(), dead_letter.partition));
+            let newest = of_partition.and_then(|of_partition| of_partition.get(&hasher.hash(dead_letter.key)));
+            let Some(newest) = newest.filter(|newest| newest.position == (*number, record.offset)) else {
+                return Ok(());
+            };
+            let DeadLetter { topic, partition, key, error, .. } = dead_letter;
+            let what =
+                format!("{} ({}) of {topic}, partition {partition}", printable(key), printable(error.as_bytes()));
+            if let Some(why) = newest.skip {
+                *skipped.entry(why).or_default() += 1;
+                return Ok(writeln!(out, "skipped {what}: {why}")?);
             }
-            back += 1;
+            redriven += 1;
             if dry_run {
                 return Ok(writeln!(out, "would redrive {what}")?);
             }
-            let headers = headers(record);
-            writer.send(
-                topic,
-                Out { partition: Some(partition), key: Some(key), value: record.value, headers: &headers },
-            )?;
+            let headers = original_headers(record);
+            publisher.send(topic, Some(partition), NewRecord { key, value: record.value, headers: &headers })?;
             Ok(writeln!(out, "redriven {what}")?)
         })?;
     }
-    writer.finish()?;
-    Ok((back, left))
-}
-
-/// How far earlier runs have come, as committed offsets of a group of its own.
-struct Marks {
-    client: BaseConsumer,
-    list: TopicPartitionList,
-    topic: String,
-}
-
-impl Marks {
-    fn new(link: &Link, topic: &str) -> Result<Self, Failure> {
-        let mut config = link.settings().consumer();
-        config.set("group.id", format!("{}.redrive", link.config.group_id));
-        let client = config.create().map_err(|e| refused(&e))?;
-        let mut list = TopicPartitionList::new();
-        for partition in link.partitions(topic)? {
-            list.add_partition(topic, partition);
-        }
-        Ok(Self { client, list, topic: topic.to_owned() })
-    }
-
-    fn failed(&self, what: &str, error: &rdkafka::error::KafkaError) -> Failure {
-        Failure::new(format!(
-            "how far earlier runs came on {:?} cannot be {what}: {error}; grant Read on the group GROUP_ID.redrive, or use \
-             --all",
-            self.topic
-        ))
-    }
-
-    fn read(&self) -> Result<BTreeMap<i32, i64>, Failure> {
-        let limit = std::time::Duration::from_secs(8);
-        let found = self.client.committed_offsets(self.list.clone(), limit).map_err(|e| self.failed("read", &e))?;
-        let offset = |element: rdkafka::topic_partition_list::TopicPartitionListElem<'_>| match element.offset() {
-            Offset::Offset(offset) => Some((element.partition(), offset)),
-            _ => None,
-        };
-        Ok(found.elements().into_iter().filter_map(offset).collect())
-    }
-
-    fn write(&self, ends: &BTreeMap<i32, i64>) -> Result<(), Failure> {
-        let mut list = TopicPartitionList::new();
-        for (partition, offset) in ends {
-            let added = list.add_partition_offset(&self.topic, *partition, Offset::Offset(*offset));
-            added.map_err(|e| self.failed("kept", &e))?;
-        }
-        if ends.is_empty() {
-            return Ok(());
-        }
-        self.client.commit(&list, CommitMode::Sync).map_err(|e| self.failed("kept", &e))
-    }
+    publisher.flush().confirmed()?;
+    Ok((redriven, skipped))
 }

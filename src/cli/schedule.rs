@@ -5,20 +5,19 @@ use std::path::PathBuf;
 
 use jiff::{Timestamp, Zoned};
 
-use super::args::{self, Partitioner, decode};
-use super::entry::{date, shown};
+use super::args::{self, Partitioner, decode, placement};
+use super::entry::{date, printable};
 use super::failure::Failure;
-use super::link::Link;
-use super::writer::{Out, Writer};
-use super::{find, topic_of};
+use super::topic_of;
 use crate::client::{Moment, Schedule};
 use crate::config::Config;
-use crate::core::io::Header;
+use crate::kafka::broker_client::BrokerClient;
+use crate::kafka::publish::{NewRecord, Publisher};
 use crate::{logging, span};
 
 const AFTER: &str = "\
-A key that is scheduled already is moved: the new record goes to the partition where the old one lies, which is found by
-reading the topic. --partition spares that.
+If the key is pending, its schedule is replaced: the command reads the topic to find the partition of the old record, and
+produces the new one to it. --partition skips the reading.
 
 Examples:
   kafka-scheduler schedule --at 2030-01-01T00:00:00Z --key k --target-topic t --target-key tk --value hello
@@ -30,40 +29,40 @@ Examples:
 #[command(group(clap::ArgGroup::new("when").required(true).args(["at", "within"])))]
 #[command(group(clap::ArgGroup::new("what").required(true).args(["value", "file", "stdin"])))]
 pub struct Args {
-    /// When to fire: 2030-01-01T00:00:00Z, or 2030-01-01T00:00:00[Europe/Berlin]
+    /// The date to fire at: 2030-01-01T00:00:00Z, or 2030-01-01T00:00:00[Europe/Berlin]
     #[arg(long, value_name = "DATE", value_parser = moment)]
     at: Option<Moment>,
-    /// How long from now: 90s, 10m, 1h30m, 2d, 1mo, 1y or PT10M
+    /// The delay from now: 90s, 10m, 1h30m, 2d, 1mo, 1y or PT10M
     #[arg(long = "in", value_name = "DURATION", value_parser = delay)]
     within: Option<Moment>,
-    /// The schedules topic; needed where SCHEDULES_TOPICS names several
+    /// The schedules topic; required if SCHEDULES_TOPICS has several
     #[arg(long, value_parser = args::topic)]
     topic: Option<String>,
-    /// The schedule's key: it names the schedule, and replaces one of the same name
+    /// The schedule's key; a pending schedule with the same key is replaced
     #[arg(long)]
     key: String,
-    /// Where the message goes
+    /// The topic that the message is sent to
     #[arg(long, value_parser = args::topic)]
     target_topic: String,
-    /// The message's key; without one it is null
+    /// The message's key [default: null]
     #[arg(long)]
     target_key: Option<String>,
     /// --key and --target-key are in base64, for keys that are not text
     #[arg(long)]
     base64: bool,
-    /// A header of the message; may be given more than once
+    /// A header of the message; repeatable
     #[arg(long = "header", value_name = "NAME=VALUE", value_parser = header)]
     headers: Vec<(String, String)>,
     /// The message's value
     #[arg(long)]
     value: Option<String>,
-    /// A file with the message's value; - is standard input
+    /// A file with the message's value; - for standard input
     #[arg(long, value_name = "PATH")]
     file: Option<PathBuf>,
-    /// Take the message's value from standard input
+    /// Read the message's value from standard input
     #[arg(value_name = "-", value_parser = ["-"])]
     stdin: Option<String>,
-    /// How to choose the partition of a new key
+    /// The partitioner for a new key
     #[arg(long, value_enum, conflicts_with = "partition")]
     partitioner: Option<Partitioner>,
     /// The partition to produce to
@@ -127,38 +126,21 @@ pub fn run(config: Config, args: Args) -> Result<(), Failure> {
             args.target_topic
         )));
     }
-    let link = Link::new(config)?;
-    let partition = match args.partition {
-        Some(partition) => Some(find::checked(&link, &topic, partition)?),
-        None => existing(&link, &topic, &key)?,
-    };
-    if link.partitions(&args.target_topic).is_err() {
-        let text = format!("the target topic {:?} cannot be seen now; it must be there in time", args.target_topic);
+    let broker = BrokerClient::connect(&config)?;
+    if broker.partitions(&args.target_topic).is_err() {
+        let text = format!(
+            "the target topic {:?} does not exist, or this user may not see it; create it before the schedule is due",
+            args.target_topic
+        );
         logging::warning(&text);
     }
-    let headers: Vec<Header<'_>> = record
-        .headers
-        .iter()
-        .map(|header| Header { name: header.name.as_bytes(), value: header.value.as_deref() })
-        .collect();
-    let writer = Writer::new(&link, args.partitioner.map(Partitioner::name))?;
-    writer.send(&topic, Out { partition, key: Some(&key), value: record.value.as_deref(), headers: &headers })?;
-    let at = writer.finish()?;
+    let headers = record.raw_headers();
+    let new = NewRecord { key: &key, value: record.value.as_deref(), headers: &headers };
+    let mut publisher = Publisher::new(broker.settings(), args.partitioner.map(Partitioner::name))?;
+    let published = publisher.schedule(&broker, &topic, new, placement(args.partition))?;
     let due = record.header("scheduler-epoch").and_then(|epoch| std::str::from_utf8(epoch).ok()?.parse().ok());
-    let moved = if partition.is_some() && args.partition.is_none() { "moved" } else { "scheduled" };
-    let place = at.map_or_else(String::new, |(partition, offset)| format!(" (partition {partition}, offset {offset})"));
-    println!("{moved} {} to {} in {topic}{place}", shown(&key), date(due.unwrap_or(0)));
+    let verb = if published.is_moved { "moved" } else { "scheduled" };
+    let (key, due) = (printable(&key), date(due.unwrap_or(0)));
+    println!("{verb} {key} to {due} in {topic} (partition {}, offset {})", published.partition, published.offset);
     Ok(())
-}
-
-/// The partition where the key lies already.
-fn existing(link: &Link, topic: &str, key: &[u8]) -> Result<Option<i32>, Failure> {
-    match find::partitions(link, topic, key)?.as_slice() {
-        [] => Ok(None),
-        [partition] => Ok(Some(*partition)),
-        several => Err(Failure::new(format!(
-            "the key is pending in several partitions of {topic:?} ({several:?}), as several schedules: cancel it first, \
-             or choose one with --partition"
-        ))),
-    }
 }

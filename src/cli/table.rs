@@ -1,8 +1,8 @@
-//! Tables on stdout.
+//! Formats tables.
 
 use comfy_table::{ContentArrangement, Table, presets::NOTHING};
 
-/// Rows under the names of their columns.
+/// Returns rows below a header.
 pub fn table<const N: usize>(columns: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
     let mut table = Table::new();
     table.load_preset(NOTHING).set_content_arrangement(ContentArrangement::Disabled).set_header(columns);

@@ -1,14 +1,21 @@
-//! To and from rdkafka's types.
+//! Converts records to and from rdkafka's types.
 
 use rdkafka::message::{BorrowedMessage, Message, OwnedHeaders, OwnedMessage};
 use rdkafka::producer::{BaseRecord, FutureRecord};
 
-use super::retry::Place;
-use super::{Header, Record};
+use super::{Header, Record, RecordPosition};
 use crate::kafka::native;
 
 impl Record {
-    /// The headers as rdkafka has them.
+    /// Returns the headers as the engine's own producers take them.
+    pub(crate) fn raw_headers(&self) -> Vec<crate::core::io::Header<'_>> {
+        self.headers
+            .iter()
+            .map(|header| crate::core::io::Header { name: header.name.as_bytes(), value: header.value.as_deref() })
+            .collect()
+    }
+
+    /// Returns the headers as rdkafka's type.
     ///
     /// ```
     /// use kafka_scheduler::client::Record;
@@ -24,7 +31,7 @@ impl Record {
         })
     }
 
-    /// The record for a `BaseProducer` or `ThreadedProducer`.
+    /// Returns the record for a `BaseProducer` or `ThreadedProducer`.
     ///
     /// ```
     /// use kafka_scheduler::client::cancel;
@@ -43,7 +50,7 @@ impl Record {
         record
     }
 
-    /// The record for a `FutureProducer`.
+    /// Returns the record for a `FutureProducer`.
     ///
     /// ```
     /// use std::time::Duration;
@@ -67,7 +74,7 @@ impl Record {
     }
 }
 
-/// Header names that are not UTF-8, which rdkafka's own accessors panic at, get replacement characters.
+/// Copies a message. Header names that are not UTF-8, at which rdkafka's own accessors panic, get replacement characters.
 ///
 /// ```
 /// use kafka_scheduler::client::Record;
@@ -87,15 +94,15 @@ impl From<&OwnedMessage> for Record {
     }
 }
 
-/// Header names that are not UTF-8, which rdkafka's own accessors panic at, get replacement characters.
+/// Copies a message. Header names that are not UTF-8, at which rdkafka's own accessors panic, get replacement characters.
 impl From<&BorrowedMessage<'_>> for Record {
     fn from(message: &BorrowedMessage<'_>) -> Self {
         record(message, message.headers())
     }
 }
 
-impl<'a> Place<'a> {
-    /// Where a message lies.
+impl<'a> RecordPosition<'a> {
+    /// Returns the position of a message.
     pub fn of(message: &'a impl Message) -> Self {
         Self { topic: message.topic(), partition: message.partition(), offset: message.offset() }
     }

@@ -1,23 +1,23 @@
-//! Bringing back a message that could not be processed, later and later, until it is given up.
+//! Retries a record that a consumer could not process, with growing delays, until the strategy gives it up.
 //!
-//! A consumer that fails on a record produces what [`Retry::after_failure`] makes of it to a schedules topic, and goes
-//! on with the next record. When the delay is over, the record comes back to the topic it was read from with its key,
-//! value and headers, and two headers that count:
+//! A consumer that fails to process a record produces the schedule that [`Retry::after_failure`] builds to a schedules
+//! topic, and continues with the next record. After the delay the engine produces the record to its topic again, with its
+//! key, value and headers, and two headers that count:
 //!
 //! | header | meaning |
 //! |---|---|
-//! | `retry-attempt` | which retry this is: 1 when the record comes back for the first time |
-//! | `retry-original-timestamp` | when the record was produced first, in milliseconds since 1970 |
+//! | `retry-attempt` | the number of this retry, from 1 |
+//! | `retry-original-timestamp` | the timestamp of the original record, in milliseconds since 1970 |
 //!
 //! ```
-//! use kafka_scheduler::client::{Moment, Record};
-//! use kafka_scheduler::client::retry::{Next, Place, Retry};
+//! use kafka_scheduler::client::{Moment, Record, RecordPosition};
+//! use kafka_scheduler::client::retry::{Next, Retry};
 //!
 //! let retry = Retry::default();
-//! // What a consumer has failed on, and where it lay.
+//! // A record that a consumer has failed to process, and its position.
 //! let failed = Record { timestamp_ms: Some(1_607_918_336_000), ..Record::new("customer-3", "pay") };
-//! let place = Place { topic: "payments", partition: 0, offset: 41 };
-//! match retry.after_failure(&failed, place)? {
+//! let position = RecordPosition { topic: "payments", partition: 0, offset: 41 };
+//! match retry.after_failure(&failed, position)? {
 //!     Next::Again { record, attempt, delay } => {
 //!         assert_eq!((attempt, delay.as_secs()), (1, 5));
 //!         assert_eq!(record.header("retry-attempt"), Some(&b"1"[..]));
@@ -29,21 +29,21 @@
 //! # Ok::<(), kafka_scheduler::client::retry::RetryError>(())
 //! ```
 //!
-//! The schedule's key is made of the place where the failed record lay: `retry.payments.0.41`. A consumer that crashes
-//! after it has produced the schedule and before it has committed its offset makes the same schedule again, which
-//! replaces the first one as long as that has not fired.
+//! The schedule's key is the position of the failed record: `retry.payments.0.41`. A consumer that crashes after it has
+//! produced the schedule and before it has committed its offset produces the same schedule again, which replaces the first
+//! one unless that has fired.
 //!
-//! The key does not name the consumer group, and the record comes back for every group that reads its topic: groups that
-//! fail on the same record share one retry, at the time of the one that failed last.
+//! The key does not contain the consumer group, and every group that reads the topic receives the retry: groups that fail
+//! on the same record share one retry, at the time of the group that failed last.
 //!
-//! How long to wait is up to a [`Strategy`].
+//! A [`Strategy`] chooses the delays.
 
 mod strategy;
 
 use std::fmt;
 use std::time::Duration;
 
-use super::{Delay, Header, Moment, Record, Schedule, ScheduleError};
+use super::{Delay, Header, Moment, Record, RecordPosition, Schedule, ScheduleError};
 pub use strategy::{Capped, Constant, Exponential, Jittered, Limited, Strategy};
 
 /// The header that counts the retries of a record, in decimal.
@@ -52,45 +52,34 @@ pub const ATTEMPT: &str = "retry-attempt";
 /// The header with the timestamp of the record that failed first, in decimal milliseconds since 1970.
 pub const ORIGINAL_TIMESTAMP: &str = "retry-original-timestamp";
 
-/// Where a record lay that could not be processed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place<'a> {
-    /// The topic, to which the record comes back.
-    pub topic: &'a str,
-    /// The partition.
-    pub partition: i32,
-    /// The offset.
-    pub offset: i64,
-}
-
-/// What becomes of a record that could not be processed.
+/// The next step for a record that could not be processed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Next {
     /// Produce this to a schedules topic.
     Again {
         /// The schedule.
         record: Record,
-        /// Which retry this is, from 1 on.
+        /// The number of this retry, from 1.
         attempt: u32,
-        /// How long until the record comes back, before that is rounded up to a whole second.
+        /// The delay, before it is rounded up to a whole second.
         delay: Duration,
     },
     /// The strategy gives the record up.
     Exhausted {
         /// Retries that have been made.
         attempts: u32,
-        /// When the record was produced first, where that is known.
+        /// The timestamp of the original record, if it is known.
         since: Option<Moment>,
     },
 }
 
-/// Why no schedule can be made of a failed record.
+/// Why a failed record cannot be scheduled again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RetryError {
-    /// `retry-attempt` is not a number. Starting again from 1 could go on for ever.
+    /// `retry-attempt` is not a number. Counting from 1 again could retry for ever.
     BadAttempt(Vec<u8>),
-    /// The schedule would not be legal; a record without a value cannot be scheduled, for example.
+    /// The schedule would be invalid, for example because the record has no value.
     Schedule(ScheduleError),
 }
 
@@ -105,7 +94,15 @@ impl fmt::Display for RetryError {
     }
 }
 
-impl std::error::Error for RetryError {}
+impl std::error::Error for RetryError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            // Its message is this error's own.
+            Self::Schedule(error) => error.source(),
+            Self::BadAttempt(_) => None,
+        }
+    }
+}
 
 impl From<ScheduleError> for RetryError {
     fn from(error: ScheduleError) -> Self {
@@ -113,13 +110,13 @@ impl From<ScheduleError> for RetryError {
     }
 }
 
-/// Makes schedules of failed records.
+/// Builds schedules of failed records.
 #[derive(Debug)]
 pub struct Retry {
     strategy: Box<dyn Strategy + Send + Sync>,
 }
 
-/// 50 retries, after 5 s and then twice as long each time, at most 1 h.
+/// 50 retries. The first delay is 5 s, and each is twice the one before, up to 1 h.
 impl Default for Retry {
     fn default() -> Self {
         Self::new(Exponential::default().capped(Duration::from_secs(3_600)).limited(50))
@@ -127,24 +124,29 @@ impl Default for Retry {
 }
 
 impl Retry {
-    /// With a strategy of your own.
+    /// Uses a strategy of your own.
     pub fn new(strategy: impl Strategy + Send + Sync + 'static) -> Self {
         Self { strategy: Box::new(strategy) }
     }
 
-    /// What to do with a record that has just failed.
+    /// Returns the next step for a record that has just failed.
     ///
     /// # Errors
-    /// When no schedule can be made of the record.
-    pub fn after_failure(&self, failed: &Record, place: Place<'_>) -> Result<Next, RetryError> {
-        self.after_failure_at(failed, place, Moment::now())
+    /// If the record cannot be scheduled.
+    pub fn after_failure(&self, failed: &Record, position: RecordPosition<'_>) -> Result<Next, RetryError> {
+        self.after_failure_at(failed, position, Moment::now())
     }
 
-    /// The same by a clock of your own.
+    /// Returns the next step by a clock of your own.
     ///
     /// # Errors
-    /// When no schedule can be made of the record.
-    pub fn after_failure_at(&self, failed: &Record, place: Place<'_>, now: Moment) -> Result<Next, RetryError> {
+    /// If the record cannot be scheduled.
+    pub fn after_failure_at(
+        &self,
+        failed: &Record,
+        position: RecordPosition<'_>,
+        now: Moment,
+    ) -> Result<Next, RetryError> {
         let attempts = attempts(failed)?;
         let original_ms = original_timestamp_ms(failed);
         let exhausted = Next::Exhausted { attempts, since: original_ms.map(Moment::from_epoch_ms) };
@@ -155,23 +157,23 @@ impl Retry {
         message.headers.push(Header::new(ATTEMPT, attempt.to_string()));
         let original_ms = original_ms.unwrap_or(now.epoch_ms());
         message.headers.push(Header::new(ORIGINAL_TIMESTAMP, original_ms.to_string()));
-        let key = format!("retry.{}.{}.{}", place.topic, place.partition, place.offset);
-        let record = Schedule::wrap(key, message).to(place.topic).after(Delay::from(delay)).build_at(now)?;
+        let key = format!("retry.{}.{}.{}", position.topic, position.partition, position.offset);
+        let record = Schedule::wrap(key, message).to(position.topic).after(Delay::from(delay)).build_at(now)?;
         Ok(Next::Again { record, attempt, delay })
     }
 }
 
-/// Retries that a record has behind it: 0 if it carries no count.
+/// Returns how often a record has been retried: 0 if it has no `retry-attempt`.
 ///
 /// # Errors
-/// When the header is not a number.
+/// If the header is not a number.
 pub fn attempts(record: &Record) -> Result<u32, RetryError> {
     let Some(value) = record.header(ATTEMPT) else { return Ok(0) };
     let number = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok());
     number.ok_or_else(|| RetryError::BadAttempt(value.to_vec()))
 }
 
-/// When the record was produced first: what its header says or, where it has none, its own timestamp.
+/// Returns the header's value, or else the record's own timestamp.
 fn original_timestamp_ms(record: &Record) -> Option<i64> {
     let header = record.header(ORIGINAL_TIMESTAMP).and_then(|value| std::str::from_utf8(value).ok()?.parse().ok());
     header.or(record.timestamp_ms)

@@ -1,4 +1,4 @@
-//! Building a schedule.
+//! Builds schedules.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use crate::core::headers;
 use crate::core::origin::RESERVED_PREFIX;
 use crate::core::schedule::is_topic;
 
-/// A schedule in the making.
+/// A builder of schedules.
 ///
 /// ```
 /// use kafka_scheduler::client::{Moment, Schedule, ScheduleError};
@@ -16,7 +16,7 @@ use crate::core::schedule::is_topic;
 /// let record = Schedule::new("k").to("t").value("v").at(Moment::from_epoch_s(4_102_444_800)).build()?;
 /// assert_eq!(record.header("scheduler-epoch"), Some(&b"4102444800"[..]));
 ///
-/// // Each mistake has its own error.
+/// // Each mistake has an error of its own.
 /// let begun = || Schedule::new("k").to("t").value("v");
 /// assert_eq!(Schedule::new("").to("t").value("v").build(), Err(ScheduleError::NoKey));
 /// assert_eq!(Schedule::new("k").value("v").build(), Err(ScheduleError::NoTarget));
@@ -40,7 +40,7 @@ use crate::core::schedule::is_topic;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug)]
-#[must_use = "it is a record only when it is built"]
+#[must_use = "only `build` returns a record"]
 pub struct Schedule {
     key: Vec<u8>,
     target: Option<String>,
@@ -60,53 +60,60 @@ enum Due {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ScheduleError {
-    /// The key is empty: it names the schedule, so that it can be replaced or cancelled.
+    /// The key is empty. It names the schedule, so it can be replaced or cancelled.
     NoKey,
-    /// The key begins with the prefix that the engine keeps for itself.
+    /// The key begins with the prefix that is reserved for the engine.
     ReservedKey,
-    /// No target topic was given.
+    /// There is no target topic.
     NoTarget,
-    /// The target is not a legal topic name.
+    /// The target is not a valid topic name.
     BadTarget(String),
-    /// There is no value: null means to cancel. An empty one is allowed.
+    /// There is no value, and null would cancel the key. An empty value is allowed.
     NoValue,
-    /// Neither a date nor a delay was given.
+    /// There is neither a date nor a delay.
     NoDate,
-    /// The date has passed. Use a delay of 0 for "at once".
+    /// The date has passed. Use a delay of 0 to fire at once.
     Past {
         /// The date, in seconds since 1970.
         due_s: i64,
         /// The clock, in milliseconds since 1970.
         now_ms: i64,
     },
-    /// The date is beyond what the engine takes: its milliseconds must fit into 63 bits.
+    /// The date is too late for the engine: its milliseconds must fit into 63 bits.
     TooFar,
-    /// A header has a name that belongs to the scheduler.
+    /// A header's name is reserved for the scheduler.
     ReservedHeader(String),
 }
 
 impl fmt::Display for ScheduleError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoKey => f.write_str("the schedule has no key: give one that names it"),
-            Self::ReservedKey => f.write_str("the key begins with \"__scheduler.\", which is kept for the engine"),
-            Self::NoTarget => f.write_str("the schedule has no target topic: say where the message goes"),
+            Self::NoKey => f.write_str("the schedule has no key: set one that names it"),
+            Self::ReservedKey => f.write_str("the key begins with \"__scheduler.\", which is reserved for the engine"),
+            Self::NoTarget => {
+                f.write_str("the schedule has no target topic: set the topic that the message is sent to")
+            }
             Self::BadTarget(topic) => write!(
                 f,
-                "the target topic {topic:?} is not legal: it must be 1 to 249 of the characters a-z A-Z 0-9 . _ - \
+                "the target topic {topic:?} is invalid: it must be 1 to 249 of the characters a-z A-Z 0-9 . _ - \
                  (and not . or .. alone)"
             ),
-            Self::NoValue => f.write_str("the schedule has no value, which would cancel it: an empty one is allowed"),
-            Self::NoDate => f.write_str("the schedule has no date: give a date or a delay"),
+            Self::NoValue => {
+                f.write_str("the schedule has no value, and null would cancel the key: an empty value is allowed")
+            }
+            Self::NoDate => f.write_str("the schedule has no date: set a date or a delay"),
             Self::Past { due_s, now_ms } => write!(
                 f,
-                "the date has passed: it is {due_s} and now is {}.{:03} (seconds since 1970)",
+                "the date has passed: it is {due_s}, and now it is {}.{:03} (seconds since 1970)",
                 now_ms.div_euclid(1000),
                 now_ms.rem_euclid(1000)
             ),
-            Self::TooFar => write!(f, "the date is too far away: the last one is {EPOCH_S_MAX} seconds after 1970"),
+            Self::TooFar => write!(f, "the date is too late: the last one is {EPOCH_S_MAX} seconds after 1970"),
             Self::ReservedHeader(name) => {
-                write!(f, "the header {name:?} belongs to the scheduler: choose a name without the prefix {PREFIX:?}")
+                write!(
+                    f,
+                    "the header {name:?} is reserved for the scheduler: choose a name without the prefix {PREFIX:?}"
+                )
             }
         }
     }
@@ -115,13 +122,13 @@ impl fmt::Display for ScheduleError {
 impl std::error::Error for ScheduleError {}
 
 impl Schedule {
-    /// A schedule that this key names. A later one with the same key replaces it.
+    /// Begins a schedule with this key. A later one with the same key replaces it.
     pub fn new(key: impl Into<Vec<u8>>) -> Self {
         Self { key: key.into(), target: None, target_key: None, value: None, headers: Vec::new(), due: None }
     }
 
-    /// A schedule that brings back an existing message: the triggered record has its key, its value and its headers,
-    /// less those that begin with `scheduler-`.
+    /// Begins a schedule of an existing message: the triggered record has its key, value and headers, without the headers
+    /// that begin with `scheduler-`.
     ///
     /// ```
     /// use std::time::Duration;
@@ -141,60 +148,60 @@ impl Schedule {
         Self { target_key: message.key, value: message.value, headers, ..Self::new(key) }
     }
 
-    /// The topic that the message goes to. It must exist, and must not be a schedules topic of the same engine.
+    /// Sets the target topic. It must exist, and must not be a schedules topic of the same engine.
     pub fn to(mut self, topic: impl Into<String>) -> Self {
         self.target = Some(topic.into());
         self
     }
 
-    /// The triggered record's key; without one it is null.
+    /// Sets the triggered record's key, by default null.
     pub fn target_key(mut self, key: impl Into<Vec<u8>>) -> Self {
         self.target_key = Some(key.into());
         self
     }
 
-    /// A header of the triggered record, after those given before.
+    /// Adds a header to the triggered record.
     pub fn header(mut self, name: impl Into<String>, value: impl Into<Vec<u8>>) -> Self {
         self.headers.push(Header::new(name, value));
         self
     }
 
-    /// The same with a null as its value.
+    /// Adds a header with a null value.
     pub fn null_header(mut self, name: impl Into<String>) -> Self {
         self.headers.push(Header { name: name.into(), value: None });
         self
     }
 
-    /// The triggered record's value.
+    /// Sets the triggered record's value.
     pub fn value(mut self, value: impl Into<Vec<u8>>) -> Self {
         self.value = Some(value.into());
         self
     }
 
-    /// When to fire. A fraction of a second is rounded up.
+    /// Sets the due time. A fraction of a second is rounded up.
     pub fn at(mut self, moment: impl Into<Moment>) -> Self {
         self.due = Some(Due::At(moment.into()));
         self
     }
 
-    /// When to fire, from the moment at which the record is built. A fraction of a second is rounded up.
+    /// Sets the delay from the moment at which the record is built. A fraction of a second is rounded up.
     pub fn after(mut self, delay: impl Into<Delay>) -> Self {
         self.due = Some(Due::After(delay.into()));
         self
     }
 
-    /// The record to produce to a schedules topic.
+    /// Builds the record to produce to a schedules topic.
     ///
     /// # Errors
-    /// What is missing or wrong.
+    /// If the schedule is incomplete or invalid.
     pub fn build(self) -> Result<Record, ScheduleError> {
         self.build_at(Moment::now())
     }
 
-    /// The same by a clock of your own.
+    /// Builds the record by a clock of your own.
     ///
     /// # Errors
-    /// What is missing or wrong.
+    /// If the schedule is incomplete or invalid.
     pub fn build_at(self, now: Moment) -> Result<Record, ScheduleError> {
         if self.key.is_empty() {
             return Err(ScheduleError::NoKey);

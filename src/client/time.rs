@@ -1,47 +1,47 @@
-//! Dates and delays of several libraries, as schedules need them.
+//! Converts dates and delays of several libraries.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// When a schedule is due: a moment in milliseconds since 1970, which may lie before it.
+/// A moment in milliseconds since 1970, which may be negative.
 ///
-/// Schedules have whole seconds. A moment between two is rounded up, so that nothing fires early.
+/// Schedules are due in whole seconds. A moment between two seconds is rounded up, so nothing fires early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Moment {
     ms: i64,
 }
 
 impl Moment {
-    /// From seconds since 1970, which stop at the last one whose milliseconds fit into 63 bits.
+    /// Converts seconds since 1970; the last one is the one whose milliseconds fit into 63 bits.
     #[must_use]
     pub const fn from_epoch_s(seconds: i64) -> Self {
         Self { ms: seconds.saturating_mul(1000) }
     }
 
-    /// From milliseconds since 1970, such as a Kafka timestamp.
+    /// Converts milliseconds since 1970, such as a Kafka timestamp.
     #[must_use]
     pub const fn from_epoch_ms(ms: i64) -> Self {
         Self { ms }
     }
 
-    /// Milliseconds since 1970.
+    /// Returns milliseconds since 1970.
     #[must_use]
     pub const fn epoch_ms(self) -> i64 {
         self.ms
     }
 
-    /// Whole seconds since 1970, rounded up.
+    /// Returns whole seconds since 1970, rounded up.
     #[must_use]
     pub const fn epoch_s(self) -> i64 {
         self.ms.div_euclid(1000) + (self.ms.rem_euclid(1000) > 0) as i64
     }
 
-    /// By this machine's clock.
+    /// Reads this machine's clock.
     #[must_use]
     pub fn now() -> Self {
         SystemTime::now().into()
     }
 
-    /// This moment and a delay more.
+    /// Adds a delay.
     #[must_use]
     pub const fn plus(self, delay: Delay) -> Self {
         Self { ms: self.ms.saturating_add(delay.ms) }
@@ -57,7 +57,7 @@ impl From<SystemTime> for Moment {
     }
 }
 
-/// How long from now a schedule is due, in milliseconds. Fractions are rounded up.
+/// The delay of a schedule in milliseconds. Fractions are rounded up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Delay {
     ms: i64,
@@ -127,7 +127,7 @@ mod tests {
 
     #[cfg(feature = "jiff")]
     #[test]
-    fn jiff_says_the_same() {
+    fn jiff_types_convert_the_same_way() {
         let at: jiff::Timestamp = "2030-01-01T00:00:00.0000001Z".parse().expect("a timestamp");
         assert_eq!(Moment::from(at).epoch_s(), 1_893_456_001);
         let zoned: jiff::Zoned = "2030-01-01T00:00:00[Etc/GMT-1]".parse().expect("a zoned date");

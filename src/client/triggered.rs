@@ -1,10 +1,10 @@
-//! Reading records that the scheduler has to do with.
+//! Reads records that the scheduler has produced.
 
 use super::retry::ATTEMPT;
 use super::{Record, name};
 use crate::core::headers;
 
-/// What a triggered record says of the schedule that it came from.
+/// The schedule of a triggered record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Triggered<'a> {
     /// The schedule's key.
@@ -16,8 +16,8 @@ pub struct Triggered<'a> {
 }
 
 impl<'a> Triggered<'a> {
-    /// Reads a record of a target or a history topic. `None` if it did not come from the scheduler: one of
-    /// `scheduler-key`, `scheduler-topic` and `scheduler-timestamp` is missing or not what the scheduler writes.
+    /// Reads a record of a target or history topic. Returns `None` if the scheduler did not produce it: `scheduler-key`,
+    /// `scheduler-topic` or `scheduler-timestamp` is missing or malformed.
     #[must_use]
     pub fn of(record: &'a Record) -> Option<Self> {
         let text = |bytes| std::str::from_utf8(bytes).ok();
@@ -29,7 +29,7 @@ impl<'a> Triggered<'a> {
     }
 }
 
-/// Whether the scheduler has produced this record to a target topic or to the history.
+/// Returns whether the scheduler has produced this record to a target topic or the history.
 ///
 /// ```
 /// use kafka_scheduler::client::{Record, is_triggered};
@@ -41,7 +41,7 @@ pub fn is_triggered(record: &Record) -> bool {
     Triggered::of(record).is_some()
 }
 
-/// Whether this record asks for something to be scheduled. A history record does so too: it repeats the request.
+/// Returns whether this record is a schedule. A history record is one too, because it repeats the request headers.
 ///
 /// ```
 /// use std::time::Duration;
@@ -58,7 +58,7 @@ pub fn is_schedule(record: &Record) -> bool {
         && record.header(name(headers::TARGET_TOPIC)).is_some()
 }
 
-/// Whether this record comes back because it failed before; see [`retry`](super::retry).
+/// Returns whether this record is a retry of one that failed before; see [`retry`](super::retry).
 ///
 /// ```
 /// use kafka_scheduler::client::{Record, is_retried};

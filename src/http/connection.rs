@@ -1,4 +1,4 @@
-//! One client's connection, watched: whoever stops reading or writing is cut off.
+//! Monitors a client's connection, and ends it if the client stops reading or writing.
 
 use std::io;
 use std::pin::Pin;
@@ -14,54 +14,52 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::answer::Body;
-use super::refusal;
+use super::hyper_errors;
+use super::response::Body;
 
-/// A connection without progress for so long is cut. The engine's own answers take 10 s at the most.
-const STALL: Duration = Duration::from_secs(15);
-/// What a client must at least read within [`STALL`] for it to count as progress, unless it is all there is.
-const PROGRESS_BYTES: usize = 16 << 10;
+/// How long a connection may make no progress. The engine takes at most 10 s to answer.
+const STALL_TIMEOUT: Duration = Duration::from_secs(15);
+/// A client makes progress if it reads at least so much within [`STALL_TIMEOUT`], or all that is left.
+const PROGRESS_BYTES_MIN: usize = 16 << 10;
 
-/// How long a request's line and headers may take from their first byte on, and a new connection until it sends one.
-const HEADERS_TIME_MAX: Duration = Duration::from_secs(10);
-/// How long a connection waits for its next request. Proxies and load balancers keep idle ones for up to 600 s, and answer
-/// 502 if we close one just as they use it again.
-const IDLE_MAX: Duration = Duration::from_secs(620);
+/// How long a request's line and headers may take from their first byte, and a new connection until it sends one.
+const HEADERS_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a connection may be idle. Proxies and load balancers keep idle ones for up to 600 s, and answer 502 if we close
+/// one just as they use it again.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(620);
 
-/// What a connection does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Doing {
-    /// Nothing of the first request has come.
+enum Phase {
+    /// No byte of the first request has arrived.
     New,
-    /// A part of a request's line and headers has come.
-    Asking,
-    /// A request is being answered.
-    Answering,
-    /// It waits for the next request.
+    /// A part of a request's line and headers has arrived.
+    Receiving,
+    /// A response is being sent.
+    Responding,
+    /// The next request is awaited.
     Idle,
 }
 
-/// What a connection does, and since when.
 #[derive(Debug)]
 struct State {
-    doing: Doing,
+    phase: Phase,
     since: Instant,
-    /// Bytes have come during an answer: perhaps those of the next request.
-    early: bool,
-    /// The client does not take what is written.
+    /// Bytes have arrived during a response: perhaps those of the next request.
+    received_early: bool,
+    /// The client does not read.
     blocked: bool,
 }
 
 /// Why a connection is ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Overdue {
-    /// No request has come, or not all of it.
+    /// No request has arrived, or not all of it.
     Request,
-    /// The client does not read its answer.
+    /// The client does not read its response.
     Stalled,
 }
 
-/// How a connection is doing.
+/// The state of a connection, shared by its stream, its response and the server.
 #[derive(Debug)]
 pub struct Connection {
     begun: Instant,
@@ -69,8 +67,8 @@ pub struct Connection {
     changed: Notify,
     progress_ms: AtomicU64,
     written: AtomicUsize,
-    broken: AtomicBool,
-    cut: Notify,
+    resets: AtomicBool,
+    aborted: Notify,
 }
 
 impl Default for Connection {
@@ -78,58 +76,58 @@ impl Default for Connection {
         let begun = Instant::now();
         Self {
             begun,
-            state: Mutex::new(State { doing: Doing::New, since: begun, early: false, blocked: false }),
+            state: Mutex::new(State { phase: Phase::New, since: begun, received_early: false, blocked: false }),
             changed: Notify::new(),
             progress_ms: AtomicU64::new(0),
             written: AtomicUsize::new(0),
-            broken: AtomicBool::new(false),
-            cut: Notify::new(),
+            resets: AtomicBool::new(false),
+            aborted: Notify::new(),
         }
     }
 }
 
 impl Connection {
-    /// When something last moved.
-    pub fn progress(&self) -> Instant {
+    /// Returns when the connection last made progress.
+    pub fn last_progress(&self) -> Instant {
         self.begun + Duration::from_millis(self.progress_ms.load(Ordering::Relaxed))
     }
 
-    fn moved(&self) {
+    fn made_progress(&self) {
         let since = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.progress_ms.store(since, Ordering::Relaxed);
     }
 
     fn wrote(&self, bytes: usize) {
-        if self.written.fetch_add(bytes, Ordering::Relaxed) + bytes >= PROGRESS_BYTES {
+        if self.written.fetch_add(bytes, Ordering::Relaxed) + bytes >= PROGRESS_BYTES_MIN {
             self.written.store(0, Ordering::Relaxed);
-            self.moved();
+            self.made_progress();
         }
     }
 
-    /// What was being sent cannot be finished. The connection will end with a reset, which no client takes for the end
-    /// of an answer, whatever version of HTTP it speaks.
-    pub fn break_off(&self) {
-        self.broken.store(true, Ordering::Relaxed);
+    /// Makes the connection end with a reset, because its response is incomplete. No client takes a reset for the end of a
+    /// response, whatever version of HTTP it speaks.
+    pub fn reset_on_close(&self) {
+        self.resets.store(true, Ordering::Relaxed);
     }
 
-    /// Ends it from outside.
-    pub fn cut(&self) {
-        self.break_off();
-        self.cut.notify_one();
+    /// Ends the connection from outside.
+    pub fn abort(&self) {
+        self.reset_on_close();
+        self.aborted.notify_one();
     }
 
-    /// Returns once [`cut`](Self::cut) was called.
-    pub async fn was_cut(&self) {
-        self.cut.notified().await;
+    /// Returns once [`abort`](Self::abort) was called.
+    pub async fn aborted(&self) {
+        self.aborted.notified().await;
     }
 
-    /// Returns once the client has kept us waiting for too long.
+    /// Returns once the client has exceeded a timeout.
     pub async fn overdue(&self) -> Overdue {
         loop {
             let (until, why) = self.deadline();
             if until <= Instant::now() {
                 if why == Overdue::Stalled {
-                    self.break_off();
+                    self.reset_on_close();
                 }
                 return why;
             }
@@ -142,37 +140,37 @@ impl Connection {
 
     fn deadline(&self) -> (Instant, Overdue) {
         let state = self.state();
-        match state.doing {
-            Doing::Answering => (self.progress() + STALL, Overdue::Stalled),
-            _ if state.blocked => (self.progress() + STALL, Overdue::Stalled),
-            Doing::New | Doing::Asking => (state.since + HEADERS_TIME_MAX, Overdue::Request),
-            Doing::Idle => (state.since + IDLE_MAX, Overdue::Request),
+        match state.phase {
+            Phase::Responding => (self.last_progress() + STALL_TIMEOUT, Overdue::Stalled),
+            _ if state.blocked => (self.last_progress() + STALL_TIMEOUT, Overdue::Stalled),
+            Phase::New | Phase::Receiving => (state.since + HEADERS_TIMEOUT, Overdue::Request),
+            Phase::Idle => (state.since + IDLE_TIMEOUT, Overdue::Request),
         }
     }
 
     fn received(&self) {
-        self.moved();
+        self.made_progress();
         let mut state = self.state();
-        match state.doing {
-            Doing::New | Doing::Idle => self.turn(&mut state, Doing::Asking),
-            Doing::Answering => state.early = true,
-            Doing::Asking => {}
+        match state.phase {
+            Phase::New | Phase::Idle => self.enter(&mut state, Phase::Receiving),
+            Phase::Responding => state.received_early = true,
+            Phase::Receiving => {}
         }
     }
 
-    /// A request is there, and its answer begins.
-    pub fn answering(&self) {
-        self.turn(&mut self.state(), Doing::Answering);
+    /// Records that a request has arrived and its response begins.
+    pub fn responding(&self) {
+        self.enter(&mut self.state(), Phase::Responding);
     }
 
-    fn answered(&self) {
+    fn responded(&self) {
         let mut state = self.state();
-        let next = if state.early { Doing::Asking } else { Doing::Idle };
-        self.turn(&mut state, next);
+        let next = if state.received_early { Phase::Receiving } else { Phase::Idle };
+        self.enter(&mut state, next);
     }
 
-    fn turn(&self, state: &mut State, doing: Doing) {
-        (state.doing, state.since, state.early) = (doing, Instant::now(), false);
+    fn enter(&self, state: &mut State, phase: Phase) {
+        (state.phase, state.since, state.received_early) = (phase, Instant::now(), false);
         self.changed.notify_one();
     }
 
@@ -188,20 +186,20 @@ impl Connection {
     }
 }
 
-/// A body that tells its connection when all of it has been handed over.
-pub struct Answered {
+/// A body that notifies its connection when all of it has been handed to hyper.
+pub struct ResponseBody {
     body: Body,
     connection: Arc<Connection>,
 }
 
-impl Answered {
-    /// For a connection that is [`answering`](Connection::answering).
+impl ResponseBody {
+    /// Wraps a body, for a connection that is [`responding`](Connection::responding).
     pub fn new(body: Body, connection: Arc<Connection>) -> Self {
         Self { body, connection }
     }
 }
 
-impl HttpBody for Answered {
+impl HttpBody for ResponseBody {
     type Data = Bytes;
     type Error = <Body as HttpBody>::Error;
 
@@ -221,33 +219,32 @@ impl HttpBody for Answered {
     }
 }
 
-impl Drop for Answered {
+impl Drop for ResponseBody {
     fn drop(&mut self) {
-        self.connection.answered();
+        self.connection.responded();
     }
 }
 
-/// Bytes of a connection.
-pub struct Watched {
+/// A stream that records a connection's progress.
+pub struct MonitoredStream {
     stream: TcpStream,
     connection: Arc<Connection>,
-    /// What is written in place of a refusal of hyper's own, how much of it has been, and how long hyper's was.
-    refusal: Option<(Vec<u8>, usize, usize)>,
+    /// An error of hyper's with our body, how much of it has been written, and the length of hyper's.
+    error: Option<(Vec<u8>, usize, usize)>,
 }
 
-impl Watched {
-    /// Watches a stream for its connection.
+impl MonitoredStream {
+    /// Wraps a stream.
     pub fn new(stream: TcpStream, connection: Arc<Connection>) -> Self {
-        Self { stream, connection, refusal: None }
+        Self { stream, connection, error: None }
     }
 
-    /// Puts a body that says what is wrong into a refusal of hyper's own, which has none. Nothing if these bytes are
-    /// something else.
-    fn refuse(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Option<Poll<io::Result<usize>>> {
-        if self.refusal.is_none() {
-            self.refusal = Some((refusal::with_body(bytes)?, 0, bytes.len()));
+    /// Writes an error of hyper's with a body. Returns `None` if these bytes are something else.
+    fn write_error(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Option<Poll<io::Result<usize>>> {
+        if self.error.is_none() {
+            self.error = Some((hyper_errors::with_body(bytes)?, 0, bytes.len()));
         }
-        let (ours, written, length) = self.refusal.as_mut()?;
+        let (ours, written, length) = self.error.as_mut()?;
         while *written < ours.len() {
             match Pin::new(&mut self.stream).poll_write(cx, &ours[*written..]) {
                 Poll::Pending => {
@@ -259,7 +256,7 @@ impl Watched {
             }
         }
         let length = *length;
-        self.refusal = None;
+        self.error = None;
         Some(self.took(Ok(length)))
     }
 
@@ -282,7 +279,7 @@ impl Watched {
     }
 }
 
-impl AsyncRead for Watched {
+impl AsyncRead for MonitoredStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let read = ready!(Pin::new(&mut self.stream).poll_read(cx, buf));
@@ -293,10 +290,10 @@ impl AsyncRead for Watched {
     }
 }
 
-impl AsyncWrite for Watched {
+impl AsyncWrite for MonitoredStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        if let Some(refused) = self.refuse(cx, buf) {
-            return refused;
+        if let Some(written) = self.write_error(cx, buf) {
+            return written;
         }
         let written = Pin::new(&mut self.stream).poll_write(cx, buf);
         self.wrote(written)
@@ -309,9 +306,9 @@ impl AsyncWrite for Watched {
     ) -> Poll<io::Result<usize>> {
         let mut filled = bufs.iter().filter(|buf| !buf.is_empty());
         if let (Some(only), None) = (filled.next(), filled.next())
-            && let Some(refused) = self.refuse(cx, only)
+            && let Some(written) = self.write_error(cx, only)
         {
-            return refused;
+            return written;
         }
         let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
         self.wrote(written)
@@ -326,17 +323,17 @@ impl AsyncWrite for Watched {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.connection.broken.load(Ordering::Relaxed) {
+        if self.connection.resets.load(Ordering::Relaxed) {
             return Poll::Ready(Ok(()));
         }
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
 
-impl Drop for Watched {
+impl Drop for MonitoredStream {
     fn drop(&mut self) {
-        if self.connection.broken.load(Ordering::Relaxed) {
-            // Closing then sends a reset. Where this is not possible the client still misses the list's end.
+        if self.connection.resets.load(Ordering::Relaxed) {
+            // Closing then sends a reset. If this fails, the client still misses the list's end.
             let _ = self.stream.set_zero_linger();
         }
     }

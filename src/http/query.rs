@@ -1,4 +1,4 @@
-//! What a request asks for: its path and parameters.
+//! Parses the parameters of a request.
 
 use percent_encoding::percent_decode_str;
 
@@ -6,32 +6,32 @@ use crate::core::io::{Cursor, TopicPartition};
 use crate::core::listing::Filter;
 use crate::handle::PAGE_MAX;
 
-/// Entries of a page when nothing else is asked for.
+/// Entries of a page without `limit`.
 const LIMIT_DEFAULT: usize = 100;
 
-/// A page that was asked for.
+/// The request for a page.
 #[derive(Debug, PartialEq, Eq)]
 pub struct PageQuery {
-    /// Where to begin.
+    /// The first entry.
     pub cursor: Cursor,
-    /// Entries at the most.
+    /// The most entries.
     pub limit: usize,
-    /// Which ones.
+    /// Selects entries.
     pub filter: Filter,
 }
 
 impl PageQuery {
-    /// Reads parameters; those of `allowed` may occur, each once.
+    /// Parses parameters; those of `allowed` may occur, each once.
     ///
     /// # Errors
-    /// What is wrong with them, for the client.
+    /// A message for the client.
     pub fn parse(query: &str, allowed: &[&str], topics: &[String]) -> Result<Self, String> {
         let mut page = Self { cursor: Cursor::default(), limit: LIMIT_DEFAULT, filter: Filter::default() };
         let mut seen: Vec<&str> = Vec::new();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let Some(name) = allowed.iter().find(|allowed| **allowed == name) else {
-                return Err(format!("an unknown parameter; there are {}", allowed.join(", ")));
+                return Err(format!("unknown parameter; the parameters are {}", allowed.join(", ")));
             };
             if seen.contains(name) {
                 return Err(format!("{name} is given twice"));
@@ -50,11 +50,12 @@ impl PageQuery {
                 self.limit = limit.ok_or(format!("limit must be a whole number from 1 to {PAGE_MAX}"))?;
             }
             "after" => {
-                let cursor = text.and_then(parse_cursor).ok_or("after must be the next of an earlier page")?;
+                let cursor = text.and_then(parse_cursor).ok_or("after must be next of an earlier page")?;
                 self.cursor = cursor;
             }
             "due-before" => self.filter.due_before = Some(seconds(name, text)?),
-            "due-after" => self.filter.due_after = Some(seconds(name, text)?),
+            // Inclusive, so windows that share a boundary have no gap and no overlap; the core's filter is exclusive.
+            "due-after" => self.filter.due_after = seconds(name, text)?.checked_sub(1),
             "topic" => {
                 let topic = text.and_then(|text| topic_index(text, topics));
                 self.filter.topic = Some(topic.ok_or("topic must be one of SCHEDULES_TOPICS; see /info")?);
@@ -70,17 +71,17 @@ fn seconds(name: &str, text: Option<&str>) -> Result<u64, String> {
     seconds.ok_or(format!("{name} must be a whole number of seconds since 1970"))
 }
 
-/// A schedules topic's index.
+/// Returns a schedules topic's index.
 pub fn topic_index(name: &str, topics: &[String]) -> Option<u16> {
     topics.iter().position(|topic| topic == name).and_then(|index| u16::try_from(index).ok())
 }
 
-/// The bytes behind percent signs.
+/// Decodes percent signs.
 pub fn decode(text: &str) -> Vec<u8> {
     percent_decode_str(text).collect()
 }
 
-/// A cursor as text that fits into a URL as it is.
+/// Returns a cursor as text that needs no escapes in a URL.
 pub fn show_cursor(cursor: Cursor) -> String {
     let TopicPartition { topic, number } = cursor.partition.unwrap_or(TopicPartition { topic: 0, number: 0 });
     let barrier = cursor.barrier.map_or(String::new(), |barrier| barrier.to_string());
@@ -112,31 +113,32 @@ mod tests {
         let page = parse("limit=7&due-before=20&due-after=10&topic=b&key-prefix=a%2Fb+%ff%2B").expect("they are legal");
         assert_eq!(page.limit, 7);
         assert_eq!(page.filter.topic, Some(1));
-        assert_eq!((page.filter.due_after, page.filter.due_before), (Some(10), Some(20)));
+        assert_eq!((page.filter.due_after, page.filter.due_before), (Some(9), Some(20)), "from 10 on, and before 20");
+        assert_eq!(parse("due-after=0").expect("legal").filter.due_after, None, "no schedule is due before 1970");
         assert_eq!(page.filter.key_prefix, b"a/b \xff+");
         assert_eq!(parse("topic=a").expect("legal").limit, LIMIT_DEFAULT);
     }
 
     #[test]
-    fn what_is_wrong_is_named_and_nothing_of_it_repeated() {
+    fn errors_name_the_parameter_and_do_not_repeat_its_value() {
         for (query, message) in [
             ("limit=0", "limit must be a whole number from 1 to 1000"),
             ("limit=1001", "limit must be a whole number from 1 to 1000"),
             ("limit=<script>", "limit must be a whole number from 1 to 1000"),
             ("limit=1&limit=2", "limit is given twice"),
-            ("after=1", "after must be the next of an earlier page"),
-            ("after=1.2.3.4.5", "after must be the next of an earlier page"),
+            ("after=1", "after must be next of an earlier page"),
+            ("after=1.2.3.4.5", "after must be next of an earlier page"),
             ("due-before=-1", "due-before must be a whole number of seconds since 1970"),
             ("due-after=", "due-after must be a whole number of seconds since 1970"),
             ("topic=c", "topic must be one of SCHEDULES_TOPICS; see /info"),
-            ("sort=x", "an unknown parameter; there are limit, after, due-before, due-after, topic, key-prefix"),
+            ("sort=x", "unknown parameter; the parameters are limit, after, due-before, due-after, topic, key-prefix"),
         ] {
             assert_eq!(parse(query), Err(message.to_owned()), "{query}");
         }
     }
 
     #[test]
-    fn a_cursor_survives_being_text() {
+    fn a_cursor_round_trips_through_text() {
         for barrier in [None, Some(12)] {
             let cursor = Cursor { partition: Some(TopicPartition { topic: 3, number: 4 }), entry: 5, barrier };
             assert_eq!(parse_cursor(&show_cursor(cursor)), Some(cursor));

@@ -1,4 +1,4 @@
-//! `/readiness`: whether everything that the group has given to this instance fires.
+//! `/readiness`: whether all partitions assigned to this instance fire.
 
 use serde::Serialize;
 
@@ -6,31 +6,30 @@ use crate::core::{Phase, Status};
 use crate::handle::board::{Board, Stage};
 use crate::metrics::held::{progress, state};
 
-/// A loop that has not turned for so long is taken to be stuck. Its longest rightful pauses are well below a second.
-pub const STUCK: std::time::Duration = std::time::Duration::from_secs(10);
+/// A loop that has not run for so long is stuck: normally it never pauses for as long as a second.
+pub const LOOP_STUCK_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
 
-/// Partitions that an answer names at the most.
-const NAMED_MAX: usize = 100;
+/// The most partitions that a response names.
+const WAITING_MAX: usize = 100;
 
-/// As clients see it.
+/// The response.
 #[derive(Debug, Serialize)]
 pub struct Readiness {
-    /// Everything fires.
     pub ready: bool,
-    /// Why not, if not.
+    /// Why the instance is not ready.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// What an operator should look at although everything fires.
+    /// Problems for an operator, also of an instance that is ready.
     pub warnings: Vec<String>,
     /// Partitions held.
     pub assigned: usize,
-    /// Of these, how many fire.
+    /// Partitions that fire.
     pub live: usize,
-    /// Those that do not, at most 100 of them.
+    /// Partitions that do not fire, at most 100 of them.
     pub waiting: Vec<Waiting>,
 }
 
-/// A partition that does not fire yet, or not any more.
+/// A partition that does not fire yet, or no longer.
 #[derive(Debug, Serialize)]
 pub struct Waiting {
     topic: String,
@@ -58,20 +57,20 @@ impl Waiting {
 }
 
 impl Readiness {
-    /// What the board says.
+    /// Reads the board.
     pub fn of(board: &Board, topics: &[String]) -> Self {
         let snapshot = board.snapshot();
         let not_live = || snapshot.partitions.iter().filter(|status| status.phase != Phase::Live);
         let missing = not_live().count();
-        let reason = if board.since_beat() > STUCK {
-            Some("the engine's loop does not turn".to_owned())
+        let reason = if board.since_beat() > LOOP_STUCK_TIMEOUT {
+            Some("the engine's loop does not run".to_owned())
         } else {
             match &snapshot.stage {
                 Stage::Starting(why) => Some(why.clone()),
-                Stage::Ending => Some("the engine is ending".to_owned()),
+                Stage::Ending => Some("the engine is stopping".to_owned()),
                 _ if board.is_unreachable() => Some("no broker answers".to_owned()),
                 Stage::Joining => Some("the consumer group has not answered yet".to_owned()),
-                Stage::Member if missing > 0 => Some(format!("{missing} partitions do not fire yet")),
+                Stage::Member if missing > 0 => Some(format!("{missing} partitions do not fire")),
                 Stage::Member => None,
             }
         };
@@ -86,13 +85,13 @@ impl Readiness {
                 .collect(),
             assigned: snapshot.partitions.len(),
             live: snapshot.partitions.len() - missing,
-            waiting: not_live().take(NAMED_MAX).map(|status| Waiting::new(status, topics)).collect(),
+            waiting: not_live().take(WAITING_MAX).map(|status| Waiting::new(status, topics)).collect(),
         }
     }
 }
 
 fn memory(held: u64, bound: u64) -> String {
-    format!("the schedules held cost about {held} bytes of memory, more than MEMORY_WARN_BYTES ({bound})")
+    format!("pending schedules use about {held} bytes of memory, more than MEMORY_WARN_BYTES ({bound})")
 }
 
 #[cfg(test)]
@@ -116,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn a_member_is_ready_when_all_it_has_is_live() {
+    fn a_member_is_ready_if_all_its_partitions_are_live() {
         assert!(of(Stage::Member, Vec::new(), true).ready);
         let one = of(Stage::Member, vec![status(0, Phase::Live)], true);
         assert!(one.ready && one.warnings.is_empty());
@@ -128,20 +127,20 @@ mod tests {
     }
 
     #[test]
-    fn much_memory_is_warned_about_and_no_reason_to_be_taken_out_of_service() {
+    fn memory_use_is_a_warning_and_does_not_affect_readiness() {
         let two = of(Stage::Member, vec![status(0, Phase::Live), status(1, Phase::Live)], true);
         assert!(two.ready);
-        let message = "the schedules held cost about 1200 bytes of memory, more than MEMORY_WARN_BYTES (1000)";
+        let message = "pending schedules use about 1200 bytes of memory, more than MEMORY_WARN_BYTES (1000)";
         assert_eq!(two.warnings, [message]);
     }
 
     #[test]
-    fn nobody_else_is() {
+    fn an_instance_that_is_not_a_live_member_is_not_ready() {
         assert!(!of(Stage::Starting("no broker".into()), Vec::new(), true).ready);
         assert!(!of(Stage::Joining, Vec::new(), true).ready);
         assert!(!of(Stage::Ending, vec![status(0, Phase::Live)], true).ready);
         assert!(!of(Stage::Member, vec![status(0, Phase::Live)], false).ready);
         let many = (0..500).map(|n| status(n, Phase::Loading)).collect();
-        assert_eq!(of(Stage::Member, many, true).waiting.len(), NAMED_MAX);
+        assert_eq!(of(Stage::Member, many, true).waiting.len(), WAITING_MAX);
     }
 }

@@ -1,4 +1,4 @@
-//! `/schedules`: pending schedules as JSON. The whole list is written while it is read.
+//! `/schedules`: pending schedules as JSON. The whole list is written while the client reads it.
 
 use std::borrow::Cow;
 use std::future::Future;
@@ -22,71 +22,70 @@ use crate::core::payload::Parts;
 use crate::core::schedule::far_ahead;
 use crate::handle::{Handle, PIECE_MAX, Unanswered};
 
-/// Pause before each piece but the first, so a list gives way to firing where cores are few.
-const PIECE_PAUSE: Duration = Duration::from_millis(1);
-/// Bytes of JSON after which a page ends, however many entries were asked for.
+/// Pause before each chunk but the first, so a list gives way to firing on a machine with few cores.
+const CHUNK_INTERVAL: Duration = Duration::from_millis(1);
+/// A page ends after so many bytes of JSON, whatever its limit.
 const PAGE_BYTES_MAX: usize = 1 << 20;
 
-/// Why a list is not there.
+/// Why a list cannot be read.
 #[derive(Debug)]
-pub enum Missing {
+pub enum ListError {
     /// The loop did not answer.
     Unanswered(Unanswered),
-    /// The partition that the list had come to was given up or is read anew.
-    Gone,
+    /// The partition that the list had reached was given up or is being read again.
+    CursorExpired,
 }
 
-impl std::fmt::Display for Missing {
+impl std::fmt::Display for ListError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Unanswered(why) => why.fmt(f),
-            Self::Gone => f.write_str("the partition was given up or is read anew: begin from the start"),
+            Self::CursorExpired => f.write_str("the partition was given up or is being read again: start over"),
         }
     }
 }
 
-impl std::error::Error for Missing {}
+impl std::error::Error for ListError {}
 
-type Asked = Pin<Box<dyn Future<Output = Result<Page, Missing>> + Send>>;
+type NextChunk = Pin<Box<dyn Future<Output = Result<Page, ListError>> + Send>>;
 
-/// Everything held, as one JSON list. The next piece is asked for once the last has been taken, so that a slow reader
-/// costs no memory.
+/// All pending schedules, as one JSON list. The next chunk is requested once the client has read the last one, so a slow
+/// reader costs no memory.
 pub struct Listing {
     handle: Handle,
     topics: Arc<[String]>,
     connection: Arc<Connection>,
-    asked: Option<Asked>,
+    next: Option<NextChunk>,
     begun: bool,
     any: bool,
-    /// Bytes of the longest piece so far: the next one is about as long.
-    largest: usize,
+    /// The next chunk is about as long as the longest so far.
+    longest_bytes: usize,
     _permit: OwnedSemaphorePermit,
 }
 
 impl Listing {
-    /// Takes the first piece, so that a busy engine can still be answered with an error.
+    /// Requests the first chunk, so the response is an error if the engine is busy.
     pub async fn start(
         handle: Handle,
         topics: Arc<[String]>,
         connection: Arc<Connection>,
         permit: OwnedSemaphorePermit,
-    ) -> Result<Self, Missing> {
-        let first = piece(handle.clone(), Cursor::default(), PIECE_MAX, Filter::default()).await?;
-        let asked: Asked = Box::pin(std::future::ready(Ok(first)));
+    ) -> Result<Self, ListError> {
+        let first = chunk(handle.clone(), Cursor::default(), PIECE_MAX, Filter::default()).await?;
         Ok(Self {
             handle,
             topics,
             connection,
-            asked: Some(asked),
+            next: Some(Box::pin(std::future::ready(Ok(first)))),
             begun: false,
             any: false,
-            largest: 0,
+            longest_bytes: 0,
             _permit: permit,
         })
     }
 
     fn write(&mut self, page: Page) -> Vec<u8> {
-        let mut text = Vec::with_capacity(self.largest);
+        let mut text = Vec::with_capacity(self.longest_bytes);
         if !std::mem::replace(&mut self.begun, true) {
             text.push(b'[');
         }
@@ -99,26 +98,26 @@ impl Listing {
         match page.next {
             Some(next) => {
                 let handle = self.handle.clone();
-                self.asked = Some(Box::pin(async move {
-                    tokio::time::sleep(PIECE_PAUSE).await;
-                    piece(handle, next, PIECE_MAX, Filter::default()).await
+                self.next = Some(Box::pin(async move {
+                    tokio::time::sleep(CHUNK_INTERVAL).await;
+                    chunk(handle, next, PIECE_MAX, Filter::default()).await
                 }));
             }
             None => text.extend_from_slice(b"]\n"),
         }
-        self.largest = self.largest.max(text.len());
+        self.longest_bytes = self.longest_bytes.max(text.len());
         text
     }
 }
 
 impl Body for Listing {
     type Data = Bytes;
-    type Error = Missing;
+    type Error = ListError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Missing>>> {
-        while let Some(asked) = &mut self.asked {
-            let page = ready!(asked.as_mut().poll(cx));
-            self.asked = None;
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ListError>>> {
+        while let Some(next) = &mut self.next {
+            let page = ready!(next.as_mut().poll(cx));
+            self.next = None;
             match page {
                 Ok(page) => {
                     let text = self.write(page);
@@ -126,10 +125,10 @@ impl Body for Listing {
                         return Poll::Ready(Some(Ok(Frame::data(text.into()))));
                     }
                 }
-                Err(missing) => {
-                    self.connection.break_off();
-                    tracing::warn!(reason = %missing, "a list was broken off");
-                    return Poll::Ready(Some(Err(missing)));
+                Err(error) => {
+                    self.connection.reset_on_close();
+                    tracing::warn!(reason = %error, "a list was aborted");
+                    return Poll::Ready(Some(Err(error)));
                 }
             }
         }
@@ -137,21 +136,21 @@ impl Body for Listing {
     }
 }
 
-async fn piece(handle: Handle, cursor: Cursor, limit: usize, filter: Filter) -> Result<Page, Missing> {
+async fn chunk(handle: Handle, cursor: Cursor, limit: usize, filter: Filter) -> Result<Page, ListError> {
     match handle.page(cursor, limit, filter).await {
         Ok(Ok(page)) => Ok(page),
-        Ok(Err(Gone)) => Err(Missing::Gone),
-        Err(why) => Err(Missing::Unanswered(why)),
+        Ok(Err(Gone)) => Err(ListError::CursorExpired),
+        Err(why) => Err(ListError::Unanswered(why)),
     }
 }
 
-/// A page as JSON: an object with `schedules` and, where more may follow, `next`.
-pub async fn page(handle: &Handle, topics: &[String], query: PageQuery) -> Result<Vec<u8>, Missing> {
+/// Returns a page as JSON: an object with `schedules`, and with `next` if more may follow.
+pub async fn page(handle: &Handle, topics: &[String], query: PageQuery) -> Result<Vec<u8>, ListError> {
     let PageQuery { mut cursor, limit, filter } = query;
     let mut text = br#"{"schedules":["#.to_vec();
     let mut entries = 0;
     let next = loop {
-        let page = piece(handle.clone(), cursor, limit - entries, filter.clone()).await?;
+        let page = chunk(handle.clone(), cursor, limit - entries, filter.clone()).await?;
         for entry in &page.entries {
             if entries > 0 {
                 text.push(b',');
@@ -169,7 +168,7 @@ pub async fn page(handle: &Handle, topics: &[String], query: PageQuery) -> Resul
     Ok(text)
 }
 
-/// Some schedules as a JSON list.
+/// Returns schedules as a JSON list.
 pub fn list(entries: &[Listed], topics: &[String]) -> Vec<u8> {
     let mut text = vec![b'['];
     for (number, entry) in entries.iter().enumerate() {
@@ -182,7 +181,6 @@ pub fn list(entries: &[Listed], topics: &[String]) -> Vec<u8> {
     text
 }
 
-/// As clients see it.
 #[derive(Serialize)]
 #[serde(rename_all = "kebab-case")]
 struct Schedule<'a> {
@@ -222,11 +220,11 @@ fn write(text: &mut Vec<u8>, listed: &Listed, topics: &[String]) {
         parked: listed.parked,
         warning: far_ahead(listed.due, listed.timestamp),
     };
-    // Writing to memory fails only for maps whose keys are no text, and there are none.
+    // Writing to memory fails only for maps whose keys are not text, and there are none.
     let _ = serde_json::to_writer(text, &schedule);
 }
 
-/// Bytes in base64 where text would lose something of them.
+/// Returns bytes that are not UTF-8 in base64.
 pub fn base64_unless_text(bytes: &[u8]) -> Option<String> {
     std::str::from_utf8(bytes).is_err().then(|| BASE64_STANDARD.encode(bytes))
 }
@@ -259,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_text_comes_in_base64_as_well() {
+    fn bytes_that_are_not_text_come_in_base64_too() {
         let json = json(b"\xff", None, Some("unknown-target"));
         assert_eq!(json["id"], "\u{fffd}");
         assert_eq!(json["id-base64"], "/w==");

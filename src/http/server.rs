@@ -1,4 +1,4 @@
-//! Accepts connections and answers their requests, within bounds that no client can move.
+//! Accepts connections and serves their requests, within bounds that hold whatever clients do.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -14,17 +14,16 @@ use prometheus::{IntCounter, IntGauge};
 use tokio::net::{TcpListener, TcpStream};
 use tracing::{debug, error, info, warn};
 
-use super::answer::Answer;
-use super::connection::{Answered, Connection, Overdue, Watched};
+use super::connection::{Connection, MonitoredStream, Overdue, ResponseBody};
+use super::response::Response;
 use crate::metrics::Metrics;
 
-/// Bytes of a request's line and headers, and of an answer that is written at once.
-const BUFFER_MAX: usize = 16 << 10;
-/// Headers of a request.
+/// The limit of a request's line and headers, and of the part of a response that is written at once.
+const BUFFER_BYTES_MAX: usize = 16 << 10;
 const HEADERS_MAX: usize = 64;
-/// Pause after the system could not give a connection.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// The part of the process' file descriptors that one server may use.
+/// How long to wait before accepting again if the system fails to.
+const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_millis(50);
+/// One server may use this fraction of the process's file descriptors: a quarter.
 const DESCRIPTORS_SHARE: usize = 4;
 
 /// A server's name and bounds.
@@ -46,7 +45,7 @@ struct Open {
 }
 
 impl Server {
-    /// A server with at most so many connections: fewer where the process may not open many files.
+    /// Creates a server with at most so many connections, or fewer if the process may open few files.
     pub fn new(name: &'static str, connections_max: usize, metrics: &Metrics) -> Self {
         let fair = descriptors_max().map_or(usize::MAX, |max| (max / DESCRIPTORS_SHARE).max(4));
         Self {
@@ -60,39 +59,39 @@ impl Server {
         }
     }
 
-    /// Accepts for ever. What goes wrong with a connection ends that connection only.
-    pub async fn run<A, F>(self, listener: TcpListener, answer: A)
+    /// Accepts connections for ever. An error of a connection ends that connection only.
+    pub async fn run<R, F>(self, listener: TcpListener, respond: R)
     where
-        A: Fn(Request<Incoming>, Arc<Connection>) -> F + Clone + Send + Sync + 'static,
-        F: Future<Output = Answer> + Send + 'static,
+        R: Fn(Request<Incoming>, Arc<Connection>) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = Response> + Send + 'static,
     {
-        let mut refused = false;
+        let mut failing = false;
         loop {
             match listener.accept().await {
                 Ok((stream, _)) => {
-                    if std::mem::take(&mut refused) {
+                    if std::mem::take(&mut failing) {
                         info!(server = self.name, "connections are accepted again");
                     }
-                    self.admit(stream, answer.clone());
+                    self.admit(stream, respond.clone());
                 }
-                // That one client has gone already.
-                Err(error) if is_the_clients(&error) => {}
+                // The client has already closed it.
+                Err(error) if is_client_error(&error) => {}
                 Err(error) => {
-                    if !std::mem::replace(&mut refused, true) {
-                        warn!(server = self.name, %error, "no connection can be accepted; trying again until one can");
+                    if !std::mem::replace(&mut failing, true) {
+                        warn!(server = self.name, %error, "connections cannot be accepted; retrying");
                     }
                     self.evict();
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    tokio::time::sleep(ACCEPT_RETRY_INTERVAL).await;
                 }
             }
         }
     }
 
-    /// Serves a connection. If there are too many, the one that has been still the longest makes room.
-    fn admit<A, F>(&self, stream: TcpStream, answer: A)
+    /// Serves a connection. If there are too many, it replaces the one that has made no progress for the longest time.
+    fn admit<R, F>(&self, stream: TcpStream, respond: R)
     where
-        A: Fn(Request<Incoming>, Arc<Connection>) -> F + Clone + Send + Sync + 'static,
-        F: Future<Output = Answer> + Send + 'static,
+        R: Fn(Request<Incoming>, Arc<Connection>) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = Response> + Send + 'static,
     {
         let connection = Arc::<Connection>::default();
         if self.open.lock().unwrap_or_else(PoisonError::into_inner).all.len() >= self.connections_max {
@@ -101,43 +100,43 @@ impl Server {
         let number = self.add(Arc::clone(&connection));
         let server = self.clone();
         tokio::spawn(async move {
-            let serving = tokio::spawn(server.clone().serve(stream, Arc::clone(&connection), answer));
+            let serving = tokio::spawn(server.clone().serve(stream, Arc::clone(&connection), respond));
             if let Err(panic) = serving.await {
-                error!(server = server.name, %panic, "a request's answer failed; please report this");
+                error!(server = server.name, %panic, "a request handler panicked; please report this");
             }
             server.remove(number);
         });
     }
 
-    async fn serve<A, F>(self, stream: TcpStream, connection: Arc<Connection>, answer: A)
+    async fn serve<R, F>(self, stream: TcpStream, connection: Arc<Connection>, respond: R)
     where
-        A: Fn(Request<Incoming>, Arc<Connection>) -> F + Clone + Send + Sync + 'static,
-        F: Future<Output = Answer> + Send + 'static,
+        R: Fn(Request<Incoming>, Arc<Connection>) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = Response> + Send + 'static,
     {
-        // Answers are written in one piece, or as fast as they are read.
+        // Responses are written at once, or as fast as the client reads.
         let _ = stream.set_nodelay(true);
-        let io = TokioIo::new(Watched::new(stream, Arc::clone(&connection)));
+        let io = TokioIo::new(MonitoredStream::new(stream, Arc::clone(&connection)));
         let service = service_fn(|request| {
-            connection.answering();
-            let answered = answer(request, Arc::clone(&connection));
+            connection.responding();
+            let responding = respond(request, Arc::clone(&connection));
             let (metrics, name, connection) = (self.metrics.clone(), self.name, Arc::clone(&connection));
             async move {
-                let answer = answered.await;
-                metrics.request(name, answer.status().as_u16());
-                Ok::<_, std::convert::Infallible>(answer.map(|body| Answered::new(body, connection)))
+                let response = responding.await;
+                metrics.request(name, response.status().as_u16());
+                Ok::<_, std::convert::Infallible>(response.map(|body| ResponseBody::new(body, connection)))
             }
         });
         let serving = http1::Builder::new()
-            // It would count idle connections too: the connection itself knows how long it may wait for what.
+            // hyper's timeout would apply to idle connections too; `Connection` has one for each phase.
             .header_read_timeout(None)
-            .max_buf_size(BUFFER_MAX)
+            .max_buf_size(BUFFER_BYTES_MAX)
             .max_headers(HEADERS_MAX)
             .serve_connection(io, service);
         tokio::select! {
             ended = serving => if let Err(error) = ended {
                 debug!(server = self.name, %error, "a connection ended early");
             },
-            () = connection.was_cut() => {}
+            () = connection.aborted() => {}
             why = connection.overdue() => if why == Overdue::Stalled {
                 self.stalled.inc();
             },
@@ -161,21 +160,22 @@ impl Server {
 
     fn evict(&self) {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let stillest = open.all.iter().min_by_key(|(_, connection)| connection.progress()).map(|(number, _)| *number);
-        if let Some(connection) = stillest.and_then(|number| open.all.remove(&number)) {
-            connection.cut();
+        let slowest =
+            open.all.iter().min_by_key(|(_, connection)| connection.last_progress()).map(|(number, _)| *number);
+        if let Some(connection) = slowest.and_then(|number| open.all.remove(&number)) {
+            connection.abort();
             self.evicted.inc();
             self.gauge.set(open.all.len() as i64);
         }
     }
 }
 
-fn is_the_clients(error: &std::io::Error) -> bool {
+fn is_client_error(error: &std::io::Error) -> bool {
     use std::io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
-/// How many files the process may have open, where the system says so as Linux does.
+/// Returns the process's limit on open files, if `/proc` has it.
 fn descriptors_max() -> Option<usize> {
     let limits = std::fs::read_to_string("/proc/self/limits").ok()?;
     let line = limits.lines().find(|line| line.starts_with("Max open files"))?;

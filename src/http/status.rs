@@ -1,4 +1,4 @@
-//! `/status`: what the status page draws.
+//! `/status`: the data of the status page.
 
 use std::time::Duration;
 
@@ -15,12 +15,12 @@ use crate::handle::board::Board;
 use crate::metrics::held::{progress, state};
 use crate::observe::activity::{Activity, Firing, LATE_MS, Lately, Refusal, SECONDS_MAX};
 
-/// Partitions shown; the sums count all of them.
+/// The most partitions in the response; the sums count all of them.
 const PARTITIONS_MAX: usize = 500;
-/// Schedules shown of those that fire next.
+/// The most schedules of those that fire next.
 const UPCOMING_MAX: usize = 20;
-/// How long the loop may take to name them: the page has other things to show.
-const UPCOMING_TIME_MAX: Duration = Duration::from_secs(1);
+/// How long to wait for the loop: the page has other things to show.
+const UPCOMING_TIMEOUT: Duration = Duration::from_secs(1);
 
 #[derive(Serialize)]
 struct Partition<'a> {
@@ -35,7 +35,7 @@ struct Partition<'a> {
     lag: Option<u64>,
 }
 
-/// All of it, at this moment of the engine's clock.
+/// Returns the response, at this time of the engine's clock.
 pub async fn status(
     handle: &Handle,
     activity: &Activity,
@@ -44,7 +44,7 @@ pub async fn status(
     Millis(now_ms): Millis,
 ) -> Value {
     let board = handle.board();
-    let next = tokio::time::timeout(UPCOMING_TIME_MAX, handle.upcoming(UPCOMING_MAX)).await;
+    let next = tokio::time::timeout(UPCOMING_TIMEOUT, handle.upcoming(UPCOMING_MAX)).await;
     let next = next.ok().and_then(Result::ok).unwrap_or_default();
     let lately = activity.lately();
     let snapshot = board.snapshot();

@@ -1,4 +1,4 @@
-//! Each firing as a line to read.
+//! Prints each firing as a line.
 
 use std::io::Write;
 use std::thread;
@@ -13,11 +13,11 @@ use crate::core::batch::{Batch, Kind};
 use crate::core::io::Millis;
 use crate::handle::Observer;
 
-/// Lines that may wait for a slow terminal; what comes beyond is counted only.
+/// Lines that may wait for a slow terminal; further ones are only counted.
 const LINES_MAX: usize = 10_000;
 
-/// Characters shown of a key or a value.
-const SHOWN_MAX: usize = 60;
+/// Characters of a key or a value in a line.
+const PRINTABLE_CHARS_MAX: usize = 60;
 
 /// Prints firings, on a thread of its own: a terminal may be slow and the engine's loop must not wait for it.
 pub struct Firings {
@@ -28,13 +28,13 @@ pub struct Firings {
 }
 
 impl Firings {
-    /// Prints from now on. The keys of demo schedules go to `demos`, if there are any.
+    /// Starts the thread. The keys of demo schedules are sent to `demos`.
     pub fn start(demos: Option<Sender<Vec<u8>>>) -> Result<Self, Error> {
         let (lines, waiting) = bounded(LINES_MAX);
         thread::Builder::new()
             .name("firings".into())
             .spawn(move || print(&waiting))
-            .map_err(|e| Error::System("the list of firings", e))?;
+            .map_err(|e| Error::System("the printer of firings", e))?;
         Ok(Self { demos, lines, zone: TimeZone::system(), skipped: 0 })
     }
 
@@ -54,7 +54,7 @@ impl Observer for Firings {
             let Kind::Fire { target, due, .. } = &item.kind else { continue };
             let parts = batch.parts(item);
             if let Some(demos) = self.demos.as_ref().filter(|_| demo::is_demo(parts.key)) {
-                // A demo that gets lost here is scheduled again after a while.
+                // If the channel is full, the demo is scheduled again after a while.
                 let _ = demos.try_send(parts.key.to_vec());
             }
             let line = line(&self.zone, parts.key, target, due.epoch_s(), parts.value, at);
@@ -66,7 +66,7 @@ impl Observer for Firings {
 fn print(lines: &Receiver<String>) {
     let mut out = std::io::stdout();
     for line in lines {
-        // Nobody reads any more, which is no reason to stop scheduling.
+        // stdout was closed. The engine goes on.
         if writeln!(out, "{line}").is_err() {
             return;
         }
@@ -79,9 +79,9 @@ fn line(zone: &TimeZone, key: &[u8], target: &str, due: u64, value: &[u8], at: M
     format!(
         "{}  {} -> {target}  due {}  {late_ms} ms late  \"{}\"",
         time(zone, at.0, "%H:%M:%S%.3f"),
-        shown(key),
+        printable(key),
         time(zone, due_ms, "%H:%M:%S"),
-        shown(value),
+        printable(value),
     )
 }
 
@@ -90,16 +90,16 @@ fn time(zone: &TimeZone, at_ms: i64, format: &str) -> String {
     at.to_zoned(zone.clone()).strftime(format).to_string()
 }
 
-/// Bytes as text that cannot disturb a terminal, cut where it gets long.
-fn shown(bytes: &[u8]) -> String {
-    // A character has at most four bytes, so this holds all that is shown.
-    let start = &bytes[..bytes.len().min(SHOWN_MAX * 4 + 4)];
+/// Returns bytes as text without control characters, shortened if it is long.
+fn printable(bytes: &[u8]) -> String {
+    // A character has at most four bytes, so this is enough for the printed part.
+    let start = &bytes[..bytes.len().min(PRINTABLE_CHARS_MAX * 4 + 4)];
     let text = String::from_utf8_lossy(start);
-    let mut shown: String = text.chars().take(SHOWN_MAX).flat_map(char::escape_debug).collect();
-    if text.chars().count() > SHOWN_MAX {
-        shown.push('…');
+    let mut printed: String = text.chars().take(PRINTABLE_CHARS_MAX).flat_map(char::escape_debug).collect();
+    if text.chars().count() > PRINTABLE_CHARS_MAX {
+        printed.push('…');
     }
-    shown
+    printed
 }
 
 #[cfg(test)]
@@ -113,8 +113,8 @@ mod tests {
     }
 
     #[test]
-    fn what_is_shown_is_short_and_harmless() {
-        assert_eq!(shown(b"\x1b[2Ja\nb\"\xff"), "\\u{1b}[2Ja\\nb\\\"\u{fffd}");
-        assert_eq!(shown("é".repeat(1_000).as_bytes()), format!("{}…", "é".repeat(60)));
+    fn text_is_short_and_has_no_control_characters() {
+        assert_eq!(printable(b"\x1b[2Ja\nb\"\xff"), "\\u{1b}[2Ja\\nb\\\"\u{fffd}");
+        assert_eq!(printable("é".repeat(1_000).as_bytes()), format!("{}…", "é".repeat(60)));
     }
 }

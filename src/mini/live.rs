@@ -1,4 +1,4 @@
-//! Knowing when an engine has come up.
+//! Tells when an engine has started.
 
 use std::collections::BTreeSet;
 
@@ -7,26 +7,26 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use crate::core::io::{Report, TopicPartition};
 use crate::handle::Observer;
 
-/// Says once that all partitions fire.
-pub struct Live {
+/// Sends once, when all partitions fire.
+pub struct AllLive {
     missing: usize,
     seen: BTreeSet<TopicPartition>,
     up: Sender<()>,
 }
 
-impl Live {
-    /// Waits for so many partitions.
+impl AllLive {
+    /// Waits for this number of partitions.
     pub fn new(partitions: usize) -> (Self, Receiver<()>) {
         let (up, waiting) = bounded(1);
         (Self { missing: partitions, seen: BTreeSet::new(), up }, waiting)
     }
 }
 
-impl Observer for Live {
+impl Observer for AllLive {
     fn report(&mut self, report: &Report, _: &[String]) {
         let Report::Live { partition, .. } = report else { return };
         if self.seen.insert(*partition) && self.seen.len() == self.missing {
-            // Whoever waited may have given up.
+            // The receiver may have timed out.
             let _ = self.up.try_send(());
         }
     }

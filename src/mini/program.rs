@@ -1,4 +1,4 @@
-//! `mini` as a program of its own.
+//! The command `mini`.
 
 use std::io::{self, Write};
 
@@ -11,10 +11,10 @@ use crate::http::Listeners;
 use crate::kafka::Clock;
 use crate::runner::Runner;
 
-/// Runs broker and engine until a signal, with demo schedules or without.
+/// Runs broker and engine until a signal.
 ///
 /// # Errors
-/// When one of them cannot start or go on.
+/// If one of them cannot start or go on.
 pub fn run(mut config: Config, topics: &[Topic], with_demos: bool) -> Result<(), Error> {
     let stopper = Stopper::start()?;
     let listeners = Listeners::bind(&config)?;
@@ -25,11 +25,9 @@ pub fn run(mut config: Config, topics: &[Topic], with_demos: bool) -> Result<(),
     let demo = with_demos.then(|| Topic { name: DEMO_TARGET.into(), partitions: 1 });
     let topics = topic::with_needed(topics.iter().cloned().chain(demo), &config);
     topic::create(&cluster, &topics).map_err(Error::Mini)?;
-    greet(&config, &listeners, &topics, with_demos).map_err(|e| Error::System("stdout", e))?;
+    print_banner(&config, &listeners, &topics, with_demos).map_err(|e| Error::System("stdout", e))?;
     let clock = Clock::default();
-    let demos = with_demos
-        .then(|| Demos::start(&config.bootstrap_servers, &config.schedules_topics[0], clock.clone()))
-        .transpose()?;
+    let demos = with_demos.then(|| Demos::start(&config, &config.schedules_topics[0], clock.clone())).transpose()?;
     let firings = Firings::start(demos.as_ref().map(Demos::fired))?;
     let runner = Runner::new(config).clock(clock.clone()).observer(Box::new(firings));
     let ended = app::run(runner, listeners, &stopper, Some(clock));
@@ -37,12 +35,12 @@ pub fn run(mut config: Config, topics: &[Topic], with_demos: bool) -> Result<(),
         demos.stop();
     }
     ended?;
-    // A closed terminal is no reason to fail at the very end.
-    let _ = writeln!(io::stdout(), "Stopped. The embedded broker and all it held are gone.");
+    // stdout may have been closed, which must not make the program fail.
+    let _ = writeln!(io::stdout(), "Stopped. The embedded broker and its data are gone.");
     Ok(())
 }
 
-fn greet(config: &Config, listeners: &Listeners, topics: &[Topic], with_demos: bool) -> io::Result<()> {
+fn print_banner(config: &Config, listeners: &Listeners, topics: &[Topic], with_demos: bool) -> io::Result<()> {
     let (rest, metrics) = listeners.addresses()?;
     let names: Vec<String> = topics.iter().map(Topic::to_string).collect();
     let demos = if with_demos { "Three demo schedules fire every 5, 10 and 30 s:\n" } else { "" };
@@ -55,11 +53,11 @@ fn greet(config: &Config, listeners: &Listeners, topics: &[Topic], with_demos: b
   topics            {}
   REST              http://localhost:{port}/schedules (also /info, /liveness)
   metrics           http://localhost:{}/metrics
-  move its clock    curl -X POST 'http://localhost:{port}/advance?by=1h'
+  move the clock    curl -X POST 'http://localhost:{port}/advance?by=1h'
 
-The embedded broker is for trying things out, not for production: it does not fence, so that nothing here
-proves exactly-once; it does not compact; it keeps at most 5 MB a partition and drops the oldest records
-beyond; it shows aborted records; and it keeps nothing after exit.
+The embedded broker is for trying things out, not for production: it does not fence, so it cannot prove
+exactly-once; it does not compact; it keeps at most 5 MB a partition and drops the oldest records; it shows
+aborted records; and it keeps nothing after exit.
 
 {demos}",
         config.bootstrap_servers,

@@ -5,10 +5,10 @@ use std::str::FromStr;
 
 use rdkafka::error::KafkaResult;
 
-use super::{Cluster, PARTITIONS};
+use super::{Cluster, PARTITIONS_DEFAULT};
 use crate::config::{Config, is_topic};
 
-/// What the embedded broker allows a topic at most; far more than anybody tries out.
+/// The most partitions of a topic: far more than any test needs.
 const PARTITIONS_MAX: i32 = 1_000;
 
 /// A topic of the embedded broker, written as `name:partitions`.
@@ -18,7 +18,7 @@ pub struct Topic {
     pub(super) partitions: i32,
 }
 
-/// Why a text names no topic.
+/// A text that is not a topic with its partitions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BadTopic;
 
@@ -49,10 +49,10 @@ impl fmt::Display for Topic {
     }
 }
 
-/// The given topics, and those that the engine needs and are not given.
+/// Returns the given topics, and the engine's own that are not among them.
 pub fn with_needed(given: impl IntoIterator<Item = Topic>, config: &Config) -> Vec<Topic> {
     let needed = config.schedules_topics.iter().chain(&config.dead_letter_topic).chain([&config.history_topic]);
-    let needed = needed.map(|name| Topic { name: name.clone(), partitions: PARTITIONS });
+    let needed = needed.map(|name| Topic { name: name.clone(), partitions: PARTITIONS_DEFAULT });
     let mut all: Vec<Topic> = Vec::new();
     for topic in given.into_iter().chain(needed) {
         if all.iter().all(|other| other.name != topic.name) {
@@ -62,12 +62,12 @@ pub fn with_needed(given: impl IntoIterator<Item = Topic>, config: &Config) -> V
     all
 }
 
-/// Makes them.
+/// Creates the topics.
 pub fn create(cluster: &Cluster, topics: &[Topic]) -> KafkaResult<()> {
     topics.iter().try_for_each(|topic| cluster.create_topic(&topic.name, topic.partitions, 1))
 }
 
-/// How many partitions those of these names have together.
+/// Returns how many partitions the topics with these names have together.
 pub fn partitions(topics: &[Topic], names: &[String]) -> usize {
     let named = topics.iter().filter(|topic| names.contains(&topic.name));
     named.map(|topic| usize::try_from(topic.partitions).unwrap_or(0)).sum()

@@ -1,5 +1,6 @@
 //! What a program that runs the engine may be told.
 
+use crate::client::RecordPosition;
 use crate::core::batch::{Batch, Item, Kind};
 use crate::core::io::{Header, Millis, Record, Report, TopicPartition};
 use crate::core::reason::Reason;
@@ -14,7 +15,7 @@ pub enum Event<'a> {
     /// are told in sum, by [`Event::Live`].
     Planned {
         /// Where it lies.
-        place: Place<'a>,
+        place: RecordPosition<'a>,
         /// Its key.
         key: &'a [u8],
         /// When it is due, in seconds since 1970.
@@ -25,7 +26,7 @@ pub enum Event<'a> {
     /// A user has cancelled a pending schedule.
     Deleted {
         /// Where the cancel lies.
-        place: Place<'a>,
+        place: RecordPosition<'a>,
         /// The schedule's key.
         key: &'a [u8],
     },
@@ -43,7 +44,7 @@ pub enum Event<'a> {
     /// comes up, only the first ones are named.
     Invalid {
         /// Where it lies.
-        place: Place<'a>,
+        place: RecordPosition<'a>,
         /// Why.
         reason: Reason,
     },
@@ -60,22 +61,11 @@ pub enum Event<'a> {
     },
 }
 
-/// Where a record lies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place<'a> {
-    /// The schedules topic.
-    pub topic: &'a str,
-    /// The partition.
-    pub partition: i32,
-    /// The offset.
-    pub offset: i64,
-}
-
 /// A schedule that has fired.
 #[derive(Clone, Debug)]
 pub struct Firing<'a> {
     /// Where the schedule lay.
-    pub place: Place<'a>,
+    pub place: RecordPosition<'a>,
     /// The schedule's key.
     pub key: &'a [u8],
     /// When it was due, in seconds since 1970.
@@ -88,7 +78,7 @@ pub struct Firing<'a> {
     pub target_key: Option<&'a [u8]>,
     /// The triggered record's value.
     pub value: &'a [u8],
-    /// The customer headers.
+    /// The user headers.
     pub headers: Vec<Header<'a>>,
 }
 
@@ -133,7 +123,7 @@ impl<F: FnMut(&Event<'_>) + Send> Observer for Handler<F> {
                 (self.0)(&Event::Invalid { place: place(topics, *partition, *offset), reason: *reason });
             }
             Report::Live { partition, pending, overdue, .. } => {
-                let Place { topic, partition, .. } = place(topics, *partition, 0);
+                let RecordPosition { topic, partition, .. } = place(topics, *partition, 0);
                 (self.0)(&Event::Live { topic, partition, pending: *pending, overdue: *overdue });
             }
             _ => {}
@@ -144,7 +134,7 @@ impl<F: FnMut(&Event<'_>) + Send> Observer for Handler<F> {
 fn firing<'a>(batch: &'a Batch, item: &'a Item, target: &'a str, due_s: u64, at: Millis) -> Firing<'a> {
     let parts = batch.parts(item);
     Firing {
-        place: Place {
+        place: RecordPosition {
             topic: batch.topic(item.partition),
             partition: item.partition.number,
             offset: item.origin_offset,
@@ -159,7 +149,7 @@ fn firing<'a>(batch: &'a Batch, item: &'a Item, target: &'a str, due_s: u64, at:
     }
 }
 
-fn place(topics: &[String], partition: TopicPartition, offset: i64) -> Place<'_> {
+fn place(topics: &[String], partition: TopicPartition, offset: i64) -> RecordPosition<'_> {
     let topic = topics.get(usize::from(partition.topic)).map_or("", String::as_str);
-    Place { topic, partition: partition.number, offset }
+    RecordPosition { topic, partition: partition.number, offset }
 }

@@ -156,7 +156,7 @@ fn a_ninth_list_is_refused_until_readers_that_stall_are_cut() {
     for path in ["/schedules", "/schedules?limit=1", "/parked"] {
         let refused = engine.ask("GET", path, &[]);
         assert_eq!(refused.status, 503, "{path}");
-        assert_eq!(refused.json()["error"], "too many lists are being read; try again", "{path}");
+        assert_eq!(refused.json()["error"], "too many lists are being read; try again later", "{path}");
     }
     assert_eq!(engine.ask("GET", "/readiness", &[]).status, 200);
     eventually("whoever does not read on is cut", PATIENCE, || {
@@ -187,7 +187,7 @@ fn headers_beyond_the_bound_and_what_is_no_http_are_refused_as_such() {
         stream.read_to_end(&mut raw).expect("an answer");
         let refused = http::parse(&raw, false).expect("an answer");
         assert_eq!((refused.status, refused.header("content-type")), (400, "application/json"), "{request:?}");
-        assert_eq!(refused.json()["error"], "this is no HTTP request");
+        assert_eq!(refused.json()["error"], "this is not an HTTP request");
     }
 }
 
@@ -254,6 +254,6 @@ fn descriptors_may_run_out_and_come_back() {
     lives_again(&engine);
     assert!(engine.peak_memory().saturating_sub(before) <= GROWTH_MAX);
     let said = engine.output();
-    assert_eq!(said.matches("no connection can be accepted").count(), 1, "said once: {said}");
+    assert_eq!(said.matches("connections cannot be accepted").count(), 1, "said once: {said}");
     assert!(said.contains("connections are accepted again"), "{said}");
 }

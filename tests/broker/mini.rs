@@ -112,12 +112,43 @@ fn the_commands_work_against_it_but_for_topics() {
     reader.wait("it fires", LIMIT, |records| !records.is_empty());
     assert!(run(&["history", "now"]).ok().contains("mine"));
     let redriven = run(&["redrive", "--from", "history", "--all"]);
-    assert!(redriven.err.contains("no dead letters"), "{}", redriven.err);
+    assert!(redriven.err.contains("are not dead letters"), "{}", redriven.err);
     redriven.ok();
     run(&["topics", "check"]).failed(1, &["mini", "--topic"]);
     let missing = [("BOOTSTRAP_SERVERS", bootstrap.as_str()), ("SCHEDULES_TOPICS", "more")];
     let created = cli::run(&missing, &["topics", "create"], b"");
     assert!(created.code == 1 && created.err.contains("mini"), "{}{}", created.out, created.err);
+    mini.stop();
+}
+
+#[test]
+fn due_after_includes_its_second_in_rest_and_in_the_command_line() {
+    let (mut mini, bootstrap) = start(&["mini", "--topic", "mine:1", "--no-demo"]);
+    let first = now_s() + 3_600;
+    let producer = Producer::new(&bootstrap, &[]);
+    for due in first..first + 4 {
+        producer.send("schedules", &Scheduled::new(format!("k{}", due - first), "v", due, "mine"));
+    }
+    producer.flush();
+    eventually("all are pending", LIMIT, || (mini.counter("planned_schedule")? == 4).then_some(()));
+    let ids = |list: &[serde_json::Value]| {
+        let mut ids: Vec<String> = list.iter().filter_map(|one| one["id"].as_str().map(str::to_owned)).collect();
+        ids.sort();
+        ids
+    };
+    let date = |second: i64| jiff::Timestamp::from_second(second).expect("a date").to_string();
+    let (from, to) = (first + 1, first + 3);
+    let list = |more: &[&str]| {
+        let window = ["list", "--json", "--due-after", &date(from), "--due-before", &date(to)];
+        let lines = cli::run(&[("BOOTSTRAP_SERVERS", &bootstrap)], &[&window[..], more].concat(), b"").ok();
+        ids(&lines.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect::<Vec<_>>())
+    };
+    let server = format!("http://127.0.0.1:{}", mini.port);
+    let page = mini.ask("GET", &format!("/schedules?due-after={from}&due-before={to}"), &[]).json();
+    let rest = ids(page["schedules"].as_array().expect("a page"));
+    assert_eq!(rest, ["k1", "k2"]);
+    assert_eq!(list(&[]), rest, "from the topics");
+    assert_eq!(list(&["--server", &server]), rest, "from the instance");
     mini.stop();
 }
 
@@ -131,7 +162,10 @@ fn a_dead_letter_goes_back_and_fires_once_its_target_is_there() {
     let mut letters = Reader::new(&bootstrap, "dead");
     letters.wait("it is a dead letter", LIMIT, |records| !records.is_empty());
     let dry = run(&["redrive", "--from", "dead", "--dry-run"]).ok();
-    assert!(dry.contains("would redrive k (unknown-target)") && dry.contains("1 dead letters would go back"), "{dry}");
+    assert!(
+        dry.contains("would redrive k (unknown-target)") && dry.contains("1 dead letters would be redriven"),
+        "{dry}"
+    );
     // The embedded broker makes topics for whoever produces to them.
     let producer = Producer::new(&bootstrap, &[("enable.idempotence", "false")]);
     producer.send("late", &Scheduled { headers: Vec::new(), ..Scheduled::new("first", "first", 0, "-") });
@@ -139,13 +173,13 @@ fn a_dead_letter_goes_back_and_fires_once_its_target_is_there() {
     let mut reader = Reader::new(&bootstrap, "late");
     eventually("the engine sees the target", LIMIT * 2, || {
         let said = run(&["redrive", "--from", "dead", "--all"]).ok();
-        assert!(said.contains("1 dead letters went back") || said.contains("1 were left"), "{said}");
+        assert!(said.contains("1 dead letters redriven") || said.contains("1 skipped"), "{said}");
         reader.poll(Duration::from_secs(5));
         reader.records.iter().any(|record| record.value_text() == "v").then_some(())
     });
     let fired: Vec<_> = reader.records.iter().filter(|record| record.value_text() == "v").collect();
     assert_eq!((fired.len(), fired[0].header("h")), (1, Some(&b"1"[..])));
-    assert!(run(&["redrive", "--from", "dead", "--all"]).ok().contains("0 dead letters went back"));
+    assert!(run(&["redrive", "--from", "dead", "--all"]).ok().contains("0 dead letters redriven"));
     mini.stop();
 }
 
@@ -189,5 +223,5 @@ fn the_demos_fire_again_and_again_in_readable_lines_and_ctrl_c_ends_it() {
         assert!(dues.len() >= 3 && distinct.len() == dues.len(), "{key}: {dues:?}");
     }
     assert_eq!(mini.interrupt().code(), Some(0), "{}", mini.output());
-    assert!(mini.output().contains("Stopped. The embedded broker and all it held are gone."), "{}", mini.output());
+    assert!(mini.output().contains("Stopped. The embedded broker and its data are gone."), "{}", mini.output());
 }

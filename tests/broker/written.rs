@@ -123,7 +123,7 @@ fn commands_end_although_the_topics_are_written_to() {
     said(&["show", "mine"]).failed(3, &["nothing is pending"]);
     assert!(said(&["history", "fired"]).ok().contains("the message"));
     let back = said(&["redrive", "--from", &dead]).ok();
-    assert!(back.contains("redriven letter") && back.contains("1 dead letters went back, 0 were left"), "{back}");
+    assert!(back.contains("redriven letter") && back.contains("1 dead letters redriven, 0 skipped"), "{back}");
     let mine: String =
         exported.lines().filter(|line| line.contains("\"mine\"")).map(|line| format!("{line}\n")).collect();
     let imported = within("import", &mut writers, || on_with(&case, &["import", "-"], mine.as_bytes()));

@@ -1,10 +1,10 @@
-//! How long to wait before a record comes back.
+//! Chooses the delays of retries.
 
 use std::fmt::Debug;
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
-/// Says how long to wait before a retry, and when to give up.
+/// Chooses the delay before each retry, and when to give up.
 ///
 /// ```
 /// use std::time::Duration;
@@ -18,15 +18,15 @@ use std::time::Duration;
 /// let doubling = Exponential { first: Duration::from_secs(1), factor: 2.0 }.capped(Duration::from_secs(60));
 /// assert_eq!([1, 2, 3, 9].map(|n| seconds(&doubling, n)), [Some(1), Some(2), Some(4), Some(60)]);
 ///
-/// // Spread by up to a fifth to both sides, so that what failed together does not come back together.
+/// // Spread by up to a fifth to both sides, so records that failed together are not retried together.
 /// let spread = Constant(Duration::from_secs(100)).jittered(0.2);
 /// assert!((80..=120).contains(&seconds(&spread, 1).expect("it goes on for ever")));
 /// ```
 pub trait Strategy: Debug {
-    /// The delay before the retry of this number, the first being 1; `None` gives the record up.
+    /// Returns the delay before the retry with this number, counted from 1; `None` gives the record up.
     fn delay(&self, attempt: u32) -> Option<Duration>;
 
-    /// The same with no delay longer than `max`.
+    /// Limits each delay to `max`.
     fn capped(self, max: Duration) -> Capped<Self>
     where
         Self: Sized,
@@ -34,8 +34,8 @@ pub trait Strategy: Debug {
         Capped { inner: self, max }
     }
 
-    /// The same with each delay changed by chance, by at most this part of it: 0.2 makes 80 to 120 s of 100 s. Parts
-    /// outside of 0 to 1 count as 0 or 1.
+    /// Changes each delay at random, by at most this part of it: 0.2 turns 100 s into 80 to 120 s. Parts below 0 count as
+    /// 0, and parts above 1 as 1.
     fn jittered(self, part: f64) -> Jittered<Self>
     where
         Self: Sized,
@@ -43,7 +43,7 @@ pub trait Strategy: Debug {
         Jittered { inner: self, part: if part.is_nan() { 0.0 } else { part.clamp(0.0, 1.0) } }
     }
 
-    /// The same with so many retries at most.
+    /// Limits the number of retries.
     fn limited(self, attempts: u32) -> Limited<Self>
     where
         Self: Sized,
@@ -67,7 +67,7 @@ impl Strategy for Constant {
 pub struct Exponential {
     /// The first delay.
     pub first: Duration,
-    /// By what each delay is longer than the one before. Below 1, delays shrink.
+    /// The ratio of each delay to the one before. Below 1, delays shrink.
     pub factor: f64,
 }
 
@@ -109,9 +109,9 @@ pub struct Jittered<S> {
 impl<S: Strategy> Strategy for Jittered<S> {
     fn delay(&self, attempt: u32) -> Option<Duration> {
         let delay = self.inner.delay(attempt)?;
-        // Each RandomState has other keys. That is chance enough to spread retries.
-        let chance = RandomState::new().hash_one(attempt) as f64 / u64::MAX as f64;
-        Some(scaled(delay, 1.0 + self.part * (2.0 * chance - 1.0)))
+        // Each RandomState has other keys, which is random enough to spread retries.
+        let random = RandomState::new().hash_one(attempt) as f64 / u64::MAX as f64;
+        Some(scaled(delay, 1.0 + self.part * (2.0 * random - 1.0)))
     }
 }
 
@@ -128,10 +128,10 @@ impl<S: Strategy> Strategy for Limited<S> {
     }
 }
 
-/// A delay times a factor, at most 100 years.
+/// Multiplies a delay, up to 100 years.
 fn scaled(delay: Duration, factor: f64) -> Duration {
     const MAX_S: f64 = 100.0 * 365.0 * 86_400.0;
     let seconds = delay.as_secs_f64() * factor;
-    // Neither infinite nor, from 0 times infinity, no number at all.
+    // The product may be infinite, or NaN from 0 times infinity.
     Duration::from_secs_f64(if seconds.is_nan() { 0.0 } else { seconds.clamp(0.0, MAX_S) })
 }

@@ -8,7 +8,7 @@ use crate::kit::wait::eventually;
 use crate::kit::{Case, Scheduled};
 
 #[test]
-fn dead_letters_go_back_once_and_not_over_newer_words() {
+fn dead_letters_are_redriven_once_and_not_over_newer_records() {
     let Some(case) = Case::new("cli-redrive", 2) else { return };
     let dead = format!("{}-dead", case.group);
     create_topic(case.bootstrap(), &dead, 2, &[]);
@@ -23,25 +23,25 @@ fn dead_letters_go_back_once_and_not_over_newer_words() {
     case.produce(&[
         to(letter("back").header("h", "1")).partition(0),
         to(letter("other")).partition(1),
-        to(letter("said-anew")).partition(1),
-        to(letter("taken-back")).partition(0),
+        to(letter("replaced")).partition(1),
+        to(letter("cancelled")).partition(0),
     ]);
     eventually("they are dead letters", PATIENCE, || (read_all(case.bootstrap(), &dead).len() == 4).then_some(()));
     // One that has just seen the target missing gives it up again for a while.
     engine.stop();
-    case.produce(&[case.due_in("said-anew", "new", 3_600).partition(1), Scheduled::cancel("taken-back").partition(0)]);
+    case.produce(&[case.due_in("replaced", "new", 3_600).partition(1), Scheduled::cancel("cancelled").partition(0)]);
     create_topic(case.bootstrap(), &late, 1, &[]);
     let redrive = |args: &[&str]| on(&case, &[&["redrive", "--from", &dead], args].concat()).ok();
     let dry = redrive(&["--dry-run"]);
     assert!(
-        dry.contains("would redrive back (unknown-target)") && dry.contains("2 dead letters would go back, 2"),
+        dry.contains("would redrive back (unknown-target)") && dry.contains("2 dead letters would be redriven, 2"),
         "{dry}"
     );
-    assert!(redrive(&["--key", "other"]).contains("1 dead letters went back"));
+    assert!(redrive(&["--key", "other"]).contains("1 dead letters redriven"));
     let said = redrive(&[]);
-    assert!(said.contains("redriven back") && said.contains("1 dead letters went back, 3 were left"), "{said}");
-    for left in ["other", "said-anew", "taken-back"] {
-        assert!(said.contains(&format!("left {left}")), "{said}");
+    assert!(said.contains("redriven back") && said.contains("1 dead letters redriven, 3 skipped"), "{said}");
+    for skipped in ["other", "replaced", "cancelled"] {
+        assert!(said.contains(&format!("skipped {skipped}")), "{said}");
     }
     let _engine = case.engine_with(&[("DEAD_LETTER_TOPIC", &dead)]);
     let fired = eventually("both fire", PATIENCE, || {
@@ -56,13 +56,13 @@ fn dead_letters_go_back_once_and_not_over_newer_words() {
         ["h", "scheduler-timestamp", "scheduler-key", "scheduler-topic"],
         "nothing of the letter is left"
     );
-    assert!(redrive(&[]).contains("0 dead letters went back, 0 were left"), "an earlier run has looked at them");
-    assert!(redrive(&["--all"]).contains("0 dead letters went back, 4 were left"), "and none goes back twice");
+    assert!(redrive(&[]).contains("0 dead letters redriven, 0 skipped"), "an earlier run has read them");
+    assert!(redrive(&["--all"]).contains("0 dead letters redriven, 4 skipped"), "and none is redriven twice");
     assert_eq!(read_all(case.bootstrap(), &late).len(), 2);
 }
 
 #[test]
-fn a_letter_that_can_never_fire_is_left_and_the_topic_does_not_grow() {
+fn a_dead_letter_that_cannot_fire_is_skipped() {
     let Some(case) = Case::new("redrive-unfit", 1) else { return };
     let dead = format!("{}-dead", case.group);
     create_topic(case.bootstrap(), &dead, 1, &[]);
@@ -75,16 +75,16 @@ fn a_letter_that_can_never_fire_is_left_and_the_topic_does_not_grow() {
     let redrive = |args: &[&str]| on(&case, &[&["redrive", "--from", &dead], args].concat()).ok();
     for args in [&["--dry-run"][..], &["--all"], &[], &["--all"]] {
         let said = redrive(args);
-        assert!(said.contains("left unfit (no-epoch)") && said.contains(", 1 were left"), "{args:?}: {said}");
-        assert!(said.contains("1 left: cannot fire (no-epoch)"), "{args:?}: {said}");
+        assert!(said.contains("skipped unfit (no-epoch)") && said.contains(", 1 skipped"), "{args:?}: {said}");
+        assert!(said.contains("1 skipped: cannot fire (no-epoch)"), "{args:?}: {said}");
     }
-    assert!(redrive(&[]).contains("0 dead letters went back, 0 were left"), "an earlier run has looked at it");
+    assert!(redrive(&[]).contains("0 dead letters redriven, 0 skipped"), "an earlier run has read it");
     // What the engine has read up to here it has read without another letter.
     case.settled();
     assert_eq!(letters(), ["unfit"]);
     // Whoever asks for it gets it, with what that means.
     for (n, args) in [["--key", "unfit"], ["--error", "no-epoch"]].iter().enumerate() {
-        assert!(redrive(args).contains("1 dead letters went back"), "{args:?}");
+        assert!(redrive(args).contains("1 dead letters redriven"), "{args:?}");
         eventually("it is another dead letter", PATIENCE, || (letters().len() == n + 2).then_some(()));
     }
     drop(engine);
@@ -101,12 +101,12 @@ fn the_settings_of_the_command_decide_which_letters_can_fire() {
     let Some((case, dead)) = with_letters("redrive-settings", letters) else { return };
     let settings = [("SCHEDULE_GRACE_INTERVAL", "60"), ("MAX_HORIZON", "3600")];
     let said = on_env(&case, &settings, &["redrive", "--from", &dead]).ok();
-    assert!(said.contains("1 dead letters went back, 2 were left"), "{said}");
-    assert!(said.contains("1 left: cannot fire (over-grace)"), "{said}");
-    assert!(said.contains("1 left: cannot fire (beyond-horizon)"), "{said}");
+    assert!(said.contains("1 dead letters redriven, 2 skipped"), "{said}");
+    assert!(said.contains("1 skipped: cannot fire (over-grace)"), "{said}");
+    assert!(said.contains("1 skipped: cannot fire (beyond-horizon)"), "{said}");
     let said = on(&case, &["redrive", "--from", &dead, "--all"]).ok();
-    assert!(said.contains("2 dead letters went back, 1 were left"), "with other settings: {said}");
-    assert!(said.contains("1 left: there is a newer word on its key"), "{said}");
+    assert!(said.contains("2 dead letters redriven, 1 skipped"), "with other settings: {said}");
+    assert!(said.contains("1 skipped: its key has a newer record"), "{said}");
 }
 
 /// A dead letter as the engine writes it, for a record of the case's schedules topic at this offset.
@@ -141,14 +141,14 @@ fn letters_that_retention_has_deleted_do_not_stop_a_run() {
     let letters = |case: &Case| vec![letter(case, "a", 0), letter(case, "b", 0)];
     let Some((case, dead)) = with_letters("redrive-retention", letters) else { return };
     let redrive = |args: &[&str]| on(&case, &[&["redrive", "--from", &dead], args].concat()).ok();
-    assert!(redrive(&[]).contains("2 dead letters went back"));
+    assert!(redrive(&[]).contains("2 dead letters redriven"));
     case.produce_elsewhere(&dead, &[letter(&case, "deleted", 0), letter(&case, "c", 0)]);
     delete_records_before(case.bootstrap(), &dead, 0, 3);
-    assert!(redrive(&[]).contains("1 dead letters went back, 0 were left"), "from the first that is left");
+    assert!(redrive(&[]).contains("1 dead letters redriven, 0 skipped"), "from the first that is left");
     assert_eq!(keys_of(&case, &case.schedules[0]), ["a", "b", "c"]);
     // Those before are still remembered as looked at, and what is newer than them is left.
-    assert!(redrive(&[]).contains("0 dead letters went back, 0 were left"));
-    assert!(redrive(&["--all"]).contains("0 dead letters went back, 1 were left"));
+    assert!(redrive(&[]).contains("0 dead letters redriven, 0 skipped"));
+    assert!(redrive(&["--all"]).contains("0 dead letters redriven, 1 skipped"));
 }
 
 #[test]
@@ -160,14 +160,18 @@ fn letters_go_to_schedules_topics_or_the_one_that_is_named() {
     let Some((case, dead)) = with_letters("redrive-foreign", letters) else { return };
     let redrive = |args: &[&str]| on(&case, &[&["redrive", "--from", &dead], args].concat());
     let ran = redrive(&[]);
-    assert!(ran.err.contains("1 letters are for other topics") && ran.err.contains(&case.history), "{}", ran.err);
+    assert!(
+        ran.err.contains("1 dead letters come from topics other than") && ran.err.contains(&case.history),
+        "{}",
+        ran.err
+    );
     assert!(ran.err.contains("--topic"), "{}", ran.err);
     let said = ran.ok();
-    assert!(said.contains("redriven mine") && said.contains("1 dead letters went back, 1 were left"), "{said}");
-    assert!(said.contains("left nowhere") && said.contains("no such partition"), "{said}");
-    assert_eq!(keys_of(&case, &case.history), [""; 0], "nobody else says where letters go");
+    assert!(said.contains("redriven mine") && said.contains("1 dead letters redriven, 1 skipped"), "{said}");
+    assert!(said.contains("skipped nowhere") && said.contains("no such partition"), "{said}");
+    assert_eq!(keys_of(&case, &case.history), [""; 0], "their headers do not choose the topic");
     let said = redrive(&["--topic", &case.history]).ok();
-    assert!(said.contains("1 dead letters went back"), "{said}");
+    assert!(said.contains("1 dead letters redriven"), "{said}");
     assert_eq!(keys_of(&case, &case.history), ["other"]);
 }
 
@@ -176,7 +180,7 @@ fn a_letter_is_chosen_by_a_key_that_is_no_text() {
     let letters = |case: &Case| vec![letter(case, [0xff, 0], 0), letter(case, "/wA=", 1)];
     let Some((case, dead)) = with_letters("redrive-key", letters) else { return };
     let redrive = |args: &[&str]| on(&case, &[&["redrive", "--from", &dead], args].concat());
-    assert!(redrive(&["--key", "/wA=", "--base64"]).ok().contains("1 dead letters went back"));
+    assert!(redrive(&["--key", "/wA=", "--base64"]).ok().contains("1 dead letters redriven"));
     let back = case.read_schedules(0);
     assert_eq!((back.len(), back[0].key.as_deref()), (1, Some(&[0xff, 0][..])));
     let names: Vec<&str> = back[0].headers.iter().map(|(name, _)| name.as_str()).collect();

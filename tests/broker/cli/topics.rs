@@ -17,7 +17,7 @@ fn topics_are_created_well_and_bad_ones_are_found() {
         ("HISTORY_TOPIC", &history),
         ("DEAD_LETTER_TOPIC", &dead),
     ];
-    run(&env, &["topics", "check"], b"").failed(4, &["3 things"]);
+    run(&env, &["topics", "check"], b"").failed(4, &["3 problems"]);
     let said = run(&env, &["topics", "create", "--partitions", "2", "--replication-factor", "1"], b"").ok();
     assert!(said.contains("cleanup.policy=compact") && said.contains(&dead), "{said}");
     let checked = eventually("the topics are seen", PATIENCE, || {
@@ -25,7 +25,7 @@ fn topics_are_created_well_and_bad_ones_are_found() {
         (ran.code == 0).then_some(ran.out)
     });
     assert_eq!(checked.matches(": good").count(), 3, "{checked}");
-    assert!(run(&env, &["topics", "create"], b"").ok().contains("is there already"));
+    assert!(run(&env, &["topics", "create"], b"").ok().contains("already exists"));
     let bad = new("bad");
     create_topic(
         case.bootstrap(),
@@ -38,7 +38,7 @@ fn topics_are_created_well_and_bad_ones_are_found() {
     for setting in ["retention.ms=1000", "delete.retention.ms=0", "min.compaction.lag.ms=0"] {
         assert!(ran.out.contains(&format!("{bad}: {setting}")), "{setting}: {}", ran.out);
     }
-    ran.failed(4, &["to be put right"]);
+    ran.failed(4, &["problems found"]);
 }
 
 #[test]

@@ -1,19 +1,19 @@
-//! Records as JSON lines from which they can be made again, byte for byte.
+//! Records as JSON lines, which `import` produces again byte for byte.
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::fold::Pending;
 use crate::core::io::{Header, Record};
+use crate::kafka::fold::Pending;
 
-/// Bytes: text where they are UTF-8, else `{"base64": "..."}`.
+/// Bytes: text if they are UTF-8, else `{"base64": "..."}`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bytes(pub Vec<u8>);
 
 #[derive(Serialize, Deserialize)]
 #[serde(untagged, deny_unknown_fields)]
-enum Shown {
+enum Encoded {
     Text(String),
     Base64 { base64: String },
 }
@@ -22,25 +22,27 @@ impl Serialize for Bytes {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match std::str::from_utf8(&self.0) {
             Ok(text) => serializer.serialize_str(text),
-            Err(_) => Shown::Base64 { base64: BASE64_STANDARD.encode(&self.0) }.serialize(serializer),
+            Err(_) => Encoded::Base64 { base64: BASE64_STANDARD.encode(&self.0) }.serialize(serializer),
         }
     }
 }
 
 impl<'de> Deserialize<'de> for Bytes {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        match Shown::deserialize(deserializer) {
-            Ok(Shown::Text(text)) => Ok(Self(text.into_bytes())),
-            Ok(Shown::Base64 { base64 }) => BASE64_STANDARD.decode(base64).map(Self).map_err(serde::de::Error::custom),
+        match Encoded::deserialize(deserializer) {
+            Ok(Encoded::Text(text)) => Ok(Self(text.into_bytes())),
+            Ok(Encoded::Base64 { base64 }) => {
+                BASE64_STANDARD.decode(base64).map(Self).map_err(serde::de::Error::custom)
+            }
             Err(_) => Err(serde::de::Error::custom("must be text, or {\"base64\": \"...\"}")),
         }
     }
 }
 
-/// A record. `topic`, `partition`, `offset` and `timestamp` say where it came from.
+/// A record. `topic`, `partition`, `offset` and `timestamp` are those of the exported one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Line {
+pub struct ExportLine {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub topic: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -52,26 +54,26 @@ pub struct Line {
     pub timestamp: Option<i64>,
     pub key: Option<Bytes>,
     pub value: Option<Bytes>,
-    /// Name and value, in order.
+    /// Names and values, in order.
     #[serde(default)]
     pub headers: Vec<(Bytes, Option<Bytes>)>,
 }
 
-impl Line {
-    /// From a pending word.
-    pub fn of(topic: &str, word: &Pending<'_>) -> Self {
+impl ExportLine {
+    /// Converts a pending record.
+    pub fn of(topic: &str, record: &Pending<'_>) -> Self {
         Self {
             topic: Some(topic.to_owned()),
-            partition: Some(word.partition),
-            offset: Some(word.offset),
-            timestamp: Some(word.timestamp.0),
-            key: Some(Bytes(word.key.to_vec())),
-            value: Some(Bytes(word.value.to_vec())),
-            headers: pairs(&word.headers),
+            partition: Some(record.partition),
+            offset: Some(record.offset),
+            timestamp: Some(record.timestamp.0),
+            key: Some(Bytes(record.key.to_vec())),
+            value: Some(Bytes(record.value.to_vec())),
+            headers: pairs(&record.headers),
         }
     }
 
-    /// From a record as it lies.
+    /// Converts a record of any topic.
     pub fn of_record(topic: &str, record: &Record<'_>) -> Self {
         Self {
             topic: Some(topic.to_owned()),
@@ -84,7 +86,7 @@ impl Line {
         }
     }
 
-    /// The headers, borrowed.
+    /// Borrows the headers.
     pub fn headers<'a>(&'a self) -> Vec<Header<'a>> {
         let header = |pair: &'a (Bytes, Option<Bytes>)| Header {
             name: &pair.0.0,
@@ -104,8 +106,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn any_bytes_survive() {
-        let line = Line {
+    fn any_bytes_round_trip() {
+        let line = ExportLine {
             topic: None,
             partition: Some(3),
             offset: None,
@@ -116,19 +118,19 @@ mod tests {
         };
         let text = serde_json::to_string(&line).expect("JSON");
         assert!(!text.contains('\n') && text.contains("\"key\":{\"base64\":\"/wA=\"}"), "{text}");
-        assert_eq!(serde_json::from_str::<Line>(&text).expect("a line"), line);
+        assert_eq!(serde_json::from_str::<ExportLine>(&text).expect("a line"), line);
     }
 
     #[test]
-    fn what_is_wrong_is_said() {
-        for (text, word) in [
+    fn errors_name_the_field() {
+        for (text, part) in [
             ("{", "EOF"),
             (r#"{"key": 1, "value": "v"}"#, "base64"),
             (r#"{"key": {"base64": "?"}, "value": "v"}"#, "Invalid"),
             (r#"{"value": "v", "headres": []}"#, "headres"),
         ] {
-            let error = serde_json::from_str::<Line>(text).expect_err(text).to_string();
-            assert!(error.contains(word), "{text}: {error}");
+            let error = serde_json::from_str::<ExportLine>(text).expect_err(text).to_string();
+            assert!(error.contains(part), "{text}: {error}");
         }
     }
 }

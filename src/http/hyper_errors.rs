@@ -1,14 +1,14 @@
-//! Requests that hyper refuses by itself, before anybody is asked: its answers have no body.
+//! Adds a JSON body to the errors that hyper sends by itself, which have none.
 
 use serde_json::json;
 
-/// Its longest answer of that kind is far shorter.
-const LENGTH_MAX: usize = 256;
+/// hyper's longest error is far shorter.
+const ERROR_BYTES_MAX: usize = 256;
 
-/// The same refusal with a body that says what is wrong. Nothing if these bytes are no such refusal: all answers of our
-/// own have headers that hyper does not set, and what is listed has no line ends in it.
+/// Returns hyper's error with a body, or `None` if these bytes are something else: all our own responses have headers that
+/// hyper does not set, and the chunks of a list have no line ends.
 pub fn with_body(bytes: &[u8]) -> Option<Vec<u8>> {
-    let text = std::str::from_utf8(bytes.get(..bytes.len().min(LENGTH_MAX + 1))?).ok()?;
+    let text = std::str::from_utf8(bytes.get(..bytes.len().min(ERROR_BYTES_MAX + 1))?).ok()?;
     let mut lines = text.strip_suffix("\r\n\r\n")?.split("\r\n");
     let status = lines.next().filter(|line| line.starts_with("HTTP/1."))?;
     let code: u16 = status.split(' ').nth(1)?.parse().ok().filter(|code| (400..500).contains(code))?;
@@ -25,17 +25,17 @@ pub fn with_body(bytes: &[u8]) -> Option<Vec<u8>> {
         return None;
     }
     let message = match code {
-        431 => "the request's line and headers are too long: 16 KiB and 64 headers are taken",
+        431 => "the request line and headers are too long: the limits are 16 KiB and 64 headers",
         414 => "the request's path is too long",
-        _ => "this is no HTTP request",
+        _ => "this is not an HTTP request",
     };
     let body = json!({ "error": message }).to_string();
     let length = body.len();
-    let answer = format!(
+    let response = format!(
         "{status}\r\nconnection: close\r\ncontent-type: application/json\r\ncache-control: no-store\r\n\
          x-content-type-options: nosniff\r\ncontent-length: {length}\r\n\r\n{body}"
     );
-    Some(answer.into_bytes())
+    Some(response.into_bytes())
 }
 
 #[cfg(test)]
@@ -43,11 +43,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hypers_own_refusals_get_a_body() {
+    fn hypers_errors_get_a_body() {
         let bare = b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\ndate: now\r\n\r\n";
-        let answer = String::from_utf8(with_body(bare).expect("a refusal")).expect("text");
-        assert!(answer.starts_with("HTTP/1.1 400 Bad Request\r\nconnection: close\r\n"), "{answer}");
-        assert!(answer.ends_with("content-length: 35\r\n\r\n{\"error\":\"this is no HTTP request\"}"), "{answer}");
+        let response = String::from_utf8(with_body(bare).expect("an error of hyper's")).expect("text");
+        assert!(response.starts_with("HTTP/1.1 400 Bad Request\r\nconnection: close\r\n"), "{response}");
+        assert!(
+            response.ends_with("content-length: 39\r\n\r\n{\"error\":\"this is not an HTTP request\"}"),
+            "{response}"
+        );
     }
 
     #[test]
@@ -62,7 +65,7 @@ mod tests {
         ] {
             assert_eq!(with_body(other.as_bytes()), None, "{other:?}");
         }
-        let long = format!("HTTP/1.1 400 {}\r\ncontent-length: 0\r\n\r\n", "x".repeat(LENGTH_MAX));
+        let long = format!("HTTP/1.1 400 {}\r\ncontent-length: 0\r\n\r\n", "x".repeat(ERROR_BYTES_MAX));
         assert_eq!(with_body(long.as_bytes()), None);
     }
 }

@@ -1,0 +1,221 @@
+//! Folds a partition into the latest record for each key, by the rules of the core's fold.
+//!
+//! The engine's own fold keeps the records themselves. A command that shows or moves them reads the partition twice
+//! instead and keeps 32 bytes a key in between, so its memory does not grow with the payloads.
+
+use std::collections::BTreeMap;
+use std::hash::{BuildHasher, RandomState};
+use std::time::Instant;
+
+use rdkafka::Offset;
+
+use super::broker_client::{BrokerClient, BrokerError};
+use crate::core::fold::{Effect, Writer, effect};
+use crate::core::io::{Header, Millis, Record};
+use crate::core::origin::{ORIGIN_HEADER, Origin, RESERVED_PREFIX, partition_hash};
+
+/// Hashes keys to 128 bits, so two keys practically never share a hash.
+#[derive(Debug, Default)]
+pub struct KeyHasher(RandomState, RandomState);
+
+impl KeyHasher {
+    /// Returns the key's hash.
+    pub fn hash(&self, key: &[u8]) -> u128 {
+        u128::from(self.0.hash_one(key)) << 64 | u128::from(self.1.hash_one(key))
+    }
+}
+
+/// The latest record for a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyEntry {
+    /// Offset of the user's record.
+    pub origin_offset: i64,
+    /// Offset of its content: the same, or that of a copy that the engine has written. `None` if it has ended.
+    pub content_offset: Option<i64>,
+}
+
+/// The latest record for each key of a partition.
+#[derive(Debug)]
+pub struct Fold {
+    partition_hash: u64,
+    entries: BTreeMap<u128, KeyEntry>,
+    /// Remembers also the keys that the engine has ended.
+    keep_ended: bool,
+}
+
+impl Fold {
+    fn new(partition_hash: u64, keep_ended: bool) -> Self {
+        Self { partition_hash, entries: BTreeMap::new(), keep_ended }
+    }
+
+    fn take(&mut self, hasher: &KeyHasher, record: &Record<'_>) {
+        let Some(key) = record.key.filter(|key| !key.starts_with(RESERVED_PREFIX)) else { return };
+        let key_hash = hasher.hash(key);
+        let content_offset = record.value.map(|_| record.offset);
+        let writer = Writer::of(record, self.partition_hash);
+        let origin_offset = match &writer {
+            Writer::User => record.offset,
+            Writer::Engine(origin) => origin.offset,
+        };
+        let known = self.entries.get(&key_hash).copied();
+        match effect(known.map(|entry| entry.origin_offset), &writer, record.value.is_some()) {
+            Effect::Replaces => {
+                self.entries.insert(key_hash, KeyEntry { origin_offset, content_offset });
+            }
+            // What is remembered as ended stays so.
+            Effect::Confirms if known.is_some_and(|entry| entry.content_offset.is_some()) => {
+                self.entries.insert(key_hash, KeyEntry { origin_offset, content_offset });
+            }
+            Effect::Ends | Effect::None if self.keep_ended => {
+                self.entries.insert(key_hash, KeyEntry { origin_offset, content_offset: None });
+            }
+            Effect::Ends => {
+                self.entries.remove(&key_hash);
+            }
+            Effect::Confirms | Effect::Overtakes | Effect::None => {}
+        }
+    }
+
+    /// Returns the latest record for a key.
+    pub fn entry(&self, key_hash: u128) -> Option<KeyEntry> {
+        self.entries.get(&key_hash).copied()
+    }
+
+    /// Returns how many keys have a pending record.
+    pub fn pending(&self) -> u64 {
+        self.entries.values().filter(|entry| entry.content_offset.is_some()).count() as u64
+    }
+
+    /// Returns the hashes of the keys that have a pending record.
+    pub fn pending_keys(&self) -> impl Iterator<Item = u128> {
+        self.entries.iter().filter(|(_, entry)| entry.content_offset.is_some()).map(|(key_hash, _)| *key_hash)
+    }
+}
+
+/// Reads a partition and folds the records that `concerns` selects.
+///
+/// # Errors
+/// If it cannot be read, or not before the deadline.
+pub fn fold<E: From<BrokerError>>(
+    broker: &BrokerClient,
+    hasher: &KeyHasher,
+    topic: &str,
+    partition: i32,
+    keep_ended: bool,
+    deadline: Option<Instant>,
+    mut concerns: impl FnMut(&Record<'_>) -> bool,
+) -> Result<Fold, E> {
+    let mut fold = Fold::new(partition_hash(broker.cluster(), topic, partition), keep_ended);
+    broker.read_before(deadline, topic, partition, Offset::Beginning, |record| {
+        if concerns(record) {
+            fold.take(hasher, record);
+        }
+        Ok::<(), E>(())
+    })?;
+    Ok(fold)
+}
+
+/// Passes each pending record of a partition to `visit`, in the order of the log.
+///
+/// # Errors
+/// The error of `visit`; or if the partition cannot be read.
+pub fn pending<E: From<BrokerError>>(
+    broker: &BrokerClient,
+    hasher: &KeyHasher,
+    topic: &str,
+    partition: i32,
+    mut concerns: impl FnMut(&Record<'_>) -> bool,
+    mut visit: impl FnMut(&Pending<'_>) -> Result<(), E>,
+) -> Result<(), E> {
+    let fold = fold::<E>(broker, hasher, topic, partition, false, None, &mut concerns)?;
+    let mut left = fold.pending();
+    if left == 0 {
+        return Ok(());
+    }
+    let first = fold.entries.values().filter_map(|entry| entry.content_offset).min().unwrap_or(0);
+    broker.read(topic, partition, Offset::Offset(first), |record| {
+        let (Some(key), Some(value)) = (record.key, record.value) else { return Ok(()) };
+        if left == 0 || !concerns(record) {
+            return Ok(());
+        }
+        match fold.entry(hasher.hash(key)) {
+            Some(entry) if entry.content_offset == Some(record.offset) => {
+                left -= 1;
+                visit(&Pending::of(record, key, value, entry.origin_offset, fold.partition_hash))
+            }
+            _ => Ok(()),
+        }
+    })
+}
+
+/// A pending record: a schedule, or one that cannot fire and was left in the log.
+#[derive(Debug)]
+pub struct Pending<'a> {
+    /// The partition.
+    pub partition: i32,
+    /// Offset of the user's record.
+    pub offset: i64,
+    /// Timestamp of the user's record.
+    pub timestamp: Millis,
+    /// The key.
+    pub key: &'a [u8],
+    /// The value.
+    pub value: &'a [u8],
+    /// All headers but the engine's own.
+    pub headers: Vec<Header<'a>>,
+}
+
+impl<'a> Pending<'a> {
+    fn of(record: &Record<'a>, key: &'a [u8], value: &'a [u8], offset: i64, partition_hash: u64) -> Self {
+        let timestamp = Origin::of(record, partition_hash).map_or(record.timestamp, |origin| origin.timestamp);
+        let headers = record.headers.iter().filter(|header| header.name != ORIGIN_HEADER).copied().collect();
+        Self { partition: record.partition.number, offset, timestamp, key, value, headers }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::io::TopicPartition;
+    use crate::core::origin::content_hash;
+
+    const HASH: u64 = 9;
+
+    /// Folds a log for one key: `+` a schedule, `-` a cancel, `t3` an engine tombstone for 3, `c3` a copy of 3.
+    fn folded(log: &[&str], keep_ended: bool) -> Option<KeyEntry> {
+        let hasher = KeyHasher::default();
+        let mut fold = Fold::new(HASH, keep_ended);
+        for (offset, entry) in (0..).zip(log) {
+            let value = matches!(entry.as_bytes()[0], b'+' | b'c').then_some(&b"v"[..]);
+            let origin = entry.get(1..).and_then(|of| of.parse().ok()).map(|of| {
+                Origin {
+                    partition_hash: HASH,
+                    offset: of,
+                    timestamp: Millis(0),
+                    content_hash: content_hash(b"k", value, &[]),
+                }
+                .encode()
+            });
+            let headers: Vec<Header<'_>> =
+                origin.iter().map(|origin| Header { name: ORIGIN_HEADER, value: Some(origin) }).collect();
+            let partition = TopicPartition { topic: 0, number: 0 };
+            let record = Record { partition, offset, timestamp: Millis(0), key: Some(b"k"), value, headers: &headers };
+            fold.take(&hasher, &record);
+        }
+        fold.entry(hasher.hash(b"k"))
+    }
+
+    #[test]
+    fn the_latest_record_is_the_engines() {
+        let pending = |origin_offset, content| Some(KeyEntry { origin_offset, content_offset: Some(content) });
+        let ended = |origin_offset| Some(KeyEntry { origin_offset, content_offset: None });
+        assert_eq!(folded(&["+"], false), pending(0, 0));
+        assert_eq!(folded(&["+", "+"], false), pending(1, 1));
+        assert_eq!(folded(&["+", "-"], false), ended(1));
+        assert_eq!(folded(&["+", "t0"], false), None, "fired");
+        assert_eq!(folded(&["+", "+", "t0"], false), pending(1, 1), "overtaken, not ended");
+        assert_eq!(folded(&["+", "+", "t0", "c1"], false), pending(1, 3), "written again");
+        assert_eq!(folded(&["+", "-", "c0"], false), ended(1), "a copy revives nothing");
+        assert_eq!(folded(&["+", "t0"], true), ended(0));
+    }
+}
