@@ -295,7 +295,7 @@ impl Rig {
             Ok::<(), Infallible>(())
         });
         let last = (PLACE, self.end - 1);
-        let written = if self.end > first { &[last][..] } else { &[] };
+        let written = if self.end > first { vec![last] } else { Vec::new() };
         // The control marker.
         self.end += 1;
         self.core.handle(self.now, Input::Settled { batch: batch.id, outcome: Outcome::Committed { written } });

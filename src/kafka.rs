@@ -3,6 +3,7 @@
 pub(crate) mod admin;
 mod clock;
 mod group;
+mod job;
 mod limits;
 mod log_start;
 pub(crate) mod lookup;

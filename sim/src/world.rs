@@ -2,7 +2,6 @@
 
 mod broker;
 mod consumer;
-mod ending;
 mod instance;
 mod membership;
 mod shell;
@@ -14,7 +13,7 @@ mod users;
 use std::collections::{BTreeMap, BTreeSet};
 
 use kafka_scheduler::core::Listed;
-use kafka_scheduler::core::io::{Partition, TargetState};
+use kafka_scheduler::core::io::{Outcome, Partition, TargetState};
 
 use crate::failure::Failure;
 use crate::faults::{Coverage, Doing, Fault};
@@ -22,7 +21,6 @@ use crate::kafka::Kafka;
 use crate::oracle::{self, watch::Watch};
 use crate::rng::Rng;
 use crate::scenario::{Act, Away, Scenario, Setup};
-pub(crate) use ending::Ending;
 use instance::Instance;
 pub(crate) use instance::config;
 use users::Open;
@@ -109,7 +107,7 @@ pub(crate) enum Todo {
     Wake,
     Tick,
     Job(u64),
-    Settle(u64, Ending),
+    Settle(u64, Outcome),
     ReadCommitted(Partition, i64),
     Fence(u64, Vec<String>, i32),
     FindSince(u64, u16, Vec<i32>),

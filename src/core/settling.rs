@@ -125,7 +125,7 @@ pub fn tag(id: u64) -> u32 {
 }
 
 impl<P: Payload> Scheduler<P> {
-    pub(super) fn settled(&mut self, id: u64, outcome: Outcome<'_>) {
+    pub(super) fn settled(&mut self, id: u64, outcome: Outcome) {
         let Some(at) = self.in_flight.iter().position(|batch| batch.id == id) else {
             // Sent before everything was forgotten.
             return;
@@ -136,7 +136,7 @@ impl<P: Payload> Scheduler<P> {
         }
         let Some(batch) = self.in_flight.remove(at) else { return };
         match outcome {
-            Outcome::Committed { written } => self.batch_committed(batch, written),
+            Outcome::Committed { written } => self.batch_committed(batch, &written),
             Outcome::Aborted(abort) => self.batch_aborted(batch, abort),
             Outcome::Unknown => {}
         }
@@ -218,7 +218,7 @@ impl<P: Payload> Scheduler<P> {
         }
     }
 
-    fn batch_aborted(&mut self, batch: InFlight, abort: Abort<'_>) {
+    fn batch_aborted(&mut self, batch: InFlight, abort: Abort) {
         if bugs::on(Bug::AbortedForgotten) && matches!(batch.purpose, Purpose::Fire(_)) {
             return;
         }
@@ -232,15 +232,15 @@ impl<P: Payload> Scheduler<P> {
         }
         self.put_back(&batch, |_| true);
         match abort {
-            Abort::Rejected([]) => self.narrow_down(&batch),
+            Abort::Rejected(guilty) if guilty.is_empty() => self.narrow_down(&batch),
             Abort::Rejected(guilty) => {
                 if guilty.iter().any(|(_, reason)| *reason == Reason::NoLeader) {
                     // Or it was too slow: the metadata may show a leader, and then a smaller batch gets through.
                     self.ran_late(&batch, Late::Stalled);
                 }
                 for (item, reason) in guilty {
-                    if let Some(entry) = batch.entries.get(*item as usize) {
-                        self.rejected(entry, *reason);
+                    if let Some(entry) = batch.entries.get(item as usize) {
+                        self.rejected(entry, reason);
                     }
                 }
             }

@@ -13,10 +13,11 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use rebalancing::Revocation;
 
 use super::group::{self, Member, Rebalance};
+use super::job::{Done, Job, Membership, Results};
 use super::settings::Settings;
 use super::start::Ready;
 use super::topics;
-use super::transactor::{Answers, Done, End, Job, Membership, Transactors};
+use super::transactor::Transactors;
 use super::watch::watch;
 use super::worker::{Found, Worker};
 use super::{Clock, Error, EventLoop, native};
@@ -63,7 +64,7 @@ pub struct Pump {
     /// Partitions that were set back since the last records were taken.
     rewound: Vec<Partition>,
     transactors: Option<Transactors>,
-    answers: Answers,
+    results: Results,
     done: Receiver<Done>,
     worker: Worker,
     found: Receiver<Found>,
@@ -120,7 +121,7 @@ impl Pump {
         let topics = Arc::new(config.schedules_topics.clone());
         let (done_sender, done) = unbounded();
         let (found_sender, found) = unbounded();
-        let answers = Answers { done: done_sender, wake: Arc::clone(&wake) };
+        let results = Results { sender: done_sender, wake: Arc::clone(&wake) };
         let worker = Worker {
             settings: Arc::clone(&settings),
             topics: Arc::clone(&topics),
@@ -145,7 +146,7 @@ impl Pump {
             revocation: None,
             rewound: Vec::new(),
             transactors: None,
-            answers,
+            results,
             done,
             worker,
             found,
@@ -293,29 +294,21 @@ impl Pump {
             }
         }
         while let Ok(done) = self.done.try_recv() {
-            self.settled(&done);
+            self.settled(done);
         }
     }
 
-    fn settled(&mut self, done: &Done) {
-        let batch = done.batch.id;
-        if let Some(formed) = self.formed.remove(&batch) {
-            self.observer.settled(&done.batch, done.end.name(), formed.elapsed());
+    fn settled(&mut self, Done { batch, outcome }: Done) {
+        let id = batch.id;
+        if let Some(formed) = self.formed.remove(&id) {
+            self.observer.settled(&batch, label(&outcome), formed.elapsed());
         }
-        let outcome = match &done.end {
-            End::Committed(written) => Outcome::Committed { written },
-            End::Retry => Outcome::Aborted(Abort::Retry),
-            End::TimedOut(late) => Outcome::Aborted(Abort::TimedOut(*late)),
-            End::Refused(generation) => Outcome::Aborted(Abort::Refused { generation: *generation }),
-            End::Rejected(guilty) => Outcome::Aborted(Abort::Rejected(guilty)),
-            End::Unknown => Outcome::Unknown,
-        };
-        tracing::debug!(batch, items = done.batch.items.len(), end = ?done.end, "a batch has ended");
+        tracing::debug!(batch = id, items = batch.items.len(), ?outcome, "a batch has ended");
         if matches!(outcome, Outcome::Committed { .. }) {
-            self.committed(&done.batch);
+            self.committed(&batch);
         }
         self.refused = matches!(outcome, Outcome::Aborted(Abort::Refused { .. }));
-        self.input(Input::Settled { batch, outcome });
+        self.input(Input::Settled { batch: id, outcome });
         if self.refused {
             // Said again even if it is the one that was known: the core waits for one that was not refused.
             self.generation = None;
@@ -339,17 +332,17 @@ impl Pump {
     fn transact(&mut self, batch: Batch) {
         // Taken here, while the batch's partitions are owned and before any of them can be given away.
         let membership = self.member.as_ref().and_then(|member| native::membership(member.consumer()));
-        let membership = membership.map(|(metadata, generation, member)| Membership(metadata, generation, member));
+        let membership = membership.map(|(metadata, generation, member)| Membership { metadata, generation, member });
         self.formed.insert(batch.id, Instant::now());
         match &self.transactors {
             Some(transactors) => transactors.run(Job { batch, membership }),
             // They could not be started: the core has them renewed.
-            None => self.answers.tell(Done { batch, end: End::Unknown }),
+            None => self.results.send(Done { batch, outcome: Outcome::Unknown }),
         }
     }
 
     fn renew(&mut self, ids: &[String]) {
-        self.transactors = Transactors::start(&self.settings, ids, &self.topics, &self.answers)
+        self.transactors = Transactors::start(&self.settings, ids, &self.topics, &self.results)
             .inspect_err(|error| tracing::error!(%error, "no transactor could be started"))
             .ok();
     }
@@ -464,6 +457,17 @@ impl Pump {
             let _ = group::leave(member, pending).recv_timeout(GOODBYE_MAX);
         }
         tracing::info!("stopped");
+    }
+}
+
+/// The label of an outcome in metrics.
+const fn label(outcome: &Outcome) -> &'static str {
+    match outcome {
+        Outcome::Committed { .. } => "committed",
+        Outcome::Aborted(Abort::Retry | Abort::TimedOut(_)) => "aborted",
+        Outcome::Aborted(Abort::Refused { .. }) => "fenced",
+        Outcome::Aborted(Abort::Rejected(_)) => "rejected",
+        Outcome::Unknown => "unknown",
     }
 }
 

@@ -12,16 +12,16 @@ use rdkafka::producer::{BaseProducer, Producer};
 use rdkafka::types::RDKafkaRespErr;
 
 use super::admin::Admin;
+use super::job::{CALL_TIMEOUT, Job, Membership};
 use super::limits::Fit;
 use super::lookup::TOGETHER_MAX;
 use super::native;
 use super::reports::{Blame, Delivered, Reports};
 use super::settings::Settings;
 use super::topics::set_bytes_max;
-use super::transactor::{End, Job, Membership, SLICE};
 use super::turn::Turnstile;
 use crate::core::batch::{Batch, OutRecord, Pass};
-use crate::core::io::Partition;
+use crate::core::io::{Abort, Outcome, Partition};
 use crate::core::owner::with_member;
 use crate::core::reason::Reason;
 
@@ -47,11 +47,11 @@ const ABORT_SLICE: Duration = Duration::from_millis(100);
 /// How a transaction ended, and whether its producer can go on.
 pub enum Ended {
     /// So, and it can.
-    Well(End),
+    Reusable(Outcome),
     /// So, if a new producer takes over the transactional id: what this one did was never committed, but it cannot
     /// abort it. librdkafka gives up a producer whose first partitions were all refused: for the broker no transaction
     /// has begun, so that there is nothing to abort.
-    Broken(End),
+    Broken(Outcome),
     /// Nobody can say.
     Unknown,
 }
@@ -86,13 +86,26 @@ impl Call {
     }
 }
 
-/// A transaction that cannot go on: it must be aborted, and then ended so.
-struct Abort(End);
+/// Why a transaction cannot go on.
+enum Failed {
+    /// It must be aborted, for this reason.
+    Abort(Abort),
+    /// The producer is of no use any more.
+    Unknown,
+}
+
+impl From<Abort> for Failed {
+    fn from(abort: Abort) -> Self {
+        Self::Abort(abort)
+    }
+}
 
 impl Means<'_> {
     /// Runs a batch to its end.
     pub fn run(&self, job: &Job) -> Ended {
-        let Some(membership) = &job.membership else { return Ended::Well(End::Refused(-1)) };
+        let Some(membership) = &job.membership else {
+            return Ended::Reusable(Outcome::Aborted(Abort::Refused { generation: -1 }));
+        };
         self.producer.client().context().take();
         if let Err(error) = self.producer.begin_transaction() {
             tracing::warn!(%error, "no transaction could be begun");
@@ -104,11 +117,11 @@ impl Means<'_> {
             .and_then(|written| self.fence(&job.batch, membership).map(|()| written));
         match sent {
             Ok(written) => self.commit(written),
-            Err(Abort(End::Unknown)) => Ended::Unknown,
-            Err(Abort(end)) => {
-                let blames_nobody = matches!(end, End::Retry | End::TimedOut(_));
-                let ended = self.abort(end, false);
-                if let (Ended::Well(_), Some(delivered)) = (&ended, self.unclear.take()) {
+            Err(Failed::Unknown) => Ended::Unknown,
+            Err(Failed::Abort(abort)) => {
+                let blames_nobody = matches!(abort, Abort::Retry | Abort::TimedOut(_));
+                let ended = self.abort(abort, false);
+                if let (Ended::Reusable(_), Some(delivered)) = (&ended, self.unclear.take()) {
                     return self.clear_up(&job.batch, delivered);
                 }
                 if blames_nobody {
@@ -131,8 +144,8 @@ impl Means<'_> {
                         return Ended::Unknown;
                     }
                     let code = self.code_of_one(batch, item, &topic);
-                    let ended = self.abort(End::Retry, false);
-                    let (Ended::Well(_), Some(code)) = (&ended, code) else { return ended };
+                    let ended = self.abort(Abort::Retry, false);
+                    let (Ended::Reusable(_), Some(code)) = (&ended, code) else { return ended };
                     self.settings.limits.learn_clock(&topic, code == Code::InvalidTimestamp);
                     code == Code::InvalidTimestamp
                 }
@@ -141,11 +154,11 @@ impl Means<'_> {
                 delivered.blame_timestamps(&topic);
             }
         }
-        Ended::Well(match self.producer.client().context().blame(batch, &delivered) {
-            Blame::Items(guilty) => End::Rejected(guilty),
-            Blame::Somebody => End::Rejected(Vec::new()),
-            Blame::Nobody => End::Retry,
-        })
+        Ended::Reusable(Outcome::Aborted(match self.producer.client().context().blame(batch, &delivered) {
+            Blame::Items(guilty) => Abort::Rejected(guilty),
+            Blame::Somebody => Abort::Rejected(Vec::new()),
+            Blame::Nobody => Abort::Retry,
+        }))
     }
 
     /// The code with which a topic answers the record of one item. `None` if it does not answer within a second.
@@ -162,7 +175,7 @@ impl Means<'_> {
             native::produce(self.producer, &record).map_err(|_| ())
         });
         let begun = Instant::now();
-        while self.outstanding() > 0 && !self.is_closing() && begun.elapsed() < SLICE {
+        while self.outstanding() > 0 && !self.is_closing() && begun.elapsed() < CALL_TIMEOUT {
             std::thread::sleep(LOOK);
         }
         reports.take().verdict(topic)
@@ -183,7 +196,7 @@ impl Means<'_> {
         if self.is_closing() || own.is_empty() || !self.settings.describes || !self.settings.voice.may_ask() {
             return;
         }
-        let described = native::describe(self.producer.client(), &own, SLICE).unwrap_or_default();
+        let described = native::describe(self.producer.client(), &own, CALL_TIMEOUT).unwrap_or_default();
         for topic in described.into_iter().filter(|topic| topic.is_denied) {
             self.settings.voice.unwritable(&topic.name, Code::TopicAuthorizationFailed);
         }
@@ -193,7 +206,7 @@ impl Means<'_> {
         self.closing.load(Ordering::Acquire)
     }
 
-    fn produce(&self, batch: &Batch) -> Result<(), Abort> {
+    fn produce(&self, batch: &Batch) -> Result<(), Failed> {
         let mut sets = self.settings.limits.sets();
         let judged = !self.settings.compresses();
         let mut too_large: Vec<(u32, Reason)> = Vec::new();
@@ -227,7 +240,8 @@ impl Means<'_> {
         // An item has up to three records.
         too_large.sort_unstable_by_key(|(item, _)| *item);
         too_large.dedup();
-        Err(Abort(if self.relearn(&too_small) { End::Retry } else { End::Rejected(too_large) }))
+        let abort = if self.relearn(&too_small) { Abort::Retry } else { Abort::Rejected(too_large) };
+        Err(abort.into())
     }
 
     /// Asks once more how large sets may be for these topics: that can be changed at any time. True if it has been.
@@ -247,7 +261,7 @@ impl Means<'_> {
         changed
     }
 
-    fn queue(&self, batch: &Batch, record: &OutRecord<'_>) -> Result<(), Abort> {
+    fn queue(&self, batch: &Batch, record: &OutRecord<'_>) -> Result<(), Failed> {
         loop {
             match native::produce(self.producer, record) {
                 Ok(()) => return Ok(()),
@@ -263,7 +277,7 @@ impl Means<'_> {
                 Err(error) => {
                     let reports = self.producer.client().context();
                     let reason = reports.reason(batch, record.item, record.topic, Code::from(error));
-                    return Err(Abort(reason.map_or(End::Retry, |r| End::Rejected(vec![(record.item, r)]))));
+                    return Err(reason.map_or(Abort::Retry, |r| Abort::Rejected(vec![(record.item, r)])).into());
                 }
             }
         }
@@ -294,12 +308,12 @@ impl Means<'_> {
     }
 
     /// Waits for every delivery report; once one tells of a failure, only a little longer.
-    fn deliver(&self, batch: &Batch) -> Result<(), Abort> {
+    fn deliver(&self, batch: &Batch) -> Result<(), Failed> {
         let reports = self.producer.client().context();
         let mut failed = None;
         while self.outstanding() > 0 {
             if self.is_closing() {
-                return Err(Abort(End::Retry));
+                return Err(Abort::Retry.into());
             }
             if reports.have_failed() && failed.get_or_insert_with(Instant::now).elapsed() > FAILURES_MAX {
                 break;
@@ -310,27 +324,28 @@ impl Means<'_> {
     }
 
     /// Whom the reports blame for a transaction that cannot go on.
-    fn failed(&self, batch: &Batch) -> Result<(), Abort> {
+    fn failed(&self, batch: &Batch) -> Result<(), Failed> {
         let reports = self.producer.client().context();
         let delivered = reports.take();
         if !delivered.unclear().is_empty() {
             self.unclear.set(Some(delivered));
-            return Err(Abort(End::Retry));
+            return Err(Abort::Retry.into());
         }
         let changed = self.relearn(&delivered.too_small());
-        Err(Abort(match reports.blame(batch, &delivered) {
-            _ if changed => End::Retry,
-            Blame::Items(guilty) => End::Rejected(guilty),
+        let abort = match reports.blame(batch, &delivered) {
+            _ if changed => Abort::Retry,
+            Blame::Items(guilty) => Abort::Rejected(guilty),
             blame => {
                 let denied = self.denied(batch);
                 let nobody = denied.is_empty() && blame == Blame::Nobody;
-                if nobody { self.late(batch, &delivered) } else { End::Rejected(denied) }
+                if nobody { self.late(batch, &delivered) } else { Abort::Rejected(denied) }
             }
-        }))
+        };
+        Err(abort.into())
     }
 
     /// The batch failed, and no record of it is to blame.
-    fn late(&self, batch: &Batch, delivered: &Delivered) -> End {
+    fn late(&self, batch: &Batch, delivered: &Delivered) -> Abort {
         delivered
             .late(|| {
                 let mut sent = 0;
@@ -340,15 +355,15 @@ impl Means<'_> {
                 });
                 sent
             })
-            .map_or(End::Retry, End::TimedOut)
+            .map_or(Abort::Retry, Abort::TimedOut)
     }
 
     /// What the delivery reports say: offsets are sent only when all records lie in the log.
-    fn acknowledged(&self, batch: &Batch) -> Result<Vec<(Partition, i64)>, Abort> {
+    fn acknowledged(&self, batch: &Batch) -> Result<Vec<(Partition, i64)>, Failed> {
         self.deliver(batch)?;
         let delivered = self.producer.client().context().take();
         if delivered.unplaced {
-            return Err(Abort(End::Retry));
+            return Err(Abort::Retry.into());
         }
         Ok(delivered.written)
     }
@@ -361,7 +376,7 @@ impl Means<'_> {
         let ask = self.settings.describes && !targets.is_empty();
         let mut denied: BTreeSet<String> = BTreeSet::new();
         for some in targets.chunks(TOGETHER_MAX).take_while(|_| ask && !self.is_closing()) {
-            let described = native::describe(self.producer.client(), some, SLICE).unwrap_or_default();
+            let described = native::describe(self.producer.client(), some, CALL_TIMEOUT).unwrap_or_default();
             denied.extend(described.into_iter().filter(|topic| topic.is_denied).map(|topic| topic.name));
         }
         let items = (0u32..).zip(&batch.items);
@@ -370,17 +385,17 @@ impl Means<'_> {
         guilty.map(|(number, _)| (number, Reason::Forbidden)).collect()
     }
 
-    fn fence(&self, batch: &Batch, Membership(metadata, generation, member): &Membership) -> Result<(), Abort> {
+    fn fence(&self, batch: &Batch, membership: &Membership) -> Result<(), Failed> {
         if !self.turn.wait(batch.id, TURN_MAX) {
-            return Err(Abort(End::Retry));
+            return Err(Abort::Retry.into());
         }
-        let offsets = offsets(batch, member).map_err(|_| Abort(End::Retry))?;
+        let offsets = offsets(batch, &membership.member).map_err(|_| Abort::Retry)?;
         self.call.set(Some((batch.id, Instant::now())));
-        let sent = self.producer.send_offsets_to_transaction(&offsets, metadata, OFFSETS_MAX);
+        let sent = self.producer.send_offsets_to_transaction(&offsets, &membership.metadata, OFFSETS_MAX);
         self.call.set(None);
         match sent {
             // It may have taken so long that nobody counts on this batch any more.
-            Ok(()) if self.is_closing() => Err(Abort(End::Retry)),
+            Ok(()) if self.is_closing() => Err(Abort::Retry.into()),
             Ok(()) => Ok(()),
             Err(KafkaError::Transaction(error)) => {
                 let topics: BTreeSet<&str> = batch.offsets.iter().map(|at| batch.topic(at.partition)).collect();
@@ -396,21 +411,21 @@ impl Means<'_> {
                 if !refused {
                     self.settings.voice.failing("offsets are not accepted", &error);
                 }
-                Err(Abort(match (error.is_fatal(), refused) {
-                    (true, _) => End::Unknown,
-                    (_, true) => End::Refused(*generation),
-                    _ => End::Retry,
-                }))
+                Err(match (error.is_fatal(), refused) {
+                    (true, _) => Failed::Unknown,
+                    (_, true) => Abort::Refused { generation: membership.generation }.into(),
+                    _ => Abort::Retry.into(),
+                })
             }
-            Err(_) => Err(Abort(End::Retry)),
+            Err(_) => Err(Abort::Retry.into()),
         }
     }
 
     /// After a retriable error only commit is called again: the first one may have reached the broker.
     fn commit(&self, written: Vec<(Partition, i64)>) -> Ended {
-        match self.until_ended(|| self.producer.commit_transaction(SLICE)) {
-            Ok(()) => Ended::Well(End::Committed(written)),
-            Err(KafkaError::Transaction(error)) if error.txn_requires_abort() => self.abort(End::Retry, true),
+        match self.until_ended(|| self.producer.commit_transaction(CALL_TIMEOUT)) {
+            Ok(()) => Ended::Reusable(Outcome::Committed { written }),
+            Err(KafkaError::Transaction(error)) if error.txn_requires_abort() => self.abort(Abort::Retry, true),
             Err(error) => {
                 tracing::warn!(%error, "the outcome of a commit is not known");
                 Ended::Unknown
@@ -419,19 +434,19 @@ impl Means<'_> {
     }
 
     /// Aborts, and ends so if that is known to have worked.
-    fn abort(&self, end: End, committing: bool) -> Ended {
+    fn abort(&self, abort: Abort, committing: bool) -> Ended {
         let begun = Instant::now();
         loop {
             // librdkafka drops what is queued and waits for what is on its way, whose reports nobody but this thread
             // can take; the call is resumed afterwards. Purging those records here would be wrong: one that arrives
             // after the abort would belong to this producer's next transaction.
             let outstanding = self.producer.in_flight_count() > 0;
-            let error = match self.producer.abort_transaction(if outstanding { ABORT_SLICE } else { SLICE }) {
-                Ok(()) => return Ended::Well(end),
+            let error = match self.producer.abort_transaction(if outstanding { ABORT_SLICE } else { CALL_TIMEOUT }) {
+                Ok(()) => return Ended::Reusable(Outcome::Aborted(abort)),
                 Err(error) => error,
             };
             if !committing && error.rdkafka_error_code() == Some(Code::InvalidTransactionalState) {
-                return Ended::Broken(end);
+                return Ended::Broken(Outcome::Aborted(abort));
             }
             let again = matches!(&error, KafkaError::Transaction(e) if e.is_retriable() && !e.is_fatal());
             let limit = if self.is_closing() { PARTING_MAX } else { END_MAX };

@@ -7,123 +7,50 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use rdkafka::ClientConfig;
-use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::producer::{BaseProducer, Producer};
 
+use super::job::{CALL_TIMEOUT, Done, Job, Results};
 use super::quiet::Quiet;
 use super::reports::Reports;
 use super::settings::Settings;
 use super::transaction::{Call, Ended, Means};
 use super::turn::{Left, Turnstile};
-use crate::core::batch::{Batch, Kind};
-use crate::core::io::{Late, Partition};
-use crate::core::reason::Reason;
-use crate::handle::Wake;
+use crate::core::batch::Kind;
+use crate::core::io::{Abort, Outcome};
 
-/// How long one call may block: between two, a thread sees that it is to end.
-pub const SLICE: Duration = Duration::from_secs(1);
 /// Batches that wait for one transactor.
 const WAITING_MAX: usize = 2;
-
-/// A batch to run.
-#[derive(Debug)]
-pub struct Job {
-    /// What to write.
-    pub batch: Batch,
-    /// The consumer's membership when the batch was formed, if it had any.
-    pub membership: Option<Membership>,
-}
-
-/// Group metadata, and the generation and the member id it stands for.
-pub struct Membership(pub ConsumerGroupMetadata, pub i32, pub Vec<u8>);
-
-impl std::fmt::Debug for Membership {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Membership").field(&self.1).finish()
-    }
-}
-
-/// A batch that has ended.
-#[derive(Debug)]
-pub struct Done {
-    /// The batch.
-    pub batch: Batch,
-    /// How.
-    pub end: End,
-}
-
-/// How a batch ended: [`crate::core::io::Outcome`] with its data owned.
-#[derive(Debug)]
-pub enum End {
-    Committed(Vec<(Partition, i64)>),
-    Retry,
-    TimedOut(Late),
-    Refused(i32),
-    Rejected(Vec<(u32, Reason)>),
-    Unknown,
-}
-
-impl End {
-    /// As metrics name it.
-    pub const fn name(&self) -> &'static str {
-        match self {
-            Self::Committed(_) => "committed",
-            Self::Retry | Self::TimedOut(_) => "aborted",
-            Self::Refused(_) => "fenced",
-            Self::Rejected(_) => "rejected",
-            Self::Unknown => "unknown",
-        }
-    }
-}
-
-/// Where transactors send their answers.
-#[derive(Clone)]
-pub struct Answers {
-    /// To the loop.
-    pub done: Sender<Done>,
-    /// Wakes it.
-    pub wake: Wake,
-}
-
-impl Answers {
-    /// Gives an answer.
-    pub fn tell(&self, done: Done) {
-        // The loop is gone only when the engine has ended.
-        let _ = self.done.send(done);
-        (self.wake)();
-    }
-}
 
 /// Owes the loop an answer to a job, and gives it whatever happens: a batch without one would hold its partitions for ever.
 struct Answer<'a> {
     job: Option<Job>,
     turn: &'a Turnstile,
-    answers: &'a Answers,
+    results: &'a Results,
 }
 
 impl<'a> Answer<'a> {
-    fn to(job: Job, turn: &'a Turnstile, answers: &'a Answers) -> Self {
-        Self { job: Some(job), turn, answers }
+    fn to(job: Job, turn: &'a Turnstile, results: &'a Results) -> Self {
+        Self { job: Some(job), turn, results }
     }
 
-    fn give(mut self, end: End) {
-        self.tell(end);
+    fn give(mut self, outcome: Outcome) {
+        self.tell(outcome);
     }
 
-    fn tell(&mut self, end: End) {
+    fn tell(&mut self, outcome: Outcome) {
         if let Some(Job { batch, .. }) = self.job.take() {
             // However it ran late: under a quota, a batch can be without any acknowledgement.
-            if matches!(end, End::TimedOut(_)) {
+            if matches!(outcome, Outcome::Aborted(Abort::TimedOut(_))) {
                 self.turn.runs_late(batch.id);
             }
-            let left = match end {
-                End::Committed(_) => Left::Committed,
-                End::Unknown => Left::Unknown,
-                _ => Left::Aborted,
+            let left = match outcome {
+                Outcome::Committed { .. } => Left::Committed,
+                Outcome::Unknown => Left::Unknown,
+                Outcome::Aborted(_) => Left::Aborted,
             };
             self.turn.leave(batch.id, left);
-            self.answers.tell(Done { batch, end });
+            self.results.send(Done { batch, outcome });
         }
     }
 }
@@ -131,7 +58,7 @@ impl<'a> Answer<'a> {
 impl Drop for Answer<'_> {
     fn drop(&mut self) {
         // Only a panic gets here with the job.
-        self.tell(End::Unknown);
+        self.tell(Outcome::Unknown);
     }
 }
 
@@ -142,7 +69,7 @@ pub struct Transactors {
     closing: Arc<AtomicBool>,
     ended: Receiver<()>,
     calls: Vec<Arc<Call>>,
-    answers: Answers,
+    results: Results,
 }
 
 impl Transactors {
@@ -151,7 +78,7 @@ impl Transactors {
         settings: &Arc<Settings>,
         ids: &[String],
         topics: &[String],
-        answers: &Answers,
+        results: &Results,
     ) -> std::io::Result<Self> {
         let turn = Arc::new(Turnstile::default());
         let closing = Arc::new(AtomicBool::new(false));
@@ -170,7 +97,7 @@ impl Transactors {
                 topics: topics.to_vec(),
                 turn: Arc::clone(&turn),
                 closing: Arc::clone(&closing),
-                answers: answers.clone(),
+                results: results.clone(),
             };
             let alive = alive.clone();
             std::thread::Builder::new().name(name).spawn(move || {
@@ -179,7 +106,7 @@ impl Transactors {
             })?;
             jobs.push(sender);
         }
-        Ok(Self { jobs, turn, closing, ended, calls, answers: answers.clone() })
+        Ok(Self { jobs, turn, closing, ended, calls, results: results.clone() })
     }
 
     /// Hands out a batch. Batches come in the order of their ids, without gaps.
@@ -189,7 +116,7 @@ impl Transactors {
         self.turn.enter(id, fires);
         // At most two batches are in flight, so that there is room, unless the transactor has ended.
         if let Err(unsent) = self.jobs[(id % self.jobs.len() as u64) as usize].try_send(job) {
-            Answer::to(unsent.into_inner(), &self.turn, &self.answers).give(End::Unknown);
+            Answer::to(unsent.into_inner(), &self.turn, &self.results).give(Outcome::Unknown);
         }
     }
 
@@ -220,7 +147,7 @@ struct Transactor {
     topics: Vec<String>,
     turn: Arc<Turnstile>,
     closing: Arc<AtomicBool>,
-    answers: Answers,
+    results: Results,
 }
 
 impl Transactor {
@@ -228,7 +155,7 @@ impl Transactor {
         let Some(mut producer) = self.producer() else { return };
         let mut quiet = Quiet::new();
         loop {
-            let job = match jobs.recv_timeout(SLICE) {
+            let job = match jobs.recv_timeout(CALL_TIMEOUT) {
                 Ok(job) => job,
                 Err(RecvTimeoutError::Timeout) => {
                     // Takes what the producer reports on itself, which would pile up.
@@ -244,18 +171,18 @@ impl Transactor {
                 }
                 Err(RecvTimeoutError::Disconnected) => return,
             };
-            let answer = Answer::to(job, &self.turn, &self.answers);
-            let end = answer.job.as_ref().map_or(End::Unknown, |job| self.transact(&mut producer, job));
+            let answer = Answer::to(job, &self.turn, &self.results);
+            let outcome = answer.job.as_ref().map_or(Outcome::Unknown, |job| self.transact(&mut producer, job));
             answer.job.iter().for_each(|job| quiet.ran(&job.batch));
-            let known = !matches!(end, End::Unknown);
-            answer.give(end);
+            let known = !matches!(outcome, Outcome::Unknown);
+            answer.give(outcome);
             if !known {
                 return;
             }
         }
     }
 
-    fn transact(&self, producer: &mut BaseProducer<Reports>, job: &Job) -> End {
+    fn transact(&self, producer: &mut BaseProducer<Reports>, job: &Job) -> Outcome {
         let means = Means {
             producer,
             settings: &self.settings,
@@ -265,14 +192,14 @@ impl Transactor {
             unclear: Cell::default(),
         };
         match means.run(job) {
-            Ended::Well(end) => end,
-            Ended::Unknown => End::Unknown,
-            Ended::Broken(end) => {
+            Ended::Reusable(outcome) => outcome,
+            Ended::Unknown => Outcome::Unknown,
+            Ended::Broken(outcome) => {
                 tracing::debug!("a producer that cannot abort is replaced");
                 // The new one takes the transactional id over, which aborts whatever might be open under it.
-                self.producer().map_or(End::Unknown, |new| {
+                self.producer().map_or(Outcome::Unknown, |new| {
                     *producer = new;
-                    end
+                    outcome
                 })
             }
         }
@@ -284,7 +211,7 @@ impl Transactor {
         loop {
             let context = Reports::new(self.name.clone(), self.topics.clone(), Arc::clone(&self.settings.voice));
             let tried = self.config.create_with_context(context).and_then(|producer: BaseProducer<Reports>| {
-                while let Err(error) = producer.init_transactions(SLICE) {
+                while let Err(error) = producer.init_transactions(CALL_TIMEOUT) {
                     let again = matches!(&error, KafkaError::Transaction(e) if e.is_retriable() && !e.is_fatal());
                     if !again || self.is_closing() {
                         return Err(error);
@@ -304,7 +231,7 @@ impl Transactor {
                         }
                         self.settings.voice.show("a transactional producer cannot start; trying again", &error);
                     }
-                    std::thread::sleep(SLICE);
+                    std::thread::sleep(CALL_TIMEOUT);
                 }
             }
         }
@@ -320,21 +247,21 @@ mod tests {
     use super::super::a_batch;
     use super::*;
 
-    fn told(act: impl FnOnce(Job, &Turnstile, &Answers)) -> Vec<End> {
+    fn told(act: impl FnOnce(Job, &Turnstile, &Results)) -> Vec<Outcome> {
         let (done, heard) = crossbeam_channel::unbounded();
-        let answers = Answers { done, wake: Arc::new(|| {}) };
+        let results = Results { sender: done, wake: Arc::new(|| {}) };
         let turn = Turnstile::default();
-        act(Job { batch: a_batch(), membership: None }, &turn, &answers);
-        heard.try_iter().map(|done| done.end).collect()
+        act(Job { batch: a_batch(), membership: None }, &turn, &results);
+        heard.try_iter().map(|done| done.outcome).collect()
     }
 
     #[test]
     fn a_batch_is_answered_once_also_when_its_transactor_panics_or_has_ended() {
-        let given = told(|job, turn, answers| Answer::to(job, turn, answers).give(End::Retry));
-        assert!(matches!(given[..], [End::Retry]), "{given:?}");
-        let panicked = told(|job, turn, answers| drop(Answer::to(job, turn, answers)));
-        assert!(matches!(panicked[..], [End::Unknown]), "{panicked:?}");
-        let ended = told(|job, _, answers| {
+        let given = told(|job, turn, results| Answer::to(job, turn, results).give(Outcome::Aborted(Abort::Retry)));
+        assert!(matches!(given[..], [Outcome::Aborted(Abort::Retry)]), "{given:?}");
+        let panicked = told(|job, turn, results| drop(Answer::to(job, turn, results)));
+        assert!(matches!(panicked[..], [Outcome::Unknown]), "{panicked:?}");
+        let ended = told(|job, _, results| {
             let (sender, receiver) = bounded(1);
             drop(receiver);
             let transactors = Transactors {
@@ -343,10 +270,10 @@ mod tests {
                 closing: Arc::default(),
                 ended: bounded(0).1,
                 calls: Vec::new(),
-                answers: answers.clone(),
+                results: results.clone(),
             };
             transactors.run(job);
         });
-        assert!(matches!(ended[..], [End::Unknown]), "{ended:?}");
+        assert!(matches!(ended[..], [Outcome::Unknown]), "{ended:?}");
     }
 }

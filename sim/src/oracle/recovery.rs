@@ -131,7 +131,7 @@ impl<'a> Fresh<'a> {
         assert!(shown.is_ok(), "the visitor never fails");
         let written: Vec<(Partition, i64)> =
             records.iter().map(|(partition, offset, _)| (*partition, *offset)).collect();
-        self.tell(Input::Settled { batch: batch.id, outcome: Outcome::Committed { written: &written } });
+        self.tell(Input::Settled { batch: batch.id, outcome: Outcome::Committed { written } });
         for (partition, offset, stored) in &records {
             if batch.items.iter().any(|item| matches!(item.kind, Kind::Barrier { .. })) {
                 let (found, _) = self.world.kafka().log(Place::Schedules(*partition)).read(0, usize::MAX);

@@ -31,7 +31,7 @@ impl World {
             Todo::Wake => self.wake(number),
             Todo::Tick => self.tell(number, Input::Tick),
             Todo::Job(batch) => self.job(number, batch),
-            Todo::Settle(batch, ending) => self.settle(number, batch, &ending),
+            Todo::Settle(batch, outcome) => self.settle(number, batch, outcome),
             Todo::ReadCommitted(partition, until) => self.read_committed(number, partition, until),
             Todo::Fence(take, ids, generation) => self.fence(number, take, ids, generation),
             Todo::FindSince(ask, topic, known) => self.find_since(number, ask, topic, known),

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use kafka_scheduler::core::batch::{Batch, Kind, OutRecord};
+use kafka_scheduler::core::io::{Abort, Input, Late, Outcome};
 use kafka_scheduler::core::reason::Reason;
 
 use super::transactors::{Job, Outgoing, Step};
-use super::{DEAD_LETTERS, Ending, Todo, What, World};
+use super::{DEAD_LETTERS, Todo, What, World};
 use crate::bugs::{self, Bug};
 use crate::failure::Failure;
 use crate::faults::Fault;
@@ -174,7 +175,7 @@ impl World {
                     }
                 }
                 Err(Refusal::Concurrent) => return self.later(number, 20, Todo::Job(batch)),
-                Err(_) => return self.end(number, batch, Ending::Unknown),
+                Err(_) => return self.end(number, batch, Outcome::Unknown),
             }
         }
         let link_ms = self.instances[number].link_free_us.saturating_sub(self.now_ms * 1_000).div_euclid(1_000) + 1;
@@ -263,16 +264,17 @@ impl World {
             let guilty = std::mem::take(&mut job.guilty);
             let named = job.refused || !guilty.is_empty();
             let sent = job.records.iter().map(bytes).sum();
-            let ending = match job.late_bytes {
-                _ if named => Ending::Rejected(guilty),
-                Some(delivered) => Ending::TimedOut { delivered, sent },
-                None => Ending::Retry,
+            let abort = match job.late_bytes {
+                _ if named => Abort::Rejected(guilty),
+                Some(0) => Abort::TimedOut(Late::Silent),
+                Some(delivered) => Abort::TimedOut(Late::Taking { delivered, sent }),
+                None => Abort::Retry,
             };
-            return self.give_up(number, batch, producer, ending);
+            return self.give_up(number, batch, producer, abort);
         }
         // A transactor that is on its way out may have seen so by now.
         if parting && self.instances[number].rng.chance(50) {
-            return self.give_up(number, batch, producer, Ending::Retry);
+            return self.give_up(number, batch, producer, Abort::Retry);
         }
         if self.struck(number, batch, producer, Point::AfterProduce) {
             return;
@@ -281,7 +283,7 @@ impl World {
         if !first {
             let since = *job.waiting_since_ms.get_or_insert(now);
             if since + TURN_MS_MAX <= now {
-                return self.give_up(number, batch, producer, Ending::Retry);
+                return self.give_up(number, batch, producer, Abort::Retry);
             }
             return self.later(number, 50, Todo::Job(batch));
         }
@@ -296,10 +298,10 @@ impl World {
             Err(Refusal::Concurrent) => self.later(number, 20, Todo::Job(batch)),
             Err(Refusal::Generation) => {
                 let generation = self.instances[number].transactors.jobs[&batch].member.1;
-                self.give_up(number, batch, producer, Ending::Refused(generation));
+                self.give_up(number, batch, producer, Abort::Refused { generation });
             }
-            Err(Refusal::Metadata) => self.give_up(number, batch, producer, Ending::Retry),
-            Err(Refusal::Fenced | Refusal::State) => self.end(number, batch, Ending::Unknown),
+            Err(Refusal::Metadata) => self.give_up(number, batch, producer, Abort::Retry),
+            Err(Refusal::Fenced | Refusal::State) => self.end(number, batch, Outcome::Unknown),
         }
     }
 
@@ -331,20 +333,20 @@ impl World {
         if self.struck(number, batch, producer, Point::AfterOffsets) {
             return;
         }
-        let ending = match self.kafka.end(producer, self.now_ms, true) {
+        let outcome = match self.kafka.end(producer, self.now_ms, true) {
             Ok(()) => {
                 self.note_markers(number);
                 self.committed(number, batch)
             }
-            Err(_) => Ending::Unknown,
+            Err(_) => Outcome::Unknown,
         };
-        if matches!(ending, Ending::Committed(_)) && self.struck(number, batch, producer, Point::AfterCommit) {
+        if matches!(outcome, Outcome::Committed { .. }) && self.struck(number, batch, producer, Point::AfterCommit) {
             return;
         }
-        self.end(number, batch, ending);
+        self.end(number, batch, outcome);
     }
 
-    fn committed(&mut self, number: usize, batch: u64) -> Ending {
+    fn committed(&mut self, number: usize, batch: u64) -> Outcome {
         self.in_turn(number, batch);
         let races =
             std::mem::take(&mut self.instances[number].transactors.jobs.get_mut(&batch).expect("it runs").races);
@@ -357,7 +359,7 @@ impl World {
             let end = if barrier && bugs::on(Bug::LoadsToLastStable) { stable.max(0) } else { *offset };
             (*partition, end)
         };
-        Ending::Committed(job.written.iter().map(offset).collect())
+        Outcome::Committed { written: job.written.iter().map(offset).collect() }
     }
 
     /// Batches commit in the order in which they were formed, or else schedules fire out of order and offsets go back.
@@ -375,24 +377,24 @@ impl World {
         instance.last_committed = batch;
     }
 
-    fn give_up(&mut self, number: usize, batch: u64, producer: (&str, u32), ending: Ending) {
+    fn give_up(&mut self, number: usize, batch: u64, producer: (&str, u32), abort: Abort) {
         match self.kafka.end(producer, self.now_ms, false) {
             Ok(()) => {
                 self.note_markers(number);
-                self.end(number, batch, ending);
+                self.end(number, batch, Outcome::Aborted(abort));
             }
-            Err(_) => self.end(number, batch, Ending::Unknown),
+            Err(_) => self.end(number, batch, Outcome::Unknown),
         }
     }
 
     /// The answer takes a while, in which the process may crash.
-    pub(super) fn end(&mut self, number: usize, batch: u64, ending: Ending) {
-        let ending = match ending {
-            Ending::Unknown if bugs::on(Bug::UnknownTakenForAborted) => {
+    pub(super) fn end(&mut self, number: usize, batch: u64, outcome: Outcome) {
+        let outcome = match outcome {
+            Outcome::Unknown if bugs::on(Bug::UnknownTakenForAborted) => {
                 self.instances[number].transactors.set_epoch(batch, None);
-                Ending::Retry
+                Outcome::Aborted(Abort::Retry)
             }
-            Ending::Unknown if bugs::on(Bug::UnknownTakenForCommitted) => {
+            Outcome::Unknown if bugs::on(Bug::UnknownTakenForCommitted) => {
                 self.instances[number].transactors.set_epoch(batch, None);
                 self.committed(number, batch)
             }
@@ -402,29 +404,41 @@ impl World {
             job.step = Step::Ended;
         }
         let delay = self.instances[number].rng.range(1, 40);
-        self.answer(number, delay, Todo::Settle(batch, ending));
+        self.answer(number, delay, Todo::Settle(batch, outcome));
+    }
+
+    pub(super) fn settle(&mut self, number: usize, batch: u64, outcome: Outcome) {
+        let Some(job) = self.instances[number].transactors.finish(batch) else { return };
+        self.trace(|| format!("i{number}     batch {batch}: {outcome:?}"));
+        // A batch of a former incarnation holds nothing that is read now.
+        let current = job.incarnation == self.instances[number].transactors.incarnation;
+        if current && !matches!(outcome, Outcome::Committed { .. }) {
+            self.watch.aborted(number, job.decided());
+        }
+        self.tell(number, Input::Settled { batch, outcome });
+        self.wake_jobs(number);
     }
 
     /// The brokers answer with an error, or not at all. True if the step does not go on.
     pub(super) fn fault_answer(&mut self, number: usize, batch: u64, producer: (&str, u32), error: Error) -> bool {
         match error {
             Error::Retriable => self.later(number, 500, Todo::Job(batch)),
-            Error::Abortable => self.give_up(number, batch, producer, Ending::Retry),
-            Error::Fatal | Error::RequestLost => self.end(number, batch, Ending::Unknown),
+            Error::Abortable => self.give_up(number, batch, producer, Abort::Retry),
+            Error::Fatal | Error::RequestLost => self.end(number, batch, Outcome::Unknown),
             Error::Late => {
                 // Only a commit that comes late does harm: what it ends was not decided.
                 if self.instances[number].transactors.jobs[&batch].step == Step::Commit {
                     let delay = self.instances[number].rng.range(1, LATE_MS_MAX);
                     self.after(delay, What::LateCommit(producer.0.to_owned(), producer.1));
                 }
-                self.end(number, batch, Ending::Unknown);
+                self.end(number, batch, Outcome::Unknown);
             }
             Error::ReplyLost => {
                 // Only a commit's outcome can get lost in this way.
                 if self.instances[number].transactors.jobs[&batch].step == Step::Commit {
                     let _ = self.kafka.end(producer, self.now_ms, true);
                 }
-                self.end(number, batch, Ending::Unknown);
+                self.end(number, batch, Outcome::Unknown);
             }
         }
         true
