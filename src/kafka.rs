@@ -1,26 +1,26 @@
 //! The engine on Kafka: an event loop that feeds the core and carries out what it says.
 
 pub(crate) mod admin;
+pub(crate) mod client_config;
 mod clock;
+mod cluster_monitor;
+mod commit_order;
+mod delivery;
+mod diagnostics;
+mod engine_loop;
+pub(crate) mod ffi;
+mod foreign_members;
 mod group;
 mod job;
-mod limits;
-mod log_start;
-pub(crate) mod lookup;
-mod members;
-pub(crate) mod native;
-mod pump;
-mod quiet;
-mod reports;
-pub(crate) mod scan;
-pub(crate) mod settings;
-mod start;
+mod log_start_offsets;
+pub(crate) mod partition_scan;
+mod producer_topics;
+mod record_batches;
+mod startup;
+pub(crate) mod target_lookup;
 pub mod topics;
 mod transaction;
 mod transactor;
-mod turn;
-mod voice;
-mod watch;
 mod worker;
 
 use std::sync::{Arc, Mutex};
@@ -33,10 +33,10 @@ use crate::config::{Config, Files};
 use crate::core::listing::Page;
 use crate::handle::board::{Board, Snapshot, Stage};
 use crate::handle::{Ask, Handle, Observer, Wake};
+use client_config::Settings;
 pub use clock::Clock;
-use pump::Pump;
-use settings::Settings;
-use start::{NotReady, Ready};
+use engine_loop::EngineLoop;
+use startup::{NotReady, Ready};
 
 /// How long to wait before the brokers are asked again at start; doubled each time.
 const START_RETRY_MIN: Duration = Duration::from_millis(250);
@@ -151,21 +151,22 @@ impl Engine {
         settings.reporting_consumer().create::<rdkafka::consumer::BaseConsumer>().map_err(Error::Settings)?;
         let _: rdkafka::producer::BaseProducer =
             settings.reporting_producer("probe").create().map_err(Error::Settings)?;
-        let client = start::client(&settings).map_err(Error::Settings)?;
+        let client = startup::client(&settings).map_err(Error::Settings)?;
         let ready = self.wait_until_ready(&client, &settings)?;
         drop(client);
         let Some(ready) = ready else { return Ok(()) };
         let board = Arc::clone(self.handle.board());
-        let pump = Pump::new(self.config, self.clock, settings, &ready, self.observer, board, self.wake, self.asks)?;
-        pump.run(&mut self.events)
+        let engine_loop =
+            EngineLoop::new(self.config, self.clock, settings, &ready, self.observer, board, self.wake, self.asks)?;
+        engine_loop.run(&mut self.events)
     }
 
     /// Nothing if the engine was stopped before the brokers and topics were there.
-    fn wait_until_ready(&mut self, client: &start::Client, settings: &Settings) -> Result<Option<Ready>, Error> {
+    fn wait_until_ready(&mut self, client: &startup::Client, settings: &Settings) -> Result<Option<Ready>, Error> {
         let mut said = None;
         let mut wait = START_RETRY_MIN;
         loop {
-            match start::look(client, &self.config, settings, &|| self.events.board.beat()) {
+            match startup::look(client, &self.config, settings, &|| self.events.board.beat()) {
                 Ok(ready) => return Ok(Some(ready)),
                 Err(reason) if said.as_ref() != Some(&reason) => {
                     tracing::warn!("{reason}; trying again until this changes");

@@ -15,9 +15,9 @@ use rdkafka::{Offset, metadata::MetadataTopic};
 use super::failure::Failure;
 use crate::config::Config;
 use crate::core::io::{Millis, Partition, Record};
-use crate::kafka::native;
-use crate::kafka::scan::{Means, Span, Stop, scan};
-use crate::kafka::settings::Settings;
+use crate::kafka::client_config::Settings;
+use crate::kafka::ffi;
+use crate::kafka::partition_scan::{Means, Span, Stop, scan};
 
 /// How long the brokers may take to answer at all.
 const ANSWER_MAX: Duration = Duration::from_secs(8);
@@ -218,7 +218,7 @@ fn show(
 ) -> Result<(), Failure> {
     let mut headers = Vec::new();
     if let Some(borrowed) = message.headers() {
-        native::headers(borrowed, &mut headers);
+        ffi::headers(borrowed, &mut headers);
     }
     visit(&Record {
         partition: Partition { topic: 0, number: message.partition() },

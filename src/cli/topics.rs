@@ -9,7 +9,7 @@ use super::failure::Failure;
 use super::link::Link;
 use crate::config::Config;
 use crate::kafka::admin::Admin;
-use crate::kafka::lookup::{layout, new_layout};
+use crate::kafka::target_lookup::{layout, new_layout};
 use crate::kafka::topics::{Entries, Layout, findings, own, told};
 
 /// What librdkafka takes at most.

@@ -14,7 +14,7 @@ use super::failure::Failure;
 use super::link::{Link, refused};
 use crate::core::batch::OutRecord;
 use crate::core::io::{Header, Partition};
-use crate::kafka::native;
+use crate::kafka::ffi;
 
 /// How long a record may take to be acknowledged.
 const DELIVERY_MS: &str = "30000";
@@ -105,7 +105,7 @@ impl Writer {
         };
         loop {
             self.producer.poll(Duration::ZERO);
-            match native::produce(&self.producer, &record) {
+            match ffi::produce(&self.producer, &record) {
                 Ok(()) => return Ok(()),
                 Err(RDKafkaRespErr::RD_KAFKA_RESP_ERR__QUEUE_FULL) => self.producer.poll(Duration::from_millis(10)),
                 Err(error) => {

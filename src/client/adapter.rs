@@ -5,7 +5,7 @@ use rdkafka::producer::{BaseRecord, FutureRecord};
 
 use super::retry::Place;
 use super::{Header, Record};
-use crate::kafka::native;
+use crate::kafka::ffi;
 
 impl Record {
     /// The headers as rdkafka has them.
@@ -104,7 +104,7 @@ impl<'a> Place<'a> {
 fn record(message: &impl Message, headers: Option<&rdkafka::message::BorrowedHeaders>) -> Record {
     let mut raw = Vec::new();
     if let Some(headers) = headers {
-        native::headers(headers, &mut raw);
+        ffi::headers(headers, &mut raw);
     }
     let header = |header: &crate::core::io::Header<'_>| Header {
         name: String::from_utf8_lossy(header.name).into_owned(),

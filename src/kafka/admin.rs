@@ -9,9 +9,9 @@ use rdkafka::admin::{
 };
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
 
-use super::settings::Settings;
+use super::client_config::Settings;
+use super::diagnostics::QueryContext;
 use super::topics::{Entries, Role};
-use super::voice::Asking;
 
 /// How long one request may take.
 const REQUEST_MAX: Duration = Duration::from_secs(2);
@@ -20,7 +20,7 @@ const REQUEST_MAX: Duration = Duration::from_secs(2);
 const DEFAULT: i32 = -1;
 
 /// A client for topics' settings.
-pub struct Admin(AdminClient<Asking>);
+pub struct Admin(AdminClient<QueryContext>);
 
 impl Admin {
     /// Connects when it is first asked.
@@ -28,7 +28,7 @@ impl Admin {
     /// # Errors
     /// When librdkafka refuses its settings.
     pub fn new(settings: &Settings) -> KafkaResult<Self> {
-        let asking = Asking(Arc::clone(&settings.voice));
+        let asking = QueryContext(Arc::clone(&settings.voice));
         Ok(Self(settings.uncommitted().create_with_context(asking)?))
     }
 

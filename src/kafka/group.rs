@@ -12,16 +12,16 @@ use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{Offset, TopicPartitionList};
 
-use super::native::inbox::Inbox;
-use super::settings::Settings;
-use super::voice::Voice;
+use super::client_config::Settings;
+use super::diagnostics::Diagnostics;
+use super::ffi::queue::ForwardedQueue;
 use crate::handle::Wake;
 
 /// Between two looks whether the loop has let go of a consumer.
 const TURN: Duration = Duration::from_millis(1);
 
 /// The consumer of one membership, and what it reads.
-pub type Member = Inbox<Context>;
+pub type Member = ForwardedQueue<Context>;
 
 /// What the group wants.
 #[derive(Debug)]
@@ -41,7 +41,7 @@ pub struct Context {
     /// The consumer is being closed: whatever comes is answered at once.
     closing: AtomicBool,
     rebalances: Arc<AtomicU64>,
-    voice: Arc<Voice>,
+    voice: Arc<Diagnostics>,
 }
 
 impl Context {
@@ -57,7 +57,7 @@ impl Context {
 
 impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        Voice::log(level, facility, message);
+        Diagnostics::log(level, facility, message);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
@@ -128,7 +128,7 @@ pub fn join(
     let events = Arc::clone(wake);
     consumer.set_nonempty_callback(move || events());
     consumer.subscribe(&topics.iter().map(String::as_str).collect::<Vec<_>>())?;
-    Ok(Arc::new(Inbox::new(consumer, Arc::clone(wake))))
+    Ok(Arc::new(ForwardedQueue::new(consumer, Arc::clone(wake))))
 }
 
 /// Leaves the group, on a thread of its own: with no broker in reach it takes long. The receiver disconnects at the end.

@@ -12,14 +12,14 @@ use rdkafka::producer::{BaseProducer, Producer};
 use rdkafka::types::RDKafkaRespErr;
 
 use super::admin::Admin;
+use super::client_config::Settings;
+use super::commit_order::CommitOrder;
+use super::delivery::{Blame, Delivered, Reports};
+use super::ffi;
 use super::job::{CALL_TIMEOUT, Job, Membership};
-use super::limits::Fit;
-use super::lookup::TOGETHER_MAX;
-use super::native;
-use super::reports::{Blame, Delivered, Reports};
-use super::settings::Settings;
+use super::record_batches::Fit;
+use super::target_lookup::TOGETHER_MAX;
 use super::topics::set_bytes_max;
-use super::turn::Turnstile;
 use crate::core::batch::{Batch, OutRecord, Pass};
 use crate::core::io::{Abort, Outcome, Partition};
 use crate::core::owner::with_member;
@@ -60,7 +60,7 @@ pub enum Ended {
 pub struct Means<'a> {
     pub producer: &'a BaseProducer<Reports>,
     pub settings: &'a Settings,
-    pub turn: &'a Turnstile,
+    pub turn: &'a CommitOrder,
     /// Nobody waits for the outcome any more.
     pub closing: &'a AtomicBool,
     /// Shows a call that may never return.
@@ -172,7 +172,7 @@ impl Means<'_> {
                 return Ok(());
             }
             queued = true;
-            native::produce(self.producer, &record).map_err(|_| ())
+            ffi::produce(self.producer, &record).map_err(|_| ())
         });
         let begun = Instant::now();
         while self.outstanding() > 0 && !self.is_closing() && begun.elapsed() < CALL_TIMEOUT {
@@ -196,7 +196,7 @@ impl Means<'_> {
         if self.is_closing() || own.is_empty() || !self.settings.describes || !self.settings.voice.may_ask() {
             return;
         }
-        let described = native::describe(self.producer.client(), &own, CALL_TIMEOUT).unwrap_or_default();
+        let described = ffi::describe(self.producer.client(), &own, CALL_TIMEOUT).unwrap_or_default();
         for topic in described.into_iter().filter(|topic| topic.is_denied) {
             self.settings.voice.unwritable(&topic.name, Code::TopicAuthorizationFailed);
         }
@@ -263,7 +263,7 @@ impl Means<'_> {
 
     fn queue(&self, batch: &Batch, record: &OutRecord<'_>) -> Result<(), Failed> {
         loop {
-            match native::produce(self.producer, record) {
+            match ffi::produce(self.producer, record) {
                 Ok(()) => return Ok(()),
                 Err(RDKafkaRespErr::RD_KAFKA_RESP_ERR__QUEUE_FULL) if !self.is_closing() => {
                     self.outstanding();
@@ -376,7 +376,7 @@ impl Means<'_> {
         let ask = self.settings.describes && !targets.is_empty();
         let mut denied: BTreeSet<String> = BTreeSet::new();
         for some in targets.chunks(TOGETHER_MAX).take_while(|_| ask && !self.is_closing()) {
-            let described = native::describe(self.producer.client(), some, CALL_TIMEOUT).unwrap_or_default();
+            let described = ffi::describe(self.producer.client(), some, CALL_TIMEOUT).unwrap_or_default();
             denied.extend(described.into_iter().filter(|topic| topic.is_denied).map(|topic| topic.name));
         }
         let items = (0u32..).zip(&batch.items);

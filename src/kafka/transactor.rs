@@ -10,12 +10,12 @@ use rdkafka::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::producer::{BaseProducer, Producer};
 
+use super::client_config::Settings;
+use super::commit_order::{CommitOrder, Left};
+use super::delivery::Reports;
 use super::job::{CALL_TIMEOUT, Done, Job, Results};
-use super::quiet::Quiet;
-use super::reports::Reports;
-use super::settings::Settings;
+use super::producer_topics::ProducerTopics;
 use super::transaction::{Call, Ended, Means};
-use super::turn::{Left, Turnstile};
 use crate::core::batch::Kind;
 use crate::core::io::{Abort, Outcome};
 
@@ -25,12 +25,12 @@ const WAITING_MAX: usize = 2;
 /// Owes the loop an answer to a job, and gives it whatever happens: a batch without one would hold its partitions for ever.
 struct Answer<'a> {
     job: Option<Job>,
-    turn: &'a Turnstile,
+    turn: &'a CommitOrder,
     results: &'a Results,
 }
 
 impl<'a> Answer<'a> {
-    fn to(job: Job, turn: &'a Turnstile, results: &'a Results) -> Self {
+    fn to(job: Job, turn: &'a CommitOrder, results: &'a Results) -> Self {
         Self { job: Some(job), turn, results }
     }
 
@@ -65,7 +65,7 @@ impl Drop for Answer<'_> {
 /// The transactors of one incarnation.
 pub struct Transactors {
     jobs: Vec<Sender<Job>>,
-    turn: Arc<Turnstile>,
+    turn: Arc<CommitOrder>,
     closing: Arc<AtomicBool>,
     ended: Receiver<()>,
     calls: Vec<Arc<Call>>,
@@ -80,7 +80,7 @@ impl Transactors {
         topics: &[String],
         results: &Results,
     ) -> std::io::Result<Self> {
-        let turn = Arc::new(Turnstile::default());
+        let turn = Arc::new(CommitOrder::default());
         let closing = Arc::new(AtomicBool::new(false));
         let (alive, ended) = bounded::<()>(0);
         let (mut jobs, mut calls) = (Vec::new(), Vec::new());
@@ -145,7 +145,7 @@ struct Transactor {
     config: ClientConfig,
     settings: Arc<Settings>,
     topics: Vec<String>,
-    turn: Arc<Turnstile>,
+    turn: Arc<CommitOrder>,
     closing: Arc<AtomicBool>,
     results: Results,
 }
@@ -153,7 +153,7 @@ struct Transactor {
 impl Transactor {
     fn run(self, jobs: &Receiver<Job>) {
         let Some(mut producer) = self.producer() else { return };
-        let mut quiet = Quiet::new();
+        let mut topics = ProducerTopics::new();
         loop {
             let job = match jobs.recv_timeout(CALL_TIMEOUT) {
                 Ok(job) => job,
@@ -161,11 +161,11 @@ impl Transactor {
                     // Takes what the producer reports on itself, which would pile up.
                     producer.poll(Duration::ZERO);
                     let hurry = || !jobs.is_empty() || self.is_closing();
-                    if quiet.knows_too_much(&producer, &self.settings, hurry) {
+                    if topics.has_deleted_topics(&producer, &self.settings, hurry) {
                         // No transaction is open. The new one has the same id: its epoch ends the old one's, as for any
                         // producer that is replaced.
                         let Some(new) = self.producer() else { return };
-                        (producer, quiet) = (new, Quiet::new());
+                        (producer, topics) = (new, ProducerTopics::new());
                     }
                     continue;
                 }
@@ -173,7 +173,7 @@ impl Transactor {
             };
             let answer = Answer::to(job, &self.turn, &self.results);
             let outcome = answer.job.as_ref().map_or(Outcome::Unknown, |job| self.transact(&mut producer, job));
-            answer.job.iter().for_each(|job| quiet.ran(&job.batch));
+            answer.job.iter().for_each(|job| topics.ran(&job.batch));
             let known = !matches!(outcome, Outcome::Unknown);
             answer.give(outcome);
             if !known {
@@ -247,10 +247,10 @@ mod tests {
     use super::super::a_batch;
     use super::*;
 
-    fn told(act: impl FnOnce(Job, &Turnstile, &Results)) -> Vec<Outcome> {
+    fn told(act: impl FnOnce(Job, &CommitOrder, &Results)) -> Vec<Outcome> {
         let (done, heard) = crossbeam_channel::unbounded();
         let results = Results { sender: done, wake: Arc::new(|| {}) };
-        let turn = Turnstile::default();
+        let turn = CommitOrder::default();
         act(Job { batch: a_batch(), membership: None }, &turn, &results);
         heard.try_iter().map(|done| done.outcome).collect()
     }

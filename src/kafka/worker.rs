@@ -13,11 +13,11 @@ use rdkafka::message::Message;
 use rdkafka::producer::{BaseProducer, Producer};
 use rdkafka::{Offset, TopicPartitionList};
 
-use super::lookup::{self, Lookup};
-use super::native;
-use super::scan::{Means, Span, Stop, scan};
-use super::settings::Settings;
-use super::voice::Asking;
+use super::client_config::Settings;
+use super::diagnostics::QueryContext;
+use super::ffi;
+use super::partition_scan::{Means, Span, Stop, scan};
+use super::target_lookup::{self, Lookup};
 use crate::core::floor::Floor;
 use crate::core::io::{Millis, Partition, TargetState};
 use crate::core::mark::{FLOOR_KEY, place};
@@ -33,7 +33,7 @@ const SILENCE_MAX: Duration = Duration::from_secs(30);
 
 /// What a job found out.
 #[derive(Debug)]
-pub enum Found {
+pub enum WorkerResult {
     Anew { topic: String },
     Committed { read: u64, partition: Partition, offset: Option<i64>, metadata: Vec<u8> },
     Fenced { take: u64 },
@@ -53,7 +53,7 @@ pub struct Worker {
     /// Cluster id.
     pub cluster: Arc<str>,
     /// Takes what jobs find.
-    pub found: Sender<Found>,
+    pub found: Sender<WorkerResult>,
     /// Wakes the loop.
     pub wake: Wake,
     /// Moves with every rebalance.
@@ -79,21 +79,21 @@ impl Worker {
     fn committed(&self, read: u64, partitions: &[Partition]) -> KafkaResult<()> {
         let list = self.list(partitions);
         let found = self.offsets(&list)?;
-        for (element, metadata) in found.elements().iter().zip(native::metadata(&found)) {
+        for (element, metadata) in found.elements().iter().zip(ffi::metadata(&found)) {
             let Some(topic) = self.topics.iter().position(|topic| topic == element.topic()) else { continue };
             let partition = Partition { topic: topic as u16, number: element.partition() };
             let offset = match element.offset() {
                 Offset::Offset(offset) => Some(offset),
                 _ => None,
             };
-            self.tell(Found::Committed { read, partition, offset, metadata });
+            self.tell(WorkerResult::Committed { read, partition, offset, metadata });
         }
         Ok(())
     }
 
     /// Stable offsets if they come soon; else those before the transaction that is pending.
     fn offsets(&self, list: &TopicPartitionList) -> KafkaResult<TopicPartitionList> {
-        let stable: BaseConsumer<Asking> = self.settings.consumer().create_with_context(self.asking())?;
+        let stable: BaseConsumer<QueryContext> = self.settings.consumer().create_with_context(self.asking())?;
         stable.committed_offsets(list.clone(), STABLE_MAX).and_then(whole).or_else(|_| {
             let any = self.uncommitted()?;
             any.committed_offsets(list.clone(), REQUEST_MAX).and_then(whole)
@@ -109,7 +109,7 @@ impl Worker {
                     scope.spawn(|| chunk.iter().for_each(|id| worker.fence_one(id, begun_in)));
                 }
             });
-            worker.tell(Found::Fenced { take });
+            worker.tell(WorkerResult::Fenced { take });
         });
     }
 
@@ -121,7 +121,7 @@ impl Worker {
             .settings
             .producer(id)
             .create_with_context(self.asking())
-            .and_then(|producer: BaseProducer<Asking>| producer.init_transactions(REQUEST_MAX));
+            .and_then(|producer: BaseProducer<QueryContext>| producer.init_transactions(REQUEST_MAX));
         match fenced {
             Ok(()) => tracing::debug!(id, "a former owner is fenced"),
             Err(error) => tracing::info!(id, %error, "a former owner could not be fenced; its transactions time out"),
@@ -133,7 +133,7 @@ impl Worker {
         self.spawn("find-since", move |worker| {
             loop {
                 match worker.since(topic, &known) {
-                    Ok(since) => return worker.tell(Found::Since { ask, since }),
+                    Ok(since) => return worker.tell(WorkerResult::Since { ask, since }),
                     Err(_) if worker.is_closing() => return,
                     Err(error) => worker.settings.voice.failing("a schedules topic's floors cannot be read", &error),
                 }
@@ -147,7 +147,7 @@ impl Worker {
         let numbers = numbers(&self.uncommitted()?, name)?;
         let all: Vec<Partition> = numbers.iter().map(|number| Partition { topic, number: *number }).collect();
         let offsets = self.offsets(&self.list(&all))?;
-        let since = native::metadata(&offsets).iter().filter_map(|bytes| Ownership::decode(bytes)?.since).min();
+        let since = ffi::metadata(&offsets).iter().filter_map(|bytes| Ownership::decode(bytes)?.since).min();
         if since.is_some() {
             return Ok(since);
         }
@@ -165,7 +165,7 @@ impl Worker {
         let here = place(&self.cluster, topic, number);
         let mut config = self.settings.uncommitted();
         config.set("enable.partition.eof", "true");
-        let reader: BaseConsumer<Asking> = config.create_with_context(self.asking())?;
+        let reader: BaseConsumer<QueryContext> = config.create_with_context(self.asking())?;
         let (low, end) = reader.fetch_watermarks(topic, number, REQUEST_MAX)?;
         let means = Means {
             consumer: &reader,
@@ -193,7 +193,7 @@ impl Worker {
     pub fn look_at_files(&self) {
         self.spawn("files", |worker| {
             if let Some(path) = worker.settings.outdated() {
-                worker.tell(Found::Outdated { path });
+                worker.tell(WorkerResult::Outdated { path });
             }
         });
     }
@@ -206,13 +206,13 @@ impl Worker {
             while let Ok(first) = asked.recv() {
                 // One that was asked for twice needs one answer.
                 let some: BTreeMap<u32, Arc<str>> =
-                    std::iter::once(first).chain(asked.try_iter().take(lookup::TOGETHER_MAX)).collect();
+                    std::iter::once(first).chain(asked.try_iter().take(target_lookup::TOGETHER_MAX)).collect();
                 if worker.is_closing() {
                     return;
                 }
                 let names: Vec<&str> = some.values().map(|name| &**name).collect();
                 for (target, state) in some.keys().zip(lookup.states(&names)) {
-                    worker.tell(Found::Target { target: *target, state });
+                    worker.tell(WorkerResult::Target { target: *target, state });
                 }
             }
         });
@@ -220,12 +220,12 @@ impl Worker {
     }
 
     /// A client of the group's name that never joins it.
-    pub fn uncommitted(&self) -> KafkaResult<BaseConsumer<Asking>> {
+    pub fn uncommitted(&self) -> KafkaResult<BaseConsumer<QueryContext>> {
         self.settings.uncommitted().create_with_context(self.asking())
     }
 
-    fn asking(&self) -> Asking {
-        Asking(Arc::clone(&self.settings.voice))
+    fn asking(&self) -> QueryContext {
+        QueryContext(Arc::clone(&self.settings.voice))
     }
 
     fn list(&self, partitions: &[Partition]) -> TopicPartitionList {
@@ -242,7 +242,7 @@ impl Worker {
     }
 
     /// Gives the loop an answer.
-    pub fn tell(&self, found: Found) {
+    pub fn tell(&self, found: WorkerResult) {
         // The loop is gone only when the engine has ended.
         let _ = self.found.send(found);
         (self.wake)();
@@ -259,7 +259,7 @@ impl Worker {
 }
 
 /// The topic's partitions. That the cluster names none, as it may for a moment, is no answer.
-fn numbers(client: &BaseConsumer<Asking>, name: &str) -> KafkaResult<Vec<i32>> {
+fn numbers(client: &BaseConsumer<QueryContext>, name: &str) -> KafkaResult<Vec<i32>> {
     let metadata = client.fetch_metadata(Some(name), REQUEST_MAX)?;
     let topic = metadata.topics().iter().find(|topic| topic.name() == name);
     let error = topic.and_then(|topic| topic.error()).map(Code::from);

@@ -18,7 +18,7 @@ pub enum Left {
 
 /// Lets batches send their offsets in the order of their ids, each after the one before has settled.
 #[derive(Debug, Default)]
-pub struct Turnstile {
+pub struct CommitOrder {
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -37,7 +37,7 @@ struct State {
     late_in_a_row: u32,
 }
 
-impl Turnstile {
+impl CommitOrder {
     /// A batch is handed out. The first one of all begins the order.
     pub fn enter(&self, id: u64, fires: bool) {
         let mut state = self.lock();
@@ -101,7 +101,7 @@ mod tests {
 
     #[test]
     fn batches_pass_in_order_and_none_after_an_unknown_outcome() {
-        let turn = Turnstile::default();
+        let turn = CommitOrder::default();
         for id in 5..9 {
             turn.enter(id, true);
         }
@@ -116,7 +116,7 @@ mod tests {
 
     #[test]
     fn what_was_formed_after_a_batch_that_ran_out_of_time_gets_no_turn() {
-        let turn = Turnstile::default();
+        let turn = CommitOrder::default();
         (1..4).for_each(|id| turn.enter(id, id < 3));
         turn.runs_late(1);
         turn.leave(1, Left::Aborted);
@@ -131,7 +131,7 @@ mod tests {
 
     #[test]
     fn batches_that_run_out_of_time_again_and_again_do_not_hold_up_the_others() {
-        let turn = Turnstile::default();
+        let turn = CommitOrder::default();
         let next_is_held_up = |id: u64| {
             turn.enter(id, true);
             turn.enter(id + 1, true);
@@ -146,7 +146,7 @@ mod tests {
 
     #[test]
     fn a_turn_is_waited_for_until_the_batch_before_has_settled_or_for_as_long_as_it_may_take() {
-        let turn = Turnstile::default();
+        let turn = CommitOrder::default();
         turn.enter(1, true);
         turn.enter(2, true);
         let limit = Duration::from_millis(50);

@@ -10,7 +10,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::Message;
 use rdkafka::producer::{DeliveryResult, ProducerContext};
 
-use super::voice::Voice;
+use super::diagnostics::Diagnostics;
 use crate::core::batch::{Batch, Kind};
 use crate::core::io::{Late, Partition};
 use crate::core::reason::Reason;
@@ -24,7 +24,7 @@ const TAKING_MAX: Duration = Duration::from_millis(2_600);
 pub struct Reports {
     name: String,
     topics: Vec<String>,
-    voice: Arc<Voice>,
+    voice: Arc<Diagnostics>,
     batch: Mutex<Delivered>,
 }
 
@@ -65,7 +65,7 @@ pub enum Blame {
 
 impl ClientContext for Reports {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        Voice::log(level, facility, message);
+        Diagnostics::log(level, facility, message);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
@@ -173,7 +173,7 @@ impl Delivered {
 
 impl Reports {
     /// Nothing yet. `name` is the transactor's, `topics` are the schedules topics.
-    pub fn new(name: String, topics: Vec<String>, voice: Arc<Voice>) -> Self {
+    pub fn new(name: String, topics: Vec<String>, voice: Arc<Diagnostics>) -> Self {
         Self { name, topics, voice, batch: Mutex::default() }
     }
 
@@ -384,7 +384,7 @@ mod tests {
     #[test]
     fn a_topic_of_our_own_is_to_blame_for_what_it_refuses() {
         let (board, batch) = (Arc::<Board>::default(), firing(2));
-        let voice = Voice::new(Arc::clone(&board), "g".into(), 6_000);
+        let voice = Diagnostics::new(Arc::clone(&board), "g".into(), 6_000);
         let reports = Reports::new("p".into(), vec!["schedules".into()], Arc::new(voice));
         let own = |topic: &str, code| Delivered {
             failed: vec![Failure { item: 1, code, topic: topic.into(), partition: 0 }],
@@ -445,7 +445,7 @@ mod tests {
     #[test]
     fn a_wrong_clock_blames_no_schedule() {
         let (board, batch) = (Arc::<Board>::default(), firing(2));
-        let voice = Voice::new(Arc::clone(&board), "g".into(), 6_000);
+        let voice = Diagnostics::new(Arc::clone(&board), "g".into(), 6_000);
         let reports = Reports::new("p".into(), vec!["schedules".into()], Arc::new(voice));
         // A target that alone refuses timestamps holds up its own schedules.
         let mut failed = delivered(&[(0, Code::InvalidTimestamp), (1, Code::InvalidTimestamp)]);

@@ -44,7 +44,7 @@ const OF_THE_GROUP: [u32; 4] = [5, 10, 11, 12];
 
 /// Shared by all clients of the engine, so that each of them does not say the same.
 #[derive(Debug, Default)]
-pub struct Voice {
+pub struct Diagnostics {
     /// The troubles that have been told, a bit each.
     told: AtomicU32,
     /// Where clients put up how they do.
@@ -75,13 +75,13 @@ struct Repeat {
     count: u32,
 }
 
-impl Voice {
+impl Diagnostics {
     /// One that has said nothing.
     pub fn new(board: Arc<Board>, group: String, session_timeout_ms: u32) -> Self {
         Self { board, group, session_timeout_ms, ..Self::default() }
     }
 
-    /// What the group's consumer has to say beyond [`Voice::error`].
+    /// What the group's consumer has to say beyond [`Diagnostics::error`].
     pub fn consumer_error(&self, error: &KafkaError) {
         if error.rdkafka_error_code() == Some(Code::AllBrokersDown) {
             self.board.reached(false);
@@ -331,11 +331,11 @@ fn name(bit: u32) -> String {
 
 /// For clients that only ask.
 #[derive(Clone, Debug)]
-pub struct Asking(pub Arc<Voice>);
+pub struct QueryContext(pub Arc<Diagnostics>);
 
-impl ClientContext for Asking {
+impl ClientContext for QueryContext {
     fn log(&self, level: Level, facility: &str, message: &str) {
-        Voice::log(level, facility, message);
+        Diagnostics::log(level, facility, message);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
@@ -343,9 +343,9 @@ impl ClientContext for Asking {
     }
 }
 
-impl ConsumerContext for Asking {}
+impl ConsumerContext for QueryContext {}
 
-impl ProducerContext for Asking {
+impl ProducerContext for QueryContext {
     type DeliveryOpaque = ();
 
     fn delivery(&self, _: &DeliveryResult<'_>, (): ()) {}
@@ -357,7 +357,7 @@ mod tests {
 
     #[test]
     fn a_trouble_is_told_once_until_things_are_well() {
-        let voice = Voice::default();
+        let voice = Diagnostics::default();
         assert!(voice.first(0) && !voice.first(0) && voice.first(1));
         voice.well();
         assert!(voice.first(0));
@@ -366,7 +366,7 @@ mod tests {
     #[test]
     fn readiness_shows_a_trouble_until_things_are_well() {
         let board = Arc::<Board>::default();
-        let voice = Voice::new(Arc::clone(&board), "g".into(), 3_000);
+        let voice = Diagnostics::new(Arc::clone(&board), "g".into(), 3_000);
         let error = |code| voice.error(&KafkaError::Global(code), "why");
         error(Code::InvalidSessionTimeout);
         error(Code::InvalidSessionTimeout);
@@ -383,7 +383,7 @@ mod tests {
     #[test]
     fn any_other_error_is_told_when_it_keeps_coming_back() {
         let board = Arc::<Board>::default();
-        let voice = Voice::new(Arc::clone(&board), "g".into(), 6_000);
+        let voice = Diagnostics::new(Arc::clone(&board), "g".into(), 6_000);
         let error = || voice.error(&KafkaError::Global(Code::ClusterAuthorizationFailed), "why");
         (0..REPEATS_MIN * 2).for_each(|_| error());
         assert_eq!(board.warnings(), [""; 0], "all of it within a moment");

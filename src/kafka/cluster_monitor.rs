@@ -10,12 +10,12 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaResult;
 use rdkafka::groups::GroupMemberInfo;
 
-use super::log_start::LogStarts;
-use super::members::{Member, Suspects, assignment};
-use super::native;
-use super::settings::CLIENT_ID;
-use super::voice::Asking;
-use super::worker::{Found, REQUEST_MAX, Worker};
+use super::client_config::CLIENT_ID;
+use super::diagnostics::QueryContext;
+use super::ffi;
+use super::foreign_members::{Member, Suspects, assignment};
+use super::log_start_offsets::LogStartOffsets;
+use super::worker::{REQUEST_MAX, Worker, WorkerResult};
 
 /// Between two looks.
 const EVERY: Duration = Duration::from_secs(5);
@@ -25,7 +25,7 @@ const NAMED_MAX: usize = 10;
 const STABLE: &str = "Stable";
 
 /// What was seen so far.
-struct Watch {
+struct ClusterMonitor {
     worker: Worker,
     group: String,
     /// Members of the group that call themselves so are kin.
@@ -34,7 +34,7 @@ struct Watch {
     topics: BTreeMap<String, (i64, i64)>,
     /// Those that the log has named.
     strangers: BTreeSet<String>,
-    log_starts: LogStarts,
+    log_starts: LogStartOffsets,
     /// Members that may be.
     suspects: Suspects,
     /// The rebalance after which it was clear what every member is.
@@ -42,24 +42,24 @@ struct Watch {
 }
 
 /// Looks until the engine ends.
-pub fn watch(worker: &Worker) {
-    worker.spawn("watch", |worker| {
+pub fn start(worker: &Worker) {
+    worker.spawn("cluster-monitor", |worker| {
         let mut client = None;
         let config = worker.settings.consumer();
         let configured = |name: &str| config.get(name).unwrap_or_default().to_owned();
         let (group, client_ids) = (configured("group.id"), BTreeSet::from([configured("client.id"), CLIENT_ID.into()]));
         let (topics, strangers) = (BTreeMap::new(), BTreeSet::new());
-        let (suspects, log_starts) = (Suspects::default(), LogStarts::default());
-        let mut watch =
-            Watch { worker, group, client_ids, topics, strangers, suspects, log_starts, settled_after: None };
-        while !watch.worker.is_closing() {
+        let (suspects, log_starts) = (Suspects::default(), LogStartOffsets::default());
+        let mut monitor =
+            ClusterMonitor { worker, group, client_ids, topics, strangers, suspects, log_starts, settled_after: None };
+        while !monitor.worker.is_closing() {
             if client.is_none() {
-                client = watch.worker.uncommitted().ok();
+                client = monitor.worker.uncommitted().ok();
             }
             if let Some(client) = &client {
-                watch.topics(client);
-                if let Err(error) = watch.members(client) {
-                    watch.worker.settings.voice.failing("the group's members cannot be listed", &error);
+                monitor.topics(client);
+                if let Err(error) = monitor.members(client) {
+                    monitor.worker.settings.voice.failing("the group's members cannot be listed", &error);
                 }
             }
             std::thread::sleep(EVERY);
@@ -67,27 +67,27 @@ pub fn watch(worker: &Worker) {
     });
 }
 
-impl Watch {
+impl ClusterMonitor {
     /// The consumer goes on at its offset in a topic that was made anew where that is long enough, and passes over what
     /// lies before it.
-    fn topics(&mut self, client: &BaseConsumer<Asking>) {
+    fn topics(&mut self, client: &BaseConsumer<QueryContext>) {
         let names: Vec<&str> = self.worker.topics.iter().map(String::as_str).collect();
-        let described = native::describe(client.client(), &names, REQUEST_MAX).unwrap_or_default();
-        let count = |topic: &native::Description| 0..i32::try_from(topic.in_sync.len()).unwrap_or(0);
+        let described = ffi::describe(client.client(), &names, REQUEST_MAX).unwrap_or_default();
+        let count = |topic: &ffi::Description| 0..i32::try_from(topic.in_sync.len()).unwrap_or(0);
         let partitions: Vec<(&str, i32)> =
             described.iter().flat_map(|topic| count(topic).map(|number| (topic.name.as_str(), number))).collect();
         self.log_starts.look(&self.worker, client, &partitions);
         for topic in described {
             let Some(id) = topic.id else { continue };
             if self.topics.insert(topic.name.clone(), id).is_some_and(|before| before != id) {
-                self.worker.tell(Found::Anew { topic: topic.name });
+                self.worker.tell(WorkerResult::Anew { topic: topic.name });
             }
         }
     }
 
     /// A program that divides partitions in the same way joins the group without a word, and nothing fences what it fires.
     /// It takes part in a rebalance then. To look more often would cost: every broker is asked for all of its groups.
-    fn members(&mut self, client: &BaseConsumer<Asking>) -> KafkaResult<()> {
+    fn members(&mut self, client: &BaseConsumer<QueryContext>) -> KafkaResult<()> {
         let rebalances = Some(self.worker.rebalances.load(Ordering::Acquire));
         if self.settled_after == rebalances {
             return Ok(());
@@ -115,7 +115,7 @@ impl Watch {
 
     /// The members of the group whose client ids are not known as ours, with what they hold of the schedules topics.
     /// `None` while the group rebalances.
-    fn others(&self, client: &BaseConsumer<Asking>) -> KafkaResult<Option<Vec<Member>>> {
+    fn others(&self, client: &BaseConsumer<QueryContext>) -> KafkaResult<Option<Vec<Member>>> {
         let list = client.fetch_group_list(Some(&self.group), REQUEST_MAX)?;
         let group = list.groups().iter().find(|found| found.name() == self.group);
         let Some(group) = group.filter(|group| group.state() == STABLE) else { return Ok(None) };
@@ -133,7 +133,7 @@ impl Watch {
 }
 
 /// The metadata of the committed offsets of all partitions that these members hold.
-fn committed(client: &BaseConsumer<Asking>, members: &[Member]) -> KafkaResult<BTreeMap<(String, i32), Vec<u8>>> {
+fn committed(client: &BaseConsumer<QueryContext>, members: &[Member]) -> KafkaResult<BTreeMap<(String, i32), Vec<u8>>> {
     let mut list = TopicPartitionList::new();
     for (topic, number) in members.iter().flat_map(|member| member.holds.iter().flatten()) {
         list.add_partition(topic, *number);
@@ -143,5 +143,5 @@ fn committed(client: &BaseConsumer<Asking>, members: &[Member]) -> KafkaResult<B
     }
     let list = client.committed_offsets(list, REQUEST_MAX)?;
     let places = list.elements().into_iter().map(|element| (element.topic().to_owned(), element.partition()));
-    Ok(places.zip(native::metadata(&list)).collect())
+    Ok(places.zip(ffi::metadata(&list)).collect())
 }

@@ -8,10 +8,10 @@ use rdkafka::error::RDKafkaErrorCode as Code;
 use rdkafka::types::RDKafkaRespErr;
 
 use super::admin::Admin;
-use super::native::{self, Description};
-use super::settings::Settings;
+use super::client_config::Settings;
+use super::diagnostics::QueryContext;
+use super::ffi::{self, Description};
 use super::topics::{self, Layout};
-use super::voice::Asking;
 use crate::core::io::TargetState;
 
 /// Targets looked at with one request.
@@ -27,7 +27,7 @@ const NEW_PAUSE: Duration = Duration::from_millis(100);
 /// Looks at target topics, with clients that it keeps.
 pub struct Lookup {
     settings: Arc<Settings>,
-    client: Option<BaseConsumer<Asking>>,
+    client: Option<BaseConsumer<QueryContext>>,
     admin: Option<Admin>,
 }
 
@@ -40,14 +40,14 @@ impl Lookup {
     /// What the cluster says of each of these topics.
     pub fn states(&mut self, names: &[&str]) -> Vec<TargetState> {
         if self.client.is_none() {
-            let asking = Asking(Arc::clone(&self.settings.voice));
+            let asking = QueryContext(Arc::clone(&self.settings.voice));
             self.client = self.settings.uncommitted().create_with_context(asking).ok();
         }
         let Some(client) = &self.client else { return vec![TargetState::NoAnswer; names.len()] };
         if !self.settings.describes {
             return names.iter().map(|name| exists(client, name, TARGET_MAX)).collect();
         }
-        let mut found = native::describe(client.client(), names, TARGET_MAX).unwrap_or_default();
+        let mut found = ffi::describe(client.client(), names, TARGET_MAX).unwrap_or_default();
         found.sort_unstable_by(|one, other| one.name.cmp(&other.name));
         let of = |name: &&&str| found.binary_search_by(|topic| topic.name.as_str().cmp(name)).ok();
         let mut states: Vec<TargetState> =
@@ -116,7 +116,7 @@ fn of_error(error: RDKafkaRespErr) -> TargetState {
 }
 
 /// What the metadata says of a topic.
-pub fn exists(client: &BaseConsumer<Asking>, name: &str, limit: Duration) -> TargetState {
+pub fn exists(client: &BaseConsumer<QueryContext>, name: &str, limit: Duration) -> TargetState {
     let Ok(metadata) = client.fetch_metadata(Some(name), limit) else {
         return TargetState::NoAnswer;
     };

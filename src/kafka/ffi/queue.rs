@@ -17,7 +17,7 @@ use crate::core::io::{Header, Millis};
 use crate::handle::Wake;
 
 /// A consumer, and the records of the partitions that are led here.
-pub struct Inbox<C: ConsumerContext + 'static> {
+pub struct ForwardedQueue<C: ConsumerContext + 'static> {
     queue: *mut rd::rd_kafka_queue_t,
     /// Ours, and lent to librdkafka until the queue calls nobody any more.
     wake: *mut Wake,
@@ -25,11 +25,11 @@ pub struct Inbox<C: ConsumerContext + 'static> {
 }
 
 // SAFETY: librdkafka locks its queues itself; wakes are called from any thread.
-unsafe impl<C: ConsumerContext + 'static> Send for Inbox<C> {}
+unsafe impl<C: ConsumerContext + 'static> Send for ForwardedQueue<C> {}
 // SAFETY: as above.
-unsafe impl<C: ConsumerContext + 'static> Sync for Inbox<C> {}
+unsafe impl<C: ConsumerContext + 'static> Sync for ForwardedQueue<C> {}
 
-impl<C: ConsumerContext + 'static> Inbox<C> {
+impl<C: ConsumerContext + 'static> ForwardedQueue<C> {
     /// Takes a consumer that has no partitions yet. `wake` is called when records have come.
     pub fn new(consumer: BaseConsumer<C>, wake: Wake) -> Self {
         let wake = Box::into_raw(Box::new(wake));
@@ -67,18 +67,18 @@ impl<C: ConsumerContext + 'static> Inbox<C> {
     }
 
     /// What has come, at most so many.
-    pub fn take(&self, max: usize) -> Handful<'_> {
+    pub fn take(&self, max: usize) -> FetchedRecords<'_> {
         let mut messages = Vec::with_capacity(max);
         // SAFETY: there is room for as many; those that were written are ours until they are destroyed.
         unsafe {
             let count = rd::rd_kafka_consume_batch_queue(self.queue, 0, messages.as_mut_ptr(), max);
             messages.set_len(usize::try_from(count).unwrap_or(0));
         }
-        Handful { messages: messages.into_iter(), _inbox: std::marker::PhantomData }
+        FetchedRecords { messages: messages.into_iter(), _inbox: std::marker::PhantomData }
     }
 }
 
-impl<C: ConsumerContext + 'static> Drop for Inbox<C> {
+impl<C: ConsumerContext + 'static> Drop for ForwardedQueue<C> {
     fn drop(&mut self) {
         // SAFETY: partitions that are led here hold the queue until they stop, but it calls nobody any more; the
         // consumer is dropped after this.
@@ -91,7 +91,7 @@ impl<C: ConsumerContext + 'static> Drop for Inbox<C> {
 }
 
 /// # Safety
-/// `wake` is that of an [`Inbox`].
+/// `wake` is that of an [`ForwardedQueue`].
 unsafe extern "C" fn woken(_client: *mut rd::rd_kafka_t, wake: *mut c_void) {
     // SAFETY: as the caller promises.
     let wake = unsafe { &*wake.cast::<Wake>() };
@@ -100,12 +100,12 @@ unsafe extern "C" fn woken(_client: *mut rd::rd_kafka_t, wake: *mut c_void) {
 
 /// Records that were taken together, in the order in which they came: for each partition, in that of its log.
 #[derive(Debug)]
-pub struct Handful<'a> {
+pub struct FetchedRecords<'a> {
     messages: std::vec::IntoIter<*mut rd::rd_kafka_message_t>,
     _inbox: std::marker::PhantomData<&'a ()>,
 }
 
-impl<'a> Iterator for Handful<'a> {
+impl<'a> Iterator for FetchedRecords<'a> {
     type Item = Message<'a>;
 
     fn next(&mut self) -> Option<Message<'a>> {
@@ -117,9 +117,9 @@ impl<'a> Iterator for Handful<'a> {
     }
 }
 
-impl ExactSizeIterator for Handful<'_> {}
+impl ExactSizeIterator for FetchedRecords<'_> {}
 
-impl Drop for Handful<'_> {
+impl Drop for FetchedRecords<'_> {
     fn drop(&mut self) {
         self.for_each(drop);
     }

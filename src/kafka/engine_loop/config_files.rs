@@ -2,13 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use super::Pump;
+use super::EngineLoop;
 use crate::kafka::Error;
 
 /// Between two looks at the files that settings came from, while brokers do not let clients in.
 const LOOK: Duration = Duration::from_secs(3);
 
-impl Pump {
+impl EngineLoop {
     pub(super) fn check_files(&mut self) {
         if self.files_at <= Instant::now() && self.settings.voice.is_locked_out() {
             self.files_at = Instant::now() + LOOK;

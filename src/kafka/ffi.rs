@@ -1,6 +1,6 @@
 //! What rust-rdkafka does not offer, straight from librdkafka. The only unsafe code of the crate.
 
-pub mod inbox;
+pub mod queue;
 
 use std::ffi::{CStr, CString, c_void};
 use std::os::raw::c_char;

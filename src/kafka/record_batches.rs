@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::settings::SET_BYTES_MAX;
+use super::client_config::SET_BYTES_MAX;
 use crate::core::batch::OutRecord;
 
 /// What a set and a record take beside keys, values and headers, by Kafka's message format 2.

@@ -8,26 +8,26 @@ use rdkafka::client::ClientContext;
 use rdkafka::consumer::Consumer;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 
-use super::Pump;
+use super::EngineLoop;
 use crate::core::io::{Header, Input, Millis, Partition, Record};
+use crate::kafka::ffi::queue::FetchedRecords;
 use crate::kafka::group::Member;
-use crate::kafka::native::inbox::Handful;
 
 /// Records a turn.
 const RECORDS_MAX: usize = 5_000;
 /// Records that are taken together.
-const HANDFUL: usize = 250;
+const POLL_BATCH_MAX: usize = 250;
 /// Time for records a turn.
 const RECORDS_TIME_MAX: Duration = Duration::from_millis(10);
 
-impl Pump {
+impl EngineLoop {
     /// Serves the consumer's events and feeds the records that have come. True if there may be more.
     pub(super) fn consume(&mut self) -> bool {
         let Some(member) = self.member.clone() else { return false };
         self.serve(&member);
         let begun = Instant::now();
-        for _ in 0..RECORDS_MAX / HANDFUL {
-            let handful = member.take(HANDFUL);
+        for _ in 0..RECORDS_MAX / POLL_BATCH_MAX {
+            let handful = member.take(POLL_BATCH_MAX);
             if handful.len() == 0 {
                 return false;
             }
@@ -58,7 +58,7 @@ impl Pump {
         self.member.as_ref().is_some_and(|current| Arc::ptr_eq(current, member))
     }
 
-    fn records(&mut self, member: &Arc<Member>, handful: Handful<'_>) {
+    fn records(&mut self, member: &Arc<Member>, handful: FetchedRecords<'_>) {
         let mut now = self.clock.now();
         let mut spare = Vec::new();
         self.rewound.clear();

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use rdkafka::producer::{BaseProducer, Producer};
 use rdkafka::types::RDKafkaRespErr;
 
-use super::native;
-use super::reports::Reports;
-use super::settings::Settings;
+use super::client_config::Settings;
+use super::delivery::Reports;
+use super::ffi;
 use crate::core::batch::Batch;
 
 /// Without a batch for so long a producer has nothing to do: to replace it holds up nothing that is on its way.
@@ -21,12 +21,12 @@ const TOGETHER_MAX: usize = 25;
 const ANSWER_MAX: Duration = Duration::from_secs(1);
 
 /// The targets that one producer has been given, and when to look whether they are still there.
-pub struct Quiet {
+pub struct ProducerTopics {
     targets: BTreeSet<String>,
     look_at: Instant,
 }
 
-impl Quiet {
+impl ProducerTopics {
     /// For a producer that knows no target yet.
     pub fn new() -> Self {
         Self { targets: BTreeSet::new(), look_at: Instant::now() }
@@ -47,7 +47,7 @@ impl Quiet {
 
     /// Whether this is a quiet moment, and targets of the producer are gone. `hurry` says that there is something else to
     /// do by now.
-    pub fn knows_too_much(
+    pub fn has_deleted_topics(
         &mut self,
         producer: &BaseProducer<Reports>,
         settings: &Settings,
@@ -62,7 +62,7 @@ impl Quiet {
         let mut gone = 0;
         for some in targets.chunks(TOGETHER_MAX) {
             // Without an answer nothing is known to be gone.
-            let described = match native::describe(producer.client(), some, ANSWER_MAX) {
+            let described = match ffi::describe(producer.client(), some, ANSWER_MAX) {
                 Ok(described) => described,
                 Err(error) => {
                     tracing::debug!(?error, "it is not known whether a producer's targets are still there");

@@ -1,6 +1,6 @@
 //! One turn after another: what has happened goes into the core, and what it says is done.
 
-mod outdated;
+mod config_files;
 mod reading;
 mod rebalancing;
 
@@ -12,15 +12,15 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use rebalancing::Revocation;
 
+use super::client_config::Settings;
+use super::cluster_monitor;
 use super::group::{self, Member, Rebalance};
 use super::job::{Done, Job, Membership, Results};
-use super::settings::Settings;
-use super::start::Ready;
+use super::startup::Ready;
 use super::topics;
 use super::transactor::Transactors;
-use super::watch::watch;
-use super::worker::{Found, Worker};
-use super::{Clock, Error, EventLoop, native};
+use super::worker::{Worker, WorkerResult};
+use super::{Clock, Error, EventLoop, ffi};
 use crate::config::Config;
 use crate::core::batch::{Batch, Kind};
 use crate::core::io::{Abort, Counters, Input, Millis, Outcome, Output, Partition, Report};
@@ -52,7 +52,7 @@ const BATCH_ITEMS_MAX: usize = 10_000;
 const BATCH_BYTES_MAX: usize = 16 << 20;
 
 /// Everything the loop holds.
-pub struct Pump {
+pub struct EngineLoop {
     config: Config,
     clock: Clock,
     settings: Arc<Settings>,
@@ -67,7 +67,7 @@ pub struct Pump {
     results: Results,
     done: Receiver<Done>,
     worker: Worker,
-    found: Receiver<Found>,
+    found: Receiver<WorkerResult>,
     targets: Sender<(u32, Arc<str>)>,
     wake: Wake,
     asks: Receiver<Ask>,
@@ -97,7 +97,7 @@ pub struct Pump {
     stopped: bool,
 }
 
-impl Pump {
+impl EngineLoop {
     /// Starts the threads.
     #[expect(clippy::too_many_arguments, reason = "made in one place, from what was made before it")]
     pub fn new(
@@ -133,9 +133,9 @@ impl Pump {
         };
         let targets = worker.targets();
         if settings.describes {
-            watch(&worker);
+            cluster_monitor::start(&worker);
         }
-        let mut pump = Self {
+        let mut engine_loop = Self {
             config,
             clock,
             settings,
@@ -172,8 +172,8 @@ impl Pump {
             rejoin_after: REJOIN_MIN,
             stopped: false,
         };
-        pump.renew(&pump.core.transactional_ids());
-        Ok(pump)
+        engine_loop.renew(&engine_loop.core.transactional_ids());
+        Ok(engine_loop)
     }
 
     /// Turns until the core has stopped.
@@ -266,7 +266,7 @@ impl Pump {
     fn hear(&mut self) {
         while let Ok(found) = self.found.try_recv() {
             match found {
-                Found::Anew { topic } => {
+                WorkerResult::Anew { topic } => {
                     tracing::warn!(
                         topic,
                         "the schedules topic was deleted and made anew; it is read from its beginning"
@@ -274,19 +274,19 @@ impl Pump {
                     self.input(Input::Unreadable { why: "a topic was made anew" });
                 }
                 // Read for an assignment that has ended since: another owner may have committed.
-                Found::Committed { read, partition, .. } if self.reads.get(&partition) != Some(&read) => {}
-                Found::Committed { partition, offset, metadata, .. } => {
+                WorkerResult::Committed { read, partition, .. } if self.reads.get(&partition) != Some(&read) => {}
+                WorkerResult::Committed { partition, offset, metadata, .. } => {
                     self.reads.remove(&partition);
                     self.input(Input::Committed { partition, offset, metadata: &metadata });
                 }
-                Found::Fenced { take } => self.input(Input::Fenced { take }),
-                Found::Since { ask, since } => {
+                WorkerResult::Fenced { take } => self.input(Input::Fenced { take }),
+                WorkerResult::Since { ask, since } => {
                     let today = self.clock.today(self.config.since_delta_days);
                     self.input(Input::Since { ask, since, today });
                 }
-                Found::Outdated { path } => self.outdated(path),
-                Found::Target { target, state } => self.input(Input::Target { target, state }),
-                Found::Trimmed { topic, number, start } => {
+                WorkerResult::Outdated { path } => self.outdated(path),
+                WorkerResult::Target { target, state } => self.input(Input::Target { target, state }),
+                WorkerResult::Trimmed { topic, number, start } => {
                     if let Some(partition) = self.partition(topic.as_bytes(), number) {
                         self.input(Input::Trimmed { partition, start });
                     }
@@ -331,7 +331,7 @@ impl Pump {
 
     fn transact(&mut self, batch: Batch) {
         // Taken here, while the batch's partitions are owned and before any of them can be given away.
-        let membership = self.member.as_ref().and_then(|member| native::membership(member.consumer()));
+        let membership = self.member.as_ref().and_then(|member| ffi::membership(member.consumer()));
         let membership = membership.map(|(metadata, generation, member)| Membership { metadata, generation, member });
         self.formed.insert(batch.id, Instant::now());
         match &self.transactors {
@@ -371,7 +371,7 @@ impl Pump {
             self.check_calls();
             self.check_files();
             if std::mem::take(&mut self.has_loaded) {
-                native::give_back_memory();
+                ffi::give_back_memory();
             }
         }
         if due || regular {
@@ -388,8 +388,7 @@ impl Pump {
     }
 
     fn check_generation(&mut self) {
-        let Some((generation, _)) = self.member.as_ref().and_then(|member| native::generation(member.consumer()))
-        else {
+        let Some((generation, _)) = self.member.as_ref().and_then(|member| ffi::generation(member.consumer())) else {
             return;
         };
         if self.generation != Some(generation) {

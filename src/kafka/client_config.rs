@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 
 use rdkafka::ClientConfig;
 
-use super::limits::Limits;
-use super::voice::Voice;
+use super::diagnostics::Diagnostics;
+use super::record_batches::Limits;
 use crate::config::{Config, Files};
 use crate::handle::board::Board;
 
@@ -59,7 +59,7 @@ pub struct Settings {
     /// Configured entries that do not count, and why.
     pub warnings: Vec<String>,
     /// Says what the clients have to say.
-    pub voice: Arc<Voice>,
+    pub voice: Arc<Diagnostics>,
     /// What targets take.
     pub limits: Arc<Limits>,
     /// The brokers can be asked for topics' settings.
@@ -121,7 +121,7 @@ impl Settings {
             consumer_reports_ms,
             producer_reports_ms,
             warnings,
-            voice: Arc::new(Voice::new(board, config.group_id.clone(), config.session_timeout_ms)),
+            voice: Arc::new(Diagnostics::new(board, config.group_id.clone(), config.session_timeout_ms)),
             limits: Arc::default(),
             describes: !config.embedded,
             files: Arc::default(),

@@ -6,7 +6,7 @@ use std::time::Instant;
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::Consumer;
 
-use super::Pump;
+use super::EngineLoop;
 use crate::core::io::{Input, Partition};
 use crate::kafka::group::{self, Rebalance};
 
@@ -17,7 +17,7 @@ pub struct Revocation {
     waiting: BTreeSet<Partition>,
 }
 
-impl Pump {
+impl EngineLoop {
     /// Answers rebalances one after the other: the next waits until the last has its answer.
     pub(super) fn rebalance(&mut self) {
         while self.revocation.is_none() {

@@ -8,10 +8,10 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
 
 use super::admin::Admin;
-use super::lookup::{self, exists};
-use super::settings::Settings;
+use super::client_config::Settings;
+use super::diagnostics::QueryContext;
+use super::target_lookup::{self, exists};
 use super::topics::{self, Entries, Layout, Role, Weight};
-use super::voice::Asking;
 use crate::config::Config;
 use crate::core::io::TargetState;
 
@@ -62,14 +62,14 @@ pub struct Ready {
 
 /// Asks the brokers before the loop begins. It stays the same while they are waited for, so that a slow handshake may
 /// take longer than one request.
-pub type Client = BaseConsumer<Asking>;
+pub type Client = BaseConsumer<QueryContext>;
 
 /// Makes that client.
 ///
 /// # Errors
 /// When librdkafka refuses its settings.
 pub fn client(settings: &Settings) -> KafkaResult<Client> {
-    settings.uncommitted().create_with_context(Asking(Arc::clone(&settings.voice)))
+    settings.uncommitted().create_with_context(QueryContext(Arc::clone(&settings.voice)))
 }
 
 /// Looks once whether brokers answer and all topics are there; creates those that are missing where that is wanted.
@@ -136,8 +136,8 @@ fn describe(
     let own: Vec<(&str, Role)> = topics::own(config).collect();
     // Created topics are waited for before their settings are asked for.
     let layout = |topic: &str| match created.contains(&topic) {
-        true => lookup::new_layout(client, topic, beat),
-        false => lookup::layout(client, topic, REQUEST_MAX),
+        true => target_lookup::new_layout(client, topic, beat),
+        false => target_lookup::layout(client, topic, REQUEST_MAX),
     };
     let layouts: Vec<Layout> = own.iter().map(|(topic, _)| layout(topic).unwrap_or_default()).collect();
     let names: Vec<&str> = own.iter().map(|(topic, _)| *topic).collect();
