@@ -15,9 +15,9 @@ use rdkafka::{Offset, metadata::MetadataTopic};
 use super::failure::Failure;
 use crate::config::Config;
 use crate::core::io::{Millis, Partition, Record};
-use crate::kafka::client_config::Settings;
+use crate::kafka::clients::Clients;
 use crate::kafka::ffi;
-use crate::kafka::partition_scan::{Means, Span, Stop, scan};
+use crate::kafka::partition_scan::{ScanError, ScanRange, Scanner, scan};
 
 /// How long the brokers may take to answer at all.
 const ANSWER_MAX: Duration = Duration::from_secs(8);
@@ -56,7 +56,7 @@ impl ConsumerContext for Ear {}
 pub struct Link {
     /// The settings.
     pub config: Config,
-    settings: Settings,
+    clients: Clients,
     client: BaseConsumer<Ear>,
     ear: Ear,
     cluster: String,
@@ -70,9 +70,9 @@ impl Link {
     /// # Errors
     /// When no broker answers within 8 s.
     pub fn new(config: Config) -> Result<Self, Failure> {
-        let settings = Settings::new(&config, Arc::default());
+        let clients = Clients::new(&config, Arc::default());
         let ear = Ear::default();
-        let client = consumer(&settings, &ear)?;
+        let client = consumer(&clients, &ear)?;
         let begun = Instant::now();
         loop {
             // Topics first: a client that has just been made learns the cluster's id with its first metadata.
@@ -80,7 +80,7 @@ impl Link {
             if answered.is_ok()
                 && let Some(cluster) = client.client().fetch_cluster_id(REQUEST_MAX)
             {
-                return Ok(Self { config, settings, client, ear, cluster, ends: RefCell::default() });
+                return Ok(Self { config, clients, client, ear, cluster, ends: RefCell::default() });
             }
             // Lets it say why.
             drop(client.poll(Duration::from_millis(100)));
@@ -95,9 +95,9 @@ impl Link {
         }
     }
 
-    /// The settings of librdkafka's clients.
-    pub fn settings(&self) -> &Settings {
-        &self.settings
+    /// Makes further clients.
+    pub fn clients(&self) -> &Clients {
+        &self.clients
     }
 
     /// The client that asks.
@@ -189,22 +189,21 @@ impl Link {
     ) -> Result<(), Failure> {
         let failed = |why: String| Failure::new(format!("reading {topic:?} [{partition}]: {why}"));
         let (low, end) = self.bounds(topic, partition)?;
-        let means = Means {
+        let scanner = Scanner {
             consumer: &self.client,
-            settings: &reading(&self.settings),
-            silence_max: SILENCE_MAX,
+            config: &reading(&self.clients),
+            silence_timeout: SILENCE_MAX,
             is_final,
             is_closing: &|| false,
         };
-        scan(&means, Span { topic, partition, low, from, end }, &mut |message| show(message, &mut visit)).map_err(
-            |stop| match stop {
-                Stop::Visitor(failure) => failure,
-                Stop::Client(error) => failed(error.to_string()),
-                Stop::Silence | Stop::Closing => {
+        scan(&scanner, ScanRange { topic, partition, low, from, end }, &mut |message| show(message, &mut visit))
+            .map_err(|stop| match stop {
+                ScanError::Visitor(failure) => failure,
+                ScanError::Client(error) => failed(error.to_string()),
+                ScanError::Silence | ScanError::Closing => {
                     failed(format!("no answer for {} s{}", SILENCE_MAX.as_secs(), self.ear.heard()))
                 }
-            },
-        )
+            })
     }
 }
 
@@ -230,12 +229,12 @@ fn show(
     })
 }
 
-fn consumer(settings: &Settings, ear: &Ear) -> Result<BaseConsumer<Ear>, Failure> {
-    reading(settings).create_with_context(ear.clone()).map_err(|e| refused(&e))
+fn consumer(clients: &Clients, ear: &Ear) -> Result<BaseConsumer<Ear>, Failure> {
+    reading(clients).create_with_context(ear.clone()).map_err(|e| refused(&e))
 }
 
-fn reading(settings: &Settings) -> ClientConfig {
-    let mut config: ClientConfig = settings.consumer();
+fn reading(clients: &Clients) -> ClientConfig {
+    let mut config: ClientConfig = clients.configs.consumer();
     // A command reads a topic once; what is fetched ahead is all that it holds of it.
     config.set("enable.partition.eof", "true").set("queued.max.messages.kbytes", "16384");
     config

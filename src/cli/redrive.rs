@@ -325,7 +325,7 @@ struct Marks {
 
 impl Marks {
     fn new(link: &Link, topic: &str) -> Result<Self, Failure> {
-        let mut config = link.settings().consumer();
+        let mut config = link.clients().configs.consumer();
         config.set("group.id", format!("{}.redrive", link.config.group_id));
         let client = config.create().map_err(|e| refused(&e))?;
         let mut list = TopicPartitionList::new();

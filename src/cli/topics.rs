@@ -10,7 +10,7 @@ use super::link::Link;
 use crate::config::Config;
 use crate::kafka::admin::Admin;
 use crate::kafka::target_lookup::{layout, new_layout};
-use crate::kafka::topics::{Entries, Layout, findings, own, told};
+use crate::kafka::topics::{Entries, Layout, created_with, findings, own};
 
 /// What librdkafka takes at most.
 const PARTITIONS_MAX: i64 = 100_000;
@@ -40,7 +40,7 @@ pub enum Command {
 
 pub fn run(config: Config, command: &Command) -> Result<(), Failure> {
     let link = Link::new(config)?;
-    let admin = Admin::new(link.settings()).map_err(|e| super::link::refused(&e))?;
+    let admin = Admin::new(link.clients()).map_err(|e| super::link::refused(&e))?;
     match command {
         Command::Create { partitions, replication_factor } => create(&link, &admin, *partitions, *replication_factor),
         Command::Check => check(&link, &admin),
@@ -63,7 +63,7 @@ fn create(link: &Link, admin: &Admin, partitions: Option<i32>, replicas: Option<
         }
         let Layout { partitions, replicas, .. } = new_layout(link.client(), topic, &|| {}).unwrap_or_default();
         let entries = admin.settings(&[topic]).ok().and_then(|mut told| told.remove(topic)).unwrap_or_default();
-        let settings = told(role, &entries).join(", ");
+        let settings = created_with(role, &entries).join(", ");
         println!("{topic} created: partitions={partitions}, replicas={replicas} ({settings})");
     }
     Ok(())

@@ -81,7 +81,7 @@ impl Writer {
     /// # Errors
     /// When librdkafka refuses its settings.
     pub fn new(link: &Link, partitioner: Option<&str>) -> Result<Self, Failure> {
-        let mut config = link.settings().idempotent_producer();
+        let mut config = link.clients().configs.idempotent_producer();
         config.set("message.timeout.ms", DELIVERY_MS).set("queue.buffering.max.kbytes", QUEUE_KBYTES);
         if let Some(partitioner) = partitioner {
             config.set("partitioner", partitioner);

@@ -1,22 +1,16 @@
-//! Whose turn it is to commit.
+//! Keeps the order in which batches commit.
 
 use std::collections::BTreeSet;
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-/// After so many batches in a row that ran out of time, what was formed after them keeps its turn: these may never get
-/// through, such as to a partition without a leader, and must not hold up everything else.
-const LATE_IN_A_ROW_MAX: u32 = 3;
+use crate::core::io::{Abort, Outcome};
 
-/// How a batch settled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Left {
-    Committed,
-    Aborted,
-    Unknown,
-}
+/// After this many timed-out batches in a row, batches that were formed after them may commit: those may never succeed, for
+/// instance with a partition without a leader, and must not block everything else.
+const TIMEOUTS_IN_A_ROW_MAX: u32 = 3;
 
-/// Lets batches send their offsets in the order of their ids, each after the one before has settled.
+/// Lets batches send their offsets in the order of their ids, each after the one before has ended.
 #[derive(Debug, Default)]
 pub struct CommitOrder {
     state: Mutex<State>,
@@ -26,20 +20,21 @@ pub struct CommitOrder {
 #[derive(Debug, Default)]
 struct State {
     next: Option<u64>,
-    settled: BTreeSet<u64>,
-    /// An outcome is not known: nobody else gets a turn.
-    broken: bool,
-    /// Batches that fire schedules and have not settled.
+    /// Batches that ended before an earlier one.
+    ended: BTreeSet<u64>,
+    /// An outcome is unknown: no further batch may commit.
+    is_broken: bool,
+    /// Batches that fire schedules and have not ended.
     firing: BTreeSet<u64>,
-    /// Those of them that get no turn any more.
-    late: BTreeSet<u64>,
-    /// Batches that ran out of time since one was committed.
-    late_in_a_row: u32,
+    /// Those of them that may no longer commit.
+    excluded: BTreeSet<u64>,
+    /// Batches that timed out since one was committed.
+    timeouts_in_a_row: u32,
 }
 
 impl CommitOrder {
-    /// A batch is handed out. The first one of all begins the order.
-    pub fn enter(&self, id: u64, fires: bool) {
+    /// Registers a batch. The first one starts the order.
+    pub fn register(&self, id: u64, fires: bool) {
         let mut state = self.lock();
         state.next.get_or_insert(id);
         if fires {
@@ -47,43 +42,38 @@ impl CommitOrder {
         }
     }
 
-    /// Waits until all batches before this one have settled, at most `limit`. False: there is no turn.
+    /// Waits until all batches before this one have ended, at most `timeout`. Returns false if it must not commit.
     #[must_use]
-    pub fn wait(&self, id: u64, limit: Duration) -> bool {
-        let refused = |state: &State| state.broken || state.late.contains(&id);
-        let waiting = |state: &mut State| !refused(state) && state.next.is_some_and(|next| next < id);
+    pub fn wait_turn(&self, id: u64, timeout: Duration) -> bool {
+        let is_excluded = |state: &State| state.is_broken || state.excluded.contains(&id);
+        let is_waiting = |state: &mut State| !is_excluded(state) && state.next.is_some_and(|next| next < id);
         let (state, _) =
-            self.changed.wait_timeout_while(self.lock(), limit, waiting).unwrap_or_else(PoisonError::into_inner);
-        !refused(&state) && state.next == Some(id)
+            self.changed.wait_timeout_while(self.lock(), timeout, is_waiting).unwrap_or_else(PoisonError::into_inner);
+        !is_excluded(&state) && state.next == Some(id)
     }
 
-    /// A batch that fires ran out of time. What was formed after it, and is due later, must not commit before it is tried
-    /// again.
-    pub fn runs_late(&self, id: u64) {
+    /// Ends a batch. If a batch that fires has timed out, those that were formed after it, and are due later, must not
+    /// commit before it is tried again.
+    pub fn end(&self, id: u64, outcome: &Outcome) {
         let mut state = self.lock();
-        if state.firing.contains(&id) {
-            state.late_in_a_row = state.late_in_a_row.saturating_add(1);
+        let fires = state.firing.remove(&id);
+        match outcome {
+            Outcome::Committed { .. } if fires => state.timeouts_in_a_row = 0,
+            // However it timed out: under a quota, a batch may be without any acknowledgement.
+            Outcome::Aborted(Abort::TimedOut(_)) if fires => {
+                state.timeouts_in_a_row = state.timeouts_in_a_row.saturating_add(1);
+                if state.timeouts_in_a_row <= TIMEOUTS_IN_A_ROW_MAX {
+                    let after: Vec<u64> = state.firing.range(id + 1..).copied().collect();
+                    state.excluded.extend(after);
+                }
+            }
+            Outcome::Unknown => state.is_broken = true,
+            Outcome::Committed { .. } | Outcome::Aborted(_) => {}
         }
-        if state.firing.contains(&id) && state.late_in_a_row <= LATE_IN_A_ROW_MAX {
-            let after: Vec<u64> = state.firing.range(id + 1..).copied().collect();
-            state.late.extend(after);
-        }
-        drop(state);
-        self.changed.notify_all();
-    }
-
-    /// The batch has settled.
-    pub fn leave(&self, id: u64, left: Left) {
-        let mut state = self.lock();
-        state.broken |= left == Left::Unknown;
-        if left == Left::Committed && state.firing.contains(&id) {
-            state.late_in_a_row = 0;
-        }
-        state.settled.insert(id);
-        state.firing.remove(&id);
-        state.late.remove(&id);
-        while let Some(next) = state.next.filter(|next| state.settled.contains(next)) {
-            state.settled.remove(&next);
+        state.excluded.remove(&id);
+        state.ended.insert(id);
+        while let Some(next) = state.next.filter(|next| state.ended.contains(next)) {
+            state.ended.remove(&next);
             state.next = Some(next + 1);
         }
         drop(state);
@@ -98,65 +88,68 @@ impl CommitOrder {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::io::Late;
+
+    const COMMITTED: Outcome = Outcome::Committed { written: Vec::new() };
+    const ABORTED: Outcome = Outcome::Aborted(Abort::Retry);
+    const TIMED_OUT: Outcome = Outcome::Aborted(Abort::TimedOut(Late::Silent));
 
     #[test]
-    fn batches_pass_in_order_and_none_after_an_unknown_outcome() {
-        let turn = CommitOrder::default();
+    fn batches_commit_in_order_and_none_after_an_unknown_outcome() {
+        let order = CommitOrder::default();
         for id in 5..9 {
-            turn.enter(id, true);
+            order.register(id, true);
         }
-        assert!(turn.wait(5, Duration::ZERO));
-        assert!(!turn.wait(6, Duration::ZERO));
-        turn.leave(6, Left::Committed);
-        turn.leave(5, Left::Committed);
-        assert!(turn.wait(7, Duration::ZERO), "6 gave up before 5 settled");
-        turn.leave(7, Left::Unknown);
-        assert!(!turn.wait(8, Duration::ZERO));
+        assert!(order.wait_turn(5, Duration::ZERO));
+        assert!(!order.wait_turn(6, Duration::ZERO));
+        order.end(6, &COMMITTED);
+        order.end(5, &COMMITTED);
+        assert!(order.wait_turn(7, Duration::ZERO), "6 gave up before 5 ended");
+        order.end(7, &Outcome::Unknown);
+        assert!(!order.wait_turn(8, Duration::ZERO));
     }
 
     #[test]
-    fn what_was_formed_after_a_batch_that_ran_out_of_time_gets_no_turn() {
-        let turn = CommitOrder::default();
-        (1..4).for_each(|id| turn.enter(id, id < 3));
-        turn.runs_late(1);
-        turn.leave(1, Left::Aborted);
-        assert!(!turn.wait(2, Duration::ZERO), "it would commit before what is due earlier");
-        turn.leave(2, Left::Committed);
-        assert!(turn.wait(3, Duration::ZERO), "it fires nothing");
-        turn.runs_late(3);
-        turn.leave(3, Left::Committed);
-        turn.enter(4, true);
-        assert!(turn.wait(4, Duration::ZERO), "nor is it late");
+    fn batches_after_one_that_timed_out_do_not_commit() {
+        let order = CommitOrder::default();
+        (1..4).for_each(|id| order.register(id, id < 3));
+        order.end(1, &TIMED_OUT);
+        assert!(!order.wait_turn(2, Duration::ZERO), "it would commit before schedules that are due earlier");
+        order.end(2, &COMMITTED);
+        assert!(order.wait_turn(3, Duration::ZERO), "it fires nothing");
+        order.register(4, true);
+        order.end(3, &TIMED_OUT);
+        assert!(order.wait_turn(4, Duration::ZERO), "nor does its time-out count");
     }
 
     #[test]
-    fn batches_that_run_out_of_time_again_and_again_do_not_hold_up_the_others() {
-        let turn = CommitOrder::default();
-        let next_is_held_up = |id: u64| {
-            turn.enter(id, true);
-            turn.enter(id + 1, true);
-            turn.runs_late(id);
-            turn.leave(id, Left::Aborted);
-            let held_up = !turn.wait(id + 1, Duration::ZERO);
-            turn.leave(id + 1, if held_up { Left::Aborted } else { Left::Committed });
-            held_up
+    fn batches_that_keep_timing_out_do_not_block_the_others() {
+        let order = CommitOrder::default();
+        let next_is_excluded = |id: u64| {
+            order.register(id, true);
+            order.register(id + 1, true);
+            order.end(id, &TIMED_OUT);
+            let is_excluded = !order.wait_turn(id + 1, Duration::ZERO);
+            let outcome = if is_excluded { ABORTED } else { COMMITTED };
+            order.end(id + 1, &outcome);
+            is_excluded
         };
-        assert_eq!([1, 3, 5, 7, 9].map(next_is_held_up), [true, true, true, false, true]);
+        assert_eq!([1, 3, 5, 7, 9].map(next_is_excluded), [true, true, true, false, true]);
     }
 
     #[test]
-    fn a_turn_is_waited_for_until_the_batch_before_has_settled_or_for_as_long_as_it_may_take() {
-        let turn = CommitOrder::default();
-        turn.enter(1, true);
-        turn.enter(2, true);
-        let limit = Duration::from_millis(50);
-        let begun = std::time::Instant::now();
-        assert!(!turn.wait(2, limit), "the one before is in flight");
-        assert!(begun.elapsed() >= limit);
+    fn a_batch_waits_for_its_turn_until_the_timeout() {
+        let order = CommitOrder::default();
+        order.register(1, true);
+        order.register(2, true);
+        let timeout = Duration::from_millis(50);
+        let started = std::time::Instant::now();
+        assert!(!order.wait_turn(2, timeout), "the one before is in flight");
+        assert!(started.elapsed() >= timeout);
         std::thread::scope(|scope| {
-            let waits = scope.spawn(|| turn.wait(2, Duration::from_secs(60)));
-            turn.leave(1, Left::Committed);
-            assert!(waits.join().expect("it ends"), "it goes on when that has settled");
+            let waits = scope.spawn(|| order.wait_turn(2, Duration::from_secs(60)));
+            order.end(1, &COMMITTED);
+            assert!(waits.join().expect("it ends"), "it continues when that one has ended");
         });
     }
 }

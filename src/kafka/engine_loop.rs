@@ -1,206 +1,149 @@
-//! One turn after another: what has happened goes into the core, and what it says is done.
+//! The engine's event loop: feeds inputs to the core and executes its outputs.
 
-mod config_files;
+mod batches;
+mod publisher;
 mod reading;
 mod rebalancing;
+mod requests;
+mod stopping;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
-use rebalancing::Revocation;
+use crossbeam_channel::Receiver;
 
-use super::client_config::Settings;
+use self::batches::Batches;
+use self::publisher::Publisher;
+use self::rebalancing::GroupState;
+use self::requests::Requests;
+use self::stopping::Shutdown;
+use super::client_config::ClientConfigs;
+use super::clients::Clients;
+use super::clock::Clock;
 use super::cluster_monitor;
-use super::group::{self, Member, Rebalance};
-use super::job::{Done, Job, Membership, Results};
+use super::error::Error;
+use super::ffi;
+use super::sleeper::Sleeper;
 use super::startup::Ready;
 use super::topics;
-use super::transactor::Transactors;
-use super::worker::{Worker, WorkerResult};
-use super::{Clock, Error, EventLoop, ffi};
+use super::worker::WorkerResult;
 use crate::config::Config;
-use crate::core::batch::{Batch, Kind};
-use crate::core::io::{Abort, Counters, Input, Millis, Outcome, Output, Partition, Report};
+use crate::core::io::{Input, Millis, Output, Partition, Report};
 use crate::core::{self, Scheduler};
-use crate::handle::board::{Board, Snapshot, Stage};
+use crate::handle::board::Board;
 use crate::handle::{Ask, Observer, Wake};
 
-/// The loop looks around at least this often, should a wake-up get lost.
-const SLEEP_MAX: Duration = Duration::from_millis(100);
-/// Between two looks at the clock and the generation.
-const TICK: Duration = Duration::from_millis(500);
-/// The same while the broker refuses our generation, so that the next one is seen soon.
-const TICK_REFUSED: Duration = Duration::from_millis(200);
-/// Before a group is joined anew; doubled each time, until a transaction has been committed.
-const REJOIN_MIN: Duration = Duration::from_millis(500);
-const REJOIN_MAX: Duration = Duration::from_secs(5);
-/// Between two words to the observer about counters.
-const TELL: Duration = Duration::from_millis(100);
-/// Between two looks at all partitions, at least; where one takes long, they are as rare as it takes for a twentieth of
-/// the loop's time.
-const PUBLISH: Duration = Duration::from_millis(500);
-const PUBLISH_SHARE: u32 = 20;
-/// How long the end of the process waits for its transactors, and then for the broker's goodbye.
-const PARTING_MAX: Duration = Duration::from_millis(250);
-const GOODBYE_MAX: Duration = Duration::from_millis(250);
-/// Schedules a batch: beyond this, larger batches are no faster, and commits only take longer.
+/// The loop checks everything at least this often, in case a wake-up is lost.
+const SLEEP_TIMEOUT: Duration = Duration::from_millis(100);
+/// Between two checks of the clock and the generation.
+const TICK_INTERVAL: Duration = Duration::from_millis(500);
+/// The same while the broker rejects our generation, so the next one is seen soon.
+const STALE_GENERATION_TICK_INTERVAL: Duration = Duration::from_millis(200);
+/// Schedules in a batch: larger batches are no faster, and their commits take longer.
 const BATCH_ITEMS_MAX: usize = 10_000;
-/// Payload bytes a batch.
+/// Payload bytes in a batch.
 const BATCH_BYTES_MAX: usize = 16 << 20;
 
-/// Everything the loop holds.
+/// The parts that a loop is made of.
+pub struct Parts {
+    pub config: Config,
+    pub clock: Clock,
+    pub clients: Clients,
+    pub observer: Box<dyn Observer>,
+    pub board: Arc<Board>,
+    pub wake: Wake,
+    pub queries: Receiver<Ask>,
+}
+
+/// The loop's state.
 pub struct EngineLoop {
     config: Config,
     clock: Clock,
-    settings: Arc<Settings>,
+    clients: Arc<Clients>,
     topics: Arc<Vec<String>>,
     core: Scheduler,
-    observer: Box<dyn Observer>,
-    member: Option<Arc<Member>>,
-    revocation: Option<Revocation>,
-    /// Partitions that were set back since the last records were taken.
-    rewound: Vec<Partition>,
-    transactors: Option<Transactors>,
-    results: Results,
-    done: Receiver<Done>,
-    worker: Worker,
-    found: Receiver<WorkerResult>,
-    targets: Sender<(u32, Arc<str>)>,
-    wake: Wake,
-    asks: Receiver<Ask>,
-    /// The number of the read of committed offsets that each partition waits for: answers to others are stale.
-    reads: BTreeMap<Partition, u64>,
-    next_read: u64,
-    generation: Option<i32>,
-    refused: bool,
-    told: Counters,
-    told_at: Instant,
-    board: Arc<Board>,
-    /// A partition went live since memory was last given back.
-    has_loaded: bool,
-    publish_at: Instant,
-    /// The group has answered since it was last asked to be joined.
-    is_member: bool,
-    ending: bool,
-    /// When to look at the files that settings came from.
-    files_at: Instant,
-    /// Why the engine ends by itself.
-    failure: Option<Error>,
-    /// When the batches that have not ended were formed.
-    formed: BTreeMap<u64, Instant>,
+    group: GroupState,
+    batches: Batches,
+    requests: Requests,
+    publisher: Publisher,
+    timers: Timers,
+    shutdown: Shutdown,
+    queries: Receiver<Ask>,
+}
+
+struct Timers {
     next_tick: Instant,
-    rejoin_at: Option<Instant>,
-    rejoin_after: Duration,
-    stopped: bool,
+    check_files_at: Instant,
+    /// A partition went live since memory was last returned to the operating system.
+    has_loaded: bool,
+}
+
+impl Timers {
+    fn new() -> Self {
+        let now = Instant::now();
+        Self { next_tick: now, check_files_at: now, has_loaded: false }
+    }
 }
 
 impl EngineLoop {
     /// Starts the threads.
-    #[expect(clippy::too_many_arguments, reason = "made in one place, from what was made before it")]
-    pub fn new(
-        config: Config,
-        clock: Clock,
-        mut settings: Settings,
-        ready: &Ready,
-        observer: Box<dyn Observer>,
-        board: Arc<Board>,
-        wake: Wake,
-        asks: Receiver<Ask>,
-    ) -> Result<Self, Error> {
-        for (topic, entries) in &ready.settings {
-            if let Some(bytes) = topics::set_bytes_max(entries) {
-                settings.limits.learn(topic, bytes);
+    pub fn new(parts: Parts, ready: &Ready) -> Result<Self, Error> {
+        let Parts { config, clock, mut clients, observer, board, wake, queries } = parts;
+        for (topic, entries) in &ready.topic_settings {
+            if let Some(bytes) = topics::batch_bytes_max(entries) {
+                clients.topic_limits.set_batch_bytes_max(topic, bytes);
             }
         }
-        settings.fit_sets(ready.settings.values().filter_map(topics::set_bytes_max).min());
-        let core = Scheduler::new(core_config(&config, ready, &settings)?);
-        let settings = Arc::new(settings);
+        clients.configs.limit_batches(ready.topic_settings.values().filter_map(topics::batch_bytes_max).min());
+        let core = Scheduler::new(core_config(&config, ready, &clients.configs)?);
+        let clients = Arc::new(clients);
         let topics = Arc::new(config.schedules_topics.clone());
-        let (done_sender, done) = unbounded();
-        let (found_sender, found) = unbounded();
-        let results = Results { sender: done_sender, wake: Arc::clone(&wake) };
-        let worker = Worker {
-            settings: Arc::clone(&settings),
-            topics: Arc::clone(&topics),
-            cluster: ready.cluster.as_str().into(),
-            found: found_sender,
-            wake: Arc::clone(&wake),
-            rebalances: Arc::new(AtomicU64::new(0)),
-            closing: Arc::new(AtomicBool::new(false)),
-        };
-        let targets = worker.targets();
-        if settings.describes {
-            cluster_monitor::start(&worker);
+        let requests = Requests::new(&clients, &topics, &ready.cluster_id, &wake);
+        if clients.can_describe {
+            cluster_monitor::start(&requests.worker);
         }
         let mut engine_loop = Self {
             config,
             clock,
-            settings,
+            clients,
             topics,
             core,
-            observer,
-            member: None,
-            revocation: None,
-            rewound: Vec::new(),
-            transactors: None,
-            results,
-            done,
-            worker,
-            found,
-            targets,
-            wake,
-            asks,
-            reads: BTreeMap::new(),
-            next_read: 0,
-            generation: None,
-            refused: false,
-            told: Counters::default(),
-            told_at: Instant::now(),
-            board,
-            has_loaded: false,
-            publish_at: Instant::now(),
-            is_member: false,
-            ending: false,
-            files_at: Instant::now(),
-            failure: None,
-            formed: BTreeMap::new(),
-            next_tick: Instant::now(),
-            rejoin_at: Some(Instant::now()),
-            rejoin_after: REJOIN_MIN,
-            stopped: false,
+            group: GroupState::new(),
+            batches: Batches::new(wake),
+            requests,
+            publisher: Publisher::new(observer, board),
+            timers: Timers::new(),
+            shutdown: Shutdown::default(),
+            queries,
         };
-        engine_loop.renew(&engine_loop.core.transactional_ids());
+        engine_loop.replace_transactors(&engine_loop.core.transactional_ids());
         Ok(engine_loop)
     }
 
-    /// Turns until the core has stopped.
-    pub fn run(mut self, events: &mut EventLoop) -> Result<(), Error> {
-        let mut more = false;
-        while !self.stopped {
-            events.sleep(if more { Duration::ZERO } else { self.sleep() });
-            let woken = Instant::now();
+    /// Runs until the core has stopped.
+    pub fn run(mut self, sleeper: &mut Sleeper) -> Result<(), Error> {
+        let mut has_more = false;
+        while !self.shutdown.has_stopped {
+            let timeout = if has_more { Duration::ZERO } else { self.sleep_timeout() };
+            sleeper.sleep(&self.publisher.board, timeout);
+            let woken_at = Instant::now();
             self.join();
-            more = self.consume();
+            has_more = self.consume();
             self.rebalance();
-            self.hear();
+            self.drain_results();
             self.tick();
-            self.answer();
-            self.tell(TELL);
+            self.answer_queries();
+            self.publisher.report_counters(self.core.counters());
             self.publish();
-            self.observer.turned(woken.elapsed());
+            self.publisher.observer.turned(woken_at.elapsed());
         }
-        let failure = self.failure.take();
-        self.end();
-        failure.map_or(Ok(()), Err)
+        self.end()
     }
 
-    fn sleep(&self) -> Duration {
-        let Some((at, _)) = self.core.poll_timeout() else { return SLEEP_MAX };
+    fn sleep_timeout(&self) -> Duration {
+        let Some((at, _)) = self.core.poll_timeout() else { return SLEEP_TIMEOUT };
         let wait = at.0.saturating_sub(self.clock.now().0).max(0);
-        SLEEP_MAX.min(Duration::from_millis(wait.unsigned_abs()))
+        SLEEP_TIMEOUT.min(Duration::from_millis(wait.unsigned_abs()))
     }
 
     fn input(&mut self, input: Input<'_>) {
@@ -210,197 +153,93 @@ impl EngineLoop {
     fn input_at(&mut self, now: Millis, input: Input<'_>) {
         self.core.handle(now, input);
         while let Some(output) = self.core.poll() {
-            self.act(output);
+            self.execute(output);
         }
     }
 
-    fn act(&mut self, output: Output) {
+    fn execute(&mut self, output: Output) {
         match output {
-            Output::ReadCommitted(partitions) => self.read_committed(partitions),
-            Output::Fence { take, transactional_ids } => self.worker.fence(take, transactional_ids),
-            Output::FindSince { ask, topic, known } => self.worker.find_since(ask, topic, known),
+            Output::ReadCommitted(partitions) => self.requests.read_committed(partitions),
+            Output::Fence { take, transactional_ids } => self.requests.worker.fence(take, transactional_ids),
+            Output::FindSince { ask, topic, known } => self.requests.worker.find_since(ask, topic, known),
             // The thread ends with the engine.
-            Output::CheckTarget { target, name } => drop(self.targets.send((target, name))),
+            Output::CheckTarget { target, name } => drop(self.requests.targets.send((target, name))),
             Output::Transact(batch) => self.transact(batch),
             Output::Seek(partition) => self.seek(partition),
             Output::Release(partitions) => self.release(&partitions),
-            Output::Renew { transactional_ids } => self.renew(&transactional_ids),
-            Output::Restart(why) => self.restart(why),
-            Output::Stopped => self.stopped = true,
+            Output::Renew { transactional_ids } => self.replace_transactors(&transactional_ids),
+            Output::Restart(why) => self.rejoin(why),
+            Output::Stopped => self.shutdown.has_stopped = true,
             Output::Report(report) => {
-                self.has_loaded |= matches!(report, Report::Live { .. });
+                self.timers.has_loaded |= matches!(report, Report::Live { .. });
                 if report == Report::ThroughputIsLimit {
-                    self.settings.voice.throughput();
+                    self.clients.diagnostics.on_throughput_limit();
                 }
-                self.observer.report(&report, &self.topics);
+                self.publisher.observer.report(&report, &self.topics);
             }
         }
     }
 
-    fn read_committed(&mut self, partitions: Vec<Partition>) {
-        self.next_read += 1;
-        self.reads.extend(partitions.iter().map(|partition| (*partition, self.next_read)));
-        self.worker.read_committed(self.next_read, partitions);
+    /// Passes the results of other threads to the core.
+    fn drain_results(&mut self) {
+        while let Ok(result) = self.requests.results.try_recv() {
+            self.on_worker_result(result);
+        }
+        while let Ok(done) = self.batches.done.try_recv() {
+            self.on_batch_done(done);
+        }
     }
 
-    fn join(&mut self) {
-        if self.rejoin_at.is_none_or(|at| at > Instant::now()) {
-            return;
-        }
-        self.rejoin_at = None;
-        match group::join(&self.settings, &self.topics, &self.worker.rebalances, &self.wake) {
-            Ok(member) => self.member = Some(member),
-            Err(error) => {
-                tracing::error!(%error, "the group cannot be joined; trying again");
-                self.rejoin_later();
+    fn on_worker_result(&mut self, result: WorkerResult) {
+        match result {
+            WorkerResult::TopicRecreated { topic } => {
+                tracing::warn!(topic, "the schedules topic was deleted and recreated; it is read from its beginning");
+                self.input(Input::Unreadable { why: "a topic was recreated" });
             }
-        }
-    }
-
-    fn rejoin_later(&mut self) {
-        self.rejoin_at = Some(Instant::now() + self.rejoin_after);
-        self.rejoin_after = (self.rejoin_after * 2).min(REJOIN_MAX);
-    }
-
-    /// What the other threads have found.
-    fn hear(&mut self) {
-        while let Ok(found) = self.found.try_recv() {
-            match found {
-                WorkerResult::Anew { topic } => {
-                    tracing::warn!(
-                        topic,
-                        "the schedules topic was deleted and made anew; it is read from its beginning"
-                    );
-                    self.input(Input::Unreadable { why: "a topic was made anew" });
-                }
-                // Read for an assignment that has ended since: another owner may have committed.
-                WorkerResult::Committed { read, partition, .. } if self.reads.get(&partition) != Some(&read) => {}
-                WorkerResult::Committed { partition, offset, metadata, .. } => {
-                    self.reads.remove(&partition);
-                    self.input(Input::Committed { partition, offset, metadata: &metadata });
-                }
-                WorkerResult::Fenced { take } => self.input(Input::Fenced { take }),
-                WorkerResult::Since { ask, since } => {
-                    let today = self.clock.today(self.config.since_delta_days);
-                    self.input(Input::Since { ask, since, today });
-                }
-                WorkerResult::Outdated { path } => self.outdated(path),
-                WorkerResult::Target { target, state } => self.input(Input::Target { target, state }),
-                WorkerResult::Trimmed { topic, number, start } => {
-                    if let Some(partition) = self.partition(topic.as_bytes(), number) {
-                        self.input(Input::Trimmed { partition, start });
-                    }
+            // Read for an assignment that has ended since: another owner may have committed.
+            WorkerResult::Committed { read, partition, .. } if !self.requests.is_current(read, partition) => {}
+            WorkerResult::Committed { partition, offset, metadata, .. } => {
+                self.requests.reads.remove(&partition);
+                self.input(Input::Committed { partition, offset, metadata: &metadata });
+            }
+            WorkerResult::Fenced { take } => self.input(Input::Fenced { take }),
+            WorkerResult::Since { ask, since } => {
+                let today = self.clock.today(self.config.since_delta_days);
+                self.input(Input::Since { ask, since, today });
+            }
+            WorkerResult::FileChanged { path } => self.on_file_change(path),
+            WorkerResult::Target { target, state } => self.input(Input::Target { target, state }),
+            WorkerResult::Trimmed { topic, number, start } => {
+                if let Some(partition) = self.partition(topic.as_bytes(), number) {
+                    self.input(Input::Trimmed { partition, start });
                 }
             }
         }
-        while let Ok(done) = self.done.try_recv() {
-            self.settled(done);
-        }
-    }
-
-    fn settled(&mut self, Done { batch, outcome }: Done) {
-        let id = batch.id;
-        if let Some(formed) = self.formed.remove(&id) {
-            self.observer.settled(&batch, label(&outcome), formed.elapsed());
-        }
-        tracing::debug!(batch = id, items = batch.items.len(), ?outcome, "a batch has ended");
-        if matches!(outcome, Outcome::Committed { .. }) {
-            self.committed(&batch);
-        }
-        self.refused = matches!(outcome, Outcome::Aborted(Abort::Refused { .. }));
-        self.input(Input::Settled { batch: id, outcome });
-        if self.refused {
-            // Said again even if it is the one that was known: the core waits for one that was not refused.
-            self.generation = None;
-            self.next_tick = self.next_tick.min(Instant::now() + TICK_REFUSED);
-        }
-    }
-
-    fn committed(&mut self, batch: &Batch) {
-        self.rejoin_after = REJOIN_MIN;
-        self.settings.voice.well();
-        if batch.items.iter().any(|item| matches!(item.kind, Kind::Fire { .. })) {
-            let config = &self.config;
-            self.settings.voice.written(|topic| {
-                let is_own = topic == config.history_topic || config.schedules_topics.iter().any(|own| own == topic);
-                is_own || batch.items.iter().any(|item| batch.target(item) == Some(topic))
-            });
-            self.observer.fired(batch, self.clock.now());
-        }
-    }
-
-    fn transact(&mut self, batch: Batch) {
-        // Taken here, while the batch's partitions are owned and before any of them can be given away.
-        let membership = self.member.as_ref().and_then(|member| ffi::membership(member.consumer()));
-        let membership = membership.map(|(metadata, generation, member)| Membership { metadata, generation, member });
-        self.formed.insert(batch.id, Instant::now());
-        match &self.transactors {
-            Some(transactors) => transactors.run(Job { batch, membership }),
-            // They could not be started: the core has them renewed.
-            None => self.results.send(Done { batch, outcome: Outcome::Unknown }),
-        }
-    }
-
-    fn renew(&mut self, ids: &[String]) {
-        self.transactors = Transactors::start(&self.settings, ids, &self.topics, &self.results)
-            .inspect_err(|error| tracing::error!(%error, "no transactor could be started"))
-            .ok();
-    }
-
-    fn restart(&mut self, why: &str) {
-        tracing::warn!(why, "starting anew from the log");
-        if let Some(member) = self.member.take() {
-            let pending = self.revocation.take().map(|revocation| Rebalance::Revoke(revocation.list));
-            drop(group::leave(member, pending));
-        }
-        self.revocation = None;
-        self.is_member = false;
-        self.formed.clear();
-        self.generation = None;
-        self.refused = false;
-        self.reads.clear();
-        self.rejoin_later();
     }
 
     fn tick(&mut self) {
-        let due = self.core.poll_timeout().is_some_and(|(at, _)| at <= self.clock.now());
-        let regular = self.next_tick <= Instant::now();
-        if regular {
-            self.next_tick = Instant::now() + if self.refused { TICK_REFUSED } else { TICK };
+        let is_due = self.core.poll_timeout().is_some_and(|(at, _)| at <= self.clock.now());
+        let is_regular = self.timers.next_tick <= Instant::now();
+        if is_regular {
+            let is_stale = self.group.is_generation_stale;
+            let interval = if is_stale { STALE_GENERATION_TICK_INTERVAL } else { TICK_INTERVAL };
+            self.timers.next_tick = Instant::now() + interval;
             self.check_generation();
-            self.check_calls();
+            self.check_offsets_calls();
             self.check_files();
-            if std::mem::take(&mut self.has_loaded) {
+            if std::mem::take(&mut self.timers.has_loaded) {
                 ffi::give_back_memory();
             }
         }
-        if due || regular {
+        if is_due || is_regular {
             self.input(Input::Tick);
         }
     }
 
-    /// A transactor that never answers is given up with its transaction, which the takeover that follows fences.
-    fn check_calls(&mut self) {
-        if let Some(batch) = self.transactors.as_ref().and_then(Transactors::stuck) {
-            tracing::warn!(batch, "a call to librdkafka does not return");
-            self.input(Input::Settled { batch, outcome: Outcome::Unknown });
-        }
-    }
-
-    fn check_generation(&mut self) {
-        let Some((generation, _)) = self.member.as_ref().and_then(|member| ffi::generation(member.consumer())) else {
-            return;
-        };
-        if self.generation != Some(generation) {
-            self.generation = Some(generation);
-            self.input(Input::Generation(generation));
-        }
-    }
-
-    fn answer(&mut self) {
-        while let Ok(ask) = self.asks.try_recv() {
-            // Whoever asked may have given up.
-            match ask {
+    fn answer_queries(&mut self) {
+        while let Ok(query) = self.queries.try_recv() {
+            // The requester may have given up.
+            match query {
                 Ask::Page { cursor, limit, filter, reply } => {
                     drop(reply.send(self.core.page(cursor, limit, &filter)));
                 }
@@ -411,77 +250,24 @@ impl EngineLoop {
         }
     }
 
-    fn stop(&mut self) {
-        self.ending = true;
-        self.publish_at = Instant::now();
-        self.input(Input::Stop);
-    }
-
-    /// Tells the counters if they have moved, at most once in `interval`.
-    fn tell(&mut self, interval: Duration) {
-        let counters = self.core.counters();
-        if counters != self.told && self.told_at.elapsed() >= interval {
-            self.told = counters;
-            self.told_at = Instant::now();
-            self.observer.counters(&counters);
-        }
-    }
-
-    /// Puts up what is held.
-    fn publish(&mut self) {
-        let begun = Instant::now();
-        if self.publish_at > begun {
-            return;
-        }
-        let stage = match (self.ending, self.is_member) {
-            (true, _) => Stage::Ending,
-            (false, true) => Stage::Member,
-            (false, false) => Stage::Joining,
-        };
-        let memory_warn_bytes = self.config.memory_warn_bytes;
-        let snapshot = Snapshot { at: self.clock.now(), stage, partitions: self.core.status(), memory_warn_bytes };
-        self.observer.held(&snapshot);
-        self.board.publish(snapshot);
-        self.publish_at = begun + PUBLISH.max(begun.elapsed() * PUBLISH_SHARE);
-    }
-
-    fn end(mut self) {
-        self.tell(Duration::ZERO);
-        self.worker.closing.store(true, Ordering::Release);
-        if let Some(transactors) = self.transactors.take() {
-            transactors.wait(PARTING_MAX);
-        }
-        if let Some(member) = self.member.take() {
-            let pending = self.revocation.take().map(|revocation| Rebalance::Revoke(revocation.list));
-            let _ = group::leave(member, pending).recv_timeout(GOODBYE_MAX);
-        }
-        tracing::info!("stopped");
+    fn partition(&self, topic: &[u8], number: i32) -> Option<Partition> {
+        let topic = self.topics.iter().position(|name| name.as_bytes() == topic)?;
+        Some(Partition { topic: topic as u16, number })
     }
 }
 
-/// The label of an outcome in metrics.
-const fn label(outcome: &Outcome) -> &'static str {
-    match outcome {
-        Outcome::Committed { .. } => "committed",
-        Outcome::Aborted(Abort::Retry | Abort::TimedOut(_)) => "aborted",
-        Outcome::Aborted(Abort::Refused { .. }) => "fenced",
-        Outcome::Aborted(Abort::Rejected(_)) => "rejected",
-        Outcome::Unknown => "unknown",
-    }
-}
-
-fn core_config(config: &Config, ready: &Ready, settings: &Settings) -> Result<core::Config, Error> {
+fn core_config(config: &Config, ready: &Ready, configs: &ClientConfigs) -> Result<core::Config, Error> {
     let mut random = [0u8; 16];
     getrandom::fill(&mut random).map_err(|error| Error::System(std::io::Error::other(error.to_string())))?;
     let (run, seed) = random.split_at(8);
-    let bytes_max = |topic: &String| ready.settings.get(topic).and_then(topics::set_bytes_max);
+    let bytes_max = |topic: &String| ready.topic_settings.get(topic).and_then(topics::batch_bytes_max);
     let record_bytes_max = |topic: &String| {
-        // What a record is when compressed is known only afterwards: the brokers judge it then.
-        let judged = !settings.compresses();
-        bytes_max(topic).into_iter().chain(bytes_max(&config.history_topic)).min().filter(|_| judged)
+        // The size of a compressed record is known only to the brokers.
+        let is_known = !configs.compresses();
+        bytes_max(topic).into_iter().chain(bytes_max(&config.history_topic)).min().filter(|_| is_known)
     };
     Ok(core::Config {
-        cluster: ready.cluster.clone(),
+        cluster: ready.cluster_id.clone(),
         topics: config.schedules_topics.clone(),
         history: config.history_topic.clone(),
         dead_letter: config.dead_letter_topic.clone(),

@@ -1,28 +1,29 @@
-//! Where the logs of schedules partitions begin. Deleted records end no schedule that was read before: no client is told.
+//! Watches the log start offsets of schedules partitions: clients do not notice when records are deleted.
 
 use std::collections::BTreeMap;
 
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::Consumer;
 
-use super::diagnostics::QueryContext;
+use super::clients::QueryConsumer;
 use super::ffi;
-use super::worker::{REQUEST_MAX, Worker, WorkerResult};
+use super::worker::{REQUEST_TIMEOUT, Worker, WorkerResult};
 
-/// What was seen so far: the first offset of each partition.
+/// The last known log start offset of each partition.
 #[derive(Debug, Default)]
 pub struct LogStartOffsets(BTreeMap<(String, i32), i64>);
 
 impl LogStartOffsets {
-    /// Tells the loop of every partition, given with its topic, that begins later than at the last look.
-    pub fn look(&mut self, worker: &Worker, client: &BaseConsumer<QueryContext>, partitions: &[(&str, i32)]) {
-        let found = ffi::log_starts(client.client(), partitions, REQUEST_MAX).unwrap_or_else(|error| {
-            tracing::debug!(?error, "where the logs begin is not known");
-            Vec::new()
-        });
+    /// Reports each of these partitions whose log starts later than at the last check to the loop.
+    pub fn check(&mut self, worker: &Worker, client: &QueryConsumer, partitions: &[(&str, i32)]) {
+        let found =
+            ffi::admin::log_start_offsets(client.client(), partitions, REQUEST_TIMEOUT).unwrap_or_else(|error| {
+                tracing::debug!(?error, "log start offsets cannot be listed");
+                Vec::new()
+            });
         for (topic, number, start) in found {
             let before = self.0.insert((topic.clone(), number), start);
             if before.is_some_and(|before| before < start) {
-                worker.tell(WorkerResult::Trimmed { topic, number, start });
+                worker.send(WorkerResult::Trimmed { topic, number, start });
             }
         }
     }

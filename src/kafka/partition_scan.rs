@@ -1,7 +1,7 @@
-//! Reads one partition up to an end that was fixed before the first record was read.
+//! Reads one partition up to an end offset that was fixed before the first read.
 //!
-//! librdkafka reports the end of a partition only after an empty fetch. A partition that is written to all the time may
-//! never give one, so the end is asked for first, and reading stops there.
+//! librdkafka reports the end of a partition only after an empty fetch, which a partition with constant writes may never
+//! return. So the end offset is read first, and the scan stops there.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -13,165 +13,168 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::{Offset, TopicPartitionList};
 
-/// How long one poll may take: between two of them the caller can end the scan.
-const POLL: Duration = Duration::from_millis(100);
-/// After this long without a record a second client goes on, which reports how far it has fetched.
-const HANDOVER: Duration = Duration::from_secs(2);
-/// Between two of these reports.
-const REPORT_MS: &str = "250";
-/// A client has reported this often, since the last record was delivered, that it has fetched everything and that nothing
-/// waits to be delivered.
+/// Time limit of one poll: between two of them the caller can end the scan.
+const POLL_TIMEOUT: Duration = Duration::from_millis(100);
+/// After this long without a record, a second client continues, which reports how far it has fetched.
+const FIRST_CLIENT_TIMEOUT: Duration = Duration::from_secs(2);
+const STATISTICS_INTERVAL_MS: &str = "250";
+/// The scan is complete after this many reports, since the last record, that everything was fetched and delivered.
 const REPORTS_MIN: u32 = 2;
 
-/// What is read.
+/// The offsets to read.
 #[derive(Clone, Copy, Debug)]
-pub struct Span<'a> {
-    /// The topic.
+pub struct ScanRange<'a> {
     pub topic: &'a str,
-    /// The partition.
     pub partition: i32,
-    /// The first offset that there is.
+    /// The log start offset.
     pub low: i64,
     /// The first offset that is read, or the beginning.
     pub from: Offset,
-    /// The end offset: the first one that is not read.
+    /// The end offset, which is not read.
     pub end: i64,
 }
 
-/// How it is read.
+/// The clients to read with, and when to stop early.
 #[derive(Clone, Copy)]
-pub struct Means<'a, C: ConsumerContext> {
-    /// Reads. What it was reading before is forgotten.
+pub struct Scanner<'a, C: ConsumerContext> {
+    /// Loses its previous assignment.
     pub consumer: &'a BaseConsumer<C>,
-    /// Its settings, for a second one.
-    pub settings: &'a ClientConfig,
-    /// How long the brokers may go without sending a record.
-    pub silence_max: Duration,
-    /// Errors after which it is no use to wait.
+    /// Its configuration, for a second one.
+    pub config: &'a ClientConfig,
+    /// How long the brokers may send no record.
+    pub silence_timeout: Duration,
+    /// Errors after which waiting is of no use.
     pub is_final: fn(Code) -> bool,
-    /// True when the result is not wanted any more.
+    /// Returns true if the result is no longer wanted.
     pub is_closing: &'a dyn Fn() -> bool,
 }
 
-/// Why a scan did not reach the end.
+/// Why a scan did not reach the end offset.
 #[derive(Debug)]
-pub enum Stop<E> {
+pub enum ScanError<E> {
     /// The visitor returned this error.
     Visitor(E),
     /// A client failed.
     Client(KafkaError),
-    /// The brokers sent no record for `silence_max`.
+    /// The brokers sent no record for `silence_timeout`.
     Silence,
-    /// The result is not wanted any more.
+    /// The result is no longer wanted.
     Closing,
 }
 
-/// Shows each record of the span, in order. The visitor must not use the consumer.
+/// Calls `visit` with each record of the range, in order. It must not use the consumer.
 ///
 /// # Errors
-/// When the end was not reached.
+/// Returns why the end offset was not reached.
 pub fn scan<C, E>(
-    means: &Means<'_, C>,
-    span: Span<'_>,
+    scanner: &Scanner<'_, C>,
+    range: ScanRange<'_>,
     visit: &mut dyn FnMut(&BorrowedMessage<'_>) -> Result<(), E>,
-) -> Result<(), Stop<E>>
+) -> Result<(), ScanError<E>>
 where
     C: ConsumerContext + Clone,
 {
-    if span.low >= span.end || matches!(span.from, Offset::Offset(from) if from >= span.end) {
+    if range.low >= range.end || matches!(range.from, Offset::Offset(from) if from >= range.end) {
         return Ok(());
     }
-    let mut at = At { from: span.from, heard: Instant::now() };
-    let first = read(means, means.consumer, span, &mut at, HANDOVER.min(means.silence_max), None, visit);
-    if !matches!(first, Err(Stop::Silence)) || means.silence_max <= HANDOVER {
+    let mut progress = Progress { from: range.from, last_record_at: Instant::now() };
+    let first = read(
+        scanner,
+        scanner.consumer,
+        range,
+        &mut progress,
+        FIRST_CLIENT_TIMEOUT.min(scanner.silence_timeout),
+        None,
+        visit,
+    );
+    if !matches!(first, Err(ScanError::Silence)) || scanner.silence_timeout <= FIRST_CLIENT_TIMEOUT {
         return first;
     }
     // Either the brokers are slow, or there is no record left before the end: transaction markers, records of aborted
-    // transactions and compacted records take offsets and are never delivered. Statistics tell these two apart. A new
-    // client has no fetch position of an earlier read that they could show.
-    let mut settings = means.settings.clone();
-    settings.set("statistics.interval.ms", REPORT_MS);
-    let context = Reporting {
-        inner: means.consumer.context().as_ref().clone(),
-        topic: span.topic.to_owned(),
-        partition: span.partition,
-        end: span.end,
+    // transactions and compacted records have offsets and are never delivered. Statistics tell these two apart. They are
+    // a new client's, since the first one's may show the fetch position of an earlier read.
+    let mut config = scanner.config.clone();
+    config.set("statistics.interval.ms", STATISTICS_INTERVAL_MS);
+    let context = FetchReports {
+        inner: scanner.consumer.context().as_ref().clone(),
+        topic: range.topic.to_owned(),
+        partition: range.partition,
+        end: range.end,
         reports: AtomicU32::new(0),
     };
-    let second: BaseConsumer<Reporting<C>> = settings.create_with_context(context).map_err(Stop::Client)?;
-    at.heard = Instant::now();
-    read(means, &second, span, &mut at, means.silence_max, Some(&second.context().reports), visit)
+    let second: BaseConsumer<FetchReports<C>> = config.create_with_context(context).map_err(ScanError::Client)?;
+    progress.last_record_at = Instant::now();
+    read(scanner, &second, range, &mut progress, scanner.silence_timeout, Some(&second.context().reports), visit)
 }
 
-/// How far a scan has come.
-struct At {
+struct Progress {
     /// The next offset.
     from: Offset,
-    /// When the last record came.
-    heard: Instant,
+    last_record_at: Instant,
 }
 
 fn read<C, R, E>(
-    means: &Means<'_, C>,
+    scanner: &Scanner<'_, C>,
     consumer: &BaseConsumer<R>,
-    span: Span<'_>,
-    at: &mut At,
-    silence_max: Duration,
+    range: ScanRange<'_>,
+    progress: &mut Progress,
+    silence_timeout: Duration,
     reports: Option<&AtomicU32>,
     visit: &mut dyn FnMut(&BorrowedMessage<'_>) -> Result<(), E>,
-) -> Result<(), Stop<E>>
+) -> Result<(), ScanError<E>>
 where
     C: ConsumerContext,
     R: ConsumerContext,
 {
     let mut list = TopicPartitionList::new();
-    let assigned = list.add_partition_offset(span.topic, span.partition, at.from).and_then(|()| consumer.assign(&list));
-    assigned.map_err(Stop::Client)?;
+    let assigned =
+        list.add_partition_offset(range.topic, range.partition, progress.from).and_then(|()| consumer.assign(&list));
+    assigned.map_err(ScanError::Client)?;
     let ended = loop {
-        match consumer.poll(POLL) {
+        match consumer.poll(POLL_TIMEOUT) {
             Some(Ok(message)) => {
                 let next = message.offset() + 1;
-                at.from = Offset::Offset(next);
-                if message.offset() < span.end
+                progress.from = Offset::Offset(next);
+                if message.offset() < range.end
                     && let Err(error) = visit(&message)
                 {
-                    break Err(Stop::Visitor(error));
+                    break Err(ScanError::Visitor(error));
                 }
-                // After the visitor, which may take its time.
-                at.heard = Instant::now();
+                // After the visitor, which may be slow.
+                progress.last_record_at = Instant::now();
                 if let Some(reports) = reports {
                     reports.store(0, Ordering::Relaxed);
                 }
-                if next >= span.end {
+                if next >= range.end {
                     break Ok(());
                 }
             }
-            // The partition holds nothing more that could be delivered.
+            // The partition has no further record to deliver.
             Some(Err(KafkaError::PartitionEOF(_))) => break Ok(()),
-            Some(Err(error)) if error.rdkafka_error_code().is_some_and(means.is_final) => {
-                break Err(Stop::Client(error));
+            Some(Err(error)) if error.rdkafka_error_code().is_some_and(scanner.is_final) => {
+                break Err(ScanError::Client(error));
             }
-            // A broker that is away for a moment: silence ends the scan if it stays away.
+            // A broker that is down for a moment. If it stays down, the silence ends the scan.
             Some(Err(error)) => {
-                tracing::debug!(%error, topic = span.topic, partition = span.partition, "while reading")
+                tracing::debug!(%error, topic = range.topic, partition = range.partition, "error while reading");
             }
             None if reports.is_some_and(|reports| reports.load(Ordering::Relaxed) >= REPORTS_MIN) => break Ok(()),
             None => {}
         }
-        if (means.is_closing)() {
-            break Err(Stop::Closing);
+        if (scanner.is_closing)() {
+            break Err(ScanError::Closing);
         }
-        if at.heard.elapsed() > silence_max {
-            break Err(Stop::Silence);
+        if progress.last_record_at.elapsed() > silence_timeout {
+            break Err(ScanError::Silence);
         }
     };
-    // It fetches ahead otherwise. An error leaves it as it is: the next read assigns anyway.
+    // Otherwise it would fetch ahead. An error does not matter: the next read assigns anyway.
     let _ = consumer.unassign();
     ended
 }
 
-/// Counts the reports in which everything before the end has been fetched.
-struct Reporting<C> {
+/// Counts the reports that everything before the end was fetched and delivered.
+struct FetchReports<C> {
     inner: C,
     topic: String,
     partition: i32,
@@ -179,7 +182,7 @@ struct Reporting<C> {
     reports: AtomicU32,
 }
 
-impl<C: ConsumerContext> ClientContext for Reporting<C> {
+impl<C: ConsumerContext> ClientContext for FetchReports<C> {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         self.inner.log(level, facility, message);
     }
@@ -195,9 +198,9 @@ impl<C: ConsumerContext> ClientContext for Reporting<C> {
     }
 }
 
-impl<C: ConsumerContext> ConsumerContext for Reporting<C> {}
+impl<C: ConsumerContext> ConsumerContext for FetchReports<C> {}
 
-/// Whether a client has fetched everything before `end`, and has delivered it. `next_offset` is negative before the first
+/// Returns whether a client has fetched and delivered everything before `end`. `next_offset` is negative before the first
 /// fetch.
 fn has_fetched(json: &[u8], topic: &str, partition: i32, end: i64) -> Option<bool> {
     let statistics: serde_json::Value = serde_json::from_slice(json).ok()?;

@@ -1,5 +1,5 @@
-//! Producers that know topics which are gone. librdkafka never forgets a topic that it has produced to, and asks the brokers
-//! about each that it misses every second, for ever. Only a new producer knows nothing of them.
+//! Finds producers that know deleted topics. librdkafka never forgets a topic that it has produced to, and asks the brokers
+//! about each missing one every second, for ever. Only a new producer does not know them.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -7,33 +7,32 @@ use std::time::{Duration, Instant};
 use rdkafka::producer::{BaseProducer, Producer};
 use rdkafka::types::RDKafkaRespErr;
 
-use super::client_config::Settings;
-use super::delivery::Reports;
+use super::clients::Clients;
+use super::delivery::DeliveryContext;
 use super::ffi;
 use crate::core::batch::Batch;
 
-/// Without a batch for so long a producer has nothing to do: to replace it holds up nothing that is on its way.
-const QUIET_MIN: Duration = Duration::from_secs(10);
-/// Between two looks: as often as librdkafka itself asks about all topics.
-const LOOK: Duration = Duration::from_secs(30);
-/// Targets asked about with one request, and how long its answer may take. A batch that comes meanwhile waits for it.
-const TOGETHER_MAX: usize = 25;
-const ANSWER_MAX: Duration = Duration::from_secs(1);
+/// After this long without a batch a producer is idle, so replacing it delays nothing.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
+/// As often as librdkafka itself asks about all topics.
+const CHECK_INTERVAL: Duration = Duration::from_secs(30);
+/// Targets in one request, and its time limit. A batch that is formed meanwhile waits for it.
+const TARGETS_MAX: usize = 25;
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The targets that one producer has been given, and when to look whether they are still there.
+/// The targets that one producer has produced to.
 pub struct ProducerTopics {
     targets: BTreeSet<String>,
-    look_at: Instant,
+    check_at: Instant,
 }
 
 impl ProducerTopics {
-    /// For a producer that knows no target yet.
     pub fn new() -> Self {
-        Self { targets: BTreeSet::new(), look_at: Instant::now() }
+        Self { targets: BTreeSet::new(), check_at: Instant::now() }
     }
 
-    /// A batch has ended.
-    pub fn ran(&mut self, batch: &Batch) {
+    /// Adds the targets of a batch that has ended.
+    pub fn add(&mut self, batch: &Batch) {
         let mut last = "";
         for target in batch.items.iter().filter_map(|item| batch.target(item)) {
             // Neighbours often have the same target.
@@ -42,42 +41,42 @@ impl ProducerTopics {
             }
             last = target;
         }
-        self.look_at = Instant::now() + QUIET_MIN;
+        self.check_at = Instant::now() + IDLE_TIMEOUT;
     }
 
-    /// Whether this is a quiet moment, and targets of the producer are gone. `hurry` says that there is something else to
-    /// do by now.
+    /// Returns whether the producer is idle and some of its targets were deleted. `has_work` returns true if the thread has
+    /// something else to do by now.
     pub fn has_deleted_topics(
         &mut self,
-        producer: &BaseProducer<Reports>,
-        settings: &Settings,
-        hurry: impl Fn() -> bool,
+        producer: &BaseProducer<DeliveryContext>,
+        clients: &Clients,
+        has_work: impl Fn() -> bool,
     ) -> bool {
-        let is_time = self.look_at <= Instant::now() && producer.in_flight_count() == 0;
-        if self.targets.is_empty() || !settings.describes || !is_time {
+        let is_time = self.check_at <= Instant::now() && producer.in_flight_count() == 0;
+        if self.targets.is_empty() || !clients.can_describe || !is_time {
             return false;
         }
-        self.look_at = Instant::now() + LOOK;
+        self.check_at = Instant::now() + CHECK_INTERVAL;
         let targets: Vec<&str> = self.targets.iter().map(String::as_str).collect();
-        let mut gone = 0;
-        for some in targets.chunks(TOGETHER_MAX) {
-            // Without an answer nothing is known to be gone.
-            let described = match ffi::describe(producer.client(), some, ANSWER_MAX) {
+        let mut deleted = 0;
+        for some in targets.chunks(TARGETS_MAX) {
+            // Without an answer, no target is known to be deleted.
+            let described = match ffi::admin::describe_topics(producer.client(), some, REQUEST_TIMEOUT) {
                 Ok(described) => described,
                 Err(error) => {
-                    tracing::debug!(?error, "it is not known whether a producer's targets are still there");
+                    tracing::debug!(?error, "a producer's targets cannot be described");
                     return false;
                 }
             };
             let unknown = Some(RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART);
-            gone += described.iter().filter(|topic| topic.error == unknown).count();
-            if hurry() {
+            deleted += described.iter().filter(|topic| topic.error == unknown).count();
+            if has_work() {
                 return false;
             }
         }
-        if gone > 0 {
-            tracing::debug!(gone, "a producer knows topics that are gone, and is replaced");
+        if deleted > 0 {
+            tracing::debug!(deleted, "a producer knows deleted topics, and is replaced");
         }
-        gone > 0
+        deleted > 0
     }
 }

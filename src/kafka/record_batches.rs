@@ -1,128 +1,129 @@
-//! How large the sets of records may be that topics take: each is kept small enough.
+//! Keeps record batches within `max.message.bytes` of their topics.
 //!
-//! The broker refuses a set as a whole, good records included, and librdkafka does not split it. Nor does it survive a
-//! refusal unharmed: it has then skipped sequence numbers, which costs the next transaction as well. So a record that
-//! is too large alone is found before it is sent.
+//! A broker rejects a record batch as a whole, valid records included, and librdkafka does not split it. After such a
+//! rejection librdkafka has skipped sequence numbers, which makes the next transaction fail as well. So a record that is
+//! too large is found before it is sent.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::client_config::SET_BYTES_MAX;
 use crate::core::batch::OutRecord;
 
-/// What a set and a record take beside keys, values and headers, by Kafka's message format 2.
-const SET_BYTES: usize = 61;
-const RECORD_BYTES: std::ops::RangeInclusive<usize> = 7..=36;
-const HEADER_BYTES: std::ops::RangeInclusive<usize> = 2..=10;
+/// librdkafka's default of `batch.size`.
+pub const BATCH_BYTES_DEFAULT: usize = 1_000_000;
 
-/// Between two questions about a topic's limit when records are found too large.
-const ASK_AGAIN: Duration = Duration::from_secs(10);
+/// Bytes that a record batch and a record take besides keys, values and headers, by Kafka's message format 2.
+const BATCH_OVERHEAD_BYTES: usize = 61;
+const RECORD_OVERHEAD_BYTES: std::ops::RangeInclusive<usize> = 7..=36;
+const HEADER_OVERHEAD_BYTES: std::ops::RangeInclusive<usize> = 2..=10;
 
-/// How long a topic's verdict on this machine's clock counts.
-const CLOCK_VERDICT_MAX: Duration = Duration::from_secs(2);
+/// Minimum interval between two reads of a topic's limit because of records that are too large.
+const REFRESH_INTERVAL: Duration = Duration::from_secs(10);
 
-/// What is known of topics' limits, shared between the threads.
+/// How long a topic's answer about this machine's clock counts.
+const CLOCK_ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What topics accept, shared between the threads.
 #[derive(Debug, Default)]
-pub struct Limits {
-    known: Mutex<Arc<HashMap<String, usize>>>,
-    /// When a topic was last asked about because of a record that was too large.
-    asked: Mutex<HashMap<String, Instant>>,
-    /// Whether a topic refused timestamps, and when that was found.
-    clocks: Mutex<HashMap<String, (Instant, bool)>>,
+pub struct TopicLimits {
+    batch_bytes_max: Mutex<Arc<HashMap<String, usize>>>,
+    /// When a topic's limit was last read because of a record that was too large.
+    refreshed_at: Mutex<HashMap<String, Instant>>,
+    /// Whether a topic rejected this machine's timestamps, and when that was found.
+    rejects_clock: Mutex<HashMap<String, (Instant, bool)>>,
 }
 
-impl Limits {
-    /// Takes in a topic's `max.message.bytes`. True if that is news.
-    pub fn learn(&self, topic: &str, bytes_max: usize) -> bool {
-        let mut known = self.lock();
-        let news = known.get(topic) != Some(&bytes_max);
-        if news {
-            Arc::make_mut(&mut known).insert(topic.to_owned(), bytes_max);
+impl TopicLimits {
+    /// Stores a topic's `max.message.bytes`. Returns true if it has changed.
+    pub fn set_batch_bytes_max(&self, topic: &str, bytes_max: usize) -> bool {
+        let mut limits = self.lock();
+        let changed = limits.get(topic) != Some(&bytes_max);
+        if changed {
+            Arc::make_mut(&mut limits).insert(topic.to_owned(), bytes_max);
         }
-        news
+        changed
     }
 
-    /// Whether to ask once more how much a topic takes: somebody may have changed it. The answer is expected to follow.
-    pub fn ask_again(&self, topic: &str) -> bool {
-        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
-        let again = asked.get(topic).is_none_or(|at| at.elapsed() >= ASK_AGAIN);
-        if again {
-            asked.insert(topic.to_owned(), Instant::now());
+    /// Returns whether to read a topic's limit again, which may have been changed. The caller then reads it.
+    pub fn may_refresh(&self, topic: &str) -> bool {
+        let mut refreshed_at = self.refreshed_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let may = refreshed_at.get(topic).is_none_or(|at| at.elapsed() >= REFRESH_INTERVAL);
+        if may {
+            refreshed_at.insert(topic.to_owned(), Instant::now());
         }
-        again
+        may
     }
 
-    /// Whether a topic refuses the timestamps of this machine's clock, if that was found a moment ago.
-    pub fn clock_verdict(&self, topic: &str) -> Option<bool> {
-        let clocks = self.clocks.lock().unwrap_or_else(PoisonError::into_inner);
-        clocks.get(topic).filter(|(at, _)| at.elapsed() < CLOCK_VERDICT_MAX).map(|(_, refuses)| *refuses)
+    /// Returns whether a topic rejects the timestamps of this machine's clock, if that was found a moment ago.
+    pub fn rejects_clock(&self, topic: &str) -> Option<bool> {
+        let answers = self.rejects_clock.lock().unwrap_or_else(PoisonError::into_inner);
+        answers.get(topic).filter(|(at, _)| at.elapsed() < CLOCK_ANSWER_TIMEOUT).map(|(_, rejects)| *rejects)
     }
 
-    /// Keeps that verdict.
-    pub fn learn_clock(&self, topic: &str, refuses: bool) {
-        let mut clocks = self.clocks.lock().unwrap_or_else(PoisonError::into_inner);
-        clocks.retain(|_, (at, _)| at.elapsed() < CLOCK_VERDICT_MAX);
-        clocks.insert(topic.to_owned(), (Instant::now(), refuses));
+    pub fn set_rejects_clock(&self, topic: &str, rejects: bool) {
+        let mut answers = self.rejects_clock.lock().unwrap_or_else(PoisonError::into_inner);
+        answers.retain(|_, (at, _)| at.elapsed() < CLOCK_ANSWER_TIMEOUT);
+        answers.insert(topic.to_owned(), (Instant::now(), rejects));
     }
 
-    /// For the records of one batch.
-    pub fn sets(&self) -> Sets {
-        Sets { limits: Arc::clone(&self.lock()), bytes: HashMap::new() }
+    /// Starts the record batches of one transaction.
+    pub fn record_batches(&self) -> RecordBatches {
+        RecordBatches { bytes_max: Arc::clone(&self.lock()), bytes: HashMap::new() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Arc<HashMap<String, usize>>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        self.batch_bytes_max.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Where a record fits.
+/// The record batch that a record fits into.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fit {
-    /// Into the set that is being filled, or a new one.
-    Fits,
-    /// Into a new set: what has been produced must be delivered before it.
-    Alone,
-    /// Into no set, unless it is compressed.
-    Nowhere,
+    /// The batch that is being filled, or the first one.
+    Current,
+    /// A new batch: produced records must be delivered first.
+    NewBatch,
+    /// None, unless it is compressed.
+    TooLarge,
 }
 
-/// The sets that are being filled.
+/// The record batches that are being filled, by topic.
 #[derive(Debug)]
-pub struct Sets {
-    limits: Arc<HashMap<String, usize>>,
+pub struct RecordBatches {
+    bytes_max: Arc<HashMap<String, usize>>,
     bytes: HashMap<String, usize>,
 }
 
-impl Sets {
+impl RecordBatches {
     /// Adds a record.
     pub fn add(&mut self, record: &OutRecord<'_>) -> Fit {
-        let Some(limit) = self.limits.get(record.topic) else { return Fit::Fits };
-        let bytes = |bytes: Option<&[u8]>| bytes.map_or(0, <[u8]>::len);
-        let headers: usize = record.headers.iter().map(|h| h.name.len() + bytes(h.value)).sum();
-        let given = bytes(record.key) + bytes(record.value) + headers;
+        let Some(bytes_max) = self.bytes_max.get(record.topic) else { return Fit::Current };
+        let length = |bytes: Option<&[u8]>| bytes.map_or(0, <[u8]>::len);
+        let headers: usize = record.headers.iter().map(|h| h.name.len() + length(h.value)).sum();
+        let payload = length(record.key) + length(record.value) + headers;
         let size =
-            |record_bytes: usize, header_bytes: usize| given + record_bytes + header_bytes * record.headers.len();
-        if SET_BYTES + size(*RECORD_BYTES.start(), *HEADER_BYTES.start()) > *limit {
-            // Should it be sent all the same, nothing joins it.
-            self.bytes.insert(record.topic.to_owned(), *limit);
-            return Fit::Nowhere;
+            |record_bytes: usize, header_bytes: usize| payload + record_bytes + header_bytes * record.headers.len();
+        if BATCH_OVERHEAD_BYTES + size(*RECORD_OVERHEAD_BYTES.start(), *HEADER_OVERHEAD_BYTES.start()) > *bytes_max {
+            // If it is sent all the same, no other record joins it.
+            self.bytes.insert(record.topic.to_owned(), *bytes_max);
+            return Fit::TooLarge;
         }
-        if *limit >= SET_BYTES_MAX {
-            return Fit::Fits;
+        if *bytes_max >= BATCH_BYTES_DEFAULT {
+            return Fit::Current;
         }
-        let most = size(*RECORD_BYTES.end(), *HEADER_BYTES.end());
+        let size_max = size(*RECORD_OVERHEAD_BYTES.end(), *HEADER_OVERHEAD_BYTES.end());
         match self.bytes.get_mut(record.topic) {
-            Some(set) if *set + most <= *limit => {
-                *set += most;
-                Fit::Fits
+            Some(bytes) if *bytes + size_max <= *bytes_max => {
+                *bytes += size_max;
+                Fit::Current
             }
-            begun => {
-                let fit = if begun.is_some() { Fit::Alone } else { Fit::Fits };
-                if begun.is_some() {
+            started => {
+                let fit = if started.is_some() { Fit::NewBatch } else { Fit::Current };
+                if started.is_some() {
                     self.bytes.clear();
                 }
-                self.bytes.insert(record.topic.to_owned(), SET_BYTES + most);
+                self.bytes.insert(record.topic.to_owned(), BATCH_OVERHEAD_BYTES + size_max);
                 fit
             }
         }
@@ -134,29 +135,38 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sets_for_a_small_topic_stay_small_and_others_are_not_held_up() {
-        let limits = Limits::default();
-        limits.learn("small", 1_000);
-        limits.learn("large", 10_000_000);
-        let mut sets = limits.sets();
+    fn batches_for_a_small_topic_stay_small() {
+        let limits = TopicLimits::default();
+        limits.set_batch_bytes_max("small", 1_000);
+        limits.set_batch_bytes_max("large", 10_000_000);
+        let mut batches = limits.record_batches();
         let mut add = |topic: &str, bytes: usize| {
             let value = vec![0; bytes];
-            sets.add(&OutRecord { item: 0, topic, schedules: None, key: None, value: Some(&value), headers: &[] })
+            batches.add(&OutRecord { item: 0, topic, schedules: None, key: None, value: Some(&value), headers: &[] })
         };
-        assert_eq!((add("small", 300), add("small", 300)), (Fit::Fits, Fit::Fits));
-        assert_eq!((add("large", 900_000), add("large", 900_000)), (Fit::Fits, Fit::Fits));
-        assert_eq!(add("small", 300), Fit::Alone, "a third would not fit");
-        assert_eq!(add("small", 300), Fit::Fits, "into the set that was begun with it");
-        assert_eq!(add("small", 932), Fit::Alone, "the largest that may fit");
-        assert_eq!(add("small", 933), Fit::Nowhere);
-        assert_eq!(add("small", 1), Fit::Alone, "not into the set of one that is too large unless it is compressed");
-        assert_eq!(add("large", 10_000_000), Fit::Nowhere);
-        assert_eq!(add("unknown", 10_000_000), Fit::Fits, "the broker will say");
+        assert_eq!((add("small", 300), add("small", 300)), (Fit::Current, Fit::Current));
+        assert_eq!((add("large", 900_000), add("large", 900_000)), (Fit::Current, Fit::Current));
+        assert_eq!(add("small", 300), Fit::NewBatch, "a third would not fit");
+        assert_eq!(add("small", 300), Fit::Current, "into the batch that it started");
+        assert_eq!(add("small", 932), Fit::NewBatch, "the largest that may fit");
+        assert_eq!(add("small", 933), Fit::TooLarge);
+        assert_eq!(
+            add("small", 1),
+            Fit::NewBatch,
+            "not into the batch of one that is too large unless it is compressed"
+        );
+        assert_eq!(add("large", 10_000_000), Fit::TooLarge);
+        assert_eq!(add("unknown", 10_000_000), Fit::Current, "the broker will say");
     }
+
     #[test]
-    fn a_changed_limit_is_news_and_asked_for_once_in_a_while() {
-        let limits = Limits::default();
-        assert!(limits.learn("t", 1_000) && !limits.learn("t", 1_000) && limits.learn("t", 500));
-        assert!(limits.ask_again("t") && !limits.ask_again("t") && limits.ask_again("u"));
+    fn a_limit_is_refreshed_once_in_an_interval() {
+        let limits = TopicLimits::default();
+        assert!(
+            limits.set_batch_bytes_max("t", 1_000)
+                && !limits.set_batch_bytes_max("t", 1_000)
+                && limits.set_batch_bytes_max("t", 500)
+        );
+        assert!(limits.may_refresh("t") && !limits.may_refresh("t") && limits.may_refresh("u"));
     }
 }

@@ -1,4 +1,4 @@
-//! Whether topics can be produced to.
+//! Finds out whether topics can be produced to.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,106 +8,104 @@ use rdkafka::error::RDKafkaErrorCode as Code;
 use rdkafka::types::RDKafkaRespErr;
 
 use super::admin::Admin;
-use super::client_config::Settings;
-use super::diagnostics::QueryContext;
-use super::ffi::{self, Description};
+use super::clients::{Clients, QueryConsumer};
+use super::ffi::admin::{TopicDescription, describe_topics};
 use super::topics::{self, Layout};
 use crate::core::io::TargetState;
 
-/// Targets looked at with one request.
-pub const TOGETHER_MAX: usize = 100;
+/// Targets in one request.
+pub const TARGETS_MAX: usize = 100;
 
-/// How long an answer about targets may take.
-const TARGET_MAX: Duration = Duration::from_secs(2);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long, and at which intervals, a topic that has just been created is looked for.
-const NEW_MAX: Duration = Duration::from_secs(2);
-const NEW_PAUSE: Duration = Duration::from_millis(100);
+/// How long, and at which interval, a topic that has just been created is looked up.
+const NEW_TOPIC_TIMEOUT: Duration = Duration::from_secs(2);
+const NEW_TOPIC_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Looks at target topics, with clients that it keeps.
-pub struct Lookup {
-    settings: Arc<Settings>,
-    client: Option<BaseConsumer<QueryContext>>,
+/// Looks up target topics, with clients that it keeps.
+pub struct TargetLookup {
+    clients: Arc<Clients>,
+    consumer: Option<QueryConsumer>,
     admin: Option<Admin>,
 }
 
-impl Lookup {
-    /// Connects when it is first asked.
-    pub fn new(settings: Arc<Settings>) -> Self {
-        Self { settings, client: None, admin: None }
+impl TargetLookup {
+    pub fn new(clients: Arc<Clients>) -> Self {
+        Self { clients, consumer: None, admin: None }
     }
 
-    /// What the cluster says of each of these topics.
+    /// Returns the state of each of these topics.
     pub fn states(&mut self, names: &[&str]) -> Vec<TargetState> {
-        if self.client.is_none() {
-            let asking = QueryContext(Arc::clone(&self.settings.voice));
-            self.client = self.settings.uncommitted().create_with_context(asking).ok();
+        if self.consumer.is_none() {
+            self.consumer = self.clients.read_uncommitted_consumer().ok();
         }
-        let Some(client) = &self.client else { return vec![TargetState::NoAnswer; names.len()] };
-        if !self.settings.describes {
-            return names.iter().map(|name| exists(client, name, TARGET_MAX)).collect();
+        let Some(consumer) = &self.consumer else { return vec![TargetState::NoAnswer; names.len()] };
+        if !self.clients.can_describe {
+            return names.iter().map(|name| exists(consumer, name, REQUEST_TIMEOUT)).collect();
         }
-        let mut found = ffi::describe(client.client(), names, TARGET_MAX).unwrap_or_default();
+        let mut found = describe_topics(consumer.client(), names, REQUEST_TIMEOUT).unwrap_or_default();
         found.sort_unstable_by(|one, other| one.name.cmp(&other.name));
-        let of = |name: &&&str| found.binary_search_by(|topic| topic.name.as_str().cmp(name)).ok();
+        let position = |name: &&&str| found.binary_search_by(|topic| topic.name.as_str().cmp(name)).ok();
         let mut states: Vec<TargetState> =
-            names.iter().map(|name| of(&name).map_or(TargetState::NoAnswer, |at| state(&found[at]))).collect();
+            names.iter().map(|name| position(&name).map_or(TargetState::NoAnswer, |at| state(&found[at]))).collect();
         let usable: Vec<&str> = names
             .iter()
             .zip(&states)
             .filter(|(_, state)| **state == TargetState::Exists)
             .map(|(name, _)| *name)
             .collect();
-        let few = self.learn(&usable, |name, least| of(&&name).is_some_and(|at| is_short(&found[at].in_sync, least)));
+        let short = self.read_settings(&usable, |name, in_sync_min| {
+            position(&&name).is_some_and(|at| is_short(&found[at].in_sync, in_sync_min))
+        });
         for (name, state) in names.iter().zip(&mut states) {
-            if few.iter().any(|few| few == name) {
+            if short.iter().any(|short| short == name) {
                 *state = TargetState::Leaderless;
             }
         }
         states
     }
 
-    /// Before targets are used: how large their sets may be, where that may be seen. Gives those with fewer replicas in
-    /// sync than they want for a record: they would keep a whole batch waiting.
-    fn learn(&mut self, names: &[&str], is_short: impl Fn(&str, usize) -> bool) -> Vec<String> {
+    /// Reads the limits of topics before they are used, as far as that is permitted. Returns topics with fewer in-sync
+    /// replicas than `min.insync.replicas`: a whole batch would wait for them.
+    fn read_settings(&mut self, names: &[&str], is_short: impl Fn(&str, usize) -> bool) -> Vec<String> {
         if names.is_empty() {
             return Vec::new();
         }
         if self.admin.is_none() {
-            self.admin = Admin::new(&self.settings).ok();
+            self.admin = Admin::new(&self.clients).ok();
         }
-        let told = self.admin.as_ref().and_then(|admin| admin.settings(names).ok()).unwrap_or_default();
-        let mut few = Vec::new();
-        for (name, entries) in told {
-            if let Some(bytes) = topics::set_bytes_max(&entries) {
-                self.settings.limits.learn(&name, bytes);
+        let described = self.admin.as_ref().and_then(|admin| admin.settings(names).ok()).unwrap_or_default();
+        let mut short = Vec::new();
+        for (name, entries) in described {
+            if let Some(bytes) = topics::batch_bytes_max(&entries) {
+                self.clients.topic_limits.set_batch_bytes_max(&name, bytes);
             }
-            if topics::in_sync_min(&entries).is_some_and(|least| is_short(&name, least)) {
-                few.push(name);
+            if topics::in_sync_min(&entries).is_some_and(|in_sync_min| is_short(&name, in_sync_min)) {
+                short.push(name);
             }
         }
-        few
+        short
     }
 }
 
-/// Metadata alone shows topics that may be described, though not written to.
-fn state(topic: &Description) -> TargetState {
+/// Metadata alone does not show whether writing is permitted.
+fn state(topic: &TopicDescription) -> TargetState {
     match topic.error {
-        Some(error) => of_error(error),
+        Some(error) => state_of(error),
         None if topic.in_sync.is_empty() => TargetState::NoAnswer,
-        None if topic.is_denied => TargetState::Forbidden,
-        None if !topic.is_led => TargetState::Leaderless,
+        None if topic.is_write_denied => TargetState::Forbidden,
+        None if !topic.has_leaders => TargetState::Leaderless,
         None => TargetState::Exists,
     }
 }
 
-/// Whether a partition has fewer replicas in sync than a record needs. A partition that has fewer replicas than
-/// `min.insync.replicas` needs all of them, since Kafka 3.7.
-fn is_short(in_sync: &[(usize, usize)], least: usize) -> bool {
-    in_sync.iter().any(|(synced, all)| *synced < least.min(*all))
+/// Returns whether a partition has fewer in-sync replicas than a record needs. Since Kafka 3.7, a partition that has fewer
+/// replicas than `min.insync.replicas` needs all of them.
+fn is_short(in_sync: &[(usize, usize)], in_sync_min: usize) -> bool {
+    in_sync.iter().any(|(in_sync, all)| *in_sync < in_sync_min.min(*all))
 }
 
-fn of_error(error: RDKafkaRespErr) -> TargetState {
+fn state_of(error: RDKafkaRespErr) -> TargetState {
     match Code::from(error) {
         Code::TopicAuthorizationFailed => TargetState::Forbidden,
         Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::InvalidTopic => TargetState::Missing,
@@ -115,9 +113,9 @@ fn of_error(error: RDKafkaRespErr) -> TargetState {
     }
 }
 
-/// What the metadata says of a topic.
-pub fn exists(client: &BaseConsumer<QueryContext>, name: &str, limit: Duration) -> TargetState {
-    let Ok(metadata) = client.fetch_metadata(Some(name), limit) else {
+/// Returns a topic's state by its metadata alone.
+pub fn exists(client: &QueryConsumer, name: &str, timeout: Duration) -> TargetState {
+    let Ok(metadata) = client.fetch_metadata(Some(name), timeout) else {
         return TargetState::NoAnswer;
     };
     let Some(topic) = metadata.topics().iter().find(|topic| topic.name() == name) else {
@@ -127,28 +125,28 @@ pub fn exists(client: &BaseConsumer<QueryContext>, name: &str, limit: Duration) 
         None if topic.partitions().is_empty() => TargetState::NoAnswer,
         None if topic.partitions().iter().any(|partition| partition.leader() < 0) => TargetState::Leaderless,
         None => TargetState::Exists,
-        Some(error) => of_error(error),
+        Some(error) => state_of(error),
     }
 }
 
-/// How a topic lies on the brokers; `None` while the metadata does not show all of it.
-pub fn layout<C: ConsumerContext>(client: &BaseConsumer<C>, name: &str, limit: Duration) -> Option<Layout> {
-    let metadata = client.fetch_metadata(Some(name), limit).ok()?;
+/// Returns a topic's layout; `None` while the metadata is incomplete.
+pub fn layout<C: ConsumerContext>(client: &BaseConsumer<C>, name: &str, timeout: Duration) -> Option<Layout> {
+    let metadata = client.fetch_metadata(Some(name), timeout).ok()?;
     let topic = metadata.topics().iter().find(|topic| topic.name() == name && topic.error().is_none())?;
     let replicas = topic.partitions().iter().map(|partition| partition.replicas().len()).min()?;
     Some(Layout { partitions: topic.partitions().len(), replicas, brokers: metadata.brokers().len() })
 }
 
-/// The same of a topic that has just been created: each broker learns of it a moment later.
+/// Returns the layout of a topic that has just been created, which each broker learns of a moment later.
 pub fn new_layout<C: ConsumerContext>(client: &BaseConsumer<C>, name: &str, beat: &dyn Fn()) -> Option<Layout> {
-    let begun = Instant::now();
+    let started = Instant::now();
     loop {
         beat();
-        let found = layout(client, name, NEW_MAX);
-        if found.is_some() || begun.elapsed() > NEW_MAX {
+        let found = layout(client, name, NEW_TOPIC_TIMEOUT);
+        if found.is_some() || started.elapsed() > NEW_TOPIC_TIMEOUT {
             return found;
         }
-        std::thread::sleep(NEW_PAUSE);
+        std::thread::sleep(NEW_TOPIC_INTERVAL);
     }
 }
 

@@ -10,126 +10,120 @@ use rdkafka::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::producer::{BaseProducer, Producer};
 
-use super::client_config::Settings;
-use super::commit_order::{CommitOrder, Left};
-use super::delivery::Reports;
+use super::clients::Clients;
+use super::commit_order::CommitOrder;
+use super::delivery::DeliveryContext;
 use super::job::{CALL_TIMEOUT, Done, Job, Results};
 use super::producer_topics::ProducerTopics;
-use super::transaction::{Call, Ended, Means};
+use super::transaction::{DiagnosisLimit, Ended, OffsetsCall, TransactionRun};
 use crate::core::batch::Kind;
-use crate::core::io::{Abort, Outcome};
+use crate::core::io::Outcome;
 
 /// Batches that wait for one transactor.
 const WAITING_MAX: usize = 2;
 
-/// Owes the loop an answer to a job, and gives it whatever happens: a batch without one would hold its partitions for ever.
-struct Answer<'a> {
+/// Guarantees exactly one result for each job, even if the thread panics: a batch without one would hold its partitions for
+/// ever.
+struct PendingResult<'a> {
     job: Option<Job>,
-    turn: &'a CommitOrder,
+    commit_order: &'a CommitOrder,
     results: &'a Results,
 }
 
-impl<'a> Answer<'a> {
-    fn to(job: Job, turn: &'a CommitOrder, results: &'a Results) -> Self {
-        Self { job: Some(job), turn, results }
+impl<'a> PendingResult<'a> {
+    fn new(job: Job, commit_order: &'a CommitOrder, results: &'a Results) -> Self {
+        Self { job: Some(job), commit_order, results }
     }
 
-    fn give(mut self, outcome: Outcome) {
-        self.tell(outcome);
+    fn send(mut self, outcome: Outcome) {
+        self.end(outcome);
     }
 
-    fn tell(&mut self, outcome: Outcome) {
+    fn end(&mut self, outcome: Outcome) {
         if let Some(Job { batch, .. }) = self.job.take() {
-            // However it ran late: under a quota, a batch can be without any acknowledgement.
-            if matches!(outcome, Outcome::Aborted(Abort::TimedOut(_))) {
-                self.turn.runs_late(batch.id);
-            }
-            let left = match outcome {
-                Outcome::Committed { .. } => Left::Committed,
-                Outcome::Unknown => Left::Unknown,
-                Outcome::Aborted(_) => Left::Aborted,
-            };
-            self.turn.leave(batch.id, left);
+            self.commit_order.end(batch.id, &outcome);
             self.results.send(Done { batch, outcome });
         }
     }
 }
 
-impl Drop for Answer<'_> {
+impl Drop for PendingResult<'_> {
     fn drop(&mut self) {
         // Only a panic gets here with the job.
-        self.tell(Outcome::Unknown);
+        self.end(Outcome::Unknown);
     }
 }
 
 /// The transactors of one incarnation.
 pub struct Transactors {
     jobs: Vec<Sender<Job>>,
-    turn: Arc<CommitOrder>,
+    commit_order: Arc<CommitOrder>,
     closing: Arc<AtomicBool>,
     ended: Receiver<()>,
-    calls: Vec<Arc<Call>>,
+    offsets_calls: Vec<Arc<OffsetsCall>>,
     results: Results,
 }
 
 impl Transactors {
     /// Starts one thread for each transactional id.
     pub fn start(
-        settings: &Arc<Settings>,
+        clients: &Arc<Clients>,
         ids: &[String],
-        topics: &[String],
+        schedules_topics: &[String],
         results: &Results,
     ) -> std::io::Result<Self> {
-        let turn = Arc::new(CommitOrder::default());
+        let commit_order = Arc::new(CommitOrder::default());
         let closing = Arc::new(AtomicBool::new(false));
+        let diagnosis_limit = Arc::<DiagnosisLimit>::default();
         let (alive, ended) = bounded::<()>(0);
-        let (mut jobs, mut calls) = (Vec::new(), Vec::new());
+        let (mut jobs, mut offsets_calls) = (Vec::new(), Vec::new());
         for (number, id) in ids.iter().enumerate() {
             let (sender, receiver) = bounded(WAITING_MAX);
-            let call = Arc::<Call>::default();
-            calls.push(Arc::clone(&call));
+            let offsets_call = Arc::<OffsetsCall>::default();
+            offsets_calls.push(Arc::clone(&offsets_call));
             let name = format!("transactor-{number}");
-            let worker = Transactor {
+            let transactor = Transactor {
                 name: name.clone(),
-                call,
-                config: settings.reporting_producer(id),
-                settings: Arc::clone(settings),
-                topics: topics.to_vec(),
-                turn: Arc::clone(&turn),
+                offsets_call,
+                config: clients.configs.transactor_producer(id),
+                clients: Arc::clone(clients),
+                schedules_topics: schedules_topics.to_vec(),
+                commit_order: Arc::clone(&commit_order),
+                diagnosis_limit: Arc::clone(&diagnosis_limit),
                 closing: Arc::clone(&closing),
                 results: results.clone(),
             };
             let alive = alive.clone();
             std::thread::Builder::new().name(name).spawn(move || {
-                worker.run(&receiver);
+                transactor.run(&receiver);
                 drop(alive);
             })?;
             jobs.push(sender);
         }
-        Ok(Self { jobs, turn, closing, ended, calls, results: results.clone() })
+        Ok(Self { jobs, commit_order, closing, ended, offsets_calls, results: results.clone() })
     }
 
     /// Hands out a batch. Batches come in the order of their ids, without gaps.
     pub fn run(&self, job: Job) {
         let id = job.batch.id;
         let fires = job.batch.items.iter().any(|item| matches!(item.kind, Kind::Fire { .. }));
-        self.turn.enter(id, fires);
-        // At most two batches are in flight, so that there is room, unless the transactor has ended.
+        self.commit_order.register(id, fires);
+        // At most two batches are in flight, so there is room, unless the transactor has ended.
         if let Err(unsent) = self.jobs[(id % self.jobs.len() as u64) as usize].try_send(job) {
-            Answer::to(unsent.into_inner(), &self.turn, &self.results).give(Outcome::Unknown);
+            PendingResult::new(unsent.into_inner(), &self.commit_order, &self.results).send(Outcome::Unknown);
         }
     }
 
-    /// A batch whose outcome will not be known, because a call does not return.
+    /// Returns a batch whose outcome stays unknown, because a call does not return.
     pub fn stuck(&self) -> Option<u64> {
-        self.calls.iter().find_map(|call| call.stuck())
+        self.offsets_calls.iter().find_map(|call| call.stuck())
     }
 
-    /// Waits until the threads have ended, at most `limit`. Call it when they have been told to.
-    pub fn wait(self, limit: Duration) {
+    /// Stops the threads and waits until they have ended, at most `timeout`.
+    pub fn stop(self, timeout: Duration) {
         let ended = self.ended.clone();
         drop(self);
-        let _ = ended.recv_timeout(limit);
+        let _ = ended.recv_timeout(timeout);
     }
 }
 
@@ -140,12 +134,13 @@ impl Drop for Transactors {
 }
 
 struct Transactor {
-    call: Arc<Call>,
+    offsets_call: Arc<OffsetsCall>,
     name: String,
     config: ClientConfig,
-    settings: Arc<Settings>,
-    topics: Vec<String>,
-    turn: Arc<CommitOrder>,
+    clients: Arc<Clients>,
+    schedules_topics: Vec<String>,
+    commit_order: Arc<CommitOrder>,
+    diagnosis_limit: Arc<DiagnosisLimit>,
     closing: Arc<AtomicBool>,
     results: Results,
 }
@@ -158,12 +153,12 @@ impl Transactor {
             let job = match jobs.recv_timeout(CALL_TIMEOUT) {
                 Ok(job) => job,
                 Err(RecvTimeoutError::Timeout) => {
-                    // Takes what the producer reports on itself, which would pile up.
+                    // Serves the producer's statistics and errors, which would pile up.
                     producer.poll(Duration::ZERO);
-                    let hurry = || !jobs.is_empty() || self.is_closing();
-                    if topics.has_deleted_topics(&producer, &self.settings, hurry) {
-                        // No transaction is open. The new one has the same id: its epoch ends the old one's, as for any
-                        // producer that is replaced.
+                    let has_work = || !jobs.is_empty() || self.is_closing();
+                    if topics.has_deleted_topics(&producer, &self.clients, has_work) {
+                        // No transaction is open. The new producer has the same transactional id, so its epoch fences the
+                        // old one.
                         let Some(new) = self.producer() else { return };
                         (producer, topics) = (new, ProducerTopics::new());
                     }
@@ -171,32 +166,33 @@ impl Transactor {
                 }
                 Err(RecvTimeoutError::Disconnected) => return,
             };
-            let answer = Answer::to(job, &self.turn, &self.results);
-            let outcome = answer.job.as_ref().map_or(Outcome::Unknown, |job| self.transact(&mut producer, job));
-            answer.job.iter().for_each(|job| topics.ran(&job.batch));
-            let known = !matches!(outcome, Outcome::Unknown);
-            answer.give(outcome);
-            if !known {
+            let result = PendingResult::new(job, &self.commit_order, &self.results);
+            let outcome = result.job.as_ref().map_or(Outcome::Unknown, |job| self.transact(&mut producer, job));
+            result.job.iter().for_each(|job| topics.add(&job.batch));
+            let is_known = !matches!(outcome, Outcome::Unknown);
+            result.send(outcome);
+            if !is_known {
                 return;
             }
         }
     }
 
-    fn transact(&self, producer: &mut BaseProducer<Reports>, job: &Job) -> Outcome {
-        let means = Means {
+    fn transact(&self, producer: &mut BaseProducer<DeliveryContext>, job: &Job) -> Outcome {
+        let run = TransactionRun {
             producer,
-            settings: &self.settings,
-            turn: &self.turn,
+            clients: &self.clients,
+            commit_order: &self.commit_order,
             closing: &self.closing,
-            call: &self.call,
-            unclear: Cell::default(),
+            offsets_call: &self.offsets_call,
+            diagnosis_limit: &self.diagnosis_limit,
+            ambiguous: Cell::default(),
         };
-        match means.run(job) {
-            Ended::Reusable(outcome) => outcome,
+        match run.run(job) {
+            Ended::ProducerReusable(outcome) => outcome,
             Ended::Unknown => Outcome::Unknown,
-            Ended::Broken(outcome) => {
+            Ended::ProducerBroken(outcome) => {
                 tracing::debug!("a producer that cannot abort is replaced");
-                // The new one takes the transactional id over, which aborts whatever might be open under it.
+                // The new one takes over the transactional id, which aborts any transaction that is open under it.
                 self.producer().map_or(Outcome::Unknown, |new| {
                     *producer = new;
                     outcome
@@ -205,31 +201,35 @@ impl Transactor {
         }
     }
 
-    /// Tries until there is one: without brokers there is nothing else to do.
-    fn producer(&self) -> Option<BaseProducer<Reports>> {
-        let mut said = false;
+    /// Makes a producer. Tries until it succeeds: without one there is nothing else to do.
+    fn producer(&self) -> Option<BaseProducer<DeliveryContext>> {
+        let diagnostics = &self.clients.diagnostics;
+        let mut is_logged = false;
         loop {
-            let context = Reports::new(self.name.clone(), self.topics.clone(), Arc::clone(&self.settings.voice));
-            let tried = self.config.create_with_context(context).and_then(|producer: BaseProducer<Reports>| {
-                while let Err(error) = producer.init_transactions(CALL_TIMEOUT) {
-                    let again = matches!(&error, KafkaError::Transaction(e) if e.is_retriable() && !e.is_fatal());
-                    if !again || self.is_closing() {
-                        return Err(error);
+            let topics = self.schedules_topics.clone();
+            let context = DeliveryContext::new(self.name.clone(), topics, Arc::clone(diagnostics));
+            let created =
+                self.config.create_with_context(context).and_then(|producer: BaseProducer<DeliveryContext>| {
+                    while let Err(error) = producer.init_transactions(CALL_TIMEOUT) {
+                        let is_retriable =
+                            matches!(&error, KafkaError::Transaction(e) if e.is_retriable() && !e.is_fatal());
+                        if !is_retriable || self.is_closing() {
+                            return Err(error);
+                        }
                     }
-                }
-                Ok(producer)
-            });
-            match tried {
+                    Ok(producer)
+                });
+            match created {
                 Ok(producer) => return Some(producer),
                 Err(_) if self.is_closing() => return None,
                 Err(error) => {
                     if error.rdkafka_error_code() == Some(Code::TransactionalIdAuthorizationFailed) {
-                        self.settings.voice.error(&error, "init_transactions");
+                        diagnostics.on_error(&error, "init_transactions");
                     } else {
-                        if !std::mem::replace(&mut said, true) {
+                        if !std::mem::replace(&mut is_logged, true) {
                             tracing::warn!(%error, "the transactional producer cannot start; trying again");
                         }
-                        self.settings.voice.show("a transactional producer cannot start; trying again", &error);
+                        diagnostics.show("a transactional producer cannot start; trying again", &error);
                     }
                     std::thread::sleep(CALL_TIMEOUT);
                 }
@@ -244,32 +244,35 @@ impl Transactor {
 
 #[cfg(test)]
 mod tests {
-    use super::super::a_batch;
+    use super::super::fixtures::a_batch;
     use super::*;
+    use crate::core::io::Abort;
 
-    fn told(act: impl FnOnce(Job, &CommitOrder, &Results)) -> Vec<Outcome> {
-        let (done, heard) = crossbeam_channel::unbounded();
-        let results = Results { sender: done, wake: Arc::new(|| {}) };
-        let turn = CommitOrder::default();
-        act(Job { batch: a_batch(), membership: None }, &turn, &results);
-        heard.try_iter().map(|done| done.outcome).collect()
+    fn outcomes(act: impl FnOnce(Job, &CommitOrder, &Results)) -> Vec<Outcome> {
+        let (sender, receiver) = crossbeam_channel::unbounded();
+        let results = Results { sender, wake: Arc::new(|| {}) };
+        let commit_order = CommitOrder::default();
+        act(Job { batch: a_batch(), membership: None }, &commit_order, &results);
+        receiver.try_iter().map(|done| done.outcome).collect()
     }
 
     #[test]
-    fn a_batch_is_answered_once_also_when_its_transactor_panics_or_has_ended() {
-        let given = told(|job, turn, results| Answer::to(job, turn, results).give(Outcome::Aborted(Abort::Retry)));
-        assert!(matches!(given[..], [Outcome::Aborted(Abort::Retry)]), "{given:?}");
-        let panicked = told(|job, turn, results| drop(Answer::to(job, turn, results)));
+    fn a_job_has_one_result_even_after_a_panic() {
+        let sent = outcomes(|job, commit_order, results| {
+            PendingResult::new(job, commit_order, results).send(Outcome::Aborted(Abort::Retry));
+        });
+        assert!(matches!(sent[..], [Outcome::Aborted(Abort::Retry)]), "{sent:?}");
+        let panicked = outcomes(|job, commit_order, results| drop(PendingResult::new(job, commit_order, results)));
         assert!(matches!(panicked[..], [Outcome::Unknown]), "{panicked:?}");
-        let ended = told(|job, _, results| {
+        let ended = outcomes(|job, _, results| {
             let (sender, receiver) = bounded(1);
             drop(receiver);
             let transactors = Transactors {
                 jobs: vec![sender],
-                turn: Arc::default(),
+                commit_order: Arc::default(),
                 closing: Arc::default(),
                 ended: bounded(0).1,
-                calls: Vec::new(),
+                offsets_calls: Vec::new(),
                 results: results.clone(),
             };
             transactors.run(job);

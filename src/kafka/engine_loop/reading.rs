@@ -1,4 +1,4 @@
-//! Records from the consumer into the core.
+//! Passes records from the consumer to the core.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,71 +11,69 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use super::EngineLoop;
 use crate::core::io::{Header, Input, Millis, Partition, Record};
 use crate::kafka::ffi::queue::FetchedRecords;
-use crate::kafka::group::Member;
+use crate::kafka::group::GroupConsumer;
 
-/// Records a turn.
+/// Records in one iteration.
 const RECORDS_MAX: usize = 5_000;
-/// Records that are taken together.
+/// Records in one fetch from the queue.
 const POLL_BATCH_MAX: usize = 250;
-/// Time for records a turn.
-const RECORDS_TIME_MAX: Duration = Duration::from_millis(10);
+/// Time limit for records in one iteration.
+const RECORDS_TIMEOUT: Duration = Duration::from_millis(10);
 
 impl EngineLoop {
-    /// Serves the consumer's events and feeds the records that have come. True if there may be more.
+    /// Serves the consumer's events and passes on the records that have arrived. Returns true if there may be more.
     pub(super) fn consume(&mut self) -> bool {
-        let Some(member) = self.member.clone() else { return false };
-        self.serve(&member);
-        let begun = Instant::now();
+        let Some(consumer) = self.group.consumer.clone() else { return false };
+        self.poll_consumer_events(&consumer);
+        let started = Instant::now();
         for _ in 0..RECORDS_MAX / POLL_BATCH_MAX {
-            let handful = member.take(POLL_BATCH_MAX);
-            if handful.len() == 0 {
+            let records = consumer.fetched(POLL_BATCH_MAX);
+            if records.len() == 0 {
                 return false;
             }
-            self.records(&member, handful);
-            if !self.is_current(&member) || begun.elapsed() > RECORDS_TIME_MAX {
+            self.on_records(&consumer, records);
+            if !self.is_current(&consumer) || started.elapsed() > RECORDS_TIMEOUT {
                 break;
             }
         }
         true
     }
 
-    fn serve(&mut self, member: &Arc<Member>) {
-        let mut nothing = 0;
-        while self.is_current(member) {
-            match member.consumer().poll(Duration::ZERO) {
-                Some(Ok(_)) => {
-                    self.input(Input::Unreadable { why: "a partition's records were not led to their queue" })
-                }
-                Some(Err(error)) => self.trouble(&error),
-                // It may have served an event instead of finding nothing.
-                None if nothing < 2 => nothing += 1,
+    fn poll_consumer_events(&mut self, consumer: &Arc<GroupConsumer>) {
+        let mut empty_polls = 0;
+        while self.is_current(consumer) {
+            match consumer.consumer().poll(Duration::ZERO) {
+                Some(Ok(_)) => self.input(Input::Unreadable { why: "a partition was not forwarded to its queue" }),
+                Some(Err(error)) => self.on_consumer_error(&error),
+                // The poll may have served an event.
+                None if empty_polls < 2 => empty_polls += 1,
                 None => return,
             }
         }
     }
 
-    fn is_current(&self, member: &Arc<Member>) -> bool {
-        self.member.as_ref().is_some_and(|current| Arc::ptr_eq(current, member))
+    fn is_current(&self, consumer: &Arc<GroupConsumer>) -> bool {
+        self.group.consumer.as_ref().is_some_and(|current| Arc::ptr_eq(current, consumer))
     }
 
-    fn records(&mut self, member: &Arc<Member>, handful: FetchedRecords<'_>) {
+    fn on_records(&mut self, consumer: &Arc<GroupConsumer>, records: FetchedRecords<'_>) {
         let mut now = self.clock.now();
         let mut spare = Vec::new();
-        self.rewound.clear();
-        for message in handful {
-            if !self.is_current(member) {
+        self.group.rewound.clear();
+        for message in records {
+            if !self.is_current(consumer) {
                 return;
             }
             if let Some((code, reason)) = message.error() {
-                // The wrapper says it where the consumer is polled.
-                member.consumer().context().error(KafkaError::Global(code), &reason);
-                self.trouble(&KafkaError::MessageConsumption(code));
+                // As rust-rdkafka does when the consumer is polled.
+                consumer.consumer().context().error(KafkaError::Global(code), &reason);
+                self.on_consumer_error(&KafkaError::MessageConsumption(code));
                 now = self.clock.now();
                 continue;
             }
             let Some(partition) = self.partition(message.topic(), message.partition()) else { continue };
-            // What follows in this handful was taken before its partition was set back.
-            if self.rewound.contains(&partition) {
+            // The rest of these records was fetched before their partition was set back.
+            if self.group.rewound.contains(&partition) {
                 continue;
             }
             let mut headers: Vec<Header<'_>> = spare;
@@ -88,53 +86,48 @@ impl EngineLoop {
                 value: message.value(),
                 headers: &headers,
             };
-            self.record(now, record);
+            self.on_record(now, record);
             spare = emptied(headers);
         }
     }
 
-    fn record(&mut self, now: Millis, record: Record<'_>) {
+    fn on_record(&mut self, now: Millis, record: Record<'_>) {
         let before = self.core.counters();
         self.input_at(now, Input::Record(record));
         let after = self.core.counters();
-        // One more, and not what loading has found: that is counted in sum when the partition goes live.
+        // One more, and not found while loading: those are counted together when the partition goes live.
         if after.planned == before.planned + 1 && record.value.is_some() {
-            self.observer.planned(&record, &self.topics);
+            self.publisher.observer.planned(&record, &self.topics);
         } else if after.deleted == before.deleted + 1 {
-            self.observer.deleted(&record, &self.topics);
+            self.publisher.observer.deleted(&record, &self.topics);
         }
     }
 
-    fn trouble(&mut self, error: &KafkaError) {
+    fn on_consumer_error(&mut self, error: &KafkaError) {
         let code = error.rdkafka_error_code();
-        let fatal = matches!(error, KafkaError::MessageConsumptionFatal(_));
-        if fatal || code == Some(Code::AutoOffsetReset) {
-            tracing::warn!(%error, "the consumer cannot go on; the group is joined anew");
+        let is_fatal = matches!(error, KafkaError::MessageConsumptionFatal(_));
+        if is_fatal || code == Some(Code::AutoOffsetReset) {
+            tracing::warn!(%error, "the consumer cannot continue; rejoining the group");
             return self.input(Input::Unreadable { why: "consumer error" });
         }
-        // Its context has said what there is to say.
+        // The consumer's context has reported it.
         tracing::debug!(%error, "consumer error");
     }
 
-    pub(super) fn partition(&self, topic: &[u8], number: i32) -> Option<Partition> {
-        let topic = self.topics.iter().position(|name| name.as_bytes() == topic)?;
-        Some(Partition { topic: topic as u16, number })
-    }
-
     pub(super) fn seek(&mut self, partition: Partition) {
-        let Some(member) = &self.member else { return };
-        self.rewound.push(partition);
+        let Some(consumer) = &self.group.consumer else { return };
+        self.group.rewound.push(partition);
         let topic = &self.topics[usize::from(partition.topic)];
-        if let Err(error) = member.consumer().seek(topic, partition.number, Offset::Beginning, Duration::ZERO) {
+        if let Err(error) = consumer.consumer().seek(topic, partition.number, Offset::Beginning, Duration::ZERO) {
             tracing::warn!(%error, topic, partition = partition.number, "the partition cannot be read again");
             self.input(Input::Unreadable { why: "seek failed" });
         }
     }
 }
 
-/// The same room for headers of another record.
+/// Returns the allocation, for the headers of another record.
 fn emptied<'a>(mut headers: Vec<Header<'_>>) -> Vec<Header<'a>> {
     headers.clear();
-    // Nothing is mapped: this only changes what may be borrowed, and the standard library keeps the allocation.
+    // This only changes the lifetime: the standard library keeps the allocation.
     headers.into_iter().map(|_| Header { name: &[], value: None }).collect()
 }
