@@ -129,7 +129,7 @@ fn consumer_properties(config: &Config, warnings: &mut Vec<String>) -> BTreeMap<
         ("heartbeat.interval.ms", (session_ms / 3).clamp(1, 500).to_string()),
         ("fetch.wait.max.ms", "100".into()),
         // As much as the loop reads while a broker answers: more would leave the processor's caches before it is
-        // read. librdkafka pauses when so much waits, by default for a second: longer than it takes to read it.
+        // read. librdkafka pauses when this much is queued, by default for a second: longer than reading it takes.
         ("queued.max.messages.kbytes", "8192".into()),
         ("queued.min.messages", "4000".into()),
         ("fetch.queue.backoff.ms", "1".into()),
@@ -325,6 +325,6 @@ mod tests {
         let made = configs(&[("message.max.bytes", "500000000")], &[("fetch.max.bytes", "200000000")], &[]);
         assert_eq!(made.consumer().get("message.max.bytes"), None);
         assert_eq!(made.consumer().get("receive.message.max.bytes"), Some("200000512"));
-        made.consumer().create::<rdkafka::consumer::BaseConsumer>().expect("librdkafka takes it");
+        made.consumer().create::<rdkafka::consumer::BaseConsumer>().expect("librdkafka accepts it");
     }
 }

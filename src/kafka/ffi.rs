@@ -150,7 +150,7 @@ pub fn give_back_memory() {
     }
 }
 
-/// Keeps null and empty apart: librdkafka tells them apart by the pointer.
+/// Keeps null and empty apart: librdkafka distinguishes them by the pointer.
 fn raw(bytes: Option<&[u8]>) -> (*mut c_void, usize) {
     bytes.map_or((ptr::null_mut(), 0), |bytes| (bytes.as_ptr().cast_mut().cast(), bytes.len()))
 }

@@ -1,5 +1,5 @@
 //! Finds producers that know deleted topics. librdkafka never forgets a topic that it has produced to, and asks the brokers
-//! about each missing one every second, for ever. Only a new producer does not know them.
+//! about each missing one every second, without end. Only a new producer does not know them.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};

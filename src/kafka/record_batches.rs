@@ -156,7 +156,7 @@ mod tests {
             "not into the batch of one that is too large unless it is compressed"
         );
         assert_eq!(add("large", 10_000_000), Fit::TooLarge);
-        assert_eq!(add("unknown", 10_000_000), Fit::Current, "the broker will say");
+        assert_eq!(add("unknown", 10_000_000), Fit::Current, "the broker decides");
     }
 
     #[test]

@@ -133,9 +133,7 @@ fn an_instance_that_slept_through_its_session_is_fenced_says_so_and_works_again(
     let beyond = |r: &[Record]| r.iter().filter(|r| !r.key_text().starts_with("probe-")).count().saturating_sub(COUNT);
     all.wait("all is read", PATIENCE, |r| beyond(r) > 0);
     eprintln!("at least {} records of its open transaction were refused", beyond(&all.records));
-    eventually("the zombie has partitions again", PATIENCE, || {
-        said(&first, "partition live").then_some(())
-    });
+    eventually("the zombie has partitions again", PATIENCE, || said(&first, "partition live").then_some(()));
     // It works: when the other one has gone, all is up to it.
     second.stop();
     assert_eq!(case.settled().len(), COUNT, "nothing has fired again");

@@ -1,4 +1,4 @@
-//! Membership in the consumer group: joining, rebalances, which are answered when the core says so, and rejoining.
+//! Membership in the consumer group: joining, rebalances, which wait until the core has released their partitions, and rejoining.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -48,7 +48,7 @@ impl<C: ConsumerContext + 'static> ForwardedQueue<C> {
         &self.consumer
     }
 
-    /// Forwards a partition for its next assignment, which must not have begun. Call it before each assignment. Returns
+    /// Forwards a partition for its next assignment, which must not have started. Call it before each assignment. Returns
     /// false if there is no such partition.
     #[must_use]
     pub fn forward_partition(&self, topic: &str, partition: i32) -> bool {
