@@ -111,7 +111,7 @@ pub fn assign_from_beginning(consumer: &GroupConsumer, mut list: TopicPartitionL
     }
     let is_forwarded =
         list.elements().iter().all(|element| consumer.forward_partition(element.topic(), element.partition()));
-    answer(consumer.consumer(), &Rebalance::Assign(list)) && is_forwarded
+    answer(consumer.base(), &Rebalance::Assign(list)) && is_forwarded
 }
 
 /// Makes a consumer that joins the group. `wake` is called when it has events.
@@ -138,9 +138,9 @@ pub fn join(
 pub fn leave(consumer: Arc<GroupConsumer>, pending: Option<Rebalance>) -> crossbeam_channel::Receiver<()> {
     let (alive, left) = crossbeam_channel::bounded(0);
     // Before the thread starts: if it cannot be started, the consumer is dropped here, and answers rebalances meanwhile.
-    consumer.consumer().context().closing.store(true, Ordering::Release);
+    consumer.base().context().closing.store(true, Ordering::Release);
     let spawned = std::thread::Builder::new().name("leave".into()).spawn(move || {
-        let inner = consumer.consumer();
+        let inner = consumer.base();
         let unanswered = pending.into_iter().chain(std::iter::from_fn(|| inner.context().next()));
         for event in unanswered {
             let _ = answer(inner, &event);

@@ -32,7 +32,7 @@ impl Batches {
 impl EngineLoop {
     pub(super) fn transact(&mut self, batch: Batch) {
         // Read here, while the batch's partitions are owned and before any of them can be given away.
-        let membership = self.group.consumer.as_ref().and_then(|consumer| ffi::membership(consumer.consumer()));
+        let membership = self.group.consumer.as_ref().and_then(|consumer| ffi::membership(consumer.base()));
         let membership = membership.map(|(metadata, generation, member)| Membership { metadata, generation, member });
         self.batches.formed_at.insert(batch.id, Instant::now());
         match &self.batches.transactors {

@@ -42,7 +42,7 @@ impl EngineLoop {
     fn poll_consumer_events(&mut self, consumer: &Arc<GroupConsumer>) {
         let mut empty_polls = 0;
         while self.is_current(consumer) {
-            match consumer.consumer().poll(Duration::ZERO) {
+            match consumer.base().poll(Duration::ZERO) {
                 Some(Ok(_)) => self.input(Input::Unreadable { why: "a partition was not forwarded to its queue" }),
                 Some(Err(error)) => self.on_consumer_error(&error),
                 // The poll may have served an event.
@@ -66,7 +66,7 @@ impl EngineLoop {
             }
             if let Some((code, reason)) = message.error() {
                 // As rust-rdkafka does when the consumer is polled.
-                consumer.consumer().context().error(KafkaError::Global(code), &reason);
+                consumer.base().context().error(KafkaError::Global(code), &reason);
                 self.on_consumer_error(&KafkaError::MessageConsumption(code));
                 now = self.clock.now();
                 continue;
@@ -118,7 +118,7 @@ impl EngineLoop {
         let Some(consumer) = &self.group.consumer else { return };
         self.group.rewound.push(partition);
         let topic = &self.topics[usize::from(partition.topic)];
-        if let Err(error) = consumer.consumer().seek(topic, partition.number, Offset::Beginning, Duration::ZERO) {
+        if let Err(error) = consumer.base().seek(topic, partition.number, Offset::Beginning, Duration::ZERO) {
             tracing::warn!(%error, topic, partition = partition.number, "the partition cannot be read again");
             self.input(Input::Unreadable { why: "seek failed" });
         }

@@ -99,7 +99,7 @@ impl EngineLoop {
     }
 
     pub(super) fn check_generation(&mut self) {
-        let generation = self.group.consumer.as_ref().and_then(|consumer| ffi::generation(consumer.consumer()));
+        let generation = self.group.consumer.as_ref().and_then(|consumer| ffi::generation(consumer.base()));
         let Some((generation, _)) = generation else { return };
         if self.group.generation != Some(generation) {
             self.group.generation = Some(generation);
@@ -111,7 +111,7 @@ impl EngineLoop {
     pub(super) fn rebalance(&mut self) {
         while self.group.revocation.is_none() {
             let Some(consumer) = self.group.consumer.clone() else { return };
-            let Some(event) = consumer.consumer().context().next() else { return };
+            let Some(event) = consumer.base().context().next() else { return };
             self.publisher.observer.rebalanced();
             match event {
                 Rebalance::Assign(list) => {
@@ -142,7 +142,7 @@ impl EngineLoop {
                     // The group has removed this instance, which joins again.
                     self.group.is_member = false;
                     self.publisher.publish_soon();
-                    let is_answered = group::answer(consumer.consumer(), &Rebalance::Lost(list));
+                    let is_answered = group::answer(consumer.base(), &Rebalance::Lost(list));
                     self.input(Input::Lost { partitions: &partitions });
                     if !is_answered {
                         return self.on_unanswered_rebalance();
@@ -159,7 +159,7 @@ impl EngineLoop {
         }
         if revocation.waiting.is_empty()
             && let (Some(revocation), Some(consumer)) = (self.group.revocation.take(), &self.group.consumer)
-            && !group::answer(consumer.consumer(), &Rebalance::Revoke(revocation.list))
+            && !group::answer(consumer.base(), &Rebalance::Revoke(revocation.list))
         {
             self.on_unanswered_rebalance();
         }

@@ -44,7 +44,7 @@ impl<C: ConsumerContext + 'static> ForwardedQueue<C> {
     }
 
     /// Returns the underlying consumer: poll it for rebalances and errors.
-    pub fn consumer(&self) -> &BaseConsumer<C> {
+    pub fn base(&self) -> &BaseConsumer<C> {
         &self.consumer
     }
 
