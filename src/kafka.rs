@@ -107,8 +107,8 @@ impl Engine {
         EngineLoop::new(parts, &ready)?.run(&mut self.sleeper)
     }
 
-    /// Repeats the start-up checks until they pass. Returns `None` if the engine was stopped before that. One client makes
-    /// all checks, so a slow handshake may take longer than one request.
+    /// Repeats the start-up checks until they pass. Returns `None` if the engine was stopped before that. One client
+    /// makes all checks, so a slow handshake may take longer than one request.
     fn wait_until_ready(&mut self, consumer: &QueryConsumer, clients: &Clients) -> Result<Option<Ready>, Error> {
         let board = Arc::clone(self.handle.board());
         let mut logged = None;

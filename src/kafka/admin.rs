@@ -50,7 +50,8 @@ impl Admin {
         Ok(described.collect())
     }
 
-    /// Creates a topic, with these numbers of partitions and replicas or the brokers' defaults. Returns false if it exists.
+    /// Creates a topic, with these numbers of partitions and replicas or the brokers' defaults. Returns false if it
+    /// exists.
     ///
     /// # Errors
     /// Returns an error if no broker answers, or if the brokers reject the request.

@@ -1,5 +1,5 @@
-//! Checks for changes that no client reports: recreated schedules topics, deleted records, and members of the group that
-//! are another program's.
+//! Checks for changes that no client reports: recreated schedules topics, deleted records, and members of the group
+//! that are another program's.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
@@ -70,8 +70,8 @@ pub fn start(worker: &Worker) {
 }
 
 impl ClusterMonitor {
-    /// In a recreated topic the consumer continues at its old offset, if the topic is long enough, and skips the records
-    /// before it.
+    /// In a recreated topic the consumer continues at its old offset, if the topic is long enough, and skips the
+    /// records before it.
     fn check_topics(&mut self, client: &QueryConsumer) {
         let names: Vec<&str> = self.worker.topics.iter().map(String::as_str).collect();
         let described = ffi::admin::describe_topics(client.client(), &names, REQUEST_TIMEOUT).unwrap_or_default();
@@ -87,8 +87,8 @@ impl ClusterMonitor {
         }
     }
 
-    /// A program with the same assignor joins the group silently, and nothing fences its records. It joins in a rebalance,
-    /// so only then are members checked: the request lists all groups of every broker.
+    /// A program with the same assignor joins the group silently, and nothing fences its records. It joins in a
+    /// rebalance, so only then are members checked: the request lists all groups of every broker.
     fn check_members(&mut self, client: &QueryConsumer) -> KafkaResult<()> {
         let rebalances = Some(self.worker.rebalances.load(Ordering::Acquire));
         if self.settled_after == rebalances {
@@ -103,8 +103,8 @@ impl ClusterMonitor {
             tracing::warn!(
                 group = self.group,
                 ?members,
-                "the group has members that do not call themselves kafka-scheduler and do not commit as it does: if they \
-                 are another program, stop them or set another GROUP_ID; otherwise schedules may fire twice"
+                "the group has members that do not call themselves kafka-scheduler and do not commit as it does: if \
+                 they are another program, stop them or set another GROUP_ID; otherwise schedules may fire twice"
             );
         }
         self.foreign_members = foreign;

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use crate::core::io::{Abort, Outcome};
 
-/// After this many timed-out batches in a row, batches that were formed after them may commit: those may never succeed, for
-/// instance with a partition without a leader, and must not block everything else.
+/// After this many timed-out batches in a row, batches that were formed after them may commit: those may never succeed,
+/// for instance with a partition without a leader, and must not block everything else.
 const TIMEOUTS_IN_A_ROW_MAX: u32 = 3;
 
 /// Lets batches send their offsets in the order of their ids, each after the one before has ended.

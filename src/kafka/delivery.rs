@@ -16,8 +16,8 @@ use crate::core::io::{Late, Partition};
 use crate::core::reason::Reason;
 use crate::observe::statistics;
 
-/// The longest time between two acknowledgements on a link that is slow but works: with the default time-out of 5 s, if at
-/// least two of a partition's requests got through, the last of them came within this time before the end.
+/// The longest time between two acknowledgements on a link that is slow but works: with the default time-out of 5 s, if
+/// at least two of a partition's requests got through, the last of them came within this time before the end.
 const ACKNOWLEDGEMENT_INTERVAL: Duration = Duration::from_millis(2_600);
 
 /// The context of a transactor's producer, which collects delivery reports.
@@ -125,9 +125,9 @@ impl DeliveryReports {
         })
     }
 
-    /// Returns the topics of which a partition rejected at least two records as invalid and none for another reason, each
-    /// with the item of one such record. librdkafka gives all records of a rejected batch the same code, whatever the
-    /// broker's is, so a wrong clock looks like invalid records. A clock is wrong for all records of a partition.
+    /// Returns the topics of which a partition rejected at least two records as invalid and none for another reason,
+    /// each with the item of one such record. librdkafka gives all records of a rejected batch the same code, whatever
+    /// the broker's is, so a wrong clock looks like invalid records. A clock is wrong for all records of a partition.
     pub fn ambiguous_topics(&self) -> Vec<(u32, String)> {
         let mut partitions: BTreeMap<(&str, i32), (u32, usize, bool)> = BTreeMap::new();
         // Records that were not sent because others failed say nothing.
@@ -189,9 +189,9 @@ impl DeliveryContext {
         std::mem::take(&mut *self.lock())
     }
 
-    /// Attributes failures to the items of the batch. If one of the engine's own topics rejects timestamps, the clock is
-    /// wrong: every record of every batch carries one. The broker rejects a record batch that is too large as a whole, and
-    /// every report of it says so: several such reports name no item.
+    /// Attributes failures to the items of the batch. If one of the engine's own topics rejects timestamps, the clock
+    /// is wrong: every record of every batch carries one. The broker rejects a record batch that is too large as a
+    /// whole, and every report of it says so: several such reports name no item.
     pub fn attribute(&self, batch: &Batch, reports: &DeliveryReports) -> Attribution {
         let leaderless = are_leaderless(batch, reports);
         let wrong_clock = reports.failed.iter().any(|f| is_timestamp(f.code) && !is_firing(batch, f.item, &f.topic));
@@ -222,8 +222,8 @@ impl DeliveryContext {
         }
     }
 
-    /// Returns why a record of an item was rejected. If one of the engine's own topics rejects it for any reason but its
-    /// size, the topic is at fault.
+    /// Returns why a record of an item was rejected. If one of the engine's own topics rejects it for any reason but
+    /// its size, the topic is at fault.
     pub fn reason(&self, batch: &Batch, item: u32, topic: &str, code: Code) -> Option<Reason> {
         let reason = reason(code);
         if reason == Some(Reason::Timestamp) {
@@ -267,8 +267,8 @@ fn is_target(batch: &Batch, item: u32, topic: &str) -> bool {
     batch.items.get(item as usize).is_some_and(|item| batch.target(item) == Some(topic))
 }
 
-/// Returns whether records timed out because target partitions have no leader: these accepted no record, while the rest of
-/// the batch was accepted. Otherwise a broker is slow or down, which is transient.
+/// Returns whether records timed out because target partitions have no leader: these accepted no record, while the rest
+/// of the batch was accepted. Otherwise a broker is slow or down, which is transient.
 fn are_leaderless(batch: &Batch, reports: &DeliveryReports) -> bool {
     let is_accepted = |f: &Failure| reports.accepted.get(&f.topic).is_some_and(|all| all.contains(&f.partition));
     let mut timed_out = reports.failed.iter().filter(|f| f.code == Code::MessageTimedOut);
@@ -289,7 +289,8 @@ fn reason(code: Code) -> Option<Reason> {
     }
 }
 
-/// Returns whether a failure says nothing about the record: the brokers or the producer could not accept it at the time.
+/// Returns whether a failure says nothing about the record: the brokers or the producer could not accept it at the
+/// time.
 fn is_transient(code: Code) -> bool {
     matches!(
         code,

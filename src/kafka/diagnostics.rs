@@ -11,11 +11,11 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 
 use crate::handle::board::Board;
 
-/// For this long after a committed transaction, a client that finds no broker is ignored unless the consumer's statistics
-/// agree: while brokers restart, clients lose and find them at different times.
+/// For this long after a committed transaction, a client that finds no broker is ignored unless the consumer's
+/// statistics agree: while brokers restart, clients lose and find them at different times.
 const RECENT_COMMIT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long `/readiness` shows a warning after its cause was last seen: longer than the longest retry interval of a parked
-/// schedule.
+/// How long `/readiness` shows a warning after its cause was last seen: longer than the longest retry interval of a
+/// parked schedule.
 const WARNING_TIMEOUT: Duration = Duration::from_secs(150);
 /// After this long without an answer, credentials may have been replaced: a broker that restarts is back sooner.
 const UNREACHABLE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -193,21 +193,21 @@ impl Diagnostics {
                     .into()
             }
             Problem::SessionTimeout => format!(
-                "the brokers refuse SESSION_TIMEOUT ({} ms): set it to at least their group.min.session.timeout.ms (6000 \
-                 by default) and at most their group.max.session.timeout.ms (1800000 by default)",
+                "the brokers refuse SESSION_TIMEOUT ({} ms): set it to at least their group.min.session.timeout.ms \
+                 (6000 by default) and at most their group.max.session.timeout.ms (1800000 by default)",
                 self.session_timeout_ms
             )
             .into(),
             Problem::GroupFull => {
-                "the group has as many members as the brokers' group.max.size allows: raise it, or run fewer instances; \
-                 trying again until there is room"
+                "the group has as many members as the brokers' group.max.size allows: raise it, or run fewer \
+                 instances; trying again until there is room"
                     .into()
             }
         }
     }
 
-    /// Notes a failed operation that will be retried. It is logged and shown in `/readiness` if it keeps failing, unless no
-    /// broker answers, which is a problem of its own.
+    /// Notes a failed operation that will be retried. It is logged and shown in `/readiness` if it keeps failing,
+    /// unless no broker answers, which is a problem of its own.
     pub fn on_failure(&self, what: &str, why: &dyn Display) {
         tracing::debug!(%why, "{what}");
         if self.board.is_unreachable() || !self.keeps_failing(what) {
@@ -250,8 +250,8 @@ impl Diagnostics {
 
     /// Notes that a topic rejects the timestamps of this machine's clock.
     pub fn on_timestamp_rejection(&self, topic: &str) {
-        const TEXT: &str = "the brokers reject the timestamps of this machine's clock: correct this machine's clock, or \
-                            theirs. If both are right, raise message.timestamp.after.max.ms and \
+        const TEXT: &str = "the brokers reject the timestamps of this machine's clock: correct this machine's clock, \
+                            or theirs. If both are right, raise message.timestamp.after.max.ms and \
                             message.timestamp.before.max.ms of the topic. Schedules wait until then";
         self.lock().topic_rejecting_clock = Some(topic.to_owned());
         if self.board.warn(CLOCK, &format!("topic {topic:?}: {TEXT}"), WARNING_TIMEOUT) {
@@ -273,8 +273,8 @@ impl Diagnostics {
     /// Notes that the brokers accept records more slowly than schedules become due.
     pub fn on_throughput_limit(&self) {
         const TEXT: &str = "throughput is the limit: the brokers accept records more slowly than schedules become due. \
-                            Batches are made smaller until they fit; look for a produce quota (producer_byte_rate) or a \
-                            slow link";
+                            Batches are made smaller until they fit; look for a produce quota (producer_byte_rate) or \
+                            a slow link";
         if self.board.warn("throughput", TEXT, WARNING_TIMEOUT) {
             tracing::warn!("{TEXT}");
         }
@@ -317,8 +317,8 @@ impl Diagnostics {
         }
     }
 
-    /// Returns whether brokers reject clients' connections, as far as clients can tell: one with an expired certificate may
-    /// see only connections that close.
+    /// Returns whether brokers reject clients' connections, as far as clients can tell: one with an expired certificate
+    /// may see only connections that close.
     pub fn is_locked_out(&self) -> bool {
         let mut state = self.lock();
         let is_after_recovery = |at| state.recovered_at.is_none_or(|recovered_at| recovered_at < at);
@@ -332,8 +332,8 @@ impl Diagnostics {
         self.lock().recovered_at.is_some_and(|at| at.elapsed() < RECENT_COMMIT_TIMEOUT)
     }
 
-    /// Shows a problem in `/readiness`, which has a text of its own if no broker answers. Returns true if the log does not
-    /// have it yet.
+    /// Shows a problem in `/readiness`, which has a text of its own if no broker answers. Returns true if the log does
+    /// not have it yet.
     fn report(&self, problem: Problem, text: &str) -> bool {
         if problem != Problem::NoBroker {
             self.board.warn(&problem.warning(), text, UNTIL_RECOVERED);

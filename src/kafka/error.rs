@@ -19,8 +19,8 @@ impl std::fmt::Display for Error {
             Self::System(error) => write!(f, "the operating system refused a thread or a wake-up: {error}"),
             Self::Outdated(path) => write!(
                 f,
-                "the brokers reject the engine's connections, and {path:?} has changed since the engine read it: restart the \
-                 engine to use the new content"
+                "the brokers reject the engine's connections, and {path:?} has changed since the engine read it: \
+                 restart the engine to use the new content"
             ),
             Self::Settings(error) => {
                 let refused = "librdkafka refuses its settings (see CONFIGURATION_FILE and SESSION_TIMEOUT)";

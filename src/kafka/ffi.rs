@@ -18,8 +18,8 @@ use rdkafka::types::RDKafkaRespErr;
 use crate::core::batch::OutRecord;
 use crate::core::io::Header;
 
-/// Returns the group metadata with its generation and member id. `None` while the consumer has no membership: the broker
-/// would accept such metadata without checking it.
+/// Returns the group metadata with its generation and member id. `None` while the consumer has no membership: the
+/// broker would accept such metadata without checking it.
 pub fn membership<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> Option<(ConsumerGroupMetadata, i32, Vec<u8>)> {
     let before = generation(consumer)?;
     let metadata = consumer.group_metadata()?;

@@ -1,7 +1,7 @@
 //! Finds members of the consumer group that are not kafka-scheduler, by their assignments and the committed offsets.
 //!
-//! An instance commits an offset for each partition soon after its assignment, with metadata that names its member id. A
-//! member that has partitions and does not do that is another program, whatever its client id.
+//! An instance commits an offset for each partition soon after its assignment, with metadata that names its member id.
+//! A member that has partitions and does not do that is another program, whatever its client id.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};

@@ -89,8 +89,8 @@ impl ConsumerContext for GroupContext {
     }
 }
 
-/// Answers an event. Returns false if librdkafka does not accept the answer: then the assigned partitions and those that
-/// are read differ, and only another consumer helps.
+/// Answers an event. Returns false if librdkafka does not accept the answer: then the assigned partitions and those
+/// that are read differ, and only another consumer helps.
 #[must_use]
 pub fn answer(consumer: &BaseConsumer<GroupContext>, event: &Rebalance) -> bool {
     let answered = match event {
@@ -137,7 +137,8 @@ pub fn join(
 /// Leaves the group, on a thread of its own: without a broker that takes long. The receiver disconnects at the end.
 pub fn leave(consumer: Arc<GroupConsumer>, pending: Option<Rebalance>) -> crossbeam_channel::Receiver<()> {
     let (alive, left) = crossbeam_channel::bounded(0);
-    // Before the thread starts: if it cannot be started, the consumer is dropped here, and answers rebalances meanwhile.
+    // Before the thread starts: if it cannot be started, the consumer is dropped here, and answers rebalances
+    // meanwhile.
     consumer.base().context().closing.store(true, Ordering::Release);
     let spawned = std::thread::Builder::new().name("leave".into()).spawn(move || {
         let inner = consumer.base();

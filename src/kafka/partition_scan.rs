@@ -1,7 +1,7 @@
 //! Reads one partition up to an end offset that was fixed before the first read.
 //!
-//! librdkafka reports the end of a partition only after an empty fetch, which a partition with constant writes may never
-//! return. So the end offset is read first, and the scan stops there.
+//! librdkafka reports the end of a partition only after an empty fetch, which a partition with constant writes may
+//! never return. So the end offset is read first, and the scan stops there.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -91,8 +91,8 @@ where
         return first;
     }
     // Either the brokers are slow, or there is no record left before the end: transaction markers, records of aborted
-    // transactions and compacted records have offsets and are never delivered. Statistics tell these two apart. They are
-    // a new client's, since the first one's may show the fetch position of an earlier read.
+    // transactions and compacted records have offsets and are never delivered. Statistics tell these two apart. They
+    // are a new client's, since the first one's may show the fetch position of an earlier read.
     let mut config = scanner.config.clone();
     config.set("statistics.interval.ms", STATISTICS_INTERVAL_MS);
     let context = FetchReports {
@@ -200,8 +200,8 @@ impl<C: ConsumerContext> ClientContext for FetchReports<C> {
 
 impl<C: ConsumerContext> ConsumerContext for FetchReports<C> {}
 
-/// Returns whether a client has fetched and delivered everything before `end`. `next_offset` is negative before the first
-/// fetch.
+/// Returns whether a client has fetched and delivered everything before `end`. `next_offset` is negative before the
+/// first fetch.
 fn has_fetched(json: &[u8], topic: &str, partition: i32, end: i64) -> Option<bool> {
     let statistics: serde_json::Value = serde_json::from_slice(json).ok()?;
     let partition = statistics.get("topics")?.get(topic)?.get("partitions")?.get(partition.to_string())?;

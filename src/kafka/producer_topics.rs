@@ -1,5 +1,5 @@
-//! Finds producers that know deleted topics. librdkafka never forgets a topic that it has produced to, and asks the brokers
-//! about each missing one every second, without end. Only a new producer does not know them.
+//! Finds producers that know deleted topics. librdkafka never forgets a topic that it has produced to, and asks the
+//! brokers about each missing one every second, without end. Only a new producer does not know them.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -44,8 +44,8 @@ impl ProducerTopics {
         self.check_at = Instant::now() + IDLE_TIMEOUT;
     }
 
-    /// Returns whether the producer is idle and some of its targets were deleted. `has_work` returns true if the thread has
-    /// something else to do by now.
+    /// Returns whether the producer is idle and some of its targets were deleted. `has_work` returns true if the thread
+    /// has something else to do by now.
     pub fn has_deleted_topics(
         &mut self,
         producer: &BaseProducer<DeliveryContext>,

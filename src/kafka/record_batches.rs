@@ -1,8 +1,8 @@
 //! Keeps record batches within `max.message.bytes` of their topics.
 //!
 //! A broker rejects a record batch as a whole, valid records included, and librdkafka does not split it. After such a
-//! rejection librdkafka has skipped sequence numbers, which makes the next transaction fail as well. So a record that is
-//! too large is found before it is sent.
+//! rejection librdkafka has skipped sequence numbers, which makes the next transaction fail as well. So a record that
+//! is too large is found before it is sent.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

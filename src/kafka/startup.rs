@@ -56,8 +56,8 @@ pub struct Ready {
     pub topic_settings: BTreeMap<String, Entries>,
 }
 
-/// Checks once whether brokers answer and all topics exist; creates missing ones if configured. Calls `heartbeat` before
-/// each request.
+/// Checks once whether brokers answer and all topics exist; creates missing ones if configured. Calls `heartbeat`
+/// before each request.
 ///
 /// # Errors
 /// Returns the first reason why the engine cannot start.

@@ -99,8 +99,8 @@ fn state(topic: &TopicDescription) -> TargetState {
     }
 }
 
-/// Returns whether a partition has fewer in-sync replicas than a record needs. Since Kafka 3.7, a partition that has fewer
-/// replicas than `min.insync.replicas` needs all of them.
+/// Returns whether a partition has fewer in-sync replicas than a record needs. Since Kafka 3.7, a partition that has
+/// fewer replicas than `min.insync.replicas` needs all of them.
 fn is_short(in_sync: &[(usize, usize)], in_sync_min: usize) -> bool {
     in_sync.iter().any(|(in_sync, all)| *in_sync < in_sync_min.min(*all))
 }

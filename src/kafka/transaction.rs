@@ -49,8 +49,8 @@ const ABORT_CALL_TIMEOUT: Duration = Duration::from_millis(100);
 pub enum Ended {
     ProducerReusable(Outcome),
     /// The outcome, once a new producer has taken over the transactional id: this one has committed nothing, but cannot
-    /// abort. librdkafka gives up a producer whose first partitions were all rejected: for the broker no transaction has
-    /// started, so there is nothing to abort.
+    /// abort. librdkafka gives up a producer whose first partitions were all rejected: for the broker no transaction
+    /// has started, so there is nothing to abort.
     ProducerBroken(Outcome),
     Unknown,
 }
@@ -68,8 +68,8 @@ pub struct TransactionRun<'a> {
     pub ambiguous: Cell<Option<DeliveryReports>>,
 }
 
-/// The running call of `send_offsets_to_transaction`, with its batch. After a change of coordinators librdkafka 2.12 has been
-/// seen not to return from it, whatever its time limit.
+/// The running call of `send_offsets_to_transaction`, with its batch. After a change of coordinators librdkafka 2.12
+/// has been seen not to return from it, whatever its time limit.
 #[derive(Debug, Default)]
 pub struct OffsetsCall(Mutex<Option<(u64, Instant)>>);
 
@@ -141,9 +141,9 @@ impl TransactionRun<'_> {
         let mut too_large: Vec<(u32, Reason)> = Vec::new();
         let mut topics: BTreeSet<String> = BTreeSet::new();
         for pass in Pass::ALL {
-            // Queued together, triggered records would be sent among the others: librdkafka sends partitions in an order
-            // of its own, and the broker adds each of them to the transaction, one after the other. A large batch is bound
-            // by the processor, which a pause would leave idle.
+            // Queued together, triggered records would be sent among the others: librdkafka sends partitions in an
+            // order of its own, and the broker adds each of them to the transaction, one after the other. A large batch
+            // is bound by the processor, which a pause would leave idle.
             if pass == Pass::History && batch.items.len() <= STAGED_ITEMS_MAX {
                 self.await_target_acks();
             }
@@ -199,7 +199,8 @@ impl TransactionRun<'_> {
     fn poll_reports(&self) -> i32 {
         let mut count = self.producer.in_flight_count();
         loop {
-            // A poll serves one event, with the reports of one record batch. With a time limit, it would use up all of it.
+            // A poll serves one event, with the reports of one record batch. With a time limit, it would use up all of
+            // it.
             self.producer.poll(Duration::ZERO);
             let left = self.producer.in_flight_count();
             if left >= count {
@@ -209,8 +210,8 @@ impl TransactionRun<'_> {
         }
     }
 
-    /// Waits for the triggered records, for a limited time. Even after a failure the rest of the batch follows: only all
-    /// reports together show the cause.
+    /// Waits for the triggered records, for a limited time. Even after a failure the rest of the batch follows: only
+    /// all reports together show the cause.
     fn await_target_acks(&self) {
         let (started, context) = (Instant::now(), self.producer.client().context());
         while self.poll_reports() > 0 && !context.has_failed() && started.elapsed() < TARGET_ACKS_TIMEOUT {
@@ -318,8 +319,8 @@ impl TransactionRun<'_> {
         let started = Instant::now();
         loop {
             // librdkafka drops queued records and waits for records in flight, whose reports only this thread can poll;
-            // the call is resumed afterwards. Purging those records here would be wrong: one that arrives after the abort
-            // would belong to this producer's next transaction.
+            // the call is resumed afterwards. Purging those records here would be wrong: one that arrives after the
+            // abort would belong to this producer's next transaction.
             let is_in_flight = self.producer.in_flight_count() > 0;
             let error =
                 match self.producer.abort_transaction(if is_in_flight { ABORT_CALL_TIMEOUT } else { CALL_TIMEOUT }) {

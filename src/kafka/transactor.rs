@@ -22,8 +22,8 @@ use crate::core::io::Outcome;
 /// Batches that wait for one transactor.
 const WAITING_MAX: usize = 2;
 
-/// Guarantees exactly one result for each job, even if the thread panics: a batch without one would hold its partitions for
-/// ever.
+/// Guarantees exactly one result for each job, even if the thread panics: a batch without one would hold its partitions
+/// for ever.
 struct PendingResult<'a> {
     job: Option<Job>,
     commit_order: &'a CommitOrder,
@@ -157,8 +157,8 @@ impl Transactor {
                     producer.poll(Duration::ZERO);
                     let has_work = || !jobs.is_empty() || self.is_closing();
                     if topics.has_deleted_topics(&producer, &self.clients, has_work) {
-                        // No transaction is open. The new producer has the same transactional id, so its epoch fences the
-                        // old one.
+                        // No transaction is open. The new producer has the same transactional id, so its epoch fences
+                        // the old one.
                         let Some(new) = self.producer() else { return };
                         (producer, topics) = (new, ProducerTopics::new());
                     }

@@ -61,7 +61,7 @@ fn settings_that_can_lose_schedules_are_warned_about() {
     for wanted in [
         "cleanup.policy=delete: schedules that have fired are never removed",
         "retention.ms=604800000: the broker deletes schedules that are still pending",
-        "min.compaction.lag.ms=0: an update made at the moment of firing can be compacted away",
+        "min.compaction.lag.ms=0: an update at the moment of firing can be compacted away",
         "delete.retention.ms=1: a tombstone can be removed before an instance that was down has read it",
     ] {
         eventually(wanted, PATIENCE, || engine.output().contains(wanted).then_some(()));

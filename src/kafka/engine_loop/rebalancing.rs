@@ -1,4 +1,5 @@
-//! Membership in the consumer group: joining, rebalances, which wait until the core has released their partitions, and rejoining.
+//! Membership in the consumer group: joining, rebalances, which wait until the core has released their partitions, and
+//! rejoining.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

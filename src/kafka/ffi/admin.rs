@@ -57,8 +57,8 @@ pub fn describe_topics<C: ClientContext>(
     }
 }
 
-/// Returns the log start offset of each of these partitions, with one request to each broker. Partitions without an answer
-/// are left out.
+/// Returns the log start offset of each of these partitions, with one request to each broker. Partitions without an
+/// answer are left out.
 ///
 /// # Errors
 /// Returns librdkafka's code, also if no broker answers in time.

@@ -1,8 +1,8 @@
 //! Fetches records in batches, from a queue that partitions are forwarded to.
 //!
 //! rust-rdkafka returns one message at a time, each as an event, with a shared counter and several reads of the clock:
-//! that costs more than keeping a schedule. librdkafka's batch call must not be used on the consumer's queue, on which it
-//! would answer rebalances by itself. So partitions are forwarded to a queue that holds only records.
+//! that costs more than keeping a schedule. librdkafka's batch call must not be used on the consumer's queue, on which
+//! it would answer rebalances by itself. So partitions are forwarded to a queue that holds only records.
 
 use std::ffi::{CStr, CString, c_void};
 use std::ptr;
@@ -48,8 +48,8 @@ impl<C: ConsumerContext + 'static> ForwardedQueue<C> {
         &self.consumer
     }
 
-    /// Forwards a partition for its next assignment, which must not have started. Call it before each assignment. Returns
-    /// false if there is no such partition.
+    /// Forwards a partition for its next assignment, which must not have started. Call it before each assignment.
+    /// Returns false if there is no such partition.
     #[must_use]
     pub fn forward_partition(&self, topic: &str, partition: i32) -> bool {
         let Ok(topic) = CString::new(topic) else { return false };

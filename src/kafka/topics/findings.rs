@@ -50,8 +50,8 @@ impl fmt::Display for Finding {
     }
 }
 
-/// Returns the findings for a topic. A setting that is not among `entries` is not judged, unless the engine relies on it. If
-/// there are no entries, reading the settings is not permitted.
+/// Returns the findings for a topic. A setting that is not among `entries` is not judged, unless the engine relies on
+/// it. If there are no entries, reading the settings is not permitted.
 #[must_use]
 pub fn findings(role: Role, entries: &Entries, layout: Layout) -> Vec<Finding> {
     let mut judge = Judge { entries, found: Vec::new() };
@@ -114,8 +114,8 @@ impl Judge<'_> {
         for (setting, lost, text) in [
             (
                 "min.compaction.lag.ms",
-                "an update made at the moment of firing can be compacted away while no instance runs: set a day or more",
-                "an outage that lasts longer can lose an update made at the moment of firing: set a day or more",
+                "an update at the moment of firing can be compacted away while no instance runs: set a day or more",
+                "an outage that lasts longer can lose an update at the moment of firing: set a day or more",
             ),
             (
                 "delete.retention.ms",
@@ -157,12 +157,13 @@ impl Judge<'_> {
             );
         }
         let is_create_time = self.entries.get("message.timestamp.type") == Some("CreateTime");
-        // Before Kafka 3.6 there is only the older setting, from 4.0 on only the newer one; between, the smaller one counts.
+        // Before Kafka 3.6 there is only the older setting, from 4.0 on only the newer one; between, the smaller one
+        // counts.
         let limits = ["message.timestamp.after.max.ms", "message.timestamp.difference.max.ms"];
         let known = limits.into_iter().filter_map(|name| Some((name, self.entries.number(name)?)));
         if let Some((setting, ms)) = known.min_by_key(|(_, ms)| *ms).filter(|(_, ms)| is_create_time && *ms > HOUR_MS) {
-            let text = "one record with a timestamp far ahead stops compaction until then: a segment is compacted after \
-                        its latest timestamp; set an hour";
+            let text = "one record with a timestamp far ahead stops compaction until then: a segment is compacted \
+                        after its latest timestamp; set an hour";
             self.found.push(Finding { setting, value: Some(ms.to_string()), text, weight: Weight::Advice });
         }
     }
@@ -173,8 +174,8 @@ impl Judge<'_> {
         if replicas == 1 && brokers > 1 {
             let text = match role {
                 Role::Schedules => {
-                    "nothing fires while its broker is down, and schedules are lost with its disk: give the topic three \
-                     replicas"
+                    "nothing fires while its broker is down, and schedules are lost with its disk: give the topic \
+                     three replicas"
                 }
                 Role::History => "nothing fires while its broker is down: give the topic three replicas",
                 Role::DeadLetter => "dead letters are lost with their broker's disk: give the topic three replicas",
@@ -199,8 +200,8 @@ impl Judge<'_> {
         }
     }
 
-    /// The topic itself should set what the engine relies on: brokers may have different defaults, and only one broker's are
-    /// known.
+    /// The topic itself should set what the engine relies on: brokers may have different defaults, and only one
+    /// broker's are known.
     fn check_inherited(&mut self, layout: Layout) {
         let replicated = (layout.replicas > 1).then_some(UNCLEAN);
         for setting in RELIED_ON.into_iter().chain(replicated) {

@@ -38,8 +38,8 @@ impl DiagnosisLimit {
 }
 
 impl TransactionRun<'_> {
-    /// Finds out why topics rejected all of their records, by sending each topic one record in a transaction of its own,
-    /// which is aborted: for a single record librdkafka returns the broker's code.
+    /// Finds out why topics rejected all of their records, by sending each topic one record in a transaction of its
+    /// own, which is aborted: for a single record librdkafka returns the broker's code.
     pub(super) fn probe_ambiguous_topics(&self, batch: &Batch, mut reports: DeliveryReports) -> Ended {
         for (item, topic) in reports.ambiguous_topics() {
             let rejects_clock = match self.clients.topic_limits.rejects_clock(&topic) {
@@ -88,8 +88,8 @@ impl TransactionRun<'_> {
         context.take().single_code(topic)
     }
 
-    /// Checks whether writing to the engine's own topics is permitted. If it is not for one of a transaction's partitions, the
-    /// broker rejects all of them, and names none.
+    /// Checks whether writing to the engine's own topics is permitted. If it is not for one of a transaction's
+    /// partitions, the broker rejects all of them, and names none.
     pub(super) fn diagnose_own_topics(&self, batch: &Batch) {
         let mut own: BTreeSet<String> = BTreeSet::new();
         let _: Result<(), Infallible> = batch.records(|record| {
@@ -126,7 +126,8 @@ impl TransactionRun<'_> {
         has_changed
     }
 
-    /// Finds targets to which writing is not permitted. The broker then rejects all partitions of a request, and names none.
+    /// Finds targets to which writing is not permitted. The broker then rejects all partitions of a request, and names
+    /// none.
     pub(super) fn find_denied_targets(&self, batch: &Batch) -> Vec<(u32, Reason)> {
         let targets: BTreeSet<&str> = batch.items.iter().filter_map(|item| batch.target(item)).collect();
         let targets: Vec<&str> = targets.into_iter().collect();
