@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use kafka_scheduler::config::Config;
-use kafka_scheduler::core::io::{Cursor, Millis, Partition};
+use kafka_scheduler::core::io::{Cursor, Millis, TopicPartition};
 use kafka_scheduler::core::listing::{Gone, Listed, Page};
 use kafka_scheduler::core::payload::Parts;
 use kafka_scheduler::handle::{Ask, Handle, Observer};
@@ -125,7 +125,7 @@ fn listed() -> Listed {
     let mut packed = Vec::new();
     Parts { key: b"k", value: b"v", ..Parts::default() }.write(&mut packed);
     Listed {
-        partition: Partition { topic: 0, number: 0 },
+        partition: TopicPartition { topic: 0, number: 0 },
         offset: 0,
         due: 1,
         timestamp: Millis(0),

@@ -14,7 +14,7 @@ use rdkafka::{Offset, metadata::MetadataTopic};
 
 use super::failure::Failure;
 use crate::config::Config;
-use crate::core::io::{Millis, Partition, Record};
+use crate::core::io::{Millis, TopicPartition, Record};
 use crate::kafka::clients::Clients;
 use crate::kafka::ffi;
 use crate::kafka::partition_scan::{ScanError, ScanRange, Scanner, scan};
@@ -220,7 +220,7 @@ fn show(
         ffi::headers(borrowed, &mut headers);
     }
     visit(&Record {
-        partition: Partition { topic: 0, number: message.partition() },
+        partition: TopicPartition { topic: 0, number: message.partition() },
         offset: message.offset(),
         timestamp: Millis(message.timestamp().to_millis().unwrap_or(-1)),
         key: message.key(),

@@ -234,12 +234,12 @@ pub fn base64_unless_text(bytes: &[u8]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::io::{Millis, Partition};
+    use crate::core::io::{Millis, TopicPartition};
 
     fn json(key: &[u8], target_key: Option<&[u8]>, parked: Option<&'static str>) -> serde_json::Value {
         let mut packed = Vec::new();
         Parts { key, target_key, headers: Vec::new(), value: b"video 1" }.write(&mut packed);
-        let partition = Partition { topic: 0, number: 2 };
+        let partition = TopicPartition { topic: 0, number: 2 };
         let timestamp = Millis(1_607_918_336_999);
         let listed =
             Listed { partition, offset: 7, due: 1_607_918_400, timestamp, target: "videos".into(), packed, parked };

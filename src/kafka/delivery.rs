@@ -12,7 +12,7 @@ use rdkafka::producer::{DeliveryResult, ProducerContext};
 
 use super::diagnostics::Diagnostics;
 use crate::core::batch::{Batch, Kind};
-use crate::core::io::{Late, Partition};
+use crate::core::io::{Late, TopicPartition};
 use crate::core::reason::Reason;
 use crate::observe::statistics;
 
@@ -33,7 +33,7 @@ pub struct DeliveryContext {
 #[derive(Debug, Default)]
 pub struct DeliveryReports {
     /// Schedules partitions, and the highest offset in each.
-    pub written: Vec<(Partition, i64)>,
+    pub written: Vec<(TopicPartition, i64)>,
     /// Other partitions that accepted a record.
     accepted: HashMap<String, BTreeSet<i32>>,
     failed: Vec<Failure>,
@@ -97,7 +97,7 @@ impl ProducerContext for DeliveryContext {
             }
             Ok(message) => match self.schedules_topics.iter().position(|topic| topic == message.topic()) {
                 Some(topic) => {
-                    let partition = Partition { topic: topic as u16, number: message.partition() };
+                    let partition = TopicPartition { topic: topic as u16, number: message.partition() };
                     reports.on_written(partition, message.offset());
                 }
                 None => reports.on_accepted(message.topic(), message.partition()),
@@ -157,7 +157,7 @@ impl DeliveryReports {
         rejected.filter(|code| !is_transient(*code)).or(is_accepted.then_some(Code::NoError))
     }
 
-    fn on_written(&mut self, partition: Partition, offset: i64) {
+    fn on_written(&mut self, partition: TopicPartition, offset: i64) {
         self.is_offset_missing |= offset < 0;
         match self.written.iter_mut().find(|(other, _)| *other == partition) {
             Some((_, highest)) => *highest = offset.max(*highest),
@@ -347,7 +347,13 @@ mod tests {
 
     /// A batch that fires this many schedules.
     fn firing(count: usize) -> Batch {
-        let fire = || Kind::Fire { target: "target".into(), due: 1, timestamp: Millis(0), missed: false };
+        let fire = || Kind::Fire {
+            target: "target".into(),
+            due: Due::from_epoch_s(1).expect("a second"),
+            timestamp: Millis(0),
+            missed: false,
+            after: AfterFiring::End,
+        };
         a_batch().with_kinds(std::iter::repeat_with(fire).take(count))
     }
 

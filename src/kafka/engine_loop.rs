@@ -28,7 +28,7 @@ use super::startup::Ready;
 use super::topics;
 use super::worker::WorkerResult;
 use crate::config::Config;
-use crate::core::io::{Input, Millis, Output, Partition, Report};
+use crate::core::io::{Input, Millis, Output, TopicPartition, Report};
 use crate::core::{self, Scheduler};
 use crate::handle::board::Board;
 use crate::handle::{Ask, Observer, Wake};
@@ -160,15 +160,15 @@ impl EngineLoop {
     fn execute(&mut self, output: Output) {
         match output {
             Output::ReadCommitted(partitions) => self.requests.read_committed(partitions),
-            Output::Fence { take, transactional_ids } => self.requests.worker.fence(take, transactional_ids),
-            Output::FindSince { ask, topic, known } => self.requests.worker.find_since(ask, topic, known),
+            Output::Fence { request, transactional_ids } => self.requests.worker.fence(take, transactional_ids),
+            Output::FindSince { request, topic, known } => self.requests.worker.find_since(ask, topic, known),
             // The thread ends with the engine.
             Output::CheckTarget { target, name } => drop(self.requests.targets.send((target, name))),
             Output::Transact(batch) => self.transact(batch),
             Output::Seek(partition) => self.seek(partition),
             Output::Release(partitions) => self.release(&partitions),
-            Output::Renew { transactional_ids } => self.replace_transactors(&transactional_ids),
-            Output::Restart(why) => self.rejoin(why),
+            Output::ReplaceTransactionalIds { transactional_ids } => self.replace_transactors(&transactional_ids),
+            Output::Rejoin(why) => self.rejoin(why),
             Output::Stopped => self.shutdown.has_stopped = true,
             Output::Report(report) => {
                 self.timers.has_loaded |= matches!(report, Report::Live { .. });
@@ -194,7 +194,7 @@ impl EngineLoop {
         match result {
             WorkerResult::TopicRecreated { topic } => {
                 tracing::warn!(topic, "the schedules topic was deleted and recreated; it is read from its beginning");
-                self.input(Input::Unreadable { why: "a topic was recreated" });
+                self.input(Input::PositionInvalid { why: "a topic was recreated" });
             }
             // Read for an assignment that has ended since: another owner may have committed.
             WorkerResult::Committed { read, partition, .. } if !self.requests.is_current(read, partition) => {}
@@ -202,10 +202,10 @@ impl EngineLoop {
                 self.requests.reads.remove(&partition);
                 self.input(Input::Committed { partition, offset, metadata: &metadata });
             }
-            WorkerResult::Fenced { take } => self.input(Input::Fenced { take }),
+            WorkerResult::Fenced { take } => self.input(Input::Fenced { request }),
             WorkerResult::Since { ask, since } => {
-                let today = self.clock.today(self.config.since_delta_days);
-                self.input(Input::Since { ask, since, today });
+                let leftover_cutoff = self.clock.leftover_cutoff(self.config.since_delta_days);
+                self.input(Input::Since { request, since, leftover_cutoff });
             }
             WorkerResult::FileChanged { path } => self.on_file_change(path),
             WorkerResult::Target { target, state } => self.input(Input::Target { target, state }),
@@ -250,9 +250,9 @@ impl EngineLoop {
         }
     }
 
-    fn partition(&self, topic: &[u8], number: i32) -> Option<Partition> {
+    fn partition(&self, topic: &[u8], number: i32) -> Option<TopicPartition> {
         let topic = self.topics.iter().position(|name| name.as_bytes() == topic)?;
-        Some(Partition { topic: topic as u16, number })
+        Some(TopicPartition { topic: topic as u16, number })
     }
 }
 

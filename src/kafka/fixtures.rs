@@ -1,7 +1,7 @@
 //! For tests.
 
 use crate::core::batch::Batch;
-use crate::core::io::{Input, Millis, Output, Partition};
+use crate::core::io::{Input, Millis, Output, TopicPartition};
 use crate::core::{Config, Scheduler};
 
 /// A barrier's batch.
@@ -22,8 +22,8 @@ pub fn a_batch() -> Batch {
         hash_seed: 0,
     };
     let mut core: Scheduler = Scheduler::new(config);
-    let partition = Partition { topic: 0, number: 0 };
-    core.handle(Millis(0), Input::Assigned { partitions: &[partition], today: Millis(0) });
+    let partition = TopicPartition { topic: 0, number: 0 };
+    core.handle(Millis(0), Input::Assigned { partitions: &[partition], leftover_cutoff: Millis(0) });
     core.handle(Millis(0), Input::Committed { partition, offset: None, metadata: b"" });
     let batch = |output| match output {
         Output::Transact(batch) => Some(batch),

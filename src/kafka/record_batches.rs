@@ -142,7 +142,7 @@ mod tests {
         let mut batches = limits.record_batches();
         let mut add = |topic: &str, bytes: usize| {
             let value = vec![0; bytes];
-            batches.add(&OutRecord { item: 0, topic, schedules: None, key: None, value: Some(&value), headers: &[] })
+            batches.add(&OutRecord { item: 0, topic, partition: None, key: None, value: Some(&value), headers: &[] })
         };
         assert_eq!((add("small", 300), add("small", 300)), (Fit::Current, Fit::Current));
         assert_eq!((add("large", 900_000), add("large", 900_000)), (Fit::Current, Fit::Current));

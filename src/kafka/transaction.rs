@@ -21,8 +21,8 @@ use super::ffi;
 use super::job::{CALL_TIMEOUT, Job, Membership};
 use super::record_batches::Fit;
 use crate::core::batch::{Batch, OutRecord, Pass};
-use crate::core::io::{Abort, Outcome, Partition};
-use crate::core::owner::with_member;
+use crate::core::io::{Abort, Outcome, TopicPartition};
+use crate::core::ownership::with_member;
 use crate::core::reason::Reason;
 pub use diagnosis::DiagnosisLimit;
 
@@ -103,7 +103,7 @@ impl TransactionRun<'_> {
     /// Runs a batch to its end.
     pub fn run(&self, job: &Job) -> Ended {
         let Some(membership) = &job.membership else {
-            return Ended::ProducerReusable(Outcome::Aborted(Abort::Refused { generation: -1 }));
+            return Ended::ProducerReusable(Outcome::Aborted(Abort::StaleGeneration { generation: -1 }));
         };
         self.producer.client().context().take();
         if let Err(error) = self.producer.begin_transaction() {
@@ -257,7 +257,7 @@ impl TransactionRun<'_> {
     }
 
     /// Waits until all records are in the log, before offsets are sent.
-    fn acknowledged(&self, batch: &Batch) -> Result<Vec<(Partition, i64)>, Failed> {
+    fn acknowledged(&self, batch: &Batch) -> Result<Vec<(TopicPartition, i64)>, Failed> {
         self.await_delivery(batch)?;
         let reports = self.producer.client().context().take();
         if reports.is_offset_missing {
@@ -294,7 +294,7 @@ impl TransactionRun<'_> {
                 }
                 Err(match (error.is_fatal(), is_stale_generation) {
                     (true, _) => Failed::Unknown,
-                    (_, true) => Abort::Refused { generation: membership.generation }.into(),
+                    (_, true) => Abort::StaleGeneration { generation: membership.generation }.into(),
                     _ => Abort::Retry.into(),
                 })
             }
@@ -303,7 +303,7 @@ impl TransactionRun<'_> {
     }
 
     /// Commits. After a retriable error only commit is called again: the first call may have reached the broker.
-    fn commit(&self, written: Vec<(Partition, i64)>) -> Ended {
+    fn commit(&self, written: Vec<(TopicPartition, i64)>) -> Ended {
         match self.retry_end(|| self.producer.commit_transaction(CALL_TIMEOUT)) {
             Ok(()) => Ended::ProducerReusable(Outcome::Committed { written }),
             Err(KafkaError::Transaction(error)) if error.txn_requires_abort() => self.abort(Abort::Retry, true),

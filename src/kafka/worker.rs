@@ -17,10 +17,10 @@ use super::clients::{Clients, QueryConsumer};
 use super::ffi;
 use super::partition_scan::{ScanError, ScanRange, Scanner, scan};
 use super::target_lookup::{TARGETS_MAX, TargetLookup};
-use crate::core::floor::Floor;
-use crate::core::io::{Millis, Partition, TargetState};
-use crate::core::mark::{FLOOR_KEY, place};
-use crate::core::owner::Ownership;
+use crate::core::start_marker::StartMarker;
+use crate::core::io::{Millis, TopicPartition, TargetState};
+use crate::core::origin::{START_MARKER_KEY, partition_hash};
+use crate::core::ownership::Ownership;
 use crate::handle::Wake;
 
 /// How long a client waits while a transaction's offsets are pending.
@@ -34,10 +34,10 @@ const SILENCE_TIMEOUT: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub enum WorkerResult {
     TopicRecreated { topic: String },
-    Committed { read: u64, partition: Partition, offset: Option<i64>, metadata: Vec<u8> },
-    Fenced { take: u64 },
+    Committed { read: u64, partition: TopicPartition, offset: Option<i64>, metadata: Vec<u8> },
+    Fenced { request: RequestId },
     FileChanged { path: String },
-    Since { ask: u64, since: Option<Millis> },
+    Since { request: RequestId, since: Option<Millis> },
     Target { target: u32, state: TargetState },
     Trimmed { topic: String, number: i32, start: i64 },
 }
@@ -60,7 +60,7 @@ pub struct Worker {
 
 impl Worker {
     /// Reads the committed offset and metadata of each partition, until it succeeds.
-    pub fn read_committed(&self, read: u64, partitions: Vec<Partition>) {
+    pub fn read_committed(&self, read: u64, partitions: Vec<TopicPartition>) {
         self.spawn("read-committed", move |worker| {
             while let Err(error) = worker.send_committed(read, &partitions) {
                 if worker.is_closing() {
@@ -72,12 +72,12 @@ impl Worker {
         });
     }
 
-    fn send_committed(&self, read: u64, partitions: &[Partition]) -> KafkaResult<()> {
+    fn send_committed(&self, read: u64, partitions: &[TopicPartition]) -> KafkaResult<()> {
         let list = self.list(partitions);
         let committed = self.committed_offsets(&list)?;
         for (element, metadata) in committed.elements().iter().zip(ffi::metadata(&committed)) {
             let Some(topic) = self.topics.iter().position(|topic| topic == element.topic()) else { continue };
-            let partition = Partition { topic: topic as u16, number: element.partition() };
+            let partition = TopicPartition { topic: topic as u16, number: element.partition() };
             let offset = match element.offset() {
                 Offset::Offset(offset) => Some(offset),
                 _ => None,
@@ -97,7 +97,7 @@ impl Worker {
     }
 
     /// Fences former owners, which aborts their transactions. If that fails, the transactions time out.
-    pub fn fence(&self, take: u64, ids: Vec<String>) {
+    pub fn fence(&self, request: RequestId, ids: Vec<String>) {
         let started_in = self.rebalances.load(Ordering::Acquire);
         self.spawn("fence", move |worker| {
             std::thread::scope(|scope| {
@@ -121,7 +121,7 @@ impl Worker {
     }
 
     /// Finds out since when the topic's schedules are owed.
-    pub fn find_since(&self, ask: u64, topic: u16, known: Vec<i32>) {
+    pub fn find_since(&self, request: RequestId, topic: u16, known: Vec<i32>) {
         self.spawn("find-since", move |worker| {
             loop {
                 match worker.read_since(topic, &known) {
@@ -139,7 +139,7 @@ impl Worker {
     fn read_since(&self, topic: u16, known: &[i32]) -> KafkaResult<Option<Millis>> {
         let name = &self.topics[usize::from(topic)];
         let numbers = partition_numbers(&self.clients.read_uncommitted_consumer()?, name)?;
-        let all: Vec<Partition> = numbers.iter().map(|number| Partition { topic, number: *number }).collect();
+        let all: Vec<TopicPartition> = numbers.iter().map(|number| TopicPartition { topic, number: *number }).collect();
         let offsets = self.committed_offsets(&self.list(&all))?;
         let since = ffi::metadata(&offsets).iter().filter_map(|bytes| Ownership::decode(bytes)?.since).min();
         if since.is_some() {
@@ -147,16 +147,16 @@ impl Worker {
         }
         let mut since = None;
         for number in numbers.into_iter().filter(|number| !known.contains(number)) {
-            let floor = self.read_floor(name, number)?;
-            since = floor.map(|floor| floor.since).into_iter().chain(since).min();
+            let start_marker = self.read_floor(name, number)?;
+            since = start_marker.map(|start_marker| start_marker.since).into_iter().chain(since).min();
         }
         Ok(since)
     }
 
     /// Reads another instance's partition for its floor, up to its present end. A floor that is missed would leave owed
     /// schedules unfired, so silence does not count as the end.
-    fn read_floor(&self, topic: &str, number: i32) -> KafkaResult<Option<Floor>> {
-        let here = place(&self.cluster_id, topic, number);
+    fn read_floor(&self, topic: &str, number: i32) -> KafkaResult<Option<StartMarker>> {
+        let here = partition_hash(&self.cluster_id, topic, number);
         let mut config = self.clients.configs.read_uncommitted_consumer();
         config.set("enable.partition.eof", "true");
         let reader: QueryConsumer = config.create_with_context(self.clients.query_context())?;
@@ -168,16 +168,16 @@ impl Worker {
             is_final: |_| false,
             is_closing: &|| self.is_closing(),
         };
-        let mut floor = None;
+        let mut start_marker = None;
         let scanned =
             scan(&scanner, ScanRange { topic, partition: number, low, from: Offset::Beginning, end }, &mut |message| {
-                if message.key() == Some(FLOOR_KEY) {
-                    floor = message.payload().and_then(|value| Floor::decode(value, here)).or(floor);
+                if message.key() == Some(START_MARKER_KEY) {
+                    start_marker = message.payload().and_then(|value| StartMarker::decode(value, here)).or(start_marker);
                 }
                 Ok::<(), Infallible>(())
             });
         match scanned {
-            Ok(()) => Ok(floor),
+            Ok(()) => Ok(start_marker),
             Err(ScanError::Client(error)) => Err(error),
             Err(ScanError::Silence | ScanError::Closing) => Err(KafkaError::NoMessageReceived),
         }
@@ -213,7 +213,7 @@ impl Worker {
         sender
     }
 
-    fn list(&self, partitions: &[Partition]) -> TopicPartitionList {
+    fn list(&self, partitions: &[TopicPartition]) -> TopicPartitionList {
         let mut list = TopicPartitionList::with_capacity(partitions.len());
         for partition in partitions {
             list.add_partition(&self.topics[usize::from(partition.topic)], partition.number);

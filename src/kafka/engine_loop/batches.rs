@@ -57,8 +57,8 @@ impl EngineLoop {
         if matches!(outcome, Outcome::Committed { .. }) {
             self.on_committed(&batch);
         }
-        self.group.is_generation_stale = matches!(outcome, Outcome::Aborted(Abort::Refused { .. }));
-        self.input(Input::Settled { batch: id, outcome });
+        self.group.is_generation_stale = matches!(outcome, Outcome::Aborted(Abort::StaleGeneration { .. }));
+        self.input(Input::BatchEnded { batch: id, outcome });
         if self.group.is_generation_stale {
             // Reports the generation again even if it is unchanged: the core waits for one that was not rejected.
             self.group.generation = None;
@@ -84,7 +84,7 @@ impl EngineLoop {
     pub(super) fn check_offsets_calls(&mut self) {
         if let Some(batch) = self.batches.transactors.as_ref().and_then(Transactors::stuck) {
             tracing::warn!(batch, "a call to librdkafka does not return");
-            self.input(Input::Settled { batch, outcome: Outcome::Unknown });
+            self.input(Input::BatchEnded { batch, outcome: Outcome::Unknown });
         }
     }
 }
@@ -94,7 +94,7 @@ const fn label(outcome: &Outcome) -> &'static str {
     match outcome {
         Outcome::Committed { .. } => "committed",
         Outcome::Aborted(Abort::Retry | Abort::TimedOut(_)) => "aborted",
-        Outcome::Aborted(Abort::Refused { .. }) => "fenced",
+        Outcome::Aborted(Abort::StaleGeneration { .. }) => "fenced",
         Outcome::Aborted(Abort::Rejected(_)) => "rejected",
         Outcome::Unknown => "unknown",
     }

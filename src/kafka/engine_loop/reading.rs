@@ -9,7 +9,7 @@ use rdkafka::consumer::Consumer;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 
 use super::EngineLoop;
-use crate::core::io::{Header, Input, Millis, Partition, Record};
+use crate::core::io::{Header, Input, Millis, TopicPartition, Record};
 use crate::kafka::ffi::queue::FetchedRecords;
 use crate::kafka::group::GroupConsumer;
 
@@ -43,7 +43,7 @@ impl EngineLoop {
         let mut empty_polls = 0;
         while self.is_current(consumer) {
             match consumer.base().poll(Duration::ZERO) {
-                Some(Ok(_)) => self.input(Input::Unreadable { why: "a partition was not forwarded to its queue" }),
+                Some(Ok(_)) => self.input(Input::PositionInvalid { why: "a partition was not forwarded to its queue" }),
                 Some(Err(error)) => self.on_consumer_error(&error),
                 // The poll may have served an event.
                 None if empty_polls < 2 => empty_polls += 1,
@@ -108,19 +108,19 @@ impl EngineLoop {
         let is_fatal = matches!(error, KafkaError::MessageConsumptionFatal(_));
         if is_fatal || code == Some(Code::AutoOffsetReset) {
             tracing::warn!(%error, "the consumer cannot continue; rejoining the group");
-            return self.input(Input::Unreadable { why: "consumer error" });
+            return self.input(Input::PositionInvalid { why: "consumer error" });
         }
         // The consumer's context has reported it.
         tracing::debug!(%error, "consumer error");
     }
 
-    pub(super) fn seek(&mut self, partition: Partition) {
+    pub(super) fn seek(&mut self, partition: TopicPartition) {
         let Some(consumer) = &self.group.consumer else { return };
         self.group.rewound.push(partition);
         let topic = &self.topics[usize::from(partition.topic)];
         if let Err(error) = consumer.base().seek(topic, partition.number, Offset::Beginning, Duration::ZERO) {
             tracing::warn!(%error, topic, partition = partition.number, "the partition cannot be read again");
-            self.input(Input::Unreadable { why: "seek failed" });
+            self.input(Input::PositionInvalid { why: "seek failed" });
         }
     }
 }

@@ -10,7 +10,7 @@ use rdkafka::TopicPartitionList;
 use rdkafka::consumer::Consumer;
 
 use super::EngineLoop;
-use crate::core::io::{Input, Partition};
+use crate::core::io::{Input, TopicPartition};
 use crate::kafka::ffi;
 use crate::kafka::group::{self, GroupConsumer, Rebalance};
 
@@ -29,7 +29,7 @@ pub struct GroupState {
     /// The broker rejected this generation.
     pub is_generation_stale: bool,
     /// Partitions that were set back since the last records were fetched.
-    pub rewound: Vec<Partition>,
+    pub rewound: Vec<TopicPartition>,
     rejoin_at: Option<Instant>,
     rejoin_delay: Duration,
 }
@@ -38,7 +38,7 @@ pub struct GroupState {
 struct Revocation {
     /// As the group sent it.
     list: TopicPartitionList,
-    waiting: BTreeSet<Partition>,
+    waiting: BTreeSet<TopicPartition>,
 }
 
 impl GroupState {
@@ -125,8 +125,8 @@ impl EngineLoop {
                     self.clients.diagnostics.on_group_joined();
                     self.publisher.publish_soon();
                     self.check_generation();
-                    let today = self.clock.today(self.config.since_delta_days);
-                    self.input(Input::Assigned { partitions: &partitions, today });
+                    let leftover_cutoff = self.clock.leftover_cutoff(self.config.since_delta_days);
+                    self.input(Input::Assigned { partitions: &partitions, leftover_cutoff });
                 }
                 Rebalance::Revoke(list) => {
                     let partitions = self.partitions(&list);
@@ -153,7 +153,7 @@ impl EngineLoop {
         }
     }
 
-    pub(super) fn release(&mut self, partitions: &[Partition]) {
+    pub(super) fn release(&mut self, partitions: &[TopicPartition]) {
         let Some(revocation) = &mut self.group.revocation else { return };
         for partition in partitions {
             revocation.waiting.remove(partition);
@@ -167,10 +167,10 @@ impl EngineLoop {
     }
 
     fn on_unanswered_rebalance(&mut self) {
-        self.input(Input::Unreadable { why: "a rebalance could not be answered" });
+        self.input(Input::PositionInvalid { why: "a rebalance could not be answered" });
     }
 
-    fn partitions(&self, list: &TopicPartitionList) -> Vec<Partition> {
+    fn partitions(&self, list: &TopicPartitionList) -> Vec<TopicPartition> {
         list.elements()
             .iter()
             .filter_map(|element| self.partition(element.topic().as_bytes(), element.partition()))

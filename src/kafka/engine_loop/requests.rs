@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
-use crate::core::io::Partition;
+use crate::core::io::TopicPartition;
 use crate::handle::Wake;
 use crate::kafka::clients::Clients;
 use crate::kafka::worker::{Worker, WorkerResult};
@@ -18,7 +18,7 @@ pub struct Requests {
     /// To the thread that looks up target topics.
     pub targets: Sender<(u32, Arc<str>)>,
     /// The number of the read of committed offsets that each partition waits for: other results are stale.
-    pub reads: BTreeMap<Partition, u64>,
+    pub reads: BTreeMap<TopicPartition, u64>,
     last_read: u64,
 }
 
@@ -38,14 +38,14 @@ impl Requests {
         Self { worker, results, targets, reads: BTreeMap::new(), last_read: 0 }
     }
 
-    pub fn read_committed(&mut self, partitions: Vec<Partition>) {
+    pub fn read_committed(&mut self, partitions: Vec<TopicPartition>) {
         self.last_read += 1;
         self.reads.extend(partitions.iter().map(|partition| (*partition, self.last_read)));
         self.worker.read_committed(self.last_read, partitions);
     }
 
     /// Returns whether the partition waits for this read.
-    pub fn is_current(&self, read: u64, partition: Partition) -> bool {
+    pub fn is_current(&self, read: u64, partition: TopicPartition) -> bool {
         self.reads.get(&partition) == Some(&read)
     }
 }
