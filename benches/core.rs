@@ -295,10 +295,13 @@ impl Rig {
             Ok::<(), Infallible>(())
         });
         let last = (PLACE, self.end - 1);
-        let written = if self.end > first { &[last][..] } else { &[] };
+        let written = if self.end > first { vec![last] } else { Vec::new() };
         // The control marker.
         self.end += 1;
-        self.core.handle(self.now, Input::BatchEnded { batch: batch.id, outcome: Outcome::Committed { written } });
+        self.core.handle(
+            self.now,
+            Input::BatchEnded { batch: batch.id, outcome: Outcome::Committed { last_offsets: written } },
+        );
     }
 
     /// The consumer comes to what the engine has written.

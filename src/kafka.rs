@@ -1,92 +1,66 @@
-//! The engine on Kafka: an event loop that feeds the core and carries out what it says.
+//! The engine on Kafka: an event loop that feeds the core and executes its outputs.
 
 pub(crate) mod admin;
 pub(crate) mod broker_client;
+pub(crate) mod client_config;
+pub(crate) mod clients;
 mod clock;
+mod cluster_monitor;
+mod commit_order;
+mod delivery;
+mod diagnostics;
+mod engine_loop;
+mod error;
+pub(crate) mod ffi;
+#[cfg(test)]
+mod fixtures;
 pub(crate) mod fold;
+mod foreign_members;
 mod group;
-mod limits;
-mod log_start;
-pub(crate) mod lookup;
-mod members;
-pub(crate) mod native;
+mod job;
+mod log_start_offsets;
+pub(crate) mod partition_scan;
+mod producer_topics;
 pub(crate) mod publish;
-mod pump;
-mod quiet;
-mod reports;
-pub(crate) mod scan;
-pub(crate) mod settings;
-mod start;
+mod record_batches;
+mod sleeper;
+mod startup;
+pub(crate) mod target_lookup;
 pub mod topics;
 mod transaction;
 mod transactor;
-mod turn;
-mod voice;
-mod watch;
 mod worker;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crossbeam_channel::Receiver;
-use mio::{Events, Poll, Token, Waker};
+use rdkafka::consumer::BaseConsumer;
+use rdkafka::producer::BaseProducer;
 
 use crate::config::{Config, Files};
 use crate::core::listing::Page;
-use crate::handle::board::{Board, Snapshot, Stage};
-use crate::handle::{Ask, Handle, Observer, Wake};
+use crate::handle::board::{Snapshot, Stage};
+use crate::handle::{Ask, Handle, Observer};
+use clients::{Clients, QueryConsumer};
 pub use clock::Clock;
-use pump::Pump;
-use settings::Settings;
-use start::{NotReady, Ready};
+use engine_loop::{EngineLoop, Parts};
+pub use error::Error;
+use sleeper::Sleeper;
+use startup::{NotReady, Ready};
 
-/// How long to wait before the brokers are asked again at start; doubled each time.
-const START_RETRY_MIN: Duration = Duration::from_millis(250);
-const START_RETRY_MAX: Duration = Duration::from_secs(4);
+/// Before the start-up checks are repeated; doubled each time.
+const START_RETRY_INTERVAL_MIN: Duration = Duration::from_millis(250);
+const START_RETRY_INTERVAL_MAX: Duration = Duration::from_secs(4);
 
-/// Why the engine cannot go on.
-#[derive(Debug)]
-pub enum Error {
-    /// The operating system refused something.
-    System(std::io::Error),
-    /// librdkafka refuses its settings.
-    Settings(rdkafka::error::KafkaError),
-    /// The brokers do not let the engine in, and this file was rewritten since the engine has read it.
-    Outdated(String),
-}
-
-impl std::fmt::Display for Error {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::System(error) => write!(f, "the operating system refused a thread or a wake-up: {error}"),
-            Self::Outdated(path) => write!(
-                f,
-                "the brokers do not let the engine in, and {path:?} was rewritten since the engine has read it: start the \
-                 engine again, with the new content"
-            ),
-            Self::Settings(error) => {
-                let refused = "librdkafka refuses its settings (see CONFIGURATION_FILE and SESSION_TIMEOUT)";
-                match error {
-                    // Without the value, which the wrapper would add: a misspelt setting may hold a password.
-                    rdkafka::error::KafkaError::ClientConfig(_, why, ..) => write!(f, "{refused}: {why}"),
-                    error => write!(f, "{refused}: {error}"),
-                }
-            }
-        }
-    }
-}
-
-impl std::error::Error for Error {}
-
-/// An engine that has not begun.
+/// An engine that has not started.
 pub struct Engine {
     config: Config,
     clock: Clock,
     observer: Box<dyn Observer>,
-    events: EventLoop,
+    sleeper: Sleeper,
     handle: Handle,
-    wake: Wake,
-    asks: Receiver<Ask>,
+    queries: Receiver<Ask>,
 }
 
 impl std::fmt::Debug for Engine {
@@ -95,146 +69,91 @@ impl std::fmt::Debug for Engine {
     }
 }
 
-struct EventLoop {
-    poll: Poll,
-    events: Events,
-    board: Arc<Board>,
-}
-
-impl EventLoop {
-    /// Sleeps until somebody wakes the loop, at most `limit`.
-    fn sleep(&mut self, limit: Duration) {
-        self.board.beat();
-        if let Err(error) = self.poll.poll(&mut self.events, Some(limit))
-            && error.kind() != std::io::ErrorKind::Interrupted
-        {
-            tracing::error!(%error, "the loop cannot sleep");
-            std::thread::sleep(limit.min(Duration::from_millis(10)));
-        }
-        self.board.beat();
-    }
-}
-
 impl Engine {
-    /// Makes ready, without touching the network. `clock` says when schedules are due.
+    /// Makes an engine, without using the network. `clock` determines when schedules are due.
     ///
     /// # Errors
-    /// When the operating system has no file descriptors left.
+    /// Returns an error if the operating system has no file descriptors left.
     pub fn new(config: Config, clock: Clock, observer: Box<dyn Observer>) -> Result<Self, Error> {
-        let poll = Poll::new().map_err(Error::System)?;
-        let waker = Waker::new(poll.registry(), Token(0)).map_err(Error::System)?;
-        let wake: Wake = Arc::new(move || {
-            if let Err(error) = waker.wake() {
-                tracing::error!(%error, "the loop cannot be woken; it looks again within 100 ms");
-            }
-        });
-        let (handle, asks) = Handle::new(Arc::clone(&wake));
-        let events = EventLoop { poll, events: Events::with_capacity(8), board: Arc::clone(handle.board()) };
-        Ok(Self { config, clock, observer, events, handle, wake, asks })
+        let sleeper = Sleeper::new().map_err(Error::System)?;
+        let (handle, queries) = Handle::new(sleeper.wake());
+        Ok(Self { config, clock, observer, sleeper, handle, queries })
     }
 
-    /// Talks to the engine from other threads, also before it runs.
+    /// Returns a handle for other threads, which works before the engine runs.
     #[must_use]
     pub fn handle(&self) -> Handle {
         self.handle.clone()
     }
 
-    /// Runs on this thread until [`Handle::stop`]. Brokers that do not answer are waited for.
+    /// Runs on this thread until [`Handle::stop`]. If brokers do not answer, it waits for them.
     ///
     /// # Errors
-    /// When librdkafka refuses its settings, no thread can be started, or brokers do not let the engine in while a file
-    /// that its settings came from was rewritten.
+    /// Returns an error if librdkafka rejects its settings, no thread can be started, or brokers reject the engine's
+    /// connections after a configuration file has changed.
     pub fn run(mut self) -> Result<(), Error> {
-        let mut settings = Settings::new(&self.config, Arc::clone(self.handle.board()));
-        settings.files = Arc::new(Mutex::new(Files::of(&self.config)));
-        for warning in &settings.warnings {
+        let board = Arc::clone(self.handle.board());
+        let mut clients = Clients::new(&self.config, Arc::clone(&board));
+        clients.files = Arc::new(Mutex::new(Files::of(&self.config)));
+        for warning in &clients.configs.warnings {
             tracing::warn!("{warning}");
         }
-        settings.reporting_consumer().create::<rdkafka::consumer::BaseConsumer>().map_err(Error::Settings)?;
-        let _: rdkafka::producer::BaseProducer =
-            settings.reporting_producer("probe").create().map_err(Error::Settings)?;
-        let client = start::client(&settings).map_err(Error::Settings)?;
-        let ready = self.wait_until_ready(&client, &settings)?;
-        drop(client);
+        clients.configs.group_consumer().create::<BaseConsumer>().map_err(Error::Settings)?;
+        let _: BaseProducer = clients.configs.transactor_producer("probe").create().map_err(Error::Settings)?;
+        let consumer = clients.read_uncommitted_consumer().map_err(Error::Settings)?;
+        let ready = self.wait_until_ready(&consumer, &clients)?;
+        drop(consumer);
         let Some(ready) = ready else { return Ok(()) };
-        let board = Arc::clone(self.handle.board());
-        let pump = Pump::new(self.config, self.clock, settings, &ready, self.observer, board, self.wake, self.asks)?;
-        pump.run(&mut self.events)
+        let wake = self.sleeper.wake();
+        let Self { config, clock, observer, queries, .. } = self;
+        let parts = Parts { config, clock, clients, observer, board, wake, queries };
+        EngineLoop::new(parts, &ready)?.run(&mut self.sleeper)
     }
 
-    /// Nothing if the engine was stopped before the brokers and topics were there.
-    fn wait_until_ready(&mut self, client: &start::Client, settings: &Settings) -> Result<Option<Ready>, Error> {
-        let mut said = None;
-        let mut wait = START_RETRY_MIN;
+    /// Repeats the start-up checks until they pass. Returns `None` if the engine was stopped before that. One client
+    /// makes all checks, so a slow handshake may take longer than one request.
+    fn wait_until_ready(&mut self, consumer: &QueryConsumer, clients: &Clients) -> Result<Option<Ready>, Error> {
+        let board = Arc::clone(self.handle.board());
+        let mut logged = None;
+        let mut interval = START_RETRY_INTERVAL_MIN;
         loop {
-            match start::look(client, &self.config, settings, &|| self.events.board.beat()) {
+            match startup::check(consumer, &self.config, clients, &|| board.beat()) {
                 Ok(ready) => return Ok(Some(ready)),
-                Err(reason) if said.as_ref() != Some(&reason) => {
+                Err(reason) if logged.as_ref() != Some(&reason) => {
                     tracing::warn!("{reason}; trying again until this changes");
                     let stage = Stage::Starting(reason.to_string());
                     let memory_warn_bytes = self.config.memory_warn_bytes;
-                    let snapshot = Snapshot { at: self.clock.now(), stage, partitions: Vec::new(), memory_warn_bytes };
-                    self.events.board.publish(snapshot);
-                    said = Some(reason);
-                    // Something has changed, and more may soon.
-                    wait = START_RETRY_MIN;
+                    board.publish(Snapshot { at: self.clock.now(), stage, partitions: Vec::new(), memory_warn_bytes });
+                    logged = Some(reason);
+                    // The reason has changed, and may soon change again.
+                    interval = START_RETRY_INTERVAL_MIN;
                 }
                 Err(_) => {}
             }
-            if self.asks.try_iter().any(answer_idle) {
+            if self.queries.try_iter().any(answer_idle) {
                 return Ok(None);
             }
-            if said == Some(NotReady::Unreachable)
-                && let Some(path) = settings.rewritten()
+            if logged == Some(NotReady::Unreachable)
+                && let Some(path) = clients.changed_file()
             {
                 return Err(Error::Outdated(path));
             }
-            self.events.sleep(wait);
-            wait = (wait * 2).min(START_RETRY_MAX);
-            if self.asks.try_iter().any(answer_idle) {
+            self.sleeper.sleep(&board, interval);
+            interval = (interval * 2).min(START_RETRY_INTERVAL_MAX);
+            if self.queries.try_iter().any(answer_idle) {
                 return Ok(None);
             }
         }
     }
 }
 
-/// Answers a question while nothing is held. True if it was to stop.
-fn answer_idle(ask: Ask) -> bool {
-    match ask {
+/// Answers a query while no schedules are held. Returns true if it was a request to stop.
+fn answer_idle(query: Ask) -> bool {
+    match query {
         Ask::Stop => return true,
         Ask::Page { reply, .. } => drop(reply.send(Ok(Page::default()))),
         Ask::Find { reply, .. } => drop(reply.send(Vec::new())),
         Ask::Upcoming { reply, .. } => drop(reply.send(Vec::new())),
     }
     false
-}
-
-/// A barrier's batch, for tests.
-#[cfg(test)]
-fn a_batch() -> crate::core::batch::Batch {
-    use crate::core::io::{Input, Millis, Output, TopicPartition};
-    let config = crate::core::Config {
-        cluster: "c".into(),
-        topics: vec!["schedules".into()],
-        history: "history".into(),
-        dead_letter: None,
-        record_bytes_max: Vec::new(),
-        group: "g".into(),
-        run: "ab".into(),
-        grace_s: None,
-        horizon_s: None,
-        transactors: 1,
-        batch_items_max: 1,
-        batch_bytes_max: 1,
-        hash_seed: 0,
-    };
-    let mut core: crate::core::Scheduler = crate::core::Scheduler::new(config);
-    let partition = TopicPartition { topic: 0, number: 0 };
-    core.handle(Millis(0), Input::Assigned { partitions: &[partition], leftover_cutoff: Millis(0) });
-    core.handle(Millis(0), Input::Committed { partition, offset: None, metadata: b"" });
-    let batch = |output| match output {
-        Output::Transact(batch) => Some(batch),
-        _ => None,
-    };
-    std::iter::from_fn(|| core.poll()).find_map(batch).expect("a takeover begins with a barrier")
 }

@@ -192,7 +192,7 @@ fn say(report: &Report, topics: &[String]) {
         },
         Report::Live { partition, pending, overdue, leftovers } => {
             let (topic, number) = (topic(partition), partition.number);
-            info!(topic, partition = number, pending, overdue, leftovers, "the partition is loaded and fires");
+            info!(topic, partition = number, pending, overdue, leftovers, "partition live");
         }
         Report::ForeignGroup { partition, group } => {
             let (topic, number) = (topic(partition), partition.number);

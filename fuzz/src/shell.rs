@@ -197,7 +197,7 @@ impl Shell {
         let Some((batch, sent)) = self.in_flight.pop_front() else { return false };
         let written = self.land(&batch, sent);
         let written = if reported { written } else { Vec::new() };
-        self.input(Input::BatchEnded { batch: batch.id, outcome: Outcome::Committed { written: &written } });
+        self.input(Input::BatchEnded { batch: batch.id, outcome: Outcome::Committed { last_offsets: written } });
         true
     }
 
@@ -208,7 +208,7 @@ impl Shell {
     }
 
     /// Aborts the oldest batch, whose records take offsets nevertheless.
-    pub fn abort(&mut self, abort: Abort<'_>) {
+    pub fn abort(&mut self, abort: Abort) {
         let Some((batch, sent)) = self.in_flight.pop_front() else { return };
         for partition in sent.iter().filter_map(|sent| sent.schedules) {
             self.place(partition).log.push(None);
@@ -219,7 +219,7 @@ impl Shell {
     /// Aborts the oldest batch because of one of its records.
     pub fn reject(&mut self, item: u32, reason: Reason) {
         let items = self.in_flight.front().map_or(0, |(batch, _)| batch.items.len() as u32);
-        self.abort(Abort::Rejected(&[(item % items.max(1), reason)]));
+        self.abort(Abort::Rejected(vec![(item % items.max(1), reason)]));
     }
 
     /// Nobody knows what became of the oldest batch.

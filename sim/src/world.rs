@@ -2,7 +2,6 @@
 
 mod broker;
 mod consumer;
-mod ending;
 mod inject;
 mod instance;
 mod membership;
@@ -13,7 +12,7 @@ mod users;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kafka_scheduler::core::io::{RequestId, TargetState, TopicPartition};
+use kafka_scheduler::core::io::{Outcome, RequestId, TargetState, TopicPartition};
 
 use crate::faults::{Activity, Fault};
 use crate::history::{Entry, History, Holding, Observed};
@@ -22,7 +21,6 @@ use crate::names::DAY_MS;
 use crate::rng::Rng;
 use crate::scenario::{Act, Away, Scenario};
 use crate::summary::Summary;
-use ending::Ending;
 use instance::Instance;
 use users::{NewRecord, OpenTransaction};
 
@@ -61,7 +59,7 @@ enum Task {
     Wake,
     Tick,
     Job(u64),
-    Settle(u64, Ending),
+    Settle(u64, Outcome),
     ReadCommitted(TopicPartition, i64),
     Fence(RequestId, Vec<String>, i32),
     FindSince(RequestId, u16, Vec<i32>),

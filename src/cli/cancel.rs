@@ -33,7 +33,7 @@ pub fn run(config: Config, args: &Args) -> Result<(), Failure> {
     let topic = topic_of(&config, args.topic.as_ref())?;
     let key = args.key.bytes()?;
     let broker = BrokerClient::connect(&config)?;
-    let mut publisher = Publisher::new(broker.settings(), None)?;
+    let mut publisher = Publisher::new(broker.clients(), None)?;
     let partitions = publisher.cancel(&broker, &topic, &key, placement(args.partition))?;
     if partitions.is_empty() {
         return Err(Failure::not_found(format!("nothing is pending for the key {} in {topic}", printable(&key))));

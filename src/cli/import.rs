@@ -97,7 +97,7 @@ impl Import {
             let fold = fold::<Failure>(broker, &hasher, &topic, *partition, false, None, |_| true)?;
             pending.extend(fold.pending_keys().map(|key_hash| (key_hash, *partition)));
         }
-        let publisher = Publisher::new(broker.settings(), args.partitioner.map(Partitioner::name))?;
+        let publisher = Publisher::new(broker.clients(), args.partitioner.map(Partitioner::name))?;
         Ok(Self { publisher, topic, partitions, same_partitions: args.same_partitions, hasher, pending })
     }
 

@@ -27,7 +27,7 @@ impl ProgressOffsets {
     /// # Errors
     /// If the topic's partitions cannot be read.
     pub fn new(broker: &BrokerClient, group: String, topic: &str) -> Result<Self, Failure> {
-        let mut config = broker.settings().consumer();
+        let mut config = broker.clients().configs.consumer();
         config.set("group.id", &group);
         let client = config.create().map_err(BrokerError::settings)?;
         let mut partitions = TopicPartitionList::new();

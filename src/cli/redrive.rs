@@ -279,7 +279,7 @@ fn send(
     dry_run: bool,
     out: &mut impl Write,
 ) -> Result<(u64, BTreeMap<Skip, u64>), Failure> {
-    let mut publisher = Publisher::new(broker.settings(), None)?;
+    let mut publisher = Publisher::new(broker.clients(), None)?;
     let (mut redriven, mut skipped) = (0u64, BTreeMap::new());
     for (number, begin) in begins {
         let positions = dead_letters.values().flat_map(BTreeMap::values).map(|newest| newest.position);

@@ -136,7 +136,7 @@ pub fn run(config: Config, args: Args) -> Result<(), Failure> {
     }
     let headers = record.raw_headers();
     let new = NewRecord { key: &key, value: record.value.as_deref(), headers: &headers };
-    let mut publisher = Publisher::new(broker.settings(), args.partitioner.map(Partitioner::name))?;
+    let mut publisher = Publisher::new(broker.clients(), args.partitioner.map(Partitioner::name))?;
     let published = publisher.schedule(&broker, &topic, new, placement(args.partition))?;
     let due = record.header("scheduler-epoch").and_then(|epoch| std::str::from_utf8(epoch).ok()?.parse().ok());
     let verb = if published.is_moved { "moved" } else { "scheduled" };

@@ -9,8 +9,8 @@ use super::failure::{Failure, chain};
 use crate::config::Config;
 use crate::kafka::admin::Admin;
 use crate::kafka::broker_client::{BrokerClient, BrokerError};
-use crate::kafka::lookup::{layout, new_layout};
-use crate::kafka::topics::{Entries, Layout, findings, own, told};
+use crate::kafka::target_lookup::{layout, new_layout};
+use crate::kafka::topics::{Entries, Layout, created_with, findings, own};
 
 /// librdkafka's limits.
 const PARTITIONS_MAX: i64 = 100_000;
@@ -39,7 +39,7 @@ pub enum Command {
 
 pub fn run(config: Config, command: &Command) -> Result<(), Failure> {
     let broker = BrokerClient::connect(&config)?;
-    let admin = Admin::new(broker.settings()).map_err(BrokerError::settings)?;
+    let admin = Admin::new(broker.clients()).map_err(BrokerError::settings)?;
     match command {
         Command::Create { partitions, replication_factor } => {
             let replicas = replication_factor.or(config.create_topics_replicas);
@@ -70,7 +70,7 @@ fn create(
         }
         let Layout { partitions, replicas, .. } = new_layout(broker.client(), topic, &|| {}).unwrap_or_default();
         let entries = admin.settings(&[topic]).ok().and_then(|mut all| all.remove(topic)).unwrap_or_default();
-        let settings = told(role, &entries).join(", ");
+        let settings = created_with(role, &entries).join(", ");
         println!("{topic} created: partitions={partitions}, replicas={replicas} ({settings})");
     }
     Ok(())

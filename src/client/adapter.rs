@@ -4,7 +4,7 @@ use rdkafka::message::{BorrowedMessage, Message, OwnedHeaders, OwnedMessage};
 use rdkafka::producer::{BaseRecord, FutureRecord};
 
 use super::{Header, Record, RecordPosition};
-use crate::kafka::native;
+use crate::kafka::ffi;
 
 impl Record {
     /// Returns the headers as the engine's own producers take them.
@@ -111,7 +111,7 @@ impl<'a> RecordPosition<'a> {
 fn record(message: &impl Message, headers: Option<&rdkafka::message::BorrowedHeaders>) -> Record {
     let mut raw = Vec::new();
     if let Some(headers) = headers {
-        native::headers(headers, &mut raw);
+        ffi::headers(headers, &mut raw);
     }
     let header = |header: &crate::core::io::Header<'_>| Header {
         name: String::from_utf8_lossy(header.name).into_owned(),

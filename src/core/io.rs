@@ -61,7 +61,7 @@ pub enum Input<'a> {
         /// [`Batch::id`].
         batch: u64,
         /// How.
-        outcome: Outcome<'a>,
+        outcome: Outcome,
     },
     /// The group wants these back. The shell holds its answer until [`Output::Release`] has named all of them.
     Revoked {
@@ -94,22 +94,22 @@ pub enum Input<'a> {
 }
 
 /// How a batch ended.
-#[derive(Clone, Copy, Debug)]
-pub enum Outcome<'a> {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
     /// The broker has committed it.
     Committed {
         /// For each schedules partition written to: the highest offset of the batch's records there.
-        written: &'a [(TopicPartition, i64)],
+        last_offsets: Vec<(TopicPartition, i64)>,
     },
     /// The broker has aborted it (`abort_transaction` returned Ok), or nothing of it was ever sent.
-    Aborted(Abort<'a>),
+    Aborted(Abort),
     /// Nobody here can say. The core answers with [`Output::Rejoin`].
     Unknown,
 }
 
 /// Why a batch was aborted.
-#[derive(Clone, Copy, Debug)]
-pub enum Abort<'a> {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Abort {
     /// Nothing that the batch itself is to blame for, such as a time-out: the same records may be tried again.
     Retry,
     /// As [`Abort::Retry`], because records were not acknowledged in time. A smaller batch may get through.
@@ -121,7 +121,7 @@ pub enum Abort<'a> {
     },
     /// The delivery reports name these items, by index into [`Batch::items`], and why. With none, the broker has refused
     /// a record, and nobody says which.
-    Rejected(&'a [(u32, Reason)]),
+    Rejected(Vec<(u32, Reason)>),
 }
 
 /// Something for the shell to do, or to tell.

@@ -15,13 +15,13 @@ use super::{Scheduler, TopicPartition};
 const UNATTRIBUTED_REJECTIONS_MAX: u32 = 32;
 
 impl<P: Payload> Scheduler<P> {
-    pub(super) fn batch_ended(&mut self, id: u64, outcome: Outcome<'_>) {
+    pub(super) fn batch_ended(&mut self, id: u64, outcome: Outcome) {
         let Some(batch) = self.batches.take(id) else {
             // It was sent before everything was forgotten.
             return;
         };
         match outcome {
-            Outcome::Committed { written } => self.batch_committed(batch, written),
+            Outcome::Committed { last_offsets } => self.batch_committed(batch, &last_offsets),
             Outcome::Aborted(abort) => self.batch_aborted(batch, abort),
             Outcome::Unknown => {
                 // It may still be in flight.
@@ -36,7 +36,7 @@ impl<P: Payload> Scheduler<P> {
         }
     }
 
-    fn batch_committed(&mut self, batch: InFlight, written: &[(TopicPartition, i64)]) {
+    fn batch_committed(&mut self, batch: InFlight, last_offsets: &[(TopicPartition, i64)]) {
         self.batches.recovered(batch.purpose);
         if let Purpose::Fire(lane) = batch.purpose {
             let items_max = &mut self.batches.items_max[lane as usize];
@@ -58,7 +58,7 @@ impl<P: Payload> Scheduler<P> {
         }
         match batch.purpose {
             Purpose::Barrier => {
-                let barriers: Vec<_> = written.iter().filter(|(id, _)| batch.touches(*id)).copied().collect();
+                let barriers: Vec<_> = last_offsets.iter().filter(|(id, _)| batch.touches(*id)).copied().collect();
                 self.put_back(&batch, |id| !barriers.iter().any(|(other, _)| *other == id));
                 self.barriers_committed(&barriers);
             }
@@ -75,11 +75,11 @@ impl<P: Payload> Scheduler<P> {
                 self.released(&ids);
             }
             Purpose::CommitOffsets => {}
-            Purpose::Fire(_) => self.fired(&batch, written),
+            Purpose::Fire(_) => self.fired(&batch, last_offsets),
         }
     }
 
-    fn fired(&mut self, batch: &InFlight, written: &[(TopicPartition, i64)]) {
+    fn fired(&mut self, batch: &InFlight, last_offsets: &[(TopicPartition, i64)]) {
         for target in batch.entries.iter().filter_map(|entry| entry.target) {
             if !self.targets.has_quarantined() {
                 break;
@@ -98,7 +98,7 @@ impl<P: Payload> Scheduler<P> {
             let of_this = batch.entries.iter().filter(|entry| entry.partition == *id);
             state.unread.push_back(Unread {
                 batch: short_batch_id(batch.id),
-                offset: match written.iter().find(|(other, _)| other == id) {
+                offset: match last_offsets.iter().find(|(other, _)| other == id) {
                     _ if read => -1,
                     Some((_, offset)) => *offset,
                     None => i64::MAX,
@@ -109,7 +109,7 @@ impl<P: Payload> Scheduler<P> {
         }
     }
 
-    fn batch_aborted(&mut self, batch: InFlight, abort: Abort<'_>) {
+    fn batch_aborted(&mut self, batch: InFlight, abort: Abort) {
         if bugs::on(Bug::AbortedForgotten) && matches!(batch.purpose, Purpose::Fire(_)) {
             return;
         }
@@ -123,15 +123,15 @@ impl<P: Payload> Scheduler<P> {
         }
         self.put_back(&batch, |_| true);
         match abort {
-            Abort::Rejected([]) => self.bisect(&batch),
-            Abort::Rejected(guilty) => {
-                if guilty.iter().any(|(_, reason)| *reason == Reason::NoLeader) {
+            Abort::Rejected(items) if items.is_empty() => self.bisect(&batch),
+            Abort::Rejected(items) => {
+                if items.iter().any(|(_, reason)| *reason == Reason::NoLeader) {
                     // Or it was too slow: the metadata may show a leader, and then a smaller batch gets through.
                     self.ran_late(&batch, Late::Stalled);
                 }
-                for (item, reason) in guilty {
-                    if let Some(entry) = batch.entries.get(*item as usize) {
-                        self.rejected(entry, *reason);
+                for (item, reason) in items {
+                    if let Some(entry) = batch.entries.get(item as usize) {
+                        self.rejected(entry, reason);
                     }
                 }
             }

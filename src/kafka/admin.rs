@@ -1,7 +1,6 @@
-//! Asks the brokers for topics' settings, and creates topics.
+//! Reads topics' configurations, and creates topics.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::admin::{
@@ -9,37 +8,34 @@ use rdkafka::admin::{
 };
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
 
-use super::settings::Settings;
+use super::clients::{Clients, QueryContext};
 use super::topics::{Entries, Role};
-use super::voice::Asking;
 
-/// How long one request may take.
-const REQUEST_MAX: Duration = Duration::from_secs(2);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The brokers' default number of partitions, or of replicas.
 const DEFAULT: i32 = -1;
 
-/// A client for topics' settings.
-pub struct Admin(AdminClient<Asking>);
+/// An admin client.
+pub struct Admin(AdminClient<QueryContext>);
 
 impl Admin {
-    /// Connects when it is first asked.
+    /// Makes a client that connects with its first request.
     ///
     /// # Errors
-    /// When librdkafka refuses its settings.
-    pub fn new(settings: &Settings) -> KafkaResult<Self> {
-        let asking = Asking(Arc::clone(&settings.voice));
-        Ok(Self(settings.uncommitted().create_with_context(asking)?))
+    /// Returns an error if librdkafka rejects the configuration.
+    pub fn new(clients: &Clients) -> KafkaResult<Self> {
+        Ok(Self(clients.configs.read_uncommitted_consumer().create_with_context(clients.query_context())?))
     }
 
-    /// The settings of those topics whose settings may be seen.
+    /// Returns the settings of each topic that permits it (DescribeConfigs).
     ///
     /// # Errors
-    /// When no broker answers.
+    /// Returns an error if no broker answers.
     pub fn settings(&self, topics: &[&str]) -> KafkaResult<BTreeMap<String, Entries>> {
         let wanted: Vec<_> = topics.iter().map(|topic| ResourceSpecifier::Topic(topic)).collect();
         let answers = pollster::block_on(self.0.describe_configs(&wanted, &options()))?;
-        let told = answers.into_iter().flatten().filter_map(|resource| {
+        let described = answers.into_iter().flatten().filter_map(|resource| {
             let OwnedResourceSpecifier::Topic(name) = resource.specifier else { return None };
             let mut entries = Entries::default();
             for entry in resource.entries {
@@ -48,17 +44,17 @@ impl Admin {
                     entries.insert(entry.name, value, is_inherited);
                 }
             }
-            // The wrapper shows a refusal as a topic without settings.
+            // rust-rdkafka returns a topic without settings if reading them is not permitted.
             (!entries.is_empty()).then_some((name, entries))
         });
-        Ok(told.collect())
+        Ok(described.collect())
     }
 
-    /// Creates a topic, with these numbers of partitions and replicas or the brokers' defaults. True if it was not there
-    /// before.
+    /// Creates a topic, with these numbers of partitions and replicas or the brokers' defaults. Returns false if it
+    /// exists.
     ///
     /// # Errors
-    /// When no broker answers, or the brokers refuse.
+    /// Returns an error if no broker answers, or if the brokers reject the request.
     pub fn create(&self, topic: &str, role: Role, partitions: Option<i32>, replicas: Option<i32>) -> KafkaResult<bool> {
         let new = |newer: &[(&'static str, &'static str)]| {
             let replication = TopicReplication::Fixed(replicas.unwrap_or(DEFAULT));
@@ -67,13 +63,15 @@ impl Admin {
             new.config.extend(role.settings().iter().chain(newer).copied().chain(in_sync));
             new
         };
-        match self.made(&new(role.newer_settings())) {
-            Err(KafkaError::AdminOp(Code::InvalidConfig)) if !role.newer_settings().is_empty() => self.made(&new(&[])),
-            made => made,
+        match self.create_topic(&new(role.newer_settings())) {
+            Err(KafkaError::AdminOp(Code::InvalidConfig)) if !role.newer_settings().is_empty() => {
+                self.create_topic(&new(&[]))
+            }
+            created => created,
         }
     }
 
-    fn made(&self, new: &NewTopic<'_>) -> KafkaResult<bool> {
+    fn create_topic(&self, new: &NewTopic<'_>) -> KafkaResult<bool> {
         let answers = pollster::block_on(self.0.create_topics([new], &options()))?;
         match answers.into_iter().next() {
             Some(Err((_, Code::TopicAlreadyExists))) => Ok(false),
@@ -84,5 +82,5 @@ impl Admin {
 }
 
 fn options() -> AdminOptions {
-    AdminOptions::new().request_timeout(Some(REQUEST_MAX)).operation_timeout(Some(REQUEST_MAX))
+    AdminOptions::new().request_timeout(Some(REQUEST_TIMEOUT)).operation_timeout(Some(REQUEST_TIMEOUT))
 }

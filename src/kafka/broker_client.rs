@@ -14,9 +14,9 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::{Offset, metadata::MetadataTopic};
 
-use super::native;
-use super::scan::{Means, Span, Stop, scan};
-use super::settings::Settings;
+use super::clients::Clients;
+use super::ffi;
+use super::partition_scan::{ScanError, ScanRange, Scanner, scan};
 use crate::config::Config;
 use crate::core::io::{Millis, Record, TopicPartition};
 
@@ -170,7 +170,7 @@ impl ConsumerContext for LastError {}
 
 /// A consumer without a group that reads one partition at a time.
 pub struct BrokerClient {
-    settings: Settings,
+    clients: Clients,
     client: BaseConsumer<LastError>,
     last_error: LastError,
     cluster: String,
@@ -184,14 +184,14 @@ impl BrokerClient {
     /// # Errors
     /// If no broker answers within 8 s, or librdkafka rejects the settings.
     pub fn connect(config: &Config) -> Result<Self, BrokerError> {
-        let settings = Settings::new(config, Arc::default());
+        let clients = Clients::new(config, Arc::default());
         let last_error = LastError::default();
-        let consumer = || reading(&settings).create_with_context(last_error.clone()).map_err(BrokerError::settings);
+        let consumer = || reading(&clients).create_with_context(last_error.clone()).map_err(BrokerError::settings);
         let client: BaseConsumer<LastError> = consumer()?;
         let begun = Instant::now();
         loop {
             if let Some(cluster) = client.client().fetch_cluster_id(CONNECT_RETRY_INTERVAL) {
-                return Ok(Self { settings, client, last_error, cluster, ends: RefCell::default() });
+                return Ok(Self { clients, client, last_error, cluster, ends: RefCell::default() });
             }
             // Errors are reported while it is polled.
             drop(client.poll(Duration::from_millis(100)));
@@ -202,9 +202,9 @@ impl BrokerClient {
         }
     }
 
-    /// Returns the settings of librdkafka's clients.
-    pub fn settings(&self) -> &Settings {
-        &self.settings
+    /// Returns what makes further clients with the same settings.
+    pub fn clients(&self) -> &Clients {
+        &self.clients
     }
 
     /// Returns the consumer.
@@ -311,22 +311,22 @@ impl BrokerClient {
             return Err(BrokerError::Deadline { topic: topic.to_owned(), partition }.into());
         }
         let (low, end) = self.bounds(topic, partition)?;
-        let means = Means {
+        let scanner = Scanner {
             consumer: &self.client,
-            settings: &reading(&self.settings),
-            silence_max: READ_TIMEOUT,
+            config: &reading(&self.clients),
+            silence_timeout: READ_TIMEOUT,
             is_final,
             is_closing: &is_late,
         };
-        let span = Span { topic, partition, low, from, end };
+        let range = ScanRange { topic, partition, low, from, end };
         let topic = || topic.to_owned();
-        scan(&means, span, &mut |message| show(message, &mut visit)).map_err(|stop| match stop {
-            Stop::Visitor(error) => error,
-            Stop::Client(source) => BrokerError::Read { topic: topic(), partition, source }.into(),
-            Stop::Silence => {
+        scan(&scanner, range, &mut |message| show(message, &mut visit)).map_err(|error| match error {
+            ScanError::Visitor(error) => error,
+            ScanError::Client(source) => BrokerError::Read { topic: topic(), partition, source }.into(),
+            ScanError::Silence => {
                 BrokerError::ReadTimeout { topic: topic(), partition, last_error: self.last_error.get() }.into()
             }
-            Stop::Closing => BrokerError::Deadline { topic: topic(), partition }.into(),
+            ScanError::Closing => BrokerError::Deadline { topic: topic(), partition }.into(),
         })
     }
 }
@@ -338,7 +338,7 @@ const fn is_final(code: Code) -> bool {
 fn show<E>(message: &BorrowedMessage<'_>, visit: &mut impl FnMut(&Record<'_>) -> Result<(), E>) -> Result<(), E> {
     let mut headers = Vec::new();
     if let Some(borrowed) = message.headers() {
-        native::headers(borrowed, &mut headers);
+        ffi::headers(borrowed, &mut headers);
     }
     visit(&Record {
         partition: TopicPartition { topic: 0, number: message.partition() },
@@ -350,8 +350,8 @@ fn show<E>(message: &BorrowedMessage<'_>, visit: &mut impl FnMut(&Record<'_>) ->
     })
 }
 
-fn reading(settings: &Settings) -> ClientConfig {
-    let mut config: ClientConfig = settings.consumer();
+fn reading(clients: &Clients) -> ClientConfig {
+    let mut config: ClientConfig = clients.configs.consumer();
     // It reads a topic once: the records fetched ahead are all that it keeps in memory.
     config.set("enable.partition.eof", "true").set("queued.max.messages.kbytes", "16384");
     config

@@ -1,4 +1,4 @@
-//! The wall clock, as an engine sees it.
+//! The engine's wall clock.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -9,21 +9,21 @@ use jiff::{Timestamp, ToSpan};
 
 use crate::core::io::Millis;
 
-/// Tells the time to one engine: the system's clock, unless a test has moved it forward. Clones share what it tells.
+/// The clock of one engine: the system's clock, unless a test has moved it forward. Clones share the same time.
 #[derive(Clone, Debug, Default)]
 pub struct Clock {
     ahead_ms: Arc<AtomicI64>,
 }
 
 impl Clock {
-    /// Now. A system clock before 1970 counts as 1970.
+    /// Returns the time. A system clock before 1970 counts as 1970.
     #[must_use]
     pub fn now(&self) -> Millis {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX)).plus(self.ahead_ms.load(Ordering::Relaxed))
     }
 
-    /// Moves the clock forward, and returns what it shows then. It stops at the end of its range.
+    /// Moves the clock forward, at most to the end of its range, and returns the new time.
     pub fn advance(&self, by: Duration) -> Millis {
         let by_ms = i64::try_from(by.as_millis()).unwrap_or(i64::MAX);
         // It always stores something.
@@ -33,7 +33,7 @@ impl Clock {
         self.now()
     }
 
-    /// Local midnight (zone from `TZ`, else the system's) plus a number of days, which is 0 or less.
+    /// Returns local midnight (zone from `TZ`, else the system's) plus a number of days, which is 0 or less.
     pub(super) fn leftover_cutoff(&self, delta_days: i32) -> Millis {
         let midnight = Timestamp::from_millisecond(self.now().0)
             .and_then(|now| now.to_zoned(TimeZone::system()).start_of_day())

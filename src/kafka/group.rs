@@ -1,4 +1,4 @@
-//! The group's consumer, and its rebalances, which wait in line until the loop answers them.
+//! The group's consumer, and its rebalances, which are queued until the loop answers them.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -12,65 +12,67 @@ use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{Offset, TopicPartitionList};
 
-use super::native::inbox::Inbox;
-use super::settings::Settings;
-use super::voice::Voice;
+use super::clients::Clients;
+use super::diagnostics::Diagnostics;
+use super::ffi::queue::ForwardedQueue;
 use crate::handle::Wake;
+use crate::observe::statistics;
 
-/// Between two looks whether the loop has let go of a consumer.
-const TURN: Duration = Duration::from_millis(1);
+/// Between two checks of whether the loop has dropped a consumer.
+const CLOSE_INTERVAL: Duration = Duration::from_millis(1);
 
-/// The consumer of one membership, and what it reads.
-pub type Member = Inbox<Context>;
+/// The consumer of one membership.
+pub type GroupConsumer = ForwardedQueue<GroupContext>;
 
-/// What the group wants.
+/// A rebalance event.
 #[derive(Debug)]
 pub enum Rebalance {
-    /// Take these.
     Assign(TopicPartitionList),
-    /// Give these back.
     Revoke(TopicPartitionList),
-    /// These are gone.
+    /// The group has already given these partitions to other members.
     Lost(TopicPartitionList),
 }
 
-/// Keeps rebalances for the loop.
+/// Queues rebalances for the loop.
 #[derive(Debug)]
-pub struct Context {
-    waiting: Mutex<VecDeque<Rebalance>>,
-    /// The consumer is being closed: whatever comes is answered at once.
+pub struct GroupContext {
+    queue: Mutex<VecDeque<Rebalance>>,
+    /// The consumer is being closed: rebalances are answered at once.
     closing: AtomicBool,
     rebalances: Arc<AtomicU64>,
-    voice: Arc<Voice>,
+    diagnostics: Arc<Diagnostics>,
 }
 
-impl Context {
-    /// The next rebalance to answer.
+impl GroupContext {
+    /// Takes the next rebalance to answer.
     pub fn next(&self) -> Option<Rebalance> {
         self.lock().pop_front()
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<Rebalance>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl ClientContext for Context {
+impl ClientContext for GroupContext {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        Voice::log(level, facility, message);
+        Diagnostics::log(level, facility, message);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        self.voice.consumer_error(&error);
-        self.voice.error(&error, reason);
+        self.diagnostics.on_consumer_error(&error);
+        self.diagnostics.on_error(&error, reason);
     }
 
     fn stats_raw(&self, json: &[u8]) {
-        self.voice.consumer_statistics(json);
+        let Some(statistics) = statistics::parse(json) else { return };
+        let is_reachable = statistics.brokers_up > 0;
+        self.diagnostics.board().client("consumer", statistics);
+        self.diagnostics.on_reachability(is_reachable);
     }
 }
 
-impl ConsumerContext for Context {
+impl ConsumerContext for GroupContext {
     fn rebalance(&self, consumer: &BaseConsumer<Self>, error: RDKafkaRespErr, list: &mut TopicPartitionList) {
         self.rebalances.fetch_add(1, Ordering::AcqRel);
         let assign = error == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
@@ -87,66 +89,68 @@ impl ConsumerContext for Context {
     }
 }
 
-/// Gives librdkafka its one answer to one event. False if it was not taken: what is assigned and what is read differ now,
-/// which only another consumer mends.
+/// Answers an event. Returns false if librdkafka does not accept the answer: then the assigned partitions and those
+/// that are read differ, and only another consumer helps.
 #[must_use]
-pub fn answer(consumer: &BaseConsumer<Context>, event: &Rebalance) -> bool {
+pub fn answer(consumer: &BaseConsumer<GroupContext>, event: &Rebalance) -> bool {
     let answered = match event {
         Rebalance::Assign(list) => consumer.incremental_assign(list),
         Rebalance::Revoke(list) | Rebalance::Lost(list) => consumer.incremental_unassign(list),
     };
     if let Err(error) = &answered {
-        tracing::warn!(%error, "the answer to a rebalance was not taken");
+        tracing::warn!(%error, "librdkafka rejected the answer to a rebalance");
     }
     answered.is_ok()
 }
 
-/// Takes an assignment, to be read from the beginning of each partition. False as for [`answer`].
+/// Accepts an assignment, which is read from the beginning of each partition. Returns false as [`answer`] does.
 #[must_use]
-pub fn take(member: &Member, mut list: TopicPartitionList) -> bool {
+pub fn assign_from_beginning(consumer: &GroupConsumer, mut list: TopicPartitionList) -> bool {
     if let Err(error) = list.set_all_offsets(Offset::Beginning) {
         tracing::error!(%error, "an assignment cannot be read from its beginning");
     }
-    let led = list.elements().iter().all(|element| member.lead(element.topic(), element.partition()));
-    answer(member.consumer(), &Rebalance::Assign(list)) && led
+    let is_forwarded =
+        list.elements().iter().all(|element| consumer.forward_partition(element.topic(), element.partition()));
+    answer(consumer.base(), &Rebalance::Assign(list)) && is_forwarded
 }
 
-/// A consumer that has asked to join. `wake` is called when it has something to say.
+/// Makes a consumer that joins the group. `wake` is called when it has events.
 pub fn join(
-    settings: &Settings,
+    clients: &Clients,
     topics: &[String],
     rebalances: &Arc<AtomicU64>,
     wake: &Wake,
-) -> KafkaResult<Arc<Member>> {
-    let context = Context {
-        waiting: Mutex::default(),
+) -> KafkaResult<Arc<GroupConsumer>> {
+    let context = GroupContext {
+        queue: Mutex::default(),
         closing: AtomicBool::new(false),
         rebalances: Arc::clone(rebalances),
-        voice: Arc::clone(&settings.voice),
+        diagnostics: Arc::clone(&clients.diagnostics),
     };
-    let mut consumer: BaseConsumer<Context> = settings.reporting_consumer().create_with_context(context)?;
+    let mut consumer: BaseConsumer<GroupContext> = clients.configs.group_consumer().create_with_context(context)?;
     let events = Arc::clone(wake);
     consumer.set_nonempty_callback(move || events());
     consumer.subscribe(&topics.iter().map(String::as_str).collect::<Vec<_>>())?;
-    Ok(Arc::new(Inbox::new(consumer, Arc::clone(wake))))
+    Ok(Arc::new(GroupConsumer::new(consumer, Arc::clone(wake))))
 }
 
-/// Leaves the group, on a thread of its own: with no broker in reach it takes long. The receiver disconnects at the end.
-pub fn leave(member: Arc<Member>, pending: Option<Rebalance>) -> crossbeam_channel::Receiver<()> {
+/// Leaves the group, on a thread of its own: without a broker that takes long. The receiver disconnects at the end.
+pub fn leave(consumer: Arc<GroupConsumer>, pending: Option<Rebalance>) -> crossbeam_channel::Receiver<()> {
     let (alive, left) = crossbeam_channel::bounded(0);
-    // Before the thread begins: where none can be started the consumer is dropped right here, which serves rebalances.
-    member.consumer().context().closing.store(true, Ordering::Release);
+    // Before the thread starts: if it cannot be started, the consumer is dropped here, and answers rebalances
+    // meanwhile.
+    consumer.base().context().closing.store(true, Ordering::Release);
     let spawned = std::thread::Builder::new().name("leave".into()).spawn(move || {
-        let consumer = member.consumer();
-        let unanswered = pending.into_iter().chain(std::iter::from_fn(|| consumer.context().next()));
+        let inner = consumer.base();
+        let unanswered = pending.into_iter().chain(std::iter::from_fn(|| inner.context().next()));
         for event in unanswered {
-            let _ = answer(consumer, &event);
+            let _ = answer(inner, &event);
         }
-        // The loop may hold it until the end of its turn, and must not be the one that closes it.
-        while Arc::strong_count(&member) > 1 {
-            std::thread::sleep(TURN);
+        // The loop may hold it until the end of its iteration, and must not be the thread that closes it.
+        while Arc::strong_count(&consumer) > 1 {
+            std::thread::sleep(CLOSE_INTERVAL);
         }
-        drop(member);
+        drop(consumer);
         drop(alive);
     });
     if let Err(error) = spawned {

@@ -14,9 +14,9 @@ use rdkafka::producer::{BaseProducer, DeliveryResult, Producer, ProducerContext}
 use rdkafka::types::RDKafkaRespErr;
 
 use super::broker_client::{BrokerClient, BrokerError};
+use super::clients::Clients;
+use super::ffi;
 use super::fold::{KeyHasher, fold};
-use super::native;
-use super::settings::Settings;
 use crate::core::batch::OutRecord;
 use crate::core::io::{Header, TopicPartition};
 
@@ -205,8 +205,8 @@ impl Publisher {
     ///
     /// # Errors
     /// If librdkafka rejects its settings.
-    pub fn new(settings: &Settings, partitioner: Option<&str>) -> Result<Self, PublishError> {
-        let mut config = settings.idempotent_producer();
+    pub fn new(clients: &Clients, partitioner: Option<&str>) -> Result<Self, PublishError> {
+        let mut config = clients.configs.idempotent_producer();
         config.set("message.timeout.ms", DELIVERY_TIMEOUT_MS).set("queue.buffering.max.kbytes", QUEUE_KBYTES);
         if let Some(partitioner) = partitioner {
             config.set("partitioner", partitioner);
@@ -274,7 +274,7 @@ impl Publisher {
         };
         loop {
             self.producer.poll(Duration::ZERO);
-            match native::produce(&self.producer, &out) {
+            match ffi::produce(&self.producer, &out) {
                 Ok(()) => return Ok(()),
                 // It ends: each queued record is delivered or times out.
                 Err(RDKafkaRespErr::RD_KAFKA_RESP_ERR__QUEUE_FULL) => self.producer.poll(Duration::from_millis(10)),
@@ -365,7 +365,7 @@ mod tests {
         let cluster = MockCluster::new(1).expect("an embedded broker");
         cluster.create_topic(TOPIC, 3, 1).expect("a topic");
         let broker = BrokerClient::connect(&config(cluster.bootstrap_servers())).expect("it answers");
-        let mut publisher = Publisher::new(broker.settings(), None).expect("legal settings");
+        let mut publisher = Publisher::new(broker.clients(), None).expect("legal settings");
         let first = publisher.schedule(&broker, TOPIC, record(b"k"), BY_KEY).expect("it is delivered");
         assert!(!first.is_moved);
         let other = (first.partition + 1) % 3;

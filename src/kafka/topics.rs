@@ -1,4 +1,4 @@
-//! What the engine's topics are, and what their settings must be.
+//! The engine's own topics, and the settings that they need.
 
 mod findings;
 
@@ -15,7 +15,7 @@ pub struct Entries {
 }
 
 impl Entries {
-    /// Adds a setting. It is inherited if the topic does not set it, and the broker told its own default instead.
+    /// Adds a setting. It is inherited if the topic does not set it and the broker returned its own default.
     pub fn insert(&mut self, name: String, value: String, is_inherited: bool) {
         if is_inherited {
             self.inherited.insert(name.clone());
@@ -23,13 +23,13 @@ impl Entries {
         self.values.insert(name, value);
     }
 
-    /// Whether no setting may be seen.
+    /// Returns true if reading the settings is not permitted.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.values.is_empty()
     }
 
-    /// The value of a setting.
+    /// Returns the value of a setting.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
         self.values.get(name).map(String::as_str)
@@ -40,7 +40,7 @@ impl Entries {
     }
 }
 
-/// How a topic lies on the brokers, by the cluster's metadata.
+/// A topic's partitions and replicas, by the cluster's metadata.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Layout {
     /// Partitions of the topic.
@@ -51,22 +51,22 @@ pub struct Layout {
     pub brokers: usize,
 }
 
-/// What a topic is for.
+/// The purpose of a topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {
     /// Holds pending schedules.
     Schedules,
     /// Holds a copy of each triggered record.
     History,
-    /// Holds what could not fire.
+    /// Holds records that could not fire.
     DeadLetter,
 }
 
-/// So many replicas, and a topic can lose one of them and still have an acknowledged record twice.
+/// With this many replicas, a topic can lose one and still have every acknowledged record on two.
 const REPLICAS_SAFE: usize = 3;
 
 impl Role {
-    /// The settings that a topic of this kind is created with, beside the brokers' defaults.
+    /// Returns the settings that a topic of this kind is created with, beside the brokers' defaults.
     #[must_use]
     pub const fn settings(self) -> &'static [(&'static str, &'static str)] {
         match self {
@@ -83,8 +83,7 @@ impl Role {
         }
     }
 
-    /// Settings that not every broker knows: Kafka does from 3.6 on. A broker that refuses them gets the topic created
-    /// without.
+    /// Returns settings that Kafka knows from 3.6 on. If a broker rejects them, the topic is created without them.
     #[must_use]
     pub const fn newer_settings(self) -> &'static [(&'static str, &'static str)] {
         match self {
@@ -93,35 +92,35 @@ impl Role {
         }
     }
 
-    /// How many replicas must be in sync in a topic that is created with so many.
+    /// Returns `min.insync.replicas` for a topic that is created with this many replicas.
     #[must_use]
     pub fn in_sync_min(replicas: i32) -> Option<&'static str> {
         usize::try_from(replicas).is_ok_and(|replicas| replicas >= REPLICAS_SAFE).then_some("2")
     }
 }
 
-/// The engine's own topics, by the settings.
+/// Returns the engine's own topics, by its configuration.
 pub fn own(config: &Config) -> impl Iterator<Item = (&str, Role)> {
     let schedules = config.schedules_topics.iter().map(|topic| (topic.as_str(), Role::Schedules));
     let history = std::iter::once((config.history_topic.as_str(), Role::History));
     schedules.chain(history).chain(config.dead_letter_topic.as_deref().map(|topic| (topic, Role::DeadLetter)))
 }
 
-/// The settings that a topic is created with, with the values that the broker answers.
+/// Returns the settings that a topic is created with, with the values that the broker returned.
 #[must_use]
-pub fn told(role: Role, entries: &Entries) -> Vec<String> {
-    let asked = role.settings().iter().chain(role.newer_settings()).map(|(name, _)| *name);
-    let all = asked.chain(["min.insync.replicas"]);
+pub fn created_with(role: Role, entries: &Entries) -> Vec<String> {
+    let names = role.settings().iter().chain(role.newer_settings()).map(|(name, _)| *name);
+    let all = names.chain(["min.insync.replicas"]);
     all.filter_map(|name| Some(format!("{name}={}", entries.get(name)?))).collect()
 }
 
-/// The largest record set that the topic takes, in bytes as they are sent.
+/// Returns the size of the largest record batch that the topic accepts, in bytes as sent.
 #[must_use]
-pub fn set_bytes_max(entries: &Entries) -> Option<usize> {
+pub fn batch_bytes_max(entries: &Entries) -> Option<usize> {
     entries.get("max.message.bytes")?.parse().ok()
 }
 
-/// How many replicas must be in sync for the topic to take a record.
+/// Returns how many replicas must be in sync for the topic to accept a record.
 #[must_use]
 pub fn in_sync_min(entries: &Entries) -> Option<usize> {
     entries.get("min.insync.replicas")?.parse().ok()

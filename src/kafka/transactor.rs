@@ -7,202 +7,123 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use rdkafka::ClientConfig;
-use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::producer::{BaseProducer, Producer};
 
-use super::quiet::Quiet;
-use super::reports::Reports;
-use super::settings::Settings;
-use super::transaction::{Call, Ended, Means};
-use super::turn::{Left, Turnstile};
-use crate::core::batch::{Batch, Kind};
-use crate::core::io::{Late, TopicPartition};
-use crate::core::reason::Reason;
-use crate::handle::Wake;
+use super::clients::Clients;
+use super::commit_order::CommitOrder;
+use super::delivery::DeliveryContext;
+use super::job::{CALL_TIMEOUT, Done, Job, Results};
+use super::producer_topics::ProducerTopics;
+use super::transaction::{DiagnosisLimit, Ended, OffsetsCall, TransactionRun};
+use crate::core::batch::Kind;
+use crate::core::io::Outcome;
 
-/// How long one call may block: between two, a thread sees that it is to end.
-pub const SLICE: Duration = Duration::from_secs(1);
 /// Batches that wait for one transactor.
 const WAITING_MAX: usize = 2;
 
-/// A batch to run.
-#[derive(Debug)]
-pub struct Job {
-    /// What to write.
-    pub batch: Batch,
-    /// The consumer's membership when the batch was formed, if it had any.
-    pub membership: Option<Membership>,
-}
-
-/// Group metadata, and the generation and the member id it stands for.
-pub struct Membership(pub ConsumerGroupMetadata, pub i32, pub Vec<u8>);
-
-impl std::fmt::Debug for Membership {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Membership").field(&self.1).finish()
-    }
-}
-
-/// A batch that has ended.
-#[derive(Debug)]
-pub struct Done {
-    /// The batch.
-    pub batch: Batch,
-    /// How.
-    pub end: End,
-}
-
-/// How a batch ended: [`crate::core::io::Outcome`] with its data owned.
-#[derive(Debug)]
-pub enum End {
-    Committed(Vec<(TopicPartition, i64)>),
-    Retry,
-    TimedOut(Late),
-    Refused(i32),
-    Rejected(Vec<(u32, Reason)>),
-    Unknown,
-}
-
-impl End {
-    /// As metrics name it.
-    pub const fn name(&self) -> &'static str {
-        match self {
-            Self::Committed(_) => "committed",
-            Self::Retry | Self::TimedOut(_) => "aborted",
-            Self::Refused(_) => "fenced",
-            Self::Rejected(_) => "rejected",
-            Self::Unknown => "unknown",
-        }
-    }
-}
-
-/// Where transactors send their answers.
-#[derive(Clone)]
-pub struct Answers {
-    /// To the loop.
-    pub done: Sender<Done>,
-    /// Wakes it.
-    pub wake: Wake,
-}
-
-impl Answers {
-    /// Gives an answer.
-    pub fn tell(&self, done: Done) {
-        // The loop is gone only when the engine has ended.
-        let _ = self.done.send(done);
-        (self.wake)();
-    }
-}
-
-/// Owes the loop an answer to a job, and gives it whatever happens: a batch without one would hold its partitions for ever.
-struct Answer<'a> {
+/// Guarantees exactly one result for each job, even if the thread panics: a batch without one would hold its partitions
+/// for ever.
+struct PendingResult<'a> {
     job: Option<Job>,
-    turn: &'a Turnstile,
-    answers: &'a Answers,
+    commit_order: &'a CommitOrder,
+    results: &'a Results,
 }
 
-impl<'a> Answer<'a> {
-    fn to(job: Job, turn: &'a Turnstile, answers: &'a Answers) -> Self {
-        Self { job: Some(job), turn, answers }
+impl<'a> PendingResult<'a> {
+    fn new(job: Job, commit_order: &'a CommitOrder, results: &'a Results) -> Self {
+        Self { job: Some(job), commit_order, results }
     }
 
-    fn give(mut self, end: End) {
-        self.tell(end);
+    fn send(mut self, outcome: Outcome) {
+        self.end(outcome);
     }
 
-    fn tell(&mut self, end: End) {
+    fn end(&mut self, outcome: Outcome) {
         if let Some(Job { batch, .. }) = self.job.take() {
-            // However it ran late: under a quota, a batch can be without any acknowledgement.
-            if matches!(end, End::TimedOut(_)) {
-                self.turn.runs_late(batch.id);
-            }
-            let left = match end {
-                End::Committed(_) => Left::Committed,
-                End::Unknown => Left::Unknown,
-                _ => Left::Aborted,
-            };
-            self.turn.leave(batch.id, left);
-            self.answers.tell(Done { batch, end });
+            self.commit_order.end(batch.id, &outcome);
+            self.results.send(Done { batch, outcome });
         }
     }
 }
 
-impl Drop for Answer<'_> {
+impl Drop for PendingResult<'_> {
     fn drop(&mut self) {
         // Only a panic gets here with the job.
-        self.tell(End::Unknown);
+        self.end(Outcome::Unknown);
     }
 }
 
 /// The transactors of one incarnation.
 pub struct Transactors {
     jobs: Vec<Sender<Job>>,
-    turn: Arc<Turnstile>,
+    commit_order: Arc<CommitOrder>,
     closing: Arc<AtomicBool>,
     ended: Receiver<()>,
-    calls: Vec<Arc<Call>>,
-    answers: Answers,
+    offsets_calls: Vec<Arc<OffsetsCall>>,
+    results: Results,
 }
 
 impl Transactors {
     /// Starts one thread for each transactional id.
     pub fn start(
-        settings: &Arc<Settings>,
+        clients: &Arc<Clients>,
         ids: &[String],
-        topics: &[String],
-        answers: &Answers,
+        schedules_topics: &[String],
+        results: &Results,
     ) -> std::io::Result<Self> {
-        let turn = Arc::new(Turnstile::default());
+        let commit_order = Arc::new(CommitOrder::default());
         let closing = Arc::new(AtomicBool::new(false));
+        let diagnosis_limit = Arc::<DiagnosisLimit>::default();
         let (alive, ended) = bounded::<()>(0);
-        let (mut jobs, mut calls) = (Vec::new(), Vec::new());
+        let (mut jobs, mut offsets_calls) = (Vec::new(), Vec::new());
         for (number, id) in ids.iter().enumerate() {
             let (sender, receiver) = bounded(WAITING_MAX);
-            let call = Arc::<Call>::default();
-            calls.push(Arc::clone(&call));
+            let offsets_call = Arc::<OffsetsCall>::default();
+            offsets_calls.push(Arc::clone(&offsets_call));
             let name = format!("transactor-{number}");
-            let worker = Transactor {
+            let transactor = Transactor {
                 name: name.clone(),
-                call,
-                config: settings.reporting_producer(id),
-                settings: Arc::clone(settings),
-                topics: topics.to_vec(),
-                turn: Arc::clone(&turn),
+                offsets_call,
+                config: clients.configs.transactor_producer(id),
+                clients: Arc::clone(clients),
+                schedules_topics: schedules_topics.to_vec(),
+                commit_order: Arc::clone(&commit_order),
+                diagnosis_limit: Arc::clone(&diagnosis_limit),
                 closing: Arc::clone(&closing),
-                answers: answers.clone(),
+                results: results.clone(),
             };
             let alive = alive.clone();
             std::thread::Builder::new().name(name).spawn(move || {
-                worker.run(&receiver);
+                transactor.run(&receiver);
                 drop(alive);
             })?;
             jobs.push(sender);
         }
-        Ok(Self { jobs, turn, closing, ended, calls, answers: answers.clone() })
+        Ok(Self { jobs, commit_order, closing, ended, offsets_calls, results: results.clone() })
     }
 
     /// Hands out a batch. Batches come in the order of their ids, without gaps.
     pub fn run(&self, job: Job) {
         let id = job.batch.id;
         let fires = job.batch.items.iter().any(|item| matches!(item.kind, Kind::Fire { .. }));
-        self.turn.enter(id, fires);
-        // At most two batches are in flight, so that there is room, unless the transactor has ended.
+        self.commit_order.register(id, fires);
+        // At most two batches are in flight, so there is room, unless the transactor has ended.
         if let Err(unsent) = self.jobs[(id % self.jobs.len() as u64) as usize].try_send(job) {
-            Answer::to(unsent.into_inner(), &self.turn, &self.answers).give(End::Unknown);
+            PendingResult::new(unsent.into_inner(), &self.commit_order, &self.results).send(Outcome::Unknown);
         }
     }
 
-    /// A batch whose outcome will not be known, because a call does not return.
+    /// Returns a batch whose outcome stays unknown, because a call does not return.
     pub fn stuck(&self) -> Option<u64> {
-        self.calls.iter().find_map(|call| call.stuck())
+        self.offsets_calls.iter().find_map(|call| call.stuck())
     }
 
-    /// Waits until the threads have ended, at most `limit`. Call it when they have been told to.
-    pub fn wait(self, limit: Duration) {
+    /// Stops the threads and waits until they have ended, at most `timeout`.
+    pub fn stop(self, timeout: Duration) {
         let ended = self.ended.clone();
         drop(self);
-        let _ = ended.recv_timeout(limit);
+        let _ = ended.recv_timeout(timeout);
     }
 }
 
@@ -213,98 +134,104 @@ impl Drop for Transactors {
 }
 
 struct Transactor {
-    call: Arc<Call>,
+    offsets_call: Arc<OffsetsCall>,
     name: String,
     config: ClientConfig,
-    settings: Arc<Settings>,
-    topics: Vec<String>,
-    turn: Arc<Turnstile>,
+    clients: Arc<Clients>,
+    schedules_topics: Vec<String>,
+    commit_order: Arc<CommitOrder>,
+    diagnosis_limit: Arc<DiagnosisLimit>,
     closing: Arc<AtomicBool>,
-    answers: Answers,
+    results: Results,
 }
 
 impl Transactor {
     fn run(self, jobs: &Receiver<Job>) {
         let Some(mut producer) = self.producer() else { return };
-        let mut quiet = Quiet::new();
+        let mut topics = ProducerTopics::new();
         loop {
-            let job = match jobs.recv_timeout(SLICE) {
+            let job = match jobs.recv_timeout(CALL_TIMEOUT) {
                 Ok(job) => job,
                 Err(RecvTimeoutError::Timeout) => {
-                    // Takes what the producer reports on itself, which would pile up.
+                    // Serves the producer's statistics and errors, which would pile up.
                     producer.poll(Duration::ZERO);
-                    let hurry = || !jobs.is_empty() || self.is_closing();
-                    if quiet.knows_too_much(&producer, &self.settings, hurry) {
-                        // No transaction is open. The new one has the same id: its epoch ends the old one's, as for any
-                        // producer that is replaced.
+                    let has_work = || !jobs.is_empty() || self.is_closing();
+                    if topics.has_deleted_topics(&producer, &self.clients, has_work) {
+                        // No transaction is open. The new producer has the same transactional id, so its epoch fences
+                        // the old one.
                         let Some(new) = self.producer() else { return };
-                        (producer, quiet) = (new, Quiet::new());
+                        (producer, topics) = (new, ProducerTopics::new());
                     }
                     continue;
                 }
                 Err(RecvTimeoutError::Disconnected) => return,
             };
-            let answer = Answer::to(job, &self.turn, &self.answers);
-            let end = answer.job.as_ref().map_or(End::Unknown, |job| self.transact(&mut producer, job));
-            answer.job.iter().for_each(|job| quiet.ran(&job.batch));
-            let known = !matches!(end, End::Unknown);
-            answer.give(end);
-            if !known {
+            let result = PendingResult::new(job, &self.commit_order, &self.results);
+            let outcome = result.job.as_ref().map_or(Outcome::Unknown, |job| self.transact(&mut producer, job));
+            result.job.iter().for_each(|job| topics.add(&job.batch));
+            let is_known = !matches!(outcome, Outcome::Unknown);
+            result.send(outcome);
+            if !is_known {
                 return;
             }
         }
     }
 
-    fn transact(&self, producer: &mut BaseProducer<Reports>, job: &Job) -> End {
-        let means = Means {
+    fn transact(&self, producer: &mut BaseProducer<DeliveryContext>, job: &Job) -> Outcome {
+        let run = TransactionRun {
             producer,
-            settings: &self.settings,
-            turn: &self.turn,
+            clients: &self.clients,
+            commit_order: &self.commit_order,
             closing: &self.closing,
-            call: &self.call,
-            unclear: Cell::default(),
+            offsets_call: &self.offsets_call,
+            diagnosis_limit: &self.diagnosis_limit,
+            ambiguous: Cell::default(),
         };
-        match means.run(job) {
-            Ended::Well(end) => end,
-            Ended::Unknown => End::Unknown,
-            Ended::Broken(end) => {
+        match run.run(job) {
+            Ended::ProducerReusable(outcome) => outcome,
+            Ended::Unknown => Outcome::Unknown,
+            Ended::ProducerBroken(outcome) => {
                 tracing::debug!("a producer that cannot abort is replaced");
-                // The new one takes the transactional id over, which aborts whatever might be open under it.
-                self.producer().map_or(End::Unknown, |new| {
+                // The new one takes over the transactional id, which aborts any transaction that is open under it.
+                self.producer().map_or(Outcome::Unknown, |new| {
                     *producer = new;
-                    end
+                    outcome
                 })
             }
         }
     }
 
-    /// Tries until there is one: without brokers there is nothing else to do.
-    fn producer(&self) -> Option<BaseProducer<Reports>> {
-        let mut said = false;
+    /// Makes a producer. Tries until it succeeds: without one there is nothing else to do.
+    fn producer(&self) -> Option<BaseProducer<DeliveryContext>> {
+        let diagnostics = &self.clients.diagnostics;
+        let mut is_logged = false;
         loop {
-            let context = Reports::new(self.name.clone(), self.topics.clone(), Arc::clone(&self.settings.voice));
-            let tried = self.config.create_with_context(context).and_then(|producer: BaseProducer<Reports>| {
-                while let Err(error) = producer.init_transactions(SLICE) {
-                    let again = matches!(&error, KafkaError::Transaction(e) if e.is_retriable() && !e.is_fatal());
-                    if !again || self.is_closing() {
-                        return Err(error);
+            let topics = self.schedules_topics.clone();
+            let context = DeliveryContext::new(self.name.clone(), topics, Arc::clone(diagnostics));
+            let created =
+                self.config.create_with_context(context).and_then(|producer: BaseProducer<DeliveryContext>| {
+                    while let Err(error) = producer.init_transactions(CALL_TIMEOUT) {
+                        let is_retriable =
+                            matches!(&error, KafkaError::Transaction(e) if e.is_retriable() && !e.is_fatal());
+                        if !is_retriable || self.is_closing() {
+                            return Err(error);
+                        }
                     }
-                }
-                Ok(producer)
-            });
-            match tried {
+                    Ok(producer)
+                });
+            match created {
                 Ok(producer) => return Some(producer),
                 Err(_) if self.is_closing() => return None,
                 Err(error) => {
                     if error.rdkafka_error_code() == Some(Code::TransactionalIdAuthorizationFailed) {
-                        self.settings.voice.error(&error, "init_transactions");
+                        diagnostics.on_error(&error, "init_transactions");
                     } else {
-                        if !std::mem::replace(&mut said, true) {
+                        if !std::mem::replace(&mut is_logged, true) {
                             tracing::warn!(%error, "the transactional producer cannot start; trying again");
                         }
-                        self.settings.voice.show("a transactional producer cannot start; trying again", &error);
+                        diagnostics.show("a transactional producer cannot start; trying again", &error);
                     }
-                    std::thread::sleep(SLICE);
+                    std::thread::sleep(CALL_TIMEOUT);
                 }
             }
         }
@@ -317,36 +244,39 @@ impl Transactor {
 
 #[cfg(test)]
 mod tests {
-    use super::super::a_batch;
+    use super::super::fixtures::a_batch;
     use super::*;
+    use crate::core::io::Abort;
 
-    fn told(act: impl FnOnce(Job, &Turnstile, &Answers)) -> Vec<End> {
-        let (done, heard) = crossbeam_channel::unbounded();
-        let answers = Answers { done, wake: Arc::new(|| {}) };
-        let turn = Turnstile::default();
-        act(Job { batch: a_batch(), membership: None }, &turn, &answers);
-        heard.try_iter().map(|done| done.end).collect()
+    fn outcomes(act: impl FnOnce(Job, &CommitOrder, &Results)) -> Vec<Outcome> {
+        let (sender, receiver) = crossbeam_channel::unbounded();
+        let results = Results { sender, wake: Arc::new(|| {}) };
+        let commit_order = CommitOrder::default();
+        act(Job { batch: a_batch(), membership: None }, &commit_order, &results);
+        receiver.try_iter().map(|done| done.outcome).collect()
     }
 
     #[test]
-    fn a_batch_is_answered_once_also_when_its_transactor_panics_or_has_ended() {
-        let given = told(|job, turn, answers| Answer::to(job, turn, answers).give(End::Retry));
-        assert!(matches!(given[..], [End::Retry]), "{given:?}");
-        let panicked = told(|job, turn, answers| drop(Answer::to(job, turn, answers)));
-        assert!(matches!(panicked[..], [End::Unknown]), "{panicked:?}");
-        let ended = told(|job, _, answers| {
+    fn a_job_has_one_result_even_after_a_panic() {
+        let sent = outcomes(|job, commit_order, results| {
+            PendingResult::new(job, commit_order, results).send(Outcome::Aborted(Abort::Retry));
+        });
+        assert!(matches!(sent[..], [Outcome::Aborted(Abort::Retry)]), "{sent:?}");
+        let panicked = outcomes(|job, commit_order, results| drop(PendingResult::new(job, commit_order, results)));
+        assert!(matches!(panicked[..], [Outcome::Unknown]), "{panicked:?}");
+        let ended = outcomes(|job, _, results| {
             let (sender, receiver) = bounded(1);
             drop(receiver);
             let transactors = Transactors {
                 jobs: vec![sender],
-                turn: Arc::default(),
+                commit_order: Arc::default(),
                 closing: Arc::default(),
                 ended: bounded(0).1,
-                calls: Vec::new(),
-                answers: answers.clone(),
+                offsets_calls: Vec::new(),
+                results: results.clone(),
             };
             transactors.run(job);
         });
-        assert!(matches!(ended[..], [End::Unknown]), "{ended:?}");
+        assert!(matches!(ended[..], [Outcome::Unknown]), "{ended:?}");
     }
 }

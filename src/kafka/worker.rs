@@ -1,4 +1,4 @@
-//! Jobs that block, away from the loop: committed metadata, fencing, `since`, target topics.
+//! Requests that may block, on threads of their own: committed offsets, fencing, start markers, target topics.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -7,176 +7,170 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crossbeam_channel::Sender;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::Consumer;
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
 use rdkafka::message::Message;
-use rdkafka::producer::{BaseProducer, Producer};
+use rdkafka::producer::Producer;
 use rdkafka::{Offset, TopicPartitionList};
 
-use super::lookup::{self, Lookup};
-use super::native;
-use super::scan::{Means, Span, Stop, scan};
-use super::settings::Settings;
-use super::voice::Asking;
+use super::clients::{Clients, QueryConsumer};
+use super::ffi;
+use super::partition_scan::{ScanError, ScanRange, Scanner, scan};
+use super::target_lookup::{TARGETS_MAX, TargetLookup};
 use crate::core::io::{Millis, RequestId, TargetState, TopicPartition};
 use crate::core::origin::{START_MARKER_KEY, partition_hash};
 use crate::core::ownership::Ownership;
 use crate::core::start_marker::StartMarker;
 use crate::handle::Wake;
 
-/// How long a client waits for offsets while a transaction's may be pending.
-const STABLE_MAX: Duration = Duration::from_secs(1);
-/// How long any other request to the brokers may take.
-pub const REQUEST_MAX: Duration = Duration::from_secs(5);
-/// How long a scan may go without a record before it is begun again.
-const SILENCE_MAX: Duration = Duration::from_secs(30);
+/// How long a client waits while a transaction's offsets are pending.
+const STABLE_OFFSETS_TIMEOUT: Duration = Duration::from_secs(1);
+/// Time limit of any other request.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a scan may wait for a record before it is started again.
+const SILENCE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What a job found out.
+/// The result of a request.
 #[derive(Debug)]
-pub enum Found {
-    Anew { topic: String },
+pub enum WorkerResult {
+    TopicRecreated { topic: String },
     Committed { read: u64, partition: TopicPartition, offset: Option<i64>, metadata: Vec<u8> },
     Fenced { request: RequestId },
-    Outdated { path: String },
+    FileChanged { path: String },
     Since { request: RequestId, since: Option<Millis> },
     Target { target: u32, state: TargetState },
     Trimmed { topic: String, number: i32, start: i64 },
 }
 
-/// Runs jobs. Rare ones get a thread each.
+/// Runs requests. Rare ones get a thread each.
 #[derive(Clone)]
 pub struct Worker {
-    /// For the clients that jobs make.
-    pub settings: Arc<Settings>,
-    /// Schedules topics.
+    pub clients: Arc<Clients>,
+    /// The schedules topics.
     pub topics: Arc<Vec<String>>,
-    /// Cluster id.
-    pub cluster: Arc<str>,
-    /// Takes what jobs find.
-    pub found: Sender<Found>,
+    pub cluster_id: Arc<str>,
+    pub results: Sender<WorkerResult>,
     /// Wakes the loop.
     pub wake: Wake,
-    /// Moves with every rebalance.
+    /// Counts rebalances.
     pub rebalances: Arc<AtomicU64>,
-    /// The engine ends: jobs stop trying.
+    /// The engine is stopping: requests are not retried.
     pub closing: Arc<AtomicBool>,
 }
 
 impl Worker {
-    /// Reads the committed offset and metadata of each partition.
+    /// Reads the committed offset and metadata of each partition, until it succeeds.
     pub fn read_committed(&self, read: u64, partitions: Vec<TopicPartition>) {
         self.spawn("read-committed", move |worker| {
-            while let Err(error) = worker.committed(read, &partitions) {
+            while let Err(error) = worker.send_committed(read, &partitions) {
                 if worker.is_closing() {
                     return;
                 }
-                worker.settings.voice.failing("committed offsets cannot be read", &error);
+                worker.clients.diagnostics.on_failure("committed offsets cannot be read", &error);
                 std::thread::sleep(Duration::from_millis(200));
             }
         });
     }
 
-    fn committed(&self, read: u64, partitions: &[TopicPartition]) -> KafkaResult<()> {
+    fn send_committed(&self, read: u64, partitions: &[TopicPartition]) -> KafkaResult<()> {
         let list = self.list(partitions);
-        let found = self.offsets(&list)?;
-        for (element, metadata) in found.elements().iter().zip(native::metadata(&found)) {
+        let committed = self.committed_offsets(&list)?;
+        for (element, metadata) in committed.elements().iter().zip(ffi::metadata(&committed)) {
             let Some(topic) = self.topics.iter().position(|topic| topic == element.topic()) else { continue };
             let partition = TopicPartition { topic: topic as u16, number: element.partition() };
             let offset = match element.offset() {
                 Offset::Offset(offset) => Some(offset),
                 _ => None,
             };
-            self.tell(Found::Committed { read, partition, offset, metadata });
+            self.send(WorkerResult::Committed { read, partition, offset, metadata });
         }
         Ok(())
     }
 
-    /// Stable offsets if they come soon; else those before the transaction that is pending.
-    fn offsets(&self, list: &TopicPartitionList) -> KafkaResult<TopicPartitionList> {
-        let stable: BaseConsumer<Asking> = self.settings.consumer().create_with_context(self.asking())?;
-        stable.committed_offsets(list.clone(), STABLE_MAX).and_then(whole).or_else(|_| {
-            let any = self.uncommitted()?;
-            any.committed_offsets(list.clone(), REQUEST_MAX).and_then(whole)
+    /// Reads stable offsets; if a transaction stays pending, those before it.
+    fn committed_offsets(&self, list: &TopicPartitionList) -> KafkaResult<TopicPartitionList> {
+        let stable = self.clients.read_committed_consumer()?;
+        stable.committed_offsets(list.clone(), STABLE_OFFSETS_TIMEOUT).and_then(without_errors).or_else(|_| {
+            let any = self.clients.read_uncommitted_consumer()?;
+            any.committed_offsets(list.clone(), REQUEST_TIMEOUT).and_then(without_errors)
         })
     }
 
-    /// Ends the former owners' transactions. Failing costs time only.
+    /// Fences former owners, which aborts their transactions. If that fails, the transactions time out.
     pub fn fence(&self, request: RequestId, ids: Vec<String>) {
-        let begun_in = self.rebalances.load(Ordering::Acquire);
+        let started_in = self.rebalances.load(Ordering::Acquire);
         self.spawn("fence", move |worker| {
             std::thread::scope(|scope| {
                 for chunk in ids.chunks(ids.len().div_ceil(4).max(1)) {
-                    scope.spawn(|| chunk.iter().for_each(|id| worker.fence_one(id, begun_in)));
+                    scope.spawn(|| chunk.iter().for_each(|id| worker.fence_one(id, started_in)));
                 }
             });
-            worker.tell(Found::Fenced { request });
+            worker.send(WorkerResult::Fenced { request });
         });
     }
 
-    fn fence_one(&self, id: &str, begun_in: u64) {
-        if self.rebalances.load(Ordering::Acquire) != begun_in || self.is_closing() {
+    fn fence_one(&self, id: &str, started_in: u64) {
+        if self.rebalances.load(Ordering::Acquire) != started_in || self.is_closing() {
             return;
         }
-        let fenced = self
-            .settings
-            .producer(id)
-            .create_with_context(self.asking())
-            .and_then(|producer: BaseProducer<Asking>| producer.init_transactions(REQUEST_MAX));
+        let fenced = self.clients.fencing_producer(id).and_then(|producer| producer.init_transactions(REQUEST_TIMEOUT));
         match fenced {
             Ok(()) => tracing::debug!(id, "a former owner is fenced"),
             Err(error) => tracing::info!(id, %error, "a former owner could not be fenced; its transactions time out"),
         }
     }
 
-    /// Finds since when the topic's schedules are owed.
+    /// Finds out since when the topic's schedules are owed.
     pub fn find_since(&self, request: RequestId, topic: u16, known: Vec<i32>) {
         self.spawn("find-since", move |worker| {
             loop {
-                match worker.since(topic, &known) {
-                    Ok(since) => return worker.tell(Found::Since { request, since }),
+                match worker.read_since(topic, &known) {
+                    Ok(since) => return worker.send(WorkerResult::Since { request, since }),
                     Err(_) if worker.is_closing() => return,
-                    Err(error) => worker.settings.voice.failing("a schedules topic's floors cannot be read", &error),
+                    Err(error) => {
+                        worker.clients.diagnostics.on_failure("a schedules topic's floors cannot be read", &error)
+                    }
                 }
                 std::thread::sleep(Duration::from_millis(500));
             }
         });
     }
 
-    fn since(&self, topic: u16, known: &[i32]) -> KafkaResult<Option<Millis>> {
+    fn read_since(&self, topic: u16, known: &[i32]) -> KafkaResult<Option<Millis>> {
         let name = &self.topics[usize::from(topic)];
-        let numbers = numbers(&self.uncommitted()?, name)?;
+        let numbers = partition_numbers(&self.clients.read_uncommitted_consumer()?, name)?;
         let all: Vec<TopicPartition> = numbers.iter().map(|number| TopicPartition { topic, number: *number }).collect();
-        let offsets = self.offsets(&self.list(&all))?;
-        let since = native::metadata(&offsets).iter().filter_map(|bytes| Ownership::decode(bytes)?.since).min();
+        let offsets = self.committed_offsets(&self.list(&all))?;
+        let since = ffi::metadata(&offsets).iter().filter_map(|bytes| Ownership::decode(bytes)?.since).min();
         if since.is_some() {
             return Ok(since);
         }
         let mut since = None;
         for number in numbers.into_iter().filter(|number| !known.contains(number)) {
-            let start_marker = self.start_marker(name, number)?;
+            let start_marker = self.read_floor(name, number)?;
             since = start_marker.map(|start_marker| start_marker.since).into_iter().chain(since).min();
         }
         Ok(since)
     }
 
-    /// Reads another instance's partition for its floor, up to where it ends now. A floor that is missed would leave owed
+    /// Reads another instance's partition for its floor, up to its present end. A floor that is missed would leave owed
     /// schedules unfired, so silence does not count as the end.
-    fn start_marker(&self, topic: &str, number: i32) -> KafkaResult<Option<StartMarker>> {
-        let here = partition_hash(&self.cluster, topic, number);
-        let mut config = self.settings.uncommitted();
+    fn read_floor(&self, topic: &str, number: i32) -> KafkaResult<Option<StartMarker>> {
+        let here = partition_hash(&self.cluster_id, topic, number);
+        let mut config = self.clients.configs.read_uncommitted_consumer();
         config.set("enable.partition.eof", "true");
-        let reader: BaseConsumer<Asking> = config.create_with_context(self.asking())?;
-        let (low, end) = reader.fetch_watermarks(topic, number, REQUEST_MAX)?;
-        let means = Means {
+        let reader: QueryConsumer = config.create_with_context(self.clients.query_context())?;
+        let (low, end) = reader.fetch_watermarks(topic, number, REQUEST_TIMEOUT)?;
+        let scanner = Scanner {
             consumer: &reader,
-            settings: &config,
-            silence_max: SILENCE_MAX,
+            config: &config,
+            silence_timeout: SILENCE_TIMEOUT,
             is_final: |_| false,
             is_closing: &|| self.is_closing(),
         };
         let mut start_marker = None;
         let scanned =
-            scan(&means, Span { topic, partition: number, low, from: Offset::Beginning, end }, &mut |message| {
+            scan(&scanner, ScanRange { topic, partition: number, low, from: Offset::Beginning, end }, &mut |message| {
                 if message.key() == Some(START_MARKER_KEY) {
                     start_marker =
                         message.payload().and_then(|value| StartMarker::decode(value, here)).or(start_marker);
@@ -185,48 +179,39 @@ impl Worker {
             });
         match scanned {
             Ok(()) => Ok(start_marker),
-            Err(Stop::Client(error)) => Err(error),
-            Err(Stop::Silence | Stop::Closing) => Err(KafkaError::NoMessageReceived),
+            Err(ScanError::Client(error)) => Err(error),
+            Err(ScanError::Silence | ScanError::Closing) => Err(KafkaError::NoMessageReceived),
         }
     }
 
-    /// Looks whether files that settings came from were rewritten: a file system may be slow.
-    pub fn look_at_files(&self) {
+    /// Checks whether configuration files have changed: a file system may be slow.
+    pub fn check_files(&self) {
         self.spawn("files", |worker| {
-            if let Some(path) = worker.settings.outdated() {
-                worker.tell(Found::Outdated { path });
+            if let Some(path) = worker.clients.changed_file_if_locked_out() {
+                worker.send(WorkerResult::FileChanged { path });
             }
         });
     }
 
-    /// A thread that answers whether topics exist.
-    pub fn targets(&self) -> Sender<(u32, Arc<str>)> {
-        let (ask, asked) = crossbeam_channel::unbounded::<(u32, Arc<str>)>();
+    /// Starts the thread that looks up target topics.
+    pub fn start_target_lookup(&self) -> Sender<(u32, Arc<str>)> {
+        let (sender, requests) = crossbeam_channel::unbounded::<(u32, Arc<str>)>();
         self.spawn("targets", move |worker| {
-            let mut lookup = Lookup::new(Arc::clone(&worker.settings));
-            while let Ok(first) = asked.recv() {
-                // One that was asked for twice needs one answer.
-                let some: BTreeMap<u32, Arc<str>> =
-                    std::iter::once(first).chain(asked.try_iter().take(lookup::TOGETHER_MAX)).collect();
+            let mut lookup = TargetLookup::new(Arc::clone(&worker.clients));
+            while let Ok(first) = requests.recv() {
+                // A target that was requested twice needs one answer.
+                let targets: BTreeMap<u32, Arc<str>> =
+                    std::iter::once(first).chain(requests.try_iter().take(TARGETS_MAX)).collect();
                 if worker.is_closing() {
                     return;
                 }
-                let names: Vec<&str> = some.values().map(|name| &**name).collect();
-                for (target, state) in some.keys().zip(lookup.states(&names)) {
-                    worker.tell(Found::Target { target: *target, state });
+                let names: Vec<&str> = targets.values().map(|name| &**name).collect();
+                for (target, state) in targets.keys().zip(lookup.states(&names)) {
+                    worker.send(WorkerResult::Target { target: *target, state });
                 }
             }
         });
-        ask
-    }
-
-    /// A client of the group's name that never joins it.
-    pub fn uncommitted(&self) -> KafkaResult<BaseConsumer<Asking>> {
-        self.settings.uncommitted().create_with_context(self.asking())
-    }
-
-    fn asking(&self) -> Asking {
-        Asking(Arc::clone(&self.settings.voice))
+        sender
     }
 
     fn list(&self, partitions: &[TopicPartition]) -> TopicPartitionList {
@@ -237,31 +222,30 @@ impl Worker {
         list
     }
 
-    /// The engine ends.
     pub fn is_closing(&self) -> bool {
         self.closing.load(Ordering::Acquire)
     }
 
-    /// Gives the loop an answer.
-    pub fn tell(&self, found: Found) {
+    /// Sends a result to the loop.
+    pub fn send(&self, result: WorkerResult) {
         // The loop is gone only when the engine has ended.
-        let _ = self.found.send(found);
+        let _ = self.results.send(result);
         (self.wake)();
     }
 
-    /// Runs a job on a thread of its own.
-    pub fn spawn(&self, name: &str, job: impl FnOnce(Self) + Send + 'static) {
+    /// Runs a request on a thread of its own.
+    pub fn spawn(&self, name: &str, request: impl FnOnce(Self) + Send + 'static) {
         let worker = self.clone();
-        let spawned = std::thread::Builder::new().name(name.into()).spawn(move || job(worker));
+        let spawned = std::thread::Builder::new().name(name.into()).spawn(move || request(worker));
         if let Err(error) = spawned {
             tracing::error!(name, %error, "no thread could be started");
         }
     }
 }
 
-/// The topic's partitions. That the cluster names none, as it may for a moment, is no answer.
-fn numbers(client: &BaseConsumer<Asking>, name: &str) -> KafkaResult<Vec<i32>> {
-    let metadata = client.fetch_metadata(Some(name), REQUEST_MAX)?;
+/// Returns the topic's partitions. An empty list, which the cluster may return for a moment, is an error.
+fn partition_numbers(client: &QueryConsumer, name: &str) -> KafkaResult<Vec<i32>> {
+    let metadata = client.fetch_metadata(Some(name), REQUEST_TIMEOUT)?;
     let topic = metadata.topics().iter().find(|topic| topic.name() == name);
     let error = topic.and_then(|topic| topic.error()).map(Code::from);
     let numbers: Vec<i32> = topic.map(|t| t.partitions().iter().map(|p| p.id()).collect()).unwrap_or_default();
@@ -271,7 +255,7 @@ fn numbers(client: &BaseConsumer<Asking>, name: &str) -> KafkaResult<Vec<i32>> {
     Ok(numbers)
 }
 
-fn whole(list: TopicPartitionList) -> KafkaResult<TopicPartitionList> {
+fn without_errors(list: TopicPartitionList) -> KafkaResult<TopicPartitionList> {
     for element in list.elements() {
         element.error()?;
     }

@@ -12,8 +12,8 @@ use crate::app::Error;
 use crate::client::{Moment, Schedule};
 use crate::config::Config;
 use crate::kafka::Clock;
+use crate::kafka::clients::Clients;
 use crate::kafka::publish::{NewRecord, Publisher};
-use crate::kafka::settings::Settings;
 
 /// The target topic of the demo schedules.
 pub const DEMO_TARGET: &str = "mini-demo";
@@ -33,9 +33,9 @@ pub struct Demos {
 impl Demos {
     /// Starts the thread, which schedules each demo for the first time.
     pub fn start(config: &Config, topic: &str, clock: Clock) -> Result<Self, Error> {
-        let settings = Settings::new(config, Arc::default());
+        let clients = Clients::new(config, Arc::default());
         let mut publisher =
-            Publisher::new(&settings, None).map_err(|e| Error::System("the demo", io::Error::other(e)))?;
+            Publisher::new(&clients, None).map_err(|e| Error::System("the demo", io::Error::other(e)))?;
         let (fired, keys) = bounded(64);
         let topic = topic.to_owned();
         let thread = thread::Builder::new()

@@ -68,9 +68,7 @@ fn a_killed_owners_hanging_transaction_is_ended_by_its_successor_at_once() {
     committed.read_to_end();
     assert!(!seen(&committed.records), "no transaction hangs");
     let mut engine = case.engine_with(&[("CONFIGURATION_FILE", &patient)]);
-    eventually("the takeover", Duration::from_secs(60), || {
-        engine.output().contains("the partition is loaded and fires").then_some(())
-    });
+    eventually("the takeover", Duration::from_secs(60), || engine.output().contains("partition live").then_some(()));
     let loaded = Instant::now();
     committed.wait("readers go on", Duration::from_secs(60), seen);
     let waited = loaded.elapsed();

@@ -13,7 +13,7 @@ const PATIENCE: Duration = Duration::from_secs(40);
 const LOADING: Duration = Duration::from_secs(180);
 
 fn live(engine: &Engine) -> usize {
-    engine.output().matches("the partition is loaded and fires").count()
+    engine.output().matches("partition live").count()
 }
 
 /// Two engines that have shared the partitions between them.
@@ -126,16 +126,14 @@ fn an_instance_that_slept_through_its_session_is_fenced_says_so_and_works_again(
     let said = |engine: &Engine, line: &str| engine.output()[before..].contains(line);
     signal(first.pid(), "CONT");
     eventually("the zombie says that it was thrown out", PATIENCE, || {
-        (said(&first, "partitions lost") || said(&first, "starting anew")).then_some(())
+        (said(&first, "partitions lost") || said(&first, "rejoining and reloading from the log")).then_some(())
     });
     ledger.settle();
     // Not all of them, where it stops before the end of the log.
     let beyond = |r: &[Record]| r.iter().filter(|r| !r.key_text().starts_with("probe-")).count().saturating_sub(COUNT);
     all.wait("all is read", PATIENCE, |r| beyond(r) > 0);
     eprintln!("at least {} records of its open transaction were refused", beyond(&all.records));
-    eventually("the zombie has partitions again", PATIENCE, || {
-        said(&first, "the partition is loaded and fires").then_some(())
-    });
+    eventually("the zombie has partitions again", PATIENCE, || said(&first, "partition live").then_some(()));
     // It works: when the other one has gone, all is up to it.
     second.stop();
     assert_eq!(case.settled().len(), COUNT, "nothing has fired again");

@@ -136,7 +136,7 @@ fn a_wrong_clock_makes_no_dead_letters_and_schedules_fire_once_it_is_right() {
         let mut engine = case.engine_with(&more);
         case.settled();
         clock.set(2 * HOUR_S);
-        const LINE: &str = "the brokers refuse the timestamps of this machine's clock";
+        const LINE: &str = "the brokers reject the timestamps of this machine's clock";
         // By the wrong clock they are due at once.
         let due = now_s() + in_s;
         let schedules: Vec<_> = (0..20).map(|n| Scheduled::new(format!("k{n}"), "v", due, &case.target)).collect();
@@ -190,6 +190,6 @@ fn a_history_that_refuses_records_is_named_and_schedules_wait() {
         assert_eq!(case.read_target().len(), 20, "each once");
     }
     assert!(client::read_all(case.bootstrap(), &dead).is_empty(), "no dead letters");
-    assert_eq!(lines(&engine, "the topic refuses records"), 1, "one line");
+    assert_eq!(lines(&engine, "the topic rejects records"), 1, "one line");
     engine.stop();
 }

@@ -113,7 +113,7 @@ fn topics_of_one_replica_are_found_bad_on_three_brokers_and_created_well_with_th
         let got = replicas.unwrap_or("1");
         let created = output.lines().filter(|line| line.contains("the topic has been created"));
         assert_eq!(created.filter(|line| line.contains(&format!("replicas={got} "))).count(), 2, "{output}");
-        let warning = "replication.factor=1: nothing fires while its broker is away";
+        let warning = "replication.factor=1: nothing fires while its broker is down";
         assert_eq!(output.matches(warning).count(), if code == 0 { 0 } else { 2 }, "{output}");
         assert_eq!(output.contains(" WARN "), code != 0, "{output}");
         engine.stop();

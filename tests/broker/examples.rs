@@ -103,7 +103,7 @@ fn the_documented_python_schedules_and_cancels() {
     let code =
         document.split("```python\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a block of Python");
     let (mini, bootstrap) = mini("example-python", "greetings:1");
-    eventually("the engine fires", LIMIT, || (mini.output().matches("is loaded and fires").count() == 3).then_some(()));
+    eventually("the engine fires", LIMIT, || (mini.output().matches("partition live").count() == 3).then_some(()));
     let run = Command::new(python).args(["-c", code]).env("BOOTSTRAP_SERVERS", &bootstrap).status().expect("it runs");
     assert!(run.success(), "{run}");
     eventually("both are seen, and one is cancelled", LIMIT, || {

@@ -61,7 +61,7 @@ fn json_lines_begin_with_version_and_configuration_without_secrets() {
         line["level"] == "WARN" && line["message"].as_str().is_some_and(|m| m.contains("GRAYLOG_SERVER is ignored"))
     });
     assert!(warned, "{output}");
-    for state in ["partitions assigned", "the partition is loaded and fires", "stopped"] {
+    for state in ["partitions assigned", "partition live", "stopped"] {
         assert_eq!(lines.iter().filter(|line| line["message"] == state).count(), 1, "{state}: {output}");
     }
     for secret in ["hunter2", "secret value", "hostile"] {

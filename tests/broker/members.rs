@@ -28,8 +28,8 @@ fn instances_know_each_other_by_what_they_commit_whatever_their_client_id() {
         eventually("it fires, and knows every member", PATIENCE, || {
             assert_eq!(lines(engine, STRANGERS), [""; 0], "they are of one kind");
             let output = engine.output();
-            let rebalanced = output.rfind(" partitions ")?.max(output.rfind("loaded and fires")?);
-            (output.rfind("every member of the group is known")? > rebalanced).then_some(())
+            let rebalanced = output.rfind(" partitions ")?.max(output.rfind("partition live")?);
+            (output.rfind("every member of the group is identified")? > rebalanced).then_some(())
         });
     }
     case.settled();

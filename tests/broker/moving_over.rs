@@ -145,7 +145,7 @@ fn ten_thousand_schedules_of_another_scheduler_are_taken_over() {
     eventually("it says that another kind of member is in its group", PATIENCE, || {
         // As a living member does.
         while let Some(Ok(_)) = other.poll(Duration::from_millis(10)) {}
-        engine.output().contains("the group has members that are no kafka-scheduler").then_some(())
+        engine.output().contains("the group has members that are not kafka-scheduler").then_some(())
     });
     for key in keys("soon", SOON) {
         past.schedule_now(&key, now_s() + 5, now_s());
@@ -166,7 +166,7 @@ fn ten_thousand_schedules_of_another_scheduler_are_taken_over() {
 
     assert_eq!(engine.metric("kafka_scheduler_leftover_schedules_total"), Some(LEFTOVERS as u64));
     let lines: Vec<String> =
-        engine.output().lines().filter(|l| l.contains("loaded and fires")).map(str::to_owned).collect();
+        engine.output().lines().filter(|l| l.contains("partition live")).map(str::to_owned).collect();
     let leftovers = lines.iter().filter_map(|line| line.rsplit_once("leftovers=")?.1.trim().parse::<usize>().ok());
     assert_eq!(leftovers.sum::<usize>(), LEFTOVERS, "{lines:?}");
     assert_eq!(engine.counter("invalid_schedule"), Some(INVALID as u64));

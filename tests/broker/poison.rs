@@ -110,7 +110,11 @@ fn mixed(case: &Case, traps: &Traps, engine: &mut Engine) -> BTreeMap<&'static s
         eventually(&format!("{reason} is counted"), PATIENCE, || (engine.refused(reason)? == 1).then_some(()));
     }
     assert!(engine.running());
-    assert!(!engine.output().contains("starting anew"), "no transaction's outcome was unknown: {}", engine.output());
+    assert!(
+        !engine.output().contains("rejoining and reloading from the log"),
+        "no transaction's outcome was unknown: {}",
+        engine.output()
+    );
     bad
 }
 

@@ -59,10 +59,10 @@ fn settings_that_can_lose_schedules_are_warned_about() {
     client::create_topic(case.bootstrap(), &risky, 1, &[("cleanup.policy", "delete"), ("delete.retention.ms", "1")]);
     let mut engine = case.engine_with(&[("SCHEDULES_TOPICS", &risky)]);
     for wanted in [
-        "cleanup.policy=delete: what has fired is never removed",
+        "cleanup.policy=delete: schedules that have fired are never removed",
         "retention.ms=604800000: the broker deletes schedules that are still pending",
-        "min.compaction.lag.ms=0: an update made in the moment of firing can be compacted away",
-        "delete.retention.ms=1: a tombstone can vanish before an instance that was away has read it",
+        "min.compaction.lag.ms=0: an update at the moment of firing can be compacted away",
+        "delete.retention.ms=1: a tombstone can be removed before an instance that was down has read it",
     ] {
         eventually(wanted, PATIENCE, || engine.output().contains(wanted).then_some(()));
     }

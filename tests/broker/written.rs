@@ -181,7 +181,7 @@ fn a_new_group_starts_while_users_write_to_every_partition() {
     let writers = Writing::schedules(&case);
     let engines = [case.engine(), case.engine()];
     engines.iter().for_each(Engine::ready);
-    let live = |engine: &Engine| engine.output().lines().filter(|line| line.contains("loaded and fires")).count();
+    let live = |engine: &Engine| engine.output().lines().filter(|line| line.contains("partition live")).count();
     assert!(engines.iter().all(|engine| live(engine) > 0), "each has partitions of its own");
     case.produce(&[case.due_in("mine", "v", 1)]);
     case.fired(1);

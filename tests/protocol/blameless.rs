@@ -37,7 +37,7 @@ fn an_own_topic_that_refuses_a_record_makes_it_wait_and_never_a_dead_letter() {
     rig.read(P);
     rig.at(NOW + 5);
     let batch = rig.batch();
-    rig.abort(&batch, Abort::Rejected(&[(0, Reason::OwnTopic)]));
+    rig.abort(&batch, Abort::Rejected(vec![(0, Reason::OwnTopic)]));
     let parked = |o: &Output| matches!(o, Output::Report(Report::Parked { reason: Reason::OwnTopic, .. }));
     assert!(rig.saw(parked), "it is reported once");
     let batch = rig.batch();
@@ -48,7 +48,7 @@ fn an_own_topic_that_refuses_a_record_makes_it_wait_and_never_a_dead_letter() {
         let (batch, took_ms) = wait_for(&mut rig, 20).expect("it is tried again");
         assert!(took_ms <= 14_200, "it waits for {took_ms} ms");
         assert_eq!(fired(&batch), [keyless], "it is not given up: {batch:?}");
-        rig.abort(&batch, Abort::Rejected(&[(0, Reason::OwnTopic)]));
+        rig.abort(&batch, Abort::Rejected(vec![(0, Reason::OwnTopic)]));
     }
     assert!(!rig.saw(parked), "and not again");
     let (batch, _) = wait_for(&mut rig, 20).expect("the topic takes it now");
@@ -69,7 +69,7 @@ fn a_target_that_refuses_timestamps_waits_until_the_clock_is_set_right() {
     rig.at(NOW + AHEAD_S);
     let batch = rig.batch();
     assert_eq!(fired(&batch), [early, elsewhere]);
-    rig.abort(&batch, Abort::Rejected(&[(0, Reason::Timestamp)]));
+    rig.abort(&batch, Abort::Rejected(vec![(0, Reason::Timestamp)]));
     let batch = rig.batch();
     assert_eq!(fired(&batch), [elsewhere], "another target's schedule does not wait");
     rig.commit(&batch);
@@ -77,7 +77,7 @@ fn a_target_that_refuses_timestamps_waits_until_the_clock_is_set_right() {
     for _ in 0..6 {
         let (batch, _) = wait_for(&mut rig, 70).expect("it is tried again");
         assert!(batch.items.iter().all(|item| matches!(item.kind, Kind::Fire { .. })), "no dead letter: {batch:?}");
-        rig.abort(&batch, Abort::Rejected(&[(0, Reason::Timestamp)]));
+        rig.abort(&batch, Abort::Rejected(vec![(0, Reason::Timestamp)]));
     }
     assert!(wait_for(&mut rig, 30).is_none(), "the wait has grown");
     // The clock is right again.

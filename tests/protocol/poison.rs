@@ -16,7 +16,7 @@ fn a_rejected_record_is_parked_and_its_neighbours_fire() {
     rig.at(NOW + 1);
     let batch = rig.batch();
     let at = batch.items.iter().position(|i| i.origin_offset == poison).unwrap() as u32;
-    rig.abort(&batch, Abort::Rejected(&[(at, Reason::TooLarge)]));
+    rig.abort(&batch, Abort::Rejected(vec![(at, Reason::TooLarge)]));
     let next = rig.batch();
     assert_eq!(fired(&next), [healthy]);
     rig.commit(&next);
@@ -39,7 +39,7 @@ fn without_a_guilty_record_batches_are_halved_until_it_stands_alone() {
         while let Some(batch) = rig.try_batch() {
             let bad = batch.items.iter().any(|i| batch.parts(i).key == b"poison");
             if bad {
-                rig.abort(&batch, Abort::Rejected(&[]));
+                rig.abort(&batch, Abort::Rejected(Vec::new()));
             } else {
                 done += fired(&batch).len();
                 rig.commit(&batch);
@@ -91,7 +91,7 @@ fn a_schedule_that_cannot_be_delivered_is_still_written_again_when_it_was_outrun
     rig.read(P);
     let firing = rig.batch();
     assert_eq!(fired(&firing), [poison], "its tombstone would settle the matter");
-    rig.abort(&firing, Abort::Rejected(&[(0, Reason::TooLarge)]));
+    rig.abort(&firing, Abort::Rejected(vec![(0, Reason::TooLarge)]));
     let again = rig.batch();
     assert!(matches!(again.items[0].kind, Kind::Schedule { .. }), "{again:?}");
     assert_eq!(again.items[0].origin_offset, poison);
@@ -154,7 +154,7 @@ fn run(rig: &mut Rig, is_poison: impl Fn(&str) -> bool, named: bool) -> Vec<Stri
             rig.commit(&batch);
             rig.read(P);
         } else {
-            rig.abort(&batch, Abort::Rejected(if named { &guilty } else { &[] }));
+            rig.abort(&batch, Abort::Rejected(if named { guilty } else { Vec::new() }));
         }
     }
     done
@@ -209,7 +209,7 @@ fn many_refused_records_that_nobody_names_delay_no_fresh_one() {
                 rig.read(P);
             } else {
                 aborts += 1;
-                rig.abort(&batch, Abort::Rejected(&[]));
+                rig.abort(&batch, Abort::Rejected(Vec::new()));
             }
         }
     }
@@ -247,8 +247,8 @@ fn what_the_broker_refuses_to_have_written_again_is_parked_counted_and_retried_a
                 };
                 assert!(matches!(batch.items[at].kind, Kind::Schedule { .. }));
                 tries += 1;
-                let guilty = [(at as u32, Reason::TooLarge)];
-                rig.abort(&batch, Abort::Rejected(if named { &guilty } else { &[] }));
+                let guilty = vec![(at as u32, Reason::TooLarge)];
+                rig.abort(&batch, Abort::Rejected(if named { guilty } else { Vec::new() }));
             }
             assert_eq!(rig.core.counters().triggered, second as u64, "named {named}: its neighbours fire on time");
             assert_eq!(rig.core.status()[0].parked, 1);

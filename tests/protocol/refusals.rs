@@ -210,7 +210,7 @@ fn a_schedule_that_the_broker_finds_too_large_becomes_a_dead_letter_and_its_neig
     rig.read(P);
     rig.at(NOW + 1);
     let batch = rig.work();
-    rig.abort(&batch, Abort::Rejected(&[(0, Reason::TooLarge)]));
+    rig.abort(&batch, Abort::Rejected(vec![(0, Reason::TooLarge)]));
     let next = rig.work();
     assert_eq!(fired(&next), [good], "at once");
     rig.commit(&next);
@@ -223,7 +223,7 @@ fn a_dead_letter_that_is_refused_is_parked_and_tried_again() {
     let offset = rig.unfit(P, "k");
     rig.read(P);
     let batch = rig.work();
-    rig.abort(&batch, Abort::Rejected(&[(0, Reason::TooLarge)]));
+    rig.abort(&batch, Abort::Rejected(vec![(0, Reason::TooLarge)]));
     rig.no_work("not at once");
     assert_eq!(rig.core.status()[0].parked, 1);
     let again = (1..10).find(|second| {
@@ -243,13 +243,13 @@ fn a_schedule_that_was_given_up_stays_so_when_its_dead_letter_is_aborted_or_refu
         rig.at(NOW + 1);
         let batch = rig.work();
         assert_eq!(fired(&batch), [poison]);
-        rig.abort(&batch, Abort::Rejected(&[(0, Reason::TooLarge)]));
+        rig.abort(&batch, Abort::Rejected(vec![(0, Reason::TooLarge)]));
         for second in 2..40 {
             rig.at(NOW + second);
             while let Some(batch) = rig.try_batch().filter(|batch| !batch.items.is_empty()) {
                 assert_eq!(letters(&batch), [(poison, Reason::TooLarge)], "it is not fired into the same refusal");
-                let guilty = [(0, Reason::TooLarge)];
-                rig.abort(&batch, if refused { Abort::Rejected(&guilty) } else { Abort::Retry });
+                let guilty = vec![(0, Reason::TooLarge)];
+                rig.abort(&batch, if refused { Abort::Rejected(guilty) } else { Abort::Retry });
             }
         }
     }
@@ -303,7 +303,7 @@ fn parked_schedules_come_back_with_growing_waits_in_shares() {
         while let Some(batch) = rig.try_batch() {
             moments.push((tenths, batch.items.len()));
             let all: Vec<(u32, Reason)> = (0..batch.items.len() as u32).map(|item| (item, Reason::TooLarge)).collect();
-            rig.abort(&batch, Abort::Rejected(&all));
+            rig.abort(&batch, Abort::Rejected(all));
         }
     }
     let tries: usize = moments.iter().map(|(_, items)| items).sum();
@@ -340,7 +340,7 @@ fn a_hundred_thousand_parked_schedules_are_all_tried_again_and_do_not_stop_a_goo
                 rig.commit(&batch);
                 rig.read(P);
             } else {
-                rig.abort(&batch, Abort::Rejected(&guilty));
+                rig.abort(&batch, Abort::Rejected(guilty));
             }
         }
         second += 1;
@@ -356,7 +356,7 @@ fn a_cancel_ends_a_parked_schedule() {
     rig.read(P);
     rig.at(NOW + 1);
     let batch = rig.work();
-    rig.abort(&batch, Abort::Rejected(&[(0, Reason::TooLarge)]));
+    rig.abort(&batch, Abort::Rejected(vec![(0, Reason::TooLarge)]));
     rig.cancel(P, "k");
     rig.read(P);
     assert_eq!((rig.core.status()[0].parked, rig.core.status()[0].pending), (0, 0));

@@ -280,10 +280,10 @@ impl Rig {
 
     pub fn commit(&mut self, batch: &Batch) {
         let written = self.land(batch);
-        self.input(Input::BatchEnded { batch: batch.id, outcome: Outcome::Committed { written: &written } });
+        self.input(Input::BatchEnded { batch: batch.id, outcome: Outcome::Committed { last_offsets: written } });
     }
 
-    pub fn abort(&mut self, batch: &Batch, abort: Abort<'_>) {
+    pub fn abort(&mut self, batch: &Batch, abort: Abort) {
         self.input(Input::BatchEnded { batch: batch.id, outcome: Outcome::Aborted(abort) });
     }
 

@@ -80,7 +80,7 @@ fn only_the_barriers_own_offset_ends_loading() {
     rig.at(NOW + 60);
     rig.no_batch("the end of the log was reached and time has passed, but the barrier does not stand");
     let written = rig.land(&barrier);
-    rig.input(Input::BatchEnded { batch: barrier.id, outcome: Outcome::Committed { written: &written } });
+    rig.input(Input::BatchEnded { batch: barrier.id, outcome: Outcome::Committed { last_offsets: written } });
     assert_eq!(rig.phase(P), Some(Phase::Loading));
     rig.input(Input::Fenced { request: RequestId(0) });
     let list = rig.batch();
@@ -113,7 +113,7 @@ fn a_barrier_may_be_read_before_its_commit_is_answered() {
     let written = rig.land(&barrier);
     rig.read(P);
     assert_eq!(rig.phase(P), Some(Phase::TakingOver));
-    rig.input(Input::BatchEnded { batch: barrier.id, outcome: Outcome::Committed { written: &written } });
+    rig.input(Input::BatchEnded { batch: barrier.id, outcome: Outcome::Committed { last_offsets: written } });
     assert_eq!(rig.phase(P), Some(Phase::Live));
 }
 
@@ -122,7 +122,7 @@ fn a_barrier_whose_offset_is_not_reported_is_written_again() {
     let mut rig = Rig::live();
     let barrier = rig.successors_barrier("cd");
     rig.land(&barrier);
-    rig.input(Input::BatchEnded { batch: barrier.id, outcome: Outcome::Committed { written: &[] } });
+    rig.input(Input::BatchEnded { batch: barrier.id, outcome: Outcome::Committed { last_offsets: Vec::new() } });
     let again = rig.batch();
     assert!(matches!(again.items[0].kind, Kind::Barrier { .. }));
     rig.commit(&again);

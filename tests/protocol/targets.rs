@@ -32,7 +32,7 @@ fn leaderless(config: Config) -> (Rig, i64, i64) {
     rig.at(NOW + 1);
     let batch = rig.batch();
     assert_eq!(fired(&batch), [poison, good]);
-    rig.abort(&batch, Abort::Rejected(&[(0, Reason::NoLeader)]));
+    rig.abort(&batch, Abort::Rejected(vec![(0, Reason::NoLeader)]));
     (rig, poison, good)
 }
 
@@ -86,7 +86,7 @@ fn a_target_that_takes_nothing_though_it_has_leaders_is_tried_with_growing_waits
             }
             assert_eq!(fired(&batch), [poison]);
             tries.push(tenths / 10);
-            rig.abort(&batch, Abort::Rejected(&[(0, Reason::NoLeader)]));
+            rig.abort(&batch, Abort::Rejected(vec![(0, Reason::NoLeader)]));
         }
     }
     assert!((8..16).contains(&tries.len()), "{tries:?}");

@@ -176,7 +176,7 @@ fn the_tombstone_may_be_read_before_the_commit_is_answered() {
     rig.read(P);
     let next = rig.batch();
     assert_eq!(fired(&next), [second]);
-    rig.input(Input::BatchEnded { batch: batch.id, outcome: Outcome::Committed { written: &written } });
+    rig.input(Input::BatchEnded { batch: batch.id, outcome: Outcome::Committed { last_offsets: written } });
     rig.at(NOW + 3);
     rig.no_batch("the second firing is in flight still");
     rig.commit(&next);

@@ -20,7 +20,7 @@ use crate::secured::{PASSWORD, Secured, secured};
 
 const USER: &str = "rotates";
 /// What it says at its end.
-const REWRITTEN: &str = "was rewritten since the engine has read it";
+const REWRITTEN: &str = "has changed since the engine read it";
 const NEW_PASSWORD: &str = "sesameopen-b3f9";
 /// Time enough to make a certificate and to start with it, on a busy machine.
 const CERTIFICATE_S: u32 = 40;

@@ -193,14 +193,14 @@ impl<'a> Visit<'a> for File {
 
 #[test]
 fn unsafe_code_is_in_one_module() {
-    const HERE: [&str; 2] = ["src/kafka/native.rs", "src/kafka/native/"];
+    const HERE: [&str; 2] = ["src/kafka/ffi.rs", "src/kafka/ffi/"];
     let files = read(&["src", "sim/src"]);
     let (here, elsewhere): (Vec<_>, Vec<_>) =
         files.iter().partition(|file| HERE.iter().any(|here| file.path.starts_with(here)));
     assert!(here.iter().all(|file| !file.unsafe_at.is_empty()) && !here.is_empty(), "{HERE:?} have no unsafe code");
     let breaches: Vec<String> =
         elsewhere.iter().flat_map(|file| file.unsafe_at.iter().map(|line| format!("{}:{line}", file.path))).collect();
-    hold("Unsafe code is only in src/kafka/native. Move it there, with a SAFETY comment.", &breaches);
+    hold("Unsafe code is only in src/kafka/ffi. Move it there, with a SAFETY comment.", &breaches);
 }
 
 #[test]

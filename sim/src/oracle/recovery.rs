@@ -134,7 +134,7 @@ impl<'a> Fresh<'a> {
         assert!(shown.is_ok(), "the visitor never fails");
         let written: Vec<(TopicPartition, i64)> =
             records.iter().map(|(partition, offset, _)| (*partition, *offset)).collect();
-        self.feed(Input::BatchEnded { batch: batch.id, outcome: Outcome::Committed { written: &written } });
+        self.feed(Input::BatchEnded { batch: batch.id, outcome: Outcome::Committed { last_offsets: written } });
         for (partition, offset, stored) in &records {
             if batch.items.iter().any(|item| matches!(item.kind, Kind::Barrier { .. })) {
                 let (found, _) = self.history.kafka.log(Place::Schedules(*partition)).read(0, usize::MAX);

@@ -31,7 +31,7 @@ impl World {
             Task::Wake => self.wake(number),
             Task::Tick => self.feed(number, Input::Tick),
             Task::Job(batch) => self.job(number, batch),
-            Task::Settle(batch, ending) => self.settle(number, batch, &ending),
+            Task::Settle(batch, outcome) => self.settle(number, batch, outcome),
             Task::ReadCommitted(partition, until) => self.read_committed(number, partition, until),
             Task::Fence(request, ids, generation) => self.fence(number, request, ids, generation),
             Task::FindSince(request, topic, known) => self.find_since(number, request, topic, known),

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use kafka_scheduler::core::batch::{Batch, Kind, OutRecord};
+use kafka_scheduler::core::io::{Abort, Input, Late, Outcome};
 use kafka_scheduler::core::reason::Reason;
 
 use super::transactors::{Job, Outgoing, Step};
-use super::{Ending, Event, Task, World};
+use super::{Event, Task, World};
 use crate::bugs::{self, Bug};
 use crate::faults::Fault;
 use crate::history::{Decision, Entry};
@@ -172,7 +173,7 @@ impl World {
                     }
                 }
                 Err(Refusal::Concurrent) => return self.later(number, 20, Task::Job(batch)),
-                Err(_) => return self.end(number, batch, Ending::Unknown),
+                Err(_) => return self.end(number, batch, Outcome::Unknown),
             }
         }
         let link_ms = self.instances[number].link_free_us.saturating_sub(self.now_ms * 1_000).div_euclid(1_000) + 1;
@@ -263,16 +264,17 @@ impl World {
             let rejected_items = std::mem::take(&mut job.rejected_items);
             let named = job.rejected || !rejected_items.is_empty();
             let sent = job.records.iter().map(bytes).sum();
-            let ending = match job.late_bytes {
-                _ if named => Ending::Rejected(rejected_items),
-                Some(delivered) => Ending::TimedOut { delivered, sent },
-                None => Ending::Retry,
+            let outcome = match job.late_bytes {
+                _ if named => Abort::Rejected(rejected_items),
+                Some(0) => Abort::TimedOut(Late::Silent),
+                Some(delivered) => Abort::TimedOut(Late::Taking { delivered, sent }),
+                None => Abort::Retry,
             };
-            return self.give_up(number, batch, producer, ending);
+            return self.give_up(number, batch, producer, outcome);
         }
         // A transactor of a former incarnation may have noticed that by now.
         if parting && self.instances[number].rng.chance(50) {
-            return self.give_up(number, batch, producer, Ending::Retry);
+            return self.give_up(number, batch, producer, Abort::Retry);
         }
         if self.inject_at(number, batch, producer, Point::AfterProduce) {
             return;
@@ -281,7 +283,7 @@ impl World {
         if !first {
             let since = *job.waiting_since_ms.get_or_insert(now);
             if since + TURN_TIMEOUT_MS <= now {
-                return self.give_up(number, batch, producer, Ending::Retry);
+                return self.give_up(number, batch, producer, Abort::Retry);
             }
             return self.later(number, 50, Task::Job(batch));
         }
@@ -296,10 +298,10 @@ impl World {
             Err(Refusal::Concurrent) => self.later(number, 20, Task::Job(batch)),
             Err(Refusal::Generation) => {
                 let generation = self.instances[number].transactors.jobs[&batch].member.1;
-                self.give_up(number, batch, producer, Ending::StaleGeneration(generation));
+                self.give_up(number, batch, producer, Abort::StaleGeneration { generation });
             }
-            Err(Refusal::Metadata) => self.give_up(number, batch, producer, Ending::Retry),
-            Err(Refusal::Fenced | Refusal::State) => self.end(number, batch, Ending::Unknown),
+            Err(Refusal::Metadata) => self.give_up(number, batch, producer, Abort::Retry),
+            Err(Refusal::Fenced | Refusal::State) => self.end(number, batch, Outcome::Unknown),
         }
     }
 
@@ -328,20 +330,20 @@ impl World {
         if self.inject_at(number, batch, producer, Point::AfterOffsets) {
             return;
         }
-        let ending = match self.history.kafka.end(producer, self.now_ms, true) {
+        let outcome = match self.history.kafka.end(producer, self.now_ms, true) {
             Ok(()) => {
                 self.note_markers(number);
                 self.committed(number, batch)
             }
-            Err(_) => Ending::Unknown,
+            Err(_) => Outcome::Unknown,
         };
-        if matches!(ending, Ending::Committed(_)) && self.inject_at(number, batch, producer, Point::AfterCommit) {
+        if matches!(outcome, Outcome::Committed { .. }) && self.inject_at(number, batch, producer, Point::AfterCommit) {
             return;
         }
-        self.end(number, batch, ending);
+        self.end(number, batch, outcome);
     }
 
-    fn committed(&mut self, number: usize, batch: u64) -> Ending {
+    fn committed(&mut self, number: usize, batch: u64) -> Outcome {
         self.in_turn(number, batch);
         self.history.add(Entry::Committed { instance: number, batch });
         let job = &self.instances[number].transactors.jobs[&batch];
@@ -352,7 +354,7 @@ impl World {
             let end = if barrier && bugs::on(Bug::LoadsToLastStable) { stable.max(0) } else { *offset };
             (*partition, end)
         };
-        Ending::Committed(job.written.iter().map(offset).collect())
+        Outcome::Committed { last_offsets: job.written.iter().map(offset).collect() }
     }
 
     /// Checks that batches commit in the order in which they were formed. Otherwise schedules fire out of order and
@@ -371,24 +373,36 @@ impl World {
         instance.last_committed = batch;
     }
 
-    fn give_up(&mut self, number: usize, batch: u64, producer: (&str, u32), ending: Ending) {
+    fn give_up(&mut self, number: usize, batch: u64, producer: (&str, u32), abort: Abort) {
         match self.history.kafka.end(producer, self.now_ms, false) {
             Ok(()) => {
                 self.note_markers(number);
-                self.end(number, batch, ending);
+                self.end(number, batch, Outcome::Aborted(abort));
             }
-            Err(_) => self.end(number, batch, Ending::Unknown),
+            Err(_) => self.end(number, batch, Outcome::Unknown),
         }
     }
 
     /// Sends the outcome to the core. It takes a while, in which the process may crash.
-    pub(super) fn end(&mut self, number: usize, batch: u64, ending: Ending) {
-        let ending = match ending {
-            Ending::Unknown if bugs::on(Bug::UnknownTakenForAborted) => {
+    pub(super) fn settle(&mut self, number: usize, batch: u64, outcome: Outcome) {
+        let Some(job) = self.instances[number].transactors.finish(batch) else { return };
+        self.trace(|| format!("i{number}     batch {batch}: {outcome:?}"));
+        // Partitions were read again since the batches of a former incarnation.
+        let current = job.incarnation == self.instances[number].transactors.incarnation;
+        if current && !matches!(outcome, Outcome::Committed { .. }) {
+            self.history.add(Entry::Aborted { instance: number, batch });
+        }
+        self.feed(number, Input::BatchEnded { batch, outcome });
+        self.wake_jobs(number);
+    }
+
+    pub(super) fn end(&mut self, number: usize, batch: u64, outcome: Outcome) {
+        let outcome = match outcome {
+            Outcome::Unknown if bugs::on(Bug::UnknownTakenForAborted) => {
                 self.instances[number].transactors.set_epoch(batch, None);
-                Ending::Retry
+                Outcome::Aborted(Abort::Retry)
             }
-            Ending::Unknown if bugs::on(Bug::UnknownTakenForCommitted) => {
+            Outcome::Unknown if bugs::on(Bug::UnknownTakenForCommitted) => {
                 self.instances[number].transactors.set_epoch(batch, None);
                 self.committed(number, batch)
             }
@@ -398,29 +412,29 @@ impl World {
             job.step = Step::Ended;
         }
         let delay = self.instances[number].rng.range(1, 40);
-        self.answer(number, delay, Task::Settle(batch, ending));
+        self.answer(number, delay, Task::Settle(batch, outcome));
     }
 
     /// Answers a request with an error, or not at all. Returns that the step ends here.
     pub(super) fn fault_answer(&mut self, number: usize, batch: u64, producer: (&str, u32), error: Error) -> bool {
         match error {
             Error::Retriable => self.later(number, 500, Task::Job(batch)),
-            Error::Abortable => self.give_up(number, batch, producer, Ending::Retry),
-            Error::Fatal | Error::RequestLost => self.end(number, batch, Ending::Unknown),
+            Error::Abortable => self.give_up(number, batch, producer, Abort::Retry),
+            Error::Fatal | Error::RequestLost => self.end(number, batch, Outcome::Unknown),
             Error::Late => {
                 // Only a late commit does harm: the transaction is still undecided.
                 if self.instances[number].transactors.jobs[&batch].step == Step::Commit {
                     let delay = self.instances[number].rng.range(1, LATE_COMMIT_MS);
                     self.after(delay, Event::LateCommit(producer.0.to_owned(), producer.1));
                 }
-                self.end(number, batch, Ending::Unknown);
+                self.end(number, batch, Outcome::Unknown);
             }
             Error::ReplyLost => {
                 // Only the outcome of a commit can be lost.
                 if self.instances[number].transactors.jobs[&batch].step == Step::Commit {
                     let _ = self.history.kafka.end(producer, self.now_ms, true);
                 }
-                self.end(number, batch, Ending::Unknown);
+                self.end(number, batch, Outcome::Unknown);
             }
         }
         true

@@ -1,4 +1,4 @@
-//! What is wrong with the settings that a topic has, and with how it lies on the brokers.
+//! Finds settings and layouts of topics that can lose or delay schedules.
 
 use std::fmt;
 
@@ -7,37 +7,37 @@ use super::{Entries, Layout, REPLICAS_SAFE, Role};
 const HOUR_MS: i64 = 3_600_000;
 const DAY_MS: i64 = 86_400_000;
 
-/// Shorter than this, an outage over lunch is enough to lose a word.
+/// Below this, an outage over lunch is enough to lose a user's record.
 const LAG_MS_MIN: i64 = HOUR_MS;
-/// A segment that stays open for longer keeps a takeover reading what has fired long ago.
+/// Beyond this, each takeover reads many schedules that have fired long ago.
 const SEGMENT_MS_MAX: i64 = 2 * DAY_MS;
-/// Kafka's default. A log grows to `1 / (1 - ratio)` times what compaction would leave of it.
+/// Kafka's default. A log grows to `1 / (1 - ratio)` times its compacted size.
 const DIRTY_RATIO_MAX: f64 = 0.5;
 
-/// What the engine relies on in a schedules topic.
+/// Settings of a schedules topic that the engine relies on.
 const RELIED_ON: [&str; 3] = ["cleanup.policy", "min.compaction.lag.ms", "delete.retention.ms"];
-/// What it relies on where a partition can change its leader.
+/// The same, if a partition can change its leader.
 const UNCLEAN: &str = "unclean.leader.election.enable";
 
-/// What becomes of a finding.
+/// The severity of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Weight {
-    /// Schedules can be lost, or all of them wait for one broker. The engine warns when it starts.
+    /// Schedules can be lost, or all of them wait for one broker. The engine logs it when it starts.
     Warning,
-    /// It can be better. `topics check` says so.
+    /// An improvement. Only `topics check` prints it.
     Advice,
 }
 
-/// Something about a topic that is to be put right.
+/// A setting that should be changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// The setting.
+    /// The name of the setting.
     pub setting: &'static str,
-    /// Its value; `None` where the broker does not know it.
+    /// Its value; `None` if the broker does not know it.
     pub value: Option<String>,
-    /// What can happen, and what to set.
+    /// The possible damage, and the remedy.
     pub text: &'static str,
-    /// How bad it is.
+    /// The severity.
     pub weight: Weight,
 }
 
@@ -50,16 +50,16 @@ impl fmt::Display for Finding {
     }
 }
 
-/// What is wrong with a topic. A setting that is not among `entries` is not judged, unless the engine relies on it; where
-/// there are no entries, the settings may not be seen.
+/// Returns the findings for a topic. A setting that is not among `entries` is not judged, unless the engine relies on
+/// it. If there are no entries, reading the settings is not permitted.
 #[must_use]
 pub fn findings(role: Role, entries: &Entries, layout: Layout) -> Vec<Finding> {
     let mut judge = Judge { entries, found: Vec::new() };
     match role {
         Role::Schedules => {
-            judge.kept();
-            judge.lasting();
-            judge.cleaned();
+            judge.check_policy();
+            judge.check_retention();
+            judge.check_compaction();
         }
         Role::History | Role::DeadLetter => {
             let compacts = |value: &str| policies(value).contains(&"compact");
@@ -75,9 +75,9 @@ pub fn findings(role: Role, entries: &Entries, layout: Layout) -> Vec<Finding> {
         let short = |value: &str| finite(value) && below(DAY_MS)(value);
         judge.that("retention.ms", Weight::Warning, short, "dead letters are deleted within a day");
     }
-    judge.replicated(role, layout);
+    judge.check_replication(role, layout);
     if role == Role::Schedules {
-        judge.own(layout);
+        judge.check_inherited(layout);
     }
     judge.found
 }
@@ -94,13 +94,13 @@ impl Judge<'_> {
         }
     }
 
-    /// Whether the topic keeps what is pending.
-    fn kept(&mut self) {
+    /// Pending schedules must not be deleted.
+    fn check_policy(&mut self) {
         self.that(
             "cleanup.policy",
             Weight::Warning,
             |value| !policies(value).contains(&"compact"),
-            "what has fired is never removed, and what is pending is when it is old: set compact",
+            "schedules that have fired are never removed, and old pending ones are: set compact",
         );
         if policies(self.entries.get("cleanup.policy").unwrap_or_default()).contains(&"delete") {
             let text = "the broker deletes schedules that are still pending: set cleanup.policy=compact alone, or -1";
@@ -109,41 +109,41 @@ impl Judge<'_> {
         }
     }
 
-    /// Whether words and tombstones last for as long as an outage may take.
-    fn lasting(&mut self) {
+    /// User records and tombstones must last as long as an outage may.
+    fn check_retention(&mut self) {
         for (setting, lost, text) in [
             (
                 "min.compaction.lag.ms",
-                "an update made in the moment of firing can be compacted away while no instance runs: set a day or more",
-                "an outage that lasts longer can cost an update made in the moment of firing: set a day or more",
+                "an update at the moment of firing can be compacted away while no instance runs: set a day or more",
+                "an outage that lasts longer can lose an update at the moment of firing: set a day or more",
             ),
             (
                 "delete.retention.ms",
-                "a tombstone can vanish before an instance that was away has read it: set a day or more",
-                "an outage that lasts longer can cost a tombstone: set a day or more",
+                "a tombstone can be removed before an instance that was down has read it: set a day or more",
+                "an outage that lasts longer can lose a tombstone: set a day or more",
             ),
         ] {
             self.that(setting, Weight::Warning, below(LAG_MS_MIN), lost);
             self.that(setting, Weight::Advice, |value| below(DAY_MS)(value) && !below(LAG_MS_MIN)(value), text);
         }
-        let is_seen = !self.entries.is_empty();
-        for setting in RELIED_ON.into_iter().filter(|setting| is_seen && self.entries.get(setting).is_none()) {
+        let is_readable = !self.entries.is_empty();
+        for setting in RELIED_ON.into_iter().filter(|setting| is_readable && self.entries.get(setting).is_none()) {
             let text =
                 "the broker may compact records and remove tombstones that an instance still needs after an outage";
             self.found.push(Finding { setting, value: None, text, weight: Weight::Warning });
         }
     }
 
-    /// Whether compaction comes within days. Until it does, each takeover reads what has fired long ago.
-    fn cleaned(&mut self) {
-        // Kafka closes a compacted topic's segment by the smaller of the two.
+    /// Compaction must run within days. Until then each takeover reads schedules that have fired long ago.
+    fn check_compaction(&mut self) {
+        // Kafka rolls a compacted topic's segment by the smaller of the two.
         let lag_ms_max = self.entries.number("max.compaction.lag.ms").unwrap_or(i64::MAX);
         if lag_ms_max > SEGMENT_MS_MAX {
             self.that(
                 "segment.ms",
                 Weight::Advice,
                 |value| value.parse::<i64>().is_ok_and(|ms| ms > SEGMENT_MS_MAX),
-                "compaction leaves the open segment alone, which stays open for so long unless it reaches \
+                "compaction skips the active segment, which stays active for this long unless it reaches \
                  segment.bytes; each takeover reads all of it: set a day",
             );
         }
@@ -152,31 +152,32 @@ impl Judge<'_> {
                 "min.cleanable.dirty.ratio",
                 Weight::Advice,
                 |value| value.parse::<f64>().is_ok_and(|ratio| ratio > DIRTY_RATIO_MAX),
-                "compaction waits until so much of the log is new; each takeover reads all of it: set 0.5 or less, or \
-                 max.compaction.lag.ms",
+                "compaction waits until this share of the log is new; each takeover reads all of it: set 0.5 or less, \
+                 or max.compaction.lag.ms",
             );
         }
         let is_create_time = self.entries.get("message.timestamp.type") == Some("CreateTime");
-        // Before 3.6 there is the older setting alone; from 4.0 on, the newer one; in between the smaller one counts.
+        // Before Kafka 3.6 there is only the older setting, from 4.0 on only the newer one; between, the smaller one
+        // counts.
         let limits = ["message.timestamp.after.max.ms", "message.timestamp.difference.max.ms"];
         let known = limits.into_iter().filter_map(|name| Some((name, self.entries.number(name)?)));
         if let Some((setting, ms)) = known.min_by_key(|(_, ms)| *ms).filter(|(_, ms)| is_create_time && *ms > HOUR_MS) {
-            let text = "one record that is stamped far ahead stops compaction until then: a segment is compacted after \
-                        its latest timestamp; set an hour";
+            let text = "one record with a timestamp far ahead stops compaction until then: a segment is compacted \
+                        after its latest timestamp; set an hour";
             self.found.push(Finding { setting, value: Some(ms.to_string()), text, weight: Weight::Advice });
         }
     }
 
-    /// Whether the topic survives a broker.
-    fn replicated(&mut self, role: Role, Layout { replicas, brokers, .. }: Layout) {
+    /// The topic must survive the loss of a broker.
+    fn check_replication(&mut self, role: Role, Layout { replicas, brokers, .. }: Layout) {
         let in_sync = "min.insync.replicas";
         if replicas == 1 && brokers > 1 {
             let text = match role {
                 Role::Schedules => {
-                    "nothing fires while its broker is away, and schedules are lost with its disk: give the topic three \
-                     replicas"
+                    "nothing fires while its broker is down, and schedules are lost with its disk: give the topic \
+                     three replicas"
                 }
-                Role::History => "nothing fires while its broker is away: give the topic three replicas",
+                Role::History => "nothing fires while its broker is down: give the topic three replicas",
                 Role::DeadLetter => "dead letters are lost with their broker's disk: give the topic three replicas",
             };
             let value = Some(replicas.to_string());
@@ -189,25 +190,24 @@ impl Judge<'_> {
         }
         if replicas > 1 {
             let all = |value: &str| value.parse::<usize>().is_ok_and(|least| least >= replicas);
-            let text = "the topic takes no record while one of its brokers is away, and nothing fires: set less than \
+            let text = "the topic accepts no record while one of its brokers is down, and nothing fires: set less than \
                         there are replicas";
             self.that(in_sync, Weight::Advice, all, text);
         }
         if role == Role::Schedules {
-            let text = "a broker's death can take acknowledged schedules with it: set false";
+            let text = "the loss of a broker can lose acknowledged schedules: set false";
             self.that(UNCLEAN, Weight::Warning, |value| value == "true", text);
         }
     }
 
-    /// Whether the topic itself sets what the engine relies on: each broker has defaults of its own, and the one that
-    /// was asked has told its own.
-    fn own(&mut self, layout: Layout) {
+    /// The topic itself should set what the engine relies on: brokers may have different defaults, and only one
+    /// broker's are known.
+    fn check_inherited(&mut self, layout: Layout) {
         let replicated = (layout.replicas > 1).then_some(UNCLEAN);
         for setting in RELIED_ON.into_iter().chain(replicated) {
             let is_judged = self.found.iter().any(|finding| finding.setting == setting);
             if !is_judged && self.entries.inherited.contains(setting) {
-                let text =
-                    "the default of the broker that was asked; other brokers may have another: set it on the topic";
+                let text = "this is one broker's default; other brokers may have another: set it on the topic";
                 self.that(setting, Weight::Advice, |_| true, text);
             }
         }

@@ -1,8 +1,8 @@
-//! Records in handfuls, through a queue of our own.
+//! Fetches records in batches, from a queue that partitions are forwarded to.
 //!
-//! rust-rdkafka gives out one message at a time, each as an event, with a shared counter and several looks at the clock:
-//! more than it takes to keep a schedule. It has no way to more, and librdkafka's own must not be used on the consumer's
-//! queue, where it would answer rebalances by itself. So partitions are led to a queue that holds nothing else.
+//! rust-rdkafka returns one message at a time, each as an event, with a shared counter and several reads of the clock:
+//! that costs more than keeping a schedule. librdkafka's batch call must not be used on the consumer's queue, on which
+//! it would answer rebalances by itself. So partitions are forwarded to a queue that holds only records.
 
 use std::ffi::{CStr, CString, c_void};
 use std::ptr;
@@ -16,25 +16,25 @@ use super::push_headers;
 use crate::core::io::{Header, Millis};
 use crate::handle::Wake;
 
-/// A consumer, and the records of the partitions that are led here.
-pub struct Inbox<C: ConsumerContext + 'static> {
+/// A consumer, and the queue that its partitions are forwarded to.
+pub struct ForwardedQueue<C: ConsumerContext + 'static> {
     queue: *mut rd::rd_kafka_queue_t,
-    /// Ours, and lent to librdkafka until the queue calls nobody any more.
+    /// Ours, and lent to librdkafka until the queue's callback is disabled.
     wake: *mut Wake,
     consumer: BaseConsumer<C>,
 }
 
 // SAFETY: librdkafka locks its queues itself; wakes are called from any thread.
-unsafe impl<C: ConsumerContext + 'static> Send for Inbox<C> {}
+unsafe impl<C: ConsumerContext + 'static> Send for ForwardedQueue<C> {}
 // SAFETY: as above.
-unsafe impl<C: ConsumerContext + 'static> Sync for Inbox<C> {}
+unsafe impl<C: ConsumerContext + 'static> Sync for ForwardedQueue<C> {}
 
-impl<C: ConsumerContext + 'static> Inbox<C> {
-    /// Takes a consumer that has no partitions yet. `wake` is called when records have come.
+impl<C: ConsumerContext + 'static> ForwardedQueue<C> {
+    /// Takes a consumer that has no partitions yet. `wake` is called when records have arrived.
     pub fn new(consumer: BaseConsumer<C>, wake: Wake) -> Self {
         let wake = Box::into_raw(Box::new(wake));
-        // SAFETY: the client lives for as long as the queue, which is destroyed first; the wake lives until the queue
-        // calls nobody any more.
+        // SAFETY: the client lives for as long as the queue, which is destroyed first; the wake lives until the queue's
+        // callback is disabled.
         let queue = unsafe {
             let queue = rd::rd_kafka_queue_new(consumer.client().native_ptr());
             rd::rd_kafka_queue_cb_event_enable(queue, Some(woken), wake.cast());
@@ -43,15 +43,15 @@ impl<C: ConsumerContext + 'static> Inbox<C> {
         Self { queue, wake, consumer }
     }
 
-    /// The consumer: its events come as ever, when it is polled.
-    pub fn consumer(&self) -> &BaseConsumer<C> {
+    /// Returns the underlying consumer: poll it for rebalances and errors.
+    pub fn base(&self) -> &BaseConsumer<C> {
         &self.consumer
     }
 
-    /// Leads a partition's records here from its next assignment on, which must not have begun. It ends with that: say
-    /// it before each. False if there is no such partition.
+    /// Forwards a partition for its next assignment, which must not have started. Call it before each assignment.
+    /// Returns false if there is no such partition.
     #[must_use]
-    pub fn lead(&self, topic: &str, partition: i32) -> bool {
+    pub fn forward_partition(&self, topic: &str, partition: i32) -> bool {
         let Ok(topic) = CString::new(topic) else { return false };
         // SAFETY: the name is copied; the partition's queue is ours until it is destroyed here.
         unsafe {
@@ -66,22 +66,22 @@ impl<C: ConsumerContext + 'static> Inbox<C> {
         }
     }
 
-    /// What has come, at most so many.
-    pub fn take(&self, max: usize) -> Handful<'_> {
+    /// Returns records that have arrived, at most `max`.
+    pub fn fetched(&self, max: usize) -> FetchedRecords<'_> {
         let mut messages = Vec::with_capacity(max);
         // SAFETY: there is room for as many; those that were written are ours until they are destroyed.
         unsafe {
             let count = rd::rd_kafka_consume_batch_queue(self.queue, 0, messages.as_mut_ptr(), max);
             messages.set_len(usize::try_from(count).unwrap_or(0));
         }
-        Handful { messages: messages.into_iter(), _inbox: std::marker::PhantomData }
+        FetchedRecords { messages: messages.into_iter(), _queue: std::marker::PhantomData }
     }
 }
 
-impl<C: ConsumerContext + 'static> Drop for Inbox<C> {
+impl<C: ConsumerContext + 'static> Drop for ForwardedQueue<C> {
     fn drop(&mut self) {
-        // SAFETY: partitions that are led here hold the queue until they stop, but it calls nobody any more; the
-        // consumer is dropped after this.
+        // SAFETY: forwarded partitions hold the queue until they stop, but its callback is disabled; the consumer is
+        // dropped after this.
         unsafe {
             rd::rd_kafka_queue_cb_event_enable(self.queue, None, ptr::null_mut());
             rd::rd_kafka_queue_destroy(self.queue);
@@ -91,25 +91,25 @@ impl<C: ConsumerContext + 'static> Drop for Inbox<C> {
 }
 
 /// # Safety
-/// `wake` is that of an [`Inbox`].
+/// `wake` is that of an [`ForwardedQueue`].
 unsafe extern "C" fn woken(_client: *mut rd::rd_kafka_t, wake: *mut c_void) {
     // SAFETY: as the caller promises.
     let wake = unsafe { &*wake.cast::<Wake>() };
     wake();
 }
 
-/// Records that were taken together, in the order in which they came: for each partition, in that of its log.
+/// Records in the order of arrival, which for each partition is that of its log.
 #[derive(Debug)]
-pub struct Handful<'a> {
+pub struct FetchedRecords<'a> {
     messages: std::vec::IntoIter<*mut rd::rd_kafka_message_t>,
-    _inbox: std::marker::PhantomData<&'a ()>,
+    _queue: std::marker::PhantomData<&'a ()>,
 }
 
-impl<'a> Iterator for Handful<'a> {
+impl<'a> Iterator for FetchedRecords<'a> {
     type Item = Message<'a>;
 
     fn next(&mut self) -> Option<Message<'a>> {
-        self.messages.next().map(|message| Message(message, self._inbox))
+        self.messages.next().map(|message| Message(message, self._queue))
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
@@ -117,21 +117,21 @@ impl<'a> Iterator for Handful<'a> {
     }
 }
 
-impl ExactSizeIterator for Handful<'_> {}
+impl ExactSizeIterator for FetchedRecords<'_> {}
 
-impl Drop for Handful<'_> {
+impl Drop for FetchedRecords<'_> {
     fn drop(&mut self) {
         self.for_each(drop);
     }
 }
 
-/// A record, or why there is none.
+/// A record, or a partition's error.
 #[derive(Debug)]
 pub struct Message<'a>(*mut rd::rd_kafka_message_t, std::marker::PhantomData<&'a ()>);
 
 impl Drop for Message<'_> {
     fn drop(&mut self) {
-        // SAFETY: it is ours, and nothing borrows it any more.
+        // SAFETY: the message is ours, and no longer borrowed.
         unsafe { rd::rd_kafka_message_destroy(self.0) }
     }
 }
@@ -142,37 +142,34 @@ impl Message<'_> {
         unsafe { &*self.0 }
     }
 
-    /// Why the partition has no record to give, and in librdkafka's words.
+    /// Returns the partition's error, with librdkafka's text, if this is no record.
     pub fn error(&self) -> Option<(Code, String)> {
         let error = self.raw().err;
         if error == RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
             return None;
         }
-        // SAFETY: the message lives, and keeps the text, which is copied.
+        // SAFETY: the message lives, and holds the text, which is copied.
         let text = unsafe { CStr::from_ptr(rd::rd_kafka_message_errstr(self.0)) };
         Some((error.into(), text.to_string_lossy().into_owned()))
     }
 
-    /// Its topic's name.
     pub fn topic(&self) -> &[u8] {
         if self.raw().rkt.is_null() {
             return &[];
         }
-        // SAFETY: the message holds its topic, and that its name.
+        // SAFETY: the message holds its topic, and the topic its name.
         unsafe { CStr::from_ptr(rd::rd_kafka_topic_name(self.raw().rkt)).to_bytes() }
     }
 
-    /// Its partition's number.
     pub fn partition(&self) -> i32 {
         self.raw().partition
     }
 
-    /// Its place in the log.
     pub fn offset(&self) -> i64 {
         self.raw().offset
     }
 
-    /// When it was produced or appended, whichever its topic keeps; -1 where the broker is too old to say.
+    /// Returns the timestamp, of whichever type the topic has; -1 if the broker is too old to say.
     pub fn timestamp(&self) -> Millis {
         let mut kind = rd::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE;
         // SAFETY: the message lives.
@@ -180,17 +177,15 @@ impl Message<'_> {
         Millis(if kind == rd::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE { -1 } else { at_ms })
     }
 
-    /// Its key.
     pub fn key(&self) -> Option<&[u8]> {
         bytes(self.raw().key, self.raw().key_len)
     }
 
-    /// Its value.
     pub fn value(&self) -> Option<&[u8]> {
         bytes(self.raw().payload, self.raw().len)
     }
 
-    /// Appends its headers. Their names may be any bytes.
+    /// Appends the headers. Their names may be any bytes.
     pub fn headers<'m>(&'m self, into: &mut Vec<Header<'m>>) {
         let mut headers = ptr::null_mut();
         // SAFETY: the message lives, and keeps its headers.

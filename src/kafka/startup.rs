@@ -1,31 +1,28 @@
-//! Before the loop: the cluster's id, whether the topics are there, and what their settings are.
+//! The checks before the loop starts: the cluster id, the topics, and their settings.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
-use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
+use rdkafka::consumer::Consumer;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 
 use super::admin::Admin;
-use super::lookup::{self, exists};
-use super::settings::Settings;
+use super::clients::{Clients, QueryConsumer};
+use super::target_lookup::{self, exists};
 use super::topics::{self, Entries, Layout, Role, Weight};
-use super::voice::Asking;
 use crate::config::Config;
 use crate::core::io::TargetState;
 
-/// How long one request may take.
-const REQUEST_MAX: Duration = Duration::from_secs(1);
-/// What a client may have to say after a failure: log lines and errors.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
+/// Log lines and errors that a client may report after a failure.
 const EVENTS_MAX: usize = 50;
 
-/// What keeps the engine from starting.
+/// Why the engine cannot start yet.
 #[derive(Debug, PartialEq, Eq)]
 pub enum NotReady {
     /// No broker answers.
     Unreachable,
-    /// A topic is missing, or may not be seen.
+    /// A topic is missing, or using it is not permitted.
     Topic(String, Role, TargetState),
     /// A missing topic could not be created.
     Creation(String, String),
@@ -37,7 +34,7 @@ impl std::fmt::Display for NotReady {
             Self::Unreachable => f.write_str("no broker of BOOTSTRAP_SERVERS answers"),
             Self::Topic(name, role, TargetState::Forbidden) => {
                 let operations = if *role == Role::Schedules { "Read and Write" } else { "Write" };
-                write!(f, "topic {name:?} may not be used: grant {operations} on it")
+                write!(f, "using topic {name:?} is not permitted: grant {operations} on it")
             }
             Self::Topic(name, ..) => write!(
                 f,
@@ -51,64 +48,61 @@ impl std::fmt::Display for NotReady {
     }
 }
 
-/// What is known before the loop begins.
+/// The facts that the loop starts with.
 #[derive(Debug)]
 pub struct Ready {
-    /// The cluster's id.
-    pub cluster: String,
-    /// Settings of those of the engine's own topics whose settings may be seen.
-    pub settings: BTreeMap<String, Entries>,
+    pub cluster_id: String,
+    /// Settings of the engine's own topics, as far as reading them is permitted.
+    pub topic_settings: BTreeMap<String, Entries>,
 }
 
-/// Asks the brokers before the loop begins. It stays the same while they are waited for, so that a slow handshake may
-/// take longer than one request.
-pub type Client = BaseConsumer<Asking>;
-
-/// Makes that client.
+/// Checks once whether brokers answer and all topics exist; creates missing ones if configured. Calls `heartbeat`
+/// before each request.
 ///
 /// # Errors
-/// When librdkafka refuses its settings.
-pub fn client(settings: &Settings) -> KafkaResult<Client> {
-    settings.uncommitted().create_with_context(Asking(Arc::clone(&settings.voice)))
-}
-
-/// Looks once whether brokers answer and all topics are there; creates those that are missing where that is wanted.
-/// Calls `beat` before each request.
-///
-/// # Errors
-/// What is still missing.
-pub fn look(client: &Client, config: &Config, settings: &Settings, beat: &dyn Fn()) -> Result<Ready, NotReady> {
-    let asked = ask(client, config, settings, beat);
-    match &asked {
-        Ok(_) => settings.voice.well(),
-        // Lets it say why: wrong credentials and an unknown name look the same from here.
-        Err(_) => (0..EVENTS_MAX).for_each(|_| drop(client.poll(Duration::ZERO))),
+/// Returns the first reason why the engine cannot start.
+pub fn check(
+    consumer: &QueryConsumer,
+    config: &Config,
+    clients: &Clients,
+    heartbeat: &dyn Fn(),
+) -> Result<Ready, NotReady> {
+    let checked = check_topics(consumer, config, clients, heartbeat);
+    match &checked {
+        Ok(_) => clients.diagnostics.on_recovery(),
+        // Lets the client report why: wrong credentials and an unknown host name look the same from here.
+        Err(_) => (0..EVENTS_MAX).for_each(|_| drop(consumer.poll(Duration::ZERO))),
     }
-    asked
+    checked
 }
 
-fn ask(client: &Client, config: &Config, settings: &Settings, beat: &dyn Fn()) -> Result<Ready, NotReady> {
+fn check_topics(
+    consumer: &QueryConsumer,
+    config: &Config,
+    clients: &Clients,
+    heartbeat: &dyn Fn(),
+) -> Result<Ready, NotReady> {
     let mut created = Vec::new();
     for (topic, role) in topics::own(config) {
-        beat();
-        match exists(client, topic, REQUEST_MAX) {
+        heartbeat();
+        match exists(consumer, topic, REQUEST_TIMEOUT) {
             // The brokers may still be starting.
             TargetState::Exists | TargetState::Leaderless => {}
             TargetState::NoAnswer => return Err(NotReady::Unreachable),
             TargetState::Missing if config.create_topics => {
-                if create(config, settings, topic, role)? {
+                if create(config, clients, topic, role)? {
                     created.push(topic);
                 }
             }
             state => return Err(NotReady::Topic(topic.into(), role, state)),
         }
     }
-    // Asked last: a client that has just been made learns the id with its first metadata only.
-    let cluster = client.client().fetch_cluster_id(REQUEST_MAX).ok_or(NotReady::Unreachable)?;
-    Ok(Ready { cluster, settings: describe(client, config, settings, &created, beat) })
+    // Last: a new client learns the id only with its first metadata.
+    let cluster_id = consumer.client().fetch_cluster_id(REQUEST_TIMEOUT).ok_or(NotReady::Unreachable)?;
+    Ok(Ready { cluster_id, topic_settings: describe(consumer, config, clients, &created, heartbeat) })
 }
 
-fn create(config: &Config, settings: &Settings, topic: &str, role: Role) -> Result<bool, NotReady> {
+fn create(config: &Config, clients: &Clients, topic: &str, role: Role) -> Result<bool, NotReady> {
     let failed = |error: KafkaError| {
         let hint = match error.rdkafka_error_code() {
             Some(Code::InvalidReplicationFactor) => {
@@ -119,41 +113,41 @@ fn create(config: &Config, settings: &Settings, topic: &str, role: Role) -> Resu
         };
         NotReady::Creation(topic.into(), format!("{error}{hint}"))
     };
-    Admin::new(settings).map_err(failed)?.create(topic, role, None, config.create_topics_replicas).map_err(failed)
+    Admin::new(clients).map_err(failed)?.create(topic, role, None, config.create_topics_replicas).map_err(failed)
 }
 
-/// Says what has been created and what is wrong with the topics, and keeps their settings.
+/// Reads the topics' settings. Logs which topics were created, and warnings about their settings.
 fn describe(
-    client: &Client,
+    consumer: &QueryConsumer,
     config: &Config,
-    settings: &Settings,
+    clients: &Clients,
     created: &[&str],
-    beat: &dyn Fn(),
+    heartbeat: &dyn Fn(),
 ) -> BTreeMap<String, Entries> {
-    if !settings.describes {
+    if !clients.can_describe {
         return BTreeMap::new();
     }
     let own: Vec<(&str, Role)> = topics::own(config).collect();
-    // Created topics are waited for before their settings are asked for.
+    // A created topic's settings can be read once the brokers know the topic.
     let layout = |topic: &str| match created.contains(&topic) {
-        true => lookup::new_layout(client, topic, beat),
-        false => lookup::layout(client, topic, REQUEST_MAX),
+        true => target_lookup::new_layout(consumer, topic, heartbeat),
+        false => target_lookup::layout(consumer, topic, REQUEST_TIMEOUT),
     };
     let layouts: Vec<Layout> = own.iter().map(|(topic, _)| layout(topic).unwrap_or_default()).collect();
     let names: Vec<&str> = own.iter().map(|(topic, _)| *topic).collect();
-    let described = Admin::new(settings).and_then(|admin| admin.settings(&names)).unwrap_or_else(|error| {
-        tracing::info!(%error, "the topics' settings are not told; they are taken to be right");
+    let described = Admin::new(clients).and_then(|admin| admin.settings(&names)).unwrap_or_else(|error| {
+        tracing::info!(%error, "the topics' settings cannot be read, and are not checked");
         BTreeMap::new()
     });
     for ((topic, role), layout) in own.into_iter().zip(layouts) {
         let entries = described.get(topic);
         if created.contains(&topic) {
             let Layout { partitions, replicas, .. } = layout;
-            let settings = entries.map(|entries| topics::told(role, entries).join(", "));
+            let settings = entries.map(|entries| topics::created_with(role, entries).join(", "));
             tracing::info!(topic, partitions, replicas, settings, "the topic has been created");
         }
         if entries.is_none() {
-            tracing::info!(topic, "the topic's settings may not be seen: grant DescribeConfigs to have them checked");
+            tracing::info!(topic, "the topic's settings cannot be read: grant DescribeConfigs to have them checked");
         }
         let found = topics::findings(role, entries.unwrap_or(&Entries::default()), layout);
         for finding in found.iter().filter(|finding| finding.weight == Weight::Warning) {

@@ -1,0 +1,284 @@
+//! The engine's event loop: feeds inputs to the core and executes its outputs.
+
+mod batches;
+mod publisher;
+mod reading;
+mod rebalancing;
+mod requests;
+mod stopping;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Receiver;
+
+use self::batches::Batches;
+use self::publisher::Publisher;
+use self::rebalancing::GroupState;
+use self::requests::Requests;
+use self::stopping::Shutdown;
+use super::client_config::ClientConfigs;
+use super::clients::Clients;
+use super::clock::Clock;
+use super::cluster_monitor;
+use super::error::Error;
+use super::ffi;
+use super::sleeper::Sleeper;
+use super::startup::Ready;
+use super::topics;
+use super::worker::WorkerResult;
+use crate::config::Config;
+use crate::core::io::{Input, Millis, Output, Report, TopicPartition};
+use crate::core::{self, Scheduler};
+use crate::handle::board::Board;
+use crate::handle::{Ask, Observer, Wake};
+
+/// The loop checks everything at least this often, in case a wake-up is lost.
+const SLEEP_TIMEOUT: Duration = Duration::from_millis(100);
+/// Between two checks of the clock and the generation.
+const TICK_INTERVAL: Duration = Duration::from_millis(500);
+/// The same while the broker rejects our generation, so the next one is seen soon.
+const STALE_GENERATION_TICK_INTERVAL: Duration = Duration::from_millis(200);
+/// Schedules in a batch: larger batches are no faster, and their commits take longer.
+const BATCH_ITEMS_MAX: usize = 10_000;
+/// Payload bytes in a batch.
+const BATCH_BYTES_MAX: usize = 16 << 20;
+
+/// The parts that a loop is made of.
+pub struct Parts {
+    pub config: Config,
+    pub clock: Clock,
+    pub clients: Clients,
+    pub observer: Box<dyn Observer>,
+    pub board: Arc<Board>,
+    pub wake: Wake,
+    pub queries: Receiver<Ask>,
+}
+
+/// The loop's state.
+pub struct EngineLoop {
+    config: Config,
+    clock: Clock,
+    clients: Arc<Clients>,
+    topics: Arc<Vec<String>>,
+    core: Scheduler,
+    group: GroupState,
+    batches: Batches,
+    requests: Requests,
+    publisher: Publisher,
+    timers: Timers,
+    shutdown: Shutdown,
+    queries: Receiver<Ask>,
+}
+
+struct Timers {
+    next_tick: Instant,
+    check_files_at: Instant,
+    /// A partition went live since memory was last returned to the operating system.
+    has_loaded: bool,
+}
+
+impl Timers {
+    fn new() -> Self {
+        let now = Instant::now();
+        Self { next_tick: now, check_files_at: now, has_loaded: false }
+    }
+}
+
+impl EngineLoop {
+    /// Starts the threads.
+    pub fn new(parts: Parts, ready: &Ready) -> Result<Self, Error> {
+        let Parts { config, clock, mut clients, observer, board, wake, queries } = parts;
+        for (topic, entries) in &ready.topic_settings {
+            if let Some(bytes) = topics::batch_bytes_max(entries) {
+                clients.topic_limits.set_batch_bytes_max(topic, bytes);
+            }
+        }
+        clients.configs.limit_batches(ready.topic_settings.values().filter_map(topics::batch_bytes_max).min());
+        let core = Scheduler::new(core_config(&config, ready, &clients.configs)?);
+        let clients = Arc::new(clients);
+        let topics = Arc::new(config.schedules_topics.clone());
+        let requests = Requests::new(&clients, &topics, &ready.cluster_id, &wake);
+        if clients.can_describe {
+            cluster_monitor::start(&requests.worker);
+        }
+        let mut engine_loop = Self {
+            config,
+            clock,
+            clients,
+            topics,
+            core,
+            group: GroupState::new(),
+            batches: Batches::new(wake),
+            requests,
+            publisher: Publisher::new(observer, board),
+            timers: Timers::new(),
+            shutdown: Shutdown::default(),
+            queries,
+        };
+        engine_loop.replace_transactors(&engine_loop.core.transactional_ids());
+        Ok(engine_loop)
+    }
+
+    /// Runs until the core has stopped.
+    pub fn run(mut self, sleeper: &mut Sleeper) -> Result<(), Error> {
+        let mut has_more = false;
+        while !self.shutdown.has_stopped {
+            let timeout = if has_more { Duration::ZERO } else { self.sleep_timeout() };
+            sleeper.sleep(&self.publisher.board, timeout);
+            let woken_at = Instant::now();
+            self.join();
+            has_more = self.consume();
+            self.rebalance();
+            self.drain_results();
+            self.tick();
+            self.answer_queries();
+            self.publisher.report_counters(self.core.counters());
+            self.publish();
+            self.publisher.observer.turned(woken_at.elapsed());
+        }
+        self.end()
+    }
+
+    fn sleep_timeout(&self) -> Duration {
+        let Some((at, _)) = self.core.poll_timeout() else { return SLEEP_TIMEOUT };
+        let wait = at.0.saturating_sub(self.clock.now().0).max(0);
+        SLEEP_TIMEOUT.min(Duration::from_millis(wait.unsigned_abs()))
+    }
+
+    fn input(&mut self, input: Input<'_>) {
+        self.input_at(self.clock.now(), input);
+    }
+
+    fn input_at(&mut self, now: Millis, input: Input<'_>) {
+        self.core.handle(now, input);
+        while let Some(output) = self.core.poll() {
+            self.execute(output);
+        }
+    }
+
+    fn execute(&mut self, output: Output) {
+        match output {
+            Output::ReadCommitted(partitions) => self.requests.read_committed(partitions),
+            Output::Fence { request, transactional_ids } => self.requests.worker.fence(request, transactional_ids),
+            Output::FindSince { request, topic, known } => self.requests.worker.find_since(request, topic, known),
+            // The thread ends with the engine.
+            Output::CheckTarget { target, name } => drop(self.requests.targets.send((target, name))),
+            Output::Transact(batch) => self.transact(batch),
+            Output::Seek(partition) => self.seek(partition),
+            Output::Release(partitions) => self.release(&partitions),
+            Output::ReplaceTransactionalIds { transactional_ids } => self.replace_transactors(&transactional_ids),
+            Output::Rejoin(why) => self.rejoin(why),
+            Output::Stopped => self.shutdown.has_stopped = true,
+            Output::Report(report) => {
+                self.timers.has_loaded |= matches!(report, Report::Live { .. });
+                if report == Report::ThroughputIsLimit {
+                    self.clients.diagnostics.on_throughput_limit();
+                }
+                self.publisher.observer.report(&report, &self.topics);
+            }
+        }
+    }
+
+    /// Passes the results of other threads to the core.
+    fn drain_results(&mut self) {
+        while let Ok(result) = self.requests.results.try_recv() {
+            self.on_worker_result(result);
+        }
+        while let Ok(done) = self.batches.done.try_recv() {
+            self.on_batch_done(done);
+        }
+    }
+
+    fn on_worker_result(&mut self, result: WorkerResult) {
+        match result {
+            WorkerResult::TopicRecreated { topic } => {
+                tracing::warn!(topic, "the schedules topic was deleted and recreated; it is read from its beginning");
+                self.input(Input::PositionInvalid { why: "a topic was recreated" });
+            }
+            // Read for an assignment that has ended since: another owner may have committed.
+            WorkerResult::Committed { read, partition, .. } if !self.requests.is_current(read, partition) => {}
+            WorkerResult::Committed { partition, offset, metadata, .. } => {
+                self.requests.reads.remove(&partition);
+                self.input(Input::Committed { partition, offset, metadata: &metadata });
+            }
+            WorkerResult::Fenced { request } => self.input(Input::Fenced { request }),
+            WorkerResult::Since { request, since } => {
+                let leftover_cutoff = self.clock.leftover_cutoff(self.config.since_delta_days);
+                self.input(Input::Since { request, since, leftover_cutoff });
+            }
+            WorkerResult::FileChanged { path } => self.on_file_change(path),
+            WorkerResult::Target { target, state } => self.input(Input::Target { target, state }),
+            WorkerResult::Trimmed { topic, number, start } => {
+                if let Some(partition) = self.partition(topic.as_bytes(), number) {
+                    self.input(Input::Trimmed { partition, start });
+                }
+            }
+        }
+    }
+
+    fn tick(&mut self) {
+        let is_due = self.core.poll_timeout().is_some_and(|(at, _)| at <= self.clock.now());
+        let is_regular = self.timers.next_tick <= Instant::now();
+        if is_regular {
+            let is_stale = self.group.is_generation_stale;
+            let interval = if is_stale { STALE_GENERATION_TICK_INTERVAL } else { TICK_INTERVAL };
+            self.timers.next_tick = Instant::now() + interval;
+            self.check_generation();
+            self.check_offsets_calls();
+            self.check_files();
+            if std::mem::take(&mut self.timers.has_loaded) {
+                ffi::give_back_memory();
+            }
+        }
+        if is_due || is_regular {
+            self.input(Input::Tick);
+        }
+    }
+
+    fn answer_queries(&mut self) {
+        while let Ok(query) = self.queries.try_recv() {
+            // The requester may have given up.
+            match query {
+                Ask::Page { cursor, limit, filter, reply } => {
+                    drop(reply.send(self.core.page(cursor, limit, &filter)));
+                }
+                Ask::Find { topic, key, reply } => drop(reply.send(self.core.find(topic, &key))),
+                Ask::Upcoming { limit, reply } => drop(reply.send(self.core.upcoming(limit))),
+                Ask::Stop => self.stop(),
+            }
+        }
+    }
+
+    fn partition(&self, topic: &[u8], number: i32) -> Option<TopicPartition> {
+        let topic = self.topics.iter().position(|name| name.as_bytes() == topic)?;
+        Some(TopicPartition { topic: topic as u16, number })
+    }
+}
+
+fn core_config(config: &Config, ready: &Ready, configs: &ClientConfigs) -> Result<core::Config, Error> {
+    let mut random = [0u8; 16];
+    getrandom::fill(&mut random).map_err(|error| Error::System(std::io::Error::other(error.to_string())))?;
+    let (run, seed) = random.split_at(8);
+    let bytes_max = |topic: &String| ready.topic_settings.get(topic).and_then(topics::batch_bytes_max);
+    let record_bytes_max = |topic: &String| {
+        // The size of a compressed record is known only to the brokers.
+        let is_known = !configs.compresses();
+        bytes_max(topic).into_iter().chain(bytes_max(&config.history_topic)).min().filter(|_| is_known)
+    };
+    Ok(core::Config {
+        cluster: ready.cluster_id.clone(),
+        topics: config.schedules_topics.clone(),
+        history: config.history_topic.clone(),
+        dead_letter: config.dead_letter_topic.clone(),
+        record_bytes_max: config.schedules_topics.iter().map(record_bytes_max).collect(),
+        group: config.group_id.clone(),
+        run: run.iter().map(|byte| format!("{byte:02x}")).collect(),
+        grace_s: config.grace_s,
+        horizon_s: config.horizon_s,
+        transactors: core::TRANSACTORS_MAX,
+        batch_items_max: BATCH_ITEMS_MAX,
+        batch_bytes_max: BATCH_BYTES_MAX,
+        hash_seed: seed.iter().fold(0, |seed, byte| seed << 8 | u64::from(*byte)),
+    })
+}
