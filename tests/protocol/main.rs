@@ -5,6 +5,7 @@ mod due;
 mod leaving;
 mod memory;
 mod owed;
+mod payloads;
 mod poison;
 mod refusals;
 mod rig;
