@@ -1,7 +1,32 @@
 //! The scheduler as a state machine: no I/O, no clock, no randomness, no threads.
 //!
-//! A shell feeds [`Scheduler::handle`] with what happened and carries out what [`Scheduler::poll`] returns. The same
-//! machine runs against Kafka, in the simulator and in the fuzzers.
+//! A shell passes events to [`Scheduler::handle`] and executes what [`Scheduler::poll`] returns. The same machine runs
+//! against Kafka, in the simulator and in the fuzzers.
+//!
+//! # The path of a schedule
+//!
+//! A *schedule* is a user's record that requests another one, the *triggered record*, in a *target* topic at a due
+//! time. To *fire* it is to write, in one transaction, the triggered record, a history record and a tombstone for the
+//! schedule.
+//!
+//! 1. `ingest` receives each record of a partition's log. [`schedule`] parses those of users. [`origin`] recognizes the
+//!    engine's own by their *origin header*, which names the user record that they were written for.
+//! 2. `key_table` folds the log ([`fold`]) into one entry per key, the latest user record. `wait_queues` orders the
+//!    entries by due time; `deferral` *parks* those that cannot be delivered yet; `targets` checks target topics.
+//! 3. `work` lists the batches that each partition needs, and when.
+//! 4. `batching` forms them. A [`batch`] becomes one transaction, which a *transactor* runs: a thread of the shell with
+//!    one transactional producer. Now the keys' engine records are *outstanding*.
+//! 5. `in_flight` holds the batch until it has *settled*: the shell reports that it was committed or aborted.
+//! 6. `outcomes` acts on that. Aborted entries are tried again. Committed records are outstanding until the consumer
+//!    has read past them; then their keys are free.
+//!
+//! # Ownership
+//!
+//! A partition's *owner* is an instance of the engine, by the name `{run}.{incarnation}`: a *run* is one start of the
+//! process, and it begins a new *incarnation* whenever it changes its transactional ids. `takeover` starts with a
+//! *barrier*, a record committed together with the owner's name, after which no former owner can commit; reading up to
+//! it is *loading*. A [`start_marker`] record tells *leftovers*, which do not fire, from schedules that do. `handover`
+//! gives a partition back. `partition` holds the state of one, and [`ownership`] the metadata of its committed offset.
 
 pub mod batch;
 mod batching;
@@ -51,10 +76,10 @@ use schedule::AcceptanceRules;
 use takeover::Takeovers;
 use targets::Targets;
 
-/// Tables of a partition that fires shrink if no more than one place of so many is in use.
-const LIVE_SHARE: usize = 16;
+/// The table of a live partition shrinks if at most one of this many slots is in use.
+const LIVE_SLOTS_PER_ENTRY: usize = 16;
 
-/// Transactors at the most: a successor fences this many ids of each former owner.
+/// Most transactors of an instance: a successor fences this many transactional ids of each former owner.
 pub const TRANSACTORS_MAX: usize = 2;
 
 /// The settings of a scheduler.
@@ -62,42 +87,43 @@ pub const TRANSACTORS_MAX: usize = 2;
 pub struct Config {
     /// The Kafka cluster's id.
     pub cluster: String,
-    /// Schedules topics, without repeats.
+    /// Names of the schedules topics, without repeats.
     pub topics: Vec<String>,
-    /// Where history records go.
+    /// The topic of history records.
     pub history: String,
-    /// Where records go that cannot fire; without it they stay where they are.
+    /// The topic that records which cannot fire are moved to; without it they stay in the schedules topic.
     pub dead_letter: Option<String>,
-    /// By schedules topic, the largest record that it and the history topic take, in bytes as it is sent alone.
+    /// By index in `topics`: the largest record that both that topic and the history topic take, in bytes of a record
+    /// batch with this record alone.
     pub record_bytes_max: Vec<Option<usize>>,
-    /// Consumer group.
+    /// The consumer group's id.
     pub group: String,
-    /// Unique to this run of the process: 1 to 32 characters of `0-9a-f`. Transactional ids are
+    /// Unique to this start of the process: 1 to 32 characters of `0-9a-f`. Transactional ids are
     /// `{group}.{run}.{incarnation}.{number}`.
     pub run: String,
-    /// How long a schedule may be overdue on arrival, in seconds.
+    /// How long a schedule may be overdue by its record's timestamp, in seconds.
     pub grace_s: Option<u64>,
-    /// How far ahead a schedule may be due on arrival, in seconds.
+    /// How far ahead of its record's timestamp a schedule may be due, in seconds.
     pub horizon_s: Option<u64>,
-    /// Transactors: 1 or 2. That many batches may be in flight.
+    /// Number of transactors, 1 or 2: as many batches may be in flight.
     pub transactors: usize,
-    /// Schedules a batch, at most.
+    /// Most schedules of one batch.
     pub batch_items_max: usize,
-    /// Payload bytes a batch; one larger schedule still makes a batch of its own.
+    /// Payload bytes after which a batch is full; a larger schedule gets a batch of its own.
     pub batch_bytes_max: usize,
-    /// Seeds the index's hash, against keys chosen to collide.
+    /// Seed of the hash of keys, against keys chosen to collide.
     pub hash_seed: u64,
 }
 
-/// Decides what a group member does about its partitions: fires schedules when they are due, and hands partitions over.
+/// Decides for one group member: fires schedules when they are due, takes partitions over and gives them back.
 ///
 /// - **Getters** ([`counters`](Self::counters), [`list`](Self::list), [`status`](Self::status)) change nothing.
-/// - [`handle`](Self::handle) takes in one event. It never blocks and does no I/O.
-/// - [`poll`](Self::poll) returns what to do about it. Call it until it returns `None` before the next `handle`: outputs
-///   that are left wait for later calls, in order, but a batch that waits there costs lateness.
+/// - [`handle`](Self::handle) processes one event. It never blocks and does no I/O.
+/// - [`poll`](Self::poll) returns the next action. Call it until it returns `None` before the next `handle`: remaining
+///   outputs stay queued, in order, but a batch that waits there makes its schedules late.
 /// - [`poll_timeout`](Self::poll_timeout) returns when to send [`Input::Tick`] if nothing else happens.
 ///
-/// Answers that come late, twice, or to no request are ignored. Time may go back.
+/// Answers that are late, repeated or to no request are ignored. Time may go back.
 #[derive(Debug)]
 pub struct Scheduler<P: Payload = Packed> {
     config: Config,
@@ -111,7 +137,7 @@ pub struct Scheduler<P: Payload = Packed> {
     counters: Counters,
     batches: Batches,
     takeovers: Takeovers,
-    /// The number of the dead-letter topic among the targets, once it has been needed.
+    /// The dead-letter topic's number in `targets`, once a batch has needed it.
     dead_letter_target: Option<u32>,
     /// Other consumer groups that fire the same topics.
     foreign_groups: BTreeSet<String>,
@@ -120,7 +146,7 @@ pub struct Scheduler<P: Payload = Packed> {
 }
 
 impl<P: Payload<Store: Default>> Scheduler<P> {
-    /// Makes a scheduler that owns no partition yet.
+    /// Returns a scheduler that owns no partition yet.
     #[must_use]
     pub fn new(config: Config) -> Self {
         Self::with_store(config, P::Store::default())
@@ -128,7 +154,7 @@ impl<P: Payload<Store: Default>> Scheduler<P> {
 }
 
 impl<P: Payload> Scheduler<P> {
-    /// As [`Scheduler::new`], with a store for payloads.
+    /// Returns a scheduler whose payloads are kept in `store`.
     #[must_use]
     pub fn with_store(config: Config, store: P::Store) -> Self {
         let names = Arc::new(TopicNames {
@@ -161,13 +187,13 @@ impl<P: Payload> Scheduler<P> {
         }
     }
 
-    /// The ids that the shell's transactors start with; [`Output::ReplaceTransactionalIds`] replaces them.
+    /// Returns the ids that the shell's transactors start with; [`Output::ReplaceTransactionalIds`] replaces them.
     #[must_use]
     pub fn transactional_ids(&self) -> Vec<String> {
-        self.ids_of(&self.owner()).take(self.config.transactors.clamp(1, TRANSACTORS_MAX)).collect()
+        self.transactional_ids_of(&self.owner()).take(self.config.transactors.clamp(1, TRANSACTORS_MAX)).collect()
     }
 
-    /// Takes in what happened at `now`. Drain [`poll`](Self::poll) afterwards.
+    /// Processes an event of the time `now`. Drain [`poll`](Self::poll) afterwards.
     pub fn handle(&mut self, now: Millis, input: Input<'_>) {
         self.set_now(now);
         match input {
@@ -189,14 +215,14 @@ impl<P: Payload> Scheduler<P> {
         self.form();
     }
 
-    /// The next thing to do, until there is none.
+    /// Returns the next action, or `None` if there is none left.
     #[must_use]
     pub fn poll(&mut self) -> Option<Output> {
         self.outputs.pop_front()
     }
 
-    /// When to send [`Input::Tick`] if nothing else happens before, and what for. An earlier moment than the last one
-    /// passed in means at once.
+    /// Returns when to send [`Input::Tick`] if nothing happens before, and the reason. A time at or before the last
+    /// `now` means at once.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<(Millis, &'static str)> {
         if !self.outputs.is_empty() {
@@ -213,7 +239,7 @@ impl<P: Payload> Scheduler<P> {
                 consider(Some(until), "a release must end");
             }
         }
-        consider(self.ahead().next().map(|_| self.now), "the clock is before a start marker");
+        consider(self.ahead_of_clock().next().map(|_| self.now), "the clock is before a start marker");
         consider(self.targets.next_check(), "a target topic is checked again");
         let next_wake = self.partitions.values().filter_map(|state| state.keys.next_retry()).min();
         consider(next_wake, "a parked schedule is tried again");
@@ -225,13 +251,13 @@ impl<P: Payload> Scheduler<P> {
         next
     }
 
-    /// Events so far.
+    /// Returns the numbers of events since the scheduler was made.
     #[must_use]
     pub fn counters(&self) -> Counters {
         self.counters
     }
 
-    /// Names of target topics kept: those that pending schedules use, and at most about as many again.
+    /// Returns the number of target names in memory: those of pending schedules, and at most about as many unused ones.
     #[must_use]
     pub fn targets(&self) -> usize {
         self.targets.len()
@@ -241,7 +267,7 @@ impl<P: Payload> Scheduler<P> {
         format!("{}.{}", self.config.run, self.takeovers.incarnation)
     }
 
-    fn ids_of(&self, owner: &str) -> impl Iterator<Item = String> + use<P> {
+    fn transactional_ids_of(&self, owner: &str) -> impl Iterator<Item = String> + use<P> {
         let stem = format!("{}.{owner}", self.config.group);
         (0..TRANSACTORS_MAX).map(move |number| format!("{stem}.{number}"))
     }
@@ -258,9 +284,9 @@ impl<P: Payload> Scheduler<P> {
         let mut shrunk = false;
         for state in self.partitions.values_mut() {
             state.keys.wake_retries(self.now);
-            // Batches that were committed hold slots until they are read, and so do those in flight. One table in a turn.
-            let outstanding = !state.unread.is_empty() || self.batches.touch(state.id);
-            shrunk = shrunk || (state.is_live() && !outstanding && state.keys.shrink(LIVE_SHARE));
+            // Batches refer to slots until they are read past. One table a tick, to bound the tick's time.
+            let outstanding = !state.unread_batches.is_empty() || self.batches.any_concerns(state.id);
+            shrunk = shrunk || (state.is_live() && !outstanding && state.keys.shrink(LIVE_SLOTS_PER_ENTRY));
         }
         self.check_clock();
     }

@@ -1,4 +1,4 @@
-//! One Kafka transaction: the records that it writes, and the offsets with which the group's coordinator fences it.
+//! The content of one Kafka transaction: its records, and the offsets by which the group coordinator fences it.
 
 mod records;
 
@@ -13,10 +13,10 @@ use super::payload::{Parts, Payload, PayloadRef, Stored};
 use super::reason::Reason;
 use super::types::{Millis, TopicPartition};
 
-/// The names that a batch's records need.
+/// Names that appear in a batch's records.
 #[derive(Debug)]
 pub struct TopicNames {
-    /// The cluster's id: a part of the partition hash in origin headers.
+    /// The cluster's id, which the partition hash in origin headers includes.
     pub cluster: String,
     /// Schedules topics; [`TopicPartition::topic`] is an index into them.
     pub topics: Vec<String>,
@@ -24,19 +24,20 @@ pub struct TopicNames {
     pub history: String,
     /// The dead-letter topic, if there is one.
     pub dead_letter: Option<String>,
-    /// The consumer group, which barriers name.
+    /// The consumer group's id, which barriers carry.
     pub group: String,
 }
 
 /// A transaction to run: its records, then its offsets, then the commit.
 #[derive(Debug)]
 pub struct Batch {
-    /// Numbers the batches of one core without gaps, in the order in which they must commit.
+    /// Consecutive, in the order in which batches must commit.
     pub id: u64,
     /// In the order in which they are produced.
     pub items: Vec<Item>,
-    /// The offset of every schedules partition that the batch concerns, never empty. `send_offsets_to_transaction` takes
-    /// them with the group's metadata, so the coordinator rejects the batch if the group has a newer generation (KIP-447).
+    /// One offset for every schedules partition that the batch concerns, never empty. `send_offsets_to_transaction`
+    /// sends them with the group's metadata, so the coordinator rejects the batch if the group has a newer generation
+    /// (KIP-447).
     pub offsets: Vec<OffsetCommit>,
     names: Arc<TopicNames>,
     packed: Vec<u8>,
@@ -50,33 +51,33 @@ pub struct OffsetCommit {
     pub partition: TopicPartition,
     /// The next offset to read. Never negative: librdkafka would drop it, and with it the fencing of the partition.
     pub offset: i64,
-    /// Who owns the partition, in at most 2 KiB.
+    /// An encoded [`Ownership`](super::ownership::Ownership), at most 2 KiB.
     pub metadata: String,
 }
 
 /// What a batch writes for one entry of a key table, or for one partition.
 #[derive(Clone, Debug)]
 pub struct Item {
-    /// The schedules partition that it concerns.
+    /// The schedules partition of the entry.
     pub partition: TopicPartition,
-    /// Offset of the user's record that it is written for; -1 for barriers and start markers.
+    /// Offset of the user record that the engine writes for; -1 for barriers and start markers.
     pub origin_offset: i64,
-    /// What is written.
+    /// The records to write.
     pub kind: Kind,
     payload: ItemPayload,
 }
 
 #[derive(Clone, Debug)]
 enum ItemPayload {
-    /// A part of the batch's buffer.
+    /// A range of `Batch::packed`.
     Memory(Range<usize>),
     Outside(PayloadRef),
 }
 
-/// What is written.
+/// The records that an item stands for.
 #[derive(Clone, Debug)]
 pub enum Kind {
-    /// The triggered record, its history record, and what follows a firing.
+    /// A triggered record, its history record, and the record that ends the schedule.
     Fire {
         /// The target topic.
         target: Arc<str>,
@@ -86,19 +87,20 @@ pub enum Kind {
         timestamp: Millis,
         /// The schedule was due when its partition became live.
         missed: bool,
-        /// What follows.
+        /// The record that follows.
         after: AfterFiring,
     },
-    /// A dead letter and a tombstone.
+    /// A dead letter (the record, moved to the dead-letter topic) and a tombstone.
     DeadLetter {
         /// Why the record cannot fire.
         reason: Reason,
-        /// Target topic and due time of a schedule. The payload of an invalid record has all of its headers.
+        /// Target topic and due time of a schedule. `None` for an invalid record, whose payload has all of its headers.
         request: Option<(Arc<str>, Due)>,
         /// Timestamp of the user's record.
         timestamp: Millis,
     },
-    /// A copy of an overtaken schedule. Its origin header names the original.
+    /// A copy of an overtaken schedule, which compaction may remove (see `key_table`). Its origin header names the
+    /// original.
     Schedule {
         /// The target topic.
         target: Arc<str>,
@@ -117,19 +119,19 @@ pub enum Kind {
         /// Timestamp of the user's record.
         timestamp: Millis,
     },
-    /// The record that ends loading.
+    /// The record that a takeover commits together with its ownership; reading up to it ends loading.
     Barrier {
-        /// The record's owner, unique to this takeover.
+        /// `{run}.{incarnation}.{batch}`: unique to this takeover.
         owner: String,
     },
-    /// The record that remembers since when a partition's schedules are owed.
+    /// The record that remembers when the engine first ran on the partition.
     StartMarker {
-        /// The record's value.
+        /// An encoded [`StartMarker`](super::start_marker::StartMarker).
         value: String,
     },
 }
 
-/// What the engine writes to the schedule's partition when it has fired.
+/// What the engine writes to a schedule's partition together with its firing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AfterFiring {
     /// A tombstone: the schedule has fired for the last time.
@@ -137,12 +139,12 @@ pub enum AfterFiring {
 }
 
 impl AfterFiring {
-    /// Decides what follows the firing of a request. The only place that does.
+    /// Returns what follows the firing of a request. Nothing else decides that.
     pub(super) fn of(_: Request) -> Self {
         Self::End
     }
 
-    /// Whether the key's entry is over.
+    /// Returns whether the key's entry ends.
     pub(super) fn ends(self) -> bool {
         match self {
             Self::End => true,
@@ -155,11 +157,11 @@ impl Batch {
         Self { id, items: Vec::new(), offsets: Vec::new(), names, packed: Vec::new(), outside_bytes: 0 }
     }
 
-    /// Reads the payloads that lie outside memory into the batch. The shell calls it on the thread that writes the records,
-    /// before anything else is read from the batch. `read` appends the bytes of a payload to its second argument.
+    /// Reads payloads that are stored outside memory into the batch. The shell calls it on the thread that produces the
+    /// records, before it reads anything else from the batch. `read` appends a payload's bytes to its second argument.
     ///
     /// # Errors
-    /// The first error of `read`; the batch can be resolved again.
+    /// Returns the first error of `read`; the caller may try again.
     pub fn resolve<E>(&mut self, mut read: impl FnMut(PayloadRef, &mut Vec<u8>) -> Result<(), E>) -> Result<(), E> {
         for item in &mut self.items {
             let ItemPayload::Outside(reference) = item.payload else { continue };
@@ -177,7 +179,7 @@ impl Batch {
     /// Returns the item's key, value and headers; empty for barriers and start markers.
     ///
     /// # Panics
-    /// If the payload lies outside memory and was not [resolved](Self::resolve).
+    /// If the payload is stored outside memory and was not [resolved](Self::resolve).
     #[must_use]
     pub fn parts(&self, item: &Item) -> Parts<'_> {
         Parts::unpack_or_empty(self.packed(item))
@@ -193,13 +195,13 @@ impl Batch {
     /// Returns the name of a schedules topic.
     ///
     /// # Panics
-    /// If the partition is not one that the core was given.
+    /// If the topic's index is not one of [`Config::topics`](super::Config::topics).
     #[must_use]
     pub fn topic(&self, partition: TopicPartition) -> &str {
         &self.names.topics[usize::from(partition.topic)]
     }
 
-    /// Returns the topic of an item's triggered record or dead letter.
+    /// Returns the topic of an item's triggered record or dead letter; `None` if it has neither.
     #[must_use]
     pub fn target<'a>(&'a self, item: &'a Item) -> Option<&'a str> {
         match &item.kind {
@@ -209,13 +211,13 @@ impl Batch {
         }
     }
 
-    /// Returns the length of all packed payloads, wherever they lie.
+    /// Returns the length of all packed payloads, in memory or outside.
     #[must_use]
     pub fn payload_bytes(&self) -> usize {
         self.packed.len() + self.outside_bytes
     }
 
-    /// The batch with items of these kinds alone, for tests of shells.
+    /// Returns the batch with items of these kinds alone, for tests of the shell.
     #[cfg(test)]
     #[must_use]
     pub fn with_kinds(mut self, kinds: impl IntoIterator<Item = Kind>) -> Self {

@@ -1,4 +1,7 @@
-//! Forms batches: what goes into the next transaction.
+//! Forms batches, which become transactions.
+//!
+//! A partition's barrier, start marker, handover and offset commits have batches of their own kind ([`Purpose`]).
+//! Firings are divided into *lanes*, so a slow or rejected batch of one lane does not delay the others.
 
 use std::sync::Arc;
 
@@ -16,7 +19,7 @@ use super::wait_queues::Size;
 use super::{Millis, Scheduler, TopicPartition};
 
 impl<P: Payload> Scheduler<P> {
-    /// Forms as many batches as there is work and room for.
+    /// Forms batches while there is work and a free transactor.
     pub(super) fn form(&mut self) {
         while self.may_form() && self.has_work() {
             let formed = (self.is_ready(Purpose::Barrier) && self.barriers())
@@ -30,7 +33,7 @@ impl<P: Payload> Scheduler<P> {
         }
     }
 
-    /// Lanes take turns, so none keeps another waiting.
+    /// Lanes take turns, so no lane starves.
     fn firings(&mut self) -> bool {
         let after = self.batches.last_lane as usize + 1;
         for turn in 0..Lane::ALL.len() {
@@ -51,15 +54,15 @@ impl<P: Payload> Scheduler<P> {
         false
     }
 
-    /// When the next schedule of a lane is due, if the lane fires in due order.
+    /// Returns when the next schedule of a lane is due; `None` also for lanes without due order.
     pub(super) fn next_due(&self, lane: Lane) -> Option<Due> {
         let sizes = self.sizes(lane);
         self.partitions.values().filter(|state| state.may_fire()).filter_map(|state| state.keys.next_due(sizes)).min()
     }
 
-    /// Whether a batch in flight concerns this partition.
-    pub(super) fn is_touched(&self, id: TopicPartition) -> bool {
-        self.batches.touch(id)
+    /// Returns whether a batch in flight concerns this partition.
+    pub(super) fn has_in_flight(&self, id: TopicPartition) -> bool {
+        self.batches.any_concerns(id)
     }
 
     fn ids(&self, wanted: impl Fn(&PartitionState<P>) -> bool) -> Vec<TopicPartition> {
@@ -67,7 +70,7 @@ impl<P: Payload> Scheduler<P> {
     }
 
     fn barriers(&mut self) -> bool {
-        let ids = self.ids(|state| state.stage == Stage::Barrier && !self.is_touched(state.id));
+        let ids = self.ids(|state| state.stage == Stage::Barrier && !self.has_in_flight(state.id));
         let mut batch = self.batch();
         for id in &ids {
             let owner = format!("{}.{}", self.owner(), batch.id);
@@ -96,16 +99,17 @@ impl<P: Payload> Scheduler<P> {
         self.send(batch, Purpose::StartMarker, ids, Vec::new())
     }
 
-    /// The last transaction of a partition that is given back, once everything else on it has settled.
+    /// Commits the last transaction of each partition that is given back, once its other batches have settled. It
+    /// declares the partition *clean*: nothing is in flight, so a successor need not fence this owner.
     fn handovers(&mut self) -> bool {
         let without_clean_commit = self.ids(|state| {
-            matches!(state.stage, Stage::Releasing { clean_commit_due: false, .. }) && !self.is_touched(state.id)
+            matches!(state.stage, Stage::Releasing { clean_commit_due: false, .. }) && !self.has_in_flight(state.id)
         });
         if !without_clean_commit.is_empty() {
             self.released(&without_clean_commit);
         }
         let ids = self.ids(|state| {
-            matches!(state.stage, Stage::Releasing { clean_commit_due: true, .. }) && !self.is_touched(state.id)
+            matches!(state.stage, Stage::Releasing { clean_commit_due: true, .. }) && !self.has_in_flight(state.id)
         });
         for id in &ids {
             if let Some(state) = self.partitions.get_mut(id) {
@@ -116,12 +120,12 @@ impl<P: Payload> Scheduler<P> {
         self.send(batch, Purpose::Handover, ids, Vec::new())
     }
 
-    /// Offsets alone: progress while nothing fires, and fence lists that have been worked off.
+    /// Commits offsets alone: progress while nothing fires, and metadata without the owners that have been fenced.
     fn commit_offsets(&mut self) -> bool {
         let now = self.now;
         let ids = self.ids(|state| {
             let ours = matches!(state.stage, Stage::Loading(_) | Stage::Since | Stage::Siblings | Stage::Live);
-            ours && !state.is_trimmed && !self.is_touched(state.id) && (state.fence_done || state.has_progress(now))
+            ours && !state.is_trimmed && !self.has_in_flight(state.id) && (state.fence_done || state.has_progress(now))
         });
         let batch = self.batch();
         self.send(batch, Purpose::CommitOffsets, ids, Vec::new())
@@ -131,7 +135,7 @@ impl<P: Payload> Scheduler<P> {
         let mut batch = self.batch();
         let mut entries = Vec::new();
         self.add_rewrites(&mut batch, &mut entries);
-        // While a rejected record is looked for among what is written again, that is mixed with nothing else.
+        // While the search for a rejected record includes rewrites, schedules must not join them.
         if entries.is_empty() || self.batches.items_max[Lane::Normal as usize] == self.config.batch_items_max {
             self.add_due(&mut batch, &mut entries, Lane::Normal);
         }
@@ -139,16 +143,16 @@ impl<P: Payload> Scheduler<P> {
             batch.items.reverse();
             entries.reverse();
         }
-        self.send(batch, Purpose::Fire(Lane::Normal), touched(&entries), entries)
+        self.send(batch, Purpose::Fire(Lane::Normal), partitions_of(&entries), entries)
     }
 
     fn large(&mut self) -> bool {
         let (mut batch, mut entries) = (self.batch(), Vec::new());
         self.add_due(&mut batch, &mut entries, Lane::Large);
-        self.send(batch, Purpose::Fire(Lane::Large), touched(&entries), entries)
+        self.send(batch, Purpose::Fire(Lane::Large), partitions_of(&entries), entries)
     }
 
-    /// The sizes of schedules that share batches of a lane, if the lane fires in due order.
+    /// Returns the sizes of schedules that share batches of a lane; none for lanes without due order.
     pub(super) fn sizes(&self, lane: Lane) -> &'static [Size] {
         match (lane, self.batches.throughput.is_large_apart()) {
             (Lane::Normal, false) => &Size::ALL,
@@ -158,7 +162,7 @@ impl<P: Payload> Scheduler<P> {
         }
     }
 
-    /// What is due by then may fire: now.
+    /// Returns the latest due time that may fire now.
     pub(super) fn fires_by(&self) -> Millis {
         self.now.plus(i64::from(bugs::on(Bug::OneMillisecondEarly)))
     }
@@ -172,7 +176,7 @@ impl<P: Payload> Scheduler<P> {
                 && self.add_one(&mut batch, &mut entries, id, |keys| keys.take_quarantined(by))
             {}
         }
-        self.send(batch, Purpose::Fire(Lane::Quarantined), touched(&entries), entries)
+        self.send(batch, Purpose::Fire(Lane::Quarantined), partitions_of(&entries), entries)
     }
 
     fn is_full(&self, batch: &Batch, lane: Lane) -> bool {
@@ -240,7 +244,7 @@ impl<P: Payload> Scheduler<P> {
         let (origin_offset, timestamp) = (entry.origin_offset, entry.timestamp);
         let verdict = self.targets.verdict(self.now, target);
         if verdict != Verdict::Send {
-            if !self.park_for_target(id, slot, verdict) && self.targets.wait(self.now, target) {
+            if !self.park_for_target(id, slot, verdict) && self.targets.add_waiter(self.now, target) {
                 self.check_target(target);
             }
             return true;
@@ -260,7 +264,8 @@ impl<P: Payload> Scheduler<P> {
         true
     }
 
-    /// Moves what cannot fire to the dead-letter topic, in batches of its own: that topic's troubles delay no firing.
+    /// Moves records that cannot fire to the dead-letter topic, in batches of their own: trouble with that topic delays
+    /// no firing.
     fn dead_letters(&mut self) -> bool {
         let Some(name) = self.names.dead_letter.clone() else { return false };
         if !self.partitions.values().any(|state| state.may_fire() && state.keys.has_dead_letters()) {
@@ -269,7 +274,7 @@ impl<P: Payload> Scheduler<P> {
         let (topic, new) = self.targets.intern(&name);
         self.dead_letter_target = Some(topic);
         if self.targets.verdict(self.now, topic) != Verdict::Send {
-            if self.targets.wait(self.now, topic) || new {
+            if self.targets.add_waiter(self.now, topic) || new {
                 self.check_target(topic);
             }
             return false;
@@ -281,7 +286,7 @@ impl<P: Payload> Scheduler<P> {
             {
             }
         }
-        self.send(batch, Purpose::Fire(Lane::DeadLetters), touched(&entries), entries)
+        self.send(batch, Purpose::Fire(Lane::DeadLetters), partitions_of(&entries), entries)
     }
 
     fn add_dead_letter(
@@ -325,7 +330,7 @@ impl<P: Payload> Scheduler<P> {
         Batch::new(self.batches.next_id, Arc::clone(&self.names))
     }
 
-    /// Sends the batch with the offsets of every partition that it touches. False if it touches none.
+    /// Hands the batch out with the offset of every partition in `ids`. Returns false if there are none.
     fn send(&mut self, mut batch: Batch, purpose: Purpose, ids: Vec<TopicPartition>, entries: Vec<BatchEntry>) -> bool {
         if ids.is_empty() {
             return false;
@@ -362,7 +367,7 @@ impl<P: Payload> Scheduler<P> {
     }
 }
 
-fn touched(entries: &[BatchEntry]) -> Vec<TopicPartition> {
+fn partitions_of(entries: &[BatchEntry]) -> Vec<TopicPartition> {
     let mut ids: Vec<TopicPartition> = entries.iter().map(|entry| entry.partition).collect();
     ids.sort_unstable();
     ids.dedup();

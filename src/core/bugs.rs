@@ -1,63 +1,63 @@
-//! Deliberate bugs, by which the simulator is tested: a bug that it does not find is a defect of the simulator.
+//! Deliberate bugs that test the simulator: if it does not find one, the simulator has a defect.
 //!
-//! Without the feature `known-bad` nothing can switch one on, and [`on`] is a constant.
+//! Without the feature `known-bad` no bug can be switched on, and [`on`] is a constant.
 
-/// A rule that is broken.
+/// A rule of the protocol that the engine breaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bug {
     /// Schedules fire before the barrier has been read.
     FireBeforeBarrier,
-    /// Former owners are fenced before the barrier stands.
+    /// Former owners are fenced before the barrier is committed.
     FenceBeforeBarrier,
-    /// A dead owner is not fenced.
+    /// No former owner is fenced.
     DeadOwnerNotFenced,
-    /// Every commit says that the partition was left clean.
+    /// Every commit declares the partition clean.
     AlwaysClean,
     /// Loading ends at the offset that the group has committed.
     LoadsToCommitted,
     /// A partition without a committed offset commits a negative one.
     NegativeOffset,
-    /// A word that an engine record has outrun is not written again.
+    /// An overtaken record is not written again.
     NoReassertion,
     /// A firing's tombstone names no user record.
     TombstoneNamesNothing,
-    /// A copy of an earlier word revives a key that was cancelled.
+    /// A copy of an earlier record revives a key that was cancelled.
     CopyRevivesCancelled,
-    /// A copy's word has the copy's timestamp.
+    /// An entry takes the timestamp of a copy instead of the original's.
     CopyTakesNewTimestamp,
-    /// A copy's word has the copy's offset.
-    CopyTakesNewIdentity,
-    /// A newer word may fire while an engine record for the key is outstanding.
+    /// An entry takes the offset of a copy instead of the original's.
+    CopyTakesNewOriginOffset,
+    /// A newer schedule may fire while an engine record for the key is outstanding.
     TwoOutstanding,
-    /// A record that is committed counts as read.
+    /// Committed records count as read.
     SettledTakenForRead,
-    /// A record that cannot fire does not end earlier words.
+    /// An invalid record does not end the key's earlier schedule.
     InvalidLeftOut,
-    /// Cancels are forgotten while the log is read.
+    /// Cancels are forgotten during loading.
     CancelForgottenInLoading,
-    /// What was lost to another owner goes on.
+    /// Partitions that were lost to another owner continue to fire.
     LostPartitionsKept,
-    /// What an aborted batch was to fire is forgotten.
+    /// The schedules of an aborted batch are forgotten.
     AbortedForgotten,
     /// Schedules fire one millisecond early.
     OneMillisecondEarly,
-    /// What is due last fires first.
+    /// Schedules of a batch fire in reverse due order.
     LatestFirst,
-    /// Floor records are not read.
-    FloorForgotten,
-    /// A new floor always counts from today.
+    /// Start markers are not read.
+    StartMarkerForgotten,
+    /// A new start marker always has the current cutoff.
     SinceForgotten,
-    /// What was left behind before the first start fires.
+    /// Leftovers fire.
     LeftoversFire,
-    /// A clock that was set back before the floor changes nothing.
+    /// A start marker stays in the future after the clock was set back.
     ClockSetBackIgnored,
-    /// A schedule that was refused is never tried again.
+    /// A rejected schedule is never retried.
     RefusedForgotten,
-    /// A schedule that was refused is tried again at once, with its neighbours.
+    /// A rejected schedule is retried at once, in the same batch as others.
     RefusedNotParked,
-    /// A partition waits for ever for a sibling that was taken away.
+    /// A partition waits forever for another one of its topic that was revoked.
     SiblingsNotAskedAgain,
-    /// A batch that ran out of time is tried again as large as it was.
+    /// A batch that timed out is retried at the same size.
     BatchesKeepTheirSize,
 }
 
@@ -74,16 +74,16 @@ pub const ALL: [(Bug, &str); 27] = [
     (Bug::TombstoneNamesNothing, "tombstone-names-nothing"),
     (Bug::CopyRevivesCancelled, "copy-revives-cancelled"),
     (Bug::CopyTakesNewTimestamp, "copy-takes-new-timestamp"),
-    (Bug::CopyTakesNewIdentity, "copy-takes-new-identity"),
+    (Bug::CopyTakesNewOriginOffset, "copy-takes-new-origin-offset"),
     (Bug::TwoOutstanding, "two-outstanding"),
     (Bug::SettledTakenForRead, "settled-taken-for-read"),
-    (Bug::InvalidLeftOut, "unfit-left-out"),
+    (Bug::InvalidLeftOut, "invalid-left-out"),
     (Bug::CancelForgottenInLoading, "cancel-forgotten-in-loading"),
     (Bug::LostPartitionsKept, "lost-partitions-kept"),
     (Bug::AbortedForgotten, "aborted-forgotten"),
     (Bug::OneMillisecondEarly, "one-millisecond-early"),
     (Bug::LatestFirst, "latest-first"),
-    (Bug::FloorForgotten, "floor-forgotten"),
+    (Bug::StartMarkerForgotten, "start-marker-forgotten"),
     (Bug::SinceForgotten, "since-forgotten"),
     (Bug::LeftoversFire, "leftovers-fire"),
     (Bug::ClockSetBackIgnored, "clock-set-back-ignored"),
@@ -98,20 +98,20 @@ thread_local! {
     static SWITCHED_ON: std::cell::Cell<Option<Bug>> = const { std::cell::Cell::new(None) };
 }
 
-/// Switches a bug on, or all off, for this thread.
+/// Switches one bug on and all others off, for this thread.
 #[cfg(feature = "known-bad")]
 pub fn switch(bug: Option<Bug>) {
     SWITCHED_ON.set(bug);
 }
 
-/// Whether a bug is switched on.
+/// Returns whether a bug is switched on.
 #[cfg(feature = "known-bad")]
 #[must_use]
 pub fn on(bug: Bug) -> bool {
     SWITCHED_ON.get() == Some(bug)
 }
 
-/// Never.
+/// Returns false.
 #[cfg(not(feature = "known-bad"))]
 #[must_use]
 pub const fn on(_: Bug) -> bool {

@@ -1,12 +1,12 @@
-//! A wall clock that is set back: what waits for a time must not wait for the hours that come twice.
+//! Handles a wall clock that is set back: pending timers move back with it, so they do not wait for the repeated hours.
 
 use super::partition::Stage;
 use super::payload::Payload;
 use super::{Millis, Scheduler};
 
 impl<P: Payload> Scheduler<P> {
-    /// Takes note of the time. Where it went back, every wait ends as much earlier, so that it lasts as long as it would
-    /// have. When schedules are due stays as it is: that is a time of the clock on the wall.
+    /// Sets the current time. If it went back, every timer moves back by as much, so its wait keeps its length. Due
+    /// times are wall-clock times and stay unchanged.
     pub(super) fn set_now(&mut self, now: Millis) {
         let back_ms = self.now.0.saturating_sub(now.0);
         self.now = now;

@@ -1,4 +1,5 @@
-//! Schedules that cannot be delivered now: held for their target, parked, or given up.
+//! Defers schedules that cannot be delivered now: parks them until their target is usable or until a retry, or makes
+//! them dead letters.
 
 use super::bugs::{self, Bug};
 use super::in_flight::BatchEntry;
@@ -10,18 +11,19 @@ use super::targets::TargetState;
 use super::targets::Verdict;
 use super::{Scheduler, TopicPartition};
 
-/// Tries of a record that the broker refuses without a clear cause before it becomes a dead letter, where there are any.
-const TRIES_MAX: u8 = 3;
+/// Retries of a record that a broker rejects without a clear cause before it becomes a dead letter, if a topic is set.
+const RETRIES_BEFORE_DEAD_LETTER: u8 = 3;
 
-/// Tries that count for a record that one of the engine's own topics refuses: the wait stays at 8 s and a share.
-const OWN_TOPIC_TRIES_MAX: u8 = 2;
+/// Retries that count if one of the engine's own topics rejects a record: the wait stays at 8 s plus jitter.
+const OWN_TOPIC_RETRIES_MAX: u8 = 2;
 
 impl<P: Payload> Scheduler<P> {
     pub(super) fn check_target(&mut self, target: u32) {
         self.outputs.push_back(Output::CheckTarget { target, name: self.targets.name(target) });
     }
 
-    /// Puts a schedule off that its target cannot take. True if it was given up, so that it waits no longer.
+    /// Parks a schedule whose target takes no records. Returns true if it waits for the target no longer, because it
+    /// becomes a dead letter.
     pub(super) fn park_for_target(&mut self, id: TopicPartition, slot: u32, verdict: Verdict) -> bool {
         let Some(state) = self.partitions.get_mut(&id) else { return true };
         match verdict {
@@ -34,7 +36,7 @@ impl<P: Payload> Scheduler<P> {
             }
             Verdict::Hold(Some(reason)) | Verdict::GiveUp(reason) => {
                 state.keys.await_target(slot);
-                // The target's state has its own line.
+                // No report: the target's state has its own.
                 self.count_once(id, slot, reason);
             }
             Verdict::Hold(None) => state.keys.await_target(slot),
@@ -43,7 +45,7 @@ impl<P: Payload> Scheduler<P> {
         false
     }
 
-    /// The broker refused a record of this entry.
+    /// Handles that a broker rejected a record of this entry.
     pub(super) fn rejected(&mut self, entry: &BatchEntry, reason: Reason) {
         if bugs::on(Bug::RefusedNotParked) {
             return;
@@ -51,14 +53,14 @@ impl<P: Payload> Scheduler<P> {
         let BatchEntry { partition, slot, origin_offset, target, is_dead_letter, .. } = *entry;
         let Some(state) = self.partitions.get_mut(&partition) else { return };
         let Some(entry) = state.keys.get(slot).filter(|entry| entry.origin_offset == origin_offset) else { return };
-        let (tries, fires) = (entry.retries(), target.is_some() && !is_dead_letter);
+        let (retries, fires) = (entry.retries(), target.is_some() && !is_dead_letter);
         match (target, reason) {
             (Some(target), Reason::UnknownTarget | Reason::Forbidden) => {
                 if fires {
                     state.keys.await_target(slot);
                 }
-                let check_again = self.targets.refused(target);
-                if self.targets.wait(self.now, target) || check_again {
+                let check = self.targets.check_again(target);
+                if self.targets.add_waiter(self.now, target) || check {
                     self.check_target(target);
                 }
             }
@@ -71,25 +73,27 @@ impl<P: Payload> Scheduler<P> {
                     Reason::Timestamp => TargetState::RefusesTimestamps,
                     _ => TargetState::Leaderless,
                 };
-                if let Some(name) = self.targets.quarantined(self.now, target, state) {
+                if let Some(name) = self.targets.quarantine(self.now, target, state) {
                     self.report(Report::TargetChanged { name, state });
                 }
             }
             (_, Reason::TooLarge | Reason::Refused)
-                if fires && self.config.dead_letter.is_some() && (reason == Reason::TooLarge || tries >= TRIES_MAX) =>
+                if fires
+                    && self.config.dead_letter.is_some()
+                    && (reason == Reason::TooLarge || retries >= RETRIES_BEFORE_DEAD_LETTER) =>
             {
                 self.park_for_target(partition, slot, Verdict::GiveUp(reason));
             }
             _ => {
-                let again = target.is_none();
+                let is_rewrite = target.is_none();
                 if reason == Reason::OwnTopic {
-                    // Its settings can be mended at any time, and nothing else keeps the record from firing.
-                    state.keys.limit_retries(slot, OWN_TOPIC_TRIES_MAX);
+                    // An operator may correct the topic's settings at any time, and nothing else stops the record.
+                    state.keys.limit_retries(slot, OWN_TOPIC_RETRIES_MAX);
                 }
                 if reason == Reason::Refused && fires {
                     state.keys.quarantine(slot, origin_offset);
                 }
-                let retry_at = if again {
+                let retry_at = if is_rewrite {
                     state.keys.await_rewrite_retry(slot, self.now)
                 } else {
                     state.keys.await_retry(slot, self.now)
@@ -101,10 +105,10 @@ impl<P: Payload> Scheduler<P> {
         }
     }
 
-    /// Counts each reason of a word once. True if it is news.
+    /// Counts each reason of an entry once. Returns true the first time.
     fn count_once(&mut self, id: TopicPartition, slot: u32, reason: Reason) -> bool {
-        let news = self.partitions.get_mut(&id).is_some_and(|state| state.keys.remember_reason(slot, reason));
-        self.counters.by_reason[reason as usize] += u64::from(news);
-        news
+        let is_new = self.partitions.get_mut(&id).is_some_and(|state| state.keys.remember_reason(slot, reason));
+        self.counters.by_reason[reason as usize] += u64::from(is_new);
+        is_new
     }
 }

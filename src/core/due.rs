@@ -1,12 +1,11 @@
-//! When a schedule is due.
+//! The time at which a schedule is due.
 
 use super::types::Millis;
 
 /// Last second since 1970 whose milliseconds fit into 63 bits.
 pub const EPOCH_S_MAX: u64 = i64::MAX as u64 / 1000;
 
-/// The time at which a schedule is due, by the wall clock of the machine that the engine runs on: from the beginning of a
-/// second on.
+/// A due time: a schedule is due from the beginning of this second on, by the wall clock of the engine's machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Due {
     epoch_s: u64,
@@ -31,36 +30,36 @@ impl Due {
         Ok(number.and_then(Self::from_epoch_s))
     }
 
-    /// Returns whole seconds since 1970, as the header `scheduler-epoch` has them.
+    /// Returns whole seconds since 1970, the unit of the header `scheduler-epoch`.
     #[must_use]
     pub const fn epoch_s(self) -> u64 {
         self.epoch_s
     }
 
-    /// Returns the moment from which on it may fire.
+    /// Returns the first millisecond at which it may fire.
     #[must_use]
     pub const fn at(self) -> Millis {
         // At most EPOCH_S_MAX, so it fits.
         Millis(self.epoch_s as i64 * 1000)
     }
 
-    /// Whether it may fire at `now`.
+    /// Returns whether it may fire at `now`.
     #[must_use]
     pub fn is_due(self, now: Millis) -> bool {
         self.at() <= now
     }
 
-    /// Returns the number of its queue: schedules that are due in the same second share one.
+    /// Returns the second of its queue: schedules that are due in the same second share one.
     pub(super) const fn second(self) -> u64 {
         self.epoch_s
     }
 }
 
-/// The text of a due time has something else than digits.
+/// The text of a due time contains a byte that is not a digit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotDigits;
 
-/// Returns the second since 1970 that `now` lies in; `None` before 1970, when no schedule is due.
+/// Returns the second since 1970 that contains `now`; `None` before 1970, when no schedule is due.
 pub(super) fn second_of(now: Millis) -> Option<u64> {
     u64::try_from(now.0.div_euclid(1000)).ok()
 }

@@ -1,4 +1,4 @@
-//! Giving partitions up: on request, by force, or all of them to start anew.
+//! Gives partitions back: when the group revokes them, when they are lost, or all of them to rejoin the group.
 
 use std::collections::BTreeSet;
 
@@ -9,17 +9,17 @@ use super::partition::Stage;
 use super::payload::Payload;
 use super::{Scheduler, TopicPartition};
 
-/// How long a release may take before it is given up.
-const RELEASE_MS_MAX: i64 = 5_000;
-/// The same when the process is to end.
-const STOP_MS_MAX: i64 = 1_000;
+/// Time for a clean release of revoked partitions.
+const RELEASE_TIMEOUT_MS: i64 = 5_000;
+/// The same while the process shuts down.
+const STOP_TIMEOUT_MS: i64 = 1_000;
 
 impl<P: Payload> Scheduler<P> {
     pub(super) fn revoked(&mut self, partitions: &[TopicPartition]) {
         self.batches.stale_generation = None;
         let mut free = Vec::new();
         for id in partitions {
-            if !self.begin_release(*id, RELEASE_MS_MAX, true) {
+            if !self.begin_release(*id, RELEASE_TIMEOUT_MS, true) {
                 free.push(*id);
             }
         }
@@ -30,18 +30,18 @@ impl<P: Payload> Scheduler<P> {
         self.release(free);
     }
 
-    /// Returns false if there is nothing to wait for: the partition is forgotten.
+    /// Returns false if there is nothing to wait for, and forgets the partition.
     fn begin_release(&mut self, id: TopicPartition, within_ms: i64, revoke: bool) -> bool {
         let until = self.now.plus(within_ms);
         let Some(state) = self.partitions.get_mut(&id) else { return false };
         match &mut state.stage {
-            Stage::Metadata | Stage::Barrier if !state.claimed => {
+            Stage::Metadata | Stage::Barrier if !state.barrier_committed => {
                 self.partitions.remove(&id);
                 return false;
             }
             Stage::Releasing { revoked, .. } => *revoked |= revoke,
             stage => {
-                *stage = Stage::Releasing { until, clean_commit_due: state.claimed, revoked: revoke };
+                *stage = Stage::Releasing { until, clean_commit_due: state.barrier_committed, revoked: revoke };
             }
         }
         true
@@ -54,7 +54,7 @@ impl<P: Payload> Scheduler<P> {
         self.end_if_empty();
     }
 
-    /// These have nothing in flight and are marked clean, or need no mark.
+    /// Forgets partitions that have nothing in flight and are committed as clean, or have no barrier of ours.
     pub(super) fn released(&mut self, partitions: &[TopicPartition]) {
         let mut wanted = Vec::new();
         for id in partitions {
@@ -90,7 +90,7 @@ impl<P: Payload> Scheduler<P> {
         self.end_if_empty();
     }
 
-    /// Forgets everything and joins the group anew, under another name.
+    /// Forgets everything and rejoins the group as a new incarnation.
     pub(super) fn rejoin(&mut self, why: &'static str) {
         self.forget_all();
         if self.stopping {
@@ -102,7 +102,7 @@ impl<P: Payload> Scheduler<P> {
 
     fn forget_all(&mut self) {
         if !self.batches.in_flight.is_empty() {
-            // Their transactions may be open still, also where no metadata names this owner yet.
+            // Their transactions may still be open, even if no committed metadata names this owner yet.
             self.takeovers.previous_owners.insert(0, self.owner());
             self.takeovers.previous_owners.truncate(FENCE_MAX);
         }
@@ -118,7 +118,7 @@ impl<P: Payload> Scheduler<P> {
     pub(super) fn stop(&mut self) {
         self.stopping = true;
         for id in self.partitions.keys().copied().collect::<Vec<_>>() {
-            self.begin_release(id, STOP_MS_MAX, false);
+            self.begin_release(id, STOP_TIMEOUT_MS, false);
         }
         self.end_if_empty();
     }

@@ -1,16 +1,16 @@
-//! The names of the headers, which are a public contract.
+//! Names of the record headers, which are a public contract.
 
-/// When to fire: decimal seconds since 1970.
+/// On a schedule: when it is due, in decimal seconds since 1970.
 pub const EPOCH: &[u8] = b"scheduler-epoch";
-/// Where to.
+/// On a schedule: the topic of the triggered record.
 pub const TARGET_TOPIC: &[u8] = b"scheduler-target-topic";
-/// Key of the triggered record.
+/// On a schedule: the key of the triggered record.
 pub const TARGET_KEY: &[u8] = b"scheduler-target-key";
 /// On a triggered record: the schedule record's own timestamp in whole seconds.
 pub const TIMESTAMP: &[u8] = b"scheduler-timestamp";
 /// On a triggered record: the schedule record's key.
 pub const KEY: &[u8] = b"scheduler-key";
-/// On a triggered record: the schedules topic it came from.
+/// On a triggered record or dead letter: the schedules topic it came from.
 pub const TOPIC: &[u8] = b"scheduler-topic";
 /// On a dead letter: the reason's code.
 pub const ERROR: &[u8] = b"scheduler-error";
@@ -18,9 +18,9 @@ pub const ERROR: &[u8] = b"scheduler-error";
 pub const ERROR_DETAIL: &[u8] = b"scheduler-error-detail";
 /// On a dead letter: the partition it came from.
 pub const PARTITION: &[u8] = b"scheduler-partition";
-/// On a dead letter: its offset there.
+/// On a dead letter: its offset in that partition.
 pub const OFFSET: &[u8] = b"scheduler-offset";
-/// On a barrier: whose takeover it belongs to.
+/// On a barrier: the owner whose takeover wrote it.
 pub const BARRIER: &[u8] = b"scheduler-barrier";
 /// On a barrier: the consumer group of the engine that wrote it.
 pub const GROUP: &[u8] = b"scheduler-group";

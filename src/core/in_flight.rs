@@ -1,32 +1,31 @@
-//! Batches that were handed to the shell and have not settled, and how batches of each purpose are tried again.
+//! Batches that the shell has received and that have not settled, and the back-off of each kind of batch.
 
 use std::collections::VecDeque;
 
 use super::throughput::Throughput;
 use super::types::{Millis, TopicPartition};
 
-/// Wait after the first abort in a row; it doubles up to [`RETRY_MS_MAX`].
+/// Back-off after the first abort in a row; it doubles up to [`RETRY_MS_MAX`].
 const RETRY_MS_MIN: i64 = 50;
-/// Longest wait after an abort.
+/// Longest back-off.
 const RETRY_MS_MAX: i64 = 3_200;
 
-/// Why a batch is written.
+/// The kind of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Purpose {
-    /// Begins a takeover.
+    /// Commits barriers, which begin takeovers.
     Barrier,
-    /// Says since when a partition is owed.
+    /// Commits start markers.
     StartMarker,
-    /// Commits that a partition is given back with nothing in flight.
+    /// Commits that partitions are given back clean.
     Handover,
-    /// Commits offsets alone: progress while nothing fires, and owners that have been fenced.
+    /// Commits offsets alone: progress while nothing fires, and that former owners have been fenced.
     CommitOffsets,
-    /// Fires, writes again, or writes dead letters.
+    /// Fires schedules, writes overtaken records again, or moves records to the dead-letter topic.
     Fire(Lane),
 }
 
 impl Purpose {
-    /// How many there are.
     pub(super) const COUNT: usize = 4 + Lane::ALL.len();
 
     fn index(self) -> usize {
@@ -40,29 +39,30 @@ impl Purpose {
     }
 }
 
-/// Entries that share batches. Each lane has batches of its own, so its troubles delay the others little.
+/// A class of entries that share batches. Each lane has batches and a back-off of its own, so it hardly delays the
+/// others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Lane {
-    /// Due schedules that no broker has rejected, and overtaken entries.
+    /// Due schedules that no broker has rejected, and overtaken records.
     Normal,
-    /// Large ones of these, while throughput is the limit.
+    /// Large schedules of the normal lane, while throughput is the limit.
     Large,
-    /// Schedules that a broker has rejected, alone or together with others.
+    /// Schedules whose batch a broker rejected: one of them caused it, and the others must not wait for the search.
     Quarantined,
-    /// Dead letters.
+    /// Records that move to the dead-letter topic.
     DeadLetters,
 }
 
 impl Lane {
     pub(super) const ALL: [Self; 4] = [Self::Normal, Self::Large, Self::Quarantined, Self::DeadLetters];
 
-    /// Whether no broker has rejected its entries.
+    /// Returns whether its entries were never rejected.
     pub(super) fn is_normal(self) -> bool {
         matches!(self, Self::Normal | Self::Large)
     }
 }
 
-/// When batches of one purpose may be tried again.
+/// The back-off of one kind of batch.
 #[derive(Clone, Copy, Debug)]
 struct Backoff {
     until: Millis,
@@ -82,9 +82,9 @@ pub(super) struct BatchEntry {
     pub(super) partition: TopicPartition,
     pub(super) slot: u32,
     pub(super) origin_offset: i64,
-    /// The batch's last record for the key ends the entry: the tombstone of a firing, of a dead letter or of a cancel.
+    /// The batch writes a tombstone for the key, which ends the entry.
     pub(super) ends: bool,
-    /// The topic of a firing or of a dead letter.
+    /// Number of the target or dead-letter topic; `None` if the record is only written again.
     pub(super) target: Option<u32>,
     pub(super) is_dead_letter: bool,
 }
@@ -103,31 +103,31 @@ pub(super) struct InFlight {
 }
 
 impl InFlight {
-    pub(super) fn touches(&self, id: TopicPartition) -> bool {
+    pub(super) fn concerns(&self, id: TopicPartition) -> bool {
         self.offsets.iter().any(|(partition, _)| *partition == id)
     }
 }
 
-/// A batch's id as entries keep it: never 0, and different for batches that can be outstanding together.
+/// Returns the id by which entries refer to a batch, in 4 bytes: never 0, and unique among batches that are outstanding
+/// together.
 pub(super) fn short_batch_id(id: u64) -> u32 {
     (id % u64::from(u32::MAX - 1)) as u32 + 1
 }
 
-/// What the core knows of its batches.
+/// The batches in flight, and everything that decides whether and how large the next may be.
 #[derive(Debug)]
 pub(super) struct Batches {
     pub(super) next_id: u64,
     pub(super) in_flight: VecDeque<InFlight>,
     backoff: [Backoff; Purpose::COUNT],
-    /// Batches in a row that were rejected without the name of a record, since batches had their full size last.
+    /// Batches in a row that were rejected without a report that names the record, since batches last had their full
+    /// size.
     pub(super) unattributed_rejections: u32,
-    /// By lane, items a batch, while a rejected record is looked for.
+    /// By lane, most items of a batch: fewer during the search for a rejected record.
     pub(super) items_max: [usize; Lane::ALL.len()],
-    /// The lane of the last batch.
     pub(super) last_lane: Lane,
-    /// The consumer group's generation.
     pub(super) generation: Option<i32>,
-    /// A broker rejected this generation: nothing is sent until there is another.
+    /// A broker rejected this generation: no batch is formed until there is another.
     pub(super) stale_generation: Option<i32>,
     pub(super) throughput: Throughput,
 }
@@ -147,12 +147,12 @@ impl Batches {
         }
     }
 
-    /// Whether a batch in flight concerns this partition.
-    pub(super) fn touch(&self, id: TopicPartition) -> bool {
-        self.in_flight.iter().any(|batch| batch.touches(id))
+    /// Returns whether a batch in flight concerns this partition.
+    pub(super) fn any_concerns(&self, id: TopicPartition) -> bool {
+        self.in_flight.iter().any(|batch| batch.concerns(id))
     }
 
-    /// Takes out the batch that has settled, unless it was sent before everything was forgotten.
+    /// Removes and returns the batch that has settled; `None` if it was sent before everything was forgotten.
     pub(super) fn take(&mut self, id: u64) -> Option<InFlight> {
         let at = self.in_flight.iter().position(|batch| batch.id == id)?;
         self.in_flight.remove(at)
@@ -170,19 +170,19 @@ impl Batches {
         }
     }
 
-    /// A broker rejected the generation that a batch was sent with.
+    /// Stops new batches, unless the rejected generation has been replaced meanwhile.
     pub(super) fn generation_is_stale(&mut self, generation: i32) {
         if self.generation.is_none_or(|current| current == generation) {
             self.stale_generation = Some(generation);
         }
     }
 
-    /// The earliest time for a batch of this purpose.
+    /// Returns the earliest time for a batch of this kind.
     pub(super) fn backoff_until(&self, purpose: Purpose) -> Millis {
         self.backoff[purpose.index()].until
     }
 
-    /// A transient failure: the same records are tried again, after a wait that grows with each abort in a row.
+    /// Delays the next batch of this kind after a transient failure, exponentially with each abort in a row.
     pub(super) fn back_off(&mut self, purpose: Purpose, now: Millis) {
         let backoff = &mut self.backoff[purpose.index()];
         let delay = RETRY_MS_MIN << backoff.aborts.min(6);
@@ -190,7 +190,7 @@ impl Batches {
         backoff.aborts = backoff.aborts.saturating_add(1);
     }
 
-    /// The next batch waits a little, but not longer than the one before did.
+    /// Delays the next batch of this kind by the shortest back-off, however many were aborted.
     pub(super) fn pause(&mut self, purpose: Purpose, now: Millis) {
         self.backoff[purpose.index()].until = now.plus(RETRY_MS_MIN);
     }
@@ -199,7 +199,6 @@ impl Batches {
         self.backoff[purpose.index()] = Backoff::default();
     }
 
-    /// The clock was set back.
     pub(super) fn set_back(&mut self, back_ms: i64) {
         for backoff in &mut self.backoff {
             backoff.until = backoff.until.plus(-back_ms);

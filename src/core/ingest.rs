@@ -1,4 +1,4 @@
-//! Records on their way into the fold.
+//! Receives records from the consumer: sorts out barriers and start markers, and folds all others into the key table.
 
 use std::collections::BTreeSet;
 
@@ -20,7 +20,7 @@ impl<P: Payload> Scheduler<P> {
     pub(super) fn record(&mut self, record: &Record<'_>) {
         let Some(state) = self.partitions.get_mut(&record.partition) else { return };
         if record.offset < state.position {
-            return self.reread(record.partition, "an offset was delivered twice: the log was cut or made anew");
+            return self.reread(record.partition, "an offset was delivered twice: the log was truncated or recreated");
         }
         state.position = record.offset + 1;
         match record.key {
@@ -29,20 +29,20 @@ impl<P: Payload> Scheduler<P> {
             Some(key) => self.keyed(record, key),
         }
         if let Some(state) = self.partitions.get_mut(&record.partition) {
-            state.settle_read();
+            state.clear_read();
             if state.stage == Stage::Loading(state.barrier.unwrap_or(i64::MAX)) && state.is_loaded() {
                 self.loaded(record.partition);
             }
         }
     }
 
-    /// The engine's own keys: barriers and floors. Anything else under such a key is a user's, and refused.
+    /// Handles barriers and start markers. Any other record under these keys is a user's, and invalid.
     fn reserved(&mut self, record: &Record<'_>, key: &[u8]) {
         let Some(state) = self.partitions.get_mut(&record.partition) else { return };
         if key == START_MARKER_KEY
             && let Some(start_marker) = record.value.and_then(|value| StartMarker::decode(value, state.partition_hash))
         {
-            if !bugs::on(Bug::FloorForgotten) {
+            if !bugs::on(Bug::StartMarkerForgotten) {
                 state.start_marker = Some(start_marker);
             }
             return;
@@ -63,14 +63,14 @@ impl<P: Payload> Scheduler<P> {
 
     fn foreign(&mut self, record: &Record<'_>, group: &[u8]) {
         const NAMED_MAX: usize = 64;
-        // Kafka's own limit for a group's name.
+        // Longest name that a client can use.
         let group = String::from_utf8_lossy(&group[..group.len().min(255)]).into_owned();
         if self.foreign_groups.len() < NAMED_MAX && self.foreign_groups.insert(group.clone()) {
             self.report(Report::ForeignGroup { partition: record.partition, group });
         }
     }
 
-    /// A record that is no word on any key: counted and left alone.
+    /// Counts and reports an invalid record.
     fn invalid(&mut self, record: &Record<'_>, reason: Reason) {
         self.counters.invalid += 1;
         self.counters.by_reason[reason as usize] += 1;
@@ -87,7 +87,7 @@ impl<P: Payload> Scheduler<P> {
 
     fn engine_record(&mut self, record: &Record<'_>, key: &[u8], origin: &Origin) {
         let timestamp = if bugs::on(Bug::CopyTakesNewTimestamp) { record.timestamp } else { origin.timestamp };
-        let takes_new = bugs::on(Bug::CopyTakesNewIdentity) && record.value.is_some();
+        let takes_new = bugs::on(Bug::CopyTakesNewOriginOffset) && record.value.is_some();
         let offset = if takes_new { record.offset } else { origin.offset };
         let read = record.value.map(|value| self.read(record, value, offset, timestamp));
         let Some(state) = self.partitions.get_mut(&record.partition) else { return };
@@ -112,7 +112,7 @@ impl<P: Payload> Scheduler<P> {
         let is_loaded = state.is_live() || matches!(state.stage, Stage::Releasing { .. });
         let ended_pending = state.keys.user_record(key, new);
         if !is_loaded {
-            // Counted in sum when loading ends: what is replaced on the way is no event.
+            // Loading counts what is left at its end: a schedule that is replaced meanwhile is no event.
             return;
         }
         let (partition, offset) = (record.partition, record.offset);
@@ -127,7 +127,7 @@ impl<P: Payload> Scheduler<P> {
         }
     }
 
-    /// Counts a schedule that is due too far ahead to be meant.
+    /// Counts and reports a schedule that is due so far ahead that its unit is probably wrong.
     fn check_far_ahead(&mut self, partition: TopicPartition, offset: i64, due: Due, timestamp: Millis) {
         if let Some(why) = schedule::far_ahead(due.epoch_s(), timestamp) {
             self.counters.far_ahead += 1;
@@ -135,10 +135,10 @@ impl<P: Payload> Scheduler<P> {
         }
     }
 
-    /// The same for those that were found when a partition was loaded.
+    /// Does the same for all schedules of a partition that was just loaded.
     pub(super) fn check_far_ahead_of_loaded(&mut self, id: TopicPartition) {
         let Some(state) = self.partitions.get(&id) else { return };
-        // No record was written before 1970.
+        // Timestamps are not negative, so a schedule that is due earlier cannot be far ahead.
         let far = state.keys.due_from(schedule::FAR_S);
         let far: Vec<_> = far.filter_map(|entry| Some((entry.origin_offset, entry.due()?, entry.timestamp))).collect();
         far.into_iter().for_each(|(offset, due, timestamp)| self.check_far_ahead(id, offset, due, timestamp));
@@ -164,7 +164,7 @@ impl<P: Payload> Scheduler<P> {
         }
     }
 
-    /// Forgets the names that no word uses any more, once there are many.
+    /// Forgets the target names that no entry uses any more, once there are many.
     fn sweep_targets(&mut self, new: u32) {
         if !self.targets.is_full() {
             return;
@@ -181,23 +181,23 @@ impl<P: Payload> Scheduler<P> {
         }
         match state {
             TargetState::Exists => self.partitions.values_mut().for_each(|state| state.keys.wake_waiting_for(target)),
-            _ => self.still_waiting(target),
+            _ => self.park_waiting(target),
         }
     }
 
-    /// Counts who waits for a target that cannot be used, and gives them up where that has not helped for long.
-    fn still_waiting(&mut self, target: u32) {
+    /// Parks the schedules that wait for an unusable target under its present state, or makes them dead letters.
+    fn park_waiting(&mut self, target: u32) {
         let verdict = self.targets.verdict(self.now, target);
         let waits = |state: &PartitionState<P>| state.keys.waiting_for(target).collect::<Vec<_>>();
-        let waiting_for: Vec<_> = self.partitions.values().map(|state| (state.id, waits(state))).collect();
+        let waiting: Vec<_> = self.partitions.values().map(|state| (state.id, waits(state))).collect();
         let mut remaining = self.dead_letter_target == Some(target);
-        for (id, slots) in waiting_for {
+        for (id, slots) in waiting {
             for slot in slots {
                 remaining |= !self.park_for_target(id, slot, verdict);
             }
         }
         if !remaining {
-            self.targets.unawaited(target);
+            self.targets.remove_waiters(target);
         }
     }
 }

@@ -1,15 +1,15 @@
-//! From key to entry: a hash table of slot numbers that keeps no key of its own.
+//! Finds the slot of a key: a hash table of slot numbers that stores no keys.
 
-/// Marks a free place. No partition holds this many entries.
+/// The slot number of a free place. No partition has this many entries.
 const FREE: u32 = u32::MAX;
 
-/// Places at the least, so that small tables do not grow at every insertion.
+/// Fewest places of a table that is not empty, so small tables do not grow at every insertion.
 const PLACES_MIN: usize = 16;
 
-/// Open addressing with linear probing; a place holds half of the hash and the slot, eight bytes together.
+/// A table with open addressing and linear probing. A place holds half of the hash and the slot in eight bytes.
 ///
-/// Entries lie in the order of their hashes, so that a table that grows is read and written from end to end. That makes
-/// growing by half cheap, and a table that has grown is at least 7/12 full.
+/// Places are ordered by hash, so growing reads the old table and writes the new one from end to end. That makes it
+/// cheap to grow by half, and a table that has grown is at least 7/12 full.
 #[derive(Debug, Default)]
 pub struct KeyIndex {
     places: Vec<(u32, u32)>,
@@ -17,7 +17,7 @@ pub struct KeyIndex {
 }
 
 impl KeyIndex {
-    /// The slot with this hash for which `is_it` holds.
+    /// Returns the slot with this hash for which `is_it` returns true.
     pub fn find(&self, hash: u64, mut is_it: impl FnMut(u32) -> bool) -> Option<u32> {
         self.probe(hash).map(|at| self.places[at].1).find(|slot| is_it(*slot))
     }
@@ -34,14 +34,14 @@ impl KeyIndex {
         self.used += 1;
     }
 
-    /// Takes out a slot that is in the table.
+    /// Removes a slot that is in the table.
     pub fn remove(&mut self, hash: u64, slot: u32) {
         let mut hole = self.home(half(hash));
         while self.places[hole].1 != slot {
             debug_assert!(self.places[hole].1 != FREE, "only slots that were inserted are removed");
             hole = self.after(hole);
         }
-        // Close the gap, so that no later probe ends at it.
+        // Close the gap, so no later probe ends at it.
         let mut next = self.after(hole);
         while self.places[next].1 != FREE {
             let home = self.home(self.places[next].0);
@@ -58,13 +58,13 @@ impl KeyIndex {
     fn probe(&self, hash: u64) -> impl Iterator<Item = usize> {
         let half = half(hash);
         let start = (!self.places.is_empty()).then(|| self.home(half));
-        // A free place ends it: tables are never full.
+        // There is always a free place, where the probe ends.
         std::iter::successors(start, |at| Some(self.after(*at)))
             .take_while(|at| self.places[*at].1 != FREE)
             .filter(move |at| self.places[*at].0 == half)
     }
 
-    /// Where a search begins: a larger hash never begins before a smaller one.
+    /// Returns where a probe begins: for a larger hash never before that of a smaller one.
     fn home(&self, half: u32) -> usize {
         ((u64::from(half) * self.places.len() as u64) >> 32) as usize
     }
@@ -73,7 +73,7 @@ impl KeyIndex {
         if at + 1 == self.places.len() { 0 } else { at + 1 }
     }
 
-    /// How many steps it is from a place to another.
+    /// Returns the number of steps between two places.
     fn distance(&self, from: usize, to: usize) -> usize {
         if to >= from { to - from } else { to + self.places.len() - from }
     }
@@ -88,7 +88,7 @@ impl KeyIndex {
     fn grow(&mut self) {
         let length = (self.places.len() + self.places.len() / 2).max(PLACES_MIN);
         let old = std::mem::replace(&mut self.places, vec![(0, FREE); length]);
-        for (half, slot) in old.into_iter().filter(|partition_hash| partition_hash.1 != FREE) {
+        for (half, slot) in old.into_iter().filter(|place| place.1 != FREE) {
             let at = self.free_from(self.home(half));
             self.places[at] = (half, slot);
         }
@@ -108,15 +108,15 @@ mod tests {
         let mut index = KeyIndex::default();
         let mut model = std::collections::BTreeMap::new();
         let mut state = 1u64;
-        for stage in 0..20_000u32 {
+        for step in 0..20_000u32 {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             let key = (state >> 40) % 500;
             let hash = key % 37 * 0x9e37_79b9;
             match model.remove(&key) {
                 Some(slot) => index.remove(hash, slot),
                 None => {
-                    index.insert(hash, stage);
-                    model.insert(key, stage);
+                    index.insert(hash, step);
+                    model.insert(key, step);
                 }
             }
             let probe = (state >> 20) % 500;

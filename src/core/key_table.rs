@@ -1,8 +1,10 @@
 //! The latest record of each key of a partition, and the schedules among them in due order.
 //!
-//! A user's record is the latest of its key until a newer one comes, or until an engine tombstone ends it. An engine record
-//! that comes after it in the log, but was written for an older record of the key, has *overtaken* it: compaction keeps
-//! only the last record of a key and may remove it, so the engine must write it again.
+//! A user's record is the latest of its key until a newer one replaces it or an engine tombstone ends it. An engine
+//! record is *outstanding* from the decision to write it until it is known to be aborted or the consumer has read past
+//! it; a key has at most one. If an engine record comes after the latest record in the log, but was written for an
+//! older one, it has *overtaken* the latest record: compaction keeps only the last record of a key and may remove it,
+//! so the engine must write it again.
 
 mod entry;
 mod store;
@@ -35,23 +37,21 @@ pub(super) struct KeyTable<P> {
     rewrites: VecDeque<u32>,
     /// Slots that may hold a cancel, until loading ends or no engine record can overtake it any more.
     cancels: Vec<u32>,
-    /// Slots that may hold an invalid record, or a cancel that has been overtaken: swept when loading ends.
+    /// Slots that may hold an invalid record or an overtaken cancel; checked when loading ends.
     non_schedules: Vec<u32>,
     /// How often entries have moved to other slots.
     moves: u8,
     is_loading: bool,
     pending: usize,
     parked: usize,
-    /// As [`KeyTable::bytes`] returns it.
     bytes: usize,
-    /// Invalid records become dead letters.
+    /// Invalid records are kept until they are moved to the dead-letter topic.
     has_dead_letter_topic: bool,
     hash_seed: u64,
 }
 
 impl<P: Payload> KeyTable<P> {
-    /// Makes an empty table that is loading. With a dead-letter topic, invalid records are kept until their dead letters are
-    /// written.
+    /// Returns an empty table that is loading.
     pub(super) fn new(hash_seed: u64, has_dead_letter_topic: bool) -> Self {
         Self {
             slots: Vec::new(),
@@ -72,58 +72,57 @@ impl<P: Payload> KeyTable<P> {
         }
     }
 
-    /// Schedules in memory.
+    /// Returns the number of schedules in memory.
     pub(super) fn pending(&self) -> usize {
         self.pending
     }
 
-    /// Estimates the memory of all entries.
+    /// Returns the estimated memory of all entries, in bytes.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Entries that wait for their target, for a retry or for their dead letter.
+    /// Returns the number of *parked* entries: they wait for their target, for a retry or for their dead letter.
     pub(super) fn parked(&self) -> usize {
         self.parked
     }
 
-    /// Schedules of one size in due order, without parked ones.
+    /// Iterates over the schedules of one size in due order, without parked ones.
     pub(super) fn by_due(&self, size: Size) -> impl Iterator<Item = &KeyEntry<P>> {
         self.queues.due(size).map(|slot| self.entry(slot))
     }
 
-    /// Schedules due from that second since 1970 on, in due order.
+    /// Iterates over the schedules that are due from a second since 1970 on: small ones, then large ones, each in due
+    /// order.
     pub(super) fn due_from(&self, epoch_s: u64) -> impl Iterator<Item = &KeyEntry<P>> {
         self.queues.due_from(epoch_s).map(|slot| self.entry(slot))
     }
 
-    /// The entry of a key.
     pub(super) fn of_key(&self, key: &[u8]) -> Option<&KeyEntry<P>> {
         self.find(key).and_then(|slot| self.get(slot))
     }
 
-    /// The earliest due time of a schedule of one of these sizes, without parked ones.
+    /// Returns the earliest due time of a schedule of these sizes, without parked ones.
     pub(super) fn next_due(&self, sizes: &[Size]) -> Option<Due> {
         self.queues.first_due(sizes).and_then(|(second, _)| Due::from_epoch_s(second))
     }
 
-    /// How many schedules are due by `now` and wait to be fired.
+    /// Returns the number of schedules that are due by `now` and wait for a batch.
     pub(super) fn overdue(&self, now: Millis) -> usize {
         let due = second_of(now).map_or(0, |second| self.queues.count_before(second.saturating_add(1)));
         due + self.queues.count(Queue::Quarantined)
     }
 
-    /// One more than the highest slot in use.
+    /// Returns the number of slots, free ones included.
     pub(super) fn slots(&self) -> u32 {
         self.slots.len() as u32
     }
 
-    /// The entry in a slot.
     pub(super) fn get(&self, slot: u32) -> Option<&KeyEntry<P>> {
         self.slots.get(slot as usize)?.as_ref()
     }
 
-    /// The targets of all schedules, with repeats.
+    /// Iterates over the targets of all schedules, with repeats.
     pub(super) fn targets(&self) -> impl Iterator<Item = u32> {
         self.slots.iter().flatten().filter_map(|entry| match entry.request {
             Request::Schedule { target, .. } => Some(target),
@@ -131,12 +130,12 @@ impl<P: Payload> KeyTable<P> {
         })
     }
 
-    /// Whether an entry's user record comes before `offset`.
+    /// Returns whether some entry's user record has an offset below `offset`.
     pub(super) fn reaches_below(&self, offset: i64) -> bool {
         self.slots.iter().flatten().any(|entry| entry.origin_offset < offset)
     }
 
-    /// Takes in a user's record. True if it replaced or cancelled a schedule that was still to fire.
+    /// Folds a user's record. Returns true if it replaced or cancelled a schedule that had not been decided to fire.
     pub(super) fn user_record(&mut self, key: &[u8], new: NewEntry<P>) -> bool {
         let Some(slot) = self.find(key) else {
             let is_kept = match new.request {
@@ -146,18 +145,18 @@ impl<P: Payload> KeyTable<P> {
             };
             if is_kept {
                 let slot = self.insert(new);
-                self.requeue(slot);
+                self.enqueue_or_drop(slot);
             }
             return false;
         };
         let entry = self.entry(slot);
         let ended_pending = matches!(entry.request, Request::Schedule { .. }) && !entry.is_outstanding();
         self.replace(slot, new);
-        self.requeue(slot);
+        self.enqueue_or_drop(slot);
         ended_pending
     }
 
-    /// Takes in a tombstone (`read` is `None`) or a copy that the engine wrote.
+    /// Folds an engine record: a tombstone (`read` is `None`) or a copy.
     pub(super) fn engine_record(&mut self, key: &[u8], writer: &Writer, read: Option<NewEntry<P>>) {
         let found = self.find(key);
         if let Some(slot) = found {
@@ -175,15 +174,15 @@ impl<P: Payload> KeyTable<P> {
         match (effect, found, read) {
             (Effect::Replaces, None, Some(new)) => {
                 let slot = self.insert(new);
-                self.requeue(slot);
+                self.enqueue_or_drop(slot);
             }
             (Effect::Replaces, Some(slot), Some(new)) => {
                 self.replace(slot, new);
-                self.requeue(slot);
+                self.enqueue_or_drop(slot);
             }
             (Effect::Confirms, Some(slot), _) => {
                 self.entry_mut(slot).set(OVERTAKEN, false);
-                self.requeue(slot);
+                self.enqueue_or_drop(slot);
             }
             (Effect::Ends, Some(slot), _) => self.remove(slot),
             (Effect::Overtakes, Some(slot), _) => self.overtaken(slot),
@@ -191,9 +190,9 @@ impl<P: Payload> KeyTable<P> {
         }
     }
 
-    /// Forgets cancels before a barrier of our group at `offset`. Its writer had read everything before it when it decided
-    /// its first engine record, and former owners wrote nothing after it. So no engine record that is read from now on was
-    /// written for a record that such a cancel ended.
+    /// Forgets cancels before a barrier of our group at `offset`, to save memory. The barrier's writer read everything
+    /// before the barrier before it decided its first engine record, and former owners wrote nothing after it. So no
+    /// engine record after the barrier was written for a record that such a cancel ended.
     pub(super) fn passed_barrier(&mut self, offset: i64) {
         if !self.is_loading {
             return;
@@ -210,8 +209,8 @@ impl<P: Payload> KeyTable<P> {
         }
     }
 
-    /// Ends loading: from now on, cancels and invalid records are kept only while they are overtaken. Returns offset and
-    /// reason of the invalid ones.
+    /// Ends loading: from now on, cancels and invalid records are kept only while they must be written again. Returns
+    /// offset and reason of the invalid ones.
     pub(super) fn loaded(&mut self) -> Vec<(i64, Reason)> {
         self.is_loading = false;
         let mut invalid = Vec::new();
@@ -221,16 +220,16 @@ impl<P: Payload> KeyTable<P> {
             if let Request::Invalid(reason) = entry.request {
                 invalid.push((entry.origin_offset, reason));
             }
-            self.requeue(slot);
+            self.enqueue_or_drop(slot);
         }
-        // A slot that was used twice is listed twice.
+        // A slot that was reused is in the list twice.
         invalid.sort_unstable_by_key(|(origin_offset, _)| *origin_offset);
         invalid.dedup();
         invalid
     }
 
-    /// Drops the schedules whose records come before `offset` and that are due before `end` seconds since 1970. Returns
-    /// their number.
+    /// Drops leftovers: schedules that are below `offset` and due before `end` seconds since 1970. Returns their
+    /// number.
     pub(super) fn drop_leftovers(&mut self, offset: i64, end: u64) -> u64 {
         let mut dropped = 0;
         for slot in self.queues.due_before(end).collect::<Vec<_>>() {
@@ -242,33 +241,34 @@ impl<P: Payload> KeyTable<P> {
         dropped
     }
 
-    /// Remembers that `batch` has an engine record for this entry, which the caller took.
+    /// Remembers that `batch` has an engine record for this entry, which the caller has removed from its queue.
     pub(super) fn decided(&mut self, slot: u32, batch: u32) {
         let entry = self.entry_mut(slot);
         debug_assert!(!entry.is_outstanding() && !entry.is_waiting(), "one engine record for a key at a time");
         entry.in_flight_batch = batch;
     }
 
-    /// The batch was aborted: its engine record for the entry will not come.
+    /// Queues the entry again after its batch was aborted: no engine record is outstanding.
     pub(super) fn aborted(&mut self, slot: u32, batch: u32) {
         if self.get(slot).is_some_and(|entry| entry.in_flight_batch == batch) {
             self.entry_mut(slot).in_flight_batch = 0;
             if self.entry(slot).has(OVERTAKEN) {
                 self.rewrites.push_back(slot);
             }
-            self.requeue(slot);
+            self.enqueue_or_drop(slot);
         }
     }
 
-    /// The consumer has read past the batch's records. An engine record that is still outstanding was compacted away before
-    /// we read it, which takes a newer record of the key, or a tombstone older than `delete.retention.ms`.
+    /// Clears the entry's outstanding record after the consumer has read past the batch. If that did not deliver the
+    /// record, compaction has removed it: there is a newer record for the key, or it is a tombstone older than
+    /// `delete.retention.ms`.
     pub(super) fn read_past(&mut self, slot: u32, origin_offset: i64, batch: u32, ends: bool) {
         let Some(entry) = self.get(slot).filter(|entry| entry.in_flight_batch == batch) else { return };
         if ends && entry.origin_offset == origin_offset {
             self.remove(slot);
         } else {
             self.entry_mut(slot).in_flight_batch = 0;
-            self.requeue(slot);
+            self.enqueue_or_drop(slot);
         }
     }
 
@@ -277,6 +277,6 @@ impl<P: Payload> KeyTable<P> {
             self.entry_mut(slot).set(OVERTAKEN, true);
             self.rewrites.push_back(slot);
         }
-        self.requeue(slot);
+        self.enqueue_or_drop(slot);
     }
 }

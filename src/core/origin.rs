@@ -1,41 +1,40 @@
-//! The header by which the engine knows its own records in a schedules topic.
+//! The origin header, by which the engine recognizes its own records in a schedules topic.
 //!
-//! Every record that the engine writes there names the user record that it speaks for. A header that does not fit the
-//! place, the offset or the content of the record that carries it was copied there by somebody else, and the record
-//! is a user's.
+//! In every tombstone and copy that the engine writes there, it names the user record that they were written for. If it
+//! does not match the partition, offset or content of its own record, a user copied it there with a record of its own.
 
 use super::types::{Header, Millis, Record};
 
 /// The header's name.
 pub const ORIGIN_HEADER: &[u8] = b"scheduler-engine";
 
-/// Keys that begin with this are the engine's own.
+/// Keys that begin with this are reserved for the engine.
 pub const RESERVED_PREFIX: &[u8] = b"__scheduler.";
 
 /// The key of barrier records.
 pub const BARRIER_KEY: &[u8] = b"__scheduler.barrier";
 
-/// The key of floor records.
+/// The key of start markers.
 pub const START_MARKER_KEY: &[u8] = b"__scheduler.start-marker";
 
 const VERSION: u8 = 1;
 const LENGTH: usize = 33;
 
-/// Which user record an engine record speaks for.
+/// The user record that an engine record was written for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Origin {
-    /// [`partition_hash`] of the partition.
+    /// [`partition_hash`] of both records' partition.
     pub partition_hash: u64,
-    /// The user record's offset: the identity of its word.
+    /// The user record's offset, which identifies it.
     pub offset: i64,
     /// The user record's timestamp.
     pub timestamp: Millis,
-    /// [`content`] of the engine's own record.
+    /// [`content_hash`] of the engine's record.
     pub content_hash: u64,
 }
 
 impl Origin {
-    /// The header's value.
+    /// Returns the header's value.
     #[must_use]
     pub fn encode(&self) -> [u8; LENGTH] {
         let mut bytes = [VERSION; LENGTH];
@@ -51,30 +50,30 @@ impl Origin {
         if bytes[0] != VERSION {
             return None;
         }
-        let entry = |at: usize| u64::from_be_bytes(std::array::from_fn(|i| bytes[at + i]));
+        let field = |at: usize| u64::from_be_bytes(std::array::from_fn(|i| bytes[at + i]));
         Some(Self {
-            partition_hash: entry(1),
-            offset: entry(9) as i64,
-            timestamp: Millis(entry(17) as i64),
-            content_hash: entry(25),
+            partition_hash: field(1),
+            offset: field(9) as i64,
+            timestamp: Millis(field(17) as i64),
+            content_hash: field(25),
         })
     }
 
-    /// The mark of a record that the engine wrote where it lies; `None` makes it a user's.
+    /// Returns the origin of a record that the engine wrote; `None` if a user wrote it.
     #[must_use]
     pub fn of(record: &Record<'_>, partition_hash: u64) -> Option<Self> {
         let mut origins = record.headers.iter().filter(|h| h.name == ORIGIN_HEADER);
         let origin = Self::decode(origins.next()?.value?)?;
-        let speaks_for_this_place =
+        let names_earlier_record =
             origin.partition_hash == partition_hash && (0..record.offset).contains(&origin.offset);
-        (speaks_for_this_place
+        (names_earlier_record
             && origins.next().is_none()
             && origin.content_hash == content_hash(record.key.unwrap_or_default(), record.value, record.headers))
         .then_some(origin)
     }
 }
 
-/// Names a partition of a topic of a cluster in eight bytes.
+/// Returns a hash that identifies a partition across topics and clusters.
 #[must_use]
 pub fn partition_hash(cluster: &str, topic: &str, partition: i32) -> u64 {
     let mut hash = Fnv::default();
@@ -84,7 +83,7 @@ pub fn partition_hash(cluster: &str, topic: &str, partition: i32) -> u64 {
     hash.0
 }
 
-/// Names what a record says, leaving out the engine's own header.
+/// Returns a hash of a record's content without its origin header.
 #[must_use]
 pub fn content_hash(key: &[u8], value: Option<&[u8]>, headers: &[Header<'_>]) -> u64 {
     let mut hash = Fnv::default();
@@ -133,7 +132,7 @@ mod tests {
 
     const HERE: u64 = 77;
 
-    fn clean_commit_due<'a>(key: &'a [u8], headers: &'a [Header<'a>], offset: i64) -> Record<'a> {
+    fn record<'a>(key: &'a [u8], headers: &'a [Header<'a>], offset: i64) -> Record<'a> {
         Record {
             partition: TopicPartition { topic: 0, number: 0 },
             offset,
@@ -154,19 +153,15 @@ mod tests {
         };
         let value = origin.encode();
         let headers = [Header { name: ORIGIN_HEADER, value: Some(&value) }];
-        assert_eq!(Origin::of(&clean_commit_due(b"k", &headers, 42), HERE), Some(origin));
-        assert_eq!(Origin::of(&clean_commit_due(b"k", &headers, 42), HERE + 1), None, "copied to another place");
-        assert_eq!(
-            Origin::of(&clean_commit_due(b"k", &headers, 41), HERE),
-            None,
-            "names an offset that is not below its own"
-        );
-        assert_eq!(Origin::of(&clean_commit_due(b"q", &headers, 42), HERE), None, "another key");
+        assert_eq!(Origin::of(&record(b"k", &headers, 42), HERE), Some(origin));
+        assert_eq!(Origin::of(&record(b"k", &headers, 42), HERE + 1), None, "copied to another partition");
+        assert_eq!(Origin::of(&record(b"k", &headers, 41), HERE), None, "names an offset that is not below its own");
+        assert_eq!(Origin::of(&record(b"q", &headers, 42), HERE), None, "another key");
         let doubled = [headers[0], headers[0]];
-        assert_eq!(Origin::of(&clean_commit_due(b"k", &doubled, 42), HERE), None, "two marks");
+        assert_eq!(Origin::of(&record(b"k", &doubled, 42), HERE), None, "two origin headers");
         let extended = [headers[0], Header { name: b"x", value: None }];
-        assert_eq!(Origin::of(&clean_commit_due(b"k", &extended, 42), HERE), None, "another header");
+        assert_eq!(Origin::of(&record(b"k", &extended, 42), HERE), None, "another header");
         let cut = [Header { name: ORIGIN_HEADER, value: Some(&value[..32]) }];
-        assert_eq!(Origin::of(&clean_commit_due(b"k", &cut, 42), HERE), None, "truncated");
+        assert_eq!(Origin::of(&record(b"k", &cut, 42), HERE), None, "truncated");
     }
 }

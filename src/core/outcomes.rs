@@ -1,17 +1,17 @@
-//! Takes in how a batch ended: committed, aborted or unknown.
+//! Handles the outcome of a batch: committed, aborted or unknown.
 
 use super::bugs::{self, Bug};
 use super::in_flight::{BatchEntry, InFlight, Lane, Purpose, short_batch_id};
 use super::io::{Abort, Late, Outcome};
-use super::partition::{COMMIT_INTERVAL_MS, Stage, Unread};
+use super::partition::{COMMIT_INTERVAL_MS, Stage, UnreadBatch};
 use super::payload::Payload;
 use super::reason::Reason;
 use super::report::Report;
 use super::targets::TargetState;
 use super::{Scheduler, TopicPartition};
 
-/// Rejections without the name of a record during which everything that is due later waits: enough to find two or three
-/// records among 10,000.
+/// Rejections that name no record during which later schedules wait for the search: enough to find two or three records
+/// among 10,000.
 const UNATTRIBUTED_REJECTIONS_MAX: u32 = 32;
 
 impl<P: Payload> Scheduler<P> {
@@ -24,7 +24,7 @@ impl<P: Payload> Scheduler<P> {
             Outcome::Committed { last_offsets } => self.batch_committed(batch, &last_offsets),
             Outcome::Aborted(abort) => self.batch_aborted(batch, abort),
             Outcome::Unknown => {
-                // It may still be in flight.
+                // Its transaction may still be open, so `rejoin` must see it.
                 self.batches.in_flight.push_back(batch);
                 return self.rejoin("a transaction's outcome is not known");
             }
@@ -58,8 +58,8 @@ impl<P: Payload> Scheduler<P> {
         }
         match batch.purpose {
             Purpose::Barrier => {
-                let barriers: Vec<_> = last_offsets.iter().filter(|(id, _)| batch.touches(*id)).copied().collect();
-                self.put_back(&batch, |id| !barriers.iter().any(|(other, _)| *other == id));
+                let barriers: Vec<_> = last_offsets.iter().filter(|(id, _)| batch.concerns(*id)).copied().collect();
+                self.revert_stages(&batch, |id| !barriers.iter().any(|(other, _)| *other == id));
                 self.barriers_committed(&barriers);
             }
             Purpose::StartMarker => {
@@ -84,7 +84,7 @@ impl<P: Payload> Scheduler<P> {
             if !self.targets.has_quarantined() {
                 break;
             }
-            if let Some(name) = self.targets.took(target) {
+            if let Some(name) = self.targets.took_record(target) {
                 self.report(Report::TargetChanged { name, state: TargetState::Exists });
             }
         }
@@ -96,7 +96,7 @@ impl<P: Payload> Scheduler<P> {
             let Some(state) = self.partitions.get_mut(id) else { continue };
             let read = bugs::on(Bug::SettledTakenForRead);
             let of_this = batch.entries.iter().filter(|entry| entry.partition == *id);
-            state.unread.push_back(Unread {
+            state.unread_batches.push_back(UnreadBatch {
                 batch: short_batch_id(batch.id),
                 offset: match last_offsets.iter().find(|(other, _)| other == id) {
                     _ if read => -1,
@@ -105,7 +105,7 @@ impl<P: Payload> Scheduler<P> {
                 },
                 items: of_this.map(|entry| (entry.slot, entry.origin_offset, entry.ends)).collect(),
             });
-            state.settle_read();
+            state.clear_read();
         }
     }
 
@@ -119,14 +119,14 @@ impl<P: Payload> Scheduler<P> {
             }
         }
         if batch.purpose == Purpose::Handover {
-            return self.rejoin("a partition could not be marked clean");
+            return self.rejoin("a partition could not be committed as clean");
         }
-        self.put_back(&batch, |_| true);
+        self.revert_stages(&batch, |_| true);
         match abort {
             Abort::Rejected(items) if items.is_empty() => self.bisect(&batch),
             Abort::Rejected(items) => {
                 if items.iter().any(|(_, reason)| *reason == Reason::NoLeader) {
-                    // Or it was too slow: the metadata may show a leader, and then a smaller batch gets through.
+                    // If the metadata shows a leader, the partition was too slow, and a smaller batch may get through.
                     self.ran_late(&batch, Late::Stalled);
                 }
                 for (item, reason) in items {
@@ -154,8 +154,8 @@ impl<P: Payload> Scheduler<P> {
         }
     }
 
-    /// Barriers and start markers of an aborted batch wait for another batch.
-    fn put_back(&mut self, batch: &InFlight, wanted: impl Fn(TopicPartition) -> bool) {
+    /// Lets partitions whose barrier or start marker was not committed wait for another batch.
+    fn revert_stages(&mut self, batch: &InFlight, wanted: impl Fn(TopicPartition) -> bool) {
         for (id, _) in batch.offsets.iter().filter(|(id, _)| wanted(*id)) {
             let Some(state) = self.partitions.get_mut(id) else { continue };
             match state.stage {
@@ -168,27 +168,28 @@ impl<P: Payload> Scheduler<P> {
         }
     }
 
-    /// A broker rejected a record, and no report says which: batches are halved until the record is alone. That keeps the
-    /// others in due order, but they wait; if it takes long, the batch's schedules are quarantined instead.
+    /// Searches for the record that a broker rejected, if no delivery report names it: batches are halved until the
+    /// record is alone. That keeps due order, but all later schedules wait; if it takes too long, the batch's schedules
+    /// are quarantined instead.
     fn bisect(&mut self, batch: &InFlight) {
         let Purpose::Fire(lane) = batch.purpose else { return self.batches.back_off(batch.purpose, self.now) };
         if let [alone] = batch.entries.as_slice() {
             self.rejected(alone, Reason::Refused);
         }
-        let mut stay = batch.entries.len();
+        let mut remaining = batch.entries.len();
         if lane.is_normal() {
             self.batches.unattributed_rejections = self.batches.unattributed_rejections.saturating_add(1);
             let takes_long = self.batches.unattributed_rejections > UNATTRIBUTED_REJECTIONS_MAX;
             let fires = |entry: &&BatchEntry| entry.target.is_some() && takes_long;
             for entry in batch.entries.iter().filter(fires) {
-                stay -= 1;
+                remaining -= 1;
                 if let Some(state) = self.partitions.get_mut(&entry.partition) {
                     state.keys.quarantine(entry.slot, entry.origin_offset);
                 }
             }
         }
-        if stay > 0 {
-            self.batches.items_max[lane as usize] = (stay / 2).max(1);
+        if remaining > 0 {
+            self.batches.items_max[lane as usize] = (remaining / 2).max(1);
         }
     }
 }

@@ -1,36 +1,38 @@
-//! Who owns a partition, as its committed offset's metadata says.
+//! The metadata of a partition's committed offset, which names the partition's owner.
 //!
-//! The metadata tells a successor whose hanging transactions it has to fence, and carries the topic's `since`.
+//! It tells a successor which owners' open transactions it has to *fence* (`init_transactions` makes brokers abort them
+//! and reject the old producers), and carries the topic's `since`: when the engine first ran on it.
 
 use super::types::Millis;
 
-/// Former owners that one takeover remembers; dropping older ones costs latency, never safety.
+/// Former owners in the metadata. Dropping older ones costs latency, not safety: the group's generation fences them
+/// too.
 pub(super) const FENCE_MAX: usize = 16;
 
-/// The broker refuses metadata over 4,096 bytes, which would lock the partition out for ever.
+/// Well below 4,096 bytes: brokers reject longer metadata, so no transaction of the partition could commit.
 const METADATA_BYTES_MAX: usize = 2_048;
 
-/// Longest name of a member in the metadata.
+/// Longest member name in the metadata, after encoding.
 const MEMBER_BYTES_MAX: usize = 255;
 
-/// Longest owner that is believed; longer ones did not come from this engine.
+/// Longest valid owner; this engine writes none that is longer.
 const OWNER_BYTES_MAX: usize = 48;
 
-/// What the metadata of a committed offset says.
+/// The decoded metadata of a committed offset.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ownership {
-    /// The run and incarnation that committed it; empty where there is none.
+    /// `{run}.{incarnation}` of the instance that committed it; empty if there was none.
     pub owner: String,
-    /// Former owners whose transactional ids may still have to be fenced, newest first.
+    /// Former owners that this owner still had to fence, newest first.
     pub owners_to_fence: Vec<String>,
-    /// The owner has released the partition with nothing in flight.
+    /// The owner has given the partition back with nothing in flight, so it need not be fenced.
     pub clean: bool,
-    /// Since when schedules of this topic are owed.
+    /// When the engine first ran on the topic: schedules due later always fire.
     pub since: Option<Millis>,
 }
 
 impl Ownership {
-    /// The metadata string: `v1 owner=… clean=0 since=… fence=…,…`.
+    /// Returns the metadata string: `v1 owner=… clean=0 since=… fence=…,…`.
     #[must_use]
     pub fn encode(&self) -> String {
         let mut text = format!("v1 owner={} clean={}", self.owner, u8::from(self.clean));
@@ -47,8 +49,8 @@ impl Ownership {
         text
     }
 
-    /// Reads metadata of this format; `None` for any other, which another program may have committed. Fields of other
-    /// names are ignored: a later version may have added them.
+    /// Reads metadata of this format; returns `None` for any other, which another program may have committed. Ignores
+    /// unknown fields, which a later version may have added.
     #[must_use]
     pub fn decode(metadata: &[u8]) -> Option<Self> {
         let mut fields = std::str::from_utf8(metadata).ok()?.split(' ');
@@ -72,7 +74,8 @@ impl Ownership {
         (!ownership.owner.is_empty()).then_some(ownership)
     }
 
-    /// Those whom a successor has to fence: the owner unless it left cleanly, and whom it had left to fence.
+    /// Returns the owners that a successor has to fence: this owner, unless it left cleanly, and those that it had not
+    /// fenced.
     #[must_use]
     pub fn to_fence(&self, me: &str) -> Vec<String> {
         let owner = (!self.clean).then_some(&self.owner);
@@ -86,15 +89,15 @@ impl Ownership {
     }
 }
 
-/// The metadata with the group member that commits it, by which other instances recognise that member. Metadata that
-/// would become too long stays as it is.
+/// Returns the metadata with the group member that commits it, by which other instances recognize the member. Metadata
+/// that would become too long is returned unchanged.
 #[must_use]
 pub fn with_member(metadata: &str, member: &[u8]) -> String {
     let text = format!("{metadata} member={}", member_name(member));
     if text.len() <= METADATA_BYTES_MAX { text } else { metadata.to_owned() }
 }
 
-/// Whether this group member committed the metadata.
+/// Returns whether this group member committed the metadata.
 #[must_use]
 pub fn names_member(metadata: &[u8], member: &[u8]) -> bool {
     let is_ours = Ownership::decode(metadata).is_some();
@@ -103,8 +106,8 @@ pub fn names_member(metadata: &[u8], member: &[u8]) -> bool {
     is_ours && !member.is_empty() && fields.next_back() == Some(&member_name(member))
 }
 
-/// The member id with every byte but letters, digits, `.`, `_` and `-` percent-encoded. Of a long one, the end: that is
-/// what tells members of the same client id apart.
+/// Percent-encodes the member id, except alphanumeric bytes, `.`, `_` and `-`. Of a long one it keeps the end, in which
+/// members of the same client id differ.
 fn member_name(member: &[u8]) -> String {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
     let encode = |byte: &u8| if is_plain(*byte) { char::from(*byte).to_string() } else { format!("%{byte:02X}") };
@@ -112,7 +115,8 @@ fn member_name(member: &[u8]) -> String {
     name[name.len().saturating_sub(MEMBER_BYTES_MAX)..].to_owned()
 }
 
-/// `{run}.{incarnation}`. Only such owners reach a transactional id, whatever somebody wrote into the metadata.
+/// Returns whether this is a valid `{run}.{incarnation}`. Others must not become part of a transactional id, since any
+/// program can write metadata.
 fn is_owner(text: &str) -> bool {
     text.len() <= OWNER_BYTES_MAX
         && text.split_once('.').is_some_and(|(run, incarnation)| {

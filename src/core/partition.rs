@@ -1,4 +1,4 @@
-//! The life of one partition, from its assignment to its release.
+//! The state of one partition, from its assignment to its release.
 
 use std::collections::VecDeque;
 
@@ -9,91 +9,89 @@ use super::payload::Payload;
 use super::start_marker::StartMarker;
 use super::types::{Millis, TopicPartition};
 
-/// Longest time between two commits of progress while nothing fires.
+/// Interval of offset commits while nothing fires.
 pub(super) const COMMIT_INTERVAL_MS: i64 = 30_000;
 
-/// How far a partition has come. Each step waits for one thing.
+/// The stage of a partition. In each stage it waits for one thing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// For the group's committed metadata.
+    /// For the metadata of the group's committed offset.
     Metadata,
-    /// For a place in a batch for its barrier.
+    /// For a batch for its barrier, a record that is committed together with our ownership.
     Barrier,
-    /// For that batch to settle.
+    /// For the outcome of the barrier's batch.
     BarrierSent,
-    /// For the record at this offset, or one after it.
+    /// For the consumer to read past the barrier, which is at this offset.
     Loading(i64),
-    /// For the topic's `since`.
+    /// For the topic's `since`: when the engine first ran on it.
     Since,
-    /// For its siblings, whose floors may say since when.
+    /// For the topic's other partitions of this instance, whose start markers may have the `since`.
     Siblings,
-    /// For a place in a batch for its floor.
+    /// For a batch for its start marker.
     StartMarker(StartMarker),
-    /// For that batch to settle.
+    /// For the outcome of the start marker's batch.
     StartMarkerSent(StartMarker),
-    /// For schedules to be due.
+    /// For schedules to be due: the partition is live.
     Live,
-    /// For its batches to settle and its clean mark to be committed, at most until then.
+    /// For its batches to settle and for the commit that declares it clean.
     Releasing {
-        /// Give up cleanly no later.
+        /// When the instance gives up and rejoins instead.
         until: Millis,
-        /// The partition can be marked clean: its own barrier was committed.
+        /// The clean commit is needed, because our barrier was committed.
         clean_commit_due: bool,
-        /// The group waits for the release.
+        /// The group waits for the release, since it has revoked the partition.
         revoked: bool,
     },
 }
 
-/// A batch whose records the consumer has not read past.
+/// A committed batch whose records the consumer has not read past.
 #[derive(Debug)]
-pub struct Unread {
-    /// The batch, as words know it.
+pub struct UnreadBatch {
+    /// Its [`short_batch_id`](super::in_flight::short_batch_id).
     pub batch: u32,
-    /// Its highest offset in this partition.
+    /// The highest offset of its records in this partition.
     pub offset: i64,
-    /// Slot, identity, and whether the record ended the word.
+    /// Slot, origin offset, and whether the batch ended the entry.
     pub items: Vec<(u32, i64, bool)>,
 }
 
 /// A partition that this instance owns.
 #[derive(Debug)]
 pub struct PartitionState<P> {
-    /// Which.
     pub id: TopicPartition,
-    /// Its name in marks and floors.
+    /// Identifies it in origin headers and start markers.
     pub partition_hash: u64,
-    /// How far it has come.
     pub stage: Stage,
-    /// The fold over its log.
+    /// The fold of its log.
     pub keys: KeyTable<P>,
     /// The next offset to read.
     pub position: i64,
-    /// What its committed metadata says, or will say at the next commit.
+    /// The metadata of the next commit.
     pub ownership: Ownership,
-    /// The group's metadata names us as the owner: a barrier of ours was committed.
-    pub claimed: bool,
-    /// The offset as committed: what is committed again until the partition is live.
+    /// A barrier of ours was committed, so the group's metadata names us as the owner.
+    pub barrier_committed: bool,
+    /// The group's committed offset. Batches commit it again until the partition is loaded.
     pub committed: i64,
     /// The barrier's offset, once it is known.
     pub barrier: Option<i64>,
-    /// The last floor read or written.
+    /// The last start marker read or written.
     pub start_marker: Option<StartMarker>,
-    /// When it went live: what was due by then is missed.
+    /// When it went live: schedules that were due by then are *missed* ones.
     pub live_at: Millis,
-    /// Batches that are committed but not read, in commit order.
-    pub unread: VecDeque<Unread>,
-    /// The fence list has been worked off and waits to be dropped from the metadata.
+    /// Committed batches whose records the consumer has not read past, in commit order.
+    pub unread_batches: VecDeque<UnreadBatch>,
+    /// The former owners are fenced; the next commit drops them from the metadata.
     pub fence_done: bool,
-    /// When progress is next committed if nothing fires.
+    /// When offsets are next committed if nothing fires.
     pub next_commit_at: Millis,
-    /// Local midnight plus `SINCE_DELTA`, as last told.
+    /// Local midnight plus `SINCE_DELTA` days, as the shell last sent it.
     pub leftover_cutoff: Millis,
-    /// Its log begins later than what was read of it. It is read again as soon as no batch touches it.
+    /// Records in memory were deleted from the log's beginning: the log is read again once no batch concerns it.
     pub is_trimmed: bool,
 }
 
 impl<P: Payload> PartitionState<P> {
-    /// A partition that was just assigned.
+    /// Returns the state of a partition that was just assigned.
     pub fn new(id: TopicPartition, partition_hash: u64, keys: KeyTable<P>, leftover_cutoff: Millis) -> Self {
         Self {
             id,
@@ -102,12 +100,12 @@ impl<P: Payload> PartitionState<P> {
             keys,
             position: 0,
             ownership: Ownership::default(),
-            claimed: false,
+            barrier_committed: false,
             committed: 0,
             barrier: None,
             start_marker: None,
             live_at: Millis(i64::MIN),
-            unread: VecDeque::new(),
+            unread_batches: VecDeque::new(),
             fence_done: false,
             next_commit_at: Millis(i64::MAX),
             leftover_cutoff,
@@ -115,62 +113,62 @@ impl<P: Payload> PartitionState<P> {
         }
     }
 
-    /// Forgets what was read, for a reading from the beginning up to a new barrier.
+    /// Forgets the log, which is read again from its beginning up to a new barrier.
     pub fn reread(&mut self, keys: KeyTable<P>) {
         self.keys = keys;
         self.position = 0;
         self.barrier = None;
         self.start_marker = None;
         self.is_trimmed = false;
-        self.unread.clear();
+        self.unread_batches.clear();
         self.stage = Stage::Barrier;
     }
 
-    /// The offset to commit: never negative, and never past what a takeover has taken in.
+    /// Returns the offset to commit: never negative, and unchanged until the partition is loaded.
     pub fn offset(&self) -> i64 {
         if self.is_loaded() { self.position.max(self.committed) } else { self.committed }
     }
 
-    /// It has been read further than is committed, and it is time to say so.
+    /// Returns whether the consumer is past the committed offset and the next commit is due.
     pub fn has_progress(&self, now: Millis) -> bool {
         self.may_fire() && self.next_commit_at <= now && self.offset() > self.committed
     }
 
-    /// Everything before its barrier has been read.
+    /// Returns whether everything up to its barrier has been read.
     pub fn is_loaded(&self) -> bool {
         self.barrier.is_some_and(|barrier| self.position > barrier)
     }
 
-    /// It is still reading what lies before its barrier, or has not begun.
+    /// Returns whether it is still before [`Stage::Siblings`], so its start marker may be unknown.
     pub fn is_before_loaded(&self) -> bool {
         matches!(self.stage, Stage::Metadata | Stage::Barrier | Stage::BarrierSent | Stage::Loading(_) | Stage::Since)
     }
 
-    /// Whether its words may fire.
+    /// Returns whether its schedules fire.
     pub fn is_live(&self) -> bool {
         self.stage == Stage::Live || (bugs::on(Bug::FireBeforeBarrier) && matches!(self.stage, Stage::Loading(_)))
     }
 
-    /// Changes whenever entries lie in other slots than before: then a listing cannot go on.
+    /// Returns a tag that changes whenever entries move to other slots, which makes cursors of listings expire.
     pub fn cursor_tag(&self) -> Option<i64> {
         const MOVES: i64 = 64;
-        // Far beyond any offset.
+        // Offsets stay below 2^56.
         self.barrier.map(|barrier| barrier | (i64::from(self.keys.moves()) % MOVES) << 56)
     }
 
-    /// Whether batches of its words may be formed.
+    /// Returns whether it may join batches of firings.
     pub fn may_fire(&self) -> bool {
         self.is_live() && !self.is_trimmed
     }
 
-    /// Clears what the consumer has now read past.
-    pub fn settle_read(&mut self) {
-        while let Some(unread) = self.unread.front().filter(|u| u.offset < self.position) {
-            let batch = unread.batch;
-            for (slot, origin_offset, ended) in &unread.items {
+    /// Clears the outstanding records of batches that the consumer has read past.
+    pub fn clear_read(&mut self) {
+        while let Some(read) = self.unread_batches.front().filter(|u| u.offset < self.position) {
+            let batch = read.batch;
+            for (slot, origin_offset, ended) in &read.items {
                 self.keys.read_past(*slot, *origin_offset, batch, *ended);
             }
-            self.unread.pop_front();
+            self.unread_batches.pop_front();
         }
     }
 }

@@ -4,37 +4,36 @@ use std::hash::{DefaultHasher, Hasher};
 
 use super::types::Header;
 
-/// Room for the headers that the engine adds to a user's.
-const ROOM: usize = 6;
+/// Headers that the engine adds to a record, to reserve room for.
+const ADDED_HEADERS_MAX: usize = 6;
 
-/// What the core keeps of a record's key, value and headers: the bytes, or where they lie.
+/// A record's key, value and headers: the bytes, or a reference to them.
 ///
-/// The core never reads them itself. Bytes outside memory are read by the shell, when it writes a batch's records:
+/// The core never reads bytes outside memory. The shell reads them when it produces a batch's records:
 /// [`Batch::resolve`](super::batch::Batch::resolve).
 pub trait Payload: Sized {
-    /// Keeps bytes that lie outside memory; `()` if there are none. It must not do I/O: the core calls it from its event
-    /// loop.
+    /// Stores bytes outside memory; `()` if none are. It must not block, because the core calls it on the event loop.
     type Store;
-    /// Keeps `parts`.
+    /// Packs `parts`, and stores them.
     fn pack(parts: &Parts<'_>, store: &mut Self::Store) -> Self;
-    /// Hashes a key for the index.
+    /// Returns the hash of a key.
     fn hash_of(key: &[u8], seed: u64) -> u64;
     /// Returns [`Payload::hash_of`] of the record's key.
     fn hash(&self, seed: u64) -> u64;
-    /// Whether the record has this key.
+    /// Returns whether the record has this key.
     fn has_key(&self, key: &[u8]) -> bool;
-    /// Returns the memory that it takes, in bytes, without the allocator's overhead.
+    /// Returns its memory in bytes, without the allocator's overhead.
     fn memory_bytes(&self) -> usize;
-    /// Returns the packed bytes, or where they lie.
+    /// Returns the packed bytes, or a reference to them.
     fn stored(&self) -> Stored<'_>;
 }
 
-/// A payload's packed bytes, which [`Parts::unpack`] reads, or where they lie.
+/// A payload's packed bytes, which [`Parts::unpack`] reads, or a reference to them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stored<'a> {
-    /// The bytes.
+    /// The bytes are in memory.
     Memory(&'a [u8]),
-    /// Where they lie.
+    /// The bytes are in the shell's store.
     Outside(PayloadRef),
 }
 
@@ -49,23 +48,23 @@ impl Stored<'_> {
     }
 }
 
-/// Names packed bytes outside memory to the shell's store.
+/// A reference to packed bytes in the shell's store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PayloadRef {
-    /// Where they lie, in the store's own terms.
+    /// Their position, as the store defines it.
     pub place: u64,
-    /// Their length.
+    /// Their length in bytes.
     pub packed_bytes: u32,
 }
 
-/// A schedule's bytes, borrowed.
+/// Key, value and headers of a record, borrowed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Parts<'a> {
-    /// The schedule record's key.
+    /// The record's key.
     pub key: &'a [u8],
     /// The triggered record's key; `None` is null.
     pub target_key: Option<&'a [u8]>,
-    /// User headers in order; of an invalid record, all of its headers.
+    /// User headers in order; for an invalid record, all of its headers.
     pub headers: Vec<Header<'a>>,
     /// The value. A schedule's is never null: a null value is a cancel.
     pub value: &'a [u8],
@@ -84,7 +83,7 @@ impl<'a> Parts<'a> {
         buffer.extend_from_slice(self.value);
     }
 
-    /// The exact length of the packed form, for one allocation.
+    /// Returns the exact length of the packed form, so one allocation is enough.
     fn packed_len(&self) -> usize {
         let nullable =
             |bytes: Option<&[u8]>| length_len(bytes.map_or(0, |b| b.len() + 1)) + bytes.map_or(0, <[u8]>::len);
@@ -98,33 +97,33 @@ impl<'a> Parts<'a> {
             + self.value.len()
     }
 
-    /// Reads packed bytes: those of [`Parts::write`] or [`Stored`].
+    /// Reads the packed form, which [`Parts::write`] wrote.
     ///
     /// # Panics
-    /// If `packed` is not such bytes; it never leaves this process.
+    /// If `packed` has another form. Packed bytes never leave the process.
     #[must_use]
     pub fn unpack(packed: &'a [u8]) -> Self {
         let mut reader = Reader(packed);
         let key = reader.bytes();
         let target_key = reader.nullable();
         let count = reader.length();
-        let mut headers = Vec::with_capacity(count + ROOM);
+        let mut headers = Vec::with_capacity(count + ADDED_HEADERS_MAX);
         headers.extend((0..count).map(|_| Header { name: reader.bytes(), value: reader.nullable() }));
         Self { key, target_key, headers, value: reader.0 }
     }
 
-    /// The key alone.
+    /// Reads the key alone.
     pub(super) fn key_of(packed: &'a [u8]) -> &'a [u8] {
         Reader(packed).bytes()
     }
 
-    /// As [`Parts::unpack`], and nothing from nothing: barriers and start markers carry no payload.
+    /// Reads the packed form; returns empty parts if there are no bytes, as for barriers and start markers.
     pub(super) fn unpack_or_empty(packed: &'a [u8]) -> Self {
         if packed.is_empty() { Self::default() } else { Self::unpack(packed) }
     }
 }
 
-/// The payload in memory: one boxed slice.
+/// A payload in memory, in one allocation.
 #[derive(Clone, Debug)]
 pub struct Packed(Box<[u8]>);
 
@@ -162,7 +161,7 @@ impl Payload for Packed {
     }
 }
 
-/// Lengths take seven bits a byte, lowest first. Null is 0 and a length n is n + 1 where null can occur.
+/// Lengths have seven bits per byte, lowest first. If a value can be null, 0 means null and n + 1 means a length of n.
 fn put_length(buffer: &mut Vec<u8>, mut length: usize) {
     while length >= 0x80 {
         buffer.push((length & 0x7f) as u8 | 0x80);

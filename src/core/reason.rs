@@ -1,43 +1,43 @@
-//! Why a record cannot fire.
+//! Reasons why a record cannot fire.
 
-/// A stable code for each way in which a record can be unfit or undeliverable.
+/// A reason why a record is invalid or cannot be delivered. Each has a stable code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Reason {
-    /// The record has no key, so that nothing could ever replace or delete it.
+    /// The record has no key, so no later record could replace or cancel it.
     NoKey,
-    /// Its key begins with the prefix that is kept for the engine's own records.
+    /// Its key begins with the prefix that is reserved for the engine.
     ReservedKey,
-    /// No `scheduler-epoch` header.
+    /// The header `scheduler-epoch` is missing or empty.
     NoEpoch,
     /// `scheduler-epoch` is not a decimal number of seconds.
     BadEpoch,
-    /// `scheduler-epoch` is beyond what milliseconds in 63 bits can hold.
+    /// `scheduler-epoch` is too large: its milliseconds do not fit into 63 bits.
     EpochOverflow,
-    /// No `scheduler-target-topic` header, or an empty one.
+    /// The header `scheduler-target-topic` is missing or empty.
     NoTarget,
     /// `scheduler-target-topic` is not a legal topic name, or one of Kafka's own topics.
     BadTarget,
-    /// The target is a schedules topic of this engine: firing would change that topic's last word for the key.
+    /// The target is a schedules topic of this engine: the triggered record would replace the latest record of its key.
     TargetIsSchedules,
-    /// One of the request headers occurs twice, with different values.
+    /// A request header occurs twice, with different values.
     DuplicateHeader,
-    /// Due further ahead than `MAX_HORIZON` allows.
+    /// It is due further ahead than `MAX_HORIZON` allows.
     BeyondHorizon,
-    /// Overdue on arrival by more than `SCHEDULE_GRACE_INTERVAL` allows.
+    /// It was overdue on arrival by more than `SCHEDULE_GRACE_INTERVAL` allows.
     OverGrace,
     /// The target topic does not exist.
     UnknownTarget,
     /// The engine may not write to the target topic.
     Forbidden,
-    /// A record of the firing is too large for a topic it goes to.
+    /// A record of the firing is too large for its topic.
     TooLarge,
     /// A partition of the target takes no records: it has no leader, or too few replicas in sync.
     NoLeader,
-    /// The target topic refuses the engine's timestamps: a clock is wrong, or the topic's bounds are too narrow.
+    /// The target topic rejects the engine's timestamps: a clock is wrong, or the topic's bounds are too narrow.
     Timestamp,
-    /// A topic of the engine's own refuses a record of the firing because of the topic's settings.
+    /// A topic of the engine's own rejects a record of the firing because of the topic's settings.
     OwnTopic,
-    /// The broker refused a record for another cause.
+    /// A broker rejected a record for another cause.
     Refused,
     /// A [`BadEpoch`](Self::BadEpoch) in JSON quotes.
     QuotedEpoch,
@@ -52,7 +52,7 @@ pub enum Reason {
 }
 
 impl Reason {
-    /// Every reason, in the order of their numbers. Those that share a code stand after the one that has it by itself.
+    /// All reasons, in the order of their numbers. Reasons that share another one's code come last.
     pub const ALL: [Self; 23] = [
         Self::NoKey,
         Self::ReservedKey,
@@ -79,13 +79,13 @@ impl Reason {
         Self::QuotedTarget,
     ];
 
-    /// What is wrong, for whoever produced the record. It describes the shape of what was found, never its bytes: they
-    /// may be secret.
+    /// Returns a description for the author of the producer. It describes the shape of a bad value, never its bytes,
+    /// which may be secret.
     #[must_use]
     pub const fn detail(self) -> &'static str {
         match self {
-            Self::NoKey => "the record has no key, so that nothing could ever replace or delete it",
-            Self::ReservedKey => "the key begins with __scheduler., which is kept for the engine's own records",
+            Self::NoKey => "the record has no key, so no later record could replace or cancel it",
+            Self::ReservedKey => "the key begins with __scheduler., which is reserved for the engine's own records",
             Self::NoEpoch => "the header scheduler-epoch is missing or empty",
             Self::BadEpoch => {
                 "scheduler-epoch must be decimal digits: seconds since 1970, without sign, space or fraction"
@@ -101,7 +101,7 @@ impl Reason {
             }
             Self::NoTarget => "the header scheduler-target-topic is missing or empty",
             Self::BadTarget => {
-                "scheduler-target-topic is no topic name, or one of Kafka's own: 1 to 249 of a-z A-Z 0-9 . _ - are allowed"
+                "scheduler-target-topic is not a topic name, or one of Kafka's own: 1 to 249 of a-z A-Z 0-9 . _ - are allowed"
             }
             Self::QuotedTarget => "scheduler-target-topic is in JSON quotes: send the name without them",
             Self::TargetIsSchedules => "the target is a schedules topic of this engine",
@@ -117,15 +117,15 @@ impl Reason {
                 "a partition of the target takes no records: it has no leader, or too few replicas in sync"
             }
             Self::Timestamp => {
-                "the target topic refuses the engine's timestamps: a clock is wrong, or message.timestamp.after.max.ms or \
+                "the target topic rejects the engine's timestamps: a clock is wrong, or message.timestamp.after.max.ms or \
                  message.timestamp.before.max.ms of the topic is too small"
             }
-            Self::OwnTopic => "the history, schedules or dead-letter topic refuses the record because of its settings",
-            Self::Refused => "the broker refuses the record",
+            Self::OwnTopic => "the history, schedules or dead-letter topic rejects the record because of its settings",
+            Self::Refused => "the broker rejects the record",
         }
     }
 
-    /// The code used in metrics, logs and headers. Codes never change.
+    /// Returns the code in metrics, logs and headers. Codes never change.
     #[must_use]
     pub const fn code(self) -> &'static str {
         match self {

@@ -4,106 +4,106 @@ use super::reason::Reason;
 use super::targets::TargetState;
 use super::types::{Millis, TopicPartition};
 
-/// What an operator may want to know.
+/// An event for the operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Report {
-    /// A record that cannot fire.
+    /// A record is invalid: it cannot fire.
     Invalid {
-        /// Where it lies.
+        /// The record's partition.
         partition: TopicPartition,
-        /// Its offset.
+        /// The record's offset.
         offset: i64,
-        /// Why.
+        /// The reason.
         reason: Reason,
     },
-    /// A schedule that is due so far ahead that it is probably a mistake.
+    /// A schedule is due so far ahead that it is probably a mistake.
     FarAhead {
-        /// Where it lies.
+        /// The record's partition.
         partition: TopicPartition,
-        /// Its offset.
+        /// The record's offset.
         offset: i64,
-        /// What is probably wrong: [`schedule::far_ahead`](super::schedule::far_ahead).
+        /// The probable mistake, from [`schedule::far_ahead`](super::schedule::far_ahead).
         why: &'static str,
     },
-    /// A schedule could not be delivered and is tried again later.
+    /// A schedule could not be delivered and will be retried.
     Parked {
-        /// Where it lies.
+        /// The record's partition.
         partition: TopicPartition,
-        /// Its offset.
+        /// The record's offset.
         offset: i64,
-        /// Why.
+        /// The reason.
         reason: Reason,
-        /// When it is tried again.
+        /// When it is retried.
         retry_at: Millis,
     },
     /// A schedule cannot be delivered and becomes a dead letter.
     ToDeadLetter {
-        /// Where it lies.
+        /// The record's partition.
         partition: TopicPartition,
-        /// Its offset.
+        /// The record's offset.
         offset: i64,
-        /// Why.
+        /// The reason.
         reason: Reason,
     },
-    /// A target topic stopped or began to be usable.
+    /// A target topic became usable or unusable.
     TargetChanged {
-        /// The topic.
+        /// The topic's name.
         name: std::sync::Arc<str>,
-        /// What the metadata said.
+        /// Its state in the cluster's metadata or by the delivery reports.
         state: TargetState,
     },
-    /// A partition is loaded and fires from now on.
+    /// A partition is loaded and fires from now on: it is live.
     Live {
-        /// Which.
+        /// The partition.
         partition: TopicPartition,
-        /// Schedules held.
+        /// Number of pending schedules.
         pending: usize,
-        /// Of these, how many are overdue.
+        /// Number of pending schedules that are already due.
         overdue: usize,
-        /// Schedules left alone because they are older than the first start allows.
+        /// Number of leftovers: schedules older than the engine's first start, which do not fire.
         leftovers: u64,
     },
     /// Another group fires the same topic: every schedule fires once for each of them.
     ForeignGroup {
-        /// Where its record lies.
+        /// The partition with a barrier of that group.
         partition: TopicPartition,
-        /// Its id, as it names itself.
+        /// The id of that group.
         group: String,
     },
     /// The brokers take records, but more slowly than schedules are due.
     ThroughputIsLimit,
-    /// A partition's records are read again from the beginning, and why.
+    /// A partition is read again from its beginning.
     Reread {
-        /// Which.
+        /// The partition.
         partition: TopicPartition,
-        /// Why.
+        /// The cause.
         why: &'static str,
     },
 }
 
-/// Events since the scheduler was made. They only grow.
+/// Numbers of events since the scheduler was made. They never decrease.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
-    /// Accepted as pending.
+    /// Schedules accepted.
     pub planned: u64,
-    /// Fired, and not missed.
+    /// Schedules fired that were not missed.
     pub triggered: u64,
-    /// Fired, and overdue when its partition came up.
+    /// Schedules fired that were already due when their partition became live.
     pub missed: u64,
-    /// Pending ones cancelled by their user.
+    /// Pending schedules that a user cancelled.
     pub deleted: u64,
-    /// Records that cannot fire.
+    /// Invalid records.
     pub invalid: u64,
-    /// Records that are neither a schedule nor a cancel of one.
+    /// Cancels of keys without a pending schedule.
     pub other: u64,
-    /// Left alone because they are older than the first start allows.
+    /// Leftovers: schedules older than the engine's first start, which do not fire.
     pub leftovers: u64,
-    /// Accepted as pending, and due more than 100 years ahead.
+    /// Schedules accepted that are due more than 100 years ahead.
     pub far_ahead: u64,
-    /// Words written again because an engine record outran them.
+    /// Records written again because an engine record had overtaken them.
     pub reasserted: u64,
     /// Records moved to the dead-letter topic.
     pub dead_lettered: u64,
-    /// Records that could not fire, each once for each reason, by the reason's number.
+    /// By the reason's number: records that could not fire, each counted once for each kind of reason.
     pub by_reason: [u64; Reason::ALL.len()],
 }

@@ -1,4 +1,4 @@
-//! From a user's record to a schedule, or to the reason why it is none.
+//! Parses a user's record: returns a schedule, or the reason why the record is invalid.
 
 use super::due::Due;
 use super::headers;
@@ -10,39 +10,40 @@ use super::types::{Header, Millis, Record};
 /// Longest legal topic name, by Kafka's own rule.
 const TOPIC_NAME_MAX: usize = 249;
 
-/// Topics of the brokers' own.
+/// Internal topics of the brokers.
 const INTERNAL: [&[u8]; 4] =
     [b"__consumer_offsets", b"__transaction_state", b"__share_group_state", b"__cluster_metadata"];
 
-/// A due time further ahead of its record is probably a mistake. It fires as asked, unless there is a horizon.
+/// A due time that is more seconds ahead of its record's timestamp is probably a mistake. The schedule is accepted
+/// unless a horizon forbids it.
 pub const FAR_S: u64 = 100 * 365 * 86_400;
 
-/// What a schedule may ask for.
+/// The operator's limits on schedules.
 #[derive(Clone, Debug, Default)]
 pub struct AcceptanceRules {
-    /// How long it may be overdue on arrival, in seconds.
+    /// How long it may be overdue by its record's timestamp, in seconds.
     pub grace_s: Option<u64>,
-    /// How far ahead it may be due on arrival, in seconds.
+    /// How far ahead of its record's timestamp it may be due, in seconds.
     pub horizon_s: Option<u64>,
-    /// By topic, the largest record whose copy and history still fit, in bytes as they are sent alone.
+    /// As [`Config::record_bytes_max`](super::Config::record_bytes_max).
     pub record_bytes_max: Vec<Option<usize>>,
 }
 
 /// A valid schedule, borrowed from its record.
 #[derive(Debug, PartialEq, Eq)]
 pub struct ParsedSchedule<'a> {
-    /// When it is due.
+    /// Its due time.
     pub due: Due,
-    /// Topic of the triggered record.
+    /// The topic of the triggered record.
     pub target: &'a str,
-    /// What is kept.
+    /// Key, value and headers to keep.
     pub parts: Parts<'a>,
 }
 
-/// Reads a record with a value. `timestamp` is the original's, which for an engine copy is not the record's own.
+/// Parses a record with a value. `timestamp` is that of the user's record, of which `record` may be a copy.
 ///
 /// # Errors
-/// Why it cannot fire.
+/// Returns the reason why it cannot fire.
 pub fn parse<'a>(
     record: &Record<'a>,
     value: &'a [u8],
@@ -71,9 +72,10 @@ pub fn parse<'a>(
     }
 }
 
-/// What the larger of its copy and its history record needs at least, alone in its set.
+/// Returns the least size in bytes of the larger of the schedule's copy and its history record, each alone in its
+/// record batch.
 fn least_bytes(parsed: &ParsedSchedule<'_>, topic: Option<&String>) -> usize {
-    /// Of a set with one record, by Kafka's message format 2: lengths count one byte each, which is their least.
+    /// Of a record batch with one record in Kafka's message format v2. Lengths count one byte each, their minimum.
     const OVERHEAD: usize = 61 + 7;
     const HEADER_OVERHEAD: usize = 2;
     const ORIGIN_VALUE: usize = 33;
@@ -99,14 +101,14 @@ fn least_bytes(parsed: &ParsedSchedule<'_>, topic: Option<&String>) -> usize {
     common + copy.max(triggered + target_key_bytes)
 }
 
-/// All that is kept of a record that cannot fire, so that it can be written again as it was.
+/// Returns an invalid record with all of its headers, so it can be written again unchanged.
 #[must_use]
 pub fn verbatim<'a>(record: &Record<'a>, value: &'a [u8]) -> Parts<'a> {
     let headers = record.headers.iter().filter(|h| h.name != ORIGIN_HEADER).copied().collect();
     Parts { key: record.key.unwrap_or_default(), target_key: None, headers, value }
 }
 
-/// Headers that the engine sets itself: incoming ones are replaced, not doubled.
+/// Returns whether the engine sets this header itself, so the user's is dropped.
 fn is_own(name: &[u8]) -> bool {
     [
         headers::EPOCH,
@@ -120,14 +122,14 @@ fn is_own(name: &[u8]) -> bool {
     .contains(&name)
 }
 
-/// A request header's value. Programs that retry or map headers repeat them: an equal repeat says nothing new.
+/// Returns a request header's value. Equal repetitions are accepted: programs that retry or map headers add them.
 fn single<'a>(headers: &[Header<'a>], name: &[u8]) -> Result<Option<Option<&'a [u8]>>, Reason> {
     let mut found = headers.iter().filter(|h| h.name == name).map(|h| h.value);
     let first = found.next();
     if found.any(|value| Some(value) != first) { Err(Reason::DuplicateHeader) } else { Ok(first) }
 }
 
-/// Signs, spaces and fractions are invalid. An empty header counts as missing.
+/// Reads `scheduler-epoch`. Signs, spaces and fractions are invalid; an empty header counts as missing.
 fn epoch(text: &[u8]) -> Result<Due, Reason> {
     if text.is_empty() {
         return Err(Reason::NoEpoch);
@@ -135,7 +137,7 @@ fn epoch(text: &[u8]) -> Result<Due, Reason> {
     Due::parse(text).map_err(|_| bad_epoch(text))?.ok_or(Reason::EpochOverflow)
 }
 
-/// What the header looks like, to tell the producer's author which setting or serialiser has made it.
+/// Classifies an invalid header by its shape, which points the producer's author to the wrong setting or serializer.
 fn bad_epoch(bytes: &[u8]) -> Reason {
     let is_text = std::str::from_utf8(bytes)
         .is_ok_and(|text| text.chars().all(|c| !c.is_control() || matches!(c, '\t' | '\r' | '\n')));
@@ -152,10 +154,10 @@ fn is_quoted(bytes: &[u8]) -> bool {
     matches!(bytes, [b'"', .., b'"'])
 }
 
-/// What is probably wrong with a due time, if it is more than a century ahead of its record: producers send other units.
+/// Returns the probable mistake in a due time that is over a century ahead of its record: producers use the wrong unit.
 #[must_use]
 pub fn far_ahead(due: u64, timestamp: Millis) -> Option<&'static str> {
-    /// A little late is still likely.
+    /// The due time may be in the past by this much, in seconds.
     const PAST_S: u64 = 366 * 86_400;
     let written = u64::try_from(timestamp.0.div_euclid(1000)).unwrap_or(0);
     let likely = written.saturating_sub(PAST_S)..=written.saturating_add(FAR_S);
@@ -167,8 +169,8 @@ pub fn far_ahead(due: u64, timestamp: Millis) -> Option<&'static str> {
     }
 }
 
-/// Kafka's rule for topic names: 1 to 249 of `a-z A-Z 0-9 . _ -`, neither `.` nor `..`. Its own topics are none: the
-/// broker refuses what users produce there.
+/// Returns whether users can produce to a topic of this name: 1 to 249 of `a-z A-Z 0-9 . _ -`, neither `.` nor `..`,
+/// and not an internal topic.
 #[must_use]
 pub fn is_topic(name: &[u8]) -> bool {
     (1..=TOPIC_NAME_MAX).contains(&name.len())

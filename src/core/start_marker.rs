@@ -1,29 +1,32 @@
-//! The floor: the record that tells leftovers from what is owed.
+//! The start marker: a record in each partition that remembers when the engine first ran on it.
+//!
+//! Schedules that were left there before are *leftovers* and do not fire. All later ones are *owed*: they fire, however
+//! long the engine is down.
 
 use super::types::Millis;
 
-/// The value of a floor record.
+/// The value of a start marker. A schedule is a leftover only if it is before both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StartMarker {
-    /// What is due before this may be a leftover.
+    /// Schedules due before this time may be leftovers.
     pub since: Millis,
-    /// What lies below this offset may be a leftover.
+    /// Schedules below this offset may be leftovers.
     pub offset: i64,
 }
 
 impl StartMarker {
-    /// The record's value: `v1 partition_hash=… since=… offset=…`.
+    /// Returns the record's value: `v1 partition=… since=… offset=…`.
     #[must_use]
     pub fn encode(&self, partition_hash: u64) -> String {
         format!("v1 partition={partition_hash:016x} since={} offset={}", self.since.0, self.offset)
     }
 
-    /// Reads a floor record's value. A floor of another cluster, topic or partition is not this one's.
+    /// Reads a record's value. Returns `None` also if it was copied from another cluster, topic or partition.
     #[must_use]
     pub fn decode(value: &[u8], partition_hash: u64) -> Option<Self> {
         let text = std::str::from_utf8(value).ok()?.strip_prefix("v1 partition=")?;
-        let (named, requeue) = text.split_once(" since=")?;
-        let (since, offset) = requeue.split_once(" offset=")?;
+        let (named, rest) = text.split_once(" since=")?;
+        let (since, offset) = rest.split_once(" offset=")?;
         if named.len() != 16 || u64::from_str_radix(named, 16).ok()? != partition_hash {
             return None;
         }

@@ -1,4 +1,5 @@
-//! Taking over a partition: metadata, barrier, fence, loading, floor.
+//! Takes over assigned partitions: reads the metadata, commits the barrier, fences former owners, loads the log up to
+//! the barrier, finds or writes the start marker.
 
 use std::collections::BTreeMap;
 
@@ -12,25 +13,25 @@ use super::report::Report;
 use super::start_marker::StartMarker;
 use super::{Millis, Scheduler, TopicPartition, origin};
 
-/// Unfit records that one loading names in reports; the rest is only counted.
-const INVALID_NAMED_MAX: usize = 100;
+/// Invalid records that are reported when a partition is loaded; the others are only counted.
+const INVALID_REPORTED_MAX: usize = 100;
 
-/// Tables shrink after loading if no more than one place of so many is in use.
-const LOADED_SHARE: usize = 4;
+/// A table shrinks after loading if at most one of this many slots is in use.
+const LOADED_SLOTS_PER_ENTRY: usize = 4;
 
-/// Why a partition is read again whose floor lies in the future.
-const AHEAD: &str = "the clock is before the partition's floor";
+/// The cause of reading a partition again whose start marker is in the future.
+const CLOCK_SET_BACK: &str = "the clock is before the partition's start marker";
 
-/// What the core asked for while it takes partitions over, and the owners that it was before.
+/// Requests of takeovers, and the former incarnations of this process.
 #[derive(Debug, Default)]
 pub(super) struct Takeovers {
-    /// How often this process has changed its transactional ids.
+    /// Counts how often this process has changed its transactional ids.
     pub(super) incarnation: u32,
-    /// Owners that this process was before and that left batches in flight, newest first: no metadata may name them.
+    /// Former incarnations of this process that left batches in flight, newest first. Possibly no metadata names them.
     pub(super) previous_owners: Vec<String>,
-    /// Fence requests without an answer, and their partitions.
+    /// The partitions of unanswered fence requests.
     fencing: BTreeMap<RequestId, Vec<TopicPartition>>,
-    /// By topic, the request for its `since` whose answer counts.
+    /// By topic, the latest request for its `since`.
     since_requests: BTreeMap<u16, RequestId>,
     next_request: u64,
 }
@@ -83,27 +84,27 @@ impl<P: Payload> Scheduler<P> {
         }
         let clean = bugs::on(Bug::AlwaysClean);
         state.ownership = Ownership { owner, owners_to_fence: fence, clean, since: former.since };
-        // What was fenced for an earlier reading says nothing of these.
+        // Owners that were fenced before a reread may not include these.
         state.fence_done = false;
         let none = if bugs::on(Bug::NegativeOffset) { -1 } else { 0 };
         state.committed = offset.unwrap_or(none).max(none);
         state.stage = Stage::Barrier;
         if bugs::on(Bug::FenceBeforeBarrier) {
             let fence = state.ownership.owners_to_fence.clone();
-            let transactional_ids = fence.iter().flat_map(|owner| self.ids_of(owner)).collect();
+            let transactional_ids = fence.iter().flat_map(|owner| self.transactional_ids_of(owner)).collect();
             self.outputs.push_back(Output::Fence { request: RequestId(u64::MAX), transactional_ids });
         }
     }
 
-    /// The barriers of `partitions` are committed: only now may their former owners be fenced. Fencing earlier, a late
-    /// riser could fence a live owner.
+    /// Starts loading and fences the former owners. If they were fenced before the barrier is committed, an instance
+    /// that wakes up late could fence the live owner.
     pub(super) fn barriers_committed(&mut self, partitions: &[(TopicPartition, i64)]) {
         let mut to_fence: Vec<String> = Vec::new();
         for (id, barrier) in partitions {
             let Some(state) = self.partitions.get_mut(id) else { continue };
             let barrier = if bugs::on(Bug::LoadsToCommitted) { state.committed } else { *barrier };
             state.barrier = Some(barrier);
-            state.claimed = true;
+            state.barrier_committed = true;
             match &mut state.stage {
                 Stage::Releasing { clean_commit_due, .. } => *clean_commit_due = true,
                 stage => *stage = Stage::Loading(barrier),
@@ -117,11 +118,15 @@ impl<P: Payload> Scheduler<P> {
         if !to_fence.is_empty() {
             let request = self.takeovers.new_request();
             self.takeovers.fencing.insert(request, partitions.iter().map(|(id, _)| *id).collect());
-            let transactional_ids = to_fence.iter().flat_map(|owner| self.ids_of(owner)).collect();
+            let transactional_ids = to_fence.iter().flat_map(|owner| self.transactional_ids_of(owner)).collect();
             self.outputs.push_back(Output::Fence { request, transactional_ids });
         }
         for (id, _) in partitions {
-            if self.partitions.get(id).is_some_and(|l| matches!(l.stage, Stage::Loading(_)) && l.is_loaded()) {
+            if self
+                .partitions
+                .get(id)
+                .is_some_and(|state| matches!(state.stage, Stage::Loading(_)) && state.is_loaded())
+            {
                 self.loaded(*id);
             }
         }
@@ -137,7 +142,7 @@ impl<P: Payload> Scheduler<P> {
         }
     }
 
-    /// Everything before the barrier has been read.
+    /// Ends loading: goes live if the log has a start marker, and otherwise looks for the topic's `since`.
     pub(super) fn loaded(&mut self, id: TopicPartition) {
         let now = self.now;
         let Some(state) = self.partitions.get_mut(&id) else { return };
@@ -151,10 +156,10 @@ impl<P: Payload> Scheduler<P> {
                 self.find_since(id.topic);
             }
         }
-        self.ask_siblings(id.topic);
+        self.use_siblings_since(id.topic);
     }
 
-    /// Asks for a topic's `since`, unless an answer is on its way.
+    /// Requests a topic's `since`, unless a request is pending.
     fn find_since(&mut self, topic: u16) {
         if self.takeovers.since_requests.contains_key(&topic) {
             return;
@@ -167,8 +172,8 @@ impl<P: Payload> Scheduler<P> {
         self.outputs.push_back(Output::FindSince { request, topic, known });
     }
 
-    /// A partition of this topic goes. What was found without its floor is worthless: whoever waits asks again, and finds
-    /// that floor in the log.
+    /// Repeats the request for a topic's `since` after one of its partitions was revoked. The pending answer does not
+    /// include that partition's start marker, since its log was not read for it.
     pub(super) fn find_since_again(&mut self, topic: u16) {
         self.takeovers.since_requests.remove(&topic);
         let mut waiting = false;
@@ -184,7 +189,7 @@ impl<P: Payload> Scheduler<P> {
     }
 
     pub(super) fn since(&mut self, request: RequestId, since: Option<Millis>, leftover_cutoff: Millis) {
-        let Some((&topic, _)) = self.takeovers.since_requests.iter().find(|(_, asked)| **asked == request) else {
+        let Some((&topic, _)) = self.takeovers.since_requests.iter().find(|(_, pending)| **pending == request) else {
             return;
         };
         self.takeovers.since_requests.remove(&topic);
@@ -192,12 +197,12 @@ impl<P: Payload> Scheduler<P> {
         for state in self.partitions.values_mut().filter(|state| state.id.topic == topic && state.stage == Stage::Since)
         {
             state.leftover_cutoff = leftover_cutoff;
-            // A floor from the future was written by a clock that has been set back.
+            // The clock was set back if the start marker is in the future.
             let since = since.filter(|_| !bugs::on(Bug::SinceForgotten));
             let known = since.filter(|_| state.start_marker.is_none()).filter(|since| *since <= now);
             match (known, state.start_marker) {
                 (Some(since), _) => state.stage = Stage::StartMarker(start_marker_from(state, since)),
-                // By now the clock may be right again.
+                // The clock may be right again by now.
                 (None, Some(start_marker)) if start_marker.since <= now => {
                     state.stage = Stage::StartMarker(start_marker)
                 }
@@ -205,27 +210,24 @@ impl<P: Payload> Scheduler<P> {
                 (None, None) => state.stage = Stage::Siblings,
             }
         }
-        self.ask_siblings(topic);
+        self.use_siblings_since(topic);
     }
 
-    /// The group knows no `since`. Once all partitions of the topic that we hold are read, their floors tell; where
-    /// none of them has one, the engine runs on this topic for the first time.
-    fn ask_siblings(&mut self, topic: u16) {
+    /// Takes the `since` from the topic's other partitions, once all of them are loaded. If none has a start marker,
+    /// the engine runs on this topic for the first time.
+    fn use_siblings_since(&mut self, topic: u16) {
         let of_topic = |state: &&PartitionState<P>| state.id.topic == topic;
-        let waiting_for = || self.partitions.values().filter(of_topic);
-        if !waiting_for().any(|state| state.stage == Stage::Siblings)
-            || waiting_for().any(|state| state.is_before_loaded())
-        {
+        let siblings = || self.partitions.values().filter(of_topic);
+        if !siblings().any(|state| state.stage == Stage::Siblings) || siblings().any(|state| state.is_before_loaded()) {
             return;
         }
-        let start_markers =
-            waiting_for().filter_map(|state| state.start_marker.map(|start_marker| start_marker.since)).min();
+        let earliest = siblings().filter_map(|state| state.start_marker.map(|start_marker| start_marker.since)).min();
         let now = self.now;
         for state in
             self.partitions.values_mut().filter(|state| state.id.topic == topic && state.stage == Stage::Siblings)
         {
-            let start_markers = start_markers.filter(|_| !bugs::on(Bug::SinceForgotten));
-            let since = start_markers.filter(|since| *since <= now).unwrap_or(state.leftover_cutoff);
+            let earliest = earliest.filter(|_| !bugs::on(Bug::SinceForgotten));
+            let since = earliest.filter(|since| *since <= now).unwrap_or(state.leftover_cutoff);
             state.stage = Stage::StartMarker(start_marker_from(state, since));
         }
     }
@@ -236,8 +238,8 @@ impl<P: Payload> Scheduler<P> {
         {
             state.start_marker = Some(start_marker);
             if self.is_ahead(start_marker) {
-                // The clock was set back while the floor was on its way.
-                return self.reread(id, AHEAD);
+                // The clock was set back while the batch was in flight.
+                return self.reread(id, CLOCK_SET_BACK);
             }
             self.go_live(id);
         }
@@ -246,13 +248,13 @@ impl<P: Payload> Scheduler<P> {
     fn go_live(&mut self, id: TopicPartition) {
         let now = self.now;
         let Some(state) = self.partitions.get_mut(&id) else { return };
-        let start_marker = state.start_marker.expect("a partition goes live only when its floor is known");
+        let start_marker = state.start_marker.expect("a partition goes live only when its start marker is known");
         let invalid = state.keys.loaded();
         let end = start_marker.since.min(state.leftover_cutoff).0.div_euclid(1000);
         let end = if bugs::on(Bug::LeftoversFire) { 0 } else { end };
         let leftovers = state.keys.drop_leftovers(start_marker.offset, u64::try_from(end).unwrap_or(0));
-        // What was ended meanwhile has left room that may never be needed again.
-        state.keys.shrink(LOADED_SHARE);
+        // Schedules that ended during loading have left free slots, which may never be needed again.
+        state.keys.shrink(LOADED_SLOTS_PER_ENTRY);
         state.stage = Stage::Live;
         state.live_at = now;
         let pending = state.keys.pending();
@@ -263,7 +265,7 @@ impl<P: Payload> Scheduler<P> {
         for (_, reason) in &invalid {
             self.counters.by_reason[*reason as usize] += 1;
         }
-        for (offset, reason) in invalid.into_iter().take(INVALID_NAMED_MAX) {
+        for (offset, reason) in invalid.into_iter().take(INVALID_REPORTED_MAX) {
             self.report(Report::Invalid { partition: id, offset, reason });
         }
         self.check_far_ahead_of_loaded(id);
@@ -271,8 +273,8 @@ impl<P: Payload> Scheduler<P> {
     }
 
     pub(super) fn reread(&mut self, id: TopicPartition, why: &'static str) {
-        if self.is_touched(id) {
-            // Batches decided from the old reading cannot be told apart from the new one's.
+        if self.has_in_flight(id) {
+            // Their entries are in slots of the old table.
             return self.rejoin(why);
         }
         let keys = self.keys();
@@ -289,8 +291,8 @@ impl<P: Payload> Scheduler<P> {
         self.report(Report::Reread { partition: id, why });
     }
 
-    /// The log of a partition begins at `start` now: records or segments were deleted. What was before it does not
-    /// fire, as after a restart. Where a word that was written again lies now, only the log says.
+    /// Handles that records before `start` were deleted from a partition's log: their schedules must not fire, as after
+    /// a restart. An entry may have a copy after `start`, which only reading the log again can find.
     pub(super) fn trimmed(&mut self, id: TopicPartition, start: i64) {
         let Some(state) = self.partitions.get_mut(&id) else { return };
         if state.keys.reaches_below(start) && !matches!(state.stage, Stage::Releasing { .. }) {
@@ -299,23 +301,24 @@ impl<P: Payload> Scheduler<P> {
         }
     }
 
-    /// Reads partitions again whose log was trimmed, once no batch touches them: until then they form none.
+    /// Reads trimmed partitions again, once no batch concerns them. Until then they join no new batch.
     pub(super) fn reread_trimmed(&mut self) {
-        let trimmed = self.partitions.values().filter(|state| state.is_trimmed && !self.is_touched(state.id));
+        let trimmed = self.partitions.values().filter(|state| state.is_trimmed && !self.has_in_flight(state.id));
         for id in trimmed.map(|state| state.id).collect::<Vec<_>>() {
             self.reread(id, "records were deleted from its beginning");
         }
     }
 
-    /// A clock that was set back to before a floor: that floor is written again after a new reading.
+    /// Reads partitions again whose start marker is in the future since the clock was set back; loading writes a new
+    /// one.
     pub(super) fn check_clock(&mut self) {
-        for id in self.ahead().collect::<Vec<_>>() {
-            self.reread(id, AHEAD);
+        for id in self.ahead_of_clock().collect::<Vec<_>>() {
+            self.reread(id, CLOCK_SET_BACK);
         }
     }
 
-    /// Partitions that fire with a floor from the future.
-    pub(super) fn ahead(&self) -> impl Iterator<Item = TopicPartition> {
+    /// Iterates over the live partitions whose start marker is in the future.
+    pub(super) fn ahead_of_clock(&self) -> impl Iterator<Item = TopicPartition> {
         let ahead = |state: &&PartitionState<P>| {
             state.is_live() && state.start_marker.is_some_and(|start_marker| self.is_ahead(start_marker))
         };
@@ -328,7 +331,7 @@ impl<P: Payload> Scheduler<P> {
 }
 
 fn start_marker_from<P: Payload>(state: &PartitionState<P>, since: Millis) -> StartMarker {
-    // What an earlier floor counted as owed stays owed: only the date changes.
+    // Keep the offset of an earlier start marker: schedules after it stay owed.
     let offset = state.start_marker.map_or(state.barrier.unwrap_or(0), |start_marker| start_marker.offset);
     StartMarker { since, offset }
 }

@@ -1,7 +1,8 @@
-//! Target topics: whether they can be produced to, and which schedules wait until they can.
+//! Tracks target topics: whether they take records, and whether schedules wait until they do.
 //!
-//! A transactional producer needs 30 s to find out that a topic is missing, so that a target is checked by metadata
-//! before anything is sent to it.
+//! A transactional producer needs 30 s to find out that a topic is missing, so the shell looks a target up in the
+//! cluster's metadata before any record is sent to it. A target is *quarantined* if one of its partitions takes no
+//! records: each record that is sent there would cost its batch the delivery timeout.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -9,36 +10,37 @@ use std::sync::Arc;
 use super::reason::Reason;
 use super::types::Millis;
 
-/// First wait before a missing target is looked for again; it doubles up to [`RETRY_MAX_MS`].
-const RETRY_MIN_MS: i64 = 1_000;
-/// Longest wait before a missing target is looked for again.
-const RETRY_MAX_MS: i64 = 30_000;
+/// First wait before an unusable target is looked up again; it doubles up to [`RETRY_MS_MAX`].
+const RETRY_MS_MIN: i64 = 1_000;
+/// Longest wait before an unusable target is looked up again.
+const RETRY_MS_MAX: i64 = 30_000;
 
-/// Tries after which the schedules of a target that is missing or forbidden become dead letters, where there are any.
-const TRIES_MAX: u32 = 3;
-/// First wait of a target that has taken no records, though the metadata shows nothing wrong; it doubles up to
-/// [`QUARANTINE_MAX_MS`].
-const QUARANTINE_MIN_MS: i64 = 2_000;
-const QUARANTINE_MAX_MS: i64 = 64_000;
-/// A target that has taken records for so long begins with the first wait again.
+/// Lookups that find a target missing or forbidden before its schedules become dead letters, if a topic for them is
+/// set.
+const LOOKUPS_BEFORE_DEAD_LETTER: u32 = 3;
+/// First quarantine of a target that takes no records though its metadata shows no fault; it doubles up to
+/// [`QUARANTINE_MS_MAX`].
+const QUARANTINE_MS_MIN: i64 = 2_000;
+const QUARANTINE_MS_MAX: i64 = 64_000;
+/// After this time without a failure, the next quarantine is the first again.
 const PROBATION_MS: i64 = 60_000;
-/// Names kept before those that no schedule uses any more are looked for.
+/// Number of names below which unused ones are not removed.
 const SWEEP_MIN: usize = 1_024;
 
-/// What the cluster's metadata says of a target topic.
+/// The state of a target topic, mostly by the cluster's metadata.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TargetState {
-    /// It can be produced to.
+    /// It exists and takes records.
     Exists,
-    /// The cluster answered that there is no such topic.
+    /// It does not exist.
     Missing,
-    /// The cluster answered that we may not see it.
+    /// The engine is not authorized to describe or write it.
     Forbidden,
-    /// It is there, but one of its partitions takes no records: it has no leader, or too few replicas in sync.
+    /// It exists, but one of its partitions takes no records: it has no leader, or too few replicas in sync.
     Leaderless,
-    /// It is there, but refuses the engine's timestamps. No metadata says so: the delivery reports do.
+    /// It exists, but rejects the engine's timestamps. This follows from delivery reports, not from metadata.
     RefusesTimestamps,
-    /// The cluster did not answer in time, which says nothing of the topic.
+    /// The cluster did not answer in time, so its state is unknown.
     NoAnswer,
 }
 
@@ -46,13 +48,13 @@ pub enum TargetState {
 struct Target {
     name: Arc<str>,
     state: State,
-    /// Somebody waits for it.
+    /// Schedules wait for it.
     has_waiters: bool,
-    /// Looks in a row that have found it unusable.
-    tries: u32,
-    /// What was last said of it, while it is unusable.
+    /// Consecutive lookups that found it unusable.
+    failed_lookups: u32,
+    /// The last reported state, while it is unusable.
     last_reported: Option<TargetState>,
-    /// How often in a row it has taken no records, and until when that is remembered.
+    /// Consecutive quarantines, which count until `failures_reset_at`.
     consecutive_failures: u32,
     failures_reset_at: Millis,
 }
@@ -64,26 +66,26 @@ enum State {
     Unusable { state: TargetState, retry_at: Millis },
 }
 
-/// Every target that a schedule names. Numbers are not used twice.
+/// The targets of all schedules, by number. Numbers are not reused.
 #[derive(Debug)]
 pub struct Targets {
     list: BTreeMap<u32, Target>,
     by_name: BTreeMap<Arc<str>, u32>,
     next: u32,
-    /// Names at which those that are not used are looked for.
+    /// Number of names at which unused ones are removed.
     sweep_at: usize,
-    /// A target was quarantined, and has not taken a record since.
+    /// Some target was quarantined and has not taken a record since.
     has_quarantined: bool,
 }
 
-/// What to do with a schedule for a target.
+/// The decision about a schedule for a target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Send it.
+    /// Fire it.
     Send,
-    /// Keep it until the target is usable.
+    /// Park it until the target takes records, for this reason if it is known.
     Hold(Option<Reason>),
-    /// Trying again has not helped.
+    /// Make it a dead letter, or park it if there is no topic for them.
     GiveUp(Reason),
 }
 
@@ -94,11 +96,11 @@ impl Default for Targets {
 }
 
 impl Target {
-    /// Notes what is wrong with it. Gives its name if that is news; that nobody answers is none beside what was known.
-    fn says(&mut self, state: TargetState) -> Option<Arc<str>> {
-        let old =
-            self.last_reported.is_some_and(|last_reported| last_reported == state || state == TargetState::NoAnswer);
-        if old {
+    /// Notes the state of an unusable target. Returns its name if the state changed. `NoAnswer` never overrides a known
+    /// state.
+    fn note_state(&mut self, state: TargetState) -> Option<Arc<str>> {
+        let known = self.last_reported.is_some_and(|last| last == state || state == TargetState::NoAnswer);
+        if known {
             return None;
         }
         self.last_reported = Some(state);
@@ -107,7 +109,7 @@ impl Target {
 }
 
 impl Targets {
-    /// The number of a target, and whether it is new and has to be checked.
+    /// Returns the number of a target, and whether it is new and has to be looked up.
     pub fn intern(&mut self, name: &str) -> (u32, bool) {
         if let Some(target) = self.by_name.get(name) {
             return (*target, false);
@@ -120,7 +122,7 @@ impl Targets {
             name,
             state: State::Checking,
             has_waiters: false,
-            tries: 0,
+            failed_lookups: 0,
             last_reported: None,
             consecutive_failures: 0,
             failures_reset_at: Millis(i64::MIN),
@@ -129,39 +131,39 @@ impl Targets {
         (target, true)
     }
 
-    /// Names kept.
+    /// Returns the number of names in memory.
     pub fn len(&self) -> usize {
         self.list.len()
     }
 
-    /// Whether so many names are kept that it is time to [`sweep`](Self::sweep).
+    /// Returns whether it is time to [`sweep`](Self::sweep).
     pub fn is_full(&self) -> bool {
         self.list.len() >= self.sweep_at
     }
 
-    /// Forgets the names that are not used.
+    /// Forgets unused names.
     pub fn sweep(&mut self, used: &BTreeSet<u32>) {
         self.list.retain(|target, _| used.contains(target));
         self.by_name.retain(|_, target| used.contains(target));
         self.sweep_at = (self.list.len() * 2).max(SWEEP_MIN);
     }
 
-    /// A target's name.
+    /// Returns a target's name, or an empty one if it was forgotten.
     pub fn name(&self, target: u32) -> Arc<str> {
         self.list.get(&target).map_or_else(|| Arc::from(""), |target| Arc::clone(&target.name))
     }
 
-    /// What to do with a schedule for this target.
+    /// Decides about a schedule for this target.
     pub fn verdict(&self, now: Millis, target: u32) -> Verdict {
         let Some(target) = self.list.get(&target) else { return Verdict::Hold(None) };
         match target.state {
             State::Known => Verdict::Send,
             State::Checking => Verdict::Hold(None),
             State::Unusable { state, retry_at } => match reason(state) {
-                // Only the last look counts: the topic may have been created since. A partition without a leader and a
-                // wrong clock are no fault of a schedule.
+                // If the next lookup is due, the topic may have been created since the last. A partition without a
+                // leader or a wrong clock is not a fault of the schedule.
                 Some(reason @ (Reason::UnknownTarget | Reason::Forbidden))
-                    if target.tries >= TRIES_MAX && retry_at > now =>
+                    if target.failed_lookups >= LOOKUPS_BEFORE_DEAD_LETTER && retry_at > now =>
                 {
                     Verdict::GiveUp(reason)
                 }
@@ -170,9 +172,9 @@ impl Targets {
         }
     }
 
-    /// Somebody waits for this target. True if it has to be checked now.
+    /// Notes that a schedule waits for this target. Returns true if the caller has to look the target up now.
     #[must_use]
-    pub fn wait(&mut self, now: Millis, target: u32) -> bool {
+    pub fn add_waiter(&mut self, now: Millis, target: u32) -> bool {
         let Some(target) = self.list.get_mut(&target) else { return false };
         target.has_waiters = true;
         let check = matches!(target.state, State::Unusable { retry_at, .. } if retry_at <= now);
@@ -182,9 +184,9 @@ impl Targets {
         check
     }
 
-    /// The broker refused a record because of its target. True if the target has to be checked now.
+    /// Distrusts a target after a broker rejected a record for it. Returns true if the caller has to look it up now.
     #[must_use]
-    pub fn refused(&mut self, target: u32) -> bool {
+    pub fn check_again(&mut self, target: u32) -> bool {
         let Some(target) = self.list.get_mut(&target) else { return false };
         let check = target.state == State::Known;
         if check {
@@ -193,11 +195,11 @@ impl Targets {
         check
     }
 
-    /// A partition of the target took no records, each of which costs its whole batch seconds to find out: nothing more
-    /// is sent to it for a while, whatever the metadata says. Gives the target's name if that is news.
-    pub fn quarantined(&mut self, now: Millis, target: u32, state: TargetState) -> Option<Arc<str>> {
+    /// Quarantines a target that took no records: none are sent to it for a while, whatever its metadata says. Returns
+    /// its name if its state changed.
+    pub fn quarantine(&mut self, now: Millis, target: u32, state: TargetState) -> Option<Arc<str>> {
         let target = self.list.get_mut(&target)?;
-        // Its schedules wait, even if another batch has found this out before.
+        // Its schedules wait, even if another batch has quarantined it before.
         target.has_waiters = true;
         if target.state != State::Known {
             return None;
@@ -205,21 +207,21 @@ impl Targets {
         if target.failures_reset_at < now {
             target.consecutive_failures = 0;
         }
-        let delay = (QUARANTINE_MIN_MS << target.consecutive_failures.min(8)).min(QUARANTINE_MAX_MS);
+        let delay = (QUARANTINE_MS_MIN << target.consecutive_failures.min(8)).min(QUARANTINE_MS_MAX);
         target.consecutive_failures = target.consecutive_failures.saturating_add(1);
         target.failures_reset_at = now.plus(delay + PROBATION_MS);
         target.state = State::Unusable { state, retry_at: now.plus(delay) };
         self.has_quarantined = true;
-        target.says(state)
+        target.note_state(state)
     }
 
-    /// Whether [`Targets::took`] may have something to say.
+    /// Returns whether [`Targets::took_record`] may return a name.
     pub fn has_quarantined(&self) -> bool {
         self.has_quarantined
     }
 
-    /// The target has taken a record. Gives its name if it was quarantined before.
-    pub fn took(&mut self, target: u32) -> Option<Arc<str>> {
+    /// Notes that the target has taken a record. Returns its name if it was quarantined before.
+    pub fn took_record(&mut self, target: u32) -> Option<Arc<str>> {
         let target = self.list.get_mut(&target).filter(|target| target.state == State::Known)?;
         let name = target.last_reported.take().map(|_| Arc::clone(&target.name));
         if name.is_some() {
@@ -228,24 +230,24 @@ impl Targets {
         name
     }
 
-    /// Takes in what the metadata said. Gives the target's name if its state is news.
+    /// Handles the answer to a lookup. Returns the target's name if its state changed.
     pub fn answered(&mut self, now: Millis, target: u32, answer: TargetState) -> Option<Arc<str>> {
         let target = self.list.get_mut(&target)?;
         if answer == TargetState::Exists {
-            (target.state, target.tries, target.has_waiters) = (State::Known, 0, false);
+            (target.state, target.failed_lookups, target.has_waiters) = (State::Known, 0, false);
             if target.consecutive_failures > 0 && target.failures_reset_at >= now {
-                // The metadata did not show what was wrong with it. Whether that is over, its next record shows.
+                // The metadata did not show the fault before, so only its next record shows whether that is over.
                 return None;
             }
             return target.last_reported.take().map(|_| Arc::clone(&target.name));
         }
-        let delay = RETRY_MIN_MS.saturating_mul(1 << target.tries.min(10)).min(RETRY_MAX_MS);
-        target.tries = target.tries.saturating_add(1);
+        let delay = RETRY_MS_MIN.saturating_mul(1 << target.failed_lookups.min(10)).min(RETRY_MS_MAX);
+        target.failed_lookups = target.failed_lookups.saturating_add(1);
         target.state = State::Unusable { state: answer, retry_at: now.plus(delay) };
-        target.says(answer)
+        target.note_state(answer)
     }
 
-    /// Targets that are waited for and whose time to be checked again has come.
+    /// Returns the targets that have waiters and are due for a lookup. The caller must look them up.
     pub fn take_unchecked(&mut self, now: Millis) -> Vec<u32> {
         let mut due = Vec::new();
         for (number, target) in &mut self.list {
@@ -258,7 +260,7 @@ impl Targets {
         due
     }
 
-    /// When to ask [`Targets::take_unchecked`] next.
+    /// Returns when the next lookup is due.
     pub fn next_check(&self) -> Option<Millis> {
         let retry_at = |target: &Target| match target.state {
             State::Unusable { retry_at, .. } if target.has_waiters => Some(retry_at),
@@ -267,8 +269,8 @@ impl Targets {
         self.list.values().filter_map(retry_at).min()
     }
 
-    /// The clock was set back: targets are checked again that much earlier. Those that refused its timestamps are checked
-    /// at once, since it may be right now.
+    /// Moves lookups back with the clock. Targets that rejected its timestamps are looked up at once, since the clock
+    /// may be right now.
     pub fn set_back(&mut self, back_ms: i64) {
         for target in self.list.values_mut() {
             target.failures_reset_at = target.failures_reset_at.plus(-back_ms);
@@ -279,14 +281,14 @@ impl Targets {
         }
     }
 
-    /// Nobody waits for this target any more.
-    pub fn unawaited(&mut self, target: u32) {
+    /// Notes that no schedule waits for this target any more.
+    pub fn remove_waiters(&mut self, target: u32) {
         if let Some(target) = self.list.get_mut(&target) {
             target.has_waiters = false;
         }
     }
 
-    /// Nobody waits for any target any more.
+    /// Notes that no schedule waits for any target any more.
     pub fn forget(&mut self) {
         self.list.values_mut().for_each(|target| target.has_waiters = false);
     }

@@ -1,91 +1,95 @@
-//! How large batches may be while the brokers take less in time than is due.
+//! Bounds the size of batches while the brokers take records more slowly than schedules are due.
 //!
-//! A batch that does not get through before its records time out is tried again whole, and would time out again. So its
-//! successors are smaller, until one fits. They grow again as soon as batches of the present size commit quickly.
+//! If the records of a batch are not acknowledged within `message.timeout.ms`, the batch is aborted, and at the same
+//! size it would time out again. So the next ones are smaller, until one commits. They grow again once batches of the
+//! present size commit quickly.
 
-/// A batch that commits within this shows that one of twice its size would get through in time: records have 5 s by default.
+/// If a batch commits within this time, one of twice its size would commit too: records time out after 5 s by default.
 const QUICK_MS: i64 = 2_000;
-/// The same for batches of up to [`SMALL_BYTES`]: brokers that are far away need time for each transaction, however small.
+/// The same for batches of up to [`SMALL_BYTES`]: distant brokers need time for each transaction, however small.
 const SMALL_QUICK_MS: i64 = 4_000;
 const SMALL_BYTES: usize = 64 << 10;
 
-/// The part of a batch that is tried again, if none of its records were acknowledged, or no more of them for long.
-const STALLED_SHARE: usize = 4;
-/// A batch that stalled halfway is not made smaller than this: some partition may be without a leader, which no size mends.
+/// The next batch is smaller by this factor if acknowledgements stopped or none came.
+const STALLED_DIVISOR: usize = 4;
+/// Smallest size after a batch that stalled halfway: some partition may have no leader, and a smaller batch does not
+/// help.
 const STALLED_BYTES_MIN: usize = 256 << 10;
 
-/// How a batch ran out of time.
+/// How a batch timed out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Late {
-    /// No record was acknowledged: an outage, or a link on which not even the first request gets through in time.
+    /// No record was acknowledged: an outage, or a link too slow even for the first request.
     Silent,
-    /// Some records were acknowledged at first, and no more of them: a partition may take none.
+    /// Acknowledgements stopped halfway: some partition may take no records.
     Stalled,
     /// The brokers took records until the end: throughput is the limit.
     Taking {
-        /// Bytes that were acknowledged.
+        /// Acknowledged bytes.
         delivered: u64,
         /// Bytes of the whole batch.
         sent: u64,
     },
 }
 
-/// The size of batches, as time allows.
+/// The bound on the size of batches.
 #[derive(Debug)]
 pub struct Throughput {
     bytes_max: usize,
-    /// The bound while time is no issue.
+    /// The bound without timeouts.
     full_bytes_max: usize,
     large_apart: bool,
 }
 
 impl Throughput {
-    /// With batches of up to so many payload bytes.
+    /// Returns a bound of `full_bytes_max` payload bytes.
     pub fn new(full_bytes_max: usize) -> Self {
         Self { bytes_max: full_bytes_max, full_bytes_max, large_apart: false }
     }
 
-    /// Payload bytes a batch.
+    /// Returns the payload bytes after which a batch is full.
     pub fn bytes_max(&self) -> usize {
         self.bytes_max
     }
 
-    /// Throughput is the limit: large schedules have batches of their own, so small ones need not wait for them.
+    /// Returns whether throughput is the limit, so large schedules get batches of their own and small ones need not
+    /// wait for them.
     pub fn is_large_apart(&self) -> bool {
         self.large_apart
     }
 
-    /// No large schedule is due any more.
+    /// Ends separate batches for large schedules, because none is due any more.
     pub fn none_large_due(&mut self) {
         self.large_apart = false;
     }
 
-    /// A batch with so many payload bytes ran out of time. True if throughput is known to be the limit.
+    /// Shrinks the bound after a batch of `batch_bytes` payload bytes timed out. Returns true if throughput is
+    /// certainly the limit.
     #[must_use]
     pub fn ran_late(&mut self, batch_bytes: usize, late: Late) -> bool {
         let fits = match late {
-            Late::Silent => batch_bytes / STALLED_SHARE,
-            Late::Stalled => (batch_bytes / STALLED_SHARE).max(STALLED_BYTES_MIN),
+            Late::Silent => batch_bytes / STALLED_DIVISOR,
+            Late::Stalled => (batch_bytes / STALLED_DIVISOR).max(STALLED_BYTES_MIN),
             Late::Taking { delivered, sent } => {
                 self.large_apart = true;
-                // Half of it, since the next batch may share the link with another one.
-                let jitter_slot = u128::from(delivered.min(sent)) * batch_bytes as u128 / u128::from(sent.max(1)) / 2;
-                usize::try_from(jitter_slot).unwrap_or(batch_bytes)
+                // Half of what was delivered, since the next batch may share the link with another one.
+                let half = u128::from(delivered.min(sent)) * batch_bytes as u128 / u128::from(sent.max(1)) / 2;
+                usize::try_from(half).unwrap_or(batch_bytes)
             }
         };
         self.bytes_max = self.bytes_max.min(fits).max(1);
         matches!(late, Late::Taking { .. })
     }
 
-    /// A batch with so many payload bytes was committed, `took_ms` after it was formed. True if throughput is known to be
-    /// the limit.
+    /// Grows the bound if a batch was committed quickly, `took_ms` after it was formed. Returns true if throughput is
+    /// certainly the limit.
     #[must_use]
     pub fn committed(&mut self, batch_bytes: usize, took_ms: i64) -> bool {
         let quick_ms = if self.bytes_max <= SMALL_BYTES { SMALL_QUICK_MS } else { QUICK_MS };
         let is_quick = took_ms < quick_ms;
         let is_limit = self.bytes_max < self.full_bytes_max && !is_quick;
         self.large_apart |= is_limit;
-        // A small batch says nothing of how a large one would do.
+        // A quick small batch does not show that a large one would be quick.
         if is_quick && batch_bytes >= self.bytes_max / 2 {
             self.bytes_max = self.bytes_max.max(batch_bytes).saturating_mul(2).min(self.full_bytes_max);
         }

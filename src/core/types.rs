@@ -1,30 +1,30 @@
-//! Plain values that most of the core's modules share.
+//! Plain values that most modules of the core share.
 
-/// Milliseconds since 1970-01-01T00:00:00Z, by the clock of whoever passed it in.
+/// Milliseconds since 1970-01-01T00:00:00Z: a time of the shell's clock, or a record's timestamp.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Millis(pub i64);
 
 impl Millis {
-    /// This moment moved by `delta` milliseconds, stopping at the ends of the range.
+    /// Returns this time plus `delta` milliseconds, saturating at the ends of the range.
     #[must_use]
     pub const fn plus(self, delta: i64) -> Self {
         Self(self.0.saturating_add(delta))
     }
 }
 
-/// One partition of one schedules topic.
+/// A partition of a schedules topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TopicPartition {
-    /// Index into [`Config::topics`](super::Config::topics).
+    /// The topic's index in [`Config::topics`](super::Config::topics).
     pub topic: u16,
-    /// Partition number within the topic.
+    /// The partition's number in the topic.
     pub number: i32,
 }
 
-/// A header as Kafka carries it. Names repeat, and order matters.
+/// A record header. Names may repeat, and order matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header<'a> {
-    /// UTF-8 by the protocol's rules, but no broker checks it.
+    /// UTF-8 by Kafka's protocol, but no broker checks that.
     pub name: &'a [u8],
     /// `None` is Kafka's null, which differs from empty.
     pub value: Option<&'a [u8]>,
@@ -33,27 +33,27 @@ pub struct Header<'a> {
 /// A record delivered by a read_committed consumer.
 #[derive(Clone, Copy, Debug)]
 pub struct Record<'a> {
-    /// Where it lies.
+    /// The record's partition.
     pub partition: TopicPartition,
-    /// Its offset there.
+    /// The record's offset.
     pub offset: i64,
-    /// The record's timestamp, whatever its type; -1 where it has none.
+    /// The record's timestamp, of either type; -1 if it has none.
     pub timestamp: Millis,
     /// `None` is Kafka's null.
     pub key: Option<&'a [u8]>,
     /// `None` is Kafka's null: a tombstone.
     pub value: Option<&'a [u8]>,
-    /// In the record's order.
+    /// Headers in the record's order.
     pub headers: &'a [Header<'a>],
 }
 
-/// Where a listing goes on.
+/// The position of the next page in a listing. The default is its beginning.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cursor {
-    /// The last partition seen.
     pub(crate) partition: Option<TopicPartition>,
-    /// The next entry in it.
+    /// The next slot of the partition's key table.
     pub(crate) entry: u32,
-    /// The barrier that its entries were read up to, and how often they have moved since: else they lie elsewhere.
+    /// Identifies the table: its barrier, and how often its entries have moved. In another table the slot is
+    /// meaningless.
     pub(crate) barrier: Option<i64>,
 }

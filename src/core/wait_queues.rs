@@ -1,18 +1,18 @@
-//! Where schedules wait: lists of slots whose links lie in one array, so that waiting costs the same everywhere.
+//! Queues of slots: linked lists whose links are in one array, so each operation on a list takes constant time.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-/// Ends a list.
+/// The slot number that ends a list.
 const NONE: u32 = u32::MAX;
 
-/// Numbers below this are seconds of small schedules: every second whose milliseconds fit into 63 bits is smaller.
+/// Queue numbers below this are due seconds of small schedules; valid seconds are always smaller.
 const LARGE: u64 = 1 << 62;
 
-/// From here on numbers are not seconds; between [`LARGE`] and here they are seconds of large schedules.
+/// Queue numbers from [`LARGE`] up to this are due seconds of large schedules; numbers from here up are other queues.
 const OTHERS: u64 = 1 << 63;
 
-/// Schedules of one size: when throughput is the limit, each size has batches of its own.
+/// The size of a schedule's payload: while throughput is the limit, each size has batches of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Size {
     Small,
@@ -22,7 +22,7 @@ pub enum Size {
 impl Size {
     pub const ALL: [Self; 2] = [Self::Small, Self::Large];
 
-    /// The numbers of its seconds.
+    /// Returns the queue numbers of this size's due seconds.
     fn numbers(self) -> std::ops::Range<u64> {
         match self {
             Self::Small => 0..LARGE,
@@ -31,23 +31,23 @@ impl Size {
     }
 }
 
-/// A list of slots. Those that wait for a second come first, in due order.
+/// A queue, by what its slots wait for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Queue {
-    /// For this second (since 1970), by size.
+    /// For this due second since 1970, by size.
     Due(u64, Size),
-    /// For a batch of those that were refused together with it.
+    /// For a batch of quarantined schedules.
     Quarantined,
-    /// For this interned target to be usable.
+    /// For the target with this number to take records.
     Target(u32),
-    /// For another try: by the number of tries before, and by a share of the slots, which spreads them.
+    /// For a retry: by the number of retries so far, and by a jitter slot.
     Retry(u8, u8),
-    /// For a place in a batch of dead letters.
+    /// For a batch of dead letters.
     DeadLetter,
 }
 
 impl Queue {
-    /// Its place among all of them: one number, since there may be nearly as many shelves as schedules.
+    /// Returns its number, a small map key: there may be nearly as many queues as schedules.
     fn number(self) -> u64 {
         match self {
             Self::Due(second, size) => size.numbers().start + second.min(LARGE - 1),
@@ -59,13 +59,13 @@ impl Queue {
     }
 }
 
-/// Every list, each in order of arrival.
+/// All queues, each in order of arrival.
 #[derive(Debug, Default)]
 pub struct WaitQueues {
-    /// By number.
+    /// By the queue's number.
     lists: BTreeMap<u64, List>,
     links: Vec<Link>,
-    /// For each size the first second and its first slot, which are asked for after every record.
+    /// By size, the first due second and its first slot: a cache, because it is needed after every record.
     first: [Option<(u64, u32)>; Size::ALL.len()],
 }
 
@@ -83,10 +83,10 @@ struct Link {
 }
 
 impl WaitQueues {
-    /// The earliest second with a slot of one of these sizes, and its first slot.
+    /// Returns the earliest due second with a slot of these sizes, and its first slot.
     pub fn first_due(&self, sizes: &[Size]) -> Option<(u64, u32)> {
         let first = |size: &Size| self.first[*size as usize];
-        // Asked after every record, when there is nothing large most of the time.
+        // Not a minimum over an iterator: this runs after every record, and mostly there is no large schedule.
         sizes.iter().map(first).reduce(|one, other| match (one, other) {
             (Some((second, _)), Some((earlier, _))) if earlier < second => other,
             (Some(_), _) => one,
@@ -94,38 +94,38 @@ impl WaitQueues {
         })?
     }
 
-    /// The first slot on a shelf.
+    /// Returns the first slot of a queue.
     pub fn first(&self, queue: Queue) -> Option<u32> {
         self.lists.get(&queue.number()).map(|list| list.first)
     }
 
-    /// How many slots are on a shelf.
+    /// Returns the number of slots in a queue.
     pub fn count(&self, queue: Queue) -> usize {
         self.lists.get(&queue.number()).map_or(0, |list| list.count as usize)
     }
 
-    /// The slots on a shelf, in order.
+    /// Iterates over the slots of a queue in order.
     pub fn of(&self, queue: Queue) -> impl Iterator<Item = u32> {
         self.from(self.lists.get(&queue.number()))
     }
 
-    /// Slots due before `end`: the small ones, then the large ones, each in due order.
+    /// Iterates over slots due before the second `end`: the small ones, then the large ones, each in due order.
     pub fn due_before(&self, end: u64) -> impl Iterator<Item = u32> {
         Size::ALL.into_iter().flat_map(move |size| self.seconds(size, end)).flat_map(|(_, list)| self.from(Some(list)))
     }
 
-    /// How many slots are due before `end`.
+    /// Returns the number of slots due before the second `end`.
     pub fn count_before(&self, end: u64) -> usize {
         let lists = Size::ALL.into_iter().flat_map(|size| self.seconds(size, end));
         lists.map(|(_, list)| list.count as usize).sum()
     }
 
-    /// Every slot of one size that waits for its second, in due order.
+    /// Iterates over the slots of one size that wait for their due time, in due order.
     pub fn due(&self, size: Size) -> impl Iterator<Item = u32> {
         self.seconds(size, u64::MAX).flat_map(|(_, list)| self.from(Some(list)))
     }
 
-    /// Slots due at or after `begin`: the small ones, then the large ones, each in due order.
+    /// Iterates over slots due from the second `begin` on: the small ones, then the large ones, each in due order.
     pub fn due_from(&self, begin: u64) -> impl Iterator<Item = u32> {
         let lists = Size::ALL.into_iter().flat_map(move |size| {
             let Range { start, end } = size.numbers();
@@ -144,7 +144,7 @@ impl WaitQueues {
         std::iter::successors(list.map(|list| list.first), move |slot| some(self.links[*slot as usize].after))
     }
 
-    /// Adds a slot that is on no shelf.
+    /// Adds a slot that is in no queue.
     pub fn insert(&mut self, queue: Queue, slot: u32) {
         let at = slot as usize;
         if self.links.len() <= at {
@@ -166,7 +166,7 @@ impl WaitQueues {
         }
     }
 
-    /// The same lists, with each slot where `places` says.
+    /// Returns the same queues with each slot replaced by `places[slot]`.
     pub fn moved(&self, places: &[u32]) -> Self {
         let mut moved = Self::default();
         for (number, list) in &self.lists {
@@ -189,7 +189,7 @@ impl WaitQueues {
         moved
     }
 
-    /// Takes out a slot that is on this shelf.
+    /// Removes a slot that is in this queue.
     pub fn remove(&mut self, queue: Queue, slot: u32) {
         let Link { before, after } = self.links[slot as usize];
         if before != NONE {

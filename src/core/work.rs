@@ -1,4 +1,4 @@
-//! The one list of what needs a batch, and when: batches are formed from it, and deadlines are read from it.
+//! Lists which batches each partition needs, and when. Both the formation of batches and the deadlines derive from it.
 
 use super::in_flight::{Lane, Purpose};
 use super::partition::{PartitionState, Stage};
@@ -6,30 +6,30 @@ use super::payload::Payload;
 use super::types::Millis;
 use super::{Scheduler, TRANSACTORS_MAX};
 
-/// A batch of this purpose is needed from that time on.
+/// A kind of batch, and the time from which on it is needed.
 type Work = (Purpose, Millis);
 
 impl<P: Payload> Scheduler<P> {
-    /// Whether a batch may be handed out now.
+    /// Returns whether a transactor is free and the group's generation is valid.
     pub(super) fn may_form(&self) -> bool {
         let transactors = self.config.transactors.clamp(1, TRANSACTORS_MAX);
         self.batches.stale_generation.is_none() && !self.stopped && self.batches.in_flight.len() < transactors
     }
 
-    /// Whether there may be something to form a batch of. Asked after every record, which mostly brings nothing: it costs
-    /// less than to try.
+    /// Returns whether some batch may be needed now. It runs after every record, mostly returns false, and is cheaper
+    /// than to form a batch.
     pub(super) fn has_work(&self) -> bool {
         let is_ready = |(purpose, at): &Work| *at <= self.now && self.is_ready(*purpose);
         self.partitions.values().any(|state| self.work(state).any(|work| is_ready(&work)))
     }
 
-    /// Whether no abort delays batches of this purpose.
+    /// Returns whether batches of this kind are not backing off.
     pub(super) fn is_ready(&self, purpose: Purpose) -> bool {
         self.now >= self.batches.backoff_until(purpose)
     }
 
-    /// When the next batch can be formed, and why then. What could be formed by now has been: the rest waits for a batch in
-    /// flight to settle.
+    /// Returns when the next batch can be formed, and why. Work that is due now and was not formed waits for a batch in
+    /// flight to settle, which needs no deadline.
     pub(super) fn next_work(&self) -> Option<(Millis, &'static str)> {
         let later = self.partitions.values().flat_map(|state| self.work(state)).filter_map(|(purpose, at)| {
             let why = match purpose {
@@ -42,7 +42,7 @@ impl<P: Payload> Scheduler<P> {
         later.min_by_key(|(at, _)| *at)
     }
 
-    /// What one partition needs batches for.
+    /// Iterates over the work of one partition.
     fn work(&self, state: &PartitionState<P>) -> impl Iterator<Item = Work> {
         let now = self.now;
         let is_live = state.is_live();
@@ -50,7 +50,7 @@ impl<P: Payload> Scheduler<P> {
             Stage::Metadata | Stage::BarrierSent | Stage::StartMarkerSent(_) => [None; 7],
             Stage::Barrier => one(Purpose::Barrier, now),
             Stage::StartMarker(_) => one(Purpose::StartMarker, now),
-            Stage::Releasing { .. } if self.batches.touch(state.id) => [None; 7],
+            Stage::Releasing { .. } if self.batches.any_concerns(state.id) => [None; 7],
             Stage::Releasing { .. } => one(Purpose::Handover, now),
             _ if state.is_trimmed => [None; 7],
             Stage::Loading(_) | Stage::Since | Stage::Siblings if !is_live => {

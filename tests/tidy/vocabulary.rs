@@ -98,9 +98,8 @@ const RETIRED: &[Retired] = &[
     text("put off|puts off|putting off", "parked; in code: deferred"),
     name("patience|patient", "Backoff").outside(&["benches/", "src/mini", "tests/"]),
     name("narrow down", "bisect"),
-    // The name of a known-bad engine stays.
-    text("unfit", "invalid").except(&["unfit left out"]),
-    name("identity|identities", "origin_offset").except(&["new identity"]),
+    text("unfit", "invalid"),
+    name("identity|identities", "origin_offset"),
     name("formers", "previous_owners"),
     name("today", "leftover_cutoff").outside(&["sim/", "tests/"]),
     // The end of a transaction is a marker.

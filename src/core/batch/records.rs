@@ -1,4 +1,4 @@
-//! The records of a batch.
+//! Turns the items of a batch into records.
 
 use std::sync::Arc;
 
@@ -11,56 +11,56 @@ use super::super::reason::Reason;
 use super::super::types::{Header, Millis, TopicPartition};
 use super::{AfterFiring, Batch, Item, Kind};
 
-/// A record to produce. It gets the current time as its timestamp.
+/// A record to produce. The producer sets its timestamp to the current time.
 #[derive(Clone, Copy, Debug)]
 pub struct OutRecord<'a> {
-    /// Index into [`Batch::items`], for the delivery report.
+    /// Index into [`Batch::items`], by which the delivery report finds the item.
     pub item: u32,
-    /// The topic.
+    /// Name of the topic.
     pub topic: &'a str,
-    /// The partition of a record for a schedules topic; `None` leaves it to the partitioner.
+    /// The partition, if the topic is a schedules topic; `None` leaves it to the partitioner.
     pub partition: Option<TopicPartition>,
     /// `None` is null.
     pub key: Option<&'a [u8]>,
     /// `None` is null.
     pub value: Option<&'a [u8]>,
-    /// In order.
+    /// Headers in order.
     pub headers: &'a [Header<'a>],
 }
 
-/// The records of a batch are produced in this order: those of the first pass for all items, then those of the next. So
-/// triggered records are sent before the engine's own, to minimize lateness.
+/// The order in which the records of a batch are produced: the first pass for all items, then the next. Triggered
+/// records are sent before the engine's own, to minimize lateness.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pass {
     /// Triggered records and dead letters, and the records of items that have only one.
     Outgoing,
     /// History records.
     History,
-    /// What follows firings and dead letters: tombstones.
+    /// Tombstones of fired schedules and of dead letters.
     FollowUp,
 }
 
 impl Pass {
-    /// In order.
+    /// All passes in order.
     pub const ALL: [Self; 3] = [Self::Outgoing, Self::History, Self::FollowUp];
 }
 
 impl Batch {
-    /// Visits each record in the order in which it is to be produced, and stops at the first error.
+    /// Visits the records in the order in which they are to be produced, and stops at the first error.
     ///
     /// # Errors
-    /// The error of `visit`.
+    /// Returns the error of `visit`.
     ///
     /// # Panics
-    /// If a payload lies outside memory and was not [resolved](Self::resolve).
+    /// If a payload is stored outside memory and was not [resolved](Self::resolve).
     pub fn records<E>(&self, mut visit: impl FnMut(OutRecord<'_>) -> Result<(), E>) -> Result<(), E> {
         Pass::ALL.into_iter().try_for_each(|pass| self.records_of(pass, &mut visit))
     }
 
-    /// As [`Batch::records`], for those of one pass.
+    /// Visits the records of one pass, as [`Batch::records`] does.
     ///
     /// # Errors
-    /// The error of `visit`.
+    /// Returns the error of `visit`.
     pub fn records_of<E>(&self, pass: Pass, mut visit: impl FnMut(OutRecord<'_>) -> Result<(), E>) -> Result<(), E> {
         self.items.iter().enumerate().try_for_each(|(index, item)| {
             // A batch holds far fewer than 2^32 items.
@@ -101,7 +101,7 @@ impl<E, V: FnMut(OutRecord<'_>) -> Result<(), E>> Writer<'_, V> {
                 self.triggered(packed, &batch.names.history, *timestamp, Some((&due, target)))
             }
             (Kind::Fire { .. }, Pass::FollowUp) if bugs::on(Bug::TombstoneNamesNothing) => {
-                self.schedules(Parts::key_of(packed), None, &[])
+                self.send_to_own_partition(Parts::key_of(packed), None, &[])
             }
             (Kind::DeadLetter { reason, request, .. }, Pass::Outgoing) => {
                 self.dead_letter(packed, *reason, request.as_ref())
@@ -111,31 +111,31 @@ impl<E, V: FnMut(OutRecord<'_>) -> Result<(), E>> Writer<'_, V> {
                 Pass::FollowUp,
             )
             | (Kind::Cancel { timestamp }, Pass::Outgoing) => {
-                self.clean_commit_due(Parts::key_of(packed), None, Vec::new(), *timestamp)
+                self.send_with_origin(Parts::key_of(packed), None, Vec::new(), *timestamp)
             }
             (Kind::Schedule { target, due, timestamp }, Pass::Outgoing) => {
                 let (due, parts) = (due.epoch_s().to_string(), Parts::unpack(packed));
                 let mut headers = parts.headers;
                 headers.extend(request_headers(&due, target, parts.target_key));
-                self.clean_commit_due(parts.key, Some(parts.value), headers, *timestamp)
+                self.send_with_origin(parts.key, Some(parts.value), headers, *timestamp)
             }
             (Kind::Invalid { timestamp }, Pass::Outgoing) => {
                 let parts = Parts::unpack(packed);
-                self.clean_commit_due(parts.key, Some(parts.value), parts.headers, *timestamp)
+                self.send_with_origin(parts.key, Some(parts.value), parts.headers, *timestamp)
             }
             (Kind::Barrier { owner }, Pass::Outgoing) => {
                 let header = Header { name: headers::BARRIER, value: Some(owner.as_bytes()) };
                 let group = Header { name: headers::GROUP, value: Some(self.batch.names.group.as_bytes()) };
-                self.schedules(origin::BARRIER_KEY, None, &[header, group])
+                self.send_to_own_partition(origin::BARRIER_KEY, None, &[header, group])
             }
             (Kind::StartMarker { value }, Pass::Outgoing) => {
-                self.schedules(origin::START_MARKER_KEY, Some(value.as_bytes()), &[])
+                self.send_to_own_partition(origin::START_MARKER_KEY, Some(value.as_bytes()), &[])
             }
             (_, Pass::History | Pass::FollowUp) => Ok(()),
         }
     }
 
-    /// The triggered record; or its history record, with the due second and the target topic in its headers.
+    /// Sends the triggered record or, if `history` has the due second and the target topic, its history record.
     fn triggered(
         &mut self,
         packed: &[u8],
@@ -177,8 +177,9 @@ impl<E, V: FnMut(OutRecord<'_>) -> Result<(), E>> Writer<'_, V> {
         self.send(topic, None, Some(parts.key), Some(parts.value), &headers)
     }
 
-    /// A record in the schedule's own partition whose origin header names the user record that it is written for.
-    fn clean_commit_due(
+    /// Sends a record to the schedule's own partition, with an origin header that names the user record it is written
+    /// for.
+    fn send_with_origin(
         &mut self,
         key: &[u8],
         value: Option<&[u8]>,
@@ -193,10 +194,10 @@ impl<E, V: FnMut(OutRecord<'_>) -> Result<(), E>> Writer<'_, V> {
         let origin = Origin { partition_hash, offset: self.item.origin_offset, timestamp, content_hash }.encode();
         let mut headers: Vec<Header<'_>> = headers;
         headers.push(Header { name: ORIGIN_HEADER, value: Some(&origin) });
-        self.schedules(key, value, &headers)
+        self.send_to_own_partition(key, value, &headers)
     }
 
-    fn schedules(&mut self, key: &[u8], value: Option<&[u8]>, headers: &[Header<'_>]) -> Result<(), E> {
+    fn send_to_own_partition(&mut self, key: &[u8], value: Option<&[u8]>, headers: &[Header<'_>]) -> Result<(), E> {
         let batch = self.batch;
         self.send(batch.topic(self.item.partition), Some(self.item.partition), Some(key), value, headers)
     }

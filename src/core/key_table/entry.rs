@@ -1,4 +1,4 @@
-//! The entry of a key: its latest record, and what the engine does about it.
+//! The entry of a key: its latest record, and what the entry waits for.
 
 use super::super::due::Due;
 use super::super::payload::Payload;
@@ -9,31 +9,31 @@ use super::super::wait_queues::Size;
 /// A schedule whose payload is larger than this fires apart from small ones while throughput is the limit.
 const SMALL_BYTES_MAX: usize = 1_024;
 
-/// An engine record for an older record of the key comes after it in the log: compaction may remove it.
+/// The record is overtaken and must be written again.
 pub(super) const OVERTAKEN: u8 = 1;
-/// A broker rejected it, alone or together with others, without a reason of its own.
+/// A broker rejected the record, or an unknown one of its batch, so it fires apart from the others.
 pub(super) const QUARANTINED: u8 = 2;
-/// It is not tried again: it becomes a dead letter.
+/// The schedule does not fire: it becomes a dead letter.
 pub(super) const TO_DEAD_LETTER: u8 = 4;
-/// The first of five bits, one for each kind of reason for which it was parked.
+/// The first of five bits: the kinds of reasons for which the entry was parked.
 const FIRST_REASON: u8 = 8;
 
-/// What the latest record of a key asks for.
+/// The request of a key's latest record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in super::super) enum Request {
-    /// A record at a later time.
+    /// It schedules a record.
     Schedule {
         due: Due,
-        /// The number of the target topic.
+        /// Number of the target topic in `Targets`.
         target: u32,
     },
-    /// Nothing any more: the record is a tombstone.
+    /// It is a tombstone: nothing is to fire any more.
     Cancel,
-    /// The record cannot fire. It ends the key's earlier request as a cancel does, and stays in the log.
+    /// It cannot fire. It ends the key's earlier request as a cancel does, and stays in the log.
     Invalid(Reason),
 }
 
-/// A user's record that was just read.
+/// A user's record, as just read.
 #[derive(Debug)]
 pub(in super::super) struct NewEntry<P> {
     /// Offset of the user's record, not of a copy of it.
@@ -45,7 +45,7 @@ pub(in super::super) struct NewEntry<P> {
     pub(in super::super) payload: P,
 }
 
-/// The latest record of a key, and what the engine does about it.
+/// The latest record of a key, and what the entry waits for.
 #[derive(Debug)]
 pub(in super::super) struct KeyEntry<P> {
     /// Offset of the user's record, not of a copy of it.
@@ -54,33 +54,32 @@ pub(in super::super) struct KeyEntry<P> {
     pub(in super::super) timestamp: Millis,
     pub(in super::super) request: Request,
     pub(in super::super) payload: P,
-    /// The batch with the engine record that is outstanding for the key, as [`short_batch_id`] names it; 0 if there is
-    /// none.
+    /// [`short_batch_id`] of the batch with the key's outstanding engine record; 0 if there is none.
     ///
     /// [`short_batch_id`]: super::super::in_flight::short_batch_id
     pub(super) in_flight_batch: u32,
     pub(super) flags: u8,
     pub(super) waiting: Waiting,
-    /// How often it has been retried, up to a bound.
+    /// Number of retries, up to a bound.
     pub(super) retries: u8,
-    /// Why it was last parked.
+    /// The reason for which it was last parked.
     pub(in super::super) parked_for: Option<Reason>,
 }
 
 /// The queue in which an entry waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Waiting {
-    /// None: an engine record is outstanding, or there is nothing to wait for.
+    /// In no queue: an engine record is outstanding, or there is nothing to wait for.
     No,
-    /// Until it is due.
+    /// For its due time.
     Due,
     /// For a batch of quarantined schedules.
     Quarantined,
     /// For its target topic to be usable.
     Target,
-    /// For a retry, since a broker rejected its firing or its dead letter.
+    /// For a retry, after a broker rejected its firing or its dead letter.
     Retry,
-    /// For a retry, since a broker rejected the record that writes it again.
+    /// For a retry, after a broker rejected the record that writes it again.
     RewriteRetry,
     /// For a batch of dead letters.
     DeadLetter,
@@ -108,7 +107,7 @@ impl<P> KeyEntry<P> {
         }
     }
 
-    /// When it is due, if it is a schedule.
+    /// Returns the due time, if the entry is a schedule.
     pub(in super::super) fn due(&self) -> Option<Due> {
         match self.request {
             Request::Schedule { due, .. } => Some(due),
@@ -123,7 +122,7 @@ impl<P> KeyEntry<P> {
         if self.payload.stored().packed_bytes() > SMALL_BYTES_MAX { Size::Large } else { Size::Small }
     }
 
-    /// Whether it waits for something else than its due time.
+    /// Returns whether it waits for its target, for a retry or for its dead letter.
     pub(in super::super) fn is_parked(&self) -> bool {
         self.waiting.is_parked()
     }
@@ -132,7 +131,7 @@ impl<P> KeyEntry<P> {
         self.retries
     }
 
-    /// Whether the engine has decided a record for the key that has not been read back.
+    /// Returns whether an engine record for the key is outstanding.
     pub(super) fn is_outstanding(&self) -> bool {
         self.in_flight_batch != 0
     }
@@ -149,7 +148,7 @@ impl<P> KeyEntry<P> {
         self.flags = if on { self.flags | flag } else { self.flags & !flag };
     }
 
-    /// Remembers why it is parked. True the first time for each kind of reason.
+    /// Remembers the reason for which it is parked. Returns true the first time for each kind of reason.
     pub(super) fn remember(&mut self, reason: Reason) -> bool {
         let kind = match reason {
             Reason::UnknownTarget => 0,

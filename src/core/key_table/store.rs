@@ -1,4 +1,4 @@
-//! Slots of entries, the index that finds them by key, and what they cost.
+//! Stores entries in slots, finds them by key, and counts their memory.
 
 use super::super::bugs::{self, Bug};
 use super::super::key_index::KeyIndex;
@@ -7,21 +7,21 @@ use super::super::wait_queues::Queue;
 use super::entry::Waiting;
 use super::{KeyEntry, KeyTable, NewEntry, Request};
 
-/// Slots below which a table is not worth shrinking.
+/// A smaller table is not worth shrinking.
 const SHRINK_SLOTS_MIN: usize = 4_096;
 
-/// Estimated memory of an entry beside its payload: its slot, its place in the index, its links in a queue, and the
+/// Estimated memory of an entry without its payload: its slot, its place in the index, its links in a queue, and the
 /// allocator's overhead. Tables double as they grow, so this is an average.
 const ENTRY_BYTES: usize = 128;
 
 impl<P: Payload> KeyTable<P> {
-    /// How often entries have moved to other slots: a slot number from before then is stale.
+    /// Returns how often entries have moved to other slots: older slot numbers are stale.
     pub(in super::super) fn moves(&self) -> u8 {
         self.moves
     }
 
-    /// Gives back what tables hold beyond their entries, if at most one slot of `slots_per_entry` is in use. Entries move to
-    /// other slots, so nothing may be outstanding. True if it was done.
+    /// Frees unused memory of the tables, if at most one of `slots_per_entry` slots is in use. Entries move to other
+    /// slots, so nothing may be outstanding. Returns whether it was done.
     pub(in super::super) fn shrink(&mut self, slots_per_entry: usize) -> bool {
         let used = self.slots.len() - self.free.len();
         if self.slots.len() < SHRINK_SLOTS_MIN || used > self.slots.len() / slots_per_entry {
@@ -39,7 +39,7 @@ impl<P: Payload> KeyTable<P> {
         }
         (self.slots, self.index, self.free) = (slots, index, Vec::new());
         self.queues = self.queues.moved(&places);
-        // Entries that were removed meanwhile are still listed.
+        // The list may name entries that have been removed.
         let moved = |slot: u32| Some(places[slot as usize]).filter(|place| *place != u32::MAX);
         self.rewrites = std::mem::take(&mut self.rewrites).into_iter().filter_map(moved).collect();
         self.moves = self.moves.wrapping_add(1);
