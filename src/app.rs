@@ -50,13 +50,31 @@ impl fmt::Display for Error {
             Self::Bind(e) => e.fmt(f),
             Self::Engine(e) => e.fmt(f),
             Self::Runner(e) => e.fmt(f),
-            Self::System(what, e) => write!(f, "{what}: {e}"),
-            Self::Mini(e) => write!(f, "the embedded broker: {e}"),
+            Self::System(what, _) => f.write_str(what),
+            Self::Mini(_) => f.write_str("the embedded broker"),
         }
     }
 }
 
-impl std::error::Error for Error {}
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            // `Display` shows these errors themselves.
+            Self::Config(e) => e.source(),
+            Self::Bind(e) => e.source(),
+            Self::Engine(e) => e.source(),
+            Self::Runner(e) => e.source(),
+            Self::System(_, e) => Some(e),
+            Self::Mini(e) => Some(e),
+        }
+    }
+}
+
+/// Returns the text of an error and of each of its sources, on one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let sources = std::iter::successors(error.source(), |error| error.source());
+    sources.fold(error.to_string(), |text, source| format!("{text}: {source}"))
+}
 
 impl From<ConfigError> for Error {
     fn from(e: ConfigError) -> Self {
@@ -136,4 +154,18 @@ pub fn run(runner: Runner, listeners: Listeners, stopper: &Stopper, clock: Optio
         .serve(&config, engine.handle(), metrics, activity, clock)
         .map_err(|e| Error::System("the HTTP servers", e))?;
     Ok(engine.run()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_text_of_a_chain_is_shown_once() {
+        let inner = || io::Error::other("no descriptors left");
+        assert_eq!(chain(&Error::System("signals", inner())), "signals: no descriptors left");
+        let engine = Error::Runner(RunnerError::Engine(kafka::Error::System(inner())));
+        let expected = "the operating system refused a thread or a wake-up: no descriptors left";
+        assert_eq!(chain(&engine), expected);
+    }
 }

@@ -16,6 +16,8 @@ pub use secret::Secret;
 #[cfg(feature = "kafka")]
 pub(crate) use value::is_topic;
 
+const CONFIGURATION_FILE: &str = "CONFIGURATION_FILE";
+
 /// Every variable that is read.
 const VARIABLES: &[&str] = &[
     "BOOTSTRAP_SERVERS",
@@ -32,7 +34,7 @@ const VARIABLES: &[&str] = &[
     "SESSION_TIMEOUT",
     "SCHEDULE_GRACE_INTERVAL",
     "MAX_HORIZON",
-    "CONFIGURATION_FILE",
+    CONFIGURATION_FILE,
     "MEMORY_WARN_BYTES",
     "LOG_LEVEL",
     "LOG_FORMAT",
@@ -52,24 +54,35 @@ pub type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
 /// Reads a text file by its path.
 pub type ReadFile<'a> = &'a dyn Fn(&str) -> std::io::Result<String>;
 
-/// Why the program cannot start: one line that names the variable, its value and what is allowed.
+/// A setting that is not allowed. The text is one line: the variable, its value, and the values that are allowed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ConfigError(String);
+pub struct ConfigError {
+    variable: &'static str,
+    message: String,
+}
 
 impl ConfigError {
-    pub(crate) fn new(message: impl Into<String>) -> Self {
-        Self(message.into())
+    pub(crate) fn new(variable: &'static str, message: impl Into<String>) -> Self {
+        Self { variable, message: message.into() }
     }
 
-    /// The value is quoted with escapes, so that the message stays one line.
+    /// `name` is a variable, or a setting of the configuration file. The message quotes the value with escapes, so it
+    /// stays one line.
     pub(crate) fn wrong(name: &str, value: &str, allowed: &str) -> Self {
-        Self(format!("{name} is {value:?}, but must be {allowed}"))
+        let variable = VARIABLES.iter().find(|variable| **variable == name).unwrap_or(&CONFIGURATION_FILE);
+        Self::new(variable, format!("{name} is {value:?}, but must be {allowed}"))
+    }
+
+    /// Returns the environment variable that is wrong: `CONFIGURATION_FILE` for a setting of that file.
+    #[must_use]
+    pub const fn variable(&self) -> &'static str {
+        self.variable
     }
 }
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.message)
     }
 }
 
@@ -224,7 +237,7 @@ pub fn check_unicode() -> Result<(), ConfigError> {
         {
             // What the token holds must not be shown, not even when it is wrong.
             let value = if *name == "REST_TOKEN" { "set".to_owned() } else { format!("{value:?}") };
-            return Err(ConfigError::new(format!("{name} is {value}, but must be UTF-8 text")));
+            return Err(ConfigError::new(name, format!("{name} is {value}, but must be UTF-8 text")));
         }
     }
     Ok(())
@@ -239,9 +252,12 @@ pub(crate) fn set(env: Env<'_>, name: &str) -> Option<String> {
 /// The metrics address by its two names, and the name that it came from.
 fn metrics(env: Env<'_>) -> Result<(&'static str, Option<String>), ConfigError> {
     match (env("METRICS_HTTP_ADDR"), env("METRICS_ADDR")) {
-        (Some(address), Some(alias)) if address != alias => Err(ConfigError::new(format!(
-            "METRICS_HTTP_ADDR is {address:?} and METRICS_ADDR is {alias:?}, but they mean the same: set one of them"
-        ))),
+        (Some(address), Some(alias)) if address != alias => Err(ConfigError::new(
+            "METRICS_HTTP_ADDR",
+            format!(
+                "METRICS_HTTP_ADDR is {address:?} and METRICS_ADDR is {alias:?}, but they mean the same: set one of them"
+            ),
+        )),
         (None, Some(alias)) => Ok(("METRICS_ADDR", Some(alias))),
         (address, _) => Ok(("METRICS_HTTP_ADDR", address)),
     }

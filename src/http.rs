@@ -49,11 +49,15 @@ pub struct BindError {
 
 impl std::fmt::Display for BindError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}: cannot listen on {}: {}", self.variable, self.address, self.error)
+        write!(f, "{}: cannot listen on {}", self.variable, self.address)
     }
 }
 
-impl std::error::Error for BindError {}
+impl std::error::Error for BindError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.error)
+    }
+}
 
 /// Both addresses, taken before anything else is started, so that a taken one ends the program at once.
 #[derive(Debug)]

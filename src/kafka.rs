@@ -46,34 +46,60 @@ const START_RETRY_MAX: Duration = Duration::from_secs(4);
 pub enum Error {
     /// The operating system refused something.
     System(std::io::Error),
-    /// librdkafka refuses its settings.
-    Settings(rdkafka::error::KafkaError),
+    /// librdkafka rejects its settings.
+    Settings(SettingsError),
     /// The brokers do not let the engine in, and this file was rewritten since the engine has read it.
     Outdated(String),
 }
 
+/// The reason why librdkafka rejects its settings.
+///
+/// It leaves out the value that librdkafka's own error has: a misspelt setting may hold a password.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SettingsError(String);
+
+impl SettingsError {
+    fn new(error: rdkafka::error::KafkaError) -> Self {
+        match error {
+            rdkafka::error::KafkaError::ClientConfig(_, reason, ..) => Self(reason),
+            error => Self(error.to_string()),
+        }
+    }
+}
+
+impl std::fmt::Display for SettingsError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for SettingsError {}
+
 impl std::fmt::Display for Error {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::System(error) => write!(f, "the operating system refused a thread or a wake-up: {error}"),
+            Self::System(_) => f.write_str("the operating system refused a thread or a wake-up"),
+            Self::Settings(_) => {
+                f.write_str("librdkafka refuses its settings (see CONFIGURATION_FILE and SESSION_TIMEOUT)")
+            }
             Self::Outdated(path) => write!(
                 f,
                 "the brokers do not let the engine in, and {path:?} was rewritten since the engine has read it: start the \
                  engine again, with the new content"
             ),
-            Self::Settings(error) => {
-                let refused = "librdkafka refuses its settings (see CONFIGURATION_FILE and SESSION_TIMEOUT)";
-                match error {
-                    // Without the value, which the wrapper would add: a misspelt setting may hold a password.
-                    rdkafka::error::KafkaError::ClientConfig(_, why, ..) => write!(f, "{refused}: {why}"),
-                    error => write!(f, "{refused}: {error}"),
-                }
-            }
         }
     }
 }
 
-impl std::error::Error for Error {}
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::System(error) => Some(error),
+            Self::Settings(error) => Some(error),
+            Self::Outdated(_) => None,
+        }
+    }
+}
 
 /// An engine that has not begun.
 pub struct Engine {
@@ -147,10 +173,13 @@ impl Engine {
         for warning in &settings.warnings {
             tracing::warn!("{warning}");
         }
-        settings.reporting_consumer().create::<rdkafka::consumer::BaseConsumer>().map_err(Error::Settings)?;
+        settings
+            .reporting_consumer()
+            .create::<rdkafka::consumer::BaseConsumer>()
+            .map_err(|e| Error::Settings(SettingsError::new(e)))?;
         let _: rdkafka::producer::BaseProducer =
-            settings.reporting_producer("probe").create().map_err(Error::Settings)?;
-        let client = start::client(&settings).map_err(Error::Settings)?;
+            settings.reporting_producer("probe").create().map_err(|e| Error::Settings(SettingsError::new(e)))?;
+        let client = start::client(&settings).map_err(|e| Error::Settings(SettingsError::new(e)))?;
         let ready = self.wait_until_ready(&client, &settings)?;
         drop(client);
         let Some(ready) = ready else { return Ok(()) };

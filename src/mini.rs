@@ -82,7 +82,7 @@ pub enum MiniError {
 impl fmt::Display for MiniError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Broker(e) => write!(f, "the embedded broker: {e}"),
+            Self::Broker(_) => f.write_str("the embedded broker"),
             Self::Runner(e) => e.fmt(f),
             Self::Slow => {
                 write!(f, "the engine has not come up within {} s; its log may say why", START_MAX.as_secs())
@@ -91,7 +91,16 @@ impl fmt::Display for MiniError {
     }
 }
 
-impl std::error::Error for MiniError {}
+impl std::error::Error for MiniError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Broker(e) => Some(e),
+            // `Display` shows the runner's own text.
+            Self::Runner(e) => e.source(),
+            Self::Slow => None,
+        }
+    }
+}
 
 impl From<RunnerError> for MiniError {
     fn from(e: RunnerError) -> Self {

@@ -61,11 +61,10 @@ pub enum RunnerError {
 impl fmt::Display for RunnerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::System(e) => write!(f, "the operating system refused a thread: {e}"),
-            Self::Registry(e) => write!(
-                f,
-                "the registry does not take the metrics ({e}): give each runner a registry of its own, with labels that \
-                 tell them apart"
+            Self::System(_) => f.write_str("the operating system refused a thread"),
+            Self::Registry(_) => f.write_str(
+                "the registry does not take the metrics (give each runner a registry of its own, with labels that tell \
+                 them apart)",
             ),
             Self::Engine(e) => e.fmt(f),
             Self::Panicked => f.write_str("the engine's thread has panicked; please report what it said"),
@@ -73,7 +72,17 @@ impl fmt::Display for RunnerError {
     }
 }
 
-impl std::error::Error for RunnerError {}
+impl std::error::Error for RunnerError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::System(e) => Some(e),
+            Self::Registry(e) => Some(e),
+            // `Display` shows the engine's own text.
+            Self::Engine(e) => e.source(),
+            Self::Panicked => None,
+        }
+    }
+}
 
 impl From<kafka::Error> for RunnerError {
     fn from(e: kafka::Error) -> Self {

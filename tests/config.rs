@@ -510,3 +510,17 @@ fn a_file_that_is_missing_or_no_yaml() {
     let start = format!("CONFIGURATION_FILE is {:?}, but must be the path of a YAML file: ", file.path());
     assert!(message.starts_with(&start) && !message.contains('\n'), "{message}");
 }
+
+#[test]
+fn an_error_names_its_variable() {
+    let file = File::new("variable", "kafka.common.configuration:\n  group.id: \"\"\n");
+    for (set, value, variable) in [
+        ("GROUP_ID", "\u{7}", "GROUP_ID"),
+        ("METRICS_ADDR", "nowhere", "METRICS_ADDR"),
+        ("REST_TOKEN", "a b", "REST_TOKEN"),
+        ("CONFIGURATION_FILE", file.path(), "CONFIGURATION_FILE"),
+    ] {
+        let error = Config::load(&|name| (name == set).then(|| value.to_owned())).expect_err(set);
+        assert_eq!(error.variable(), variable, "{error}");
+    }
+}

@@ -54,7 +54,7 @@ impl From<ConfigError> for Failure {
 
 impl From<app::Error> for Failure {
     fn from(error: app::Error) -> Self {
-        Self { code: error.exit_code(), message: error.to_string() }
+        Self { code: error.exit_code(), message: app::chain(&error) }
     }
 }
 

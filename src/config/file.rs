@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_yaml_ng::{Mapping, Value};
 
-use super::{ConfigError, ConfigurationFile, Env, ReadFile};
+use super::{CONFIGURATION_FILE, ConfigError, ConfigurationFile, Env, ReadFile};
 
 const COMMON: &str = "kafka.common.configuration";
 const PRODUCER: &str = "kafka.producer.configuration";
@@ -134,7 +134,7 @@ impl File {
 
     fn error(&self, key: &str, message: &str) -> ConfigError {
         let key = if key.is_empty() { String::new() } else { format!("{:?} ", key) };
-        ConfigError::new(format!("CONFIGURATION_FILE is {:?}: {key}{message}", self.path))
+        ConfigError::new(CONFIGURATION_FILE, format!("CONFIGURATION_FILE is {:?}: {key}{message}", self.path))
     }
 }
 

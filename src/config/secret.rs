@@ -54,11 +54,11 @@ pub struct Secret(String);
 
 impl Secret {
     /// A bearer token: visible ASCII, since nothing else can be sent in a header without further rules.
-    pub(crate) fn token(name: &str, value: String) -> Result<Self, ConfigError> {
+    pub(crate) fn token(name: &'static str, value: String) -> Result<Self, ConfigError> {
         if value.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Ok(Self(value));
         }
-        Err(ConfigError::new(format!("{name} must be ASCII without spaces and control characters")))
+        Err(ConfigError::new(name, format!("{name} must be ASCII without spaces and control characters")))
     }
 
     /// Whether `other` is the same, in a time that depends on the lengths alone.

@@ -97,7 +97,7 @@ pub fn is_topic(text: &str) -> bool {
 }
 
 /// A comma list of topics.
-pub fn topics(name: &str, text: &str) -> Result<Vec<String>, ConfigError> {
+pub fn topics(name: &'static str, text: &str) -> Result<Vec<String>, ConfigError> {
     let topics: Vec<&str> = text.split(',').map(str::trim).collect();
     if let Some(bad) = topics.iter().find(|topic| !is_topic(topic)) {
         let allowed = format!("a comma list of topic names; {bad:?} is none: {TOPIC_ALLOWED}");
@@ -108,10 +108,8 @@ pub fn topics(name: &str, text: &str) -> Result<Vec<String>, ConfigError> {
         return Err(ConfigError::wrong(name, text, &format!("a list without repeats, and {repeated:?} occurs twice")));
     }
     if topics.len() > TOPICS_MAX {
-        return Err(ConfigError::new(format!(
-            "{name} names {} topics, but must name at most {TOPICS_MAX}",
-            topics.len()
-        )));
+        let message = format!("{name} names {} topics, but must name at most {TOPICS_MAX}", topics.len());
+        return Err(ConfigError::new(name, message));
     }
     Ok(topics.into_iter().map(str::to_owned).collect())
 }
