@@ -13,6 +13,7 @@ use crate::config::ConfigError;
 use crate::handle::Handle;
 use crate::http::{BindError, Listeners};
 use crate::kafka::{self, Clock};
+use crate::logging;
 use crate::runner::{Runner, RunnerError};
 
 /// Why the program ended.
@@ -148,7 +149,8 @@ impl Stopper {
 pub fn run(runner: Runner, listeners: Listeners, stopper: &Stopper, clock: Option<Clock>) -> Result<(), Error> {
     let config = runner.config().clone();
     config.announce();
-    let (engine, metrics, activity) = runner.engine()?;
+    let (engine, mut metrics, activity) = runner.engine()?;
+    metrics.log(logging::lines_dropped);
     stopper.stops(engine.handle());
     listeners
         .serve(&config, engine.handle(), metrics, activity, clock)

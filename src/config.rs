@@ -1,6 +1,8 @@
 //! Settings from the environment and the configuration file.
 
+mod builder;
 mod file;
+#[cfg(feature = "engine")]
 mod rewritten;
 mod secret;
 mod shown;
@@ -10,10 +12,13 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 
+pub use builder::ConfigBuilder;
+pub use file::ConfigurationFile;
 use file::File;
-pub use rewritten::{ConfigurationFile, Files};
+#[cfg(feature = "engine")]
+pub(crate) use rewritten::Files;
 pub use secret::Secret;
-#[cfg(feature = "kafka")]
+#[cfg(feature = "engine")]
 pub(crate) use value::is_topic;
 
 const CONFIGURATION_FILE: &str = "CONFIGURATION_FILE";
@@ -40,6 +45,11 @@ const VARIABLES: &[&str] = &[
     "LOG_FORMAT",
     "REST_TOKEN",
 ];
+
+/// Settings of librdkafka that variables set.
+const SERVER_KEYS: &[&str] = &["bootstrap.servers", "metadata.broker.list"];
+const GROUP_KEYS: &[&str] = &["group.id"];
+const SESSION_KEYS: &[&str] = &["session.timeout.ms"];
 
 /// What librdkafka takes at most for a topic's replicas.
 pub(crate) const REPLICAS_MAX: i32 = 10_000;
@@ -88,8 +98,12 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
-/// Everything a user can set.
-#[derive(Clone, Debug)]
+/// The settings of an engine.
+///
+/// [`Config::builder`] sets them in a program, and [`Config::load`] reads them from the environment. Both check every
+/// value, so an engine cannot be started with settings that are not allowed.
+#[derive(Clone)]
+#[non_exhaustive]
 pub struct Config {
     /// `BOOTSTRAP_SERVERS`
     pub bootstrap_servers: String,
@@ -136,6 +150,23 @@ pub struct Config {
 }
 
 impl Config {
+    /// Starts with the default of every setting.
+    ///
+    /// ```
+    /// use kafka_scheduler::config::Config;
+    ///
+    /// let config = Config::builder()
+    ///     .bootstrap_servers("kafka:9092")
+    ///     .schedules_topics(["reminders"])
+    ///     .librdkafka("security.protocol", "ssl")
+    ///     .build()?;
+    /// assert_eq!(config.group_id, "scheduler-cg");
+    /// # Ok::<(), kafka_scheduler::config::ConfigError>(())
+    /// ```
+    pub fn builder() -> ConfigBuilder {
+        ConfigBuilder::default()
+    }
+
     /// Reads the environment and the configuration file that it names. An empty variable counts as not set.
     ///
     /// # Errors
@@ -154,11 +185,11 @@ impl Config {
             Some(path) => File::read(&path, read)?,
             None => File::default(),
         };
-        let (name, servers) = file.setting(env, "BOOTSTRAP_SERVERS", &["bootstrap.servers", "metadata.broker.list"])?;
+        let (name, servers) = file.setting(env, "BOOTSTRAP_SERVERS", SERVER_KEYS)?;
         let bootstrap_servers = value::servers(&name, servers.as_deref().unwrap_or("localhost:9092"))?;
-        let (name, group) = file.setting(env, "GROUP_ID", &["group.id"])?;
+        let (name, group) = file.setting(env, "GROUP_ID", GROUP_KEYS)?;
         let group_id = value::group(&name, group.as_deref().unwrap_or("scheduler-cg"))?;
-        let (name, session) = file.setting(env, "SESSION_TIMEOUT", &["session.timeout.ms"])?;
+        let (name, session) = file.setting(env, "SESSION_TIMEOUT", SESSION_KEYS)?;
         let session_timeout_ms =
             value::whole(&name, session.as_deref().unwrap_or("6000"), 1..=3_600_000, "milliseconds")?;
 

@@ -5,6 +5,7 @@
 
 mod advance;
 mod answer;
+mod ask;
 mod connection;
 mod query;
 mod readiness;

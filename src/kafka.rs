@@ -31,7 +31,7 @@ use mio::{Events, Poll, Token, Waker};
 use crate::config::{Config, Files};
 use crate::core::listing::Page;
 use crate::handle::board::{Board, Snapshot, Stage};
-use crate::handle::{Ask, Handle, Observer, Wake};
+use crate::handle::{Handle, Observer, Query, Wake};
 pub use clock::Clock;
 use pump::Pump;
 use settings::Settings;
@@ -109,7 +109,7 @@ pub struct Engine {
     events: EventLoop,
     handle: Handle,
     wake: Wake,
-    asks: Receiver<Ask>,
+    asks: Receiver<Query>,
 }
 
 impl std::fmt::Debug for Engine {
@@ -151,7 +151,7 @@ impl Engine {
                 tracing::error!(%error, "the loop cannot be woken; it looks again within 100 ms");
             }
         });
-        let (handle, asks) = Handle::new(Arc::clone(&wake));
+        let (handle, asks) = Handle::new(Arc::clone(&wake), &config.schedules_topics);
         let events = EventLoop { poll, events: Events::with_capacity(8), board: Arc::clone(handle.board()) };
         Ok(Self { config, clock, observer, events, handle, wake, asks })
     }
@@ -225,12 +225,12 @@ impl Engine {
 }
 
 /// Answers a question while nothing is held. True if it was to stop.
-fn answer_idle(ask: Ask) -> bool {
-    match ask {
-        Ask::Stop => return true,
-        Ask::Page { reply, .. } => drop(reply.send(Ok(Page::default()))),
-        Ask::Find { reply, .. } => drop(reply.send(Vec::new())),
-        Ask::Upcoming { reply, .. } => drop(reply.send(Vec::new())),
+fn answer_idle(query: Query) -> bool {
+    match query {
+        Query::Stop => return true,
+        Query::Page { reply, .. } => reply.send(Ok(Page::default())),
+        Query::Find { reply, .. } => reply.send(Vec::new()),
+        Query::Upcoming { reply, .. } => reply.send(Vec::new()),
     }
     false
 }

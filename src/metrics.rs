@@ -13,9 +13,9 @@ use crate::core::batch::{Batch, Kind};
 use crate::core::io::{Counters, Millis};
 use crate::core::reason::Reason;
 use crate::handle::board::Board;
-use crate::logging;
 
 /// The media type of [`Metrics::text`].
+#[cfg(feature = "http")]
 pub const TEXT_FORMAT: &str = prometheus::TEXT_FORMAT;
 
 /// Where an event's count stands in the core's.
@@ -66,6 +66,7 @@ pub struct Metrics {
     rebalances: IntCounter,
     foreign_groups: IntCounter,
     log_dropped: IntCounter,
+    lines_dropped: fn() -> u64,
     requests: IntCounterVec,
     connections: IntGaugeVec,
     closed: IntCounterVec,
@@ -133,6 +134,7 @@ impl Metrics {
                 "kafka_scheduler_log_lines_dropped_total",
                 "Log lines given up because stderr did not take them in time",
             ),
+            lines_dropped: || 0,
             requests: make.counters(
                 "kafka_scheduler_http_requests_total",
                 "HTTP requests answered, by server and status code",
@@ -146,6 +148,11 @@ impl Metrics {
             ),
             registry,
         }
+    }
+
+    /// Reads the log lines dropped so far from `lines_dropped`: the log belongs to the program.
+    pub fn log(&mut self, lines_dropped: fn() -> u64) {
+        self.lines_dropped = lines_dropped;
     }
 
     /// Adds what has been counted since the last call.
@@ -181,7 +188,7 @@ impl Metrics {
     }
 
     fn families(&self, board: &Board, topics: &[String]) -> Vec<MetricFamily> {
-        self.log_dropped.inc_by(logging::lines_dropped().saturating_sub(self.log_dropped.get()));
+        self.log_dropped.inc_by((self.lines_dropped)().saturating_sub(self.log_dropped.get()));
         let mut families = self.registry.gather();
         families.extend(held::families(board, topics));
         families

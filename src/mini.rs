@@ -1,6 +1,6 @@
 //! The scheduler with a Kafka broker in the same process: to try it out, and for tests.
 //!
-//! The command `kafka-scheduler mini` runs it as a program ([`run`]); [`Mini`] runs it inside a Rust test. The embedded
+//! The command `kafka-scheduler mini` runs it as a program; [`Mini`] runs it inside a Rust test. The embedded
 //! broker is librdkafka's own mock. It is not a Kafka to rely on: it fences nobody, so that nothing proves
 //! exactly-once; it does not compact; it keeps at most 5 MB a partition; it shows aborted records; it has no topic
 //! administration; and it keeps nothing.
@@ -34,9 +34,12 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+#[cfg(feature = "cli")]
 mod demo;
+#[cfg(feature = "cli")]
 mod firing;
 mod live;
+#[cfg(feature = "cli")]
 mod program;
 mod topic;
 
@@ -47,11 +50,14 @@ use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
 
 use crate::client::Moment;
-use crate::config::{Config, Env};
+use crate::config::Config;
+#[cfg(feature = "cli")]
+use crate::config::Env;
 use crate::kafka::Clock;
 use crate::runner::{Runner, RunnerError, Running};
 use live::Live;
-pub use program::run;
+#[cfg(feature = "cli")]
+pub(crate) use program::run;
 pub use topic::{BadTopic, Topic};
 
 /// Enough to see that a topic has several.
@@ -63,7 +69,8 @@ const START_MAX: Duration = Duration::from_secs(60);
 type Cluster = MockCluster<'static, DefaultProducerContext>;
 
 /// The environment without what leads to another broker.
-pub fn env<'a>(env: Env<'a>) -> impl Fn(&str) -> Option<String> + 'a {
+#[cfg(feature = "cli")]
+pub(crate) fn env<'a>(env: Env<'a>) -> impl Fn(&str) -> Option<String> + 'a {
     |name| (!matches!(name, "BOOTSTRAP_SERVERS" | "CONFIGURATION_FILE")).then(|| env(name)).flatten()
 }
 

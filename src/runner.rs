@@ -34,10 +34,13 @@ use prometheus::Registry;
 
 use crate::config::{self, Config, ConfigError};
 use crate::core::batch::Batch;
+pub use crate::core::io::Header;
 use crate::core::io::{Counters, Millis, Record, Report};
+pub use crate::core::reason::Reason;
 use crate::handle::board::Snapshot;
 use crate::handle::{Handle, Observer};
 use crate::kafka::{self, Clock, Engine};
+pub use crate::kafka::{Error as EngineError, SettingsError};
 use crate::metrics::Metrics;
 use crate::observe::Operator;
 use crate::observe::activity::Activity;

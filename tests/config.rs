@@ -1,9 +1,10 @@
 //! What settings mean, and the message for each wrong one.
+#![cfg(feature = "cli")]
 
 use std::path::PathBuf;
 
 use kafka_scheduler::config::Config;
-use kafka_scheduler::logging::Logging;
+use kafka_scheduler::internal::Logging;
 
 fn load(variables: &[(&str, &str)]) -> Result<Config, String> {
     let env = |name: &str| variables.iter().find(|(n, _)| *n == name).map(|(_, value)| (*value).to_owned());
@@ -336,7 +337,7 @@ fn a_host_that_cannot_be_resolved() {
     }
 }
 
-#[cfg(all(unix, feature = "kafka"))]
+#[cfg(unix)]
 #[test]
 fn a_variable_that_is_no_text_stops_the_program() {
     use std::ffi::OsStr;

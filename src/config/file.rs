@@ -1,14 +1,29 @@
 //! The configuration file: YAML whose entries go to librdkafka.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use serde_yaml_ng::{Mapping, Value};
 
-use super::{CONFIGURATION_FILE, ConfigError, ConfigurationFile, Env, ReadFile};
+use super::{CONFIGURATION_FILE, ConfigError, Env, ReadFile};
 
 const COMMON: &str = "kafka.common.configuration";
 const PRODUCER: &str = "kafka.producer.configuration";
 const CONSUMER: &str = "kafka.consumer.configuration";
+
+/// The configuration file as it was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigurationFile {
+    /// The file's path.
+    pub path: String,
+    pub(super) digest: u64,
+}
+
+impl ConfigurationFile {
+    fn new(path: &str, text: &str) -> Self {
+        Self { path: path.to_owned(), digest: digest(text.as_bytes()) }
+    }
+}
 
 /// The file's maps.
 #[derive(Debug, Default)]
@@ -141,4 +156,10 @@ impl File {
 /// The parser's message on one line.
 fn line(error: &serde_yaml_ng::Error) -> String {
     error.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+pub fn digest(bytes: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    bytes.hash(&mut hasher);
+    hasher.finish()
 }

@@ -1,28 +1,13 @@
 //! Whether the files that settings come from have been rewritten since.
 
 use std::collections::BTreeMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::Config;
-use super::file::File;
+use super::file::{File, digest};
 
 /// Settings of librdkafka that name a file. It is read when a client is made.
 const NAMING: &[&str] =
     &["ssl.ca.location", "ssl.certificate.location", "ssl.key.location", "ssl.keystore.location", "ssl.crl.location"];
-
-/// The configuration file as it was read.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ConfigurationFile {
-    /// Where it lies.
-    pub path: String,
-    digest: u64,
-}
-
-impl ConfigurationFile {
-    pub(super) fn new(path: &str, text: &str) -> Self {
-        Self { path: path.to_owned(), digest: digest(text.as_bytes()) }
-    }
-}
 
 /// What each of these files held when the engine started.
 #[derive(Debug, Default)]
@@ -61,12 +46,6 @@ impl Files {
 
 fn read(path: &str) -> Option<u64> {
     std::fs::read(path).ok().map(|bytes| digest(&bytes))
-}
-
-fn digest(bytes: &[u8]) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    bytes.hash(&mut hasher);
-    hasher.finish()
 }
 
 #[cfg(test)]

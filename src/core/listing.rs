@@ -1,11 +1,11 @@
-//! What is held, for whoever asks: pieces that are bounded whatever is asked for.
+//! Listings of pending schedules, in pieces of bounded size.
 
 use std::sync::Arc;
 
 use super::Scheduler;
 use super::io::{Cursor, Millis, Partition};
 use super::partition::{Life, Step};
-use super::payload::Payload;
+use super::payload::{Parts, Payload};
 use super::words::{Meaning, Size, Word};
 
 /// Entries looked at for one piece, whether they match or not: some 100 µs.
@@ -28,11 +28,35 @@ pub struct Listed {
     pub timestamp: Millis,
     /// Topic of the triggered record.
     pub target: Arc<str>,
-    /// Key, target key, customer headers and value: read with [`super::payload::Parts::unpack`].
-    pub packed: Vec<u8>,
+    /// Key, target key, customer headers and value, as [`Parts::write`] packs them.
+    packed: Vec<u8>,
     /// Why it is parked, if it is: a [`super::reason::Reason::code`], or `unchecked-target` while nobody has said yet
     /// whether its target exists.
     pub parked: Option<&'static str>,
+}
+
+impl Listed {
+    /// Packs a schedule; the arguments are its fields.
+    #[must_use]
+    pub fn new(
+        partition: Partition,
+        offset: i64,
+        due: u64,
+        timestamp: Millis,
+        target: Arc<str>,
+        parts: &Parts<'_>,
+        parked: Option<&'static str>,
+    ) -> Self {
+        let mut packed = Vec::new();
+        parts.write(&mut packed);
+        Self { partition, offset, due, timestamp, target, packed, parked }
+    }
+
+    /// Returns key, target key, customer headers and value.
+    #[must_use]
+    pub fn parts(&self) -> Parts<'_> {
+        Parts::unpack(&self.packed)
+    }
 }
 
 /// Which schedules are wanted. The default is all of them.

@@ -1,12 +1,12 @@
-//! What the loop has last said of itself, for readers that must not wait for it.
+//! The engine's state as its loop last published it, for readers that must not wait for the loop.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::core::Status;
 use crate::core::io::Millis;
+pub use crate::core::{Phase, Status};
 
 /// How the engine stands with its group.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,7 +107,7 @@ impl Default for Board {
 
 impl Board {
     /// The loop turns.
-    pub fn beat(&self) {
+    pub(crate) fn beat(&self) {
         let since = self.begun.elapsed().as_millis();
         self.beat_ms.store(u64::try_from(since).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
@@ -125,7 +125,7 @@ impl Board {
     }
 
     /// Puts up what the loop holds now.
-    pub fn publish(&self, snapshot: Snapshot) {
+    pub(crate) fn publish(&self, snapshot: Snapshot) {
         *lock(&self.snapshot) = Arc::new(snapshot);
     }
 
@@ -136,7 +136,7 @@ impl Board {
     }
 
     /// Whether the group's consumer has a broker that answers.
-    pub fn reached(&self, any: bool) {
+    pub(crate) fn reached(&self, any: bool) {
         self.unreachable.store(!any, Ordering::Relaxed);
     }
 
@@ -147,13 +147,13 @@ impl Board {
     }
 
     /// Puts up a client's statistics. There are as many names as the engine has clients of its own.
-    pub fn client(&self, name: &str, statistics: ClientStatistics) {
+    pub(crate) fn client(&self, name: &str, statistics: ClientStatistics) {
         lock(&self.clients).insert(name.to_owned(), statistics);
     }
 
     /// Shows a warning in `/readiness` until it has not been seen for `lasts`. Returns true if it was not shown before,
     /// which is when it belongs into the log.
-    pub fn warn(&self, name: &str, text: &str, lasts: Duration) -> bool {
+    pub(crate) fn warn(&self, name: &str, text: &str, lasts: Duration) -> bool {
         let now = Instant::now();
         let mut warnings = lock(&self.warnings);
         warnings.retain(|_, warning| warning.until > now);
@@ -162,7 +162,7 @@ impl Board {
     }
 
     /// The condition has ended. Returns true if its warning was shown.
-    pub fn unwarn(&self, name: &str) -> bool {
+    pub(crate) fn unwarn(&self, name: &str) -> bool {
         lock(&self.warnings).remove(name).is_some_and(|warning| warning.until > Instant::now())
     }
 

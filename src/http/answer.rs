@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::schedules::Listing;
-use crate::handle::Unanswered;
+use crate::handle::QueryError;
 
 /// What is sent back: whole, or as it is read.
 pub type Body = Either<Full<Bytes>, Listing>;
@@ -99,6 +99,10 @@ pub fn unauthorized(mut body: Answer) -> Answer {
 }
 
 /// The engine did not answer.
-pub fn unanswered(why: Unanswered) -> Answer {
-    error(StatusCode::SERVICE_UNAVAILABLE, &why.to_string())
+pub fn unanswered(why: QueryError) -> Answer {
+    let status = match why {
+        QueryError::CursorExpired => StatusCode::GONE,
+        _ => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    error(status, &why.to_string())
 }

@@ -13,10 +13,11 @@ use tokio::sync::Semaphore;
 
 use super::advance;
 use super::answer::{self, Answer};
+use super::ask;
 use super::connection::Connection;
 use super::query::{PageQuery, decode, topic_index};
 use super::readiness::{Readiness, STUCK};
-use super::schedules::{self, Listing, Missing};
+use super::schedules::{self, Listing};
 use super::status::status;
 use crate::config::{Config, Secret};
 use crate::handle::Handle;
@@ -140,7 +141,7 @@ impl Rest {
         let Ok(permit) = Arc::clone(&self.lists).try_acquire_owned() else { return too_many() };
         match Listing::start(self.handle.clone(), Arc::clone(&self.topics), connection, permit).await {
             Ok(listing) => answer::listing(listing),
-            Err(missing) => refused(&missing),
+            Err(why) => answer::unanswered(why),
         }
     }
 
@@ -155,7 +156,7 @@ impl Rest {
         let Ok(_permit) = self.lists.try_acquire() else { return too_many() };
         match schedules::page(&self.handle, &self.topics, query).await {
             Ok(page) => answer::whole(StatusCode::OK, "application/json", page),
-            Err(missing) => refused(&missing),
+            Err(why) => answer::unanswered(why),
         }
     }
 
@@ -166,7 +167,7 @@ impl Rest {
         let Some(index) = index else {
             return answer::error(StatusCode::NOT_FOUND, "this is none of SCHEDULES_TOPICS; see /info");
         };
-        match self.handle.find(index, decode(key)).await {
+        match ask::find(&self.handle, index, decode(key)).await {
             Ok(found) if found.is_empty() => {
                 let message = "nothing is pending under this key in the partitions that this instance holds";
                 answer::error(StatusCode::NOT_FOUND, message)
@@ -181,13 +182,6 @@ const TOKEN_WANTED: &str = "show the token: Authorization: Bearer <REST_TOKEN>";
 
 fn too_many() -> Answer {
     answer::error(StatusCode::SERVICE_UNAVAILABLE, "too many lists are being read; try again")
-}
-
-fn refused(missing: &Missing) -> Answer {
-    match missing {
-        Missing::Unanswered(why) => answer::unanswered(*why),
-        Missing::Gone => answer::error(StatusCode::GONE, &missing.to_string()),
-    }
 }
 
 fn page() -> Answer {

@@ -14,40 +14,20 @@ use hyper::body::{Body, Frame};
 use serde::Serialize;
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::ask::{self, PIECE_MAX};
 use super::connection::Connection;
 use super::query::{PageQuery, show_cursor};
 use crate::core::io::Cursor;
-use crate::core::listing::{Filter, Gone, Listed, Page};
-use crate::core::payload::Parts;
+use crate::core::listing::{Filter, Listed, Page};
 use crate::core::schedule::far_ahead;
-use crate::handle::{Handle, PIECE_MAX, Unanswered};
+use crate::handle::{Handle, QueryError};
 
 /// Pause before each piece but the first, so a list gives way to firing where cores are few.
 const PIECE_PAUSE: Duration = Duration::from_millis(1);
 /// Bytes of JSON after which a page ends, however many entries were asked for.
 const PAGE_BYTES_MAX: usize = 1 << 20;
 
-/// Why a list is not there.
-#[derive(Debug)]
-pub enum Missing {
-    /// The loop did not answer.
-    Unanswered(Unanswered),
-    /// The partition that the list had come to was given up or is read anew.
-    Gone,
-}
-
-impl std::fmt::Display for Missing {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Unanswered(why) => why.fmt(f),
-            Self::Gone => f.write_str("the partition was given up or is read anew: begin from the start"),
-        }
-    }
-}
-
-impl std::error::Error for Missing {}
-
-type Asked = Pin<Box<dyn Future<Output = Result<Page, Missing>> + Send>>;
+type Asked = Pin<Box<dyn Future<Output = Result<Page, QueryError>> + Send>>;
 
 /// Everything held, as one JSON list. The next piece is asked for once the last has been taken, so that a slow reader
 /// costs no memory.
@@ -70,8 +50,8 @@ impl Listing {
         topics: Arc<[String]>,
         connection: Arc<Connection>,
         permit: OwnedSemaphorePermit,
-    ) -> Result<Self, Missing> {
-        let first = piece(handle.clone(), Cursor::default(), PIECE_MAX, Filter::default()).await?;
+    ) -> Result<Self, QueryError> {
+        let first = ask::page(&handle, Cursor::default(), PIECE_MAX, Filter::default()).await?;
         let asked: Asked = Box::pin(std::future::ready(Ok(first)));
         Ok(Self {
             handle,
@@ -101,7 +81,7 @@ impl Listing {
                 let handle = self.handle.clone();
                 self.asked = Some(Box::pin(async move {
                     tokio::time::sleep(PIECE_PAUSE).await;
-                    piece(handle, next, PIECE_MAX, Filter::default()).await
+                    ask::page(&handle, next, PIECE_MAX, Filter::default()).await
                 }));
             }
             None => text.extend_from_slice(b"]\n"),
@@ -113,9 +93,9 @@ impl Listing {
 
 impl Body for Listing {
     type Data = Bytes;
-    type Error = Missing;
+    type Error = QueryError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Missing>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, QueryError>>> {
         while let Some(asked) = &mut self.asked {
             let page = ready!(asked.as_mut().poll(cx));
             self.asked = None;
@@ -137,21 +117,13 @@ impl Body for Listing {
     }
 }
 
-async fn piece(handle: Handle, cursor: Cursor, limit: usize, filter: Filter) -> Result<Page, Missing> {
-    match handle.page(cursor, limit, filter).await {
-        Ok(Ok(page)) => Ok(page),
-        Ok(Err(Gone)) => Err(Missing::Gone),
-        Err(why) => Err(Missing::Unanswered(why)),
-    }
-}
-
 /// A page as JSON: an object with `schedules` and, where more may follow, `next`.
-pub async fn page(handle: &Handle, topics: &[String], query: PageQuery) -> Result<Vec<u8>, Missing> {
+pub async fn page(handle: &Handle, topics: &[String], query: PageQuery) -> Result<Vec<u8>, QueryError> {
     let PageQuery { mut cursor, limit, filter } = query;
     let mut text = br#"{"schedules":["#.to_vec();
     let mut entries = 0;
     let next = loop {
-        let page = piece(handle.clone(), cursor, limit - entries, filter.clone()).await?;
+        let page = ask::page(handle, cursor, limit - entries, filter.clone()).await?;
         for entry in &page.entries {
             if entries > 0 {
                 text.push(b',');
@@ -206,7 +178,7 @@ struct Schedule<'a> {
 }
 
 fn write(text: &mut Vec<u8>, listed: &Listed, topics: &[String]) {
-    let parts = Parts::unpack(&listed.packed);
+    let parts = listed.parts();
     let schedule = Schedule {
         id: String::from_utf8_lossy(parts.key),
         id_base64: base64_unless_text(parts.key),
@@ -235,14 +207,13 @@ pub fn base64_unless_text(bytes: &[u8]) -> Option<String> {
 mod tests {
     use super::*;
     use crate::core::io::{Millis, Partition};
+    use crate::core::payload::Parts;
 
     fn json(key: &[u8], target_key: Option<&[u8]>, parked: Option<&'static str>) -> serde_json::Value {
-        let mut packed = Vec::new();
-        Parts { key, target_key, headers: Vec::new(), value: b"video 1" }.write(&mut packed);
+        let parts = Parts { key, target_key, headers: Vec::new(), value: b"video 1" };
         let partition = Partition { topic: 0, number: 2 };
         let timestamp = Millis(1_607_918_336_999);
-        let listed =
-            Listed { partition, offset: 7, due: 1_607_918_400, timestamp, target: "videos".into(), packed, parked };
+        let listed = Listed::new(partition, 7, 1_607_918_400, timestamp, "videos".into(), &parts, parked);
         let all: serde_json::Value = serde_json::from_slice(&list(&[listed], &["schedules".into()])).expect("JSON");
         all[0].clone()
     }

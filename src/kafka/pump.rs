@@ -25,7 +25,7 @@ use crate::core::batch::{Batch, Kind};
 use crate::core::io::{Abort, Counters, Input, Millis, Outcome, Output, Partition, Report};
 use crate::core::{self, Scheduler};
 use crate::handle::board::{Board, Snapshot, Stage};
-use crate::handle::{Ask, Observer, Wake};
+use crate::handle::{Observer, Query, Wake};
 
 /// The loop looks around at least this often, should a wake-up get lost.
 const SLEEP_MAX: Duration = Duration::from_millis(100);
@@ -69,7 +69,7 @@ pub struct Pump {
     found: Receiver<Found>,
     targets: Sender<(u32, Arc<str>)>,
     wake: Wake,
-    asks: Receiver<Ask>,
+    asks: Receiver<Query>,
     /// The number of the read of committed offsets that each partition waits for: answers to others are stale.
     reads: BTreeMap<Partition, u64>,
     next_read: u64,
@@ -107,7 +107,7 @@ impl Pump {
         observer: Box<dyn Observer>,
         board: Arc<Board>,
         wake: Wake,
-        asks: Receiver<Ask>,
+        asks: Receiver<Query>,
     ) -> Result<Self, Error> {
         for (topic, entries) in &ready.settings {
             if let Some(bytes) = topics::set_bytes_max(entries) {
@@ -406,15 +406,12 @@ impl Pump {
     }
 
     fn answer(&mut self) {
-        while let Ok(ask) = self.asks.try_recv() {
-            // Whoever asked may have given up.
-            match ask {
-                Ask::Page { cursor, limit, filter, reply } => {
-                    drop(reply.send(self.core.page(cursor, limit, &filter)));
-                }
-                Ask::Find { topic, key, reply } => drop(reply.send(self.core.find(topic, &key))),
-                Ask::Upcoming { limit, reply } => drop(reply.send(self.core.upcoming(limit))),
-                Ask::Stop => self.stop(),
+        while let Ok(query) = self.asks.try_recv() {
+            match query {
+                Query::Page { cursor, limit, filter, reply } => reply.send(self.core.page(cursor, limit, &filter)),
+                Query::Find { topic, key, reply } => reply.send(self.core.find(topic, &key)),
+                Query::Upcoming { limit, reply } => reply.send(self.core.upcoming(limit)),
+                Query::Stop => self.stop(),
             }
         }
     }

@@ -174,6 +174,7 @@ impl Settings {
     }
 
     /// A producer without transactions, for those who schedule.
+    #[cfg(feature = "cli")]
     pub fn idempotent_producer(&self) -> ClientConfig {
         let mut config = client(&self.producer);
         config.remove("transactional.id");

@@ -17,6 +17,7 @@ const STATES: [(&str, Phase); 4] = [
 
 /// The state's name, in metrics and in REST.
 #[must_use]
+#[cfg(feature = "http")]
 pub fn state(phase: Phase) -> &'static str {
     STATES.iter().find(|(_, other)| *other == phase).map_or("", |(name, _)| name)
 }

@@ -1,5 +1,5 @@
 //! What stands in `packaging/` fits the program. Needs no engine for containers, no cluster and no broker.
-#![cfg(feature = "kafka")]
+#![cfg(feature = "cli")]
 
 mod alerts;
 mod dashboard;

@@ -6,7 +6,6 @@ use kafka_scheduler::core::Listed;
 use kafka_scheduler::core::floor::Floor;
 use kafka_scheduler::core::io::Partition;
 use kafka_scheduler::core::mark::{self, FLOOR_KEY};
-use kafka_scheduler::core::payload::Parts;
 
 use super::journal::{Fired, safe};
 use crate::failure::Failure;
@@ -142,7 +141,7 @@ pub fn fires_on_time(world: &World) -> Result<(), Failure> {
 }
 
 fn is_held(held: &Listed, said: &Said) -> Result<(), String> {
-    let parts = Parts::unpack(&held.packed);
+    let parts = held.parts();
     let same = held.due as i64 == said.due
         && held.timestamp.0 == said.at_ms
         && &*held.target == said.target.name()

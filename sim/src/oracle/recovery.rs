@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use kafka_scheduler::core::batch::{Batch, Kind};
 use kafka_scheduler::core::io::{Cursor, Header, Input, Millis, Outcome, Output, Partition, Record, TargetState};
-use kafka_scheduler::core::payload::Parts;
 use kafka_scheduler::core::{Listed, Phase, Scheduler};
 
 use crate::failure::Failure;
@@ -51,7 +50,7 @@ fn known(listed: Vec<Listed>) -> BTreeMap<(Partition, i64), Listed> {
 
 fn is_same(one: &Listed, other: &Listed) -> bool {
     let facts = |listed: &Listed| (listed.due, listed.timestamp, listed.target.clone());
-    facts(one) == facts(other) && Parts::unpack(&one.packed) == Parts::unpack(&other.packed)
+    facts(one) == facts(other) && one.parts() == other.parts()
 }
 
 struct Fresh<'a> {
