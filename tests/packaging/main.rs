@@ -3,6 +3,7 @@
 
 mod alerts;
 mod dashboard;
+mod features;
 mod image;
 mod licences;
 mod metrics;
