@@ -26,7 +26,12 @@ fn crates(features: &str) -> BTreeSet<String> {
     let args = ["tree", "--locked", "--offline", "--manifest-path", manifest, "--no-default-features"];
     let form = ["--edges", "normal", "--prefix", "none", "--format", "{p}", "--features", features];
     let said = tool(env!("CARGO"), &[&args[..], &form].concat()).expect("cargo is there");
-    said.lines().filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect()
+    // Lines such as `libc v0.2.1`, among what cargo says of its locks.
+    let crates = said.lines().filter_map(|line| line.split_once(" v"));
+    crates
+        .filter(|(_, version)| version.starts_with(|c: char| c.is_ascii_digit()))
+        .map(|(name, _)| name.into())
+        .collect()
 }
 
 #[test]
