@@ -51,14 +51,14 @@ const SERVER_KEYS: &[&str] = &["bootstrap.servers", "metadata.broker.list"];
 const GROUP_KEYS: &[&str] = &["group.id"];
 const SESSION_KEYS: &[&str] = &["session.timeout.ms"];
 
-/// What librdkafka takes at most for a topic's replicas.
+/// librdkafka's own limit.
 pub(crate) const REPLICAS_MAX: i32 = 10_000;
 
 /// etf1/kafka-message-scheduler sends its log lines to this server itself.
 const GRAYLOG: &str = "GRAYLOG_SERVER is ignored: lines go to stderr. Set LOG_FORMAT=json and have a collector (such as \
     Fluent Bit, Vector or Docker's gelf driver) pass them on to Graylog";
 
-/// Reads an environment variable: `None` where it is not set.
+/// Reads an environment variable: `None` if it is not set.
 pub type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// Reads a text file by its path.
@@ -101,7 +101,7 @@ impl std::error::Error for ConfigError {}
 /// The settings of an engine.
 ///
 /// [`Config::builder`] sets them in a program, and [`Config::load`] reads them from the environment. Both check every
-/// value, so an engine cannot be started with settings that are not allowed.
+/// value; a field that is changed afterwards is not checked again.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct Config {
@@ -119,9 +119,9 @@ pub struct Config {
     pub history_topic: String,
     /// `DEAD_LETTER_TOPIC`
     pub dead_letter_topic: Option<String>,
-    /// `CREATE_TOPICS`: topics of the engine's own that are missing are created.
+    /// `CREATE_TOPICS`: whether the engine creates its missing topics.
     pub create_topics: bool,
-    /// `CREATE_TOPICS_REPLICATION_FACTOR`: replicas of topics that are created; unset, the brokers' default counts.
+    /// `CREATE_TOPICS_REPLICATION_FACTOR`: replicas of created topics; `None` is the brokers' default.
     pub create_topics_replicas: Option<i32>,
     /// `SERVER_ADDR`
     pub server_addr: SocketAddr,
@@ -131,26 +131,26 @@ pub struct Config {
     pub grace_s: Option<u64>,
     /// `MAX_HORIZON`, in seconds.
     pub horizon_s: Option<u64>,
-    /// `MEMORY_WARN_BYTES`: what is held is said to be much from here on.
+    /// `MEMORY_WARN_BYTES`: warn if pending schedules take more memory.
     pub memory_warn_bytes: Option<u64>,
-    /// The broker lives in this process, and does not tell its topics' settings.
+    /// The broker is inside this process and does not describe its topics' settings.
     pub embedded: bool,
-    /// The file that `CONFIGURATION_FILE` names.
+    /// `CONFIGURATION_FILE`, as it was read.
     pub configuration_file: Option<ConfigurationFile>,
-    /// `kafka.common.configuration` of the file: entries for librdkafka as they are.
+    /// `kafka.common.configuration` of the file: settings that librdkafka gets unchanged.
     pub kafka_common: BTreeMap<String, String>,
     /// `kafka.producer.configuration` of the file.
     pub kafka_producer: BTreeMap<String, String>,
     /// `kafka.consumer.configuration` of the file.
     pub kafka_consumer: BTreeMap<String, String>,
-    /// `REST_TOKEN`: what clients of REST must show, if anything.
+    /// `REST_TOKEN`: the bearer token that clients of REST must send.
     pub rest_token: Option<Secret>,
-    /// What is set and counts for nothing, and what to do instead.
+    /// Variables that are set and have no effect, with what to do instead.
     pub warnings: Vec<String>,
 }
 
 impl Config {
-    /// Starts with the default of every setting.
+    /// Returns a builder that has the default of every setting.
     ///
     /// ```
     /// use kafka_scheduler::config::Config;
@@ -175,7 +175,7 @@ impl Config {
         Self::load_from(env, &|path| std::fs::read_to_string(path))
     }
 
-    /// As [`Config::load`], with the configuration file from wherever `read` has it.
+    /// Does the same as [`Config::load`], and gets the configuration file from `read`.
     ///
     /// # Errors
     /// At the first value that is not allowed.
@@ -237,7 +237,7 @@ impl Config {
     }
 }
 
-/// Refuses a topic of the engine's own among those it reads.
+/// Rejects an output topic that is also a schedules topic.
 fn apart(name: &str, topic: &str, schedules_topics: &[String]) -> Result<(), ConfigError> {
     if schedules_topics.iter().any(|other| other == topic) {
         let allowed = "a topic that is not among SCHEDULES_TOPICS: its records would be taken for schedules";
@@ -257,7 +257,7 @@ fn dead_letter(env: Env<'_>, schedules_topics: &[String], history: &str) -> Resu
     Ok(Some(topic))
 }
 
-/// Refuses variables of the real environment that are not Unicode, which reading them as text would hide.
+/// Rejects variables of the process's environment that are not Unicode: reading them as text would hide them.
 ///
 /// # Errors
 /// At the first such variable.
@@ -266,7 +266,7 @@ pub fn check_unicode() -> Result<(), ConfigError> {
         if let Some(value) = std::env::var_os(name)
             && value.to_str().is_none()
         {
-            // What the token holds must not be shown, not even when it is wrong.
+            // A token must not be shown, not even a wrong one.
             let value = if *name == "REST_TOKEN" { "set".to_owned() } else { format!("{value:?}") };
             return Err(ConfigError::new(name, format!("{name} is {value}, but must be UTF-8 text")));
         }
@@ -274,7 +274,7 @@ pub fn check_unicode() -> Result<(), ConfigError> {
     Ok(())
 }
 
-/// A variable's value without the spaces around it; an empty one is not set.
+/// Returns a variable's value without the spaces around it; an empty one is not set.
 pub(crate) fn set(env: Env<'_>, name: &str) -> Option<String> {
     let value = env(name)?.trim().to_owned();
     (!value.is_empty()).then_some(value)
@@ -286,7 +286,8 @@ fn metrics(env: Env<'_>) -> Result<(&'static str, Option<String>), ConfigError> 
         (Some(address), Some(alias)) if address != alias => Err(ConfigError::new(
             "METRICS_HTTP_ADDR",
             format!(
-                "METRICS_HTTP_ADDR is {address:?} and METRICS_ADDR is {alias:?}, but they mean the same: set one of them"
+                "METRICS_HTTP_ADDR is {address:?} and METRICS_ADDR is {alias:?}, but they mean the same: \
+                 set one of them"
             ),
         )),
         (None, Some(alias)) => Ok(("METRICS_ADDR", Some(alias))),

@@ -1,13 +1,13 @@
 //! Exactly-once message scheduling on Apache Kafka.
 //!
-//! A schedule is a record in a compacted *schedules topic* that says when, to which topic and under which key its value is
-//! to be sent. At that time the engine produces it there, with a copy in the history, and ends the schedule: all in one
-//! Kafka transaction.
+//! A schedule is a record in a compacted *schedules topic* whose headers name a time, a topic and a key. At that time the
+//! engine produces the record's value there, with a copy in the history topic, and deletes the schedule: all in one Kafka
+//! transaction.
 //!
 //! Where to begin:
 //!
 //! - to schedule from your own program, and to retry what has failed: [`client`], which needs no Kafka library;
-//! - to run the engine inside your own program: `Runner`, in the module `runner`, with a `Config` from the module `config`;
+//! - to run the engine inside your own program: the module `runner`, with a `Config` from the module `config`;
 //! - to list what is pending, or to stop the engine, from other threads: the module `handle`;
 //! - to test against an engine with a Kafka in the same process: the module `mini`.
 //!
@@ -18,7 +18,7 @@
 //! | (none) | [`client`], on the standard library alone |
 //! | `jiff` | dates and durations of that crate for [`client`] |
 //! | `config` | the module `config` |
-//! | `engine` | the modules `runner`, `handle` and `mini`, and rdkafka's types for [`client`]; includes `config` and `jiff` |
+//! | `engine` | the modules `runner`, `handle`, `mini`, and rdkafka's types for [`client`]; includes `config`, `jiff` |
 //! | `http` | the servers of REST, metrics and the status page, for the program; includes `engine` |
 //! | `cli` | the program `kafka-scheduler` (default); includes `http` |
 

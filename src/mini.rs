@@ -1,9 +1,9 @@
-//! The scheduler with a Kafka broker in the same process: to try it out, and for tests.
+//! The engine with a Kafka broker in the same process: to try it out, and for tests.
 //!
 //! The command `kafka-scheduler mini` runs it as a program; [`Mini`] runs it inside a Rust test. The embedded
-//! broker is librdkafka's own mock. It is not a Kafka to rely on: it fences nobody, so that nothing proves
-//! exactly-once; it does not compact; it keeps at most 5 MB a partition; it shows aborted records; it has no topic
-//! administration; and it keeps nothing.
+//! broker is librdkafka's own mock. It is not a Kafka to rely on: it does not fence, so it cannot prove exactly-once; it
+//! does not compact; it keeps at most 5 MB a partition; it shows aborted records; it has no topic administration; and it
+//! keeps nothing after exit.
 //!
 //! ```
 //! use std::time::Duration;
@@ -60,7 +60,6 @@ use live::Live;
 pub(crate) use program::run;
 pub use topic::{BadTopic, Topic};
 
-/// Enough to see that a topic has several.
 const PARTITIONS: i32 = 3;
 
 /// How long the engine may take to come up.
@@ -68,13 +67,13 @@ const START_MAX: Duration = Duration::from_secs(60);
 
 type Cluster = MockCluster<'static, DefaultProducerContext>;
 
-/// The environment without what leads to another broker.
+/// Hides the variables that lead to another broker.
 #[cfg(feature = "cli")]
 pub(crate) fn env<'a>(env: Env<'a>) -> impl Fn(&str) -> Option<String> + 'a {
     |name| (!matches!(name, "BOOTSTRAP_SERVERS" | "CONFIGURATION_FILE")).then(|| env(name)).flatten()
 }
 
-/// Why it does not run.
+/// The reason why broker and engine do not run.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum MiniError {
@@ -82,7 +81,7 @@ pub enum MiniError {
     Broker(rdkafka::error::KafkaError),
     /// The engine could not be started, or has ended.
     Runner(RunnerError),
-    /// The engine does not come up within a minute.
+    /// The engine was not live within a minute.
     Slow,
 }
 
@@ -115,7 +114,7 @@ impl From<RunnerError> for MiniError {
     }
 }
 
-/// A broker and an engine for one test. Several can run side by side. Dropping it ends both.
+/// A broker and an engine for one test. Several can run side by side. Dropping it stops both.
 pub struct Mini {
     running: Option<Running>,
     clock: Clock,
@@ -131,7 +130,8 @@ impl fmt::Debug for Mini {
 }
 
 impl Mini {
-    /// With the topics `schedules` and `history`, three partitions each. Returns when the engine fires.
+    /// Starts both, with the topics `schedules` and `history` of three partitions each, and returns when the engine is
+    /// live.
     ///
     /// # Errors
     /// When broker or engine cannot be started.
@@ -139,7 +139,7 @@ impl Mini {
         Self::with_topics([])
     }
 
-    /// The same with further topics.
+    /// Does the same with further topics.
     ///
     /// # Errors
     /// When broker or engine cannot be started.
@@ -151,16 +151,15 @@ impl Mini {
         Self::with_runner(topics, Runner::new(config))
     }
 
-    /// The same with a runner of your own making, for other settings or a handler of events. The `bootstrap_servers` of
-    /// its settings do not count.
+    /// Does the same with a given runner, for other settings or a handler of events. The `bootstrap_servers` of its
+    /// settings are ignored.
     ///
     /// ```
     /// use kafka_scheduler::config::Config;
     /// use kafka_scheduler::mini::Mini;
     /// use kafka_scheduler::Runner;
     ///
-    /// let env = |name: &str| (name == "SCHEDULES_TOPICS").then(|| "reminders".to_owned());
-    /// let config = Config::load(&env)?;
+    /// let config = Config::builder().schedules_topics(["reminders"]).build()?;
     /// let mini = Mini::with_runner([], Runner::new(config).on_event(|event| println!("{event:?}")))?;
     /// mini.close()?;
     /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -188,25 +187,25 @@ impl Mini {
         }
     }
 
-    /// Where any Kafka client finds the broker.
+    /// Returns the broker's address, for any Kafka client.
     #[must_use]
     pub fn bootstrap_servers(&self) -> &str {
         &self.bootstrap_servers
     }
 
-    /// Moves the engine's clock forward, and returns what it shows then: what is due by that fires at once. Kafka's own
+    /// Moves the engine's clock forward and returns its new time. Schedules due by then fire at once. Kafka's own
     /// timestamps do not move.
     pub fn advance(&self, by: Duration) -> Moment {
         Moment::from_epoch_ms(self.clock.advance(by).0)
     }
 
-    /// What the engine's clock shows.
+    /// Returns the time of the engine's clock.
     #[must_use]
     pub fn now(&self) -> Moment {
         Moment::from_epoch_ms(self.clock.now().0)
     }
 
-    /// The engine.
+    /// Returns the engine.
     ///
     /// # Panics
     /// Never: it runs until this value is closed.
@@ -215,10 +214,10 @@ impl Mini {
         self.running.as_ref().expect("it is only taken by close")
     }
 
-    /// Ends engine and broker.
+    /// Stops engine and broker.
     ///
     /// # Errors
-    /// Why the engine had ended before.
+    /// The reason why the engine had ended before.
     pub fn close(mut self) -> Result<(), MiniError> {
         match self.running.take() {
             Some(running) => Ok(running.close()?),

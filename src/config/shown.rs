@@ -1,4 +1,4 @@
-//! The effective configuration, as a line in the log may show it.
+//! The effective configuration, with its secrets masked.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -6,7 +6,7 @@ use std::fmt;
 use super::Config;
 use super::secret::{MASK, is_secret};
 
-/// Characters of a value that are shown: a certificate would fill the screen.
+/// Characters shown of a value: a certificate would fill the screen.
 const SHOWN_MAX: usize = 200;
 
 /// Secrets are masked.
@@ -38,7 +38,7 @@ impl fmt::Debug for Config {
 
 #[cfg(feature = "cli")]
 impl Config {
-    /// Says what runs, with which settings, and what of the settings counts for nothing. Secrets are masked.
+    /// Logs the version, the settings (secrets masked), and the settings without effect.
     pub(crate) fn announce(&self) {
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),
