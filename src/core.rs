@@ -83,7 +83,16 @@ pub struct Config {
     pub hash_seed: u64,
 }
 
-/// Fires schedules when they are due. See [`handle`](Self::handle).
+/// Fires schedules when they are due.
+///
+/// Call its methods in this order, on one thread:
+///
+/// 1. [`handle`](Self::handle) with one input,
+/// 2. [`poll`](Self::poll) until it returns `None`, carrying out each output in order,
+/// 3. [`poll_timeout`](Self::poll_timeout), and [`Input::Tick`] at that time if nothing else happens before.
+///
+/// Getters may be called at any time. Outputs that are not polled stay queued, in order. Answers that are late, or that
+/// no output requested, are ignored. Time may go back.
 #[derive(Debug)]
 pub struct Scheduler<P = Packed> {
     config: Config,
@@ -125,9 +134,11 @@ pub struct Scheduler<P = Packed> {
 }
 
 impl<P: Payload> Scheduler<P> {
-    /// A scheduler that owns nothing yet.
+    /// Returns a scheduler that owns no partition. It uses 1 to [`TRANSACTORS_MAX`] transactors, whatever `config` asks
+    /// for.
     #[must_use]
-    pub fn new(config: Config) -> Self {
+    pub fn new(mut config: Config) -> Self {
+        config.transactors = config.transactors.clamp(1, TRANSACTORS_MAX);
         let names = Arc::new(Names {
             cluster: config.cluster.clone(),
             topics: config.topics.clone(),
@@ -173,10 +184,13 @@ impl<P: Payload> Scheduler<P> {
     /// The ids that the shell's transactors start with; [`Output::Renew`] replaces them.
     #[must_use]
     pub fn transactional_ids(&self) -> Vec<String> {
-        self.ids_of(&self.owner()).take(self.config.transactors.clamp(1, TRANSACTORS_MAX)).collect()
+        self.ids_of(&self.owner()).take(self.config.transactors).collect()
     }
 
     /// Takes in what happened at `now`. Drain [`poll`](Self::poll) afterwards.
+    ///
+    /// # Panics
+    /// If a partition's topic is not an index of [`Config::topics`].
     pub fn handle(&mut self, now: Millis, input: Input<'_>) {
         self.set_now(now);
         match input {

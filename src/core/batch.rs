@@ -176,7 +176,10 @@ impl Batch {
         Parts::unpack_or_empty(&self.packed[item.span.clone()])
     }
 
-    /// The name of a schedules topic.
+    /// Returns the name of a schedules topic.
+    ///
+    /// # Panics
+    /// If the partition is not one that the scheduler was assigned.
     #[must_use]
     pub fn topic(&self, partition: Partition) -> &str {
         &self.names.topics[usize::from(partition.topic)]
