@@ -261,7 +261,8 @@ fn dead_letter(env: Env<'_>, schedules_topics: &[String], history: &str) -> Resu
 ///
 /// # Errors
 /// At the first such variable.
-pub fn check_unicode() -> Result<(), ConfigError> {
+#[cfg(feature = "engine")]
+pub(crate) fn check_unicode() -> Result<(), ConfigError> {
     for name in VARIABLES {
         if let Some(value) = std::env::var_os(name)
             && value.to_str().is_none()

@@ -46,7 +46,7 @@ impl fmt::Display for QueryError {
         f.write_str(match self {
             Self::Ended => "the engine has ended",
             Self::Busy => "the engine is busy; try again",
-            Self::CursorExpired => "the partition was given up or is read anew: begin from the start",
+            Self::CursorExpired => "the partition was revoked or is being read again: begin from the start",
             Self::UnknownTopic => "the engine does not read this topic",
         })
     }

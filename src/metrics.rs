@@ -85,7 +85,7 @@ impl Metrics {
             EVENTS.iter().map(|(name, read)| (total.with_label_values(&[name]), *read)).collect();
         let leftovers = "Schedules left alone on a first start because they were due before SINCE_DELTA";
         events.push((make.counter("kafka_scheduler_leftover_schedules_total", leftovers), |c| c.leftovers));
-        let far = "Schedules accepted that are due more than 100 years ahead, so that their unit is probably wrong";
+        let far = "Schedules accepted that are due more than 100 years ahead, so their unit is probably wrong";
         events.push((make.counter("kafka_scheduler_far_ahead_schedules_total", far), |c| c.far_ahead));
         let reasserted = "Records written again because a record of the engine had outrun them";
         events.push((make.counter("kafka_scheduler_reasserted_records_total", reasserted), |c| c.reasserted));
@@ -127,7 +127,7 @@ impl Metrics {
             rebalances: make.counter("kafka_scheduler_rebalances_total", "Rebalances of the consumer group answered"),
             foreign_groups: make.counter(
                 "kafka_scheduler_foreign_groups_total",
-                "Other consumer groups seen that fire the same topics, so that each schedule fires once for each",
+                "Other consumer groups seen that fire the same topics, so each schedule fires once for each",
             ),
             log_dropped: make.counter(
                 "kafka_scheduler_log_lines_dropped_total",
@@ -285,7 +285,7 @@ fn process(registry: &Registry) {
     let _ = registry;
 }
 
-/// Makes metrics and registers them. The names are constants, legal and different, so that nothing of it can fail.
+/// Makes metrics and registers them. It cannot fail: the names are constants, legal and different.
 struct Make<'a>(&'a Registry);
 
 impl Make<'_> {

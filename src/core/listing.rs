@@ -8,30 +8,30 @@ use super::partition::{Life, Step};
 use super::payload::{Parts, Payload};
 use super::words::{Meaning, Size, Word};
 
-/// Entries looked at for one piece, whether they match or not: some 100 µs.
+/// Entries examined for one page, whether they match or not: some 100 µs.
 const LOOKED_AT_MAX: u32 = 10_000;
-/// Payload bytes after which a piece ends; one larger schedule still makes a piece of its own.
+/// Payload bytes after which a page ends; one larger schedule still makes a page of its own.
 const BYTES_MAX: usize = 512 << 10;
 /// Bytes of a key that [`Upcoming`] shows.
 pub const KEY_SHOWN_MAX: usize = 256;
 
-/// A pending schedule, as listings show it.
+/// A pending schedule in a listing.
 #[derive(Clone, Debug)]
 pub struct Listed {
-    /// Where it lies.
+    /// The partition of the user's record.
     pub partition: Partition,
     /// Offset of the user's record.
     pub offset: i64,
-    /// Seconds since 1970.
+    /// The time from which it is due, in seconds since 1970.
     pub due: u64,
-    /// The user's record's timestamp.
+    /// The timestamp of the user's record.
     pub timestamp: Millis,
     /// Topic of the triggered record.
     pub target: Arc<str>,
     /// Key, target key, customer headers and value, as [`Parts::write`] packs them.
     packed: Vec<u8>,
-    /// Why it is parked, if it is: a [`super::reason::Reason::code`], or `unchecked-target` while nobody has said yet
-    /// whether its target exists.
+    /// The [`super::reason::Reason::code`] of the reason why it is parked, if it is, or `unchecked-target` until it is
+    /// known whether its target exists.
     pub parked: Option<&'static str>,
 }
 
@@ -59,12 +59,12 @@ impl Listed {
     }
 }
 
-/// Which schedules are wanted. The default is all of them.
+/// Selects pending schedules. The default selects all of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
     /// Only those of this topic, by its index.
     pub topic: Option<u16>,
-    /// Only those whose key begins so.
+    /// Only those whose key begins with these bytes.
     pub key_prefix: Vec<u8>,
     /// Only those due before this second.
     pub due_before: Option<u64>,
@@ -74,82 +74,82 @@ pub struct Filter {
     pub parked: bool,
 }
 
-/// A piece of a listing.
+/// A page of a listing.
 #[derive(Debug, Default)]
 pub struct Page {
-    /// Schedules, in no particular order. There may be none although more follow.
+    /// Schedules, in no particular order. The list may be empty although more follow.
     pub entries: Vec<Listed>,
-    /// Where to go on, if there is more.
+    /// The start of the next page, if there is one.
     pub next: Option<Cursor>,
 }
 
-/// The partition that a cursor stands in has been given up or is read anew: the listing has to begin again.
+/// The cursor's partition was revoked or is being read again: the listing has to begin from the start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gone;
 
 /// One of the next schedules to fire.
 #[derive(Clone, Debug)]
 pub struct Upcoming {
-    /// Where it lies.
+    /// The partition of the user's record.
     pub partition: Partition,
-    /// Seconds since 1970.
+    /// The time from which it is due, in seconds since 1970.
     pub due: u64,
     /// Topic of the triggered record.
     pub target: Arc<str>,
-    /// Its key, up to [`KEY_SHOWN_MAX`] bytes.
+    /// The schedule's key, up to [`KEY_SHOWN_MAX`] bytes.
     pub key: Vec<u8>,
 }
 
-/// How far a partition has come.
+/// A state of a partition, in the order that it passes through them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// Waiting for its committed metadata or its barrier.
+    /// Its committed metadata or its barrier is awaited.
     TakingOver,
-    /// Reading up to its barrier.
+    /// It is read up to its barrier.
     Loading,
-    /// Firing.
+    /// It fires.
     Live,
-    /// Being given back.
+    /// It is being handed over.
     Releasing,
 }
 
-/// A partition, as a status shows it.
+/// The status of a partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Status {
-    /// Which.
+    /// The topic's index, and the partition of it.
     pub partition: Partition,
-    /// How far it has come.
+    /// Its state.
     pub phase: Phase,
     /// The next offset to read.
     pub position: i64,
     /// The offset at which loading ends, once it is known.
     pub barrier: Option<i64>,
-    /// Schedules held.
+    /// Schedules pending.
     pub pending: usize,
-    /// Of these, how many are due and not yet decided to fire; parked ones are not among them.
+    /// Schedules of these that are due and in no batch yet; parked ones are not counted.
     pub overdue: usize,
-    /// Records that are kept back because the broker refused them or their target cannot be produced to: schedules, and
-    /// the rare cancel or unfit record that would have to be written again.
+    /// Records that wait because a broker rejected them or their target cannot be produced to: schedules, and the rare
+    /// cancel or invalid record that has to be written again.
     pub parked: usize,
-    /// The second in which the next one is due; parked ones are not among them.
+    /// The time from which the next schedule is due, in seconds since 1970; parked ones are not counted.
     pub next_due: Option<u64>,
-    /// Bytes of memory that what is held costs, about: payloads and a fixed sum for each record.
+    /// About how many bytes of memory its records take: payloads, and a fixed sum for each record.
     pub bytes: usize,
 }
 
 impl<P: Payload> Scheduler<P> {
-    /// Up to `limit` pending schedules from `cursor` on, in no particular order, and where to go on if there are more.
-    /// Not bounded in any other way.
+    /// Returns up to `limit` pending schedules from `cursor` on, in no particular order, and the cursor of the next page.
+    /// It has no other bound.
     #[must_use]
     pub fn list(&self, cursor: Cursor, limit: usize) -> (Vec<Listed>, Option<Cursor>) {
         let page = self.piece(cursor, limit, &Filter::default(), usize::MAX, u32::MAX);
         page.map_or((Vec::new(), None), |page| (page.entries, page.next))
     }
 
-    /// A bounded piece of the schedules that match.
+    /// Returns a page of the schedules that match, of bounded size.
     ///
     /// # Errors
-    /// When the cursor leads nowhere any more.
+    /// When the cursor has expired.
     pub fn page(&self, cursor: Cursor, limit: usize, filter: &Filter) -> Result<Page, Gone> {
         self.piece(cursor, limit, filter, BYTES_MAX, LOOKED_AT_MAX)
     }
@@ -188,14 +188,14 @@ impl<P: Payload> Scheduler<P> {
         Ok(page)
     }
 
-    /// The pending schedules of a topic with this key: at most one in each partition held.
+    /// Returns the pending schedules of a topic with this key: at most one in each partition held.
     #[must_use]
     pub fn find(&self, topic: u16, key: &[u8]) -> Vec<Listed> {
         let lives = self.lives.values().filter(|life| life.id.topic == topic);
         lives.filter_map(|life| self.listed(life.id, life.words.of_key(key)?)).collect()
     }
 
-    /// The next `limit` schedules to fire, over all live partitions, earliest first.
+    /// Returns the next `limit` schedules to fire, over all live partitions, earliest first.
     #[must_use]
     pub fn upcoming(&self, limit: usize) -> Vec<Upcoming> {
         let mut next: Vec<(Partition, &Word<P>)> = Vec::new();
@@ -234,7 +234,7 @@ impl<P: Payload> Scheduler<P> {
         })
     }
 
-    /// Every partition held.
+    /// Returns the status of every partition held.
     #[must_use]
     pub fn status(&self) -> Vec<Status> {
         let second = u64::try_from(self.now.0.div_euclid(1000)).ok();

@@ -167,7 +167,7 @@ fn partitions(partitions: &[Status], topics: &[String], all: &mut Vec<MetricFami
 fn clients(board: &Board, all: &mut Vec<MetricFamily>) {
     let clients = board.clients();
     for (name, help, value) in CLIENTS {
-        // A client that is made anew counts from 0, as counters may.
+        // A new client counts from 0, as counters may.
         if name.ends_with("_total") {
             let family = CounterVec::new(Opts::new(name, help), &["client"]).expect("the names are legal");
             clients.iter().for_each(|(name, client)| family.with_label_values(&[name]).inc_by(value(client)));
