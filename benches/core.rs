@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use kafka_scheduler::core::batch::{Batch, OutRecord};
-use kafka_scheduler::core::io::{Header, Input, Millis, Outcome, Output, Partition, Record, TargetState};
+use kafka_scheduler::core::io::{Header, Input, Millis, Outcome, Output, TopicPartition, Record, TargetState};
 use kafka_scheduler::core::{Config, Scheduler};
 
 const PENDING: [usize; 3] = [1_000, 100_000, 10_000_000];
@@ -38,7 +38,7 @@ const NOON_S: i64 = 1_893_499_200;
 const MIDNIGHT: Millis = Millis((NOON_S - 43_200) * 1000);
 const FIRST_DUE_S: i64 = NOON_S + 3_600;
 
-const PLACE: Partition = Partition { topic: 0, number: 0 };
+const PLACE: TopicPartition = TopicPartition { topic: 0, number: 0 };
 const KEY_BYTES: usize = 16;
 const VALUE_BYTES: usize = 200;
 const NO_HEADER: Header<'static> = Header { name: b"", value: None };
@@ -182,7 +182,7 @@ impl Rig {
 
     /// Takes the partition over, with all that lies in it. Gives the nanoseconds of a record.
     fn load(&mut self) -> f64 {
-        self.input(Input::Assigned { partitions: &[PLACE], today: MIDNIGHT });
+        self.input(Input::Assigned { partitions: &[PLACE], leftover_cutoff: MIDNIGHT });
         let mut took = Duration::ZERO;
         for start in (0..self.pending).step_by(CHUNK) {
             let numbers = start..self.pending.min(start + CHUNK);
@@ -269,9 +269,9 @@ impl Rig {
                         self.core.handle(self.now, Input::Committed { partition, offset: None, metadata: b"" });
                     }
                 }
-                Output::Fence { take, .. } => self.core.handle(self.now, Input::Fenced { take }),
-                Output::FindSince { ask, .. } => {
-                    self.core.handle(self.now, Input::Since { ask, since: None, today: MIDNIGHT });
+                Output::Fence { request, .. } => self.core.handle(self.now, Input::Fenced { request }),
+                Output::FindSince { request, .. } => {
+                    self.core.handle(self.now, Input::Since { request, since: None, leftover_cutoff: MIDNIGHT });
                 }
                 Output::CheckTarget { target, .. } => {
                     self.core.handle(self.now, Input::Target { target, state: TargetState::Exists });
@@ -298,7 +298,7 @@ impl Rig {
         let written = if self.end > first { &[last][..] } else { &[] };
         // The control marker.
         self.end += 1;
-        self.core.handle(self.now, Input::Settled { batch: batch.id, outcome: Outcome::Committed { written } });
+        self.core.handle(self.now, Input::BatchEnded { batch: batch.id, outcome: Outcome::Committed { written } });
     }
 
     /// The consumer comes to what the engine has written.

@@ -169,7 +169,7 @@ impl Handle {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::io::{Header, Millis, Partition};
+    use crate::core::io::{Header, Millis, TopicPartition};
     use crate::core::payload::Parts;
 
     /// A handle whose loop answers each query by `answer`.
@@ -182,7 +182,7 @@ mod tests {
     fn listed(topic: u16) -> listing::Listed {
         let headers = vec![Header { name: b"h", value: None }];
         let parts = Parts { key: b"k", target_key: Some(b"t"), headers, value: b"v" };
-        listing::Listed::new(Partition { topic, number: 3 }, 7, 60, Millis(5), "target".into(), &parts, None)
+        listing::Listed::new(TopicPartition { topic, number: 3 }, 7, 60, Millis(5), "target".into(), &parts, None)
     }
 
     #[test]

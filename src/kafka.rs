@@ -238,7 +238,7 @@ fn answer_idle(query: Query) -> bool {
 /// A barrier's batch, for tests.
 #[cfg(test)]
 fn a_batch() -> crate::core::batch::Batch {
-    use crate::core::io::{Input, Millis, Output, Partition};
+    use crate::core::io::{Input, Millis, Output, TopicPartition};
     let config = crate::core::Config {
         cluster: "c".into(),
         topics: vec!["schedules".into()],
@@ -255,8 +255,8 @@ fn a_batch() -> crate::core::batch::Batch {
         hash_seed: 0,
     };
     let mut core: crate::core::Scheduler = crate::core::Scheduler::new(config);
-    let partition = Partition { topic: 0, number: 0 };
-    core.handle(Millis(0), Input::Assigned { partitions: &[partition], today: Millis(0) });
+    let partition = TopicPartition { topic: 0, number: 0 };
+    core.handle(Millis(0), Input::Assigned { partitions: &[partition], leftover_cutoff: Millis(0) });
     core.handle(Millis(0), Input::Committed { partition, offset: None, metadata: b"" });
     let batch = |output| match output {
         Output::Transact(batch) => Some(batch),

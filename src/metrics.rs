@@ -162,7 +162,7 @@ impl Metrics {
             counter.inc_by(after.checked_sub(before).unwrap_or(after));
         }
         for (number, counter) in self.refused.iter().enumerate() {
-            let (before, after) = (self.last.refused[number], now.refused[number]);
+            let (before, after) = (self.last.by_reason[number], now.by_reason[number]);
             counter.inc_by(after.checked_sub(before).unwrap_or(after));
         }
         self.last = *now;
@@ -200,7 +200,7 @@ impl Metrics {
             let Kind::Fire { due, missed, .. } = &item.kind else { continue };
             fired += 1;
             let lateness = if *missed { &self.lateness_missed } else { &self.lateness_live };
-            lateness.observe(late_ms(*due, at) as f64 / 1000.0);
+            lateness.observe(late_ms(due.epoch_s(), at) as f64 / 1000.0);
         }
         self.batch.observe(f64::from(fired));
     }

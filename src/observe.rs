@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use tracing::{error, info, warn};
 
 use crate::core::batch::Batch;
-use crate::core::io::{Counters, Millis, Partition, Report, TargetState};
+use crate::core::io::{Counters, Millis, TopicPartition, Report, TargetState};
 use crate::handle::Observer;
 use crate::handle::board::Snapshot;
 use crate::metrics::Metrics;
@@ -57,7 +57,7 @@ impl Operator {
         Self { metrics, activity, now, limits: Default::default(), exceeded: false }
     }
 
-    fn refused(&self, topics: &[String], at: Partition, offset: i64, reason: &'static str, parked: bool) {
+    fn refused(&self, topics: &[String], at: TopicPartition, offset: i64, reason: &'static str, parked: bool) {
         let topic = name(topics, at);
         self.activity.refused(Refusal { at: (self.now)(), topic, partition: at.number, offset, reason, parked });
     }
@@ -73,7 +73,7 @@ impl Operator {
     }
 }
 
-fn name(topics: &[String], at: Partition) -> String {
+fn name(topics: &[String], at: TopicPartition) -> String {
     topics.get(usize::from(at.topic)).map_or("?", String::as_str).to_owned()
 }
 
@@ -82,7 +82,7 @@ const fn flood(report: &Report) -> Option<usize> {
     match report {
         Report::Invalid { .. } => Some(0),
         Report::Parked { .. } => Some(1),
-        Report::GivenUp { .. } => Some(2),
+        Report::ToDeadLetter { .. } => Some(2),
         Report::TargetChanged { .. } => Some(3),
         Report::ForeignGroup { .. } => Some(4),
         Report::FarAhead { .. } => Some(5),
@@ -145,7 +145,7 @@ impl Observer for Operator {
 }
 
 fn say(report: &Report, topics: &[String]) {
-    let topic = |partition: &Partition| name(topics, *partition);
+    let topic = |partition: &TopicPartition| name(topics, *partition);
     match report {
         Report::Invalid { partition, offset, reason } => {
             let (topic, number) = (topic(partition), partition.number);
@@ -166,7 +166,7 @@ fn say(report: &Report, topics: &[String]) {
             let (topic, number, retry_at) = (topic(partition), partition.number, retry_at_text(*retry_at));
             warn!(topic, partition = number, offset, reason = reason.code(), retry_at, "schedule parked");
         }
-        Report::GivenUp { partition, offset, reason } => {
+        Report::ToDeadLetter { partition, offset, reason } => {
             let (topic, number, reason) = (topic(partition), partition.number, reason.code());
             warn!(topic, partition = number, offset, reason, "a schedule becomes a dead letter");
         }

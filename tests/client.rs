@@ -7,8 +7,8 @@ use kafka_scheduler::client::retry::{Constant, Exponential, Strategy};
 use kafka_scheduler::client::{
     Header, Moment, Record, Schedule, ScheduleError, Triggered, cancel, is_retried, is_schedule, is_triggered,
 };
-use kafka_scheduler::core::io::{self, Millis, Partition};
-use kafka_scheduler::core::schedule::{Limits, parse};
+use kafka_scheduler::core::io::{self, Millis, TopicPartition};
+use kafka_scheduler::core::schedule::{AcceptanceRules, parse};
 
 const NOW: Moment = Moment::from_epoch_ms(1_607_918_336_500);
 
@@ -20,7 +20,7 @@ fn engine_reads(record: &Record) -> (u64, String, Option<Vec<u8>>, Vec<Header>) 
         .map(|header| io::Header { name: header.name.as_bytes(), value: header.value.as_deref() })
         .collect();
     let read = io::Record {
-        partition: Partition { topic: 0, number: 0 },
+        partition: TopicPartition { topic: 0, number: 0 },
         offset: 0,
         timestamp: Millis(NOW.epoch_ms()),
         key: record.key.as_deref(),
@@ -28,7 +28,7 @@ fn engine_reads(record: &Record) -> (u64, String, Option<Vec<u8>>, Vec<Header>) 
         headers: &headers,
     };
     let value = read.value.expect("a schedule has a value");
-    let request = parse(&read, value, read.timestamp, &["schedules".into()], &Limits::default());
+    let request = parse(&read, value, read.timestamp, &["schedules".into()], &AcceptanceRules::default());
     let request = request.expect("the engine takes what the client library builds");
     let customer = request.parts.headers.iter().map(|header| Header {
         name: String::from_utf8_lossy(header.name).into_owned(),

@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use kafka_scheduler::config::Config;
-use kafka_scheduler::core::io::{Cursor, Millis, Partition};
+use kafka_scheduler::core::io::{Cursor, Millis, TopicPartition};
 use kafka_scheduler::core::listing::{Gone, Listed, Page};
 use kafka_scheduler::core::payload::Parts;
 use kafka_scheduler::handle::Handle;
@@ -121,7 +121,7 @@ fn an_instance_whose_brokers_have_gone_lives_and_is_not_ready() {
 
 fn listed() -> Listed {
     let parts = Parts { key: b"k", value: b"v", ..Parts::default() };
-    Listed::new(Partition { topic: 0, number: 0 }, 0, 1, Millis(0), "t".into(), &parts, None)
+    Listed::new(TopicPartition { topic: 0, number: 0 }, 0, 1, Millis(0), "t".into(), &parts, None)
 }
 
 /// A loop that gives one piece of a list, and says then that the partition has gone.

@@ -127,10 +127,10 @@ pub fn send_fired<C: ProducerContext<DeliveryOpaque = ()>>(
         |topic, headers| BaseRecord::to(topic).key(names.target_key.as_str()).payload(value).headers(headers);
     send(producer, triggered(to.target, names.triggered(4, to.schedules)))?;
     send(producer, triggered(to.history, names.requested(names.triggered(7, to.schedules), to.target)))?;
-    let mark = add(OwnedHeaders::new_with_capacity(1), "scheduler-engine", &value[..MARK_BYTES]);
+    let origin = add(OwnedHeaders::new_with_capacity(1), "scheduler-engine", &value[..MARK_BYTES]);
     let partition = i32::try_from(names.number).unwrap_or(0) % to.partitions;
     let tombstone: BaseRecord<'_, str, [u8]> = BaseRecord::to(to.schedules).key(names.key.as_str());
-    send(producer, tombstone.partition(partition).headers(mark))
+    send(producer, tombstone.partition(partition).headers(origin))
 }
 
 fn send<C: ProducerContext<DeliveryOpaque = ()>>(

@@ -9,8 +9,8 @@ use super::fold::Pending;
 use crate::config::Config;
 use crate::core::io::{Header, Millis, Record};
 use crate::core::reason::Reason;
-use crate::core::schedule::{self, Limits};
-use crate::core::{io::Partition, request};
+use crate::core::schedule::{self, AcceptanceRules};
+use crate::core::{io::TopicPartition, headers};
 
 /// Characters of a key or a value in a table.
 const SHOWN_MAX: usize = 40;
@@ -19,7 +19,7 @@ const SHOWN_MAX: usize = 40;
 #[derive(Clone, Debug)]
 pub struct Rules {
     topics: Vec<String>,
-    limits: Limits,
+    limits: AcceptanceRules,
 }
 
 impl Rules {
@@ -28,7 +28,7 @@ impl Rules {
         Self {
             topics: config.schedules_topics.clone(),
             // How large a record may be is the brokers' to say, and only judged by the engine.
-            limits: Limits { grace_s: config.grace_s, horizon_s: config.horizon_s, record_bytes_max: Vec::new() },
+            limits: AcceptanceRules { grace_s: config.grace_s, horizon_s: config.horizon_s, record_bytes_max: Vec::new() },
         }
     }
 }
@@ -64,7 +64,7 @@ impl Entry {
     /// Why it cannot fire.
     pub fn of(topic: &str, rules: &Rules, word: &Pending<'_>) -> Result<Self, Reason> {
         let record = Record {
-            partition: Partition { topic: 0, number: word.partition },
+            partition: TopicPartition { topic: 0, number: word.partition },
             offset: word.offset,
             timestamp: word.timestamp,
             key: Some(word.key),
@@ -180,7 +180,7 @@ pub fn header_text(headers: &[Header<'_>], name: &[u8]) -> Option<String> {
 
 /// Whether a record of the history topic came from a schedule with this key.
 pub fn is_of_key(record: &Record<'_>, key: &[u8]) -> bool {
-    record.headers.iter().any(|header| header.name == request::KEY && header.value == Some(key))
+    record.headers.iter().any(|header| header.name == headers::KEY && header.value == Some(key))
 }
 
 #[cfg(test)]

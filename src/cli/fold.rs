@@ -11,7 +11,7 @@ use rdkafka::Offset;
 use super::failure::Failure;
 use super::link::Link;
 use crate::core::io::{Header, Millis, Record};
-use crate::core::mark::{MARK_HEADER, Mark, RESERVED_PREFIX, place};
+use crate::core::origin::{ORIGIN_HEADER, Origin, RESERVED_PREFIX, partition_hash};
 
 /// Names keys by 128 bits: two keys that share them are not to be expected.
 #[derive(Debug, Default)]
@@ -28,7 +28,7 @@ impl Names {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Word {
     /// Offset of the user's record.
-    pub identity: i64,
+    pub origin_offset: i64,
     /// Where its content lies: there, or in a copy that the engine has made. `None` for what has ended.
     pub position: Option<i64>,
 }
@@ -51,21 +51,21 @@ impl Fold {
         let Some(key) = record.key.filter(|key| !key.starts_with(RESERVED_PREFIX)) else { return };
         let name = names.of(key);
         let position = record.value.map(|_| record.offset);
-        let Some(mark) = Mark::of(record, self.place) else {
-            self.words.insert(name, Word { identity: record.offset, position });
+        let Some(origin) = Origin::of(record, self.place) else {
+            self.words.insert(name, Word { origin_offset: record.offset, position });
             return;
         };
         let known = self.words.get(&name).copied();
-        let is_news = known.is_none_or(|word| word.identity < mark.offset);
+        let is_news = known.is_none_or(|word| word.origin_offset < origin.offset);
         match position {
             // It ends every word up to the one it names.
-            None if self.keep_ended && (is_news || known.is_some_and(|word| word.identity == mark.offset)) => {
-                self.words.insert(name, Word { identity: mark.offset, position: None });
+            None if self.keep_ended && (is_news || known.is_some_and(|word| word.origin_offset == origin.offset)) => {
+                self.words.insert(name, Word { origin_offset: origin.offset, position: None });
             }
-            None if known.is_some_and(|word| word.identity <= mark.offset) => drop(self.words.remove(&name)),
+            None if known.is_some_and(|word| word.origin_offset <= origin.offset) => drop(self.words.remove(&name)),
             None => {}
-            Some(_) if is_news || known.is_some_and(|word| word.identity == mark.offset && word.position.is_some()) => {
-                self.words.insert(name, Word { identity: mark.offset, position });
+            Some(_) if is_news || known.is_some_and(|word| word.origin_offset == origin.offset && word.position.is_some()) => {
+                self.words.insert(name, Word { origin_offset: origin.offset, position });
             }
             Some(_) => {}
         }
@@ -99,7 +99,7 @@ pub fn fold(
     keep_ended: bool,
     mut concerns: impl FnMut(&Record<'_>) -> bool,
 ) -> Result<Fold, Failure> {
-    let mut fold = Fold::new(place(link.cluster(), topic, partition), keep_ended);
+    let mut fold = Fold::new(partition_hash(link.cluster(), topic, partition), keep_ended);
     link.read(topic, partition, Offset::Beginning, |record| {
         if concerns(record) {
             fold.take(names, record);
@@ -135,7 +135,7 @@ pub fn pending(
         match fold.word(names.of(key)) {
             Some(word) if word.position == Some(record.offset) => {
                 left -= 1;
-                visit(&Pending::of(record, key, value, word.identity, fold.place))
+                visit(&Pending::of(record, key, value, word.origin_offset, fold.place))
             }
             _ => Ok(()),
         }
@@ -161,8 +161,8 @@ pub struct Pending<'a> {
 
 impl<'a> Pending<'a> {
     fn of(record: &Record<'a>, key: &'a [u8], value: &'a [u8], offset: i64, place: u64) -> Self {
-        let timestamp = Mark::of(record, place).map_or(record.timestamp, |mark| mark.timestamp);
-        let headers = record.headers.iter().filter(|header| header.name != MARK_HEADER).copied().collect();
+        let timestamp = Origin::of(record, place).map_or(record.timestamp, |origin| origin.timestamp);
+        let headers = record.headers.iter().filter(|header| header.name != ORIGIN_HEADER).copied().collect();
         Self { partition: record.partition.number, offset, timestamp, key, value, headers }
     }
 }
@@ -170,8 +170,8 @@ impl<'a> Pending<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::io::Partition;
-    use crate::core::mark::content;
+    use crate::core::io::TopicPartition;
+    use crate::core::origin::content;
 
     const PLACE: u64 = 9;
 
@@ -181,12 +181,12 @@ mod tests {
         let mut fold = Fold::new(PLACE, keep_ended);
         for (offset, entry) in (0..).zip(log) {
             let value = matches!(entry.as_bytes()[0], b'+' | b'c').then_some(&b"v"[..]);
-            let mark = entry.get(1..).and_then(|of| of.parse().ok()).map(|of| {
-                Mark { place: PLACE, offset: of, timestamp: Millis(0), content: content(b"k", value, &[]) }.encode()
+            let origin = entry.get(1..).and_then(|of| of.parse().ok()).map(|of| {
+                Origin { partition_hash: PLACE, offset: of, timestamp: Millis(0), content_hash: content(b"k", value, &[]) }.encode()
             });
             let headers: Vec<Header<'_>> =
-                mark.iter().map(|mark| Header { name: MARK_HEADER, value: Some(mark) }).collect();
-            let partition = Partition { topic: 0, number: 0 };
+                origin.iter().map(|origin| Header { name: ORIGIN_HEADER, value: Some(origin) }).collect();
+            let partition = TopicPartition { topic: 0, number: 0 };
             let record = Record { partition, offset, timestamp: Millis(0), key: Some(b"k"), value, headers: &headers };
             fold.take(&names, &record);
         }
@@ -195,8 +195,8 @@ mod tests {
 
     #[test]
     fn the_last_word_is_what_the_engine_takes_it_for() {
-        let pending = |identity, position| Some(Word { identity, position: Some(position) });
-        let ended = |identity| Some(Word { identity, position: None });
+        let pending = |origin_offset, position| Some(Word { origin_offset, position: Some(position) });
+        let ended = |origin_offset| Some(Word { origin_offset, position: None });
         assert_eq!(folded(&["+"], false), pending(0, 0));
         assert_eq!(folded(&["+", "+"], false), pending(1, 1));
         assert_eq!(folded(&["+", "-"], false), ended(1));

@@ -11,7 +11,7 @@ use super::line::Line;
 use super::link::Link;
 use super::table::table;
 use crate::config::Config;
-use crate::core::request;
+use crate::core::headers;
 
 const AFTER: &str = "\
 Reads the whole HISTORY_TOPIC, since history records are partitioned by the key of the message.
@@ -41,7 +41,7 @@ pub fn run(config: Config, args: &Args) -> Result<(), Failure> {
     let mut fired = Vec::new();
     for partition in link.partitions(&history)? {
         link.read(&history, partition, Offset::Beginning, |record| {
-            let from = header_text(record.headers, request::TOPIC);
+            let from = header_text(record.headers, headers::TOPIC);
             if is_of_key(record, &key) && (args.topic.is_none() || args.topic == from) {
                 fired.push((record.timestamp.0, Line::of_record(&history, record), from.unwrap_or_default()));
             }
@@ -62,12 +62,12 @@ pub fn run(config: Config, args: &Args) -> Result<(), Failure> {
     }
     let rows = fired.iter().map(|(at, line, from)| {
         let headers = line.headers();
-        let due = header_text(&headers, request::EPOCH).unwrap_or_default();
+        let due = header_text(&headers, headers::EPOCH).unwrap_or_default();
         [
             date(u64::try_from(at.div_euclid(1000)).unwrap_or(0)),
             due.parse().map_or(due, date),
             from.clone(),
-            header_text(&headers, request::TARGET_TOPIC).unwrap_or_default(),
+            header_text(&headers, headers::TARGET_TOPIC).unwrap_or_default(),
             line.key.as_ref().map_or("null".into(), |key| shown(&key.0)),
             line.value.as_ref().map_or("null".into(), |value| shown(&value.0)),
         ]

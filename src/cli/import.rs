@@ -14,7 +14,7 @@ use super::progress::Progress;
 use super::topic_of;
 use super::writer::{Out, Writer};
 use crate::config::Config;
-use crate::core::mark::RESERVED_PREFIX;
+use crate::core::origin::RESERVED_PREFIX;
 use crate::logging;
 
 /// The longest line: a record of 100 MB in base64, which no broker takes.

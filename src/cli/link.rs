@@ -14,7 +14,7 @@ use rdkafka::{Offset, metadata::MetadataTopic};
 
 use super::failure::Failure;
 use crate::config::Config;
-use crate::core::io::{Millis, Partition, Record};
+use crate::core::io::{Millis, TopicPartition, Record};
 use crate::kafka::native;
 use crate::kafka::scan::{Means, Span, Stop, scan};
 use crate::kafka::settings::Settings;
@@ -221,7 +221,7 @@ fn show(
         native::headers(borrowed, &mut headers);
     }
     visit(&Record {
-        partition: Partition { topic: 0, number: message.partition() },
+        partition: TopicPartition { topic: 0, number: message.partition() },
         offset: message.offset(),
         timestamp: Millis(message.timestamp().to_millis().unwrap_or(-1)),
         key: message.key(),

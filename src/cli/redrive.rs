@@ -20,11 +20,11 @@ use super::writer::{Out, Writer};
 use crate::config::Config;
 use crate::core::io::{Header, Millis, Record};
 use crate::core::reason::Reason;
-use crate::core::request;
+use crate::core::headers;
 use crate::logging;
 
 /// Headers that the engine has added to a dead letter.
-const ADDED: [&[u8]; 5] = [request::ERROR, request::ERROR_DETAIL, request::TOPIC, request::PARTITION, request::OFFSET];
+const ADDED: [&[u8]; 5] = [headers::ERROR, headers::ERROR_DETAIL, headers::TOPIC, headers::PARTITION, headers::OFFSET];
 
 const AFTER: &str = "\
 A dead letter goes back as the schedule it was, to the topic and the partition it came from, if that topic is one of
@@ -240,11 +240,11 @@ fn letter<'a>(record: &Record<'a>) -> Option<Letter<'a>> {
         std::str::from_utf8(value).ok()
     };
     Some(Letter {
-        topic: last(request::TOPIC)?,
-        partition: last(request::PARTITION)?.parse().ok()?,
-        offset: last(request::OFFSET)?.parse().ok()?,
+        topic: last(headers::TOPIC)?,
+        partition: last(headers::PARTITION)?.parse().ok()?,
+        offset: last(headers::OFFSET)?.parse().ok()?,
         key,
-        error: last(request::ERROR)?,
+        error: last(headers::ERROR)?,
     })
 }
 
@@ -263,7 +263,7 @@ fn leave(
     let concerns = |record: &Record<'_>| record.key.is_some_and(|key| letters.contains_key(&names.of(key)));
     let fold = fold(link, names, topic, partition, true, concerns)?;
     for (name, letter) in letters {
-        if fold.word(*name).is_some_and(|word| word.identity > letter.offset) {
+        if fold.word(*name).is_some_and(|word| word.origin_offset > letter.offset) {
             letter.left = Some(Left::NewerWord);
         }
     }

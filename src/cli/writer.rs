@@ -13,7 +13,7 @@ use rdkafka::types::RDKafkaRespErr;
 use super::failure::Failure;
 use super::link::{Link, refused};
 use crate::core::batch::OutRecord;
-use crate::core::io::{Header, Partition};
+use crate::core::io::{Header, TopicPartition};
 use crate::kafka::native;
 
 /// How long a record may take to be acknowledged.
@@ -98,7 +98,7 @@ impl Writer {
         let record = OutRecord {
             item: 0,
             topic,
-            schedules: out.partition.map(|number| Partition { topic: 0, number }),
+            schedules: out.partition.map(|number| TopicPartition { topic: 0, number }),
             key: out.key,
             value: out.value,
             headers: out.headers,

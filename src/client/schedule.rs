@@ -3,8 +3,8 @@
 use std::fmt;
 
 use super::{Delay, Header, Moment, PREFIX, Record, name};
-use crate::core::mark::RESERVED_PREFIX;
-use crate::core::request;
+use crate::core::origin::RESERVED_PREFIX;
+use crate::core::headers;
 use crate::core::schedule::{EPOCH_MAX, is_topic};
 
 /// A schedule in the making.
@@ -211,10 +211,10 @@ impl Schedule {
         }
         let due_s = epoch(self.due.ok_or(ScheduleError::NoDate)?, now)?;
         let mut headers = vec![
-            Header::new(name(request::EPOCH), due_s.to_string()),
-            Header::new(name(request::TARGET_TOPIC), target),
+            Header::new(name(headers::EPOCH), due_s.to_string()),
+            Header::new(name(headers::TARGET_TOPIC), target),
         ];
-        headers.extend(self.target_key.map(|key| Header::new(name(request::TARGET_KEY), key)));
+        headers.extend(self.target_key.map(|key| Header::new(name(headers::TARGET_KEY), key)));
         headers.extend(self.headers);
         Ok(Record { key: Some(self.key), value: Some(value), headers, timestamp_ms: None })
     }

@@ -2,7 +2,7 @@
 
 use super::retry::ATTEMPT;
 use super::{Record, name};
-use crate::core::request;
+use crate::core::headers;
 
 /// What a triggered record says of the schedule that it came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,9 +22,9 @@ impl<'a> Triggered<'a> {
     pub fn of(record: &'a Record) -> Option<Self> {
         let text = |bytes| std::str::from_utf8(bytes).ok();
         Some(Self {
-            key: record.header(name(request::KEY))?,
-            topic: text(record.header(name(request::TOPIC))?)?,
-            timestamp_s: text(record.header(name(request::TIMESTAMP))?)?.parse().ok()?,
+            key: record.header(name(headers::KEY))?,
+            topic: text(record.header(name(headers::TOPIC))?)?,
+            timestamp_s: text(record.header(name(headers::TIMESTAMP))?)?.parse().ok()?,
         })
     }
 }
@@ -54,8 +54,8 @@ pub fn is_triggered(record: &Record) -> bool {
 #[must_use]
 pub fn is_schedule(record: &Record) -> bool {
     record.value.is_some()
-        && record.header(name(request::EPOCH)).is_some()
-        && record.header(name(request::TARGET_TOPIC)).is_some()
+        && record.header(name(headers::EPOCH)).is_some()
+        && record.header(name(headers::TARGET_TOPIC)).is_some()
 }
 
 /// Whether this record comes back because it failed before; see [`retry`](super::retry).

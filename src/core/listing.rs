@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::Scheduler;
-use super::io::{Cursor, Millis, Partition};
+use super::io::{Cursor, Millis, TopicPartition};
 use super::partition::{Life, Step};
 use super::payload::{Parts, Payload};
 use super::words::{Meaning, Size, Word};
@@ -19,7 +19,7 @@ pub const KEY_SHOWN_MAX: usize = 256;
 #[derive(Clone, Debug)]
 pub struct Listed {
     /// The partition of the user's record.
-    pub partition: Partition,
+    pub partition: TopicPartition,
     /// Offset of the user's record.
     pub offset: i64,
     /// The time from which it is due, in seconds since 1970.
@@ -39,7 +39,7 @@ impl Listed {
     /// Packs a schedule; the arguments are its fields.
     #[must_use]
     pub fn new(
-        partition: Partition,
+        partition: TopicPartition,
         offset: i64,
         due: u64,
         timestamp: Millis,
@@ -91,7 +91,7 @@ pub struct Gone;
 #[derive(Clone, Debug)]
 pub struct Upcoming {
     /// The partition of the user's record.
-    pub partition: Partition,
+    pub partition: TopicPartition,
     /// The time from which it is due, in seconds since 1970.
     pub due: u64,
     /// Topic of the triggered record.
@@ -117,7 +117,7 @@ pub enum Phase {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Status {
     /// The topic's index, and the partition of it.
-    pub partition: Partition,
+    pub partition: TopicPartition,
     /// Its state.
     pub phase: Phase,
     /// The next offset to read.
@@ -164,7 +164,7 @@ impl<P: Payload> Scheduler<P> {
     ) -> Result<Page, Gone> {
         let mut page = Page::default();
         let (mut bytes, mut looked_at) = (0, 0);
-        let from = cursor.partition.unwrap_or(Partition { topic: 0, number: i32::MIN });
+        let from = cursor.partition.unwrap_or(TopicPartition { topic: 0, number: i32::MIN });
         if cursor.partition.is_some_and(|id| self.lives.get(&id).is_none_or(|life| life.cursor_tag() != cursor.barrier))
         {
             return Err(Gone);
@@ -198,7 +198,7 @@ impl<P: Payload> Scheduler<P> {
     /// Returns the next `limit` schedules to fire, over all live partitions, earliest first.
     #[must_use]
     pub fn upcoming(&self, limit: usize) -> Vec<Upcoming> {
-        let mut next: Vec<(Partition, &Word<P>)> = Vec::new();
+        let mut next: Vec<(TopicPartition, &Word<P>)> = Vec::new();
         for life in self.lives.values().filter(|life| life.is_live()) {
             for size in Size::ALL {
                 next.extend(life.words.by_due(size).take(limit).map(|word| (life.id, word)));
@@ -210,14 +210,14 @@ impl<P: Payload> Scheduler<P> {
         next.into_iter().filter_map(|(id, word)| self.soon(id, word)).collect()
     }
 
-    fn soon(&self, partition: Partition, word: &Word<P>) -> Option<Upcoming> {
+    fn soon(&self, partition: TopicPartition, word: &Word<P>) -> Option<Upcoming> {
         let Meaning::Schedule { due, target } = word.meaning else { return None };
         let key = word.payload.key();
         let key = key[..key.len().min(KEY_SHOWN_MAX)].to_vec();
         Some(Upcoming { partition, due, target: self.targets.name(target), key })
     }
 
-    fn listed(&self, partition: Partition, word: &Word<P>) -> Option<Listed> {
+    fn listed(&self, partition: TopicPartition, word: &Word<P>) -> Option<Listed> {
         let Meaning::Schedule { due, target } = word.meaning else { return None };
         let mut packed = Vec::with_capacity(word.payload.size());
         word.payload.write(&mut packed);
@@ -225,7 +225,7 @@ impl<P: Payload> Scheduler<P> {
         let parked = word.is_parked().then(why);
         Some(Listed {
             partition,
-            offset: word.identity,
+            offset: word.origin_offset,
             due,
             timestamp: word.timestamp,
             target: self.targets.name(target),
@@ -242,7 +242,7 @@ impl<P: Payload> Scheduler<P> {
             partition: life.id,
             phase: match life.step {
                 Step::Metadata | Step::Barrier | Step::BarrierSent => Phase::TakingOver,
-                Step::Loading(_) | Step::Since | Step::Siblings | Step::Floor(_) | Step::FloorSent(_) => Phase::Loading,
+                Step::Loading(_) | Step::Since | Step::Siblings | Step::StartMarker(_) | Step::StartMarkerSent(_) => Phase::Loading,
                 Step::Live => Phase::Live,
                 Step::Releasing { .. } => Phase::Releasing,
             },

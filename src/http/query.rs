@@ -2,7 +2,7 @@
 
 use percent_encoding::percent_decode_str;
 
-use crate::core::io::{Cursor, Partition};
+use crate::core::io::{Cursor, TopicPartition};
 use crate::core::listing::Filter;
 use crate::handle::PAGE_MAX;
 
@@ -82,7 +82,7 @@ pub fn decode(text: &str) -> Vec<u8> {
 
 /// A cursor as text that fits into a URL as it is.
 pub fn show_cursor(cursor: Cursor) -> String {
-    let Partition { topic, number } = cursor.partition.unwrap_or(Partition { topic: 0, number: 0 });
+    let TopicPartition { topic, number } = cursor.partition.unwrap_or(TopicPartition { topic: 0, number: 0 });
     let barrier = cursor.barrier.map_or(String::new(), |barrier| barrier.to_string());
     format!("{topic}.{number}.{}.{barrier}", cursor.entry)
 }
@@ -94,7 +94,7 @@ fn parse_cursor(text: &str) -> Option<Cursor> {
     let entry = parts.next()?.parse().ok()?;
     let barrier = parts.next()?;
     let barrier = if barrier.is_empty() { None } else { Some(barrier.parse().ok()?) };
-    parts.next().is_none().then_some(Cursor { partition: Some(Partition { topic, number }), entry, barrier })
+    parts.next().is_none().then_some(Cursor { partition: Some(TopicPartition { topic, number }), entry, barrier })
 }
 
 #[cfg(test)]
@@ -138,7 +138,7 @@ mod tests {
     #[test]
     fn a_cursor_survives_being_text() {
         for barrier in [None, Some(12)] {
-            let cursor = Cursor { partition: Some(Partition { topic: 3, number: 4 }), entry: 5, barrier };
+            let cursor = Cursor { partition: Some(TopicPartition { topic: 3, number: 4 }), entry: 5, barrier };
             assert_eq!(parse_cursor(&show_cursor(cursor)), Some(cursor));
         }
     }

@@ -98,11 +98,11 @@ fn memory(held: u64, bound: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::io::{Millis, Partition};
+    use crate::core::io::{Millis, TopicPartition};
     use crate::handle::board::Snapshot;
 
     fn status(number: i32, phase: Phase) -> Status {
-        let partition = Partition { topic: 0, number };
+        let partition = TopicPartition { topic: 0, number };
         let (pending, overdue, parked, next_due, bytes) = (0, 0, 0, None, 600);
         Status { partition, phase, position: 5, barrier: Some(10), pending, overdue, parked, next_due, bytes }
     }

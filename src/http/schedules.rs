@@ -206,12 +206,12 @@ pub fn base64_unless_text(bytes: &[u8]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::io::{Millis, Partition};
+    use crate::core::io::{Millis, TopicPartition};
     use crate::core::payload::Parts;
 
     fn json(key: &[u8], target_key: Option<&[u8]>, parked: Option<&'static str>) -> serde_json::Value {
         let parts = Parts { key, target_key, headers: Vec::new(), value: b"video 1" };
-        let partition = Partition { topic: 0, number: 2 };
+        let partition = TopicPartition { topic: 0, number: 2 };
         let timestamp = Millis(1_607_918_336_999);
         let listed = Listed::new(partition, 7, 1_607_918_400, timestamp, "videos".into(), &parts, parked);
         let all: serde_json::Value = serde_json::from_slice(&list(&[listed], &["schedules".into()])).expect("JSON");

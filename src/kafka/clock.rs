@@ -34,7 +34,7 @@ impl Clock {
     }
 
     /// Local midnight (zone from `TZ`, else the system's) plus a number of days, which is 0 or less.
-    pub(super) fn today(&self, delta_days: i32) -> Millis {
+    pub(super) fn leftover_cutoff(&self, delta_days: i32) -> Millis {
         let midnight = Timestamp::from_millisecond(self.now().0)
             .and_then(|now| now.to_zoned(TimeZone::system()).start_of_day())
             .and_then(|midnight| midnight.checked_add(delta_days.days()))

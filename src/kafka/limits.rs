@@ -141,7 +141,7 @@ mod tests {
         let mut sets = limits.sets();
         let mut add = |topic: &str, bytes: usize| {
             let value = vec![0; bytes];
-            sets.add(&OutRecord { item: 0, topic, schedules: None, key: None, value: Some(&value), headers: &[] })
+            sets.add(&OutRecord { item: 0, topic, partition: None, key: None, value: Some(&value), headers: &[] })
         };
         assert_eq!((add("small", 300), add("small", 300)), (Fit::Fits, Fit::Fits));
         assert_eq!((add("large", 900_000), add("large", 900_000)), (Fit::Fits, Fit::Fits));

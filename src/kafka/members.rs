@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use crate::core::owner::names_member;
+use crate::core::ownership::names_member;
 
 /// How long an instance may take to commit the first offset of a partition.
 const GRACE: Duration = Duration::from_secs(10);
@@ -95,7 +95,7 @@ fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::owner::{Ownership, with_member};
+    use crate::core::ownership::{Ownership, with_member};
 
     const PARTITION: i32 = 3;
 

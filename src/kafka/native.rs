@@ -118,7 +118,7 @@ where
             V::RD_KAFKA_VTYPE_TOPIC,
             topic.as_ptr(),
             V::RD_KAFKA_VTYPE_PARTITION,
-            record.schedules.map_or(-1, |partition| partition.number),
+            record.partition.map_or(-1, |partition| partition.number),
             V::RD_KAFKA_VTYPE_MSGFLAGS,
             rd::RD_KAFKA_MSG_F_COPY,
             V::RD_KAFKA_VTYPE_VALUE,

@@ -22,7 +22,7 @@ use super::worker::{Found, Worker};
 use super::{Clock, Error, EventLoop, native};
 use crate::config::Config;
 use crate::core::batch::{Batch, Kind};
-use crate::core::io::{Abort, Counters, Input, Millis, Outcome, Output, Partition, Report};
+use crate::core::io::{Abort, Counters, Input, Millis, Outcome, Output, TopicPartition, Report};
 use crate::core::{self, Scheduler};
 use crate::handle::board::{Board, Snapshot, Stage};
 use crate::handle::{Observer, Query, Wake};
@@ -61,7 +61,7 @@ pub struct Pump {
     member: Option<Arc<Member>>,
     revocation: Option<Revocation>,
     /// Partitions that were set back since the last records were taken.
-    rewound: Vec<Partition>,
+    rewound: Vec<TopicPartition>,
     transactors: Option<Transactors>,
     answers: Answers,
     done: Receiver<Done>,
@@ -71,7 +71,7 @@ pub struct Pump {
     wake: Wake,
     asks: Receiver<Query>,
     /// The number of the read of committed offsets that each partition waits for: answers to others are stale.
-    reads: BTreeMap<Partition, u64>,
+    reads: BTreeMap<TopicPartition, u64>,
     next_read: u64,
     generation: Option<i32>,
     refused: bool,
@@ -216,15 +216,15 @@ impl Pump {
     fn act(&mut self, output: Output) {
         match output {
             Output::ReadCommitted(partitions) => self.read_committed(partitions),
-            Output::Fence { take, transactional_ids } => self.worker.fence(take, transactional_ids),
-            Output::FindSince { ask, topic, known } => self.worker.find_since(ask, topic, known),
+            Output::Fence { request, transactional_ids } => self.worker.fence(request, transactional_ids),
+            Output::FindSince { request, topic, known } => self.worker.find_since(request, topic, known),
             // The thread ends with the engine.
             Output::CheckTarget { target, name } => drop(self.targets.send((target, name))),
             Output::Transact(batch) => self.transact(batch),
             Output::Seek(partition) => self.seek(partition),
             Output::Release(partitions) => self.release(&partitions),
-            Output::Renew { transactional_ids } => self.renew(&transactional_ids),
-            Output::Restart(why) => self.restart(why),
+            Output::ReplaceTransactionalIds { transactional_ids } => self.renew(&transactional_ids),
+            Output::Rejoin(why) => self.restart(why),
             Output::Stopped => self.stopped = true,
             Output::Report(report) => {
                 self.has_loaded |= matches!(report, Report::Live { .. });
@@ -236,7 +236,7 @@ impl Pump {
         }
     }
 
-    fn read_committed(&mut self, partitions: Vec<Partition>) {
+    fn read_committed(&mut self, partitions: Vec<TopicPartition>) {
         self.next_read += 1;
         self.reads.extend(partitions.iter().map(|partition| (*partition, self.next_read)));
         self.worker.read_committed(self.next_read, partitions);
@@ -270,7 +270,7 @@ impl Pump {
                         topic,
                         "the schedules topic was deleted and made anew; it is read from its beginning"
                     );
-                    self.input(Input::Unreadable { why: "a topic was made anew" });
+                    self.input(Input::PositionInvalid { why: "a topic was made anew" });
                 }
                 // Read for an assignment that has ended since: another owner may have committed.
                 Found::Committed { read, partition, .. } if self.reads.get(&partition) != Some(&read) => {}
@@ -278,10 +278,10 @@ impl Pump {
                     self.reads.remove(&partition);
                     self.input(Input::Committed { partition, offset, metadata: &metadata });
                 }
-                Found::Fenced { take } => self.input(Input::Fenced { take }),
-                Found::Since { ask, since } => {
-                    let today = self.clock.today(self.config.since_delta_days);
-                    self.input(Input::Since { ask, since, today });
+                Found::Fenced { request } => self.input(Input::Fenced { request }),
+                Found::Since { request, since } => {
+                    let leftover_cutoff = self.clock.leftover_cutoff(self.config.since_delta_days);
+                    self.input(Input::Since { request, since, leftover_cutoff });
                 }
                 Found::Outdated { path } => self.outdated(path),
                 Found::Target { target, state } => self.input(Input::Target { target, state }),
@@ -306,7 +306,7 @@ impl Pump {
             End::Committed(written) => Outcome::Committed { written },
             End::Retry => Outcome::Aborted(Abort::Retry),
             End::TimedOut(late) => Outcome::Aborted(Abort::TimedOut(*late)),
-            End::Refused(generation) => Outcome::Aborted(Abort::Refused { generation: *generation }),
+            End::Refused(generation) => Outcome::Aborted(Abort::StaleGeneration { generation: *generation }),
             End::Rejected(guilty) => Outcome::Aborted(Abort::Rejected(guilty)),
             End::Unknown => Outcome::Unknown,
         };
@@ -314,8 +314,8 @@ impl Pump {
         if matches!(outcome, Outcome::Committed { .. }) {
             self.committed(&done.batch);
         }
-        self.refused = matches!(outcome, Outcome::Aborted(Abort::Refused { .. }));
-        self.input(Input::Settled { batch, outcome });
+        self.refused = matches!(outcome, Outcome::Aborted(Abort::StaleGeneration { .. }));
+        self.input(Input::BatchEnded { batch, outcome });
         if self.refused {
             // Said again even if it is the one that was known: the core waits for one that was not refused.
             self.generation = None;
@@ -390,7 +390,7 @@ impl Pump {
     fn check_calls(&mut self) {
         if let Some(batch) = self.transactors.as_ref().and_then(Transactors::stuck) {
             tracing::warn!(batch, "a call to librdkafka does not return");
-            self.input(Input::Settled { batch, outcome: Outcome::Unknown });
+            self.input(Input::BatchEnded { batch, outcome: Outcome::Unknown });
         }
     }
 

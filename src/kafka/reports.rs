@@ -12,7 +12,7 @@ use rdkafka::producer::{DeliveryResult, ProducerContext};
 
 use super::voice::Voice;
 use crate::core::batch::{Batch, Kind};
-use crate::core::io::{Late, Partition};
+use crate::core::io::{Late, TopicPartition};
 use crate::core::reason::Reason;
 
 /// Between two acknowledgements on a link that is slow but works: with the default time-out of 5 s, if at least two of a
@@ -32,7 +32,7 @@ pub struct Reports {
 #[derive(Debug, Default)]
 pub struct Delivered {
     /// Schedules partitions, and the highest offset in each.
-    pub written: Vec<(Partition, i64)>,
+    pub written: Vec<(TopicPartition, i64)>,
     /// Other partitions that have taken a record.
     taken: HashMap<String, BTreeSet<i32>>,
     failed: Vec<Failure>,
@@ -94,7 +94,7 @@ impl ProducerContext for Reports {
             }
             Ok(message) => match self.topics.iter().position(|topic| topic == message.topic()) {
                 Some(topic) => {
-                    let partition = Partition { topic: topic as u16, number: message.partition() };
+                    let partition = TopicPartition { topic: topic as u16, number: message.partition() };
                     batch.written(partition, message.offset());
                 }
                 None => batch.taken(message.topic(), message.partition()),
@@ -154,7 +154,7 @@ impl Delivered {
         refused.filter(|code| !is_passing(*code)).or(taken.then_some(Code::NoError))
     }
 
-    fn written(&mut self, partition: Partition, offset: i64) {
+    fn written(&mut self, partition: TopicPartition, offset: i64) {
         self.unplaced |= offset < 0;
         match self.written.iter_mut().find(|(other, _)| *other == partition) {
             Some((_, highest)) => *highest = offset.max(*highest),
@@ -340,7 +340,13 @@ mod tests {
 
     /// A batch that fires so many schedules.
     fn firing(count: usize) -> Batch {
-        let fire = || Kind::Fire { target: "target".into(), due: 1, timestamp: Millis(0), missed: false };
+        let fire = || Kind::Fire {
+            target: "target".into(),
+            due: Due::from_epoch_s(1).expect("a second"),
+            timestamp: Millis(0),
+            missed: false,
+            after: AfterFiring::End,
+        };
         a_batch().with_kinds(std::iter::repeat_with(fire).take(count))
     }
 

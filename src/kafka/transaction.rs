@@ -21,8 +21,8 @@ use super::topics::set_bytes_max;
 use super::transactor::{End, Job, Membership, SLICE};
 use super::turn::Turnstile;
 use crate::core::batch::{Batch, OutRecord, Pass};
-use crate::core::io::Partition;
-use crate::core::owner::with_member;
+use crate::core::io::TopicPartition;
+use crate::core::ownership::with_member;
 use crate::core::reason::Reason;
 
 /// How long the batch before may take to settle.
@@ -344,7 +344,7 @@ impl Means<'_> {
     }
 
     /// What the delivery reports say: offsets are sent only when all records lie in the log.
-    fn acknowledged(&self, batch: &Batch) -> Result<Vec<(Partition, i64)>, Abort> {
+    fn acknowledged(&self, batch: &Batch) -> Result<Vec<(TopicPartition, i64)>, Abort> {
         self.deliver(batch)?;
         let delivered = self.producer.client().context().take();
         if delivered.unplaced {
@@ -407,7 +407,7 @@ impl Means<'_> {
     }
 
     /// After a retriable error only commit is called again: the first one may have reached the broker.
-    fn commit(&self, written: Vec<(Partition, i64)>) -> Ended {
+    fn commit(&self, written: Vec<(TopicPartition, i64)>) -> Ended {
         match self.until_ended(|| self.producer.commit_transaction(SLICE)) {
             Ok(()) => Ended::Well(End::Committed(written)),
             Err(KafkaError::Transaction(error)) if error.txn_requires_abort() => self.abort(End::Retry, true),

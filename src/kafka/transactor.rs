@@ -17,7 +17,7 @@ use super::settings::Settings;
 use super::transaction::{Call, Ended, Means};
 use super::turn::{Left, Turnstile};
 use crate::core::batch::{Batch, Kind};
-use crate::core::io::{Late, Partition};
+use crate::core::io::{Late, TopicPartition};
 use crate::core::reason::Reason;
 use crate::handle::Wake;
 
@@ -56,7 +56,7 @@ pub struct Done {
 /// How a batch ended: [`crate::core::io::Outcome`] with its data owned.
 #[derive(Debug)]
 pub enum End {
-    Committed(Vec<(Partition, i64)>),
+    Committed(Vec<(TopicPartition, i64)>),
     Retry,
     TimedOut(Late),
     Refused(i32),

@@ -18,10 +18,10 @@ use super::native;
 use super::scan::{Means, Span, Stop, scan};
 use super::settings::Settings;
 use super::voice::Asking;
-use crate::core::floor::Floor;
-use crate::core::io::{Millis, Partition, TargetState};
-use crate::core::mark::{FLOOR_KEY, place};
-use crate::core::owner::Ownership;
+use crate::core::start_marker::StartMarker;
+use crate::core::io::{Millis, TopicPartition, TargetState};
+use crate::core::origin::{START_MARKER_KEY, partition_hash};
+use crate::core::ownership::Ownership;
 use crate::handle::Wake;
 
 /// How long a client waits for offsets while a transaction's may be pending.
@@ -35,10 +35,10 @@ const SILENCE_MAX: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub enum Found {
     Anew { topic: String },
-    Committed { read: u64, partition: Partition, offset: Option<i64>, metadata: Vec<u8> },
-    Fenced { take: u64 },
+    Committed { read: u64, partition: TopicPartition, offset: Option<i64>, metadata: Vec<u8> },
+    Fenced { request: RequestId },
     Outdated { path: String },
-    Since { ask: u64, since: Option<Millis> },
+    Since { request: RequestId, since: Option<Millis> },
     Target { target: u32, state: TargetState },
     Trimmed { topic: String, number: i32, start: i64 },
 }
@@ -64,7 +64,7 @@ pub struct Worker {
 
 impl Worker {
     /// Reads the committed offset and metadata of each partition.
-    pub fn read_committed(&self, read: u64, partitions: Vec<Partition>) {
+    pub fn read_committed(&self, read: u64, partitions: Vec<TopicPartition>) {
         self.spawn("read-committed", move |worker| {
             while let Err(error) = worker.committed(read, &partitions) {
                 if worker.is_closing() {
@@ -76,12 +76,12 @@ impl Worker {
         });
     }
 
-    fn committed(&self, read: u64, partitions: &[Partition]) -> KafkaResult<()> {
+    fn committed(&self, read: u64, partitions: &[TopicPartition]) -> KafkaResult<()> {
         let list = self.list(partitions);
         let found = self.offsets(&list)?;
         for (element, metadata) in found.elements().iter().zip(native::metadata(&found)) {
             let Some(topic) = self.topics.iter().position(|topic| topic == element.topic()) else { continue };
-            let partition = Partition { topic: topic as u16, number: element.partition() };
+            let partition = TopicPartition { topic: topic as u16, number: element.partition() };
             let offset = match element.offset() {
                 Offset::Offset(offset) => Some(offset),
                 _ => None,
@@ -101,7 +101,7 @@ impl Worker {
     }
 
     /// Ends the former owners' transactions. Failing costs time only.
-    pub fn fence(&self, take: u64, ids: Vec<String>) {
+    pub fn fence(&self, request: RequestId, ids: Vec<String>) {
         let begun_in = self.rebalances.load(Ordering::Acquire);
         self.spawn("fence", move |worker| {
             std::thread::scope(|scope| {
@@ -109,7 +109,7 @@ impl Worker {
                     scope.spawn(|| chunk.iter().for_each(|id| worker.fence_one(id, begun_in)));
                 }
             });
-            worker.tell(Found::Fenced { take });
+            worker.tell(Found::Fenced { request });
         });
     }
 
@@ -129,11 +129,11 @@ impl Worker {
     }
 
     /// Finds since when the topic's schedules are owed.
-    pub fn find_since(&self, ask: u64, topic: u16, known: Vec<i32>) {
+    pub fn find_since(&self, request: RequestId, topic: u16, known: Vec<i32>) {
         self.spawn("find-since", move |worker| {
             loop {
                 match worker.since(topic, &known) {
-                    Ok(since) => return worker.tell(Found::Since { ask, since }),
+                    Ok(since) => return worker.tell(Found::Since { request, since }),
                     Err(_) if worker.is_closing() => return,
                     Err(error) => worker.settings.voice.failing("a schedules topic's floors cannot be read", &error),
                 }
@@ -145,7 +145,7 @@ impl Worker {
     fn since(&self, topic: u16, known: &[i32]) -> KafkaResult<Option<Millis>> {
         let name = &self.topics[usize::from(topic)];
         let numbers = numbers(&self.uncommitted()?, name)?;
-        let all: Vec<Partition> = numbers.iter().map(|number| Partition { topic, number: *number }).collect();
+        let all: Vec<TopicPartition> = numbers.iter().map(|number| TopicPartition { topic, number: *number }).collect();
         let offsets = self.offsets(&self.list(&all))?;
         let since = native::metadata(&offsets).iter().filter_map(|bytes| Ownership::decode(bytes)?.since).min();
         if since.is_some() {
@@ -153,16 +153,16 @@ impl Worker {
         }
         let mut since = None;
         for number in numbers.into_iter().filter(|number| !known.contains(number)) {
-            let floor = self.floor(name, number)?;
-            since = floor.map(|floor| floor.since).into_iter().chain(since).min();
+            let start_marker = self.start_marker(name, number)?;
+            since = start_marker.map(|start_marker| start_marker.since).into_iter().chain(since).min();
         }
         Ok(since)
     }
 
     /// Reads another instance's partition for its floor, up to where it ends now. A floor that is missed would leave owed
     /// schedules unfired, so silence does not count as the end.
-    fn floor(&self, topic: &str, number: i32) -> KafkaResult<Option<Floor>> {
-        let here = place(&self.cluster, topic, number);
+    fn start_marker(&self, topic: &str, number: i32) -> KafkaResult<Option<StartMarker>> {
+        let here = partition_hash(&self.cluster, topic, number);
         let mut config = self.settings.uncommitted();
         config.set("enable.partition.eof", "true");
         let reader: BaseConsumer<Asking> = config.create_with_context(self.asking())?;
@@ -174,16 +174,16 @@ impl Worker {
             is_final: |_| false,
             is_closing: &|| self.is_closing(),
         };
-        let mut floor = None;
+        let mut start_marker = None;
         let scanned =
             scan(&means, Span { topic, partition: number, low, from: Offset::Beginning, end }, &mut |message| {
-                if message.key() == Some(FLOOR_KEY) {
-                    floor = message.payload().and_then(|value| Floor::decode(value, here)).or(floor);
+                if message.key() == Some(START_MARKER_KEY) {
+                    start_marker = message.payload().and_then(|value| StartMarker::decode(value, here)).or(start_marker);
                 }
                 Ok::<(), Infallible>(())
             });
         match scanned {
-            Ok(()) => Ok(floor),
+            Ok(()) => Ok(start_marker),
             Err(Stop::Client(error)) => Err(error),
             Err(Stop::Silence | Stop::Closing) => Err(KafkaError::NoMessageReceived),
         }
@@ -228,7 +228,7 @@ impl Worker {
         Asking(Arc::clone(&self.settings.voice))
     }
 
-    fn list(&self, partitions: &[Partition]) -> TopicPartitionList {
+    fn list(&self, partitions: &[TopicPartition]) -> TopicPartitionList {
         let mut list = TopicPartitionList::with_capacity(partitions.len());
         for partition in partitions {
             list.add_partition(&self.topics[usize::from(partition.topic)], partition.number);

@@ -188,12 +188,12 @@ fn clients(board: &Board, all: &mut Vec<MetricFamily>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::io::Partition;
+    use crate::core::io::TopicPartition;
 
     #[test]
     fn progress_goes_from_nothing_to_the_barrier() {
         let at = |phase, position, barrier| {
-            let partition = Partition { topic: 0, number: 0 };
+            let partition = TopicPartition { topic: 0, number: 0 };
             let next_due = None;
             let (pending, overdue, parked, bytes) = (0, 0, 0, 0);
             progress(&Status { partition, phase, position, barrier, pending, overdue, parked, next_due, bytes })

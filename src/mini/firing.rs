@@ -57,7 +57,7 @@ impl Observer for Firings {
                 // A demo that gets lost here is scheduled again after a while.
                 let _ = demos.try_send(parts.key.to_vec());
             }
-            let line = line(&self.zone, parts.key, target, *due, parts.value, at);
+            let line = line(&self.zone, parts.key, target, due.epoch_s(), parts.value, at);
             self.show(line);
         }
     }

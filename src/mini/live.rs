@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use crate::core::io::{Partition, Report};
+use crate::core::io::{TopicPartition, Report};
 use crate::handle::Observer;
 
 /// Says once that all partitions fire.
 pub struct Live {
     missing: usize,
-    seen: BTreeSet<Partition>,
+    seen: BTreeSet<TopicPartition>,
     up: Sender<()>,
 }
 

@@ -96,7 +96,7 @@ impl Activity {
         let mut count = 0;
         for item in &batch.items {
             let Kind::Fire { due, missed, .. } = &item.kind else { continue };
-            second.add(late_ms(*due, at), *missed);
+            second.add(late_ms(due.epoch_s(), at), *missed);
             count += 1;
         }
         let fires = batch.items.iter().filter(|item| matches!(item.kind, Kind::Fire { .. }));
@@ -109,7 +109,7 @@ impl Activity {
                 partition: item.partition.number,
                 key: key[..key.len().min(KEY_MAX)].to_vec(),
                 target: target.clone(),
-                due: *due,
+                due: due.epoch_s(),
                 missed: *missed,
             };
             push(&mut lately.firings, firing);

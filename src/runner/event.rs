@@ -1,9 +1,9 @@
 //! Events that a program around the engine receives.
 
 use crate::core::batch::{Batch, Item, Kind};
-use crate::core::io::{Header, Millis, Partition, Record, Report};
+use crate::core::io::{Header, Millis, TopicPartition, Record, Report};
 use crate::core::reason::Reason;
-use crate::core::{request, schedule};
+use crate::core::{headers, schedule};
 use crate::handle::Observer;
 
 /// An event in the life of a schedule.
@@ -104,7 +104,7 @@ impl<F: FnMut(&Event<'_>) + Send> Observer for Handler<F> {
     fn fired(&mut self, batch: &Batch, at: Millis) {
         for item in &batch.items {
             let Kind::Fire { target, due, missed, .. } = &item.kind else { continue };
-            let firing = firing(batch, item, target, *due, at);
+            let firing = firing(batch, item, target, due.epoch_s(), at);
             (self.0)(&if *missed { Event::Missed { firing } } else { Event::Fired { firing } });
         }
     }
@@ -115,8 +115,8 @@ impl<F: FnMut(&Event<'_>) + Send> Observer for Handler<F> {
             header.and_then(|header| std::str::from_utf8(header.value?).ok())
         };
         // The engine has accepted both.
-        let (Some(target), Some(due_s)) = (text(request::TARGET_TOPIC), text(request::EPOCH)) else { return };
-        let due_s = due_s.parse().unwrap_or(schedule::EPOCH_MAX);
+        let (Some(target), Some(due_s)) = (text(headers::TARGET_TOPIC), text(headers::EPOCH)) else { return };
+        let due_s = due_s.parse().unwrap_or(due::EPOCH_S_MAX);
         let key = record.key.unwrap_or_default();
         (self.0)(&Event::Planned { place: place(topics, record.partition, record.offset), key, due_s, target });
     }
@@ -143,7 +143,7 @@ impl<F: FnMut(&Event<'_>) + Send> Observer for Handler<F> {
 fn firing<'a>(batch: &'a Batch, item: &'a Item, target: &'a str, due_s: u64, at: Millis) -> Firing<'a> {
     let parts = batch.parts(item);
     Firing {
-        place: Place { topic: batch.topic(item.partition), partition: item.partition.number, offset: item.identity },
+        place: Place { topic: batch.topic(item.partition), partition: item.partition.number, offset: item.origin_offset },
         key: parts.key,
         due_s,
         at_ms: at.0,
@@ -154,7 +154,7 @@ fn firing<'a>(batch: &'a Batch, item: &'a Item, target: &'a str, due_s: u64, at:
     }
 }
 
-fn place(topics: &[String], partition: Partition, offset: i64) -> Place<'_> {
+fn place(topics: &[String], partition: TopicPartition, offset: i64) -> Place<'_> {
     let topic = topics.get(usize::from(partition.topic)).map_or("", String::as_str);
     Place { topic, partition: partition.number, offset }
 }

@@ -1,7 +1,7 @@
 //! Giving partitions up.
 
 use kafka_scheduler::core::io::{Abort, Input, Outcome, Output};
-use kafka_scheduler::core::owner::Ownership;
+use kafka_scheduler::core::ownership::Ownership;
 
 use kafka_scheduler::core::Config;
 
@@ -45,8 +45,8 @@ fn a_release_that_takes_too_long_happens_under_new_transactional_ids() {
     assert!(at.0 <= (NOW + 6) * 1000);
     rig.now = at;
     rig.input(Input::Tick);
-    assert!(rig.saw(|o| matches!(o, Output::Renew { transactional_ids } if *transactional_ids != before)));
-    assert!(rig.saw(|o| matches!(o, Output::Restart(_) | Output::Release(_))));
+    assert!(rig.saw(|o| matches!(o, Output::ReplaceTransactionalIds { transactional_ids } if *transactional_ids != before)));
+    assert!(rig.saw(|o| matches!(o, Output::Rejoin(_) | Output::Release(_))));
     rig.commit(&batch);
     rig.no_batch("the old batch is forgotten");
 }
@@ -57,8 +57,8 @@ fn a_clean_mark_that_fails_releases_under_new_transactional_ids() {
     rig.input(Input::Revoked { partitions: &[P] });
     let clean = rig.batch();
     rig.abort(&clean, Abort::Retry);
-    assert!(rig.saw(|o| matches!(o, Output::Renew { .. })));
-    assert!(rig.saw(|o| matches!(o, Output::Restart(_) | Output::Release(_))));
+    assert!(rig.saw(|o| matches!(o, Output::ReplaceTransactionalIds { .. })));
+    assert!(rig.saw(|o| matches!(o, Output::Rejoin(_) | Output::Release(_))));
 }
 
 #[test]
@@ -67,7 +67,7 @@ fn lost_partitions_are_forgotten_at_once_with_new_transactional_ids_and_nothing_
     rig.schedule(P, "a", NOW + 1);
     rig.read(P);
     rig.input(Input::Lost { partitions: &[P] });
-    assert!(rig.saw(|o| matches!(o, Output::Renew { transactional_ids } if transactional_ids[0] == "g.ab.1.0")));
+    assert!(rig.saw(|o| matches!(o, Output::ReplaceTransactionalIds { transactional_ids } if transactional_ids[0] == "g.ab.1.0")));
     rig.at(NOW + 1);
     rig.no_batch("the partition is somebody else's");
     assert_eq!(rig.core.status(), []);
@@ -81,9 +81,9 @@ fn an_unknown_outcome_is_not_guessed_but_restarts_under_new_ids_and_a_new_barrie
     rig.at(NOW + 1);
     let batch = rig.batch();
     rig.land(&batch);
-    rig.input(Input::Settled { batch: batch.id, outcome: Outcome::Unknown });
-    assert!(rig.saw(|o| matches!(o, Output::Renew { .. })));
-    assert!(rig.saw(|o| matches!(o, Output::Restart(_))));
+    rig.input(Input::BatchEnded { batch: batch.id, outcome: Outcome::Unknown });
+    assert!(rig.saw(|o| matches!(o, Output::ReplaceTransactionalIds { .. })));
+    assert!(rig.saw(|o| matches!(o, Output::Rejoin(_))));
     rig.at(NOW + 2);
     rig.no_batch("nothing is known until the log is read");
     rig.bring_up(&[P]);
@@ -110,7 +110,7 @@ fn a_partition_that_is_given_up_while_it_is_to_be_read_again_is_marked_clean() {
     assert!(rig.saw(|o| matches!(o, Output::Seek(_))));
     let barrier = rig.batch();
     rig.input(Input::Revoked { partitions: &[P] });
-    rig.abort(&barrier, Abort::Refused { generation: 1 });
+    rig.abort(&barrier, Abort::StaleGeneration { generation: 1 });
     rig.input(Input::Generation(2));
     rig.at(NOW + 1);
     assert!(!rig.saw(|o| matches!(o, Output::Release(_))), "the group still takes us for the owner");
@@ -135,7 +135,7 @@ fn a_stop_that_takes_too_long_ends_under_the_old_ids_so_that_their_transactors_a
     rig.now = at;
     rig.input(Input::Tick);
     assert!(rig.saw(|o| matches!(o, Output::Stopped)));
-    assert!(!rig.saw(|o| matches!(o, Output::Renew { .. })), "nobody needs new transactors");
+    assert!(!rig.saw(|o| matches!(o, Output::ReplaceTransactionalIds { .. })), "nobody needs new transactors");
 }
 
 /// Else the new barrier waits for our own open transaction until that times out: the metadata names no owner yet.
@@ -145,7 +145,7 @@ fn a_former_self_whose_barrier_had_an_unknown_outcome_is_fenced_after_the_next_o
     rig.assign(&[P]);
     rig.tell_committed(&[P]);
     let lost = rig.batch();
-    rig.input(Input::Settled { batch: lost.id, outcome: Outcome::Unknown });
+    rig.input(Input::BatchEnded { batch: lost.id, outcome: Outcome::Unknown });
     rig.outs.clear();
     rig.assign(&[P]);
     rig.tell_committed(&[P]);

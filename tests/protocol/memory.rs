@@ -5,16 +5,16 @@ use std::collections::BTreeSet;
 use kafka_scheduler::core::batch::Kind;
 use kafka_scheduler::core::io::{Abort, Cursor, Input, Output};
 use kafka_scheduler::core::listing::{Filter, Gone};
-use kafka_scheduler::core::mark::BARRIER_KEY;
-use kafka_scheduler::core::{Config, request};
+use kafka_scheduler::core::origin::BARRIER_KEY;
+use kafka_scheduler::core::{Config, headers};
 
 use crate::rig::*;
 
 /// The barrier of a former owner.
 fn barrier(rig: &mut Rig, group: &str) -> i64 {
     let headers = vec![
-        (request::BARRIER.to_vec(), Some(b"cd.0.1".to_vec())),
-        (request::GROUP.to_vec(), Some(group.as_bytes().to_vec())),
+        (headers::BARRIER.to_vec(), Some(b"cd.0.1".to_vec())),
+        (headers::GROUP.to_vec(), Some(group.as_bytes().to_vec())),
     ];
     let timestamp = rig.now;
     rig.append(P, Kept { timestamp, key: Some(BARRIER_KEY.to_vec()), value: None, headers })
@@ -56,7 +56,7 @@ fn a_cancel_that_was_overtaken_before_a_barrier_is_written_again() {
     rig.bring_up_keeping_outputs(&[P]);
     let batch = rig.work();
     let cancels: Vec<i64> =
-        batch.items.iter().filter(|i| matches!(i.kind, Kind::Cancel { .. })).map(|i| i.identity).collect();
+        batch.items.iter().filter(|i| matches!(i.kind, Kind::Cancel { .. })).map(|i| i.origin_offset).collect();
     assert_eq!(cancels, [cancel]);
 }
 
@@ -139,7 +139,7 @@ fn records_that_were_deleted_from_the_beginning_of_the_log_do_not_fire() {
     rig.no_batch("it waits to be read again");
     rig.abort(&batch, Abort::Retry);
     let seeks = rig.outs.iter().filter(|o| matches!(o, Output::Seek(P))).count();
-    assert_eq!((seeks, rig.saw(|o| matches!(o, Output::Restart(_)))), (1, false));
+    assert_eq!((seeks, rig.saw(|o| matches!(o, Output::Rejoin(_)))), (1, false));
     (0..start).for_each(|offset| rig.compact(P, offset));
     rig.reads.insert(P, 0);
     rig.run_until_quiet(&[P]);

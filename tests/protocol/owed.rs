@@ -1,11 +1,11 @@
 //! What is owed, and what was left behind.
 
 use kafka_scheduler::core::batch::Kind;
-use kafka_scheduler::core::floor::Floor;
+use kafka_scheduler::core::start_marker::StartMarker;
 use kafka_scheduler::core::io::{Input, Millis, Output, Report};
-use kafka_scheduler::core::mark::{self, BARRIER_KEY, FLOOR_KEY};
+use kafka_scheduler::core::origin::{self, BARRIER_KEY, START_MARKER_KEY};
 use kafka_scheduler::core::reason::Reason;
-use kafka_scheduler::core::{Phase, request};
+use kafka_scheduler::core::{Phase, headers};
 
 use crate::rig::*;
 
@@ -22,12 +22,12 @@ fn a_first_start_writes_a_floor_and_leaves_older_schedules_alone() {
     assert_eq!(fired(&batch), [this_morning]);
     rig.commit(&batch);
     assert_eq!(rig.core.counters().leftovers, 1);
-    let floors: Vec<_> =
-        rig.logs[&P].iter().flatten().filter(|k| k.key.as_deref() == Some(FLOOR_KEY)).cloned().collect();
-    let place = mark::place("c", "schedules", 0);
-    let floor = Floor::decode(floors[0].value.as_deref().unwrap(), place).unwrap();
+    let start_markers: Vec<_> =
+        rig.logs[&P].iter().flatten().filter(|k| k.key.as_deref() == Some(START_MARKER_KEY)).cloned().collect();
+    let place = origin::partition_hash("c", "schedules", 0);
+    let start_marker = StartMarker::decode(start_markers[0].value.as_deref().unwrap(), place).unwrap();
     let barrier = rig.core.status()[0].barrier.unwrap();
-    assert_eq!((floors.len(), floor), (1, Floor { since: TODAY, offset: barrier }));
+    assert_eq!((start_markers.len(), start_marker), (1, StartMarker { since: TODAY, offset: barrier }));
     assert_eq!(rig.ownership(P).since, Some(TODAY));
     rig.schedule(P, "old but new here", yesterday);
     rig.read(P);
@@ -45,8 +45,8 @@ fn after_a_floor_everything_is_owed_after_any_downtime_and_under_another_group()
     rig.tell_committed(&[P]);
     rig.run_until_quiet(&[P]);
     assert_eq!(fired(&rig.batch()), [offset]);
-    let floors = rig.logs[&P].iter().flatten().filter(|k| k.key.as_deref() == Some(FLOOR_KEY)).count();
-    assert_eq!(floors, 1, "a floor is written once");
+    let start_markers = rig.logs[&P].iter().flatten().filter(|k| k.key.as_deref() == Some(START_MARKER_KEY)).count();
+    assert_eq!(start_markers, 1, "a floor is written once");
 }
 
 #[test]
@@ -72,10 +72,10 @@ fn siblings_floors_say_since_when_a_new_partition_is_owed() {
     rig.successor("cd");
     rig.metadata.clear();
     let since = TODAY.plus(-5 * 86_400_000);
-    let place = mark::place("c", "schedules", 0);
-    let at = rig.logs[&P].iter().position(|k| k.as_ref().is_some_and(|k| k.key.as_deref() == Some(FLOOR_KEY))).unwrap();
+    let place = origin::partition_hash("c", "schedules", 0);
+    let at = rig.logs[&P].iter().position(|k| k.as_ref().is_some_and(|k| k.key.as_deref() == Some(START_MARKER_KEY))).unwrap();
     rig.logs.get_mut(&P).unwrap()[at].as_mut().unwrap().value =
-        Some(Floor { since, offset: 0 }.encode(place).into_bytes());
+        Some(StartMarker { since, offset: 0 }.encode(place).into_bytes());
     let owed = rig.schedule(Q, "a", yesterday);
     rig.assign(&[P, Q]);
     rig.tell_committed(&[P, Q]);
@@ -99,7 +99,7 @@ fn a_lower_since_delta_rescues_leftovers_later() {
     rig.bring_up(&[P]);
     rig.successor("cd");
     rig.reads.insert(P, 0);
-    rig.input(Input::Assigned { partitions: &[P], today: TODAY.plus(-86_400_000) });
+    rig.input(Input::Assigned { partitions: &[P], leftover_cutoff: TODAY.plus(-86_400_000) });
     rig.outs.clear();
     rig.tell_committed(&[P]);
     rig.run_until_quiet(&[P]);
@@ -109,10 +109,10 @@ fn a_lower_since_delta_rescues_leftovers_later() {
 #[test]
 fn a_floor_of_another_place_is_ignored() {
     let mut rig = Rig::new(config());
-    let foreign = Floor { since: Millis(0), offset: 0 }.encode(mark::place("elsewhere", "schedules", 0));
+    let foreign = StartMarker { since: Millis(0), offset: 0 }.encode(origin::partition_hash("elsewhere", "schedules", 0));
     let timestamp = rig.now;
     let value = Some(foreign.into_bytes());
-    rig.append(P, Kept { timestamp, key: Some(FLOOR_KEY.to_vec()), value, headers: Vec::new() });
+    rig.append(P, Kept { timestamp, key: Some(START_MARKER_KEY.to_vec()), value, headers: Vec::new() });
     rig.schedule(P, "old", TODAY.0 / 1000 - 1);
     rig.bring_up(&[P]);
     rig.at(NOW + 1);
@@ -131,9 +131,9 @@ fn a_clock_set_back_before_the_floor_writes_it_again_and_reads_again() {
     rig.commit(&barrier);
     rig.read(P);
     assert!(rig.answer_since(Some(TODAY), earlier).is_some());
-    let floor = rig.batch();
-    assert!(matches!(&floor.items[0].kind, Kind::Floor { value } if value.contains(&earlier.0.to_string())));
-    rig.commit(&floor);
+    let start_marker = rig.batch();
+    assert!(matches!(&start_marker.items[0].kind, Kind::StartMarker { value } if value.contains(&earlier.0.to_string())));
+    rig.commit(&start_marker);
     assert_eq!(rig.phase(P), Some(Phase::Live));
 }
 
@@ -153,7 +153,7 @@ fn a_barrier_of_another_group_after_our_own_is_reported() {
     let mut rig = Rig::live();
     let timestamp = rig.now;
     let headers =
-        vec![(request::BARRIER.to_vec(), Some(b"x.0.1".to_vec())), (request::GROUP.to_vec(), Some(b"other".to_vec()))];
+        vec![(headers::BARRIER.to_vec(), Some(b"x.0.1".to_vec())), (headers::GROUP.to_vec(), Some(b"other".to_vec()))];
     rig.append(P, Kept { timestamp, key: Some(BARRIER_KEY.to_vec()), value: None, headers });
     rig.read(P);
     assert!(rig.saw(|o| matches!(o, Output::Report(Report::ForeignGroup { group, .. }) if group == "other")));
@@ -174,10 +174,10 @@ fn a_partition_without_a_floor_does_not_wait_for_a_sibling_that_was_revoked() {
     rig.no_batch("that floor lies in the log still");
     let long_ago = TODAY.plus(-86_400_000);
     assert_eq!(rig.answer_since(Some(long_ago), TODAY), Some(vec![0]), "it is looked for there");
-    let floor = rig.batch();
+    let start_marker = rig.batch();
     let since = long_ago.0.to_string();
-    assert!(matches!(&floor.items[0].kind, Kind::Floor { value } if value.contains(&since)), "{floor:?}");
-    rig.commit(&floor);
+    assert!(matches!(&start_marker.items[0].kind, Kind::StartMarker { value } if value.contains(&since)), "{start_marker:?}");
+    rig.commit(&start_marker);
     assert_eq!(rig.phase(P), Some(Phase::Live));
 }
 
@@ -193,7 +193,7 @@ fn what_was_found_without_a_partition_that_has_gone_meanwhile_does_not_count() {
         rig.find(
             |o| matches!(o, Output::FindSince { .. }),
             |o| match o {
-                Output::FindSince { ask, known, .. } => (ask, known),
+                Output::FindSince { request, known, .. } => (ask, known),
                 _ => unreachable!(),
             },
         )
@@ -203,9 +203,9 @@ fn what_was_found_without_a_partition_that_has_gone_meanwhile_does_not_count() {
     rig.input(Input::Revoked { partitions: &[Q] });
     let (second, known) = asked(&mut rig).unwrap();
     assert_eq!(known, [0], "a partition that is being released counts no more");
-    rig.input(Input::Since { ask: first, since: None, today: TODAY });
+    rig.input(Input::Since { request: first, since: None, leftover_cutoff: TODAY });
     let long_ago = TODAY.plus(-86_400_000);
-    rig.input(Input::Since { ask: second, since: Some(long_ago), today: TODAY });
+    rig.input(Input::Since { request: second, since: Some(long_ago), leftover_cutoff: TODAY });
     rig.run_until_quiet(&[P]);
     assert_eq!(rig.ownership(P).since, Some(long_ago));
 }
@@ -229,11 +229,11 @@ fn partitions_that_are_loaded_together_ask_once_since_when_they_are_owed() {
 fn a_floor_stays_when_the_clock_is_right_again_before_it_was_written_again() {
     let mut rig = Rig::new(config());
     let long_ago = TODAY.plus(-30 * 86_400_000);
-    let place = mark::place("c", "schedules", 0);
+    let place = origin::partition_hash("c", "schedules", 0);
     let owed = rig.schedule(P, "k", long_ago.0 / 1000 + 1);
-    let value = Some(Floor { since: long_ago, offset: 0 }.encode(place).into_bytes());
+    let value = Some(StartMarker { since: long_ago, offset: 0 }.encode(place).into_bytes());
     let timestamp = rig.now;
-    rig.append(P, Kept { timestamp, key: Some(FLOOR_KEY.to_vec()), value, headers: Vec::new() });
+    rig.append(P, Kept { timestamp, key: Some(START_MARKER_KEY.to_vec()), value, headers: Vec::new() });
     let right = rig.now;
     rig.now = long_ago.plus(-1);
     rig.assign(&[P]);
@@ -261,9 +261,9 @@ fn a_floor_on_its_way_while_the_clock_is_set_back_is_written_again_at_once() {
     rig.commit(&barrier);
     rig.read(P);
     assert!(rig.answer_since(None, tomorrow).is_some());
-    let floor = rig.batch();
+    let start_marker = rig.batch();
     rig.now = Millis(NOW * 1000);
-    rig.commit(&floor);
+    rig.commit(&start_marker);
     assert!(rig.saw(|o| matches!(o, Output::Seek(_))));
     rig.reads.insert(P, 0);
     rig.run_until_quiet(&[P]);

@@ -15,7 +15,7 @@ fn a_rejected_record_is_parked_and_its_neighbours_fire() {
     rig.read(P);
     rig.at(NOW + 1);
     let batch = rig.batch();
-    let at = batch.items.iter().position(|i| i.identity == poison).unwrap() as u32;
+    let at = batch.items.iter().position(|i| i.origin_offset == poison).unwrap() as u32;
     rig.abort(&batch, Abort::Rejected(&[(at, Reason::TooLarge)]));
     let next = rig.batch();
     assert_eq!(fired(&next), [healthy]);
@@ -94,7 +94,7 @@ fn a_schedule_that_cannot_be_delivered_is_still_written_again_when_it_was_outrun
     rig.abort(&firing, Abort::Rejected(&[(0, Reason::TooLarge)]));
     let again = rig.batch();
     assert!(matches!(again.items[0].kind, Kind::Schedule { .. }), "{again:?}");
-    assert_eq!(again.items[0].identity, poison);
+    assert_eq!(again.items[0].origin_offset, poison);
 }
 
 #[test]
@@ -117,7 +117,7 @@ fn an_outage_is_no_schedules_fault() {
         }
         assert!((100..250).contains(&aborts), "{aborts} tries in ten minutes");
         assert_eq!(rig.core.status()[0].parked, 0);
-        assert_eq!(rig.core.counters().refused, [0; Reason::ALL.len()]);
+        assert_eq!(rig.core.counters().by_reason, [0; Reason::ALL.len()]);
         rig.at(NOW + 700);
         let batch = rig.work();
         assert_eq!(fired(&batch), [offset], "and at once when the outage is over");
@@ -177,7 +177,7 @@ fn a_refused_record_stands_alone_at_once_wherever_it_is_in_its_batch() {
             let others: Vec<String> = (0..COUNT).filter(|n| *n != place).map(|n| format!("k{n}")).collect();
             assert_eq!(done, others, "place {place}, named {named}: no time has passed");
             assert_eq!(rig.core.status()[0].parked, 1);
-            assert_eq!(rig.core.counters().refused[Reason::Refused as usize], 1);
+            assert_eq!(rig.core.counters().by_reason[Reason::Refused as usize], 1);
         }
     }
 }
@@ -239,7 +239,7 @@ fn what_the_broker_refuses_to_have_written_again_is_parked_counted_and_retried_a
         for second in 0..30 {
             rig.at(NOW + second);
             while let Some(batch) = rig.try_batch() {
-                let at = batch.items.iter().position(|item| item.identity == poison);
+                let at = batch.items.iter().position(|item| item.origin_offset == poison);
                 let Some(at) = at else {
                     rig.commit(&batch);
                     rig.read(P);
@@ -255,10 +255,10 @@ fn what_the_broker_refuses_to_have_written_again_is_parked_counted_and_retried_a
         }
         assert!((3..12).contains(&tries), "named {named}: {tries} tries");
         let reason = if named { Reason::TooLarge } else { Reason::Refused };
-        assert_eq!(rig.core.counters().refused[reason as usize], 1, "counted once");
+        assert_eq!(rig.core.counters().by_reason[reason as usize], 1, "counted once");
         rig.at(NOW + 100);
         let again = rig.work();
-        assert_eq!(again.items[0].identity, poison, "and tried again until it is taken");
+        assert_eq!(again.items[0].origin_offset, poison, "and tried again until it is taken");
         rig.commit(&again);
         rig.read(P);
         assert_eq!((rig.core.status()[0].parked, rig.core.counters().reasserted), (0, 1));

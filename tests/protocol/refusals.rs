@@ -3,9 +3,9 @@
 
 use kafka_scheduler::core::batch::{Batch, Kind};
 use kafka_scheduler::core::io::{Abort, Header, Input, Output, Record, Report, TargetState};
-use kafka_scheduler::core::mark::{BARRIER_KEY, FLOOR_KEY};
+use kafka_scheduler::core::origin::{BARRIER_KEY, START_MARKER_KEY};
 use kafka_scheduler::core::reason::Reason;
-use kafka_scheduler::core::{Config, request};
+use kafka_scheduler::core::{Config, headers};
 
 use crate::rig::*;
 
@@ -18,7 +18,7 @@ fn letters(batch: &Batch) -> Vec<(i64, Reason)> {
         Kind::DeadLetter { reason, .. } => Some(*reason),
         _ => None,
     };
-    batch.items.iter().filter_map(|item| Some((item.identity, reason(&item.kind)?))).collect()
+    batch.items.iter().filter_map(|item| Some((item.origin_offset, reason(&item.kind)?))).collect()
 }
 
 fn answer(rig: &mut Rig, state: TargetState) -> Option<String> {
@@ -35,7 +35,7 @@ fn answer(rig: &mut Rig, state: TargetState) -> Option<String> {
 }
 
 fn refused(rig: &Rig, reason: Reason) -> u64 {
-    rig.core.counters().refused[reason as usize]
+    rig.core.counters().by_reason[reason as usize]
 }
 
 fn header<'a>(kept: &'a Kept, name: &[u8]) -> Vec<Option<&'a [u8]>> {
@@ -57,14 +57,14 @@ fn an_unfit_record_becomes_a_dead_letter_with_its_tombstone() {
     assert_eq!((topic.as_str(), *partition), ("dead", None));
     assert_eq!((text(letter.key.as_ref()), text(letter.value.as_ref())), ("k".into(), "poison".into()));
     assert_eq!(header(letter, b"customer"), [None], "the original's headers");
-    assert_eq!(header(letter, request::EPOCH), [Some(&b"soon"[..])]);
-    assert_eq!(header(letter, request::ERROR), [Some(&b"bad-epoch"[..])]);
-    assert_eq!(header(letter, request::ERROR_DETAIL), [Some(Reason::BadEpoch.detail().as_bytes())]);
-    assert_eq!(header(letter, request::TOPIC), [Some(&b"schedules"[..])]);
-    assert_eq!(header(letter, request::PARTITION), [Some(&b"0"[..])]);
-    assert_eq!(header(letter, request::OFFSET), [Some(offset.to_string().as_bytes())]);
+    assert_eq!(header(letter, headers::EPOCH), [Some(&b"soon"[..])]);
+    assert_eq!(header(letter, headers::ERROR), [Some(&b"bad-epoch"[..])]);
+    assert_eq!(header(letter, headers::ERROR_DETAIL), [Some(Reason::BadEpoch.detail().as_bytes())]);
+    assert_eq!(header(letter, headers::TOPIC), [Some(&b"schedules"[..])]);
+    assert_eq!(header(letter, headers::PARTITION), [Some(&b"0"[..])]);
+    assert_eq!(header(letter, headers::OFFSET), [Some(offset.to_string().as_bytes())]);
     assert_eq!((schedules.as_str(), *own, &tombstone.value), ("schedules", Some(P), &None));
-    assert_eq!(tombstone.mark(), Some(offset));
+    assert_eq!(tombstone.origin(), Some(offset));
     rig.commit(&batch);
     rig.read(P);
     rig.at(NOW + 100);
@@ -100,7 +100,7 @@ fn a_newer_word_outlives_the_dead_letter_of_an_older_one() {
     rig.commit(&batch);
     rig.read(P);
     let again = rig.work();
-    assert_eq!(again.items[0].identity, newer, "the tombstone outran it: it is written again");
+    assert_eq!(again.items[0].origin_offset, newer, "the tombstone outran it: it is written again");
     rig.commit(&again);
     rig.read(P);
     rig.at(NOW + 5);
@@ -122,7 +122,7 @@ fn without_a_dead_letter_topic_unfit_records_stay_and_are_counted_once() {
 #[test]
 fn the_engines_own_keys_are_never_dead_lettered_and_other_reserved_ones_are() {
     let mut rig = Rig::live_with(with_letters());
-    for key in [BARRIER_KEY, FLOOR_KEY] {
+    for key in [BARRIER_KEY, START_MARKER_KEY] {
         let timestamp = rig.now;
         let kept = Kept { timestamp, key: Some(key.to_vec()), value: Some(b"forged".to_vec()), headers: Vec::new() };
         rig.append(P, kept);
@@ -164,10 +164,10 @@ fn a_schedule_for_a_target_that_stays_missing_becomes_a_dead_letter_with_its_req
     assert!(seconds > NOW + 2, "it waits a little for a topic that is just being made");
     assert_eq!(letters(&batch), [(offset, Reason::UnknownTarget)]);
     let (_, _, letter) = &sent(&batch, rig.now)[0];
-    assert_eq!(header(letter, request::EPOCH), [Some((NOW + 1).to_string().as_bytes())]);
-    assert_eq!(header(letter, request::TARGET_TOPIC), [Some(&b"missing"[..])]);
-    assert_eq!(header(letter, request::TARGET_KEY), [Some(&b"to-k"[..])]);
-    assert!(rig.saw(|o| matches!(o, Output::Report(Report::GivenUp { reason: Reason::UnknownTarget, .. }))));
+    assert_eq!(header(letter, headers::EPOCH), [Some((NOW + 1).to_string().as_bytes())]);
+    assert_eq!(header(letter, headers::TARGET_TOPIC), [Some(&b"missing"[..])]);
+    assert_eq!(header(letter, headers::TARGET_KEY), [Some(&b"to-k"[..])]);
+    assert!(rig.saw(|o| matches!(o, Output::Report(Report::ToDeadLetter { reason: Reason::UnknownTarget, .. }))));
     assert_eq!(refused(&rig, Reason::UnknownTarget), 1);
     rig.commit(&batch);
     rig.read(P);
@@ -331,7 +331,7 @@ fn a_hundred_thousand_parked_schedules_are_all_tried_again_and_do_not_stop_a_goo
         assert!(second < NOW + 60, "{tried} tried by then");
         rig.at(second);
         while let Some(batch) = rig.try_batch() {
-            let is_poison = |item: &kafka_scheduler::core::batch::Item| item.identity != good;
+            let is_poison = |item: &kafka_scheduler::core::batch::Item| item.origin_offset != good;
             let guilty = (0u32..).zip(&batch.items).filter(|(_, item)| is_poison(item));
             let guilty: Vec<_> = guilty.map(|(number, _)| (number, Reason::TooLarge)).collect();
             tried += guilty.len();
@@ -373,8 +373,8 @@ fn a_record_whose_history_could_not_fit_is_refused_on_arrival() {
     let timestamp = rig.now;
     let with_value = |bytes: usize| {
         let headers = vec![
-            (request::EPOCH.to_vec(), Some((NOW + 1).to_string().into_bytes())),
-            (request::TARGET_TOPIC.to_vec(), Some(b"target".to_vec())),
+            (headers::EPOCH.to_vec(), Some((NOW + 1).to_string().into_bytes())),
+            (headers::TARGET_TOPIC.to_vec(), Some(b"target".to_vec())),
         ];
         Kept { timestamp, key: Some(b"k".to_vec()), value: Some(vec![0; bytes]), headers }
     };

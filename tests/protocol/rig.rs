@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 
 use kafka_scheduler::core::batch::{Batch, Kind};
-use kafka_scheduler::core::io::{Abort, Header, Input, Millis, Outcome, Output, Partition, Record, TargetState};
-use kafka_scheduler::core::mark::{self, MARK_HEADER, Mark};
-use kafka_scheduler::core::owner::Ownership;
-use kafka_scheduler::core::{Config, Phase, Scheduler, request};
+use kafka_scheduler::core::io::{Abort, Header, Input, Millis, Outcome, Output, TopicPartition, Record, TargetState};
+use kafka_scheduler::core::origin::{self, ORIGIN_HEADER, Origin};
+use kafka_scheduler::core::ownership::Ownership;
+use kafka_scheduler::core::{Config, Phase, Scheduler, headers};
 
-pub const P: Partition = Partition { topic: 0, number: 0 };
-pub const Q: Partition = Partition { topic: 0, number: 1 };
+pub const P: TopicPartition = TopicPartition { topic: 0, number: 0 };
+pub const Q: TopicPartition = TopicPartition { topic: 0, number: 1 };
 /// A noon.
 pub const NOW: i64 = 1_700_049_600;
 pub const TODAY: Millis = Millis((NOW - 43_200) * 1000);
@@ -23,13 +23,13 @@ pub struct Kept {
 }
 
 impl Kept {
-    pub fn mark(&self) -> Option<i64> {
-        let value = self.headers.iter().find(|(name, _)| name == MARK_HEADER)?.1.as_ref()?;
+    pub fn origin(&self) -> Option<i64> {
+        let value = self.headers.iter().find(|(name, _)| name == ORIGIN_HEADER)?.1.as_ref()?;
         Some(i64::from_be_bytes(value[9..17].try_into().unwrap()))
     }
 }
 
-pub type Sent = (String, Option<Partition>, Kept);
+pub type Sent = (String, Option<TopicPartition>, Kept);
 
 pub fn sent(batch: &Batch, now: Millis) -> Vec<Sent> {
     let mut all = Vec::new();
@@ -38,7 +38,7 @@ pub fn sent(batch: &Batch, now: Millis) -> Vec<Sent> {
             let headers = r.headers.iter().map(|h| (h.name.to_vec(), h.value.map(<[u8]>::to_vec))).collect();
             let kept =
                 Kept { timestamp: now, key: r.key.map(<[u8]>::to_vec), value: r.value.map(<[u8]>::to_vec), headers };
-            all.push((r.topic.to_owned(), r.schedules, kept));
+            all.push((r.topic.to_owned(), r.partition, kept));
             Ok::<(), ()>(())
         })
         .unwrap();
@@ -51,10 +51,10 @@ pub struct Rig {
     pub now: Millis,
     pub outs: Vec<Output>,
     /// `None` is a place that is never delivered.
-    pub logs: BTreeMap<Partition, Vec<Option<Kept>>>,
-    pub reads: BTreeMap<Partition, usize>,
+    pub logs: BTreeMap<TopicPartition, Vec<Option<Kept>>>,
+    pub reads: BTreeMap<TopicPartition, usize>,
     /// What the group has committed.
-    pub metadata: BTreeMap<Partition, (i64, String)>,
+    pub metadata: BTreeMap<TopicPartition, (i64, String)>,
 }
 
 pub fn config() -> Config {
@@ -130,60 +130,60 @@ impl Rig {
         self.input(Input::Tick);
     }
 
-    pub fn append(&mut self, p: Partition, kept: Kept) -> i64 {
+    pub fn append(&mut self, p: TopicPartition, kept: Kept) -> i64 {
         let log = self.logs.entry(p).or_default();
         log.push(Some(kept));
         log.len() as i64 - 1
     }
 
-    pub fn schedule(&mut self, p: Partition, key: &str, due: i64) -> i64 {
+    pub fn schedule(&mut self, p: TopicPartition, key: &str, due: i64) -> i64 {
         self.schedule_to(p, key, due, "target")
     }
 
-    pub fn schedule_to(&mut self, p: Partition, key: &str, due: i64, target: &str) -> i64 {
+    pub fn schedule_to(&mut self, p: TopicPartition, key: &str, due: i64, target: &str) -> i64 {
         let headers = vec![
-            (request::EPOCH.to_vec(), Some(due.to_string().into_bytes())),
-            (request::TARGET_TOPIC.to_vec(), Some(target.into())),
-            (request::TARGET_KEY.to_vec(), Some(format!("to-{key}").into_bytes())),
+            (headers::EPOCH.to_vec(), Some(due.to_string().into_bytes())),
+            (headers::TARGET_TOPIC.to_vec(), Some(target.into())),
+            (headers::TARGET_KEY.to_vec(), Some(format!("to-{key}").into_bytes())),
         ];
         let value = Some(format!("{key}@{due}").into_bytes());
         let timestamp = self.now;
         self.append(p, Kept { timestamp, key: Some(key.into()), value, headers })
     }
 
-    pub fn cancel(&mut self, p: Partition, key: &str) -> i64 {
+    pub fn cancel(&mut self, p: TopicPartition, key: &str) -> i64 {
         let timestamp = self.now;
         self.append(p, Kept { timestamp, key: Some(key.into()), value: None, headers: Vec::new() })
     }
 
-    pub fn unfit(&mut self, p: Partition, key: &str) -> i64 {
-        let headers = vec![(b"customer".to_vec(), None), (request::EPOCH.to_vec(), Some(b"soon".to_vec()))];
+    pub fn unfit(&mut self, p: TopicPartition, key: &str) -> i64 {
+        let headers = vec![(b"customer".to_vec(), None), (headers::EPOCH.to_vec(), Some(b"soon".to_vec()))];
         let timestamp = self.now;
         self.append(p, Kept { timestamp, key: Some(key.into()), value: Some(b"poison".to_vec()), headers })
     }
 
-    pub fn engine(&mut self, p: Partition, key: &str, names: i64, like: Option<&Kept>) -> i64 {
+    pub fn engine(&mut self, p: TopicPartition, key: &str, names: i64, like: Option<&Kept>) -> i64 {
         let (value, mut headers) = like.map_or((None, Vec::new()), |k| (k.value.clone(), k.headers.clone()));
         let borrowed: Vec<Header<'_>> = headers.iter().map(|(n, v)| Header { name: n, value: v.as_deref() }).collect();
-        let content = mark::content(key.as_bytes(), value.as_deref(), &borrowed);
-        let place = mark::place("c", "schedules", p.number);
+        let content = origin::content_hash(key.as_bytes(), value.as_deref(), &borrowed);
+        let place = origin::partition_hash("c", "schedules", p.number);
         let timestamp = like.map_or(self.now, |k| k.timestamp);
-        let value_of_mark = Mark { place, offset: names, timestamp, content }.encode().to_vec();
-        headers.push((MARK_HEADER.to_vec(), Some(value_of_mark)));
+        let value_of_mark = Origin { partition_hash, offset: names, timestamp, content_hash }.encode().to_vec();
+        headers.push((ORIGIN_HEADER.to_vec(), Some(value_of_mark)));
         let timestamp = self.now;
         self.append(p, Kept { timestamp, key: Some(key.into()), value, headers })
     }
 
-    pub fn kept(&self, p: Partition, offset: i64) -> Kept {
+    pub fn kept(&self, p: TopicPartition, offset: i64) -> Kept {
         self.logs[&p][offset as usize].clone().unwrap()
     }
 
     /// Compaction takes the record away.
-    pub fn compact(&mut self, p: Partition, offset: i64) {
+    pub fn compact(&mut self, p: TopicPartition, offset: i64) {
         self.logs.get_mut(&p).unwrap()[offset as usize] = None;
     }
 
-    pub fn read(&mut self, p: Partition) {
+    pub fn read(&mut self, p: TopicPartition) {
         loop {
             let at = self.reads.get(&p).copied().unwrap_or(0);
             if at >= self.logs.get(&p).map_or(0, Vec::len) {
@@ -196,7 +196,7 @@ impl Rig {
         }
     }
 
-    pub fn deliver(&mut self, partition: Partition, offset: i64, kept: &Kept) {
+    pub fn deliver(&mut self, partition: TopicPartition, offset: i64, kept: &Kept) {
         let headers: Vec<Header<'_>> =
             kept.headers.iter().map(|(n, v)| Header { name: n, value: v.as_deref() }).collect();
         self.input(Input::Record(Record {
@@ -262,8 +262,8 @@ impl Rig {
     }
 
     /// The broker commits it: its records lie in the logs, each partition with a control marker after them.
-    pub fn land(&mut self, batch: &Batch) -> Vec<(Partition, i64)> {
-        let mut written: BTreeMap<Partition, i64> = BTreeMap::new();
+    pub fn land(&mut self, batch: &Batch) -> Vec<(TopicPartition, i64)> {
+        let mut written: BTreeMap<TopicPartition, i64> = BTreeMap::new();
         for (_, schedules, kept) in sent(batch, self.now) {
             if let Some(p) = schedules {
                 written.insert(p, self.append(p, kept));
@@ -280,22 +280,22 @@ impl Rig {
 
     pub fn commit(&mut self, batch: &Batch) {
         let written = self.land(batch);
-        self.input(Input::Settled { batch: batch.id, outcome: Outcome::Committed { written: &written } });
+        self.input(Input::BatchEnded { batch: batch.id, outcome: Outcome::Committed { written: &written } });
     }
 
     pub fn abort(&mut self, batch: &Batch, abort: Abort<'_>) {
-        self.input(Input::Settled { batch: batch.id, outcome: Outcome::Aborted(abort) });
+        self.input(Input::BatchEnded { batch: batch.id, outcome: Outcome::Aborted(abort) });
     }
 
-    pub fn assign(&mut self, partitions: &[Partition]) {
+    pub fn assign(&mut self, partitions: &[TopicPartition]) {
         for p in partitions {
             self.reads.insert(*p, 0);
         }
-        self.input(Input::Assigned { partitions, today: TODAY });
+        self.input(Input::Assigned { partitions, leftover_cutoff: TODAY });
         assert!(self.saw(|o| matches!(o, Output::ReadCommitted(asked) if asked == partitions)));
     }
 
-    pub fn tell_committed(&mut self, partitions: &[Partition]) {
+    pub fn tell_committed(&mut self, partitions: &[TopicPartition]) {
         for p in partitions {
             let known = self.metadata.get(p).cloned();
             let (offset, metadata) = known.map_or((None, String::new()), |(o, m)| (Some(o), m));
@@ -304,13 +304,13 @@ impl Rig {
     }
 
     /// Assigned, read and live, whatever it takes.
-    pub fn bring_up(&mut self, partitions: &[Partition]) {
+    pub fn bring_up(&mut self, partitions: &[TopicPartition]) {
         self.bring_up_keeping_outputs(partitions);
         self.outs.clear();
     }
 
     /// The same, with whatever it wants to do then.
-    pub fn bring_up_keeping_outputs(&mut self, partitions: &[Partition]) {
+    pub fn bring_up_keeping_outputs(&mut self, partitions: &[TopicPartition]) {
         self.assign(partitions);
         self.tell_committed(partitions);
         self.run_until_quiet(partitions);
@@ -320,22 +320,22 @@ impl Rig {
     }
 
     /// Answers barriers, floors, fences and questions about `since`, until something else has to happen.
-    pub fn run_until_quiet(&mut self, partitions: &[Partition]) {
+    pub fn run_until_quiet(&mut self, partitions: &[TopicPartition]) {
         for _ in 0..20 {
             for p in partitions {
                 self.read(*p);
             }
             let fence = |o: Output| match o {
-                Output::Fence { take, .. } => take,
+                Output::Fence { request, .. } => take,
                 _ => unreachable!(),
             };
             if let Some(take) = self.find(|o| matches!(o, Output::Fence { .. }), fence) {
-                self.input(Input::Fenced { take });
+                self.input(Input::Fenced { request });
             }
             self.answer_since(None, TODAY);
             let own = |o: &Output| {
                 matches!(o, Output::Transact(b)
-                    if b.items.iter().all(|i| matches!(i.kind, Kind::Barrier { .. } | Kind::Floor { .. })))
+                    if b.items.iter().all(|i| matches!(i.kind, Kind::Barrier { .. } | Kind::StartMarker { .. })))
             };
             let batch = self.find(own, |o| match o {
                 Output::Transact(batch) => batch,
@@ -348,29 +348,29 @@ impl Rig {
     }
 
     /// Answers the question since when the topic is owed. Gives the partitions that need no scan, if it was asked.
-    pub fn answer_since(&mut self, since: Option<Millis>, today: Millis) -> Option<Vec<i32>> {
+    pub fn answer_since(&mut self, since: Option<Millis>, leftover_cutoff: Millis) -> Option<Vec<i32>> {
         let (ask, known) = self.find(
             |o| matches!(o, Output::FindSince { topic: 0, .. }),
             |o| match o {
-                Output::FindSince { ask, known, .. } => (ask, known),
+                Output::FindSince { request, known, .. } => (ask, known),
                 _ => unreachable!(),
             },
         )?;
-        self.input(Input::Since { ask, since, today });
+        self.input(Input::Since { request, since, leftover_cutoff });
         Some(known)
     }
 
-    pub fn phase(&self, p: Partition) -> Option<Phase> {
+    pub fn phase(&self, p: TopicPartition) -> Option<Phase> {
         self.core.status().into_iter().find(|s| s.partition == p).map(|s| s.phase)
     }
 
-    pub fn ownership(&self, p: Partition) -> Ownership {
+    pub fn ownership(&self, p: TopicPartition) -> Ownership {
         Ownership::decode(self.metadata[&p].1.as_bytes()).unwrap()
     }
 }
 
 pub fn fired(batch: &Batch) -> Vec<i64> {
-    batch.items.iter().filter(|i| matches!(i.kind, Kind::Fire { .. })).map(|i| i.identity).collect()
+    batch.items.iter().filter(|i| matches!(i.kind, Kind::Fire { .. })).map(|i| i.origin_offset).collect()
 }
 
 pub fn text(bytes: Option<&Vec<u8>>) -> String {

@@ -3,8 +3,8 @@
 use kafka_scheduler::core::Phase;
 use kafka_scheduler::core::batch::Kind;
 use kafka_scheduler::core::io::{Abort, Input, Outcome, Output, Report};
-use kafka_scheduler::core::mark::BARRIER_KEY;
-use kafka_scheduler::core::owner::Ownership;
+use kafka_scheduler::core::origin::BARRIER_KEY;
+use kafka_scheduler::core::ownership::Ownership;
 
 use crate::rig::*;
 
@@ -27,13 +27,13 @@ fn the_barrier_comes_first_and_only_then_are_former_owners_fenced() {
     let ids = rig.find(
         |o| matches!(o, Output::Fence { .. }),
         |o| match o {
-            Output::Fence { take, transactional_ids } => (take, transactional_ids),
+            Output::Fence { request, transactional_ids } => (take, transactional_ids),
             _ => unreachable!(),
         },
     );
     let (take, ids) = ids.expect("the former owner is fenced");
     assert_eq!(ids, ["g.ab.0.0", "g.ab.0.1"]);
-    rig.input(Input::Fenced { take });
+    rig.input(Input::Fenced { request });
     let drop_list = rig.batch();
     assert!(drop_list.items.is_empty());
     assert_eq!(Ownership::decode(drop_list.offsets[0].metadata.as_bytes()).unwrap().fence, Vec::<String>::new());
@@ -77,9 +77,9 @@ fn only_the_barriers_own_offset_ends_loading() {
     rig.at(NOW + 60);
     rig.no_batch("the end of the log was reached and time has passed, but the barrier does not stand");
     let written = rig.land(&barrier);
-    rig.input(Input::Settled { batch: barrier.id, outcome: Outcome::Committed { written: &written } });
+    rig.input(Input::BatchEnded { batch: barrier.id, outcome: Outcome::Committed { written: &written } });
     assert_eq!(rig.phase(P), Some(Phase::Loading));
-    rig.input(Input::Fenced { take: 0 });
+    rig.input(Input::Fenced { request: 0 });
     let list = rig.batch();
     assert!(list.items.is_empty(), "only the fence list is dropped");
     rig.commit(&list);
@@ -110,7 +110,7 @@ fn a_barrier_may_be_read_before_its_commit_is_answered() {
     let written = rig.land(&barrier);
     rig.read(P);
     assert_eq!(rig.phase(P), Some(Phase::TakingOver));
-    rig.input(Input::Settled { batch: barrier.id, outcome: Outcome::Committed { written: &written } });
+    rig.input(Input::BatchEnded { batch: barrier.id, outcome: Outcome::Committed { written: &written } });
     assert_eq!(rig.phase(P), Some(Phase::Live));
 }
 
@@ -119,7 +119,7 @@ fn a_barrier_whose_offset_is_not_reported_is_written_again() {
     let mut rig = Rig::live();
     let barrier = rig.successors_barrier("cd");
     rig.land(&barrier);
-    rig.input(Input::Settled { batch: barrier.id, outcome: Outcome::Committed { written: &[] } });
+    rig.input(Input::BatchEnded { batch: barrier.id, outcome: Outcome::Committed { written: &[] } });
     let again = rig.batch();
     assert!(matches!(again.items[0].kind, Kind::Barrier { .. }));
     rig.commit(&again);
@@ -160,7 +160,7 @@ fn an_offset_at_or_below_one_already_seen_reads_the_partition_again_up_to_a_new_
 #[test]
 fn a_partition_that_can_no_longer_be_read_makes_the_consumer_join_anew() {
     let mut rig = Rig::live();
-    rig.input(Input::Unreadable { why: "truncated" });
-    assert!(rig.saw(|o| matches!(o, Output::Renew { .. })));
-    assert!(rig.saw(|o| matches!(o, Output::Restart(_))));
+    rig.input(Input::PositionInvalid { why: "truncated" });
+    assert!(rig.saw(|o| matches!(o, Output::ReplaceTransactionalIds { .. })));
+    assert!(rig.saw(|o| matches!(o, Output::Rejoin(_))));
 }

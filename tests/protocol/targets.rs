@@ -56,7 +56,7 @@ fn a_target_without_a_leader_is_quarantined_and_its_neighbours_fire() {
         }
     }
     assert!(!rig.saw(told), "once");
-    assert_eq!(rig.core.counters().refused[Reason::NoLeader as usize], 2);
+    assert_eq!(rig.core.counters().by_reason[Reason::NoLeader as usize], 2);
     for second in 200..240 {
         rig.at(NOW + second);
         if look(&mut rig, TargetState::Exists) {
@@ -103,7 +103,7 @@ fn a_target_that_was_deleted_is_found_missing_when_it_takes_nothing() {
     let given_up = (2..60).find(|second| {
         rig.at(NOW + second);
         look(&mut rig, TargetState::Missing);
-        rig.saw(|o| matches!(o, Output::Report(Report::GivenUp { reason: Reason::UnknownTarget, .. })))
+        rig.saw(|o| matches!(o, Output::Report(Report::ToDeadLetter { reason: Reason::UnknownTarget, .. })))
     });
     assert!(given_up.is_some());
 }

@@ -3,7 +3,7 @@
 use kafka_scheduler::core::Config;
 use kafka_scheduler::core::batch::Batch;
 use kafka_scheduler::core::io::{Abort, Late, Millis};
-use kafka_scheduler::core::request;
+use kafka_scheduler::core::headers;
 
 use crate::rig::*;
 
@@ -12,8 +12,8 @@ const LARGE_BYTES: usize = 4_000;
 /// A schedule with a value of so many bytes.
 fn schedule_of(rig: &mut Rig, key: &str, due: i64, bytes: usize) -> i64 {
     let headers = vec![
-        (request::EPOCH.to_vec(), Some(due.to_string().into_bytes())),
-        (request::TARGET_TOPIC.to_vec(), Some(b"target".to_vec())),
+        (headers::EPOCH.to_vec(), Some(due.to_string().into_bytes())),
+        (headers::TARGET_TOPIC.to_vec(), Some(b"target".to_vec())),
     ];
     let timestamp = rig.now;
     rig.append(P, Kept { timestamp, key: Some(key.into()), value: Some(vec![b'v'; bytes]), headers })

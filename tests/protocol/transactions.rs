@@ -2,7 +2,7 @@
 
 use kafka_scheduler::core::batch::Batch;
 use kafka_scheduler::core::io::{Abort, Input, Millis, Outcome};
-use kafka_scheduler::core::{Config, request};
+use kafka_scheduler::core::{Config, headers};
 
 use crate::rig::*;
 
@@ -16,7 +16,7 @@ fn a_firing_is_a_target_record_a_history_record_and_a_tombstone_in_the_schedules
         kept
     };
     kept.headers.push((b"customer".to_vec(), Some(b"1".to_vec())));
-    kept.headers.push((request::KEY.to_vec(), Some(b"forged".to_vec())));
+    kept.headers.push((headers::KEY.to_vec(), Some(b"forged".to_vec())));
     kept.headers.push((b"customer".to_vec(), None));
     let offset = rig.append(P, kept);
     rig.read(P);
@@ -50,7 +50,7 @@ fn a_firing_is_a_target_record_a_history_record_and_a_tombstone_in_the_schedules
     let (topic, partition, tombstone) = &records[2];
     assert_eq!((topic.as_str(), *partition), ("schedules", Some(P)));
     assert_eq!((text(tombstone.key.as_ref()), &tombstone.value), ("k".into(), &None));
-    assert_eq!(tombstone.mark(), Some(offset), "it names the record that it speaks for");
+    assert_eq!(tombstone.origin(), Some(offset), "it names the record that it speaks for");
 }
 
 #[test]
@@ -135,7 +135,7 @@ fn a_refused_generation_sends_nothing_until_there_is_another() {
     rig.read(P);
     rig.at(NOW + 1);
     let batch = rig.batch();
-    rig.abort(&batch, Abort::Refused { generation: 4 });
+    rig.abort(&batch, Abort::StaleGeneration { generation: 4 });
     rig.at(NOW + 30);
     rig.no_batch("the generation is the refused one");
     rig.input(Input::Generation(5));
@@ -176,7 +176,7 @@ fn the_tombstone_may_be_read_before_the_commit_is_answered() {
     rig.read(P);
     let next = rig.batch();
     assert_eq!(fired(&next), [second]);
-    rig.input(Input::Settled { batch: batch.id, outcome: Outcome::Committed { written: &written } });
+    rig.input(Input::BatchEnded { batch: batch.id, outcome: Outcome::Committed { written: &written } });
     rig.at(NOW + 3);
     rig.no_batch("the second firing is in flight still");
     rig.commit(&next);
@@ -224,10 +224,10 @@ fn progress_is_committed_in_transactions_of_offsets_alone_at_most_every_30_s() {
     assert!(at.0 > NOW * 1000 && at.0 <= (NOW + 31) * 1000, "{at:?}");
     rig.now = at;
     rig.input(Input::Tick);
-    let mark = rig.batch();
-    assert!(mark.items.is_empty());
-    assert_eq!(mark.offsets[0].offset, rig.logs[&P].len() as i64);
-    rig.commit(&mark);
+    let origin = rig.batch();
+    assert!(origin.items.is_empty());
+    assert_eq!(origin.offsets[0].offset, rig.logs[&P].len() as i64);
+    rig.commit(&origin);
     let second = at.0 / 1000;
     rig.schedule(P, "later still", NOW + 100_000);
     rig.read(P);

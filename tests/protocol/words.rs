@@ -2,8 +2,8 @@
 
 use kafka_scheduler::core::batch::Kind;
 use kafka_scheduler::core::io::Millis;
-use kafka_scheduler::core::mark::{MARK_HEADER, Mark};
-use kafka_scheduler::core::{Config, request};
+use kafka_scheduler::core::origin::{ORIGIN_HEADER, Origin};
+use kafka_scheduler::core::{Config, headers};
 
 use crate::rig::*;
 
@@ -23,7 +23,7 @@ fn a_newer_word_that_a_tombstone_outran_is_written_again_naming_the_original() {
     assert_eq!(records.len(), 1);
     let original = rig.kept(P, second);
     assert_eq!((records[0].1, &records[0].2.key, &records[0].2.value), (Some(P), &original.key, &original.value));
-    assert_eq!(records[0].2.mark(), Some(second));
+    assert_eq!(records[0].2.origin(), Some(second));
     rig.commit(&copy);
     rig.compact(P, second);
     rig.read(P);
@@ -33,7 +33,7 @@ fn a_newer_word_that_a_tombstone_outran_is_written_again_naming_the_original() {
     rig.at(NOW + 50);
     let batch = rig.batch();
     assert_eq!(fired(&batch), [second], "the copy keeps the original's identity");
-    let stamp = sent(&batch, rig.now)[0].2.headers.iter().find(|(n, _)| n == request::TIMESTAMP).unwrap().1.clone();
+    let stamp = sent(&batch, rig.now)[0].2.headers.iter().find(|(n, _)| n == headers::TIMESTAMP).unwrap().1.clone();
     assert_eq!(text(stamp.as_ref()), (NOW + 1).to_string(), "and its timestamp");
 }
 
@@ -54,7 +54,7 @@ fn a_cancel_that_a_copy_outran_is_written_again() {
     let again = rig.batch();
     assert!(matches!(again.items[0].kind, Kind::Cancel { .. }), "{again:?}");
     let records = sent(&again, rig.now);
-    assert_eq!((records[0].2.mark(), &records[0].2.value), (Some(cancel), &None));
+    assert_eq!((records[0].2.origin(), &records[0].2.value), (Some(cancel), &None));
     rig.commit(&again);
     rig.compact(P, cancel);
     rig.read(P);
@@ -78,7 +78,7 @@ fn a_cancel_that_a_tombstone_outran_is_written_again() {
     rig.commit(&batch);
     rig.read(P);
     let again = rig.batch();
-    assert_eq!((again.items[0].identity, again.items.len()), (cancel, 1));
+    assert_eq!((again.items[0].origin_offset, again.items.len()), (cancel, 1));
     assert!(matches!(again.items[0].kind, Kind::Cancel { .. }));
 }
 
@@ -134,14 +134,14 @@ fn a_mark_that_does_not_fit_its_place_makes_the_record_the_users() {
     let mut rig = Rig::live();
     let old = rig.schedule(P, "k", NOW + 10);
     let mut mirrored = rig.kept(P, old);
-    let forged = Mark { place: 1, offset: 0, timestamp: Millis(0), content: 2 }.encode().to_vec();
-    mirrored.headers.push((MARK_HEADER.to_vec(), Some(forged)));
+    let forged = Origin { partition_hash: 1, offset: 0, timestamp: Millis(0), content_hash: 2 }.encode().to_vec();
+    mirrored.headers.push((ORIGIN_HEADER.to_vec(), Some(forged)));
     let offset = rig.append(P, mirrored);
     rig.read(P);
     rig.at(NOW + 10);
     let batch = rig.batch();
     assert_eq!(fired(&batch), [offset]);
-    assert!(sent(&batch, rig.now)[0].2.mark().is_none(), "engine headers never reach the target");
+    assert!(sent(&batch, rig.now)[0].2.origin().is_none(), "engine headers never reach the target");
 }
 
 #[test]
@@ -166,10 +166,10 @@ fn an_unfit_record_ends_earlier_words_and_is_written_again_whole() {
     rig.commit(&batch);
     rig.read(P);
     let again = rig.batch();
-    assert!(matches!(again.items[0].kind, Kind::Unfit { .. }), "{again:?}");
+    assert!(matches!(again.items[0].kind, Kind::Invalid { .. }), "{again:?}");
     let records = sent(&again, rig.now);
     let original = rig.kept(P, unfit);
-    assert_eq!((&records[0].2.value, records[0].2.mark()), (&original.value, Some(unfit)));
+    assert_eq!((&records[0].2.value, records[0].2.origin()), (&original.value, Some(unfit)));
     assert_eq!(records[0].2.headers[..2], original.headers);
     rig.commit(&again);
     rig.read(P);

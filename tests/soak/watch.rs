@@ -102,7 +102,7 @@ fn note(seen: &mut Seen, kind: Kind, record: &Record) {
 }
 
 fn schedule(seen: &mut Seen, topic: usize, record: &Record, word: Option<Id>) {
-    let Some(mark) = record.header("scheduler-engine") else {
+    let Some(origin) = record.header("scheduler-engine") else {
         match word {
             Some(word) => drop(seen.log.insert((topic, record.partition, record.offset), word)),
             None => seen.foreign.push(format!("nobody said {record:?}")),
@@ -110,7 +110,7 @@ fn schedule(seen: &mut Seen, topic: usize, record: &Record, word: Option<Id>) {
         return;
     };
     // The offset that the mark names: see src/core/mark.rs.
-    let named = mark.get(9..17).map(|bytes| i64::from_be_bytes(bytes.try_into().expect("eight bytes")));
+    let named = origin.get(9..17).map(|bytes| i64::from_be_bytes(bytes.try_into().expect("eight bytes")));
     match named {
         Some(offset) if record.value.is_none() => {
             *seen.tombstones.entry((topic, record.partition, offset)).or_default() += 1;

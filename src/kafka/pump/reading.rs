@@ -9,7 +9,7 @@ use rdkafka::consumer::Consumer;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 
 use super::Pump;
-use crate::core::io::{Header, Input, Millis, Partition, Record};
+use crate::core::io::{Header, Input, Millis, TopicPartition, Record};
 use crate::kafka::group::Member;
 use crate::kafka::native::inbox::Handful;
 
@@ -44,7 +44,7 @@ impl Pump {
         while self.is_current(member) {
             match member.consumer().poll(Duration::ZERO) {
                 Some(Ok(_)) => {
-                    self.input(Input::Unreadable { why: "a partition's records were not led to their queue" })
+                    self.input(Input::PositionInvalid { why: "a partition's records were not led to their queue" })
                 }
                 Some(Err(error)) => self.trouble(&error),
                 // It may have served an event instead of finding nothing.
@@ -110,24 +110,24 @@ impl Pump {
         let fatal = matches!(error, KafkaError::MessageConsumptionFatal(_));
         if fatal || code == Some(Code::AutoOffsetReset) {
             tracing::warn!(%error, "the consumer cannot go on; the group is joined anew");
-            return self.input(Input::Unreadable { why: "consumer error" });
+            return self.input(Input::PositionInvalid { why: "consumer error" });
         }
         // Its context has said what there is to say.
         tracing::debug!(%error, "consumer error");
     }
 
-    pub(super) fn partition(&self, topic: &[u8], number: i32) -> Option<Partition> {
+    pub(super) fn partition(&self, topic: &[u8], number: i32) -> Option<TopicPartition> {
         let topic = self.topics.iter().position(|name| name.as_bytes() == topic)?;
-        Some(Partition { topic: topic as u16, number })
+        Some(TopicPartition { topic: topic as u16, number })
     }
 
-    pub(super) fn seek(&mut self, partition: Partition) {
+    pub(super) fn seek(&mut self, partition: TopicPartition) {
         let Some(member) = &self.member else { return };
         self.rewound.push(partition);
         let topic = &self.topics[usize::from(partition.topic)];
         if let Err(error) = member.consumer().seek(topic, partition.number, Offset::Beginning, Duration::ZERO) {
             tracing::warn!(%error, topic, partition = partition.number, "the partition cannot be read again");
-            self.input(Input::Unreadable { why: "seek failed" });
+            self.input(Input::PositionInvalid { why: "seek failed" });
         }
     }
 }

@@ -7,14 +7,14 @@ use rdkafka::TopicPartitionList;
 use rdkafka::consumer::Consumer;
 
 use super::Pump;
-use crate::core::io::{Input, Partition};
+use crate::core::io::{Input, TopicPartition};
 use crate::kafka::group::{self, Rebalance};
 
 /// A revocation whose partitions are not all released.
 pub struct Revocation {
     /// As the group gave it.
     pub list: TopicPartitionList,
-    waiting: BTreeSet<Partition>,
+    waiting: BTreeSet<TopicPartition>,
 }
 
 impl Pump {
@@ -35,8 +35,8 @@ impl Pump {
                     self.settings.voice.joined();
                     self.publish_at = Instant::now();
                     self.check_generation();
-                    let today = self.clock.today(self.config.since_delta_days);
-                    self.input(Input::Assigned { partitions: &partitions, today });
+                    let leftover_cutoff = self.clock.leftover_cutoff(self.config.since_delta_days);
+                    self.input(Input::Assigned { partitions: &partitions, leftover_cutoff });
                 }
                 Rebalance::Revoke(list) => {
                     let partitions = self.partitions(&list);
@@ -63,7 +63,7 @@ impl Pump {
         }
     }
 
-    pub(super) fn release(&mut self, partitions: &[Partition]) {
+    pub(super) fn release(&mut self, partitions: &[TopicPartition]) {
         let Some(revocation) = &mut self.revocation else { return };
         for partition in partitions {
             revocation.waiting.remove(partition);
@@ -77,10 +77,10 @@ impl Pump {
     }
 
     fn unanswered(&mut self) {
-        self.input(Input::Unreadable { why: "a rebalance could not be answered" });
+        self.input(Input::PositionInvalid { why: "a rebalance could not be answered" });
     }
 
-    fn partitions(&self, list: &TopicPartitionList) -> Vec<Partition> {
+    fn partitions(&self, list: &TopicPartitionList) -> Vec<TopicPartition> {
         list.elements()
             .iter()
             .filter_map(|element| self.partition(element.topic().as_bytes(), element.partition()))

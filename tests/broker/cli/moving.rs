@@ -14,7 +14,7 @@ use crate::kit::wait::now_s;
 
 type Content = BTreeMap<Vec<u8>, (Option<Vec<u8>>, Vec<HeaderPair>)>;
 
-fn content(records: &[Record]) -> Content {
+fn content_hash(records: &[Record]) -> Content {
     records
         .iter()
         .map(|record| (record.key.clone().expect("a key"), (record.value.clone(), record.headers.clone())))

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kafka_scheduler::core::io::Partition;
+use kafka_scheduler::core::io::TopicPartition;
 use sim::kafka::group::Answer;
 use sim::kafka::log::{Compaction, Stored};
 use sim::kafka::{Kafka, Place, Refusal, TRANSACTION_MS_MAX};
@@ -20,7 +20,7 @@ const STABLE_MS: i64 = 1_000;
 #[derive(Debug, Default)]
 struct Member {
     generation: i32,
-    owned: BTreeSet<Partition>,
+    owned: BTreeSet<TopicPartition>,
 }
 
 /// The model, and what its clients know.
@@ -33,8 +33,8 @@ pub struct Modelled {
     generation: i32,
 }
 
-fn partition(number: i32) -> Partition {
-    Partition { topic: 0, number }
+fn partition(number: i32) -> TopicPartition {
+    TopicPartition { topic: 0, number }
 }
 
 fn stored(now_ms: i64, key: &str, value: Option<&str>) -> Stored {
@@ -55,7 +55,7 @@ fn seen<T>(answer: Result<T, Refusal>, done: impl FnOnce(T) -> Seen) -> Seen {
 
 impl Modelled {
     pub fn new(partitions: i32) -> Self {
-        let partitions: Vec<Partition> = (0..partitions).map(partition).collect();
+        let partitions: Vec<TopicPartition> = (0..partitions).map(partition).collect();
         Self {
             kafka: Kafka::new(&partitions, Rng::new(7)),
             now_ms: 1_000,
@@ -170,7 +170,7 @@ impl Modelled {
         }
     }
 
-    fn committed(&mut self, partition: Partition, stable: bool) -> Seen {
+    fn committed(&mut self, partition: TopicPartition, stable: bool) -> Seen {
         if stable {
             self.pass(STABLE_MS);
             if self.kafka.has_pending_offset(partition) {
