@@ -1,4 +1,4 @@
-//! A whole program around an engine: its servers, its signals, its end.
+//! The program around an engine: its servers, its signals, and its end.
 
 use std::fmt;
 use std::io;
@@ -13,29 +13,24 @@ use crate::config::ConfigError;
 use crate::handle::Handle;
 use crate::http::{BindError, Listeners};
 use crate::kafka::{self, Clock};
+use crate::logging;
 use crate::runner::{Runner, RunnerError};
 
-/// Why the program ended.
+/// The reason why the program ended.
 #[derive(Debug)]
-pub enum Error {
-    /// A setting is wrong.
+pub(crate) enum Error {
     Config(ConfigError),
-    /// An address is taken.
     Bind(BindError),
-    /// The engine could not start or go on.
     Engine(kafka::Error),
-    /// It could not be started, for another reason.
     Runner(RunnerError),
-    /// Something of the system's.
     System(&'static str, io::Error),
-    /// The broker in the process could not be started.
     Mini(rdkafka::error::KafkaError),
 }
 
 impl Error {
-    /// The program's exit code: 2 where the settings are at fault.
+    /// Returns the program's exit code: 2 if the settings are wrong.
     #[must_use]
-    pub const fn exit_code(&self) -> u8 {
+    pub(crate) const fn exit_code(&self) -> u8 {
         match self {
             Self::Config(_) => 2,
             _ => 1,
@@ -50,8 +45,8 @@ impl fmt::Display for Error {
             Self::Bind(e) => e.fmt(f),
             Self::Engine(e) => e.fmt(f),
             Self::Runner(e) => e.fmt(f),
-            Self::System(what, e) => write!(f, "{what}: {e}"),
-            Self::Mini(e) => write!(f, "the embedded broker: {e}"),
+            Self::System(what, _) => f.write_str(what),
+            Self::Mini(_) => f.write_str("the embedded broker"),
         }
     }
 }
@@ -59,10 +54,21 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
+            // `Display` shows these errors themselves.
+            Self::Config(e) => e.source(),
             Self::Bind(e) => e.source(),
-            _ => None,
+            Self::Engine(e) => e.source(),
+            Self::Runner(e) => e.source(),
+            Self::System(_, e) => Some(e),
+            Self::Mini(e) => Some(e),
         }
     }
+}
+
+/// Returns the text of an error and of each of its sources, on one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let sources = std::iter::successors(error.source(), |error| error.source());
+    sources.fold(error.to_string(), |text, source| format!("{text}: {source}"))
 }
 
 impl From<ConfigError> for Error {
@@ -91,16 +97,16 @@ impl From<RunnerError> for Error {
 
 /// Turns SIGINT and SIGTERM into a clean end.
 #[derive(Debug)]
-pub struct Stopper {
+pub(crate) struct Stopper {
     handle: Arc<Mutex<Option<Handle>>>,
 }
 
 impl Stopper {
-    /// Listens to the signals from now on.
+    /// Starts to listen to the signals.
     ///
     /// # Errors
-    /// When the system does not allow it.
-    pub fn start() -> Result<Self, Error> {
+    /// When the system refuses a thread or the signals.
+    pub(crate) fn start() -> Result<Self, Error> {
         let failed = |e| Error::System("signals", e);
         let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(failed)?;
         let handle = Arc::new(Mutex::new(None::<Handle>));
@@ -114,7 +120,7 @@ impl Stopper {
                         info!("stopping; a second signal ends the program at once");
                         handle.stop();
                     }
-                    // Nothing has been begun yet that would have to be handed over.
+                    // The engine has not begun, so there is nothing to hand over.
                     None => std::process::exit(0),
                     Some(_) => std::process::exit(1),
                 }
@@ -130,17 +136,32 @@ impl Stopper {
     }
 }
 
-/// Runs an engine with its servers until a signal. A clock that is given can be moved over REST.
+/// Runs an engine with its servers until a signal. A given `clock` can be moved over REST.
 ///
 /// # Errors
-/// When it cannot start or go on.
-pub fn run(runner: Runner, listeners: Listeners, stopper: &Stopper, clock: Option<Clock>) -> Result<(), Error> {
+/// When it cannot start or continue.
+pub(crate) fn run(runner: Runner, listeners: Listeners, stopper: &Stopper, clock: Option<Clock>) -> Result<(), Error> {
     let config = runner.config().clone();
     config.announce();
-    let (engine, metrics, activity) = runner.engine()?;
+    let (engine, mut metrics, activity) = runner.engine()?;
+    metrics.log(logging::lines_dropped);
     stopper.stops(engine.handle());
     listeners
         .serve(&config, engine.handle(), metrics, activity, clock)
         .map_err(|e| Error::System("the HTTP servers", e))?;
     Ok(engine.run()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_text_of_a_chain_is_shown_once() {
+        let inner = || io::Error::other("no descriptors left");
+        assert_eq!(chain(&Error::System("signals", inner())), "signals: no descriptors left");
+        let engine = Error::Runner(RunnerError::Engine(kafka::Error::System(inner())));
+        let expected = "the operating system refused a thread or a wake-up: no descriptors left";
+        assert_eq!(chain(&engine), expected);
+    }
 }

@@ -2,7 +2,7 @@
 //!
 //! This module needs neither Kafka nor the engine: with `default-features = false` the crate depends on nothing but the
 //! standard library (and on `jiff`, with the feature of that name). It builds and reads plain [`Record`]s, for any Kafka
-//! client. With the feature `kafka` they convert to and from rdkafka's types.
+//! client. With the feature `engine` they convert to and from rdkafka's types.
 //!
 //! # Schedule a message
 //!
@@ -44,7 +44,7 @@
 //!
 //! See [`retry`].
 
-#[cfg(feature = "kafka")]
+#[cfg(feature = "engine")]
 mod adapter;
 pub mod retry;
 mod schedule;

@@ -1,6 +1,8 @@
 //! Settings from the environment and the configuration file.
 
+mod builder;
 mod file;
+#[cfg(feature = "engine")]
 mod rewritten;
 mod secret;
 mod shown;
@@ -10,11 +12,16 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 
+pub use builder::ConfigBuilder;
+pub use file::ConfigurationFile;
 use file::File;
-pub use rewritten::{ConfigurationFile, Files};
+#[cfg(feature = "engine")]
+pub(crate) use rewritten::Files;
 pub use secret::Secret;
-#[cfg(feature = "kafka")]
+#[cfg(feature = "engine")]
 pub(crate) use value::is_topic;
+
+const CONFIGURATION_FILE: &str = "CONFIGURATION_FILE";
 
 /// Every variable that is read.
 const VARIABLES: &[&str] = &[
@@ -32,51 +39,71 @@ const VARIABLES: &[&str] = &[
     "SESSION_TIMEOUT",
     "SCHEDULE_GRACE_INTERVAL",
     "MAX_HORIZON",
-    "CONFIGURATION_FILE",
+    CONFIGURATION_FILE,
     "MEMORY_WARN_BYTES",
     "LOG_LEVEL",
     "LOG_FORMAT",
     "REST_TOKEN",
 ];
 
-/// What librdkafka takes at most for a topic's replicas.
+/// Settings of librdkafka that variables set.
+const SERVER_KEYS: &[&str] = &["bootstrap.servers", "metadata.broker.list"];
+const GROUP_KEYS: &[&str] = &["group.id"];
+const SESSION_KEYS: &[&str] = &["session.timeout.ms"];
+
+/// librdkafka's own limit.
 pub(crate) const REPLICAS_MAX: i32 = 10_000;
 
 /// etf1/kafka-message-scheduler sends its log lines to this server itself.
 const GRAYLOG: &str = "GRAYLOG_SERVER is ignored: lines go to stderr. Set LOG_FORMAT=json and have a collector (such as \
     Fluent Bit, Vector or Docker's gelf driver) pass them on to Graylog";
 
-/// Reads an environment variable: `None` where it is not set.
+/// Reads an environment variable: `None` if it is not set.
 pub type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// Reads a text file by its path.
 pub type ReadFile<'a> = &'a dyn Fn(&str) -> std::io::Result<String>;
 
-/// Why the program cannot start: one line that names the variable, its value and what is allowed.
+/// A setting that is not allowed. The text is one line: the variable, its value, and the values that are allowed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ConfigError(String);
+pub struct ConfigError {
+    variable: &'static str,
+    message: String,
+}
 
 impl ConfigError {
-    pub(crate) fn new(message: impl Into<String>) -> Self {
-        Self(message.into())
+    pub(crate) fn new(variable: &'static str, message: impl Into<String>) -> Self {
+        Self { variable, message: message.into() }
     }
 
-    /// The value is quoted with escapes, so that the message stays one line.
+    /// `name` is a variable, or a setting of the configuration file. The message quotes the value with escapes, so it
+    /// stays one line.
     pub(crate) fn wrong(name: &str, value: &str, allowed: &str) -> Self {
-        Self(format!("{name} is {value:?}, but must be {allowed}"))
+        let variable = VARIABLES.iter().find(|variable| **variable == name).unwrap_or(&CONFIGURATION_FILE);
+        Self::new(variable, format!("{name} is {value:?}, but must be {allowed}"))
+    }
+
+    /// Returns the environment variable that is wrong: `CONFIGURATION_FILE` for a setting of that file.
+    #[must_use]
+    pub const fn variable(&self) -> &'static str {
+        self.variable
     }
 }
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.message)
     }
 }
 
 impl std::error::Error for ConfigError {}
 
-/// Everything a user can set.
-#[derive(Clone, Debug)]
+/// The settings of an engine.
+///
+/// [`Config::builder`] sets them in a program, and [`Config::load`] reads them from the environment. Both check every
+/// value; a field that is changed afterwards is not checked again.
+#[derive(Clone)]
+#[non_exhaustive]
 pub struct Config {
     /// `BOOTSTRAP_SERVERS`
     pub bootstrap_servers: String,
@@ -92,9 +119,9 @@ pub struct Config {
     pub history_topic: String,
     /// `DEAD_LETTER_TOPIC`
     pub dead_letter_topic: Option<String>,
-    /// `CREATE_TOPICS`: topics of the engine's own that are missing are created.
+    /// `CREATE_TOPICS`: whether the engine creates its missing topics.
     pub create_topics: bool,
-    /// `CREATE_TOPICS_REPLICATION_FACTOR`: replicas of topics that are created; unset, the brokers' default counts.
+    /// `CREATE_TOPICS_REPLICATION_FACTOR`: replicas of created topics; `None` is the brokers' default.
     pub create_topics_replicas: Option<i32>,
     /// `SERVER_ADDR`
     pub server_addr: SocketAddr,
@@ -104,25 +131,42 @@ pub struct Config {
     pub grace_s: Option<u64>,
     /// `MAX_HORIZON`, in seconds.
     pub horizon_s: Option<u64>,
-    /// `MEMORY_WARN_BYTES`: what is held is said to be much from here on.
+    /// `MEMORY_WARN_BYTES`: warn if pending schedules take more memory.
     pub memory_warn_bytes: Option<u64>,
-    /// The broker lives in this process, and does not tell its topics' settings.
+    /// The broker is inside this process and does not describe its topics' settings.
     pub embedded: bool,
-    /// The file that `CONFIGURATION_FILE` names.
+    /// `CONFIGURATION_FILE`, as it was read.
     pub configuration_file: Option<ConfigurationFile>,
-    /// `kafka.common.configuration` of the file: entries for librdkafka as they are.
+    /// `kafka.common.configuration` of the file: settings that librdkafka gets unchanged.
     pub kafka_common: BTreeMap<String, String>,
     /// `kafka.producer.configuration` of the file.
     pub kafka_producer: BTreeMap<String, String>,
     /// `kafka.consumer.configuration` of the file.
     pub kafka_consumer: BTreeMap<String, String>,
-    /// `REST_TOKEN`: what clients of REST must show, if anything.
+    /// `REST_TOKEN`: the bearer token that clients of REST must send.
     pub rest_token: Option<Secret>,
-    /// What is set and counts for nothing, and what to do instead.
+    /// Variables that are set and have no effect, with what to do instead.
     pub warnings: Vec<String>,
 }
 
 impl Config {
+    /// Returns a builder that has the default of every setting.
+    ///
+    /// ```
+    /// use kafka_scheduler::config::Config;
+    ///
+    /// let config = Config::builder()
+    ///     .bootstrap_servers("kafka:9092")
+    ///     .schedules_topics(["reminders"])
+    ///     .librdkafka("security.protocol", "ssl")
+    ///     .build()?;
+    /// assert_eq!(config.group_id, "scheduler-cg");
+    /// # Ok::<(), kafka_scheduler::config::ConfigError>(())
+    /// ```
+    pub fn builder() -> ConfigBuilder {
+        ConfigBuilder::default()
+    }
+
     /// Reads the environment and the configuration file that it names. An empty variable counts as not set.
     ///
     /// # Errors
@@ -131,7 +175,7 @@ impl Config {
         Self::load_from(env, &|path| std::fs::read_to_string(path))
     }
 
-    /// As [`Config::load`], with the configuration file from wherever `read` has it.
+    /// Does the same as [`Config::load`], and gets the configuration file from `read`.
     ///
     /// # Errors
     /// At the first value that is not allowed.
@@ -141,11 +185,11 @@ impl Config {
             Some(path) => File::read(&path, read)?,
             None => File::default(),
         };
-        let (name, servers) = file.setting(env, "BOOTSTRAP_SERVERS", &["bootstrap.servers", "metadata.broker.list"])?;
+        let (name, servers) = file.setting(env, "BOOTSTRAP_SERVERS", SERVER_KEYS)?;
         let bootstrap_servers = value::servers(&name, servers.as_deref().unwrap_or("localhost:9092"))?;
-        let (name, group) = file.setting(env, "GROUP_ID", &["group.id"])?;
+        let (name, group) = file.setting(env, "GROUP_ID", GROUP_KEYS)?;
         let group_id = value::group(&name, group.as_deref().unwrap_or("scheduler-cg"))?;
-        let (name, session) = file.setting(env, "SESSION_TIMEOUT", &["session.timeout.ms"])?;
+        let (name, session) = file.setting(env, "SESSION_TIMEOUT", SESSION_KEYS)?;
         let session_timeout_ms =
             value::whole(&name, session.as_deref().unwrap_or("6000"), 1..=3_600_000, "milliseconds")?;
 
@@ -193,7 +237,7 @@ impl Config {
     }
 }
 
-/// Refuses a topic of the engine's own among those it reads.
+/// Rejects an output topic that is also a schedules topic.
 fn apart(name: &str, topic: &str, schedules_topics: &[String]) -> Result<(), ConfigError> {
     if schedules_topics.iter().any(|other| other == topic) {
         let allowed = "a topic that is not among SCHEDULES_TOPICS: its records would be taken for schedules";
@@ -213,24 +257,25 @@ fn dead_letter(env: Env<'_>, schedules_topics: &[String], history: &str) -> Resu
     Ok(Some(topic))
 }
 
-/// Refuses variables of the real environment that are not Unicode, which reading them as text would hide.
+/// Rejects variables of the process's environment that are not Unicode: reading them as text would hide them.
 ///
 /// # Errors
 /// At the first such variable.
-pub fn check_unicode() -> Result<(), ConfigError> {
+#[cfg(feature = "engine")]
+pub(crate) fn check_unicode() -> Result<(), ConfigError> {
     for name in VARIABLES {
         if let Some(value) = std::env::var_os(name)
             && value.to_str().is_none()
         {
-            // What the token holds must not be shown, not even when it is wrong.
+            // A token must not be shown, not even a wrong one.
             let value = if *name == "REST_TOKEN" { "set".to_owned() } else { format!("{value:?}") };
-            return Err(ConfigError::new(format!("{name} is {value}, but must be UTF-8 text")));
+            return Err(ConfigError::new(name, format!("{name} is {value}, but must be UTF-8 text")));
         }
     }
     Ok(())
 }
 
-/// A variable's value without the spaces around it; an empty one is not set.
+/// Returns a variable's value without the spaces around it; an empty one is not set.
 pub(crate) fn set(env: Env<'_>, name: &str) -> Option<String> {
     let value = env(name)?.trim().to_owned();
     (!value.is_empty()).then_some(value)
@@ -239,9 +284,13 @@ pub(crate) fn set(env: Env<'_>, name: &str) -> Option<String> {
 /// The metrics address by its two names, and the name that it came from.
 fn metrics(env: Env<'_>) -> Result<(&'static str, Option<String>), ConfigError> {
     match (env("METRICS_HTTP_ADDR"), env("METRICS_ADDR")) {
-        (Some(address), Some(alias)) if address != alias => Err(ConfigError::new(format!(
-            "METRICS_HTTP_ADDR is {address:?} and METRICS_ADDR is {alias:?}, but they mean the same: set one of them"
-        ))),
+        (Some(address), Some(alias)) if address != alias => Err(ConfigError::new(
+            "METRICS_HTTP_ADDR",
+            format!(
+                "METRICS_HTTP_ADDR is {address:?} and METRICS_ADDR is {alias:?}, but they mean the same: \
+                 set one of them"
+            ),
+        )),
         (None, Some(alias)) => Ok(("METRICS_ADDR", Some(alias))),
         (address, _) => Ok(("METRICS_HTTP_ADDR", address)),
     }

@@ -146,7 +146,8 @@ pub struct Scheduler<P: Payload = Packed> {
 }
 
 impl<P: Payload<Store: Default>> Scheduler<P> {
-    /// Returns a scheduler that owns no partition yet.
+    /// Returns a scheduler that owns no partition yet. It uses 1 to [`TRANSACTORS_MAX`] transactors, whatever `config`
+    /// asks for.
     #[must_use]
     pub fn new(config: Config) -> Self {
         Self::with_store(config, P::Store::default())
@@ -156,7 +157,8 @@ impl<P: Payload<Store: Default>> Scheduler<P> {
 impl<P: Payload> Scheduler<P> {
     /// Returns a scheduler whose payloads are kept in `store`.
     #[must_use]
-    pub fn with_store(config: Config, store: P::Store) -> Self {
+    pub fn with_store(mut config: Config, store: P::Store) -> Self {
+        config.transactors = config.transactors.clamp(1, TRANSACTORS_MAX);
         let names = Arc::new(TopicNames {
             cluster: config.cluster.clone(),
             topics: config.topics.clone(),
@@ -190,10 +192,13 @@ impl<P: Payload> Scheduler<P> {
     /// Returns the ids that the shell's transactors start with; [`Output::ReplaceTransactionalIds`] replaces them.
     #[must_use]
     pub fn transactional_ids(&self) -> Vec<String> {
-        self.transactional_ids_of(&self.owner()).take(self.config.transactors.clamp(1, TRANSACTORS_MAX)).collect()
+        self.transactional_ids_of(&self.owner()).take(self.config.transactors).collect()
     }
 
     /// Processes an event of the time `now`. Drain [`poll`](Self::poll) afterwards.
+    ///
+    /// # Panics
+    /// If a partition's topic is not an index of [`Config::topics`].
     pub fn handle(&mut self, now: Millis, input: Input<'_>) {
         self.set_now(now);
         match input {

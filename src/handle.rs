@@ -1,207 +1,219 @@
-//! How the rest of the program talks to the engine's loop, and the loop to it.
+//! How the rest of a program talks to the engine: [`Handle`] asks for pending schedules, and stops it.
 
 pub mod board;
+pub(crate) mod observer;
+mod pending;
+pub(crate) mod query;
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
-use tokio::sync::oneshot;
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 
-use crate::core::batch::Batch;
-use crate::core::io::{Counters, Cursor, Millis, Record, Report};
-use crate::core::listing::{Filter, Gone, Listed, Page, Upcoming};
-use board::{Board, Snapshot};
+use crate::core::io;
+use crate::core::listing;
+use board::Board;
+pub(crate) use observer::Observer;
+pub use pending::{Cursor, Filter, Page, PendingSchedule, UpcomingSchedule};
+pub(crate) use query::{Query, Reply};
 
-/// Requests that may wait for the loop at once; a further one is refused.
+/// Queries that may wait for the loop at once; a further one is rejected.
 const WAITING_MAX: usize = 64;
 
-/// Entries a page of a listing holds at most, so that one page never holds up the loop.
+/// Entries of a page at most, so one page never holds up the loop.
 pub const PAGE_MAX: usize = 1_000;
 
-/// Entries that a list takes from the loop at a time: more than a page, as each piece of a long list waits for a turn of
-/// the loop and for a pause.
-pub const PIECE_MAX: usize = 2_000;
+/// How long a query waits for the loop's answer.
+pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a request waits for the loop's answer.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Told what the engine does, on the loop's thread: it must not block.
-pub trait Observer: Send {
-    /// The counters have moved.
-    fn counters(&mut self, counters: &Counters) {
-        let _ = counters;
-    }
-
-    /// A batch with firings has been committed, and when that was known.
-    fn fired(&mut self, batch: &Batch, at: Millis) {
-        let _ = (batch, at);
-    }
-
-    /// A schedule has been accepted as pending, on a partition that fires already.
-    fn planned(&mut self, record: &Record<'_>, topics: &[String]) {
-        let _ = (record, topics);
-    }
-
-    /// A user has cancelled a pending schedule, on a partition that fires already.
-    fn deleted(&mut self, record: &Record<'_>, topics: &[String]) {
-        let _ = (record, topics);
-    }
-
-    /// A batch has ended: how, and how long after it was formed.
-    fn settled(&mut self, batch: &Batch, outcome: &'static str, took: Duration) {
-        let _ = (batch, outcome, took);
-    }
-
-    /// The loop has turned once, and what it did between two sleeps took so long.
-    fn turned(&mut self, took: Duration) {
-        let _ = took;
-    }
-
-    /// What is held has been looked at, as it is some times a second.
-    fn held(&mut self, snapshot: &Snapshot) {
-        let _ = snapshot;
-    }
-
-    /// The group has given or taken partitions.
-    fn rebalanced(&mut self) {}
-
-    /// Something worth a line in the log. `topics` are the names that partitions refer to.
-    fn report(&mut self, report: &Report, topics: &[String]) {
-        let _ = (report, topics);
-    }
-}
-
-/// Takes the answer to a question. Whoever asked may have given up.
-pub type Reply<T> = oneshot::Sender<T>;
-
-/// A question to the loop, answered between two of its turns.
-#[derive(Debug)]
-pub enum Ask {
-    /// A piece of the pending schedules.
-    Page {
-        /// Where to begin.
-        cursor: Cursor,
-        /// Entries, at most [`PIECE_MAX`].
-        limit: usize,
-        /// Which.
-        filter: Filter,
-        /// Takes the answer.
-        reply: Reply<Result<Page, Gone>>,
-    },
-    /// The pending schedules with a key.
-    Find {
-        /// Index of the topic.
-        topic: u16,
-        /// The key.
-        key: Vec<u8>,
-        /// Takes the answer.
-        reply: Reply<Vec<Listed>>,
-    },
-    /// The next schedules to fire.
-    Upcoming {
-        /// How many, at most [`PAGE_MAX`].
-        limit: usize,
-        /// Takes the answer.
-        reply: Reply<Vec<Upcoming>>,
-    },
-    /// Hand over and end.
-    Stop,
-}
-
-/// Why a question has no answer.
+/// The reason why a query has no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unanswered {
+#[non_exhaustive]
+pub enum QueryError {
     /// The engine has ended.
     Ended,
-    /// The engine is busy: too many questions wait, or it took longer than 10 s.
+    /// The engine is busy: 64 queries wait already, or it did not answer within 10 s.
     Busy,
+    /// The cursor's partition was revoked or is being read again: begin from the start.
+    CursorExpired,
+    /// The engine does not read this topic: it is not one of `SCHEDULES_TOPICS`.
+    UnknownTopic,
 }
 
-impl std::fmt::Display for Unanswered {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for QueryError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Ended => "the engine has ended",
             Self::Busy => "the engine is busy; try again",
+            Self::CursorExpired => "the partition was revoked or is being read again: begin from the start",
+            Self::UnknownTopic => "the engine does not read this topic",
         })
     }
 }
 
-impl std::error::Error for Unanswered {}
+impl std::error::Error for QueryError {}
 
 /// Wakes the loop's thread.
-pub type Wake = Arc<dyn Fn() + Send + Sync>;
+pub(crate) type Wake = Arc<dyn Fn() + Send + Sync>;
 
-/// Talks to a running engine from any thread.
+/// Talks to a running engine from any thread. Clones are cheap.
+///
+/// Queries block until the loop answers, usually for less than a millisecond and for at most 10 s. Within an async
+/// runtime, call them where blocking is allowed (such as tokio's `spawn_blocking`).
 #[derive(Clone)]
 pub struct Handle {
-    asks: Sender<Ask>,
+    queries: Sender<Query>,
     wake: Wake,
     board: Arc<Board>,
+    topics: Arc<[String]>,
 }
 
-impl std::fmt::Debug for Handle {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Handle").finish_non_exhaustive()
     }
 }
 
 impl Handle {
-    /// A handle and the end that the loop reads from.
+    /// Returns a handle on an engine of these schedules topics, and the end that its loop reads from.
+    #[doc(hidden)]
     #[must_use]
-    pub fn new(wake: Wake) -> (Self, Receiver<Ask>) {
-        let (asks, waiting) = bounded(WAITING_MAX);
-        (Self { asks, wake, board: Arc::default() }, waiting)
+    pub fn new(wake: Arc<dyn Fn() + Send + Sync>, topics: &[String]) -> (Self, Receiver<Query>) {
+        let (queries, waiting) = bounded(WAITING_MAX);
+        (Self { queries, wake, board: Arc::default(), topics: topics.into() }, waiting)
     }
 
-    /// What the loop has last said of itself, which is there even while it does not turn.
+    /// Returns the engine's state as its loop last published it. It is there even while the loop is blocked.
     #[must_use]
     pub fn board(&self) -> &Arc<Board> {
         &self.board
     }
 
-    /// A piece of the pending schedules that match: up to `limit` (at most [`PIECE_MAX`]), from `cursor` on. Call it
-    /// within a tokio runtime with a timer.
+    /// Returns a page of the pending schedules that match, in no particular order: up to `limit` of them (at most
+    /// [`PAGE_MAX`]), from the start or from the [`Page::next`] of an earlier page. It covers the partitions that this
+    /// instance holds.
     ///
     /// # Errors
-    /// When the loop has ended or does not answer.
-    pub async fn page(&self, cursor: Cursor, limit: usize, filter: Filter) -> Result<Result<Page, Gone>, Unanswered> {
-        self.ask(|reply| Ask::Page { cursor, limit: limit.min(PIECE_MAX), filter, reply }).await
+    /// When the cursor has expired, the filter's topic is unknown, or the engine does not answer.
+    pub fn page(&self, cursor: Option<Cursor>, limit: usize, filter: &Filter) -> Result<Page, QueryError> {
+        let filter = listing::Filter {
+            topic: filter.topic.as_deref().map(|topic| self.topic_index(topic)).transpose()?,
+            key_prefix: filter.key_prefix.clone(),
+            due_before: filter.due_before_s,
+            due_after: filter.due_after_s,
+            parked: filter.parked,
+        };
+        let (cursor, limit) = (cursor.map_or_else(io::Cursor::default, |cursor| cursor.0), limit.min(PAGE_MAX));
+        let page = self.wait(|reply| Query::Page { cursor, limit, filter, reply })?;
+        let page = page.map_err(|listing::Gone| QueryError::CursorExpired)?;
+        Ok(Page { schedules: self.named(page.entries), next: page.next.map(Cursor) })
     }
 
-    /// The pending schedules of a topic with this key.
+    /// Returns the pending schedules of a schedules topic with this key: at most one in each partition that this
+    /// instance holds.
     ///
     /// # Errors
-    /// When the loop has ended or does not answer.
-    pub async fn find(&self, topic: u16, key: Vec<u8>) -> Result<Vec<Listed>, Unanswered> {
-        self.ask(|reply| Ask::Find { topic, key, reply }).await
+    /// When the topic is unknown, or the engine does not answer.
+    pub fn find(&self, topic: &str, key: &[u8]) -> Result<Vec<PendingSchedule>, QueryError> {
+        let topic = self.topic_index(topic)?;
+        let found = self.wait(|reply| Query::Find { topic, key: key.to_vec(), reply })?;
+        Ok(self.named(found))
     }
 
-    /// The next `limit` schedules to fire (at most [`PAGE_MAX`]).
+    /// Returns the next `limit` schedules to fire (at most [`PAGE_MAX`]), earliest first.
     ///
     /// # Errors
-    /// When the loop has ended or does not answer.
-    pub async fn upcoming(&self, limit: usize) -> Result<Vec<Upcoming>, Unanswered> {
-        self.ask(|reply| Ask::Upcoming { limit: limit.min(PAGE_MAX), reply }).await
+    /// When the engine does not answer.
+    pub fn upcoming(&self, limit: usize) -> Result<Vec<UpcomingSchedule>, QueryError> {
+        let next = self.wait(|reply| Query::Upcoming { limit: limit.min(PAGE_MAX), reply })?;
+        Ok(next.into_iter().map(|next| UpcomingSchedule::new(next, &self.topics)).collect())
     }
 
     /// Asks the engine to hand over its partitions and end; returns at once.
     pub fn stop(&self) {
-        // A full channel means that the loop is behind, not gone: the question waits its turn.
-        let _ = self.asks.send_timeout(Ask::Stop, ANSWER_TIMEOUT);
+        // A full channel means that the loop is late, not gone: the request waits its turn.
+        let _ = self.queries.send_timeout(Query::Stop, ANSWER_TIMEOUT);
         (self.wake)();
     }
 
-    async fn ask<T>(&self, question: impl FnOnce(Reply<T>) -> Ask) -> Result<T, Unanswered> {
-        let (reply, answer) = oneshot::channel();
-        self.asks.try_send(question(reply)).map_err(|e| match e {
-            TrySendError::Full(_) => Unanswered::Busy,
-            TrySendError::Disconnected(_) => Unanswered::Ended,
+    /// Hands a query to the loop, without waiting for its answer.
+    pub(crate) fn send(&self, query: Query) -> Result<(), QueryError> {
+        self.queries.try_send(query).map_err(|e| match e {
+            TrySendError::Full(_) => QueryError::Busy,
+            TrySendError::Disconnected(_) => QueryError::Ended,
         })?;
         (self.wake)();
-        match tokio::time::timeout(ANSWER_TIMEOUT, answer).await {
-            Ok(answer) => answer.map_err(|_| Unanswered::Ended),
-            Err(_) => Err(Unanswered::Busy),
-        }
+        Ok(())
+    }
+
+    fn wait<T: Send + 'static>(&self, query: impl FnOnce(Reply<T>) -> Query) -> Result<T, QueryError> {
+        let (reply, answer) = bounded(1);
+        self.send(query(Reply::new(move |answer| drop(reply.send(answer)))))?;
+        answer.recv_timeout(ANSWER_TIMEOUT).map_err(|e| match e {
+            RecvTimeoutError::Timeout => QueryError::Busy,
+            RecvTimeoutError::Disconnected => QueryError::Ended,
+        })
+    }
+
+    fn topic_index(&self, topic: &str) -> Result<u16, QueryError> {
+        let index = self.topics.iter().position(|name| name == topic).and_then(|index| u16::try_from(index).ok());
+        index.ok_or(QueryError::UnknownTopic)
+    }
+
+    fn named(&self, entries: Vec<listing::Listed>) -> Vec<PendingSchedule> {
+        entries.into_iter().map(|listed| PendingSchedule::new(listed, Arc::clone(&self.topics))).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::io::{Header, Millis, TopicPartition};
+    use crate::core::payload::Parts;
+
+    /// A handle whose loop answers each query by `answer`.
+    fn handle(answer: impl Fn(Query) + Send + 'static) -> Handle {
+        let (handle, queries) = Handle::new(Arc::new(|| ()), &["one".into(), "two".into()]);
+        std::thread::spawn(move || queries.iter().for_each(answer));
+        handle
+    }
+
+    fn listed(topic: u16) -> listing::Listed {
+        let headers = vec![Header { name: b"h", value: None }];
+        let parts = Parts { key: b"k", target_key: Some(b"t"), headers, value: b"v" };
+        listing::Listed::new(TopicPartition { topic, number: 3 }, 7, 60, Millis(5), "target".into(), &parts, None)
+    }
+
+    #[test]
+    fn topics_have_names_and_what_is_pending_is_decoded() {
+        let handle = handle(|query| match query {
+            Query::Find { topic, reply, .. } => reply.send(vec![listed(topic)]),
+            Query::Page { filter, reply, .. } => {
+                reply.send(Ok(listing::Page { entries: vec![listed(filter.topic.unwrap_or(0))], next: None }));
+            }
+            _ => {}
+        });
+        let found = handle.find("two", b"k").expect("an answer").remove(0);
+        assert_eq!((found.topic(), found.partition(), found.offset()), ("two", 3, 7));
+        assert_eq!((found.due_s(), found.timestamp_ms(), found.target()), (60, 5, "target"));
+        assert_eq!((found.key(), found.target_key(), found.value()), (&b"k"[..], Some(&b"t"[..]), &b"v"[..]));
+        assert_eq!((found.headers(), found.parked()), (vec![(&b"h"[..], None)], None));
+        let filter = Filter { topic: Some("two".into()), ..Filter::default() };
+        assert_eq!(handle.page(None, 1, &filter).expect("a page").schedules[0].topic(), "two");
+        assert_eq!(handle.find("three", b"k").err(), Some(QueryError::UnknownTopic));
+    }
+
+    #[test]
+    fn a_query_without_an_answer_says_why() {
+        let expired = handle(|query| match query {
+            Query::Page { reply, .. } => reply.send(Err(listing::Gone)),
+            other => drop(other),
+        });
+        assert_eq!(expired.page(None, 1, &Filter::default()).err(), Some(QueryError::CursorExpired));
+        assert_eq!(expired.find("one", b"k").err(), Some(QueryError::Ended), "the loop dropped the query");
+        let (busy, _queries) = Handle::new(Arc::new(|| ()), &["one".into()]);
+        while busy.send(Query::Stop).is_ok() {}
+        assert_eq!(busy.find("one", b"k").err(), Some(QueryError::Busy));
     }
 }

@@ -4,6 +4,7 @@
 //! that are written as fast as the client reads; `server` adds the bounds on connections.
 
 mod advance;
+mod ask;
 mod auth;
 mod connection;
 mod hyper_errors;

@@ -1,6 +1,7 @@
 //! The engine on Kafka: an event loop that feeds the core and executes its outputs.
 
 pub(crate) mod admin;
+#[cfg(feature = "cli")]
 pub(crate) mod broker_client;
 pub(crate) mod client_config;
 pub(crate) mod clients;
@@ -14,6 +15,7 @@ mod error;
 pub(crate) mod ffi;
 #[cfg(test)]
 mod fixtures;
+#[cfg(feature = "cli")]
 pub(crate) mod fold;
 mod foreign_members;
 mod group;
@@ -21,6 +23,7 @@ mod job;
 mod log_start_offsets;
 pub(crate) mod partition_scan;
 mod producer_topics;
+#[cfg(feature = "cli")]
 pub(crate) mod publish;
 mod record_batches;
 mod sleeper;
@@ -36,16 +39,17 @@ use std::time::Duration;
 
 use crossbeam_channel::Receiver;
 use rdkafka::consumer::BaseConsumer;
+use rdkafka::error::KafkaError;
 use rdkafka::producer::BaseProducer;
 
 use crate::config::{Config, Files};
 use crate::core::listing::Page;
 use crate::handle::board::{Snapshot, Stage};
-use crate::handle::{Ask, Handle, Observer};
+use crate::handle::{Handle, Observer, Query};
 use clients::{Clients, QueryConsumer};
 pub use clock::Clock;
 use engine_loop::{EngineLoop, Parts};
-pub use error::Error;
+pub use error::{Error, SettingsError};
 use sleeper::Sleeper;
 use startup::{NotReady, Ready};
 
@@ -60,7 +64,7 @@ pub struct Engine {
     observer: Box<dyn Observer>,
     sleeper: Sleeper,
     handle: Handle,
-    queries: Receiver<Ask>,
+    queries: Receiver<Query>,
 }
 
 impl std::fmt::Debug for Engine {
@@ -76,7 +80,7 @@ impl Engine {
     /// Returns an error if the operating system has no file descriptors left.
     pub fn new(config: Config, clock: Clock, observer: Box<dyn Observer>) -> Result<Self, Error> {
         let sleeper = Sleeper::new().map_err(Error::System)?;
-        let (handle, queries) = Handle::new(sleeper.wake());
+        let (handle, queries) = Handle::new(sleeper.wake(), &config.schedules_topics);
         Ok(Self { config, clock, observer, sleeper, handle, queries })
     }
 
@@ -98,9 +102,9 @@ impl Engine {
         for warning in &clients.configs.warnings {
             tracing::warn!("{warning}");
         }
-        clients.configs.group_consumer().create::<BaseConsumer>().map_err(Error::Settings)?;
-        let _: BaseProducer = clients.configs.transactor_producer("probe").create().map_err(Error::Settings)?;
-        let consumer = clients.read_uncommitted_consumer().map_err(Error::Settings)?;
+        clients.configs.group_consumer().create::<BaseConsumer>().map_err(rejected)?;
+        let _: BaseProducer = clients.configs.transactor_producer("probe").create().map_err(rejected)?;
+        let consumer = clients.read_uncommitted_consumer().map_err(rejected)?;
         let ready = self.wait_until_ready(&consumer, &clients)?;
         drop(consumer);
         let Some(ready) = ready else { return Ok(()) };
@@ -148,12 +152,16 @@ impl Engine {
 }
 
 /// Answers a query while no schedules are held. Returns true if it was a request to stop.
-fn answer_idle(query: Ask) -> bool {
+fn rejected(error: KafkaError) -> Error {
+    Error::Settings(SettingsError::new(error))
+}
+
+fn answer_idle(query: Query) -> bool {
     match query {
-        Ask::Stop => return true,
-        Ask::Page { reply, .. } => drop(reply.send(Ok(Page::default()))),
-        Ask::Find { reply, .. } => drop(reply.send(Vec::new())),
-        Ask::Upcoming { reply, .. } => drop(reply.send(Vec::new())),
+        Query::Stop => return true,
+        Query::Page { reply, .. } => reply.send(Ok(Page::default())),
+        Query::Find { reply, .. } => reply.send(Vec::new()),
+        Query::Upcoming { reply, .. } => reply.send(Vec::new()),
     }
     false
 }

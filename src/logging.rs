@@ -1,7 +1,7 @@
 //! Log lines on stderr.
 //!
-//! They are written by a thread of their own: whoever reads stderr may stop reading, and the engine's loop must not wait
-//! for that. Lines beyond those that may wait are given up and counted.
+//! A thread of their own writes them: the reader of stderr may stop, and the engine's loop must not wait for it. Lines
+//! beyond those that may wait are dropped and counted.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::fmt;
@@ -24,10 +24,10 @@ const LINES_MAX: usize = 10_000;
 
 static DROPPED: OnceLock<ErrorCounter> = OnceLock::new();
 
-/// How to log.
+/// The settings of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Logging {
-    /// `LOG_FORMAT` is `json`.
+    /// Whether `LOG_FORMAT` is `json`.
     pub json: bool,
     /// `LOG_LEVEL`
     pub level: LevelFilter,
@@ -62,8 +62,8 @@ impl Logging {
         Ok(Self { json, level })
     }
 
-    /// Sends the lines of the whole program to stderr. Only the first call counts. Dropping what is returned writes
-    /// what waits, for at most about a second.
+    /// Sends the log of the whole program to stderr. Only the first call has an effect. Dropping the result writes the
+    /// lines that wait, for at most about a second.
     #[must_use]
     pub fn start(self) -> Flush {
         let (writer, guard) =
@@ -90,8 +90,7 @@ pub struct Flush {
     _guard: WorkerGuard,
 }
 
-/// JSON lines that say how severe they are by the names of Google's collectors too. They take a line without for an error,
-/// because it comes from stderr.
+/// JSON lines with `severity` for Google's collectors, which take a line from stderr without one for an error.
 struct Severe<F>(F);
 
 impl<S, N, F> FormatEvent<S, N> for Severe<F>
@@ -119,24 +118,24 @@ const fn severity(level: Level) -> &'static str {
     }
 }
 
-/// Whether `LOG_FORMAT` asks for JSON. Known before the settings are, and when they are wrong.
+/// Returns whether `LOG_FORMAT` is `json`. It also works before the settings are read, and if they are wrong.
 #[must_use]
-pub fn is_json() -> bool {
+pub(crate) fn is_json() -> bool {
     set(&|name| std::env::var(name).ok(), "LOG_FORMAT").is_some_and(|format| format.eq_ignore_ascii_case("json"))
 }
 
-/// Says on stderr, at once and beside the log, what a command has done.
-pub fn note(text: &str) {
+/// Prints the result of a command on stderr, at once and beside the log.
+pub(crate) fn note(text: &str) {
     say(Level::INFO, text);
 }
 
-/// Says there what a user should look at.
-pub fn warning(text: &str) {
+/// Prints a warning there.
+pub(crate) fn warning(text: &str) {
     say(Level::WARN, text);
 }
 
-/// Says there why the program ends.
-pub fn failure(text: &str) {
+/// Prints there why the program ends.
+pub(crate) fn failure(text: &str) {
     say(Level::ERROR, text);
 }
 
@@ -149,8 +148,8 @@ fn say(level: Level, text: &str) {
     write(line);
 }
 
-/// From now on a panic writes a JSON line.
-pub fn panics_as_json() {
+/// Makes each panic write a JSON line.
+pub(crate) fn panics_as_json() {
     std::panic::set_hook(Box::new(|panic: &PanicHookInfo<'_>| {
         let (text, payload) = (panic.payload().downcast_ref::<&str>(), panic.payload());
         let why = text.copied().or_else(|| payload.downcast_ref::<String>().map(String::as_str));
@@ -179,15 +178,15 @@ fn json_line(level: Level, message: &str, more: &[(&str, String)]) -> String {
     line.to_string()
 }
 
-/// In one piece, or another thread's line could come in between. Without a reader nothing can be done.
+/// Writes the line in one piece, so lines of other threads cannot split it. Errors are ignored: there is no reader.
 fn write(mut line: String) {
     line.push('\n');
     let _ = std::io::stderr().write_all(line.as_bytes());
 }
 
-/// Lines given up so far because stderr did not take them in time.
+/// Returns the number of lines dropped so far because stderr was too slow.
 #[must_use]
-pub fn lines_dropped() -> u64 {
+pub(crate) fn lines_dropped() -> u64 {
     DROPPED.get().map_or(0, |dropped| dropped.dropped_lines() as u64)
 }
 

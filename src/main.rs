@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    kafka_scheduler::cli::main()
+    kafka_scheduler::internal::main()
 }

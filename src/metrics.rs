@@ -1,4 +1,4 @@
-//! Prometheus metrics. What each of them means stands in docs/metrics.md.
+//! Prometheus metrics. docs/metrics.md explains each of them.
 
 pub(crate) mod held;
 
@@ -13,16 +13,15 @@ use crate::core::batch::{Batch, Kind};
 use crate::core::io::{Counters, Millis};
 use crate::core::reason::Reason;
 use crate::handle::board::Board;
-use crate::logging;
 
 /// The media type of [`Metrics::text`].
-pub const TEXT_FORMAT: &str = prometheus::TEXT_FORMAT;
+#[cfg(feature = "http")]
+pub(crate) const TEXT_FORMAT: &str = prometheus::TEXT_FORMAT;
 
-/// Where an event's count stands in the core's.
 type Read = fn(&Counters) -> u64;
 
-/// Label values of `kafka_scheduler_event_total`, and where each comes from. Dashboards made for etf1/kafka-message-scheduler
-/// know these names.
+/// Label values of `kafka_scheduler_event_total`, and the count of each. The names are those of
+/// etf1/kafka-message-scheduler, so its dashboards keep working.
 const EVENTS: [(&str, Read); 6] = [
     ("kafka_scheduler_planned_schedule", |c| c.planned),
     ("kafka_scheduler_triggered_schedule", |c| c.triggered),
@@ -44,13 +43,13 @@ const TRANSACTION_S: [f64; 11] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
 const BATCH_ITEMS: [f64; 9] = [1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1_000.0, 3_000.0, 10_000.0];
 const TURN_S: [f64; 9] = [0.000_1, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0];
 
-/// What the names of the process' metrics begin with.
+/// The prefix of the process' metrics.
 const PROCESS: &str = "process_";
 
-/// A turn as long as this is counted as a stall: no schedule could fire meanwhile.
+/// An iteration as long as this counts as a stall: no schedule could fire meanwhile.
 const STALL: Duration = Duration::from_millis(250);
 
-/// Everything that is counted as it happens. Clones share it.
+/// The counters of events. Clones share them.
 #[derive(Clone, Debug)]
 pub struct Metrics {
     registry: Registry,
@@ -66,13 +65,14 @@ pub struct Metrics {
     rebalances: IntCounter,
     foreign_groups: IntCounter,
     log_dropped: IntCounter,
+    lines_dropped: fn() -> u64,
     requests: IntCounterVec,
     connections: IntGaugeVec,
     closed: IntCounterVec,
 }
 
 impl Metrics {
-    /// Every counter at 0.
+    /// Starts every counter at 0.
     ///
     /// # Panics
     /// Never: the names are constants, legal and different.
@@ -85,7 +85,7 @@ impl Metrics {
             EVENTS.iter().map(|(name, read)| (total.with_label_values(&[name]), *read)).collect();
         let leftovers = "Schedules left alone on a first start because they were due before SINCE_DELTA";
         events.push((make.counter("kafka_scheduler_leftover_schedules_total", leftovers), |c| c.leftovers));
-        let far = "Schedules accepted that are due more than 100 years ahead, so that their unit is probably wrong";
+        let far = "Schedules accepted that are due more than 100 years ahead, so their unit is probably wrong";
         events.push((make.counter("kafka_scheduler_far_ahead_schedules_total", far), |c| c.far_ahead));
         let reasserted = "Records written again because a record of the engine had outrun them";
         events.push((make.counter("kafka_scheduler_reasserted_records_total", reasserted), |c| c.reasserted));
@@ -127,12 +127,13 @@ impl Metrics {
             rebalances: make.counter("kafka_scheduler_rebalances_total", "Rebalances of the consumer group answered"),
             foreign_groups: make.counter(
                 "kafka_scheduler_foreign_groups_total",
-                "Other consumer groups seen that fire the same topics, so that each schedule fires once for each",
+                "Other consumer groups seen that fire the same topics, so each schedule fires once for each",
             ),
             log_dropped: make.counter(
                 "kafka_scheduler_log_lines_dropped_total",
                 "Log lines given up because stderr did not take them in time",
             ),
+            lines_dropped: || 0,
             requests: make.counters(
                 "kafka_scheduler_http_requests_total",
                 "HTTP requests answered, by server and status code",
@@ -148,7 +149,12 @@ impl Metrics {
         }
     }
 
-    /// Adds what has been counted since the last call.
+    /// Reads the log lines dropped so far from `lines_dropped`: the log belongs to the program.
+    pub fn log(&mut self, lines_dropped: fn() -> u64) {
+        self.lines_dropped = lines_dropped;
+    }
+
+    /// Adds what the core counted since the last call.
     pub fn count(&mut self, now: &Counters) {
         for (counter, read) in &self.events {
             let (before, after) = (read(&self.last), read(now));
@@ -162,7 +168,7 @@ impl Metrics {
         self.last = *now;
     }
 
-    /// All that is the engine's own, for another registry: the process' metrics are the affair of whoever has that.
+    /// Returns the engine's metrics for another registry, whose owner has those of the process.
     #[must_use]
     pub fn of_engine(&self, board: &Board, topics: &[String]) -> Vec<MetricFamily> {
         let mut families = self.families(board, topics);
@@ -170,7 +176,7 @@ impl Metrics {
         families
     }
 
-    /// Names and meanings of what [`of_engine`](Self::of_engine) may show.
+    /// Returns names and help texts of all metrics that [`of_engine`](Self::of_engine) can return.
     #[must_use]
     pub fn described(&self) -> Vec<(String, String)> {
         let families = self.of_engine(&Board::default(), &[]);
@@ -181,13 +187,13 @@ impl Metrics {
     }
 
     fn families(&self, board: &Board, topics: &[String]) -> Vec<MetricFamily> {
-        self.log_dropped.inc_by(logging::lines_dropped().saturating_sub(self.log_dropped.get()));
+        self.log_dropped.inc_by((self.lines_dropped)().saturating_sub(self.log_dropped.get()));
         let mut families = self.registry.gather();
         families.extend(held::families(board, topics));
         families
     }
 
-    /// A batch with firings has been committed at `at`.
+    /// Counts a batch with firings that was committed at `at`.
     pub fn fired(&self, batch: &Batch, at: Millis) {
         let mut fired = 0u32;
         for item in &batch.items {
@@ -199,12 +205,12 @@ impl Metrics {
         self.batch.observe(f64::from(fired));
     }
 
-    /// A batch has ended.
+    /// Counts a batch that ended.
     pub fn settled(&self, outcome: &str, took: Duration) {
         self.transactions.with_label_values(&[outcome]).observe(took.as_secs_f64());
     }
 
-    /// The loop has turned once.
+    /// Counts an iteration of the loop.
     pub fn turned(&self, took: Duration) {
         self.turn.observe(took.as_secs_f64());
         if took >= STALL {
@@ -212,34 +218,34 @@ impl Metrics {
         }
     }
 
-    /// A rebalance has been answered.
+    /// Counts a rebalance.
     pub fn rebalanced(&self) {
         self.rebalances.inc();
     }
 
-    /// Another group was seen.
+    /// Counts another group that fires the same topics.
     pub fn foreign_group(&self) {
         self.foreign_groups.inc();
     }
 
-    /// A request has been answered. Codes are those that our own code sends.
+    /// Counts an answered request. Only this program's own status codes become labels.
     pub fn request(&self, server: &str, code: u16) {
         self.requests.with_label_values(&[server, &code.to_string()]).inc();
     }
 
-    /// Connections that are open.
+    /// Returns the gauge of open connections.
     #[must_use]
     pub fn connections(&self, server: &str) -> IntGauge {
         self.connections.with_label_values(&[server])
     }
 
-    /// Connections closed from this side, for one reason.
+    /// Returns the counter of connections that this side closed, for one reason.
     #[must_use]
     pub fn cut(&self, server: &str, why: &str) -> IntCounter {
         self.closed.with_label_values(&[server, why])
     }
 
-    /// Everything in Prometheus' text format. `topics` are the names that partitions refer to.
+    /// Returns all metrics in Prometheus' text format. `topics` are the names that partitions refer to.
     #[must_use]
     pub fn text(&self, board: &Board, topics: &[String]) -> String {
         let mut text = Vec::new();
@@ -255,9 +261,9 @@ impl Default for Metrics {
     }
 }
 
-/// How late a schedule fired, in milliseconds.
+/// Returns how late a schedule fired, in milliseconds.
 #[must_use]
-pub fn late_ms(due_s: u64, at: Millis) -> u64 {
+pub(crate) fn late_ms(due_s: u64, at: Millis) -> u64 {
     u64::try_from(at.0).unwrap_or(0).saturating_sub(due_s.saturating_mul(1000))
 }
 
@@ -279,7 +285,7 @@ fn process(registry: &Registry) {
     let _ = registry;
 }
 
-/// Makes metrics and registers them. The names are constants, legal and different, so that nothing of it can fail.
+/// Makes metrics and registers them. It cannot fail: the names are constants, legal and different.
 struct Make<'a>(&'a Registry);
 
 impl Make<'_> {

@@ -1,6 +1,6 @@
 //! The scheduler with a Kafka broker in the same process, to try it out and for tests.
 //!
-//! The command `kafka-scheduler mini` runs it as a program ([`run`]); [`Mini`] runs it inside a Rust test. The embedded
+//! The command `kafka-scheduler mini` runs it as a program; [`Mini`] runs it inside a Rust test. The embedded
 //! broker is librdkafka's mock. Do not rely on it: it does not fence, so it cannot prove exactly-once; it does not compact;
 //! it keeps at most 5 MB a partition; it shows aborted records; it has no topic administration; and it keeps nothing after
 //! exit.
@@ -34,9 +34,12 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+#[cfg(feature = "cli")]
 mod demo;
+#[cfg(feature = "cli")]
 mod firing;
 mod live;
+#[cfg(feature = "cli")]
 mod program;
 mod topic;
 
@@ -47,11 +50,14 @@ use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
 
 use crate::client::Moment;
-use crate::config::{Config, Env};
+use crate::config::Config;
+#[cfg(feature = "cli")]
+use crate::config::Env;
 use crate::kafka::Clock;
 use crate::runner::{Runner, RunnerError, Running};
 use live::AllLive;
-pub use program::run;
+#[cfg(feature = "cli")]
+pub(crate) use program::run;
 pub use topic::{BadTopic, Topic};
 
 /// Partitions of a topic whose number is not given.
@@ -63,7 +69,8 @@ const START_TIMEOUT: Duration = Duration::from_secs(60);
 type Cluster = MockCluster<'static, DefaultProducerContext>;
 
 /// Returns the environment without the variables that configure another broker.
-pub fn env<'a>(env: Env<'a>) -> impl Fn(&str) -> Option<String> + 'a {
+#[cfg(feature = "cli")]
+pub(crate) fn env<'a>(env: Env<'a>) -> impl Fn(&str) -> Option<String> + 'a {
     |name| (!matches!(name, "BOOTSTRAP_SERVERS" | "CONFIGURATION_FILE")).then(|| env(name)).flatten()
 }
 
@@ -152,8 +159,7 @@ impl Mini {
     /// use kafka_scheduler::mini::Mini;
     /// use kafka_scheduler::Runner;
     ///
-    /// let env = |name: &str| (name == "SCHEDULES_TOPICS").then(|| "reminders".to_owned());
-    /// let config = Config::load(&env)?;
+    /// let config = Config::builder().schedules_topics(["reminders"]).build()?;
     /// let mini = Mini::with_runner([], Runner::new(config).on_event(|event| println!("{event:?}")))?;
     /// mini.close()?;
     /// # Ok::<(), Box<dyn std::error::Error>>(())

@@ -1,8 +1,8 @@
-//! What an operator gets to know of a running engine: metrics, lines in the log, and what the status page shows.
+//! The operator's view of a running engine: metrics, log lines, and the data of the status page.
 
-pub mod activity;
+pub(crate) mod activity;
 mod limit;
-pub mod statistics;
+pub(crate) mod statistics;
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,8 +18,8 @@ use crate::metrics::Metrics;
 use activity::{Activity, Refusal};
 use limit::{LINES_MAX, Limit};
 
-/// Kinds of lines that records can cause as many of as there are records. A topic of bad records must not become a log
-/// of the same size, nor a flood of one kind hide the others.
+/// Kinds of log lines that every record can cause. A topic of bad records must not become a log of the same size, and a
+/// flood of one kind must not hide the others.
 const FLOODS: [&str; 6] = [
     "records that cannot fire",
     "parked schedules",
@@ -32,16 +32,16 @@ const FLOODS: [&str; 6] = [
 /// Characters of another group's name in a line: it comes from a record, which may hold anything.
 const GROUP_SHOWN_MAX: usize = 100;
 
-/// Tells the time by the engine's clock.
-pub type Now = Box<dyn Fn() -> Millis + Send>;
+/// Reads the engine's clock.
+pub(crate) type Now = Box<dyn Fn() -> Millis + Send>;
 
 /// Feeds the metrics, the log and the status page. Payloads never get into the first two, and keys neither.
-pub struct Operator {
+pub(crate) struct Operator {
     metrics: Metrics,
     activity: Arc<Activity>,
     now: Now,
     limits: [Limit; FLOODS.len()],
-    /// More is held than `MEMORY_WARN_BYTES`, and that was said.
+    /// The warning about `MEMORY_WARN_BYTES` was logged.
     exceeded: bool,
 }
 
@@ -52,9 +52,8 @@ impl fmt::Debug for Operator {
 }
 
 impl Operator {
-    /// Counts into `metrics`.
     #[must_use]
-    pub fn new(metrics: Metrics, activity: Arc<Activity>, now: Now) -> Self {
+    pub(crate) fn new(metrics: Metrics, activity: Arc<Activity>, now: Now) -> Self {
         Self { metrics, activity, now, limits: Default::default(), exceeded: false }
     }
 
@@ -63,7 +62,7 @@ impl Operator {
         self.activity.refused(Refusal { at: (self.now)(), topic, partition: at.number, offset, reason, parked });
     }
 
-    /// Says what was left out of the log, once there is room for it.
+    /// Logs how many lines were left out, once there is room for it.
     fn tell_suppressed(&mut self) {
         let now = Instant::now();
         for (about, limit) in FLOODS.iter().zip(&mut self.limits) {
@@ -78,7 +77,7 @@ fn name(topics: &[String], at: TopicPartition) -> String {
     topics.get(usize::from(at.topic)).map_or("?", String::as_str).to_owned()
 }
 
-/// Which of [`FLOODS`] a report belongs to. Those that are not listed are as rare as what they tell of.
+/// Returns the index of a report in [`FLOODS`]. Other reports are rare.
 const fn flood(report: &Report) -> Option<usize> {
     match report {
         Report::Invalid { .. } => Some(0),
@@ -145,7 +144,6 @@ impl Observer for Operator {
     }
 }
 
-/// A line in the log.
 fn say(report: &Report, topics: &[String]) {
     let topic = |partition: &TopicPartition| name(topics, *partition);
     match report {

@@ -1,8 +1,8 @@
 //! The engine inside another program.
 //!
 //! A [`Runner`] runs the same engine as the program `kafka-scheduler`. It has threads of its own, takes over neither
-//! signals nor the log (it speaks through [`tracing`](https://docs.rs/tracing), which is silent until the program
-//! listens), serves no HTTP, and shares nothing with another runner in the same process.
+//! signals nor the log (it logs through [`tracing`](https://docs.rs/tracing), which is silent until the program
+//! subscribes), serves no HTTP, and shares nothing with another runner in the same process.
 //!
 //! ```no_run
 //! use kafka_scheduler::{Event, Runner};
@@ -12,11 +12,11 @@
 //!     .registry(&registry)
 //!     .on_event(|event| {
 //!         if let Event::Fired { firing, .. } = event {
-//!             println!("{} has got {:?}", firing.target, firing.value);
+//!             println!("fired {:?} to {}", firing.value, firing.target);
 //!         }
 //!     })
 //!     .start()?;
-//! // ... the program does what else it has to do ...
+//! // ... the rest of the program ...
 //! running.close()?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
@@ -34,25 +34,28 @@ use prometheus::Registry;
 
 use crate::config::{self, Config, ConfigError};
 use crate::core::batch::Batch;
+pub use crate::core::io::Header;
 use crate::core::io::{Counters, Millis, Record, Report};
+pub use crate::core::reason::Reason;
 use crate::handle::board::Snapshot;
 use crate::handle::{Handle, Observer};
 use crate::kafka::{self, Clock, Engine};
+pub use crate::kafka::{Error as EngineError, SettingsError};
 use crate::metrics::Metrics;
 use crate::observe::Operator;
 use crate::observe::activity::Activity;
 use event::Handler;
 pub use event::{Event, Firing};
 
-/// Why a runner could not start, or has ended.
+/// The reason why a runner could not start, or ended.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum RunnerError {
-    /// The operating system refused something.
+    /// The operating system refused a thread.
     System(io::Error),
-    /// The registry that was passed in does not take the metrics: it has them already.
+    /// The registry that was passed in has the metrics already.
     Registry(prometheus::Error),
-    /// The engine could not start or go on.
+    /// The engine could not start or continue.
     Engine(kafka::Error),
     /// The engine's thread has panicked, which is a bug.
     Panicked,
@@ -61,11 +64,10 @@ pub enum RunnerError {
 impl fmt::Display for RunnerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::System(e) => write!(f, "the operating system refused a thread: {e}"),
-            Self::Registry(e) => write!(
-                f,
-                "the registry does not take the metrics ({e}): give each runner a registry of its own, with labels that \
-                 tell them apart"
+            Self::System(_) => f.write_str("the operating system refused a thread"),
+            Self::Registry(_) => f.write_str(
+                "the registry does not take the metrics (give each runner a registry of its own, with labels that tell \
+                 them apart)",
             ),
             Self::Engine(e) => e.fmt(f),
             Self::Panicked => f.write_str("the engine's thread has panicked; please report what it said"),
@@ -73,7 +75,17 @@ impl fmt::Display for RunnerError {
     }
 }
 
-impl std::error::Error for RunnerError {}
+impl std::error::Error for RunnerError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::System(e) => Some(e),
+            Self::Registry(e) => Some(e),
+            // `Display` shows the engine's own text.
+            Self::Engine(e) => e.source(),
+            Self::Panicked => None,
+        }
+    }
+}
 
 impl From<kafka::Error> for RunnerError {
     fn from(e: kafka::Error) -> Self {
@@ -81,7 +93,7 @@ impl From<kafka::Error> for RunnerError {
     }
 }
 
-/// An engine in the making. See the [module](self).
+/// Configures an engine and starts it. See the [module](self).
 #[must_use = "it runs only when it is started"]
 pub struct Runner {
     config: Config,
@@ -98,12 +110,12 @@ impl fmt::Debug for Runner {
 }
 
 impl Runner {
-    /// With these settings.
+    /// Takes the settings of the engine.
     pub fn new(config: Config) -> Self {
         Self { config, clock: Clock::default(), metrics: Metrics::new(), registry: None, observers: Vec::new() }
     }
 
-    /// With the settings of the environment, as the program reads them; those of HTTP and of the log count for nothing.
+    /// Reads the settings from the environment, as the program does. Those for HTTP and for the log have no effect.
     ///
     /// # Errors
     /// When a variable, or the file that `CONFIGURATION_FILE` names, is wrong.
@@ -112,44 +124,42 @@ impl Runner {
         Ok(Self::new(Config::load(&|name| std::env::var(name).ok())?))
     }
 
-    /// Shows the metrics in this registry as well, such as [`prometheus::default_registry`]; those of the process
-    /// (`process_...`) are left to the program. Two runners need two registries, told apart by labels or a prefix
-    /// (`Registry::new_custom`).
+    /// Registers the metrics in this registry as well, such as [`prometheus::default_registry`], except those of the
+    /// process (`process_...`), which are the program's. Two runners need two registries, with different labels or
+    /// prefixes (`Registry::new_custom`).
     pub fn registry(mut self, registry: &Registry) -> Self {
         self.registry = Some(registry.clone());
         self
     }
 
-    /// Tells what happens. The handler runs on the engine's loop: it must return soon, and must not block.
+    /// Calls `handler` for each event, on the engine's loop: it must return soon, and must not block.
     pub fn on_event(self, handler: impl FnMut(&Event<'_>) + Send + 'static) -> Self {
         self.observer(Box::new(Handler::new(handler)))
     }
 
-    /// With a clock that can be moved.
+    /// Uses a clock that can be moved.
     pub(crate) fn clock(mut self, clock: Clock) -> Self {
         self.clock = clock;
         self
     }
 
-    /// Against an embedded broker instead of those of its settings.
+    /// Connects to an embedded broker instead of those of the settings.
     pub(crate) fn embedded(mut self, servers: &str) -> Self {
         self.config.bootstrap_servers = servers.to_owned();
         self.config.embedded = true;
         self
     }
 
-    /// Tells another observer of everything.
     pub(crate) fn observer(mut self, observer: Box<dyn Observer>) -> Self {
         self.observers.push(observer);
         self
     }
 
-    /// The settings.
     pub(crate) fn config(&self) -> &Config {
         &self.config
     }
 
-    /// The engine, not yet running, its metrics and what the status page shows of it.
+    /// Returns the engine, not yet running, its metrics, and the data of the status page.
     pub(crate) fn engine(mut self) -> Result<(Engine, Metrics, Arc<Activity>), RunnerError> {
         let topics = self.config.schedules_topics.clone();
         let activity = Arc::<Activity>::default();
@@ -164,11 +174,11 @@ impl Runner {
         Ok((engine, self.metrics, activity))
     }
 
-    /// Starts the engine on a thread of its own. Brokers that do not answer are waited for.
+    /// Starts the engine on a thread of its own. It waits for brokers that do not answer.
     ///
     /// # Errors
-    /// When the system has no threads or file descriptors left, or the registry has the metrics already. What goes
-    /// wrong later, [`Running::close`] and [`Running::wait`] tell.
+    /// When the system has no threads or file descriptors left, or the registry has the metrics already. Later
+    /// errors are returned by [`Running::close`] and [`Running::wait`].
     pub fn start(self) -> Result<Running, RunnerError> {
         let topics = self.config.schedules_topics.clone();
         let (engine, metrics, _) = self.engine()?;
@@ -179,7 +189,7 @@ impl Runner {
     }
 }
 
-/// An engine that runs. Dropping it closes it.
+/// A running engine. Dropping it closes it.
 #[derive(Debug)]
 pub struct Running {
     handle: Handle,
@@ -189,28 +199,28 @@ pub struct Running {
 }
 
 impl Running {
-    /// Asks the engine about its schedules.
+    /// Returns a handle that queries the engine from any thread.
     #[must_use]
     pub fn handle(&self) -> &Handle {
         &self.handle
     }
 
-    /// The metrics in Prometheus' text format.
+    /// Returns the metrics in Prometheus' text format.
     #[must_use]
     pub fn metrics(&self) -> String {
         self.metrics.text(self.handle.board(), &self.topics)
     }
 
-    /// Whether the engine has ended by itself; [`Running::close`] tells why.
+    /// Returns whether the engine has ended by itself; [`Running::close`] returns the reason.
     #[must_use]
     pub fn is_finished(&self) -> bool {
         self.thread.as_ref().is_none_or(JoinHandle::is_finished)
     }
 
-    /// Hands over the partitions and ends: what is in flight settles first, for at most some seconds.
+    /// Hands over the partitions and ends. Transactions in flight settle first, for at most some seconds.
     ///
     /// # Errors
-    /// Why the engine had ended before.
+    /// The reason why the engine had ended before.
     pub fn close(self) -> Result<(), RunnerError> {
         self.handle.stop();
         self.wait()
@@ -219,7 +229,7 @@ impl Running {
     /// Waits until the engine ends by itself or through [`Handle::stop`].
     ///
     /// # Errors
-    /// Why it has ended.
+    /// The reason why it ended.
     pub fn wait(mut self) -> Result<(), RunnerError> {
         match self.thread.take().map(JoinHandle::join) {
             None => Ok(()),
@@ -233,13 +243,12 @@ impl Drop for Running {
     fn drop(&mut self) {
         if let Some(thread) = self.thread.take() {
             self.handle.stop();
-            // Nobody is left to be told how it ended.
+            // The caller has dropped its only way to see the result.
             let _ = thread.join();
         }
     }
 }
 
-/// Several observers of one engine.
 struct All(Vec<Box<dyn Observer>>);
 
 impl Observer for All {

@@ -1,9 +1,10 @@
 //! What settings mean, and the message for each wrong one.
+#![cfg(feature = "cli")]
 
 use std::path::PathBuf;
 
 use kafka_scheduler::config::Config;
-use kafka_scheduler::logging::Logging;
+use kafka_scheduler::internal::Logging;
 
 fn load(variables: &[(&str, &str)]) -> Result<Config, String> {
     let env = |name: &str| variables.iter().find(|(n, _)| *n == name).map(|(_, value)| (*value).to_owned());
@@ -336,7 +337,7 @@ fn a_host_that_cannot_be_resolved() {
     }
 }
 
-#[cfg(all(unix, feature = "kafka"))]
+#[cfg(unix)]
 #[test]
 fn a_variable_that_is_no_text_stops_the_program() {
     use std::ffi::OsStr;
@@ -509,4 +510,18 @@ fn a_file_that_is_missing_or_no_yaml() {
     let message = load(&[("CONFIGURATION_FILE", file.path())]).expect_err("this is no YAML");
     let start = format!("CONFIGURATION_FILE is {:?}, but must be the path of a YAML file: ", file.path());
     assert!(message.starts_with(&start) && !message.contains('\n'), "{message}");
+}
+
+#[test]
+fn an_error_names_its_variable() {
+    let file = File::new("variable", "kafka.common.configuration:\n  group.id: \"\"\n");
+    for (set, value, variable) in [
+        ("GROUP_ID", "\u{7}", "GROUP_ID"),
+        ("METRICS_ADDR", "nowhere", "METRICS_ADDR"),
+        ("REST_TOKEN", "a b", "REST_TOKEN"),
+        ("CONFIGURATION_FILE", file.path(), "CONFIGURATION_FILE"),
+    ] {
+        let error = Config::load(&|name| (name == set).then(|| value.to_owned())).expect_err(set);
+        assert_eq!(error.variable(), variable, "{error}");
+    }
 }

@@ -1,6 +1,6 @@
 //! What is said over HTTP of an engine whose loop is stuck, whose brokers have gone, or that loses a partition while it is
 //! listed. Needs no broker but the embedded one, and blocks the loop by an observer that does not return.
-#![cfg(feature = "kafka")]
+#![cfg(feature = "http")]
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -13,10 +13,8 @@ use kafka_scheduler::config::Config;
 use kafka_scheduler::core::io::{Cursor, Millis, TopicPartition};
 use kafka_scheduler::core::listing::{Gone, Listed, Page};
 use kafka_scheduler::core::payload::Parts;
-use kafka_scheduler::handle::{Ask, Handle, Observer};
-use kafka_scheduler::http::Listeners;
-use kafka_scheduler::kafka::{Clock, Engine};
-use kafka_scheduler::metrics::Metrics;
+use kafka_scheduler::handle::Handle;
+use kafka_scheduler::internal::{Clock, Engine, Listeners, Metrics, Observer, Query};
 use rdkafka::mocking::MockCluster;
 
 const PATIENCE: Duration = Duration::from_secs(40);
@@ -122,17 +120,8 @@ fn an_instance_whose_brokers_have_gone_lives_and_is_not_ready() {
 }
 
 fn listed() -> Listed {
-    let mut packed = Vec::new();
-    Parts { key: b"k", value: b"v", ..Parts::default() }.write(&mut packed);
-    Listed {
-        partition: TopicPartition { topic: 0, number: 0 },
-        offset: 0,
-        due: 1,
-        timestamp: Millis(0),
-        target: "t".into(),
-        packed,
-        parked: None,
-    }
+    let parts = Parts { key: b"k", value: b"v", ..Parts::default() };
+    Listed::new(TopicPartition { topic: 0, number: 0 }, 0, 1, Millis(0), "t".into(), &parts, None)
 }
 
 /// A loop that gives one piece of a list, and says then that the partition has gone.
@@ -142,14 +131,14 @@ fn a_list_that_cannot_be_ended_breaks_off_in_every_version_of_http() {
     let config = config.expect("it is legal");
     let listeners = Listeners::bind(&config).expect("free ports");
     let port = listeners.addresses().expect("addresses").0.port();
-    let (handle, asks) = Handle::new(Arc::new(|| ()));
+    let (handle, asks) = Handle::new(Arc::new(|| ()), &["schedules".into()]);
     listeners.serve(&config, handle, Metrics::new(), Arc::default(), None).expect("servers");
     thread::spawn(move || {
         let mut first = true;
-        for ask in asks {
-            let Ask::Page { reply, .. } = ask else { continue };
+        for query in asks {
+            let Query::Page { reply, .. } = query else { continue };
             let page = Page { entries: vec![listed()], next: Some(Cursor::default()) };
-            let _ = reply.send(if first { Ok(page) } else { Err(Gone) });
+            reply.send(if first { Ok(page) } else { Err(Gone) });
             first = !first;
         }
     });

@@ -6,7 +6,6 @@ use kafka_scheduler::core::batch::Batch;
 use kafka_scheduler::core::io::{Abort, Cursor, Input, Millis, Outcome, Output, TargetState, TopicPartition};
 use kafka_scheduler::core::origin::START_MARKER_KEY;
 use kafka_scheduler::core::ownership::Ownership;
-use kafka_scheduler::core::payload::Parts;
 use kafka_scheduler::core::reason::Reason;
 use kafka_scheduler::core::start_marker::StartMarker;
 use kafka_scheduler::core::{Config, Phase, Scheduler};
@@ -350,7 +349,7 @@ impl Shell {
         assert_eq!(next, None);
         assert_eq!(listed.len(), self.core.status().iter().map(|status| status.pending).sum::<usize>());
         listed.sort_by_key(|listed| (listed.partition, listed.offset));
-        let keys = listed.iter().map(|l| ((l.partition, l.offset), Parts::unpack(&l.packed).key.to_vec())).collect();
+        let keys = listed.iter().map(|l| ((l.partition, l.offset), l.parts().key.to_vec())).collect();
         (keys, listed.into_iter().map(|l| (l.timestamp, l.due, l.target.to_string())).collect())
     }
 

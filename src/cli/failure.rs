@@ -61,7 +61,7 @@ impl From<BrokerError> for Failure {
             BrokerError::NoTopic(_) => 3,
             _ => 1,
         };
-        Self { code, message: chain(&error) }
+        Self { code, message: app::chain(&error) }
     }
 }
 
@@ -75,14 +75,14 @@ impl From<PublishError> for Failure {
             PublishError::Ambiguous { .. } => {
                 Self::new(format!("{error}: cancel it first, or choose one with --partition"))
             }
-            error => Self::new(chain(&error)),
+            error => Self::new(app::chain(&error)),
         }
     }
 }
 
 impl From<app::Error> for Failure {
     fn from(error: app::Error) -> Self {
-        Self { code: error.exit_code(), message: chain(&error) }
+        Self { code: error.exit_code(), message: app::chain(&error) }
     }
 }
 
@@ -92,10 +92,4 @@ impl From<io::Error> for Failure {
         let code = u8::from(error.kind() != io::ErrorKind::BrokenPipe);
         Self { code, message: if code == 0 { String::new() } else { format!("the output cannot be written: {error}") } }
     }
-}
-
-/// Returns an error's message with those of its sources.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let sources = std::iter::successors(error.source(), |error| error.source());
-    sources.fold(error.to_string(), |text, source| format!("{text}: {source}"))
 }

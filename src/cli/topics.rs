@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 
-use super::failure::{Failure, chain};
+use super::failure::Failure;
+use crate::app::chain;
 use crate::config::Config;
 use crate::kafka::admin::Admin;
 use crate::kafka::broker_client::{BrokerClient, BrokerError};

@@ -7,6 +7,7 @@ use super::{Header, Record, RecordPosition};
 use crate::kafka::ffi;
 
 impl Record {
+    #[cfg(feature = "cli")]
     /// Returns the headers as the engine's own producers take them.
     pub(crate) fn raw_headers(&self) -> Vec<crate::core::io::Header<'_>> {
         self.headers

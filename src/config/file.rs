@@ -1,20 +1,33 @@
 //! The configuration file: YAML whose entries go to librdkafka.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use serde_yaml_ng::{Mapping, Value};
 
-use super::{ConfigError, ConfigurationFile, Env, ReadFile};
+use super::{CONFIGURATION_FILE, ConfigError, Env, ReadFile};
 
 const COMMON: &str = "kafka.common.configuration";
 const PRODUCER: &str = "kafka.producer.configuration";
 const CONSUMER: &str = "kafka.consumer.configuration";
 
-/// The file's maps.
+/// The configuration file as it was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigurationFile {
+    /// The file's path.
+    pub path: String,
+    pub(super) digest: u64,
+}
+
+impl ConfigurationFile {
+    fn new(path: &str, text: &str) -> Self {
+        Self { path: path.to_owned(), digest: digest(text.as_bytes()) }
+    }
+}
+
 #[derive(Debug, Default)]
-pub struct File {
+pub(super) struct File {
     path: String,
-    /// What was read.
     pub read: Option<ConfigurationFile>,
     pub common: BTreeMap<String, String>,
     pub producer: BTreeMap<String, String>,
@@ -22,8 +35,7 @@ pub struct File {
 }
 
 impl File {
-    /// Reads the file at `path`.
-    pub fn read(path: &str, read: ReadFile<'_>) -> Result<Self, ConfigError> {
+    pub(super) fn read(path: &str, read: ReadFile<'_>) -> Result<Self, ConfigError> {
         let text = read(path).map_err(|e| {
             ConfigError::wrong("CONFIGURATION_FILE", path, &format!("the path of a readable text file: {e}"))
         })?;
@@ -40,7 +52,7 @@ impl File {
         }
     }
 
-    /// The maps' names may be written with dots or as nested maps, or both.
+    /// Reads a map. The names of the three maps may be written with dots, as nested maps, or both.
     fn walk(&mut self, prefix: &str, map: &Mapping) -> Result<(), ConfigError> {
         for (key, value) in map {
             let Value::String(key) = key else { return Err(self.error(prefix, "must have text as keys")) };
@@ -108,9 +120,9 @@ impl File {
         Ok(())
     }
 
-    /// The setting of a variable or, where it is not set, of the file; and the name it has there. It is taken out of the
-    /// file's maps either way, as the engine sets it itself.
-    pub fn setting(
+    /// Returns a setting and its name: from the variable or, if that is not set, from the file. It is removed from the
+    /// file's maps either way, because the engine sets it itself.
+    pub(super) fn setting(
         &mut self,
         env: Env<'_>,
         variable: &str,
@@ -134,11 +146,17 @@ impl File {
 
     fn error(&self, key: &str, message: &str) -> ConfigError {
         let key = if key.is_empty() { String::new() } else { format!("{:?} ", key) };
-        ConfigError::new(format!("CONFIGURATION_FILE is {:?}: {key}{message}", self.path))
+        ConfigError::new(CONFIGURATION_FILE, format!("CONFIGURATION_FILE is {:?}: {key}{message}", self.path))
     }
 }
 
-/// The parser's message on one line.
+/// Returns the parser's message on one line.
 fn line(error: &serde_yaml_ng::Error) -> String {
     error.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+pub(super) fn digest(bytes: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    bytes.hash(&mut hasher);
+    hasher.finish()
 }

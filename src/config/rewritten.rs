@@ -1,32 +1,17 @@
-//! Whether the files that settings come from have been rewritten since.
+//! Detects that files which settings come from were rewritten after the start.
 
 use std::collections::BTreeMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::Config;
-use super::file::File;
+use super::file::{File, digest};
 
 /// Settings of librdkafka that name a file. It is read when a client is made.
 const NAMING: &[&str] =
     &["ssl.ca.location", "ssl.certificate.location", "ssl.key.location", "ssl.keystore.location", "ssl.crl.location"];
 
-/// The configuration file as it was read.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ConfigurationFile {
-    /// Where it lies.
-    pub path: String,
-    digest: u64,
-}
-
-impl ConfigurationFile {
-    pub(super) fn new(path: &str, text: &str) -> Self {
-        Self { path: path.to_owned(), digest: digest(text.as_bytes()) }
-    }
-}
-
 /// What each of these files held when the engine started.
 #[derive(Debug, Default)]
-pub struct Files {
+pub(crate) struct Files {
     configuration: Option<String>,
     known: BTreeMap<String, u64>,
     /// What they held at the last look.
@@ -34,9 +19,9 @@ pub struct Files {
 }
 
 impl Files {
-    /// The configuration file, and those that it names, which are read now.
+    /// Reads the files that the configuration file names now; that file itself was read before.
     #[must_use]
-    pub fn of(config: &Config) -> Self {
+    pub(crate) fn of(config: &Config) -> Self {
         let settings = config.kafka_common.iter().chain(&config.kafka_producer).chain(&config.kafka_consumer);
         let named = settings.filter(|(name, _)| NAMING.contains(&name.as_str())).map(|(_, path)| path);
         let mut known: BTreeMap<String, u64> = named.filter_map(|path| Some((path.clone(), read(path)?))).collect();
@@ -45,9 +30,9 @@ impl Files {
         Self { configuration: file.map(|file| file.path.clone()), known, seen: BTreeMap::new() }
     }
 
-    /// A file that holds something else now, and held that at the last look too: one that is being written is not
-    /// complete. A file that cannot be read, or a configuration file that is wrong, does not count.
-    pub fn rewritten(&mut self) -> Option<String> {
+    /// Returns a file whose content changed, once two checks in a row found the same: it is incomplete while it is being
+    /// written. A file that cannot be read, or a wrong configuration file, does not count.
+    pub(crate) fn rewritten(&mut self) -> Option<String> {
         let now: BTreeMap<String, u64> =
             self.known.keys().filter_map(|path| Some((path.clone(), read(path)?))).collect();
         let is_at_rest = self.seen == now;
@@ -61,12 +46,6 @@ impl Files {
 
 fn read(path: &str) -> Option<u64> {
     std::fs::read(path).ok().map(|bytes| digest(&bytes))
-}
-
-fn digest(bytes: &[u8]) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    bytes.hash(&mut hasher);
-    hasher.finish()
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use subtle::ConstantTimeEq;
 use super::ConfigError;
 
 /// Shown in place of a secret.
-pub const MASK: &str = "***";
+pub(super) const MASK: &str = "***";
 
 /// librdkafka's settings that hold a secret, or may hold one, have one of these in their names.
 const SECRET_NAMES: &[&str] = &[
@@ -22,7 +22,7 @@ const SECRET_NAMES: &[&str] = &[
     "credential",
 ];
 
-/// Those of `sasl.` and `ssl.` that hold none. Any other is taken for a secret, since it may be a misspelt one.
+/// Settings of `sasl.` and `ssl.` without a secret. Any other one is masked, because it may be a misspelt secret.
 const HARMLESS: &[&str] = &[
     "sasl.kerberos.keytab",
     "sasl.kerberos.min.time.before.relogin",
@@ -48,20 +48,20 @@ const HARMLESS: &[&str] = &[
     "ssl.sigalgs.list",
 ];
 
-/// A secret. It can be compared, and shows nothing of itself in any output.
+/// A secret. It can be compared; no output shows it.
 #[derive(Clone)]
 pub struct Secret(String);
 
 impl Secret {
-    /// A bearer token: visible ASCII, since nothing else can be sent in a header without further rules.
-    pub(crate) fn token(name: &str, value: String) -> Result<Self, ConfigError> {
+    /// Checks a bearer token: visible ASCII only, because a header cannot carry anything else without an encoding.
+    pub(crate) fn token(name: &'static str, value: String) -> Result<Self, ConfigError> {
         if value.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Ok(Self(value));
         }
-        Err(ConfigError::new(format!("{name} must be ASCII without spaces and control characters")))
+        Err(ConfigError::new(name, format!("{name} must be ASCII without spaces and control characters")))
     }
 
-    /// Whether `other` is the same, in a time that depends on the lengths alone.
+    /// Returns whether `other` is the same, in a time that depends only on the lengths.
     #[must_use]
     pub fn is(&self, other: &[u8]) -> bool {
         self.0.as_bytes().ct_eq(other).into()
@@ -74,8 +74,8 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Whether the setting of librdkafka with this name may hold a secret.
-pub fn is_secret(name: &str) -> bool {
+/// Returns whether the librdkafka setting with this name may hold a secret.
+pub(super) fn is_secret(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     let secures = name.starts_with("sasl.") || name.starts_with("ssl.");
     SECRET_NAMES.iter().any(|part| name.contains(part)) || (secures && !HARMLESS.contains(&name.as_str()))

@@ -1,20 +1,46 @@
-//! The effective configuration, as a line in the log may show it.
+//! The effective configuration, with its secrets masked.
 
 use std::collections::BTreeMap;
-
-use tracing::level_filters::LevelFilter;
-use tracing::{info, warn};
+use std::fmt;
 
 use super::Config;
 use super::secret::{MASK, is_secret};
 
-/// Characters of a value that are shown: a certificate would fill the screen.
+/// Characters shown of a value: a certificate would fill the screen.
 const SHOWN_MAX: usize = 200;
 
+/// Secrets are masked.
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config")
+            .field("bootstrap_servers", &self.bootstrap_servers)
+            .field("schedules_topics", &self.schedules_topics)
+            .field("since_delta_days", &self.since_delta_days)
+            .field("group_id", &self.group_id)
+            .field("metrics_addr", &self.metrics_addr)
+            .field("history_topic", &self.history_topic)
+            .field("dead_letter_topic", &self.dead_letter_topic)
+            .field("create_topics", &self.create_topics)
+            .field("create_topics_replicas", &self.create_topics_replicas)
+            .field("server_addr", &self.server_addr)
+            .field("session_timeout_ms", &self.session_timeout_ms)
+            .field("grace_s", &self.grace_s)
+            .field("horizon_s", &self.horizon_s)
+            .field("memory_warn_bytes", &self.memory_warn_bytes)
+            .field("configuration_file", &self.configuration_file)
+            .field("kafka_common", &masked(&self.kafka_common))
+            .field("kafka_producer", &masked(&self.kafka_producer))
+            .field("kafka_consumer", &masked(&self.kafka_consumer))
+            .field("rest_token", &self.rest_token)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(feature = "cli")]
 impl Config {
-    /// Says what runs, with which settings, and what of the settings counts for nothing. Secrets are masked.
-    pub fn announce(&self) {
-        info!(
+    /// Logs the version, the settings (secrets masked), and the settings without effect.
+    pub(crate) fn announce(&self) {
+        tracing::info!(
             version = env!("CARGO_PKG_VERSION"),
             bootstrap_servers = self.bootstrap_servers,
             schedules_topics = ?self.schedules_topics,
@@ -34,11 +60,11 @@ impl Config {
             kafka_common = ?masked(&self.kafka_common),
             kafka_producer = ?masked(&self.kafka_producer),
             kafka_consumer = ?masked(&self.kafka_consumer),
-            log_level = %LevelFilter::current(),
+            log_level = %tracing::level_filters::LevelFilter::current(),
             "starting"
         );
         for warning in &self.warnings {
-            warn!("{warning}");
+            tracing::warn!("{warning}");
         }
     }
 }
@@ -64,5 +90,7 @@ mod tests {
         assert_eq!(shown["sasl.password"], MASK);
         assert_eq!(shown["client.id"], "me");
         assert_eq!(shown["x"].chars().count(), SHOWN_MAX + 1);
+        let config = Config::builder().librdkafka("sasl.password", "hunter2").build().expect("it is allowed");
+        assert!(format!("{config:?}").contains("sasl.password") && !format!("{config:#?}").contains("hunter2"));
     }
 }

@@ -1,4 +1,4 @@
-//! What single values may be.
+//! Checks of single values.
 
 use std::collections::BTreeSet;
 use std::fmt::Display;
@@ -10,13 +10,13 @@ use jiff::{Span, SpanRelativeTo, Unit};
 
 use super::ConfigError;
 
-/// The largest number of seconds that a setting takes: enough for anybody, and far from every overflow.
-pub const CENTURY_S: u64 = 100 * 365 * 86_400;
+/// The largest number of seconds that a setting takes: far from every overflow.
+pub(super) const CENTURY_S: u64 = 100 * 365 * 86_400;
 
-/// More memory than any machine has, and few enough digits for every program that reads them.
-pub const BYTES_MAX: u64 = 1 << 50;
+/// Larger than any machine's memory, and exactly representable as an `f64`.
+pub(super) const BYTES_MAX: u64 = 1 << 50;
 
-/// Indexes of schedules topics have 16 bits; nobody needs as many.
+/// Indexes of schedules topics have 16 bits.
 const TOPICS_MAX: usize = 1_000;
 
 /// Transactional ids begin with the group id, and topics of committed offsets hold it often.
@@ -24,8 +24,8 @@ const GROUP_CHARS_MAX: usize = 200;
 
 const TOPIC_ALLOWED: &str = "1 to 249 of the characters a-z A-Z 0-9 . _ - (and not . or .. alone)";
 
-/// A whole number within a range.
-pub fn whole<T>(name: &str, text: &str, range: RangeInclusive<T>, unit: &str) -> Result<T, ConfigError>
+/// Parses a whole number within a range.
+pub(super) fn whole<T>(name: &str, text: &str, range: RangeInclusive<T>, unit: &str) -> Result<T, ConfigError>
 where
     T: FromStr + PartialOrd + Display,
 {
@@ -35,8 +35,8 @@ where
     })
 }
 
-/// Yes or no.
-pub fn flag(name: &str, text: &str) -> Result<bool, ConfigError> {
+/// Parses a boolean.
+pub(super) fn flag(name: &str, text: &str) -> Result<bool, ConfigError> {
     match text {
         "true" | "1" | "yes" => Ok(true),
         "false" | "0" | "no" => Ok(false),
@@ -45,14 +45,14 @@ pub fn flag(name: &str, text: &str) -> Result<bool, ConfigError> {
 }
 
 /// `SINCE_DELTA`
-pub fn since_delta(text: &str) -> Result<i32, ConfigError> {
+pub(super) fn since_delta(text: &str) -> Result<i32, ConfigError> {
     let allowed = "0 (today) or less: -1 goes back to yesterday, and so on, down to -36500";
     let days = text.parse().ok().filter(|days| (-36_500..=0).contains(days));
     days.ok_or_else(|| ConfigError::wrong("SINCE_DELTA", text, allowed))
 }
 
-/// A comma list of servers, without the spaces around commas.
-pub fn servers(name: &str, text: &str) -> Result<String, ConfigError> {
+/// Parses a comma list of servers and removes the spaces around its commas.
+pub(super) fn servers(name: &str, text: &str) -> Result<String, ConfigError> {
     let servers: Vec<&str> = text.split(',').map(str::trim).collect();
     if !servers.iter().all(|server| is_server(server)) {
         return Err(ConfigError::wrong(name, text, "a comma list of host:port"));
@@ -74,7 +74,7 @@ fn is_server(text: &str) -> bool {
 }
 
 /// `GROUP_ID`
-pub fn group(name: &str, text: &str) -> Result<String, ConfigError> {
+pub(super) fn group(name: &str, text: &str) -> Result<String, ConfigError> {
     let fits = !text.is_empty() && text.chars().count() <= GROUP_CHARS_MAX && !text.chars().any(char::is_control);
     if !fits {
         let allowed = format!("1 to {GROUP_CHARS_MAX} characters, none of them a control character");
@@ -83,21 +83,21 @@ pub fn group(name: &str, text: &str) -> Result<String, ConfigError> {
     Ok(text.to_owned())
 }
 
-/// A topic's name.
-pub fn topic(name: &str, text: &str) -> Result<String, ConfigError> {
+/// Checks a topic's name.
+pub(super) fn topic(name: &str, text: &str) -> Result<String, ConfigError> {
     if !is_topic(text) {
         return Err(ConfigError::wrong(name, text, TOPIC_ALLOWED));
     }
     Ok(text.to_owned())
 }
 
-/// Whether Kafka allows this as the name of a topic.
-pub fn is_topic(text: &str) -> bool {
+/// Returns whether Kafka allows this name for a topic.
+pub(crate) fn is_topic(text: &str) -> bool {
     crate::core::schedule::is_topic(text.as_bytes())
 }
 
-/// A comma list of topics.
-pub fn topics(name: &str, text: &str) -> Result<Vec<String>, ConfigError> {
+/// Parses a comma list of topics.
+pub(super) fn topics(name: &'static str, text: &str) -> Result<Vec<String>, ConfigError> {
     let topics: Vec<&str> = text.split(',').map(str::trim).collect();
     if let Some(bad) = topics.iter().find(|topic| !is_topic(topic)) {
         let allowed = format!("a comma list of topic names; {bad:?} is none: {TOPIC_ALLOWED}");
@@ -108,16 +108,14 @@ pub fn topics(name: &str, text: &str) -> Result<Vec<String>, ConfigError> {
         return Err(ConfigError::wrong(name, text, &format!("a list without repeats, and {repeated:?} occurs twice")));
     }
     if topics.len() > TOPICS_MAX {
-        return Err(ConfigError::new(format!(
-            "{name} names {} topics, but must name at most {TOPICS_MAX}",
-            topics.len()
-        )));
+        let message = format!("{name} names {} topics, but must name at most {TOPICS_MAX}", topics.len());
+        return Err(ConfigError::new(name, message));
     }
     Ok(topics.into_iter().map(str::to_owned).collect())
 }
 
-/// An address to listen on. Without a host, that is every address of this machine.
-pub fn address(name: &str, text: &str) -> Result<SocketAddr, ConfigError> {
+/// Parses an address to listen on. Without a host, it is every address of this machine.
+pub(super) fn address(name: &str, text: &str) -> Result<SocketAddr, ConfigError> {
     let wrong = || ConfigError::wrong(name, text, "host:port, or :port for every address of this machine");
     let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
     let port: u16 = port.parse().map_err(|_| wrong())?;
@@ -134,8 +132,8 @@ pub fn address(name: &str, text: &str) -> Result<SocketAddr, ConfigError> {
     resolved.ok_or_else(|| ConfigError::wrong(name, text, "host:port with a host that this machine can resolve"))
 }
 
-/// Seconds, as a number or an ISO 8601 duration. Years and months have no fixed length and are refused.
-pub fn horizon(name: &str, text: &str) -> Result<u64, ConfigError> {
+/// Parses seconds or an ISO 8601 duration. Years and months have no fixed length and are rejected.
+pub(super) fn horizon(name: &str, text: &str) -> Result<u64, ConfigError> {
     let seconds = text.parse().ok().or_else(|| iso_seconds(text));
     seconds.filter(|seconds| (1..=CENTURY_S).contains(seconds)).ok_or_else(|| {
         let allowed = format!(

@@ -31,10 +31,34 @@ pub struct Listed {
     /// Topic of the triggered record.
     pub target: Arc<str>,
     /// Key, target key, user headers and value, as [`Parts::write`] packs them.
-    pub packed: Vec<u8>,
+    packed: Vec<u8>,
     /// The [`super::reason::Reason::code`] of the reason why it is parked, if it is, or `unchecked-target` until it is
     /// known whether its target exists.
     pub parked: Option<&'static str>,
+}
+
+impl Listed {
+    /// Packs a schedule; the arguments are its fields.
+    #[must_use]
+    pub fn new(
+        partition: TopicPartition,
+        offset: i64,
+        due: u64,
+        timestamp: Millis,
+        target: Arc<str>,
+        parts: &Parts<'_>,
+        parked: Option<&'static str>,
+    ) -> Self {
+        let mut packed = Vec::new();
+        parts.write(&mut packed);
+        Self { partition, offset, due, timestamp, target, packed, parked }
+    }
+
+    /// Returns key, target key, user headers and value.
+    #[must_use]
+    pub fn parts(&self) -> Parts<'_> {
+        Parts::unpack(&self.packed)
+    }
 }
 
 /// Selects pending schedules. The default selects all of them.

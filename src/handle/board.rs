@@ -1,57 +1,57 @@
-//! What the loop has last said of itself, for readers that must not wait for it.
+//! The engine's state as its loop last published it, for readers that must not wait for the loop.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::core::Status;
 use crate::core::io::Millis;
+pub use crate::core::{Phase, Status};
 
-/// How the engine stands with its group.
+/// The engine's membership in its consumer group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// It cannot begin yet, and why.
+    /// It has not asked to join yet, for this reason.
     Starting(String),
-    /// It has asked to join, and has no answer.
+    /// It asked to join and waits for the answer.
     Joining,
-    /// It is a member, with the partitions that the group gave it.
+    /// It is a member.
     Member,
-    /// It hands over and ends.
+    /// It hands over its partitions and ends.
     Ending,
 }
 
-/// What the loop held at one moment.
+/// The loop's state at one moment.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
-    /// When.
+    /// The time of the engine's clock.
     pub at: Millis,
-    /// How it stands with its group.
+    /// The engine's membership.
     pub stage: Stage,
-    /// Every partition held.
+    /// Every partition that this instance holds.
     pub partitions: Vec<Status>,
-    /// `MEMORY_WARN_BYTES`
+    /// `MEMORY_WARN_BYTES`, if it is set.
     pub memory_warn_bytes: Option<u64>,
 }
 
 impl Snapshot {
-    /// Bytes of memory that the schedules held cost, about.
+    /// Returns about how many bytes of memory the pending schedules take.
     #[must_use]
     pub fn held_bytes(&self) -> u64 {
         self.partitions.iter().map(|status| status.bytes as u64).sum()
     }
 
-    /// The bound, where what is held is beyond it.
+    /// Returns `MEMORY_WARN_BYTES` if pending schedules take more.
     #[must_use]
     pub fn exceeded(&self) -> Option<u64> {
         self.memory_warn_bytes.filter(|bound| self.held_bytes() > *bound)
     }
 }
 
-/// What one of librdkafka's clients last said of itself.
+/// The latest statistics of one of librdkafka's clients.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ClientStatistics {
-    /// Brokers with a connection that works.
+    /// Brokers with a working connection.
     pub brokers_up: u64,
     /// Requests and responses that failed, over all brokers.
     pub request_errors: u64,
@@ -63,11 +63,11 @@ pub struct ClientStatistics {
     pub queued_records: u64,
     /// The slowest broker's 99th percentile of round trips, in microseconds.
     pub round_trip_p99_us: u64,
-    /// By topic and partition: records between what has been delivered and the last stable offset.
+    /// By topic and partition: committed records that were not delivered yet.
     pub lag: BTreeMap<(String, i32), u64>,
 }
 
-/// Written by the loop and its clients, read by anybody. Nobody holds a lock for longer than a copy takes.
+/// The engine's state, written by the loop and its clients, read by any thread. Each lock is held only for a copy.
 #[derive(Debug)]
 pub struct Board {
     begun: Instant,
@@ -78,11 +78,11 @@ pub struct Board {
     warnings: Mutex<BTreeMap<String, Warning>>,
 }
 
-/// A condition that an operator should look at, although the engine goes on.
+/// A condition that an operator should look at, although the engine continues.
 #[derive(Debug)]
 struct Warning {
     text: String,
-    /// It counts until then, unless it is seen again.
+    /// It is shown until then, unless it is seen again.
     until: Instant,
 }
 
@@ -106,54 +106,52 @@ impl Default for Board {
 }
 
 impl Board {
-    /// The loop turns.
-    pub fn beat(&self) {
+    /// Records an iteration of the loop.
+    pub(crate) fn beat(&self) {
         let since = self.begun.elapsed().as_millis();
         self.beat_ms.store(u64::try_from(since).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
-    /// How long ago the loop last turned.
+    /// Returns the time since the loop's last iteration.
     #[must_use]
     pub fn since_beat(&self) -> Duration {
         self.begun.elapsed().saturating_sub(Duration::from_millis(self.beat_ms.load(Ordering::Relaxed)))
     }
 
-    /// How long ago the engine was made.
+    /// Returns the time since the engine was made.
     #[must_use]
     pub fn uptime(&self) -> Duration {
         self.begun.elapsed()
     }
 
-    /// Puts up what the loop holds now.
-    pub fn publish(&self, snapshot: Snapshot) {
+    pub(crate) fn publish(&self, snapshot: Snapshot) {
         *lock(&self.snapshot) = Arc::new(snapshot);
     }
 
-    /// What the loop last held.
+    /// Returns the most recent snapshot.
     #[must_use]
     pub fn snapshot(&self) -> Arc<Snapshot> {
         Arc::clone(&lock(&self.snapshot))
     }
 
-    /// Whether the group's consumer has a broker that answers.
-    pub fn reached(&self, any: bool) {
+    pub(crate) fn reached(&self, any: bool) {
         self.unreachable.store(!any, Ordering::Relaxed);
     }
 
-    /// The group's consumer has no broker that answers.
+    /// Returns whether none of the brokers answers the group's consumer.
     #[must_use]
     pub fn is_unreachable(&self) -> bool {
         self.unreachable.load(Ordering::Relaxed)
     }
 
-    /// Puts up a client's statistics. There are as many names as the engine has clients of its own.
-    pub fn client(&self, name: &str, statistics: ClientStatistics) {
+    /// Publishes a client's statistics.
+    pub(crate) fn client(&self, name: &str, statistics: ClientStatistics) {
         lock(&self.clients).insert(name.to_owned(), statistics);
     }
 
     /// Shows a warning in `/readiness` until it has not been seen for `lasts`. Returns true if it was not shown before,
-    /// which is when it belongs into the log.
-    pub fn warn(&self, name: &str, text: &str, lasts: Duration) -> bool {
+    /// which is when it is logged.
+    pub(crate) fn warn(&self, name: &str, text: &str, lasts: Duration) -> bool {
         let now = Instant::now();
         let mut warnings = lock(&self.warnings);
         warnings.retain(|_, warning| warning.until > now);
@@ -161,19 +159,19 @@ impl Board {
         warnings.insert(name.to_owned(), warning).is_none()
     }
 
-    /// The condition has ended. Returns true if its warning was shown.
-    pub fn unwarn(&self, name: &str) -> bool {
+    /// Ends a warning. Returns whether it was shown.
+    pub(crate) fn unwarn(&self, name: &str) -> bool {
         lock(&self.warnings).remove(name).is_some_and(|warning| warning.until > Instant::now())
     }
 
-    /// The warnings that are shown now, in the order of their names.
+    /// Returns the current warnings.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
         let now = Instant::now();
         lock(&self.warnings).values().filter(|w| w.until > now).map(|w| w.text.clone()).collect()
     }
 
-    /// Every client's last statistics.
+    /// Returns the latest statistics of each client, by its name.
     #[must_use]
     pub fn clients(&self) -> BTreeMap<String, ClientStatistics> {
         lock(&self.clients).clone()

@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::schedules::Listing;
-use crate::handle::Unanswered;
+use crate::handle::QueryError;
 
 /// A body in memory, or a list that is written as fast as it is read.
 pub type Body = Either<Full<Bytes>, Listing>;
@@ -97,7 +97,11 @@ pub fn unauthorized(mut response: Response) -> Response {
     response
 }
 
-/// Returns 503 if the engine did not response.
-pub fn unanswered(why: Unanswered) -> Response {
-    error(StatusCode::SERVICE_UNAVAILABLE, &why.to_string())
+/// Returns the error response to a query that failed.
+pub fn unanswered(why: QueryError) -> Response {
+    let status = match why {
+        QueryError::CursorExpired => StatusCode::GONE,
+        _ => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    error(status, &why.to_string())
 }

@@ -10,13 +10,14 @@ use serde_json::Value;
 use tokio::sync::Semaphore;
 
 use super::advance;
+use super::ask;
 use super::auth::{self, TOKEN_REQUIRED};
 use super::connection::Connection;
 use super::info::info;
 use super::query::{PageQuery, decode, topic_index};
 use super::readiness::{LOOP_STUCK_TIMEOUT, Readiness};
 use super::response::{self, Response};
-use super::schedules::{self, ListError, Listing};
+use super::schedules::{self, Listing};
 use super::status::status;
 use crate::config::{Config, Secret};
 use crate::handle::Handle;
@@ -134,7 +135,7 @@ impl Rest {
         let Ok(permit) = Arc::clone(&self.lists).try_acquire_owned() else { return too_many() };
         match Listing::start(self.handle.clone(), Arc::clone(&self.topics), connection, permit).await {
             Ok(listing) => response::listing(listing),
-            Err(error) => list_error(&error),
+            Err(error) => response::unanswered(error),
         }
     }
 
@@ -149,7 +150,7 @@ impl Rest {
         let Ok(_permit) = self.lists.try_acquire() else { return too_many() };
         match schedules::page(&self.handle, &self.topics, query).await {
             Ok(page) => response::full(StatusCode::OK, "application/json", page),
-            Err(error) => list_error(&error),
+            Err(error) => response::unanswered(error),
         }
     }
 
@@ -159,7 +160,7 @@ impl Rest {
         let Some(index) = index else {
             return response::error(StatusCode::NOT_FOUND, "the topic is not one of SCHEDULES_TOPICS; see /info");
         };
-        match self.handle.find(index, decode(key)).await {
+        match ask::find(&self.handle, index, decode(key)).await {
             Ok(found) if found.is_empty() => {
                 let message = "nothing is pending for this key in the partitions that this instance holds";
                 response::error(StatusCode::NOT_FOUND, message)
@@ -172,13 +173,6 @@ impl Rest {
 
 fn too_many() -> Response {
     response::error(StatusCode::SERVICE_UNAVAILABLE, "too many lists are being read; try again later")
-}
-
-fn list_error(error: &ListError) -> Response {
-    match error {
-        ListError::Unanswered(why) => response::unanswered(*why),
-        ListError::CursorExpired => response::error(StatusCode::GONE, &error.to_string()),
-    }
 }
 
 fn page() -> Response {

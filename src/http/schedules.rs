@@ -14,40 +14,20 @@ use hyper::body::{Body, Frame};
 use serde::Serialize;
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::ask::{self, PIECE_MAX};
 use super::connection::Connection;
 use super::query::{PageQuery, show_cursor};
 use crate::core::io::Cursor;
-use crate::core::listing::{Filter, Gone, Listed, Page};
-use crate::core::payload::Parts;
+use crate::core::listing::{Filter, Listed, Page};
 use crate::core::schedule::far_ahead;
-use crate::handle::{Handle, PIECE_MAX, Unanswered};
+use crate::handle::{Handle, QueryError};
 
 /// Pause before each chunk but the first, so a list gives way to firing on a machine with few cores.
 const CHUNK_INTERVAL: Duration = Duration::from_millis(1);
 /// A page ends after so many bytes of JSON, whatever its limit.
 const PAGE_BYTES_MAX: usize = 1 << 20;
 
-/// Why a list cannot be read.
-#[derive(Debug)]
-pub enum ListError {
-    /// The loop did not answer.
-    Unanswered(Unanswered),
-    /// The partition that the list had reached was given up or is being read again.
-    CursorExpired,
-}
-
-impl std::fmt::Display for ListError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Unanswered(why) => why.fmt(f),
-            Self::CursorExpired => f.write_str("the partition was given up or is being read again: start over"),
-        }
-    }
-}
-
-impl std::error::Error for ListError {}
-
-type NextChunk = Pin<Box<dyn Future<Output = Result<Page, ListError>> + Send>>;
+type NextChunk = Pin<Box<dyn Future<Output = Result<Page, QueryError>> + Send>>;
 
 /// All pending schedules, as one JSON list. The next chunk is requested once the client has read the last one, so a slow
 /// reader costs no memory.
@@ -70,8 +50,8 @@ impl Listing {
         topics: Arc<[String]>,
         connection: Arc<Connection>,
         permit: OwnedSemaphorePermit,
-    ) -> Result<Self, ListError> {
-        let first = chunk(handle.clone(), Cursor::default(), PIECE_MAX, Filter::default()).await?;
+    ) -> Result<Self, QueryError> {
+        let first = ask::page(&handle, Cursor::default(), PIECE_MAX, Filter::default()).await?;
         Ok(Self {
             handle,
             topics,
@@ -100,7 +80,7 @@ impl Listing {
                 let handle = self.handle.clone();
                 self.next = Some(Box::pin(async move {
                     tokio::time::sleep(CHUNK_INTERVAL).await;
-                    chunk(handle, next, PIECE_MAX, Filter::default()).await
+                    ask::page(&handle, next, PIECE_MAX, Filter::default()).await
                 }));
             }
             None => text.extend_from_slice(b"]\n"),
@@ -112,9 +92,9 @@ impl Listing {
 
 impl Body for Listing {
     type Data = Bytes;
-    type Error = ListError;
+    type Error = QueryError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ListError>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, QueryError>>> {
         while let Some(next) = &mut self.next {
             let page = ready!(next.as_mut().poll(cx));
             self.next = None;
@@ -136,21 +116,13 @@ impl Body for Listing {
     }
 }
 
-async fn chunk(handle: Handle, cursor: Cursor, limit: usize, filter: Filter) -> Result<Page, ListError> {
-    match handle.page(cursor, limit, filter).await {
-        Ok(Ok(page)) => Ok(page),
-        Ok(Err(Gone)) => Err(ListError::CursorExpired),
-        Err(why) => Err(ListError::Unanswered(why)),
-    }
-}
-
 /// Returns a page as JSON: an object with `schedules`, and with `next` if more may follow.
-pub async fn page(handle: &Handle, topics: &[String], query: PageQuery) -> Result<Vec<u8>, ListError> {
+pub async fn page(handle: &Handle, topics: &[String], query: PageQuery) -> Result<Vec<u8>, QueryError> {
     let PageQuery { mut cursor, limit, filter } = query;
     let mut text = br#"{"schedules":["#.to_vec();
     let mut entries = 0;
     let next = loop {
-        let page = chunk(handle.clone(), cursor, limit - entries, filter.clone()).await?;
+        let page = ask::page(handle, cursor, limit - entries, filter.clone()).await?;
         for entry in &page.entries {
             if entries > 0 {
                 text.push(b',');
@@ -204,7 +176,7 @@ struct Schedule<'a> {
 }
 
 fn write(text: &mut Vec<u8>, listed: &Listed, topics: &[String]) {
-    let parts = Parts::unpack(&listed.packed);
+    let parts = listed.parts();
     let schedule = Schedule {
         id: String::from_utf8_lossy(parts.key),
         id_base64: base64_unless_text(parts.key),
@@ -233,14 +205,13 @@ pub fn base64_unless_text(bytes: &[u8]) -> Option<String> {
 mod tests {
     use super::*;
     use crate::core::io::{Millis, TopicPartition};
+    use crate::core::payload::Parts;
 
     fn json(key: &[u8], target_key: Option<&[u8]>, parked: Option<&'static str>) -> serde_json::Value {
-        let mut packed = Vec::new();
-        Parts { key, target_key, headers: Vec::new(), value: b"video 1" }.write(&mut packed);
+        let parts = Parts { key, target_key, headers: Vec::new(), value: b"video 1" };
         let partition = TopicPartition { topic: 0, number: 2 };
         let timestamp = Millis(1_607_918_336_999);
-        let listed =
-            Listed { partition, offset: 7, due: 1_607_918_400, timestamp, target: "videos".into(), packed, parked };
+        let listed = Listed::new(partition, 7, 1_607_918_400, timestamp, "videos".into(), &parts, parked);
         let all: serde_json::Value = serde_json::from_slice(&list(&[listed], &["schedules".into()])).expect("JSON");
         all[0].clone()
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::ask;
 use super::readiness::Readiness;
 use super::schedules::base64_unless_text;
 use crate::core::Status;
@@ -44,7 +45,7 @@ pub async fn status(
     Millis(now_ms): Millis,
 ) -> Value {
     let board = handle.board();
-    let next = tokio::time::timeout(UPCOMING_TIMEOUT, handle.upcoming(UPCOMING_MAX)).await;
+    let next = tokio::time::timeout(UPCOMING_TIMEOUT, ask::upcoming(handle, UPCOMING_MAX)).await;
     let next = next.ok().and_then(Result::ok).unwrap_or_default();
     let lately = activity.lately();
     let snapshot = board.snapshot();

@@ -100,6 +100,7 @@ impl ClientConfigs {
         config
     }
 
+    #[cfg(feature = "cli")]
     /// A producer without transactions, for user records.
     pub fn idempotent_producer(&self) -> ClientConfig {
         let mut config = client_config(&self.producer);

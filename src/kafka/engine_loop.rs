@@ -31,7 +31,7 @@ use crate::config::Config;
 use crate::core::io::{Input, Millis, Output, Report, TopicPartition};
 use crate::core::{self, Scheduler};
 use crate::handle::board::Board;
-use crate::handle::{Ask, Observer, Wake};
+use crate::handle::{Observer, Query, Wake};
 
 /// The loop checks everything at least this often, in case a wake-up is lost.
 const SLEEP_TIMEOUT: Duration = Duration::from_millis(100);
@@ -52,7 +52,7 @@ pub struct Parts {
     pub observer: Box<dyn Observer>,
     pub board: Arc<Board>,
     pub wake: Wake,
-    pub queries: Receiver<Ask>,
+    pub queries: Receiver<Query>,
 }
 
 /// The loop's state.
@@ -68,7 +68,7 @@ pub struct EngineLoop {
     publisher: Publisher,
     timers: Timers,
     shutdown: Shutdown,
-    queries: Receiver<Ask>,
+    queries: Receiver<Query>,
 }
 
 struct Timers {
@@ -240,12 +240,10 @@ impl EngineLoop {
         while let Ok(query) = self.queries.try_recv() {
             // The requester may have given up.
             match query {
-                Ask::Page { cursor, limit, filter, reply } => {
-                    drop(reply.send(self.core.page(cursor, limit, &filter)));
-                }
-                Ask::Find { topic, key, reply } => drop(reply.send(self.core.find(topic, &key))),
-                Ask::Upcoming { limit, reply } => drop(reply.send(self.core.upcoming(limit))),
-                Ask::Stop => self.stop(),
+                Query::Page { cursor, limit, filter, reply } => reply.send(self.core.page(cursor, limit, &filter)),
+                Query::Find { topic, key, reply } => reply.send(self.core.find(topic, &key)),
+                Query::Upcoming { limit, reply } => reply.send(self.core.upcoming(limit)),
+                Query::Stop => self.stop(),
             }
         }
     }

@@ -8,7 +8,7 @@ pub enum Error {
     /// The operating system refused a thread or a wake-up.
     System(std::io::Error),
     /// librdkafka rejects its settings.
-    Settings(KafkaError),
+    Settings(SettingsError),
     /// The brokers reject the engine's connections, and this configuration file has changed since the engine read it.
     Outdated(String),
 }
@@ -16,22 +16,48 @@ pub enum Error {
 impl std::fmt::Display for Error {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::System(error) => write!(f, "the operating system refused a thread or a wake-up: {error}"),
+            Self::System(_) => f.write_str("the operating system refused a thread or a wake-up"),
+            Self::Settings(_) => {
+                f.write_str("librdkafka refuses its settings (see CONFIGURATION_FILE and SESSION_TIMEOUT)")
+            }
             Self::Outdated(path) => write!(
                 f,
                 "the brokers reject the engine's connections, and {path:?} has changed since the engine read it: \
                  restart the engine to use the new content"
             ),
-            Self::Settings(error) => {
-                let refused = "librdkafka refuses its settings (see CONFIGURATION_FILE and SESSION_TIMEOUT)";
-                match error {
-                    // Without the value, which rust-rdkafka would add: a misspelt setting may hold a password.
-                    KafkaError::ClientConfig(_, why, ..) => write!(f, "{refused}: {why}"),
-                    error => write!(f, "{refused}: {error}"),
-                }
-            }
         }
     }
 }
 
-impl std::error::Error for Error {}
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::System(error) => Some(error),
+            Self::Settings(error) => Some(error),
+            Self::Outdated(_) => None,
+        }
+    }
+}
+
+/// The reason why librdkafka rejects its settings.
+///
+/// It leaves out the value that rust-rdkafka's own error has: a misspelt setting may hold a password.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SettingsError(String);
+
+impl SettingsError {
+    pub(super) fn new(error: KafkaError) -> Self {
+        match error {
+            KafkaError::ClientConfig(_, reason, ..) => Self(reason),
+            error => Self(error.to_string()),
+        }
+    }
+}
+
+impl std::fmt::Display for SettingsError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for SettingsError {}

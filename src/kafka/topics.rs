@@ -5,7 +5,7 @@ mod findings;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::config::Config;
-pub use findings::{Finding, Weight, findings};
+pub use findings::{Weight, findings};
 
 /// A topic's settings as the broker names them, defaults included.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

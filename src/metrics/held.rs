@@ -1,4 +1,4 @@
-//! What is held now, by partition and by client: made anew for each reading, so that what is gone leaves no series.
+//! Metrics of partitions and clients. They are built for each scrape, so lost partitions leave no series.
 
 use prometheus::core::Collector;
 use prometheus::proto::MetricFamily;
@@ -15,15 +15,16 @@ const STATES: [(&str, Phase); 4] = [
     ("releasing", Phase::Releasing),
 ];
 
-/// The state's name, in metrics and in REST.
+/// Returns the state's name in metrics and REST.
 #[must_use]
-pub fn state(phase: Phase) -> &'static str {
+#[cfg(feature = "http")]
+pub(crate) fn state(phase: Phase) -> &'static str {
     STATES.iter().find(|(_, other)| *other == phase).map_or("", |(name, _)| name)
 }
 
-/// How much of a partition has been read of what must be before it fires: 0 to 1.
+/// Returns how much of a partition has been loaded: 0 to 1.
 #[must_use]
-pub fn progress(status: &Status) -> f64 {
+pub(crate) fn progress(status: &Status) -> f64 {
     match (status.phase, status.barrier) {
         (Phase::Live | Phase::Releasing, _) => 1.0,
         (_, Some(barrier)) if barrier > 0 => (status.position.max(0) as f64 / barrier as f64).min(1.0),
@@ -31,7 +32,6 @@ pub fn progress(status: &Status) -> f64 {
     }
 }
 
-/// A value of a partition, where it has one.
 type Value = fn(&Status) -> Option<f64>;
 
 const PARTITIONS: [(&str, &str, Value); 7] = [
@@ -62,7 +62,6 @@ const LAG: (&str, &str) =
     ("kafka_scheduler_consumer_lag_records", "Records between what has been read and the last stable offset");
 const BOUND: (&str, &str) = ("kafka_scheduler_memory_warn_bytes", "MEMORY_WARN_BYTES, where it is set");
 
-/// A value of a client.
 type ClientValue = fn(&crate::handle::board::ClientStatistics) -> f64;
 
 const CLIENTS: [(&str, &str, ClientValue); 6] = [
@@ -88,16 +87,16 @@ const CLIENTS: [(&str, &str, ClientValue); 6] = [
     ),
 ];
 
-/// Names and meanings of those that come and go with partitions, clients and settings.
-pub fn described() -> impl Iterator<Item = (&'static str, &'static str)> {
+/// Returns names and help texts of metrics that come and go with partitions, clients and settings.
+pub(crate) fn described() -> impl Iterator<Item = (&'static str, &'static str)> {
     let partitions = PARTITIONS.iter().map(|(name, help, _)| (*name, *help));
     let clients = CLIENTS.iter().map(|(name, help, _)| (*name, *help));
     partitions.chain(clients).chain([STATE, LAG, BOUND])
 }
 
-/// All of it. Partitions and clients are as many as this instance has.
+/// Returns the metrics of all partitions and clients of this instance.
 #[must_use]
-pub fn families(board: &Board, topics: &[String]) -> Vec<MetricFamily> {
+pub(crate) fn families(board: &Board, topics: &[String]) -> Vec<MetricFamily> {
     let mut all = Vec::new();
     engine(board, &mut all);
     partitions(&board.snapshot().partitions, topics, &mut all);
@@ -168,7 +167,7 @@ fn partitions(partitions: &[Status], topics: &[String], all: &mut Vec<MetricFami
 fn clients(board: &Board, all: &mut Vec<MetricFamily>) {
     let clients = board.clients();
     for (name, help, value) in CLIENTS {
-        // A client that is made anew counts from 0, as counters may.
+        // A new client counts from 0, as counters may.
         if name.ends_with("_total") {
             let family = CounterVec::new(Opts::new(name, help), &["client"]).expect("the names are legal");
             clients.iter().for_each(|(name, client)| family.with_label_values(&[name]).inc_by(value(client)));

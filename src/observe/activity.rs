@@ -1,4 +1,4 @@
-//! What has happened lately, for the status page: a few minutes by the second, and the last of each kind.
+//! Recent activity for the status page: a few minutes by the second, and the last firings and refusals.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -8,19 +8,19 @@ use crate::core::io::Millis;
 use crate::metrics::late_ms;
 
 /// Seconds kept.
-pub const SECONDS_MAX: i64 = 300;
+pub(crate) const SECONDS_MAX: i64 = 300;
 /// Firings and refusals kept.
-pub const LAST_MAX: usize = 50;
+pub(crate) const LAST_MAX: usize = 50;
 /// Bytes of a key kept.
 const KEY_MAX: usize = 256;
 
 /// Upper ends of the classes that lateness is counted in, in milliseconds; what is later falls into one more.
-pub const LATE_MS: [u64; 11] = [10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 60_000];
+pub(crate) const LATE_MS: [u64; 11] = [10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 60_000];
 
 /// What fired in one second.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Second {
-    /// Which, since 1970.
+    /// Seconds since 1970.
     pub at: i64,
     /// Schedules fired that were not missed.
     pub live: u64,
@@ -35,7 +35,7 @@ pub struct Second {
 /// A firing.
 #[derive(Clone, Debug)]
 pub struct Firing {
-    /// When its commit was known.
+    /// The time at which its commit was known.
     pub at: Millis,
     /// The schedule's topic.
     pub topic: String,
@@ -43,18 +43,18 @@ pub struct Firing {
     pub partition: i32,
     /// Its key, at most 256 bytes of it.
     pub key: Vec<u8>,
-    /// Where to.
+    /// The target topic.
     pub target: std::sync::Arc<str>,
     /// Seconds since 1970.
     pub due: u64,
-    /// Overdue when its partition came up.
+    /// Overdue when its partition became live.
     pub missed: bool,
 }
 
 /// A record that could not fire.
 #[derive(Clone, Debug)]
 pub struct Refusal {
-    /// When that was seen.
+    /// The time at which that was seen.
     pub at: Millis,
     /// The record's topic.
     pub topic: String,
@@ -68,7 +68,6 @@ pub struct Refusal {
     pub parked: bool,
 }
 
-/// All of it at one moment.
 #[derive(Clone, Debug, Default)]
 pub struct Lately {
     /// Seconds with firings, oldest first, at most the last 300.
@@ -84,13 +83,13 @@ pub struct Lately {
 pub struct Activity(Mutex<Lately>);
 
 impl Activity {
-    /// What there is.
+    /// Returns a copy of it.
     #[must_use]
     pub fn lately(&self) -> Lately {
         self.lock().clone()
     }
 
-    /// A batch with firings has been committed at `at`.
+    /// Adds a batch with firings that was committed at `at`.
     pub fn fired(&self, batch: &Batch, at: Millis) {
         let mut lately = self.lock();
         let second = lately.second(at);
@@ -117,7 +116,7 @@ impl Activity {
         }
     }
 
-    /// A record could not fire.
+    /// Adds a record that could not fire.
     pub fn refused(&self, refusal: Refusal) {
         push(&mut self.lock().refusals, refusal);
     }
@@ -138,7 +137,7 @@ impl Lately {
         while self.seconds.front().is_some_and(|second| second.at <= at - SECONDS_MAX) {
             self.seconds.pop_front();
         }
-        // A clock that was set back begins anew.
+        // After the clock was set back, older seconds have no place.
         if self.seconds.back().is_some_and(|second| second.at > at) {
             self.seconds.clear();
         }

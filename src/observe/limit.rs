@@ -4,21 +4,21 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 /// Lines of one kind within [`WINDOW`], with the one that counts those left out.
-pub const LINES_MAX: usize = 100;
+pub(super) const LINES_MAX: usize = 100;
 /// A little longer than a second: a line's own time is taken after it was allowed.
 const WINDOW: Duration = Duration::from_millis(1_010);
 
 /// Lines of one kind: when the last ones were written, and how many were left out since that was last said.
 #[derive(Debug, Default)]
-pub struct Limit {
+pub(super) struct Limit {
     last: VecDeque<Instant>,
     suppressed: u64,
     since: Option<Instant>,
 }
 
 impl Limit {
-    /// Whether one more line may be written.
-    pub fn line(&mut self, now: Instant) -> bool {
+    /// Returns whether one more line may be written.
+    pub(super) fn line(&mut self, now: Instant) -> bool {
         let room = self.room(now);
         if !room {
             self.suppressed += 1;
@@ -27,8 +27,8 @@ impl Limit {
         room
     }
 
-    /// How many lines were left out, if it is time to say so. That is a line itself.
-    pub fn untold(&mut self, now: Instant) -> Option<u64> {
+    /// Returns how many lines were left out, if it is time to log that. It is a line itself.
+    pub(super) fn untold(&mut self, now: Instant) -> Option<u64> {
         let due = self.since.is_some_and(|since| now.saturating_duration_since(since) >= WINDOW);
         if !due || !self.room(now) {
             return None;

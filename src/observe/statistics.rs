@@ -1,4 +1,4 @@
-//! librdkafka's statistics: what matters of them.
+//! The part of librdkafka's statistics that the engine shows.
 
 use std::collections::BTreeMap;
 
@@ -57,8 +57,8 @@ struct Partition {
 }
 
 impl Partition {
-    /// Offsets that were not fetched, and records that were fetched and not delivered. Counted so because the offset
-    /// behind the last record delivered stays below the last stable one for ever: a transaction's marker lies there.
+    /// Offsets that were not fetched, and records that were fetched and not delivered. Not the difference of
+    /// offsets: the offset after the last record delivered stays below the last stable one, because of control records.
     fn lag(&self) -> Option<u64> {
         let end = self.ls_offset.filter(|offset| *offset >= 0)?;
         let next = self.next_offset.filter(|offset| *offset >= 0)?;
@@ -66,9 +66,9 @@ impl Partition {
     }
 }
 
-/// Reads one of librdkafka's reports. `None` where it is none.
+/// Parses one of librdkafka's reports.
 #[must_use]
-pub fn parse(json: &[u8]) -> Option<ClientStatistics> {
+pub(crate) fn parse(json: &[u8]) -> Option<ClientStatistics> {
     let client: Client = serde_json::from_slice(json).ok()?;
     let brokers = client.brokers.values();
     let mut lag = BTreeMap::new();

@@ -1,4 +1,4 @@
-//! What a program that runs the engine may be told.
+//! Events that a program around the engine receives.
 
 use crate::client::RecordPosition;
 use crate::core::batch::{Batch, Item, Kind};
@@ -7,45 +7,45 @@ use crate::core::reason::Reason;
 use crate::core::{due, headers};
 use crate::handle::Observer;
 
-/// Something that has happened to a schedule.
+/// An event in the life of a schedule.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Event<'a> {
-    /// A schedule was accepted as pending while its partition was live. Those that are there when a partition comes up
-    /// are told in sum, by [`Event::Live`].
+    /// A schedule was accepted as pending while its partition was live. [`Event::Live`] has the number of those that
+    /// were found when the partition was loaded.
     Planned {
-        /// Where it lies.
+        /// The record's position.
         place: RecordPosition<'a>,
-        /// Its key.
+        /// The schedule's key.
         key: &'a [u8],
-        /// When it is due, in seconds since 1970.
+        /// The time from which it is due, in seconds since 1970.
         due_s: u64,
         /// Topic of the triggered record.
         target: &'a str,
     },
-    /// A user has cancelled a pending schedule.
+    /// A user cancelled a pending schedule.
     Deleted {
-        /// Where the cancel lies.
+        /// The cancel's position.
         place: RecordPosition<'a>,
         /// The schedule's key.
         key: &'a [u8],
     },
-    /// A schedule has fired: its transaction is committed.
+    /// A schedule fired: its transaction is committed.
     Fired {
-        /// What was fired.
+        /// The schedule that fired.
         firing: Firing<'a>,
     },
-    /// The same for one that was overdue when its partition came up.
+    /// A schedule fired that was already overdue when its partition became live.
     Missed {
-        /// What was fired.
+        /// The schedule that fired.
         firing: Firing<'a>,
     },
-    /// A record cannot fire. It stays in the log, unless there is a dead-letter topic that it moves to. When a partition
-    /// comes up, only the first ones are named.
+    /// A record cannot fire. It stays in the log, or moves to the dead-letter topic if there is one. Loading a
+    /// partition reports only the first ones.
     Invalid {
-        /// Where it lies.
+        /// The record's position.
         place: RecordPosition<'a>,
-        /// Why.
+        /// The reason why it cannot fire.
         reason: Reason,
     },
     /// A partition is loaded and fires from now on.
@@ -54,23 +54,23 @@ pub enum Event<'a> {
         topic: &'a str,
         /// The partition.
         partition: i32,
-        /// Schedules held.
+        /// Schedules pending.
         pending: usize,
-        /// Of these, how many are overdue.
+        /// The number of these that are overdue.
         overdue: usize,
     },
 }
 
-/// A schedule that has fired.
+/// A schedule that fired.
 #[derive(Clone, Debug)]
 pub struct Firing<'a> {
-    /// Where the schedule lay.
+    /// The position of the user's record.
     pub place: RecordPosition<'a>,
     /// The schedule's key.
     pub key: &'a [u8],
-    /// When it was due, in seconds since 1970.
+    /// The time from which it was due, in seconds since 1970.
     pub due_s: u64,
-    /// When its commit was known, in milliseconds since 1970.
+    /// The time at which its commit was known, in milliseconds since 1970.
     pub at_ms: i64,
     /// Topic of the triggered record.
     pub target: &'a str,
@@ -78,15 +78,14 @@ pub struct Firing<'a> {
     pub target_key: Option<&'a [u8]>,
     /// The triggered record's value.
     pub value: &'a [u8],
-    /// The user headers.
+    /// The user's own headers, in order.
     pub headers: Vec<Header<'a>>,
 }
 
-/// Turns what the engine tells into events.
-pub struct Handler<F>(F);
+pub(super) struct Handler<F>(F);
 
 impl<F: FnMut(&Event<'_>) + Send> Handler<F> {
-    pub fn new(handler: F) -> Self {
+    pub(super) fn new(handler: F) -> Self {
         Self(handler)
     }
 }

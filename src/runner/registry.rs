@@ -11,7 +11,7 @@ use crate::handle::board::Board;
 use crate::metrics::Metrics;
 
 /// Shows the metrics in `registry` as well.
-pub fn register(
+pub(super) fn register(
     metrics: &Metrics,
     board: &Arc<Board>,
     topics: &[String],

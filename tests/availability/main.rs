@@ -1,6 +1,6 @@
 //! The whole program on Apache Kafka while processes are killed, paused and cut off. Each test has the machine to itself,
 //! since most of them judge lateness.
-#![cfg(feature = "kafka")]
+#![cfg(feature = "cli")]
 
 #[path = "../broker/kit/mod.rs"]
 mod kit;

@@ -1,6 +1,6 @@
 //! The engine against a real Kafka where it has much to do or little to work with. Each test has the machine to itself:
 //! some move gigabytes, and others judge lateness.
-#![cfg(feature = "kafka")]
+#![cfg(feature = "cli")]
 
 #[path = "../broker/kit/mod.rs"]
 mod kit;

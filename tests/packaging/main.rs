@@ -1,8 +1,9 @@
 //! What stands in `packaging/` fits the program. Needs no engine for containers, no cluster and no broker.
-#![cfg(feature = "kafka")]
+#![cfg(feature = "cli")]
 
 mod alerts;
 mod dashboard;
+mod features;
 mod image;
 mod licences;
 mod metrics;

@@ -7,8 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use kafka_scheduler::config::Config;
-use kafka_scheduler::http::Listeners;
-use kafka_scheduler::metrics::Metrics;
+use kafka_scheduler::internal::{Listeners, Metrics};
 use kafka_scheduler::mini::Mini;
 
 const PATIENCE: Duration = Duration::from_secs(40);

@@ -1,5 +1,5 @@
 //! The whole program on a Kafka that asks for TLS, credentials and permissions.
-#![cfg(feature = "kafka")]
+#![cfg(feature = "cli")]
 
 #[path = "../broker/kit/mod.rs"]
 mod kit;

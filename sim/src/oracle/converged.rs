@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use kafka_scheduler::core::Listed;
 use kafka_scheduler::core::io::TopicPartition;
-use kafka_scheduler::core::payload::Parts;
 use kafka_scheduler::core::start_marker::StartMarker;
 
 use super::journal::{Fired, safe};
@@ -158,7 +157,7 @@ pub fn fires_on_time(history: &History, observed: &Observed) -> Result<(), Failu
 }
 
 fn is_held(held: &Listed, record: &UserRecord) -> Result<(), String> {
-    let parts = Parts::unpack(&held.packed);
+    let parts = held.parts();
     let same = held.due as i64 == record.due_s
         && held.timestamp.0 == record.at_ms
         && &*held.target == record.target.name()

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use kafka_scheduler::core::batch::{Batch, Kind};
 use kafka_scheduler::core::io::{Cursor, Header, Input, Millis, Outcome, Output, Record, TargetState, TopicPartition};
-use kafka_scheduler::core::payload::Parts;
 use kafka_scheduler::core::{Listed, Phase, Scheduler};
 
 use crate::engine::{config, since_of, today_ms};
@@ -53,7 +52,7 @@ fn known(listed: Vec<Listed>) -> BTreeMap<(TopicPartition, i64), Listed> {
 
 fn is_same(one: &Listed, other: &Listed) -> bool {
     let facts = |listed: &Listed| (listed.due, listed.timestamp, listed.target.clone());
-    facts(one) == facts(other) && Parts::unpack(&one.packed) == Parts::unpack(&other.packed)
+    facts(one) == facts(other) && one.parts() == other.parts()
 }
 
 struct Fresh<'a> {

@@ -1,0 +1,53 @@
+//! What the engine's loop tells the rest of the program.
+
+use std::time::Duration;
+
+use super::board::Snapshot;
+use crate::core::batch::Batch;
+use crate::core::io::{Counters, Millis, Record, Report};
+
+/// Receives what the engine does, on the loop's thread: it must not block.
+pub trait Observer: Send {
+    /// The counters have changed.
+    fn counters(&mut self, counters: &Counters) {
+        let _ = counters;
+    }
+
+    /// A batch with firings was committed; `at` is when that was known.
+    fn fired(&mut self, batch: &Batch, at: Millis) {
+        let _ = (batch, at);
+    }
+
+    /// A schedule has been accepted as pending, on a live partition.
+    fn planned(&mut self, record: &Record<'_>, topics: &[String]) {
+        let _ = (record, topics);
+    }
+
+    /// A user has cancelled a pending schedule, on a live partition.
+    fn deleted(&mut self, record: &Record<'_>, topics: &[String]) {
+        let _ = (record, topics);
+    }
+
+    /// A batch ended; `took` is the time since it was formed.
+    fn settled(&mut self, batch: &Batch, outcome: &'static str, took: Duration) {
+        let _ = (batch, outcome, took);
+    }
+
+    /// The loop finished an iteration; `took` is its time between two sleeps.
+    fn turned(&mut self, took: Duration) {
+        let _ = took;
+    }
+
+    /// The loop took a snapshot, as it does some times a second.
+    fn held(&mut self, snapshot: &Snapshot) {
+        let _ = snapshot;
+    }
+
+    /// The group assigned or revoked partitions.
+    fn rebalanced(&mut self) {}
+
+    /// Something for the log. `topics` are the names that partitions refer to.
+    fn report(&mut self, report: &Report, topics: &[String]) {
+        let _ = (report, topics);
+    }
+}

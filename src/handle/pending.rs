@@ -1,0 +1,159 @@
+//! Pending schedules, as queries return them.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::core::io;
+use crate::core::listing::{Listed, Upcoming};
+
+/// A schedule that is pending in a partition of this instance.
+#[derive(Clone)]
+pub struct PendingSchedule {
+    listed: Listed,
+    topics: Arc<[String]>,
+}
+
+impl PendingSchedule {
+    pub(super) fn new(listed: Listed, topics: Arc<[String]>) -> Self {
+        Self { listed, topics }
+    }
+
+    /// Returns the schedules topic.
+    #[must_use]
+    pub fn topic(&self) -> &str {
+        self.topics.get(usize::from(self.listed.partition.topic)).map_or("", String::as_str)
+    }
+
+    /// Returns the partition of [`topic`](Self::topic).
+    #[must_use]
+    pub fn partition(&self) -> i32 {
+        self.listed.partition.number
+    }
+
+    /// Returns the offset of the user's record.
+    #[must_use]
+    pub fn offset(&self) -> i64 {
+        self.listed.offset
+    }
+
+    /// Returns the schedule's key.
+    #[must_use]
+    pub fn key(&self) -> &[u8] {
+        self.listed.parts().key
+    }
+
+    /// Returns the time from which the schedule is due, in seconds since 1970.
+    #[must_use]
+    pub fn due_s(&self) -> u64 {
+        self.listed.due
+    }
+
+    /// Returns the timestamp of the user's record, in milliseconds since 1970.
+    #[must_use]
+    pub fn timestamp_ms(&self) -> i64 {
+        self.listed.timestamp.0
+    }
+
+    /// Returns the topic of the triggered record.
+    #[must_use]
+    pub fn target(&self) -> &str {
+        &self.listed.target
+    }
+
+    /// Returns the key of the triggered record; `None` is null.
+    #[must_use]
+    pub fn target_key(&self) -> Option<&[u8]> {
+        self.listed.parts().target_key
+    }
+
+    /// Returns the value of the triggered record.
+    #[must_use]
+    pub fn value(&self) -> &[u8] {
+        self.listed.parts().value
+    }
+
+    /// Returns the user's own headers in order, as names and values; a value of `None` is null.
+    #[must_use]
+    pub fn headers(&self) -> Vec<(&[u8], Option<&[u8]>)> {
+        self.listed.parts().headers.iter().map(|header| (header.name, header.value)).collect()
+    }
+
+    /// Returns the [code](crate::runner::Reason::code) of the reason why the schedule is parked, if it is:
+    /// `unchecked-target` until the engine knows whether its target exists.
+    #[must_use]
+    pub fn parked(&self) -> Option<&'static str> {
+        self.listed.parked
+    }
+}
+
+/// Leaves out value and headers, which may be long and confidential.
+impl fmt::Debug for PendingSchedule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PendingSchedule")
+            .field("topic", &self.topic())
+            .field("partition", &self.partition())
+            .field("offset", &self.offset())
+            .field("due_s", &self.due_s())
+            .field("target", &self.target())
+            .field("parked", &self.parked())
+            .finish_non_exhaustive()
+    }
+}
+
+/// One of the next schedules to fire.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct UpcomingSchedule {
+    /// The schedules topic.
+    pub topic: String,
+    /// The partition of `topic`.
+    pub partition: i32,
+    /// The time from which the schedule is due, in seconds since 1970.
+    pub due_s: u64,
+    /// The topic of the triggered record.
+    pub target: String,
+    /// The schedule's key, up to its first 256 bytes.
+    pub key: Vec<u8>,
+}
+
+impl UpcomingSchedule {
+    pub(super) fn new(next: Upcoming, topics: &[String]) -> Self {
+        Self {
+            topic: topics.get(usize::from(next.partition.topic)).cloned().unwrap_or_default(),
+            partition: next.partition.number,
+            due_s: next.due,
+            target: next.target.to_string(),
+            key: next.key,
+        }
+    }
+}
+
+/// Selects pending schedules. The default selects all of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Filter {
+    /// Only those of this schedules topic.
+    pub topic: Option<String>,
+    /// Only those whose key begins with these bytes.
+    pub key_prefix: Vec<u8>,
+    /// Only those due before this second since 1970.
+    pub due_before_s: Option<u64>,
+    /// Only those due after this second since 1970.
+    pub due_after_s: Option<u64>,
+    /// Only those that are parked.
+    pub parked: bool,
+}
+
+/// The place in a listing at which its next page begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cursor(pub(super) io::Cursor);
+
+/// A page of pending schedules.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Page {
+    /// The schedules, in no particular order. A page may be empty although more follow.
+    pub schedules: Vec<PendingSchedule>,
+    /// The start of the next page, if there is one.
+    pub next: Option<Cursor>,
+}
