@@ -18,7 +18,8 @@
 //!    one transactional producer. Now the keys' engine records are *outstanding*.
 //! 5. `in_flight` holds the batch until it has *settled*: the shell reports that it was committed or aborted.
 //! 6. `outcomes` acts on that. Aborted entries are tried again. Committed records are outstanding until the consumer
-//!    has read past them; then their keys are free.
+//!    has read past them; then their keys are free. If the outcome is unknown, the engine forgets everything and
+//!    rejoins the group.
 //!
 //! # Ownership
 //!

@@ -7,7 +7,6 @@ use super::types::{Millis, TopicPartition};
 
 /// Back-off after the first abort in a row; it doubles up to [`RETRY_MS_MAX`].
 const RETRY_MS_MIN: i64 = 50;
-/// Longest back-off.
 const RETRY_MS_MAX: i64 = 3_200;
 
 /// The kind of a batch.
@@ -47,7 +46,7 @@ pub(super) enum Lane {
     Normal,
     /// Large schedules of the normal lane, while throughput is the limit.
     Large,
-    /// Schedules whose batch a broker rejected: one of them caused it, and the others must not wait for the search.
+    /// *Quarantined* schedules: a broker rejected them, or their batch without a report that names the record.
     Quarantined,
     /// Records that move to the dead-letter topic.
     DeadLetters,

@@ -156,7 +156,7 @@ impl<P: Payload> KeyTable<P> {
         ended_pending
     }
 
-    /// Folds an engine record: a tombstone (`read` is `None`) or a copy.
+    /// Folds an engine record: a tombstone, which has no `read`, or a copy.
     pub(super) fn engine_record(&mut self, key: &[u8], writer: &Writer, read: Option<NewEntry<P>>) {
         let found = self.find(key);
         if let Some(slot) = found {

@@ -140,8 +140,8 @@ pub struct Status {
 }
 
 impl<P: Payload> Scheduler<P> {
-    /// Returns up to `limit` pending schedules from `cursor` on, in no particular order, and the cursor of the next page.
-    /// It has no other bound.
+    /// Returns up to `limit` pending schedules from `cursor` on, in no particular order, and the cursor of the next
+    /// page. It has no other bound.
     #[must_use]
     pub fn list(&self, cursor: Cursor, limit: usize) -> (Vec<Listed>, Option<Cursor>) {
         let page = self.piece(cursor, limit, &Filter::default(), usize::MAX, u32::MAX);

@@ -197,7 +197,7 @@ impl<P: Payload> Scheduler<P> {
         for state in self.partitions.values_mut().filter(|state| state.id.topic == topic && state.stage == Stage::Since)
         {
             state.leftover_cutoff = leftover_cutoff;
-            // The clock was set back if the start marker is in the future.
+            // A start marker or `since` in the future comes from before the clock was set back: it does not count.
             let since = since.filter(|_| !bugs::on(Bug::SinceForgotten));
             let known = since.filter(|_| state.start_marker.is_none()).filter(|since| *since <= now);
             match (known, state.start_marker) {
