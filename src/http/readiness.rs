@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn much_memory_is_warned_about_and_no_reason_to_be_taken_out_of_service() {
+    fn memory_use_is_a_warning_and_does_not_affect_readiness() {
         let two = of(Stage::Member, vec![status(0, Phase::Live), status(1, Phase::Live)], true);
         assert!(two.ready);
         let message = "the schedules held cost about 1200 bytes of memory, more than MEMORY_WARN_BYTES (1000)";

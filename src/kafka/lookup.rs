@@ -157,7 +157,7 @@ mod tests {
     use super::is_short;
 
     #[test]
-    fn a_topic_with_fewer_replicas_than_must_be_in_sync_needs_those_that_it_has() {
+    fn a_topic_with_few_replicas_needs_all_of_them_in_sync() {
         assert!(!is_short(&[(1, 1)], 2));
         assert!(is_short(&[(0, 1)], 2));
         assert!(!is_short(&[(2, 3), (3, 3)], 2));

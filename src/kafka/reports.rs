@@ -359,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn an_outage_blames_nobody_and_a_refusal_without_a_name_somebody() {
+    fn an_outage_is_transient_and_an_unnamed_rejection_unattributed() {
         let reports = Reports::new("p".into(), vec!["schedules".into()], Arc::default());
         let batch = firing(3);
         let blame = |failed: &[(u32, Code)]| reports.blame(&batch, &delivered(failed));

@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_is_answered_once_also_when_its_transactor_panics_or_has_ended() {
+    fn a_job_has_one_result_even_after_a_panic() {
         let given = told(|job, turn, answers| Answer::to(job, turn, answers).give(End::Retry));
         assert!(matches!(given[..], [End::Retry]), "{given:?}");
         let panicked = told(|job, turn, answers| drop(Answer::to(job, turn, answers)));

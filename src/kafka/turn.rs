@@ -100,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn batches_pass_in_order_and_none_after_an_unknown_outcome() {
+    fn batches_commit_in_order_and_none_after_an_unknown_outcome() {
         let turn = Turnstile::default();
         for id in 5..9 {
             turn.enter(id, true);
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_formed_after_a_batch_that_ran_out_of_time_gets_no_turn() {
+    fn batches_after_one_that_timed_out_do_not_commit() {
         let turn = Turnstile::default();
         (1..4).for_each(|id| turn.enter(id, id < 3));
         turn.runs_late(1);
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn batches_that_run_out_of_time_again_and_again_do_not_hold_up_the_others() {
+    fn batches_that_keep_timing_out_do_not_block_the_others() {
         let turn = Turnstile::default();
         let next_is_held_up = |id: u64| {
             turn.enter(id, true);
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_turn_is_waited_for_until_the_batch_before_has_settled_or_for_as_long_as_it_may_take() {
+    fn a_batch_waits_for_its_turn_until_the_timeout() {
         let turn = Turnstile::default();
         turn.enter(1, true);
         turn.enter(2, true);

@@ -11,7 +11,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const HOUR_S: i64 = 3_600;
 
 #[test]
-fn a_clock_that_steps_an_hour_fires_nothing_early_and_nothing_twice() {
+fn a_clock_step_of_an_hour_fires_nothing_early_or_twice() {
     let _alone = alone();
     let Some(case) = Case::new("clock", 1) else { return };
     let clock = SteppedClock::new();

@@ -41,7 +41,7 @@ fn killed_ten_times_during_a_burst_of_50000_each_fires_once() {
 }
 
 #[test]
-fn a_killed_owners_hanging_transaction_is_ended_by_its_successor_at_once() {
+fn a_successor_aborts_a_killed_owners_open_transaction() {
     const COUNT: usize = 20_000;
     const BYSTANDER: &str = "probe-bystander";
     let _alone = alone();

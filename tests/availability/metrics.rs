@@ -16,7 +16,7 @@ fn count(engine: &Engine, series: &str) -> u64 {
 }
 
 #[test]
-fn a_newer_word_that_overtakes_the_tombstone_is_written_again_and_counted() {
+fn an_overtaken_record_is_rewritten_and_counted() {
     const COUNT: usize = 50;
     let _alone = alone();
     let Some(case) = Case::new("outrun", 1) else { return };

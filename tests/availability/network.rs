@@ -68,7 +68,7 @@ fn connections_cut_for_15_s() {
 }
 
 #[test]
-fn readiness_is_false_while_connections_are_cut_and_true_again_after_it() {
+fn readiness_is_false_while_connections_are_cut() {
     let _alone = alone();
     let Some(case) = Case::new("not-ready", 1) else { return };
     let (proxy, mut engine) = behind_proxy(&case);

@@ -24,7 +24,7 @@ fn sized(case: &Case, key: &str, bytes: usize, due: i64) -> Scheduled {
 }
 
 #[test]
-fn innocents_fire_when_a_topics_limit_is_lowered_and_large_ones_when_it_is_raised() {
+fn a_changed_size_limit_affects_only_records_beyond_it() {
     let Some(case) = Case::new("limits", 1) else { return };
     let dead = format!("{}-dead", case.target);
     client::create_topic(case.bootstrap(), &dead, 1, &[]);

@@ -10,7 +10,7 @@ use crate::kit::wait::{eventually, now_s};
 use crate::kit::{Case, Scheduled};
 
 #[test]
-fn json_lines_begin_with_version_and_configuration_without_secrets() {
+fn json_logs_begin_with_version_and_masked_configuration() {
     let Some(case) = Case::new("json-log", 1) else { return };
     let path = crate::kit::process::target_dir().join("tmp").join(format!("{}.yaml", case.group));
     let settings =

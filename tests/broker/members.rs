@@ -17,7 +17,7 @@ fn lines(engine: &Engine, text: &str) -> Vec<String> {
 }
 
 #[test]
-fn instances_know_each_other_by_what_they_commit_whatever_their_client_id() {
+fn instances_identify_each_other_by_what_they_commit() {
     let Some(case) = Case::new("client-ids", 4) else { return };
     let start = |name: &str, id: &str| {
         let file = configuration(name, &format!("kafka.common.configuration:\n  client.id: {id}\n"));

@@ -162,7 +162,7 @@ fn firing(line: &str, key: &str) -> Option<(String, i64)> {
 }
 
 #[test]
-fn the_demos_fire_again_and_again_in_readable_lines_and_ctrl_c_ends_it() {
+fn the_demos_print_readable_lines_until_ctrl_c() {
     let (mut mini, _) = start(&["mini"]);
     for limit in ["does not fence", "does not compact", "5 MB a partition", "aborted records", "nothing after exit"] {
         assert!(mini.output().contains(limit), "{limit:?} is not in {}", mini.output());

@@ -188,7 +188,7 @@ fn ten_thousand_schedules_of_another_scheduler_are_taken_over() {
 }
 
 #[test]
-fn a_member_of_another_program_that_shares_the_partitions_is_named() {
+fn a_foreign_member_that_shares_the_partitions_is_named() {
     let Some(case) = Case::new("stranger", 2) else { return };
     case.produce(&[case.due_in("later", "v", 3_600)]);
     // As the other scheduler is from v0.0.7 on.

@@ -203,7 +203,7 @@ fn a_record_without_a_key_is_counted_and_left_where_it_is() {
 }
 
 #[test]
-fn a_batch_of_poison_alone_is_parked_whole_and_a_later_good_one_fires() {
+fn a_batch_of_poison_is_parked_and_a_later_good_one_fires() {
     let Some(case) = Case::new("all-poison", 2) else { return };
     let traps = Traps::new(&case);
     let mut engine = case.engine();

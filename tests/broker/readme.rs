@@ -68,7 +68,7 @@ fn a_newcomer_fires_a_message_of_their_own_with_three_commands() {
 }
 
 #[test]
-fn topics_created_as_the_readme_says_are_good_and_the_engine_runs_on_them() {
+fn topics_created_as_the_readme_says_are_good() {
     let Some(case) = Case::new("readme", 1) else { return };
     let (_, blocks) = section("Running it");
     let [build, run, create] = blocks[..] else { panic!("{blocks:?}") };

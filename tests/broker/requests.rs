@@ -60,7 +60,7 @@ fn a_header_that_cannot_be_read_is_described_and_never_shown() {
 }
 
 #[test]
-fn request_headers_that_are_repeated_with_the_same_values_fire_once_and_are_stored_once() {
+fn request_headers_repeated_with_the_same_value_count_once() {
     let Some(case) = Case::with_defaults("repeats", 1) else { return };
     let mut engine = case.engine();
     let mut twice = case.due_in("k", "v", 0).target_key("to");

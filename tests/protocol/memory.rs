@@ -46,7 +46,7 @@ fn cancels_before_a_barrier_of_the_group_are_forgotten() {
 }
 
 #[test]
-fn a_cancel_that_was_overtaken_before_a_barrier_is_written_again() {
+fn a_cancel_overtaken_before_a_barrier_is_rewritten() {
     let mut rig = Rig::new(config());
     let schedule = rig.schedule(P, "k", NOW + 60);
     let like = rig.kept(P, schedule);
@@ -61,7 +61,7 @@ fn a_cancel_that_was_overtaken_before_a_barrier_is_written_again() {
 }
 
 #[test]
-fn tables_shrink_after_loading_and_everything_fires_in_due_order() {
+fn tables_shrink_after_loading_and_keep_due_order() {
     let mut rig = Rig::new(Config { batch_items_max: 100_000, batch_bytes_max: 1 << 24, ..config() });
     let mut expected = Vec::new();
     for n in 0..20_000 {
@@ -111,7 +111,7 @@ fn tables_shrink_when_most_has_fired_and_a_listing_begins_again() {
 }
 
 #[test]
-fn records_that_were_deleted_from_the_beginning_of_the_log_do_not_fire() {
+fn records_before_the_log_start_do_not_fire() {
     let mut rig = Rig::live();
     let gone = rig.schedule(P, "gone", NOW + 60);
     let moved = rig.schedule(P, "moved", NOW + 60);

@@ -26,7 +26,7 @@ fn a_rejected_record_is_parked_and_its_neighbours_fire() {
 }
 
 #[test]
-fn without_a_guilty_record_batches_are_halved_until_it_stands_alone() {
+fn an_unattributed_rejection_is_bisected_to_its_record() {
     let mut rig = Rig::live();
     let keys = ["a", "b", "c", "d", "e", "f", "g", "poison"];
     for key in keys {
@@ -53,7 +53,7 @@ fn without_a_guilty_record_batches_are_halved_until_it_stands_alone() {
 }
 
 #[test]
-fn schedules_for_a_missing_target_wait_and_harm_nobody() {
+fn a_missing_target_delays_only_its_own_schedules() {
     let mut rig = Rig::live();
     let waits = rig.schedule_to(P, "a", NOW + 1, "missing");
     let fires = rig.schedule(P, "b", NOW + 1);
@@ -80,7 +80,7 @@ fn schedules_for_a_missing_target_wait_and_harm_nobody() {
 
 /// Found by the simulator: it was lost to compaction.
 #[test]
-fn a_schedule_that_cannot_be_delivered_is_still_written_again_when_it_was_outrun() {
+fn a_rejected_schedule_is_rewritten_if_overtaken() {
     let mut rig = Rig::live();
     rig.schedule(P, "k", NOW + 1);
     rig.read(P);
@@ -161,7 +161,7 @@ fn run(rig: &mut Rig, is_poison: impl Fn(&str) -> bool, named: bool) -> Vec<Stri
 }
 
 #[test]
-fn a_refused_record_stands_alone_at_once_wherever_it_is_in_its_batch() {
+fn a_rejected_record_is_isolated_at_once_at_any_position() {
     const COUNT: usize = 9;
     for named in [true, false] {
         for place in 0..COUNT {
@@ -183,7 +183,7 @@ fn a_refused_record_stands_alone_at_once_wherever_it_is_in_its_batch() {
 }
 
 #[test]
-fn many_refused_records_that_nobody_names_delay_no_fresh_one() {
+fn unattributed_rejections_delay_no_fresh_schedule() {
     const MANY: usize = 300;
     let mut rig = Rig::live_with(Config { batch_items_max: 100, ..config() });
     for n in 0..MANY {
@@ -226,7 +226,7 @@ fn outrun(rig: &mut Rig, key: &str) -> i64 {
 }
 
 #[test]
-fn what_the_broker_refuses_to_have_written_again_is_parked_counted_and_retried_and_harms_no_neighbour() {
+fn a_rejected_rewrite_is_parked_and_retried() {
     for named in [true, false] {
         let mut rig = Rig::live();
         let poison = outrun(&mut rig, "poison");

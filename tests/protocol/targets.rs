@@ -37,7 +37,7 @@ fn leaderless(config: Config) -> (Rig, i64, i64) {
 }
 
 #[test]
-fn a_target_without_a_leader_is_quarantined_and_its_neighbours_fire() {
+fn a_target_without_a_leader_is_quarantined() {
     let (mut rig, poison, good) = leaderless(Config { dead_letter: Some("dead".into()), ..config() });
     let batch = rig.batch();
     assert_eq!(fired(&batch), [good], "at once");
@@ -68,7 +68,7 @@ fn a_target_without_a_leader_is_quarantined_and_its_neighbours_fire() {
 }
 
 #[test]
-fn a_target_that_takes_nothing_though_it_has_leaders_is_tried_with_growing_waits() {
+fn a_quarantined_target_is_retried_with_backoff() {
     let (mut rig, poison, good) = leaderless(config());
     let batch = rig.batch();
     assert_eq!(fired(&batch), [good]);
@@ -95,7 +95,7 @@ fn a_target_that_takes_nothing_though_it_has_leaders_is_tried_with_growing_waits
 }
 
 #[test]
-fn a_target_that_was_deleted_is_found_missing_when_it_takes_nothing() {
+fn a_quarantined_target_that_was_deleted_is_found_missing() {
     let (mut rig, ..) = leaderless(Config { dead_letter: Some("dead".into()), ..config() });
     let batch = rig.batch();
     rig.commit(&batch);

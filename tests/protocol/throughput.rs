@@ -52,7 +52,7 @@ fn next(rig: &mut Rig) -> Batch {
 }
 
 #[test]
-fn what_does_not_get_through_is_tried_again_in_smaller_batches_in_due_order() {
+fn batches_that_time_out_are_retried_smaller_in_due_order() {
     let (mut rig, offsets) = with_large(100);
     let first = next(&mut rig);
     assert_eq!(first.items.len(), 100);
@@ -76,7 +76,7 @@ fn what_does_not_get_through_is_tried_again_in_smaller_batches_in_due_order() {
 }
 
 #[test]
-fn small_schedules_do_not_wait_for_large_ones_that_throughput_holds_up() {
+fn small_schedules_do_not_wait_for_slow_large_ones() {
     let (mut rig, _) = with_large(100);
     let first = next(&mut rig);
     time_out(&mut rig, &first, 0.1);
@@ -94,7 +94,7 @@ fn small_schedules_do_not_wait_for_large_ones_that_throughput_holds_up() {
 }
 
 #[test]
-fn once_all_large_ones_have_fired_both_sizes_share_batches_in_due_order() {
+fn sizes_share_batches_again_once_the_large_ones_fired() {
     let (mut rig, _) = with_large(3);
     let first = next(&mut rig);
     time_out(&mut rig, &first, 0.9);

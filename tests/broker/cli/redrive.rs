@@ -8,7 +8,7 @@ use crate::kit::wait::eventually;
 use crate::kit::{Case, Scheduled};
 
 #[test]
-fn dead_letters_go_back_once_and_not_over_newer_words() {
+fn dead_letters_are_redriven_once_and_not_over_newer_records() {
     let Some(case) = Case::new("cli-redrive", 2) else { return };
     let dead = format!("{}-dead", case.group);
     create_topic(case.bootstrap(), &dead, 2, &[]);
@@ -62,7 +62,7 @@ fn dead_letters_go_back_once_and_not_over_newer_words() {
 }
 
 #[test]
-fn a_letter_that_can_never_fire_is_left_and_the_topic_does_not_grow() {
+fn a_dead_letter_that_cannot_fire_is_skipped() {
     let Some(case) = Case::new("redrive-unfit", 1) else { return };
     let dead = format!("{}-dead", case.group);
     create_topic(case.bootstrap(), &dead, 1, &[]);
@@ -91,7 +91,7 @@ fn a_letter_that_can_never_fire_is_left_and_the_topic_does_not_grow() {
 }
 
 #[test]
-fn the_settings_of_the_command_decide_which_letters_can_fire() {
+fn the_commands_settings_decide_which_dead_letters_can_fire() {
     let letters = |case: &Case| {
         // What goes back lies after the records that the letters were.
         case.produce(&[case.due_in("first", "v", 3_600)]);
@@ -137,7 +137,7 @@ fn keys_of(case: &Case, topic: &str) -> Vec<String> {
 }
 
 #[test]
-fn letters_that_retention_has_deleted_do_not_stop_a_run() {
+fn dead_letters_deleted_by_retention_do_not_stop_a_run() {
     let letters = |case: &Case| vec![letter(case, "a", 0), letter(case, "b", 0)];
     let Some((case, dead)) = with_letters("redrive-retention", letters) else { return };
     let redrive = |args: &[&str]| on(&case, &[&["redrive", "--from", &dead], args].concat()).ok();
@@ -152,7 +152,7 @@ fn letters_that_retention_has_deleted_do_not_stop_a_run() {
 }
 
 #[test]
-fn letters_go_to_schedules_topics_or_the_one_that_is_named() {
+fn dead_letters_go_to_schedules_topics_or_the_named_one() {
     let letters = |case: &Case| {
         let at = |topic: &str, partition, key: &str| letter_of(topic, partition, case.due_in(key, "v", 3_600), 0);
         vec![at(&case.schedules[0], 0, "mine"), at(&case.history, 0, "other"), at(&case.schedules[0], 99, "nowhere")]
@@ -172,7 +172,7 @@ fn letters_go_to_schedules_topics_or_the_one_that_is_named() {
 }
 
 #[test]
-fn a_letter_is_chosen_by_a_key_that_is_no_text() {
+fn a_dead_letter_is_chosen_by_a_binary_key() {
     let letters = |case: &Case| vec![letter(case, [0xff, 0], 0), letter(case, "/wA=", 1)];
     let Some((case, dead)) = with_letters("redrive-key", letters) else { return };
     let redrive = |args: &[&str]| on(&case, &[&["redrive", "--from", &dead], args].concat());
@@ -185,7 +185,7 @@ fn a_letter_is_chosen_by_a_key_that_is_no_text() {
 }
 
 #[test]
-fn large_letters_go_back_in_little_memory() {
+fn large_dead_letters_are_redriven_in_little_memory() {
     const COUNT: usize = 250;
     const BYTES: usize = 900_000;
     const PEAK_KIB: u64 = 160 * 1024;

@@ -59,7 +59,7 @@ fn what_is_scheduled_fires_and_is_in_the_history() {
 }
 
 #[test]
-fn keys_of_either_hash_are_cancelled_and_moved_where_they_lie() {
+fn keys_of_either_hash_keep_their_partition() {
     const KEYS: usize = 3;
     let Some(case) = Case::new("cli-hashes", 5) else { return };
     let engine = case.engine();
@@ -146,7 +146,7 @@ fn new_keys_go_where_their_partitioner_says() {
 }
 
 #[test]
-fn what_is_pending_is_listed_with_filters_from_topics_and_from_an_instance() {
+fn topics_and_instances_list_the_same_with_filters() {
     let Some(case) = Case::with_topics("cli-list", 2, 2) else { return };
     let engine = case.engine();
     let due = now_s() + 3_600;
@@ -204,7 +204,7 @@ fn what_is_pending_is_listed_with_filters_from_topics_and_from_an_instance() {
 }
 
 #[test]
-fn what_the_engine_refuses_by_its_settings_is_not_listed() {
+fn schedules_invalid_by_the_settings_are_not_listed() {
     let Some(case) = Case::new("cli-limits", 1) else { return };
     case.produce(&[
         case.due_in("good", "v", 3_600),

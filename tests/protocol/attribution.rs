@@ -30,7 +30,7 @@ fn wait_for(rig: &mut Rig, seconds: i64) -> Option<(kafka_scheduler::core::batch
 }
 
 #[test]
-fn an_own_topic_that_refuses_a_record_makes_it_wait_and_never_a_dead_letter() {
+fn a_rejection_by_an_own_topic_makes_no_dead_letter() {
     let mut rig = with_dead_letters();
     let keyless = rig.schedule(P, "keyless", NOW + 5);
     let neighbour = rig.schedule(P, "neighbour", NOW + 5);
@@ -59,7 +59,7 @@ fn an_own_topic_that_refuses_a_record_makes_it_wait_and_never_a_dead_letter() {
 }
 
 #[test]
-fn a_target_that_refuses_timestamps_waits_until_the_clock_is_set_right() {
+fn a_rejected_timestamp_waits_until_the_clock_is_right() {
     const AHEAD_S: i64 = 7_200;
     let mut rig = with_dead_letters();
     let early = rig.schedule(P, "early", NOW + 3_600);

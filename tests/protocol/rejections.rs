@@ -43,7 +43,7 @@ fn header<'a>(kept: &'a Kept, name: &[u8]) -> Vec<Option<&'a [u8]>> {
 }
 
 #[test]
-fn an_unfit_record_becomes_a_dead_letter_with_its_tombstone() {
+fn an_invalid_record_becomes_a_dead_letter_with_its_tombstone() {
     let mut rig = Rig::live_with(with_letters());
     let offset = rig.unfit(P, "k");
     rig.read(P);
@@ -81,7 +81,7 @@ fn an_unfit_record_becomes_a_dead_letter_with_its_tombstone() {
 }
 
 #[test]
-fn unfit_records_from_before_the_start_become_dead_letters_too() {
+fn invalid_records_read_while_loading_become_dead_letters() {
     let mut rig = Rig::new(with_letters());
     let offset = rig.unfit(P, "k");
     rig.assign(&[P]);
@@ -91,7 +91,7 @@ fn unfit_records_from_before_the_start_become_dead_letters_too() {
 }
 
 #[test]
-fn a_newer_word_outlives_the_dead_letter_of_an_older_one() {
+fn a_newer_record_outlives_the_dead_letter_of_an_older_one() {
     let mut rig = Rig::live_with(with_letters());
     rig.unfit(P, "k");
     rig.read(P);
@@ -108,7 +108,7 @@ fn a_newer_word_outlives_the_dead_letter_of_an_older_one() {
 }
 
 #[test]
-fn without_a_dead_letter_topic_unfit_records_stay_and_are_counted_once() {
+fn invalid_records_stay_without_a_dead_letter_topic() {
     let mut rig = Rig::live();
     rig.unfit(P, "k");
     rig.read(P);
@@ -120,7 +120,7 @@ fn without_a_dead_letter_topic_unfit_records_stay_and_are_counted_once() {
 }
 
 #[test]
-fn the_engines_own_keys_are_never_dead_lettered_and_other_reserved_ones_are() {
+fn of_reserved_keys_only_the_engines_own_stay_in_the_topic() {
     let mut rig = Rig::live_with(with_letters());
     for key in [BARRIER_KEY, START_MARKER_KEY] {
         let timestamp = rig.now;
@@ -147,7 +147,7 @@ fn a_record_without_a_key_is_counted_and_left_alone() {
 }
 
 #[test]
-fn a_schedule_for_a_target_that_stays_missing_becomes_a_dead_letter_with_its_request() {
+fn a_target_that_stays_missing_makes_a_dead_letter() {
     let mut rig = Rig::live_with(with_letters());
     let offset = rig.schedule_to(P, "k", NOW + 1, "missing");
     rig.read(P);
@@ -181,7 +181,7 @@ fn a_schedule_for_a_target_that_stays_missing_becomes_a_dead_letter_with_its_req
 }
 
 #[test]
-fn without_a_dead_letter_topic_a_schedule_waits_for_its_target_and_fires_when_that_appears() {
+fn without_a_dead_letter_topic_schedules_wait_for_their_target() {
     let mut rig = Rig::live();
     let offset = rig.schedule_to(P, "k", NOW + 1, "missing");
     rig.read(P);
@@ -203,7 +203,7 @@ fn without_a_dead_letter_topic_a_schedule_waits_for_its_target_and_fires_when_th
 }
 
 #[test]
-fn a_schedule_that_the_broker_finds_too_large_becomes_a_dead_letter_and_its_neighbours_fire() {
+fn a_schedule_rejected_as_too_large_becomes_a_dead_letter() {
     let mut rig = Rig::live_with(with_letters());
     let poison = rig.schedule(P, "a", NOW + 1);
     let good = rig.schedule(P, "b", NOW + 1);
@@ -218,7 +218,7 @@ fn a_schedule_that_the_broker_finds_too_large_becomes_a_dead_letter_and_its_neig
 }
 
 #[test]
-fn a_dead_letter_that_is_refused_is_parked_and_tried_again() {
+fn a_rejected_dead_letter_is_parked_and_retried() {
     let mut rig = Rig::live_with(with_letters());
     let offset = rig.unfit(P, "k");
     rig.read(P);
@@ -235,7 +235,7 @@ fn a_dead_letter_that_is_refused_is_parked_and_tried_again() {
 }
 
 #[test]
-fn a_schedule_that_was_given_up_stays_so_when_its_dead_letter_is_aborted_or_refused() {
+fn an_aborted_or_rejected_dead_letter_is_not_fired_instead() {
     for refused in [false, true] {
         let mut rig = Rig::live_with(with_letters());
         let poison = rig.schedule(P, "k", NOW + 1);
@@ -256,7 +256,7 @@ fn a_schedule_that_was_given_up_stays_so_when_its_dead_letter_is_aborted_or_refu
 }
 
 #[test]
-fn each_reason_of_a_schedule_is_counted_once_however_they_alternate() {
+fn alternating_reasons_are_counted_once_each() {
     let mut rig = Rig::live();
     rig.schedule_to(P, "k", NOW + 1, "missing");
     rig.read(P);
@@ -268,7 +268,7 @@ fn each_reason_of_a_schedule_is_counted_once_however_they_alternate() {
 }
 
 #[test]
-fn dead_letters_wait_while_their_topic_is_missing_and_firing_goes_on() {
+fn dead_letters_wait_for_their_topic_while_schedules_fire() {
     let mut rig = Rig::live_with(Config { dead_letter: Some("missing-dead".into()), ..config() });
     rig.unfit(P, "k");
     let good = rig.schedule(P, "b", NOW + 1);
@@ -316,7 +316,7 @@ fn parked_schedules_come_back_with_growing_waits_in_shares() {
 }
 
 #[test]
-fn a_hundred_thousand_parked_schedules_are_all_tried_again_and_do_not_stop_a_good_one() {
+fn many_parked_schedules_are_retried_and_delay_no_other() {
     const MANY: usize = 100_000;
     let mut rig = Rig::live_with(Config { batch_items_max: 10_000, batch_bytes_max: 1 << 24, ..config() });
     for n in 0..MANY {
@@ -368,7 +368,7 @@ fn a_cancel_ends_a_parked_schedule() {
 }
 
 #[test]
-fn a_record_whose_history_could_not_fit_is_refused_on_arrival() {
+fn a_record_too_large_for_the_history_is_invalid_on_arrival() {
     let mut rig = Rig::live_with(Config { record_bytes_max: vec![Some(1_000), None], ..config() });
     let timestamp = rig.now;
     let with_value = |bytes: usize| {
@@ -389,7 +389,7 @@ fn a_record_whose_history_could_not_fit_is_refused_on_arrival() {
 }
 
 #[test]
-fn names_of_targets_that_nobody_uses_are_forgotten() {
+fn names_of_unused_targets_are_forgotten() {
     let mut rig = Rig::live();
     let mut most = 0;
     for n in 0..20_000 {

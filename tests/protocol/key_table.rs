@@ -8,7 +8,7 @@ use kafka_scheduler::core::{Config, headers};
 use crate::rig::*;
 
 #[test]
-fn a_newer_word_that_a_tombstone_outran_is_written_again_naming_the_original() {
+fn an_overtaken_schedule_is_rewritten_with_its_origin() {
     let mut rig = Rig::live();
     rig.schedule(P, "k", NOW + 1);
     rig.read(P);
@@ -38,7 +38,7 @@ fn a_newer_word_that_a_tombstone_outran_is_written_again_naming_the_original() {
 }
 
 #[test]
-fn a_cancel_that_a_copy_outran_is_written_again() {
+fn a_cancel_overtaken_by_a_copy_is_rewritten() {
     let mut rig = Rig::live();
     rig.schedule(P, "k", NOW + 1);
     rig.read(P);
@@ -67,7 +67,7 @@ fn a_cancel_that_a_copy_outran_is_written_again() {
 }
 
 #[test]
-fn a_cancel_that_a_tombstone_outran_is_written_again() {
+fn a_cancel_overtaken_by_a_tombstone_is_rewritten() {
     let mut rig = Rig::live();
     rig.schedule(P, "k", NOW + 1);
     rig.read(P);
@@ -83,7 +83,7 @@ fn a_cancel_that_a_tombstone_outran_is_written_again() {
 }
 
 #[test]
-fn a_tombstone_ends_words_up_to_the_one_it_names_and_no_newer_one() {
+fn a_tombstone_ends_records_up_to_its_origin_offset() {
     let mut rig = Rig::live();
     let old = rig.schedule(P, "k", NOW + 10);
     let new = rig.schedule(P, "k", NOW + 20);
@@ -101,7 +101,7 @@ fn a_tombstone_ends_words_up_to_the_one_it_names_and_no_newer_one() {
 }
 
 #[test]
-fn a_copy_of_an_older_word_does_not_revive_it() {
+fn a_copy_of_an_older_record_does_not_revive_it() {
     let mut rig = Rig::live();
     let old = rig.schedule(P, "k", NOW + 10);
     let original = rig.kept(P, old);
@@ -117,7 +117,7 @@ fn a_copy_of_an_older_word_does_not_revive_it() {
 }
 
 #[test]
-fn a_copy_sets_the_word_where_nothing_newer_is_known() {
+fn a_copy_is_the_latest_record_if_nothing_newer_is_known() {
     let mut rig = Rig::live();
     let old = rig.schedule(P, "k", NOW + 10);
     let original = rig.kept(P, old);
@@ -130,7 +130,7 @@ fn a_copy_sets_the_word_where_nothing_newer_is_known() {
 }
 
 #[test]
-fn a_mark_that_does_not_fit_its_place_makes_the_record_the_users() {
+fn a_record_with_a_foreign_origin_is_a_users() {
     let mut rig = Rig::live();
     let old = rig.schedule(P, "k", NOW + 10);
     let mut mirrored = rig.kept(P, old);
@@ -145,7 +145,7 @@ fn a_mark_that_does_not_fit_its_place_makes_the_record_the_users() {
 }
 
 #[test]
-fn a_tombstone_without_a_mark_is_a_users_cancel() {
+fn a_tombstone_without_an_origin_is_a_users_cancel() {
     let mut rig = Rig::live();
     rig.schedule(P, "k", NOW + 10);
     rig.cancel(P, "k");
@@ -156,7 +156,7 @@ fn a_tombstone_without_a_mark_is_a_users_cancel() {
 }
 
 #[test]
-fn an_unfit_record_ends_earlier_words_and_is_written_again_whole() {
+fn an_invalid_record_replaces_older_ones_and_is_rewritten_whole() {
     let mut rig = Rig::live();
     rig.schedule(P, "k", NOW + 1);
     rig.read(P);
@@ -194,7 +194,7 @@ fn grace_is_judged_by_the_originals_timestamp() {
 }
 
 #[test]
-fn grace_of_a_copy_is_judged_by_the_originals_timestamp_however_late_it_is_written() {
+fn grace_of_a_copy_is_judged_by_the_originals_timestamp() {
     for (due, fires) in [(NOW - 10, true), (NOW - 11, false)] {
         let mut rig = Rig::live_with(Config { grace_s: Some(10), ..config() });
         let original = rig.schedule(P, "k", due);
