@@ -12,7 +12,7 @@ use kafka_scheduler::core::schedule::{AcceptanceRules, parse};
 
 const NOW: Moment = Moment::from_epoch_ms(1_607_918_336_500);
 
-/// What the engine makes of a record: the due second, the target, its key, and the customer headers.
+/// What the engine makes of a record: the due second, the target, its key, and the user headers.
 fn engine_reads(record: &Record) -> (u64, String, Option<Vec<u8>>, Vec<Header>) {
     let headers: Vec<io::Header<'_>> = record
         .headers

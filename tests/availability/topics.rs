@@ -29,7 +29,7 @@ fn partitions_that_are_added_are_taken_up() {
 #[test]
 fn a_recreated_topic_with_more_records_is_read_from_its_start() {
     let _alone = alone();
-    let Some(case) = Case::new("anew-long", 1) else { return };
+    let Some(case) = Case::new("recreated-long", 1) else { return };
     // The consumer does not look so soon itself.
     let mut engine = case.engine();
     case.settled();
@@ -46,7 +46,7 @@ fn a_recreated_topic_with_more_records_is_read_from_its_start() {
 #[test]
 fn a_recreated_topic_is_a_new_one() {
     let _alone = alone();
-    let Some(case) = Case::new("anew", 1) else { return };
+    let Some(case) = Case::new("recreated", 1) else { return };
     let mut engine = case.engine_with(&[("CONFIGURATION_FILE", &fast_metadata())]);
     case.settled();
     case.produce(&[case.due_in("before", "v", 3_600)]);
@@ -164,7 +164,7 @@ fn what_was_deleted_from_the_log_does_not_fire() {
     engine.stop();
 }
 
-/// So that the tests need not wait for the default of five minutes until a client looks at its topics again.
+/// Clients look at their topics again every five minutes by default, which is too long for a test.
 fn fast_metadata() -> String {
     configuration(
         "metadata",

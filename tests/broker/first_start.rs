@@ -6,7 +6,7 @@ use crate::kit::{Case, Scheduled};
 
 const DAY: i64 = 86_400;
 
-/// A zone where it is about noon now, so that no midnight comes in between; and when its day began.
+/// A zone where it is about noon now, so no midnight comes in between; and when its day began.
 pub fn noon_zone() -> (String, i64) {
     let now = now_s();
     let offset_hours = 12 - (now % DAY) / 3_600;

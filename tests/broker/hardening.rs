@@ -128,7 +128,7 @@ fn huge_requests(port: u16) -> Vec<std::thread::JoinHandle<()>> {
         for _ in 0..HUGE >> 20 {
             sent = sent.and_then(|()| stream.write_all(&piece));
         }
-        assert!(sent.is_err(), "nobody reads 100 MB of {beginning:?}");
+        assert!(sent.is_err(), "the server does not read 100 MB of {beginning:?}");
     };
     beginnings.into_iter().map(|beginning| std::thread::spawn(move || send(beginning))).collect()
 }
@@ -159,7 +159,7 @@ fn a_ninth_list_is_rejected_until_readers_that_stall_are_cut() {
         assert_eq!(refused.json()["error"], "too many lists are being read; try again", "{path}");
     }
     assert_eq!(engine.ask("GET", "/readiness", &[]).status, 200);
-    eventually("whoever does not read on is cut", PATIENCE, || {
+    eventually("a reader that stalls is cut", PATIENCE, || {
         let cut = engine.metrics()["kafka_scheduler_http_connections_cut_total{server=\"rest\",why=\"stalled\"}"];
         (cut >= LISTS as f64).then_some(())
     });

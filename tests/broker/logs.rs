@@ -118,7 +118,7 @@ impl Drop for Killed {
 
 #[test]
 fn a_reader_of_stderr_who_stops_does_not_stop_the_engine() {
-    // A pipe takes 64 KiB, so that some 600 lines fill it; 10,000 wait behind it.
+    // A pipe holds 64 KiB, about 600 lines; the rest of the 10,000 waits.
     const PENDING: usize = 3_000;
     let Some(case) = Case::new("blocked-log", 1) else { return };
     let (port, metrics_port) = (free_port(), free_port());

@@ -25,7 +25,7 @@ enum From {
     /// Metadata that was kept.
     Kept(&'static str),
     /// A consumer that never joined.
-    Nobody,
+    NonMember,
 }
 
 /// What a client does. Producers and members are named by the script.
@@ -58,7 +58,7 @@ enum Step {
     ReadAll(i32),
     /// The group's offset, as a read_committed client asks for it, or as a read_uncommitted one does.
     Committed(i32, bool),
-    /// Waits until the partition is compacted, so that these offsets are gone.
+    /// Waits until the partition is compacted, so these offsets are gone.
     Compact(i32, &'static [i64]),
 }
 
@@ -66,7 +66,7 @@ enum Step {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Seen {
     Done,
-    /// Where a record lies.
+    /// The offset of a record.
     At(i64),
     Refused(Why),
     Unanswered,
@@ -181,10 +181,10 @@ fn blank_metadata_is_taken_without_any_check() {
         &[
             (Join(&["m"]), Seen::Shares(1, vec![1])),
             (Init("p", "id"), Done),
-            (Offsets("p", From::Nobody, &[(0, 5)], 0), Done),
+            (Offsets("p", From::NonMember, &[(0, 5)], 0), Done),
             (Commit("p"), Done),
             (Committed(0, true), offset(5, 0)),
-            (Plain(From::Nobody, 0, 6), Refused(Why::Generation)),
+            (Plain(From::NonMember, 0, 6), Refused(Why::Generation)),
             (Committed(0, true), offset(5, 0)),
         ],
     );

@@ -178,7 +178,7 @@ fn ten_thousand_schedules_of_another_scheduler_are_taken_over() {
     });
     engine.stop();
 
-    // What is nobody's to delete lies where it lay.
+    // Records that the engine must not delete are where they were.
     let ended: BTreeSet<String> = case.tombstones().iter().map(Record::key_text).collect();
     assert!(keys("leftover", LEFTOVERS).iter().chain(&keys("invalid", INVALID)).all(|key| !ended.contains(key)));
     // And a second start finds nothing to do.

@@ -21,7 +21,7 @@ fn section(heading: &str) -> (&'static str, Vec<&'static str>) {
     (section, blocks.map(|rest| rest.split_once("```").expect("the end of a block").0).collect())
 }
 
-/// Runs shell commands with the program that the tests have built in place of one that cargo would build anew.
+/// Runs shell commands with the program that the tests have built in place of one that cargo would build.
 fn sh(commands: &str) -> String {
     const CARGO: &str = "set -e
 cargo() {

@@ -4,7 +4,7 @@ use crate::kit::client::HeaderPair;
 use crate::kit::wait::now_s;
 use crate::kit::{Case, Scheduled};
 
-/// Sorted by name: only repeats and customer headers have an order that is promised.
+/// Sorted by name: only repeats and user headers have an order that is promised.
 fn sorted(headers: &[HeaderPair]) -> Vec<(&str, &[u8])> {
     let mut headers: Vec<(&str, &[u8])> =
         headers.iter().map(|(name, value)| (name.as_str(), value.as_deref().expect("a value"))).collect();

@@ -100,15 +100,15 @@ fn commands_end_although_the_topics_are_written_to() {
     let Some(case) = Case::new("written-commands", 2) else { return };
     let dead = format!("{}-dead", case.group);
     create_topic(case.bootstrap(), &dead, 2, &[]);
-    let letter = case.due_in("letter", "v", 3_600).header("scheduler-error", "unknown-target");
-    let letter = letter.header("scheduler-topic", &case.schedules[0]).header("scheduler-partition", "0");
-    case.produce_elsewhere(&dead, &[letter.header("scheduler-offset", "0").partition(0)]);
+    let dead_letter = case.due_in("letter", "v", 3_600).header("scheduler-error", "unknown-target");
+    let dead_letter = dead_letter.header("scheduler-topic", &case.schedules[0]).header("scheduler-partition", "0");
+    case.produce_elsewhere(&dead, &[dead_letter.header("scheduler-offset", "0").partition(0)]);
     let fired = Scheduled { value: Some("the message".into()), ..Scheduled::default() };
     case.produce_elsewhere(&case.history, &[fired.clone().header("scheduler-key", "fired").partition(1)]);
     let mut writers = vec![
         Writing::schedules(&case),
         Writing::to(&case, &case.history, move |_, _| fired.clone().header("scheduler-key", "noise")),
-        Writing::to(&case, &dead, |_, _| Scheduled::new("noise", "v", 0, "no letter")),
+        Writing::to(&case, &dead, |_, _| Scheduled::new("noise", "v", 0, "no dead letter")),
     ];
     let mut said = |args: &[&str]| within(args[0], &mut writers, || on(&case, args));
     let target = case.target.clone();

@@ -9,7 +9,7 @@ use crate::kit::wait::{eventually, now_s};
 use crate::kit::{Case, Scheduled};
 
 const PATIENCE: Duration = Duration::from_secs(60);
-/// docs/refusals.md: the longest wait of a record that is put off.
+/// docs/refusals.md: the longest wait of a parked record.
 const BACK_OFF_MAX: Duration = Duration::from_secs(112);
 const GOOD: usize = 20;
 

@@ -1,4 +1,4 @@
-//! Refusals that no schedule is to blame for: a wrong clock, and topics of the engine's own.
+//! Rejections that are not attributed to a schedule: a wrong clock, and topics of the engine's own.
 
 use kafka_scheduler::core::Config;
 use kafka_scheduler::core::batch::Kind;

@@ -56,7 +56,7 @@ fn a_clock_set_back_delays_no_schedule_after_an_abort() {
     assert_eq!(fired(&rig.work()), [soon]);
 }
 
-/// Found by the simulator: what the broker had refused together fired at once, also when it was not due any more.
+/// Found by the simulator: schedules that the broker had rejected together fired at once, also when it was not due any more.
 #[test]
 fn a_clock_set_back_lets_no_rejected_schedule_fire_early() {
     let mut rig = Rig::live();

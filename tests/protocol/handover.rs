@@ -76,7 +76,7 @@ fn lost_partitions_are_dropped_at_once_without_a_commit() {
         |o| matches!(o, Output::ReplaceTransactionalIds { transactional_ids } if transactional_ids[0] == "g.ab.1.0")
     ));
     rig.at(NOW + 1);
-    rig.no_batch("the partition is somebody else's");
+    rig.no_batch("another instance owns the partition");
     assert_eq!(rig.core.status(), []);
 }
 
@@ -142,7 +142,7 @@ fn a_stop_that_times_out_keeps_the_transactional_ids() {
     rig.now = at;
     rig.input(Input::Tick);
     assert!(rig.saw(|o| matches!(o, Output::Stopped)));
-    assert!(!rig.saw(|o| matches!(o, Output::ReplaceTransactionalIds { .. })), "nobody needs new transactors");
+    assert!(!rig.saw(|o| matches!(o, Output::ReplaceTransactionalIds { .. })), "no new transactors are needed");
 }
 
 /// Else the new barrier waits for our own open transaction until that times out: the metadata names no owner yet.

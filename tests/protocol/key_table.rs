@@ -1,4 +1,4 @@
-//! The last word on a key.
+//! The latest record for a key.
 
 use kafka_scheduler::core::batch::Kind;
 use kafka_scheduler::core::io::Millis;
@@ -32,7 +32,7 @@ fn an_overtaken_schedule_is_rewritten_with_its_origin() {
     rig.bring_up(&[P]);
     rig.at(NOW + 50);
     let batch = rig.batch();
-    assert_eq!(fired(&batch), [second], "the copy keeps the original's identity");
+    assert_eq!(fired(&batch), [second], "the copy keeps the original's offset");
     let stamp = sent(&batch, rig.now)[0].2.headers.iter().find(|(n, _)| n == headers::TIMESTAMP).unwrap().1.clone();
     assert_eq!(text(stamp.as_ref()), (NOW + 1).to_string(), "and its timestamp");
 }
@@ -162,14 +162,14 @@ fn an_invalid_record_replaces_older_ones_and_is_rewritten_whole() {
     rig.read(P);
     rig.at(NOW + 1);
     let batch = rig.batch();
-    let unfit = rig.unfit(P, "k");
+    let invalid = rig.invalid(P, "k");
     rig.commit(&batch);
     rig.read(P);
     let again = rig.batch();
     assert!(matches!(again.items[0].kind, Kind::Invalid { .. }), "{again:?}");
     let records = sent(&again, rig.now);
-    let original = rig.kept(P, unfit);
-    assert_eq!((&records[0].2.value, records[0].2.origin()), (&original.value, Some(unfit)));
+    let original = rig.kept(P, invalid);
+    assert_eq!((&records[0].2.value, records[0].2.origin()), (&original.value, Some(invalid)));
     assert_eq!(records[0].2.headers[..2], original.headers);
     rig.commit(&again);
     rig.read(P);
@@ -177,10 +177,10 @@ fn an_invalid_record_replaces_older_ones_and_is_rewritten_whole() {
     assert!(rig.try_batch().is_none_or(|b| b.items.is_empty()));
     let mut rig = Rig::live();
     rig.schedule(P, "k", NOW + 5);
-    rig.unfit(P, "k");
+    rig.invalid(P, "k");
     rig.read(P);
     rig.at(NOW + 5);
-    rig.no_batch("it ended the earlier word");
+    rig.no_batch("it replaced the earlier record");
 }
 
 #[test]
@@ -202,7 +202,7 @@ fn grace_of_a_copy_is_judged_by_the_originals_timestamp() {
         rig.compact(P, original);
         let arrived = rig.now;
         rig.now = Millis((NOW + 3_600) * 1000);
-        // As the engine writes it: the mark keeps the original's timestamp, the record gets the current one.
+        // As the engine writes it: the origin keeps the original's timestamp, the record gets the current one.
         let copy = rig.engine(P, "k", original, Some(&kept));
         assert!(rig.kept(P, copy).timestamp > arrived);
         rig.core = kafka_scheduler::core::Scheduler::new(Config { grace_s: Some(10), run: "cd".into(), ..config() });

@@ -103,7 +103,7 @@ fn tables_shrink_when_most_has_fired_and_a_listing_begins_again() {
     assert!(rig.core.page(cursor, 10, &Filter::default()).is_ok(), "the tombstones are not read yet");
     rig.read(P);
     rig.input(Input::Tick);
-    assert_eq!(rig.core.page(cursor, 10, &Filter::default()).err(), Some(Gone), "entries lie elsewhere");
+    assert_eq!(rig.core.page(cursor, 10, &Filter::default()).err(), Some(Gone), "entries have moved");
     let all = rig.core.list(Cursor::default(), 10).0;
     assert_eq!(all.iter().map(|listed| listed.offset).collect::<Vec<_>>(), [left]);
     rig.at(NOW + 60);
@@ -145,7 +145,7 @@ fn records_before_the_log_start_do_not_fire() {
     rig.run_until_quiet(&[P]);
     rig.outs.clear();
     assert_eq!(rig.core.status()[0].pending, 0, "all of it was deleted");
-    // Nothing held lies below this: no reason to read again.
+    // Nothing held is below this: no reason to read again.
     let before = rig.core.status()[0].position;
     rig.input(Input::Trimmed { partition: P, start: 1 });
     assert_eq!(rig.core.status()[0].position, before);

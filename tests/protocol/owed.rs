@@ -46,7 +46,7 @@ fn a_start_marker_outlives_downtime_and_a_change_of_group() {
     rig.run_until_quiet(&[P]);
     assert_eq!(fired(&rig.batch()), [offset]);
     let start_markers = rig.logs[&P].iter().flatten().filter(|k| k.key.as_deref() == Some(START_MARKER_KEY)).count();
-    assert_eq!(start_markers, 1, "a floor is written once");
+    assert_eq!(start_markers, 1, "a start marker is written once");
 }
 
 #[test]
@@ -88,7 +88,7 @@ fn a_new_partition_takes_since_from_its_siblings_start_marker() {
     }
     rig.read(Q);
     assert_eq!(rig.answer_since(None, TODAY), Some(vec![0, 1]));
-    rig.no_batch("the sibling's floor has not been read");
+    rig.no_batch("the sibling's start marker has not been read");
     rig.read(P);
     rig.run_until_quiet(&[P, Q]);
     assert_eq!(fired(&rig.batch()), [owed]);
@@ -165,7 +165,7 @@ fn a_barrier_of_another_group_after_our_own_is_reported() {
     assert!(rig.saw(|o| matches!(o, Output::Report(Report::ForeignGroup { group, .. }) if group == "other")));
 }
 
-/// Found by the simulator: a partition without a floor waited for ever for a sibling that had been revoked.
+/// Found by the simulator: a partition without a start marker waited for ever for a sibling that had been revoked.
 #[test]
 fn a_revoked_siblings_start_marker_is_not_waited_for() {
     let mut rig = Rig::new(config());
@@ -175,9 +175,9 @@ fn a_revoked_siblings_start_marker_is_not_waited_for() {
     rig.commit(&barrier);
     rig.read(P);
     assert_eq!(rig.answer_since(None, TODAY), Some(vec![0, 1]));
-    rig.no_batch("the sibling's floor may say since when");
+    rig.no_batch("the sibling's start marker may have the since");
     rig.input(Input::Revoked { partitions: &[Q] });
-    rig.no_batch("that floor lies in the log still");
+    rig.no_batch("that start marker is still in the log");
     let long_ago = TODAY.plus(-86_400_000);
     assert_eq!(rig.answer_since(Some(long_ago), TODAY), Some(vec![0]), "it is looked for there");
     let start_marker = rig.batch();
@@ -257,7 +257,7 @@ fn a_start_marker_stays_if_the_clock_is_corrected_in_time() {
     assert_eq!(fired(&rig.batch()), [owed]);
 }
 
-/// Found by the simulator: until something else happened, the partition fired with a floor from tomorrow.
+/// Found by the simulator: until something else happened, the partition fired with a start marker from tomorrow.
 #[test]
 fn a_start_marker_in_flight_when_the_clock_steps_is_rewritten() {
     let mut rig = Rig::new(config());

@@ -141,20 +141,20 @@ fn an_outage_does_not_make_batches_smaller() {
     }
 }
 
-/// A batch with a record that the broker refuses comes back; the others are committed.
+/// Rejects each batch with such a record, and commits the others.
 fn run(rig: &mut Rig, is_poison: impl Fn(&str) -> bool, named: bool) -> Vec<String> {
     let mut done = Vec::new();
     while let Some(batch) = rig.try_batch() {
         let keys: Vec<String> =
             batch.items.iter().map(|item| String::from_utf8(batch.parts(item).key.to_vec()).unwrap()).collect();
-        let guilty: Vec<(u32, Reason)> =
+        let rejected: Vec<(u32, Reason)> =
             (0u32..).zip(&keys).filter(|(_, key)| is_poison(key)).map(|(n, _)| (n, Reason::Refused)).collect();
-        if guilty.is_empty() {
+        if rejected.is_empty() {
             done.extend(keys);
             rig.commit(&batch);
             rig.read(P);
         } else {
-            rig.abort(&batch, Abort::Rejected(if named { &guilty } else { &[] }));
+            rig.abort(&batch, Abort::Rejected(if named { &rejected } else { &[] }));
         }
     }
     done
@@ -214,11 +214,11 @@ fn unattributed_rejections_delay_no_fresh_schedule() {
         }
     }
     assert_eq!((fired, rig.core.status()[0].parked), (119, MANY));
-    assert!(aborts_max <= 1, "a fresh one waits for {aborts_max} batches of refused ones");
+    assert!(aborts_max <= 1, "a fresh one waits for {aborts_max} batches of rejected ones");
 }
 
-/// A schedule that a tombstone has outrun, and which the broker refuses to have written again.
-fn outrun(rig: &mut Rig, key: &str) -> i64 {
+/// A schedule that a tombstone has overtaken.
+fn overtaken(rig: &mut Rig, key: &str) -> i64 {
     let old = rig.schedule(P, key, NOW + 500);
     let new = rig.schedule(P, key, NOW + 1_000);
     rig.engine(P, key, old, None);
@@ -229,7 +229,7 @@ fn outrun(rig: &mut Rig, key: &str) -> i64 {
 fn a_rejected_rewrite_is_parked_and_retried() {
     for named in [true, false] {
         let mut rig = Rig::live();
-        let poison = outrun(&mut rig, "poison");
+        let poison = overtaken(&mut rig, "poison");
         rig.read(P);
         for second in 1..30 {
             rig.schedule(P, &format!("good{second}"), NOW + second);
@@ -247,8 +247,8 @@ fn a_rejected_rewrite_is_parked_and_retried() {
                 };
                 assert!(matches!(batch.items[at].kind, Kind::Schedule { .. }));
                 tries += 1;
-                let guilty = [(at as u32, Reason::TooLarge)];
-                rig.abort(&batch, Abort::Rejected(if named { &guilty } else { &[] }));
+                let rejected = [(at as u32, Reason::TooLarge)];
+                rig.abort(&batch, Abort::Rejected(if named { &rejected } else { &[] }));
             }
             assert_eq!(rig.core.counters().triggered, second as u64, "named {named}: its neighbours fire on time");
             assert_eq!(rig.core.status()[0].parked, 1);

@@ -87,7 +87,7 @@ impl Rig {
         }
     }
 
-    /// Live with `P`, on a log that has a floor of the first start.
+    /// Live with `P`, on a log that has the start marker of the first start.
     pub fn live() -> Self {
         Self::live_with(config())
     }
@@ -156,7 +156,7 @@ impl Rig {
         self.append(p, Kept { timestamp, key: Some(key.into()), value: None, headers: Vec::new() })
     }
 
-    pub fn unfit(&mut self, p: TopicPartition, key: &str) -> i64 {
+    pub fn invalid(&mut self, p: TopicPartition, key: &str) -> i64 {
         let headers = vec![(b"customer".to_vec(), None), (headers::EPOCH.to_vec(), Some(b"soon".to_vec()))];
         let timestamp = self.now;
         self.append(p, Kept { timestamp, key: Some(key.into()), value: Some(b"poison".to_vec()), headers })
@@ -168,8 +168,8 @@ impl Rig {
         let content_hash = origin::content_hash(key.as_bytes(), value.as_deref(), &borrowed);
         let partition_hash = origin::partition_hash("c", "schedules", p.number);
         let timestamp = like.map_or(self.now, |k| k.timestamp);
-        let value_of_mark = Origin { partition_hash, offset: names, timestamp, content_hash }.encode().to_vec();
-        headers.push((ORIGIN_HEADER.to_vec(), Some(value_of_mark)));
+        let origin = Origin { partition_hash, offset: names, timestamp, content_hash }.encode().to_vec();
+        headers.push((ORIGIN_HEADER.to_vec(), Some(origin)));
         let timestamp = self.now;
         self.append(p, Kept { timestamp, key: Some(key.into()), value, headers })
     }
@@ -261,7 +261,7 @@ impl Rig {
         self.find(wanted, drop).is_some()
     }
 
-    /// The broker commits it: its records lie in the logs, each partition with a control marker after them.
+    /// The broker commits it: its records are in the logs, each partition with a control marker after them.
     pub fn land(&mut self, batch: &Batch) -> Vec<(TopicPartition, i64)> {
         let mut written: BTreeMap<TopicPartition, i64> = BTreeMap::new();
         for (_, schedules, kept) in sent(batch, self.now) {
@@ -319,7 +319,7 @@ impl Rig {
         }
     }
 
-    /// Answers barriers, floors, fences and questions about `since`, until something else has to happen.
+    /// Answers barriers, start markers, fences and questions about `since`, until something else has to happen.
     pub fn run_until_quiet(&mut self, partitions: &[TopicPartition]) {
         for _ in 0..20 {
             for p in partitions {

@@ -137,7 +137,7 @@ fn a_stale_generation_stops_batches_until_the_next_one() {
     let batch = rig.batch();
     rig.abort(&batch, Abort::StaleGeneration { generation: 4 });
     rig.at(NOW + 30);
-    rig.no_batch("the generation is the refused one");
+    rig.no_batch("the generation is the stale one");
     rig.input(Input::Generation(5));
     rig.at(NOW + 31);
     assert_eq!(fired(&rig.batch()).len(), 1);
@@ -224,10 +224,10 @@ fn progress_is_committed_by_itself_at_most_every_30_s() {
     assert!(at.0 > NOW * 1000 && at.0 <= (NOW + 31) * 1000, "{at:?}");
     rig.now = at;
     rig.input(Input::Tick);
-    let origin = rig.batch();
-    assert!(origin.items.is_empty());
-    assert_eq!(origin.offsets[0].offset, rig.logs[&P].len() as i64);
-    rig.commit(&origin);
+    let progress = rig.batch();
+    assert!(progress.items.is_empty());
+    assert_eq!(progress.offsets[0].offset, rig.logs[&P].len() as i64);
+    rig.commit(&progress);
     let second = at.0 / 1000;
     rig.schedule(P, "later still", NOW + 100_000);
     rig.read(P);

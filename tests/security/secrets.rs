@@ -12,7 +12,7 @@ const TOKEN: &str = "rest-token-51ac";
 fn no_secret_is_in_logs_answers_or_process_arguments() {
     let Some(secured) = secured() else { return };
     let case = Case::on(secured.broker, "secrets", 1, 1);
-    // Nothing is granted, so that every refusal has its line too; and librdkafka says all that it ever says.
+    // Nothing is granted, so every denial has its line too; and librdkafka logs at its most verbose level.
     let file = configuration("secrets", &format!("{}  debug: all\n", secured.scram_text("keeps-secrets")));
     let engine = case.engine_with(&[
         ("BOOTSTRAP_SERVERS", &secured.address),
