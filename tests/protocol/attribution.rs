@@ -7,28 +7,6 @@ use kafka_scheduler::core::reason::Reason;
 
 use crate::rig::*;
 
-fn with_dead_letters() -> Rig {
-    let mut rig = Rig::live_with(Config { dead_letter: Some("dead".into()), ..config() });
-    rig.outs.clear();
-    rig
-}
-
-/// Ticks until a batch fires, at most for so long. Gives the time that it took.
-fn wait_for(rig: &mut Rig, seconds: i64) -> Option<(kafka_scheduler::core::batch::Batch, i64)> {
-    let begun = rig.now.0;
-    while rig.now.0 <= begun + seconds * 1_000 {
-        rig.input(Input::Tick);
-        while let Some(batch) = rig.try_batch() {
-            if !batch.items.is_empty() {
-                return Some((batch, rig.now.0 - begun));
-            }
-            rig.commit(&batch);
-        }
-        rig.now = Millis(rig.now.0 + 100);
-    }
-    None
-}
-
 #[test]
 fn a_rejection_by_an_own_topic_makes_no_dead_letter() {
     let mut rig = with_dead_letters();
@@ -87,4 +65,26 @@ fn a_rejected_timestamp_waits_until_the_clock_is_right() {
     rig.no_batch("it is not due");
     rig.at(NOW + 3_600);
     assert_eq!(fired(&rig.batch()), [early], "at its time");
+}
+
+fn with_dead_letters() -> Rig {
+    let mut rig = Rig::live_with(Config { dead_letter: Some("dead".into()), ..config() });
+    rig.outs.clear();
+    rig
+}
+
+/// Ticks until a batch fires, at most for so long. Gives the time that it took.
+fn wait_for(rig: &mut Rig, seconds: i64) -> Option<(kafka_scheduler::core::batch::Batch, i64)> {
+    let begun = rig.now.0;
+    while rig.now.0 <= begun + seconds * 1_000 {
+        rig.input(Input::Tick);
+        while let Some(batch) = rig.try_batch() {
+            if !batch.items.is_empty() {
+                return Some((batch, rig.now.0 - begun));
+            }
+            rig.commit(&batch);
+        }
+        rig.now = Millis(rig.now.0 + 100);
+    }
+    None
 }

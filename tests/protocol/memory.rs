@@ -10,20 +10,6 @@ use kafka_scheduler::core::{Config, headers};
 
 use crate::rig::*;
 
-/// The barrier of a former owner.
-fn barrier(rig: &mut Rig, group: &str) -> i64 {
-    let headers = vec![
-        (headers::BARRIER.to_vec(), Some(b"cd.0.1".to_vec())),
-        (headers::GROUP.to_vec(), Some(group.as_bytes().to_vec())),
-    ];
-    let timestamp = rig.now;
-    rig.append(P, Kept { timestamp, key: Some(BARRIER_KEY.to_vec()), value: None, headers })
-}
-
-fn held_bytes(rig: &Rig) -> usize {
-    rig.core.status()[0].bytes
-}
-
 #[test]
 fn cancels_before_a_barrier_of_the_group_are_forgotten() {
     let mut rig = Rig::new(config());
@@ -149,4 +135,18 @@ fn records_before_the_log_start_do_not_fire() {
     let before = rig.core.status()[0].position;
     rig.input(Input::Trimmed { partition: P, start: 1 });
     assert_eq!(rig.core.status()[0].position, before);
+}
+
+/// The barrier of a former owner.
+fn barrier(rig: &mut Rig, group: &str) -> i64 {
+    let headers = vec![
+        (headers::BARRIER.to_vec(), Some(b"cd.0.1".to_vec())),
+        (headers::GROUP.to_vec(), Some(group.as_bytes().to_vec())),
+    ];
+    let timestamp = rig.now;
+    rig.append(P, Kept { timestamp, key: Some(BARRIER_KEY.to_vec()), value: None, headers })
+}
+
+fn held_bytes(rig: &Rig) -> usize {
+    rig.core.status()[0].bytes
 }

@@ -198,15 +198,7 @@ fn an_answer_from_before_a_sibling_was_revoked_is_ignored() {
     let barrier = rig.batch();
     rig.commit(&barrier);
     rig.read(P);
-    let asked = |rig: &mut Rig| {
-        rig.find(
-            |o| matches!(o, Output::FindSince { .. }),
-            |o| match o {
-                Output::FindSince { request, known, .. } => (request, known),
-                _ => unreachable!(),
-            },
-        )
-    };
+    let asked = |rig: &mut Rig| take!(rig, Output::FindSince { request, known, .. } => (request, known));
     let (first, known) = asked(&mut rig).unwrap();
     assert_eq!(known, [0, 1]);
     rig.input(Input::Revoked { partitions: &[Q] });

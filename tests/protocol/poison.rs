@@ -58,13 +58,7 @@ fn a_missing_target_delays_only_its_own_schedules() {
     let waits = rig.schedule_to(P, "a", NOW + 1, "missing");
     let fires = rig.schedule(P, "b", NOW + 1);
     rig.read(P);
-    let target = rig.find(
-        |o| matches!(o, Output::CheckTarget { .. }),
-        |o| match o {
-            Output::CheckTarget { target, .. } => target,
-            _ => unreachable!(),
-        },
-    );
+    let target = take!(rig, Output::CheckTarget { target, .. } => target);
     let target = target.expect("the target is looked up before it is used");
     rig.input(Input::Target { target, state: TargetState::Missing });
     rig.at(NOW + 1);
@@ -141,25 +135,6 @@ fn an_outage_does_not_make_batches_smaller() {
     }
 }
 
-/// Rejects each batch with such a record, and commits the others.
-fn run(rig: &mut Rig, is_poison: impl Fn(&str) -> bool, named: bool) -> Vec<String> {
-    let mut done = Vec::new();
-    while let Some(batch) = rig.try_batch() {
-        let keys: Vec<String> =
-            batch.items.iter().map(|item| String::from_utf8(batch.parts(item).key.to_vec()).unwrap()).collect();
-        let rejected: Vec<(u32, Reason)> =
-            (0u32..).zip(&keys).filter(|(_, key)| is_poison(key)).map(|(n, _)| (n, Reason::Refused)).collect();
-        if rejected.is_empty() {
-            done.extend(keys);
-            rig.commit(&batch);
-            rig.read(P);
-        } else {
-            rig.abort(&batch, Abort::Rejected(if named { &rejected } else { &[] }));
-        }
-    }
-    done
-}
-
 #[test]
 fn a_rejected_record_is_isolated_at_once_at_any_position() {
     const COUNT: usize = 9;
@@ -215,14 +190,6 @@ fn unattributed_rejections_delay_no_fresh_schedule() {
     }
     assert_eq!((fired, rig.core.status()[0].parked), (119, MANY));
     assert!(aborts_max <= 1, "a fresh one waits for {aborts_max} batches of rejected ones");
-}
-
-/// A schedule that a tombstone has overtaken.
-fn overtaken(rig: &mut Rig, key: &str) -> i64 {
-    let old = rig.schedule(P, key, NOW + 500);
-    let new = rig.schedule(P, key, NOW + 1_000);
-    rig.engine(P, key, old, None);
-    new
 }
 
 #[test]
@@ -288,4 +255,31 @@ fn an_aborted_firing_holds_up_nothing_else() {
     assert!(clean.items.is_empty(), "at once");
     rig.commit(&clean);
     assert!(rig.saw(|o| matches!(o, Output::Release(_))));
+}
+
+/// Rejects each batch with such a record, and commits the others.
+fn run(rig: &mut Rig, is_poison: impl Fn(&str) -> bool, named: bool) -> Vec<String> {
+    let mut done = Vec::new();
+    while let Some(batch) = rig.try_batch() {
+        let keys: Vec<String> =
+            batch.items.iter().map(|item| String::from_utf8(batch.parts(item).key.to_vec()).unwrap()).collect();
+        let rejected: Vec<(u32, Reason)> =
+            (0u32..).zip(&keys).filter(|(_, key)| is_poison(key)).map(|(n, _)| (n, Reason::Refused)).collect();
+        if rejected.is_empty() {
+            done.extend(keys);
+            rig.commit(&batch);
+            rig.read(P);
+        } else {
+            rig.abort(&batch, Abort::Rejected(if named { &rejected } else { &[] }));
+        }
+    }
+    done
+}
+
+/// A schedule that a tombstone has overtaken.
+fn overtaken(rig: &mut Rig, key: &str) -> i64 {
+    let old = rig.schedule(P, key, NOW + 500);
+    let new = rig.schedule(P, key, NOW + 1_000);
+    rig.engine(P, key, old, None);
+    new
 }

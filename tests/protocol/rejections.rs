@@ -9,39 +9,6 @@ use kafka_scheduler::core::{Config, headers};
 
 use crate::rig::*;
 
-fn with_dead_letters() -> Config {
-    Config { dead_letter: Some("dead".into()), ..config() }
-}
-
-fn dead_letters(batch: &Batch) -> Vec<(i64, Reason)> {
-    let reason = |kind: &Kind| match kind {
-        Kind::DeadLetter { reason, .. } => Some(*reason),
-        _ => None,
-    };
-    batch.items.iter().filter_map(|item| Some((item.origin_offset, reason(&item.kind)?))).collect()
-}
-
-fn answer(rig: &mut Rig, state: TargetState) -> Option<String> {
-    let asked = rig.find(
-        |o| matches!(o, Output::CheckTarget { .. }),
-        |o| match o {
-            Output::CheckTarget { target, name } => (target, name.to_string()),
-            _ => unreachable!(),
-        },
-    );
-    let (target, name) = asked?;
-    rig.input(Input::Target { target, state });
-    Some(name)
-}
-
-fn counted(rig: &Rig, reason: Reason) -> u64 {
-    rig.core.counters().by_reason[reason as usize]
-}
-
-fn header<'a>(kept: &'a Kept, name: &[u8]) -> Vec<Option<&'a [u8]>> {
-    kept.headers.iter().filter(|(n, _)| n == name).map(|(_, v)| v.as_deref()).collect()
-}
-
 #[test]
 fn an_invalid_record_becomes_a_dead_letter_with_its_tombstone() {
     let mut rig = Rig::live_with(with_dead_letters());
@@ -419,4 +386,30 @@ fn hostile_records_of_every_shape_are_taken_without_harm() {
         }
     }
     assert!(rig.core.counters().invalid > 0);
+}
+
+fn with_dead_letters() -> Config {
+    Config { dead_letter: Some("dead".into()), ..config() }
+}
+
+fn dead_letters(batch: &Batch) -> Vec<(i64, Reason)> {
+    let reason = |kind: &Kind| match kind {
+        Kind::DeadLetter { reason, .. } => Some(*reason),
+        _ => None,
+    };
+    batch.items.iter().filter_map(|item| Some((item.origin_offset, reason(&item.kind)?))).collect()
+}
+
+fn answer(rig: &mut Rig, state: TargetState) -> Option<String> {
+    let (target, name) = take!(rig, Output::CheckTarget { target, name } => (target, name.to_string()))?;
+    rig.input(Input::Target { target, state });
+    Some(name)
+}
+
+fn counted(rig: &Rig, reason: Reason) -> u64 {
+    rig.core.counters().by_reason[reason as usize]
+}
+
+fn header<'a>(kept: &'a Kept, name: &[u8]) -> Vec<Option<&'a [u8]>> {
+    kept.headers.iter().filter(|(n, _)| n == name).map(|(_, v)| v.as_deref()).collect()
 }

@@ -24,13 +24,7 @@ fn barrier_precedes_fencing() {
     assert_eq!((ownership.owner.as_str(), &ownership.owners_to_fence[..]), ("cd.0", &["ab.0".to_owned()][..]));
     assert!(!rig.saw(|o| matches!(o, Output::Fence { .. })), "a late riser would fence a live owner");
     rig.commit(&barrier);
-    let ids = rig.find(
-        |o| matches!(o, Output::Fence { .. }),
-        |o| match o {
-            Output::Fence { request, transactional_ids } => (request, transactional_ids),
-            _ => unreachable!(),
-        },
-    );
+    let ids = take!(rig, Output::Fence { request, transactional_ids } => (request, transactional_ids));
     let (request, ids) = ids.expect("the former owner is fenced");
     assert_eq!(ids, ["g.ab.0.0", "g.ab.0.1"]);
     rig.input(Input::Fenced { request });
