@@ -124,7 +124,8 @@ const RETIRED: &[Retired] = &[
     name("strike|strikes|struck", "consecutive_failures; in sim: inject"),
     // Phrases.
     text("anew", "again; recreated, rejoined"),
-    text("nobody|whoever|somebody", "user, caller, instance, broker"),
+    // A user of Unix.
+    text("nobody|whoever|somebody", "user, caller, instance, broker").except(&["as nobody"]),
     text("lies|lain", "is at, is in"),
     text("rightful", "expected"),
     text("reckon|reckons|reckoned", "estimate, count"),
