@@ -43,7 +43,7 @@ const KEY_BYTES: usize = 16;
 const VALUE_BYTES: usize = 200;
 const NO_HEADER: Header<'static> = Header { name: b"", value: None };
 
-/// Scatters numbers: a prime, so that with any count but its multiples each comes once.
+/// Scatters numbers: a prime, so each comes once with any count but its multiples.
 const STRIDE: usize = 7_368_787;
 
 fn main() -> ExitCode {
@@ -180,7 +180,7 @@ impl Rig {
         }
     }
 
-    /// Takes the partition over, with all that lies in it. Gives the nanoseconds of a record.
+    /// Takes the partition over, with all its records. Returns the nanoseconds of a record.
     fn load(&mut self) -> f64 {
         self.input(Input::Assigned { partitions: &[PLACE], leftover_cutoff: MIDNIGHT });
         let mut took = Duration::ZERO;

@@ -58,7 +58,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 println!("{error}: retry {attempt} in {delay:?}");
                 send(&record, "schedules")?;
             }
-            // Where a real consumer would tell somebody, or use a topic of its own.
+            // A real consumer would alert an operator here, or use a topic of its own.
             Next::Exhausted { attempts, .. } => println!("{error}: given up after {attempts} retries"),
         }
         // Only now: what has failed must not be lost before it is scheduled.

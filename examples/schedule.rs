@@ -32,7 +32,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .value("hello")
         .after(Duration::from_secs(2))
         .build()?;
-    // As Java's producers do it, so that all clients find the same key in the same partition.
+    // As Java's producers do it, so all clients find the same key in the same partition.
     let producer: BaseProducer = client.set("partitioner", "murmur2_random").create()?;
     producer.send(record.base("schedules")).map_err(|(error, _)| error)?;
     producer.flush(Duration::from_secs(10))?;

@@ -317,7 +317,7 @@ fn a_wrong_horizon() {
 fn variables_of_later_versions_are_not_ignored() {}
 
 #[test]
-fn a_token_that_no_header_can_carry_is_refused_and_not_shown() {
+fn a_token_that_no_header_can_carry_is_rejected_and_not_shown() {
     for token in ["two words", "gehéim", "line\nbreak", "tab\there"] {
         wrong(&[("REST_TOKEN", token)], "REST_TOKEN must be ASCII without spaces and control characters");
     }
@@ -422,7 +422,7 @@ fn a_file_with_dots_or_nested_maps_and_scalars_of_any_kind() {
 }
 
 #[test]
-fn the_environment_wins_over_the_file_and_the_file_over_defaults() {
+fn the_environment_overrides_the_file_and_the_file_defaults() {
     let file = File::new(
         "wins",
         "kafka.common.configuration: {bootstrap.servers: 'file:1'}\n\

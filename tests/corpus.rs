@@ -17,7 +17,7 @@ fn every_entry_of_the_corpus_passes_whole_and_cut() {
         for entry in entries {
             let path = entry.expect("an entry").path();
             let data = fs::read(&path).expect("a file");
-            // Bytes that are missing at the end read as zeros, so that each half is an input as well.
+            // Bytes that are missing at the end read as zeros, so each half is an input as well.
             for input in [&data[..], &data[..data.len() / 2]] {
                 let passed = catch_unwind(AssertUnwindSafe(|| run(input)));
                 assert!(passed.is_ok(), "{} fails in target {name}, with {} bytes of it", path.display(), input.len());

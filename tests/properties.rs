@@ -155,7 +155,7 @@ fn instances_fail_over_without_loss_and_without_firing_twice() {
 }
 
 #[test]
-fn what_was_missed_fires_once_somebody_is_there_again() {
+fn missed_schedules_fire_once_an_instance_is_back() {
     let outage = (1_000..16_384u16, any::<bool>()).prop_map(|(down_ms, expire)| Act::Outage { down_ms, expire });
     let acts = prop_oneof![40 => produce(-20..30), 1 => outage];
     hold(&[Fault::Outage, Fault::Expiry], scenario(setup(1..=2, 4..=16), within(SAFETY_MS, acts)));
@@ -170,7 +170,7 @@ fn no_update_and_no_cancel_is_lost_in_a_race() {
 }
 
 #[test]
-fn a_first_start_across_midnight_and_with_wrong_clocks_forgets_nothing_that_is_owed() {
+fn a_first_start_with_wrong_clocks_forgets_no_owed_schedule() {
     let setup = (setup(1..=3, 4..=16), -100..100i8, 0..=2u8).prop_map(|(setup, midnight_s, since_days)| Setup {
         midnight_s,
         since_days,
@@ -184,7 +184,7 @@ fn a_first_start_across_midnight_and_with_wrong_clocks_forgets_nothing_that_is_o
 
 /// A run ends with a check that the running engines hold what a fresh engine reads from the compacted log.
 #[test]
-fn who_runs_and_who_reads_the_log_anew_hold_the_same() {
+fn a_running_core_and_one_that_rereads_the_log_agree() {
     let faults =
         prop_oneof![crash(), pause(100..14_000), compact(), skew(), slow_group(), more(), more(), more(), more()];
     let acts = prop_oneof![8 => produce(-5..40), 1 => faults];

@@ -34,7 +34,7 @@ fn holds(bytes: &str) {
 }
 
 #[test]
-fn what_was_refused_waits_for_its_second_when_the_clock_is_set_back() {
+fn a_rejected_schedule_waits_if_the_clock_is_set_back() {
     // Fires a day early, is refused, and waits apart from the others: setting the clock back must make it wait again.
     holds(
         "010002060106000000000000000000000aab9465ec6a1ddf3e3f0e00000000000000403705010100023e0000ae1d0000000500060000",

@@ -89,7 +89,7 @@ impl Rig {
 }
 
 #[test]
-fn a_blocked_loop_is_no_life_until_it_turns_again() {
+fn liveness_fails_while_the_loop_is_blocked() {
     let (block, blocked) = channel();
     let rig = rig(Box::new(Blocking(blocked)));
     rig.until("/readiness", 200, "true");
@@ -107,7 +107,7 @@ fn a_blocked_loop_is_no_life_until_it_turns_again() {
 }
 
 #[test]
-fn an_instance_whose_brokers_have_gone_lives_and_is_not_ready() {
+fn an_instance_without_brokers_is_alive_and_not_ready() {
     let (_never, nothing) = channel();
     let rig = rig(Box::new(Blocking(nothing)));
     rig.until("/readiness", 200, "true");
@@ -126,7 +126,7 @@ fn listed() -> Listed {
 
 /// A loop that gives one piece of a list, and says then that the partition has gone.
 #[test]
-fn a_list_that_cannot_be_ended_breaks_off_in_every_version_of_http() {
+fn a_list_that_cannot_be_ended_is_cut_in_every_http_version() {
     let config = Config::load(&|name| name.ends_with("_ADDR").then(|| "127.0.0.1:0".to_owned()));
     let config = config.expect("it is legal");
     let listeners = Listeners::bind(&config).expect("free ports");

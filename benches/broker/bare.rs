@@ -117,7 +117,7 @@ pub fn read(
                 heard = Instant::now();
                 read.took = heard - began;
                 if !ends.is_empty() {
-                    // Its end lies elsewhere now, and is told again.
+                    // Its end has moved, and is reported again.
                     ends.remove(&message.partition());
                 }
             }
@@ -133,7 +133,7 @@ pub fn read(
     Ok(read)
 }
 
-/// What lies in a target topic: each schedule once.
+/// Reads a target topic: each schedule once.
 pub struct Landed {
     pub read: Read,
     /// Number of the schedule, and when the broker appended its record.
@@ -154,7 +154,7 @@ impl Landed {
             match seen.get_mut(*number as usize) {
                 Some(seen) if !*seen => *seen = true,
                 Some(_) => return Err(format!("{topic}: schedule {number} is there twice")),
-                None => return Err(format!("{topic}: a record is none of ours")),
+                None => return Err(format!("{topic}: a foreign record")),
             }
         }
         Ok(Self { read, each })

@@ -13,7 +13,7 @@ use crate::records::{Names, Values, send_schedule};
 
 const FLUSH_LIMIT: Duration = Duration::from_secs(60);
 
-/// Between two handfuls of a steady stream.
+/// Between two portions of a steady stream.
 const SLICE_MS: i64 = 10;
 
 /// How far a steady stream may fall behind, in milliseconds, before what it says is worthless.

@@ -10,7 +10,7 @@ use rdkafka::types::RDKafkaErrorCode;
 
 pub const VALUE_BYTES: usize = 200;
 
-/// Customer header: name and value.
+/// User header: name and value.
 const CUSTOMER: (&str, &str) = ("kind", "benchmark");
 
 /// Far beyond what any codec looks back.
@@ -53,7 +53,7 @@ fn splitmix(state: &mut u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// What tells a schedule from the others. Made anew in place: a limit must not be slow because of its strings.
+/// What tells a schedule from the others. Rewritten in place: a limit must not be slow because of its strings.
 #[derive(Default)]
 pub struct Names {
     number: u32,
@@ -121,13 +121,13 @@ pub fn send_fired<C: ProducerContext<DeliveryOpaque = ()>>(
     values: &Values,
 ) -> Result<(), KafkaError> {
     // As long as the engine's own.
-    const MARK_BYTES: usize = 33;
+    const ORIGIN_BYTES: usize = 33;
     let value = values.of(names.number);
     let triggered =
         |topic, headers| BaseRecord::to(topic).key(names.target_key.as_str()).payload(value).headers(headers);
     send(producer, triggered(to.target, names.triggered(4, to.schedules)))?;
     send(producer, triggered(to.history, names.requested(names.triggered(7, to.schedules), to.target)))?;
-    let origin = add(OwnedHeaders::new_with_capacity(1), "scheduler-engine", &value[..MARK_BYTES]);
+    let origin = add(OwnedHeaders::new_with_capacity(1), "scheduler-engine", &value[..ORIGIN_BYTES]);
     let partition = i32::try_from(names.number).unwrap_or(0) % to.partitions;
     let tombstone: BaseRecord<'_, str, [u8]> = BaseRecord::to(to.schedules).key(names.key.as_str());
     send(producer, tombstone.partition(partition).headers(origin))

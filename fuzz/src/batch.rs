@@ -1,4 +1,4 @@
-//! What the engine writes for a record: fired, outrun and written again, read again by a successor.
+//! What the engine writes for a record: fired, overtaken and written again, read again by a successor.
 
 use kafka_scheduler::core::Config;
 use kafka_scheduler::core::io::{Input, Millis, TargetState};
@@ -12,7 +12,7 @@ pub fn run(data: &[u8]) {
     let mut bytes = Bytes(data);
     let here = PARTITIONS[0];
     let settings = bytes.byte();
-    let outrun = settings % 4;
+    let overtaking = settings % 4;
     let dead_letter = (settings & 4 != 0).then(|| "dead".to_owned());
     let mut shell = Shell::new(Config { dead_letter, ..config() });
     shell.assign(|partition| partition == here);
@@ -24,7 +24,7 @@ pub fn run(data: &[u8]) {
     shell.now = Millis(shell.now.0 + i64::from(bytes.short().max(0)) * 1_000);
     shell.input(Input::Tick);
     while shell.answer(TargetState::Exists, None) {}
-    for _ in 0..outrun {
+    for _ in 0..overtaking {
         shell.append(here, Kept::decode(&mut bytes));
     }
     if bytes.byte() & 1 == 0 {

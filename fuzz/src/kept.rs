@@ -59,12 +59,12 @@ impl Kept {
     }
 }
 
-/// Few keys, so that words meet.
+/// Few keys, so records meet.
 fn key(bytes: &mut Bytes<'_>) -> Option<Vec<u8>> {
     match bytes.byte() % 8 {
         0 => None,
         1 => Some(bytes.slice().to_vec()),
-        // A floor that somebody forges is believed: only the engine writes any.
+        // The engine believes a forged start marker, so none is made.
         2 => Some([RESERVED_PREFIX, bytes.slice()].concat()).filter(|key| key != START_MARKER_KEY),
         few => Some(vec![b'k', few]),
     }

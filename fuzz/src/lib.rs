@@ -1,6 +1,6 @@
 //! The bodies of the fuzz targets. cargo fuzz runs them on new input, `tests/corpus.rs` on all that is kept.
 //!
-//! Every input is decoded by hand and from left to right, so that its meaning depends on nothing but itself: any bytes
+//! Every input is decoded by hand and from left to right, so its meaning depends on nothing but itself: any bytes
 //! are a valid input, and what is missing at the end reads as zeros.
 
 pub mod batch;

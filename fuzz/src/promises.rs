@@ -45,12 +45,12 @@ impl Promises {
         Self { config, limits, users, last, ended, start_markers: Vec::new(), batches: 0 }
     }
 
-    /// Another process counts its batches anew.
+    /// Another process counts its batches from 1.
     pub fn successor(&mut self) {
         self.batches = 0;
     }
 
-    /// A user's record lies in the log.
+    /// A user's record was appended.
     pub fn said(&mut self, partition: TopicPartition, offset: i64, kept: &Kept) {
         if let Some(key) = kept.key.clone() {
             self.last.insert((partition, key), offset);
@@ -67,9 +67,11 @@ impl Promises {
         assert_eq!(named.len(), batch.offsets.len(), "each partition once");
         assert!(batch.offsets.iter().all(|p| p.offset >= 0 && p.metadata.len() <= 2_048), "{:?}", batch.offsets);
         let mut keys = BTreeSet::new();
-        let words = |item: &&Item| item.origin_offset >= 0;
+        let with_key = |item: &&Item| item.origin_offset >= 0;
         for other in in_flight {
-            keys.extend(other.items.iter().filter(words).map(|item| (item.partition, other.parts(item).key.to_vec())));
+            keys.extend(
+                other.items.iter().filter(with_key).map(|item| (item.partition, other.parts(item).key.to_vec())),
+            );
         }
         for item in &batch.items {
             assert!(named.contains(&item.partition), "every partition is fenced");
@@ -115,7 +117,7 @@ impl Promises {
                 assert!(due.is_due(now), "never early");
                 self.fires(item, user, &request, sent);
             }
-            Kind::DeadLetter { reason, .. } => self.letter(item, user, *reason, sent),
+            Kind::DeadLetter { reason, .. } => self.dead_letter(item, user, *reason, sent),
             Kind::Schedule { .. } => {
                 assert_eq!(sent.len(), 1);
                 let again =
@@ -124,7 +126,7 @@ impl Promises {
             }
             Kind::Invalid { .. } => {
                 assert!(sent.len() == 1 && request.is_none() && own.kept.value == user.value);
-                assert!(headers.iter().filter(not_mark).eq(lent.iter().filter(not_mark)), "whole");
+                assert!(headers.iter().filter(not_origin).eq(lent.iter().filter(not_origin)), "whole");
             }
             Kind::Cancel { .. } => assert!(sent.len() == 1 && user.value.is_none() && own.kept.value.is_none()),
             Kind::Barrier { .. } | Kind::StartMarker { .. } => {}
@@ -147,31 +149,31 @@ impl Promises {
         for record in [target, history] {
             assert_eq!((record.kept.key.as_deref(), &record.kept.value), (request.parts.target_key, &user.value));
         }
-        // Whoever reads the history finds the request in it.
+        // The history record keeps the request.
         let as_request = Kept { key: user.key.clone(), timestamp: user.timestamp, ..history.kept.clone() };
         let lent = as_request.headers();
         let read = self.read(&as_request, item.partition, item.origin_offset, &lent).expect("the request, in full");
         assert_eq!((read.due, read.target), (request.due, request.target));
         assert_eq!(read.parts.target_key, request.parts.target_key);
         assert_eq!(tombstone.kept.value, None);
-        assert!(tombstone.kept.headers.len() == 1, "only its mark");
+        assert!(tombstone.kept.headers.len() == 1, "only its origin");
     }
 
-    /// Dead letter, tombstone. Whoever mends the letter finds the request in it.
-    fn letter(&self, item: &Item, user: &Kept, reason: Reason, sent: &[&Sent]) {
-        let [letter, tombstone] = sent else { panic!("two records: {sent:?}") };
-        assert_eq!((Some(&letter.topic), letter.schedules), (self.config.dead_letter.as_ref(), None));
-        assert_eq!((&letter.kept.key, &letter.kept.value), (&user.key, &user.value));
-        let (headers, lent) = (letter.kept.headers(), user.headers());
+    /// Dead letter, tombstone. The dead letter keeps the request, so it can be redriven.
+    fn dead_letter(&self, item: &Item, user: &Kept, reason: Reason, sent: &[&Sent]) {
+        let [dead_letter, tombstone] = sent else { panic!("two records: {sent:?}") };
+        assert_eq!((Some(&dead_letter.topic), dead_letter.schedules), (self.config.dead_letter.as_ref(), None));
+        assert_eq!((&dead_letter.kept.key, &dead_letter.kept.value), (&user.key, &user.value));
+        let (headers, lent) = (dead_letter.kept.headers(), user.headers());
         let why: Vec<_> = headers.iter().filter(|header| header.name == headers::ERROR).collect();
         assert!(why.len() == 1 && why[0].value == Some(reason.code().as_bytes()), "{why:?}");
-        // The letter is the larger of the two, by its reason.
+        // The dead letter is the larger of the two, by its reason.
         if self.limits.record_bytes_max.iter().all(Option::is_none) {
-            let letter = letter.kept_with(user.timestamp);
+            let dead_letter = dead_letter.kept_with(user.timestamp);
             let read = |kept, headers| {
                 self.read(kept, item.partition, item.origin_offset, headers).map(|r| (r.due, r.target.to_owned()))
             };
-            assert_eq!(read(&letter, &headers), read(user, &lent));
+            assert_eq!(read(&dead_letter, &headers), read(user, &lent));
         }
         assert_eq!(tombstone.kept.value, None);
     }
@@ -193,10 +195,10 @@ impl Promises {
         }
     }
 
-    /// At rest, with everything read: what is pending is the last word on its key, and nothing is lost.
+    /// At rest, with everything read: every pending schedule is the latest record for its key, and nothing is lost.
     pub fn at_rest(&self, pending: &BTreeMap<(TopicPartition, i64), Vec<u8>>) {
         for (at, key) in pending {
-            assert_eq!(self.last.get(&(at.0, key.clone())), Some(&at.1), "{key:?} has a newer word");
+            assert_eq!(self.last.get(&(at.0, key.clone())), Some(&at.1), "{key:?} has a newer record");
             assert!(!self.ended.contains(at), "{at:?} has ended");
         }
         for ((partition, _), offset) in &self.last {
@@ -242,7 +244,7 @@ impl Sent {
     }
 }
 
-fn not_mark(header: &&Header<'_>) -> bool {
+fn not_origin(header: &&Header<'_>) -> bool {
     header.name != ORIGIN_HEADER
 }
 

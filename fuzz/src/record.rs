@@ -27,7 +27,7 @@ pub fn run(data: &[u8]) {
     let kept = Kept::decode(&mut bytes);
     let headers = kept.headers();
     let record = kept.at(HERE, offset, &headers);
-    // Whatever header it brings: nobody here has written it.
+    // Any header may come: the engine did not write this record.
     let _ = Origin::of(&record, PLACE);
     parsed(&record, &limits);
     marked(&kept, offset);

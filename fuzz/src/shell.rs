@@ -22,10 +22,10 @@ pub const PARTITIONS: [TopicPartition; 3] = [
 
 const DAY_MS: i64 = 86_400_000;
 
-/// Longer than everything that is put off.
+/// Longer than everything that is parked.
 const REST_MS: i64 = 600_000;
 
-/// A clock that lies before a floor is never done: the partition is read again and again.
+/// A clock before a start marker is never done: the partition is read again and again.
 const PROCEED_MAX: usize = 1_000;
 
 /// A partition at the broker, and how far the consumer has come with it. What was aborted, compacted or a control
@@ -221,7 +221,7 @@ impl Shell {
         self.abort(Abort::Rejected(vec![(item % items.max(1), reason)]));
     }
 
-    /// Nobody knows what became of the oldest batch.
+    /// The outcome of the oldest batch is unknown.
     pub fn lose_outcome(&mut self, landed: bool) {
         let Some((batch, sent)) = self.in_flight.pop_front() else { return };
         if landed {

@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mark_counts_only_where_it_was_written_and_as_it_was_written() {
+    fn an_origin_matches_only_its_own_partition_and_content() {
         let origin = Origin {
             partition_hash: HERE,
             offset: 41,

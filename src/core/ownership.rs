@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn the_list_to_fence_is_bounded_and_metadata_stays_under_two_kibibytes() {
+    fn owners_to_fence_are_bounded_and_metadata_is_below_2_kib() {
         let former = |n: usize| format!("{n:032x}.{n}");
         let mut ownership = Ownership { owner: former(0), ..Ownership::default() };
         for n in 1..100 {

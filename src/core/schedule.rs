@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn each_way_to_be_unfit_has_its_reason() {
+    fn each_way_to_be_invalid_has_its_reason() {
         let any = AcceptanceRules::default();
         let with = |epoch: &str, target: &str| {
             parse_with(Some(b"k"), &[("scheduler-epoch", epoch), ("scheduler-target-topic", target)], &any)

@@ -39,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_floor_is_read_back_in_its_place_only() {
+    fn a_start_marker_is_decoded_only_for_its_own_partition() {
         let start_marker = StartMarker { since: Millis(86_400_000), offset: 12 };
         assert_eq!(StartMarker::decode(start_marker.encode(9).as_bytes(), 9), Some(start_marker));
         assert_eq!(StartMarker::decode(start_marker.encode(9).as_bytes(), 10), None);

@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn batches_shrink_to_what_gets_through_and_grow_when_that_is_quick() {
+    fn batches_shrink_on_timeouts_and_grow_on_fast_commits() {
         let mut throughput = Throughput::new(16 << 20);
         assert!(throughput.ran_late(16 << 20, Late::Taking { delivered: 500, sent: 2_000 }));
         assert_eq!((throughput.bytes_max(), throughput.is_large_apart()), (2 << 20, true));
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn a_partition_that_takes_nothing_leaves_batches_that_are_worth_their_transaction() {
+    fn a_stalled_partition_keeps_batches_above_a_minimum() {
         let mut throughput = Throughput::new(16 << 20);
         for _ in 0..100 {
             assert!(!throughput.ran_late(throughput.bytes_max(), Late::Stalled));

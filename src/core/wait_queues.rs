@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn shelves_do_not_mix() {
+    fn queues_do_not_mix() {
         let mut queues = WaitQueues::default();
         queues.insert(Queue::Target(1), 0);
         queues.insert(Queue::Retry(0, 1), 1);
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn each_size_has_its_own_first_second_and_together_they_are_in_due_order() {
+    fn sizes_are_queued_apart_and_merged_in_due_order() {
         let mut queues = WaitQueues::default();
         for (due, size, slot) in [(5, Size::Large, 0), (7, Size::Small, 1), (5, Size::Small, 2), (3, Size::Large, 3)] {
             queues.insert(Queue::Due(due, size), slot);

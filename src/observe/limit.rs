@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_flood_is_cut_to_a_hundred_in_any_second_and_all_of_it_is_counted() {
+    fn a_flood_is_cut_to_a_hundred_a_second_and_counted_whole() {
         let start = Instant::now();
         let mut limit = Limit::default();
         let (mut written, mut told) = (Vec::new(), 0);

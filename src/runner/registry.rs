@@ -59,7 +59,7 @@ mod tests {
 
     /// The library's own registry has the process' metrics from the start, and so may any other.
     #[test]
-    fn a_registry_that_shows_the_process_takes_an_engine_and_shows_the_process_once() {
+    fn a_registry_with_an_engine_shows_the_process_once() {
         let registry = prometheus::default_registry();
         register(&Metrics::new(), &Arc::default(), &[], registry).expect("it is new");
         let text = prometheus::TextEncoder::new().encode_to_string(&registry.gather()).expect("text");

@@ -11,7 +11,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const HOUR_S: i64 = 3_600;
 
 #[test]
-fn a_clock_that_steps_an_hour_fires_nothing_early_and_nothing_twice() {
+fn a_clock_step_of_an_hour_fires_nothing_early_or_twice() {
     let _alone = alone();
     let Some(case) = Case::new("clock", 1) else { return };
     let clock = SteppedClock::new();
@@ -19,7 +19,7 @@ fn a_clock_that_steps_an_hour_fires_nothing_early_and_nothing_twice() {
     let mut engine =
         case.engine_with(&[(preload.0, &preload.1), (file.0, &file.1), ("CONFIGURATION_FILE", &patient())]);
     case.settled();
-    // An hour forward: by the engine's clock the first is due now, and what lies beyond it is not.
+    // An hour forward: by the engine's clock the first is due now, and later ones are not.
     let mut ledger = Ledger::new(&case);
     let now = now_s();
     ledger.queue("in-half-an-hour".to_owned(), now + HOUR_S / 2, None);

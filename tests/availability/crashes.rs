@@ -20,7 +20,7 @@ fn killed_ten_times_during_a_burst_of_50000_each_fires_once() {
     let mut in_flight = 0;
     for kill in 1..=KILLS {
         // Mostly at the first sight of a record that is not committed yet, when a transaction is open; now and then
-        // after a commit, so that it goes forward.
+        // after a commit, so it goes forward.
         let open = kill % 5 != 0;
         let isolated = if open { Reader::uncommitted } else { Reader::new };
         let mut reader = isolated(case.bootstrap(), &case.target);
@@ -41,7 +41,7 @@ fn killed_ten_times_during_a_burst_of_50000_each_fires_once() {
 }
 
 #[test]
-fn a_killed_owners_hanging_transaction_is_ended_by_its_successor_at_once() {
+fn a_successor_aborts_a_killed_owners_open_transaction() {
     const COUNT: usize = 20_000;
     const BYSTANDER: &str = "probe-bystander";
     let _alone = alone();
@@ -57,8 +57,8 @@ fn a_killed_owners_hanging_transaction_is_ended_by_its_successor_at_once() {
     ledger.schedule(0..COUNT, |_| due);
     all.wait("records of an open transaction", Duration::from_secs(60), |r| r.len() > seen);
     engine.kill();
-    // Nobody ends the transaction: read_committed consumers of the target are held up in front of it, also those who
-    // wait for what somebody else has written there.
+    // No process ends the transaction: read_committed consumers of the target are blocked in front of it, also those
+    // that wait for records of other producers.
     let producer = Producer::new(case.bootstrap(), &[]);
     producer.send(&case.target, &Scheduled { key: Some(BYSTANDER.into()), ..Scheduled::default() });
     producer.flush();

@@ -52,7 +52,7 @@ fn one_of_two_goes(name: &str, pending: usize, go: impl FnOnce(&mut Engine)) -> 
 }
 
 #[test]
-fn when_one_of_two_is_killed_the_other_takes_over_within_the_session_timeout_and_2_s() {
+fn takeover_after_a_kill_is_within_session_timeout_and_2_s() {
     let _alone = alone();
     let Some((_, late_ms, case)) = one_of_two_goes("killed", 0, Engine::kill) else { return };
     let allowed_ms = i64::from(case.broker.session_timeout_ms) + 2_000;
@@ -60,7 +60,7 @@ fn when_one_of_two_is_killed_the_other_takes_over_within_the_session_timeout_and
 }
 
 #[test]
-fn with_a_million_more_pending_the_other_takes_over_within_the_session_timeout_and_8_s() {
+fn takeover_of_a_million_is_within_session_timeout_and_8_s() {
     let _alone = alone();
     let Some((_, late_ms, case)) = one_of_two_goes("killed-with-a-million", 1_000_000, Engine::kill) else { return };
     let allowed_ms = i64::from(case.broker.session_timeout_ms) + 8_000;
@@ -76,7 +76,7 @@ fn when_one_of_two_is_told_to_end_it_hands_over_at_once() {
 }
 
 #[test]
-fn under_a_storm_of_comings_and_goings_nothing_is_later_than_10_s() {
+fn frequent_rebalances_delay_nothing_by_more_than_10_s() {
     let _alone = alone();
     let Some(case) = Case::new("storm", 6) else { return };
     let patient = patient();
@@ -106,7 +106,7 @@ fn under_a_storm_of_comings_and_goings_nothing_is_later_than_10_s() {
 }
 
 #[test]
-fn an_instance_that_slept_through_its_session_is_fenced_says_so_and_works_again() {
+fn an_instance_paused_beyond_its_session_is_fenced_and_rejoins() {
     const COUNT: usize = 30_000;
     let _alone = alone();
     let Some(case) = Case::new("zombie", 4) else { return };

@@ -116,7 +116,7 @@ fn a_slow_link_slows_firing_down_and_stops_nothing() {
 }
 
 #[test]
-fn a_wrong_clock_makes_no_dead_letters_and_schedules_fire_once_it_is_right() {
+fn a_wrong_clock_makes_no_dead_letters() {
     let _alone = alone();
     // The history refuses the timestamps as well, or the target alone does.
     for (name, history, in_s) in
@@ -162,7 +162,7 @@ fn a_wrong_clock_makes_no_dead_letters_and_schedules_fire_once_it_is_right() {
 }
 
 #[test]
-fn a_history_that_refuses_records_is_named_and_schedules_wait() {
+fn a_history_that_rejects_records_is_named_and_schedules_wait() {
     let _alone = alone();
     let Some(case) = Case::new("compacted-history", 1) else { return };
     let (dead, history) = (dead_letters(&case), format!("{}-compacted", case.target));

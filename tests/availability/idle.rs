@@ -69,7 +69,7 @@ fn targets_that_were_deleted_cost_nothing_later() {
     engine.ready();
     let targets: Vec<String> = (0..TARGETS).map(|n| format!("{}-{n}", case.target)).collect();
     targets.iter().for_each(|target| client::create_topic(case.bootstrap(), target, 1, &[]));
-    // Twice, so that each of the two producers knows about as many.
+    // Twice, so each of the two producers knows about as many.
     for round in 0..2 {
         let due = now_s() + 1;
         let to = |(n, target): (usize, &String)| Scheduled::new(format!("{round}-{n}"), "v", due, target);

@@ -16,18 +16,18 @@ fn count(engine: &Engine, series: &str) -> u64 {
 }
 
 #[test]
-fn a_newer_word_that_overtakes_the_tombstone_is_written_again_and_counted() {
+fn an_overtaken_record_is_rewritten_and_counted() {
     const COUNT: usize = 50;
     let _alone = alone();
-    let Some(case) = Case::new("outrun", 1) else { return };
+    let Some(case) = Case::new("overtaken", 1) else { return };
     let (proxy, mut engine) = behind_proxy(&case);
     let due = now_s() + 3;
-    let keys = || (0..COUNT).map(|n| format!("outrun-{n}"));
+    let keys = || (0..COUNT).map(|n| format!("overtaken-{n}"));
     keys().for_each(|key| case.queue(&case.due_in(key, "first", due - now_s())));
     case.flush();
     eventually("all are pending", PATIENCE, || (engine.counter("planned_schedule")? >= COUNT as u64).then_some(()));
     assert!(now_s() < due, "the machine is too slow for this");
-    // What the engine decides when they are due reaches the broker only after their newer words.
+    // The transactions of their firing reach the broker only after the newer records.
     until_ms(due * 1_000 - 200);
     proxy.hold();
     until_ms(due * 1_000 + 500);

@@ -68,7 +68,7 @@ fn connections_cut_for_15_s() {
 }
 
 #[test]
-fn readiness_is_false_while_connections_are_cut_and_true_again_after_it() {
+fn readiness_is_false_while_connections_are_cut() {
     let _alone = alone();
     let Some(case) = Case::new("not-ready", 1) else { return };
     let (proxy, mut engine) = behind_proxy(&case);
@@ -87,7 +87,7 @@ fn readiness_is_false_from_the_loss_of_the_partitions_on() {
     let _alone = alone();
     let Some(case) = Case::new("lost", 1) else { return };
     let (proxy, mut engine) = behind_proxy(&case);
-    // The connections stand, so that no broker is missed; but the session ends.
+    // The connections stay open, so no broker is missed; but the session ends.
     proxy.silence();
     eventually("its partitions are lost", PATIENCE, || engine.output().contains("partitions lost").then_some(()));
     eventually("it is not ready, and says why", PATIENCE, || {

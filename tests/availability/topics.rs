@@ -27,9 +27,9 @@ fn partitions_that_are_added_are_taken_up() {
 }
 
 #[test]
-fn a_topic_made_anew_with_more_in_it_than_was_read_is_read_from_its_beginning() {
+fn a_recreated_topic_with_more_records_is_read_from_its_start() {
     let _alone = alone();
-    let Some(case) = Case::new("anew-long", 1) else { return };
+    let Some(case) = Case::new("recreated-long", 1) else { return };
     // The consumer does not look so soon itself.
     let mut engine = case.engine();
     case.settled();
@@ -44,9 +44,9 @@ fn a_topic_made_anew_with_more_in_it_than_was_read_is_read_from_its_beginning() 
 }
 
 #[test]
-fn a_topic_that_is_deleted_and_made_anew_is_new() {
+fn a_recreated_topic_is_a_new_one() {
     let _alone = alone();
-    let Some(case) = Case::new("anew", 1) else { return };
+    let Some(case) = Case::new("recreated", 1) else { return };
     let mut engine = case.engine_with(&[("CONFIGURATION_FILE", &fast_metadata())]);
     case.settled();
     case.produce(&[case.due_in("before", "v", 3_600)]);
@@ -97,7 +97,7 @@ fn check(env: &[(&str, &str)]) -> (i32, String) {
 }
 
 #[test]
-fn topics_of_one_replica_are_found_bad_on_three_brokers_and_created_well_with_three() {
+fn topics_with_one_replica_are_found_on_three_brokers() {
     let _alone = alone();
     let Some(cluster) = Cluster::configured(0, "default.replication.factor=1\nmin.insync.replicas=1\n") else { return };
     let case = Case::on(cluster.broker, "replicas", 1, 1);
@@ -164,7 +164,7 @@ fn what_was_deleted_from_the_log_does_not_fire() {
     engine.stop();
 }
 
-/// So that the tests need not wait for the default of five minutes until a client looks at its topics again.
+/// Clients look at their topics again every five minutes by default, which is too long for a test.
 fn fast_metadata() -> String {
     configuration(
         "metadata",

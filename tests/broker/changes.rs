@@ -7,7 +7,7 @@ use crate::kit::wait::{now_ms, now_s, until_ms};
 use crate::kit::{Case, Record, Scheduled};
 
 #[test]
-fn the_last_word_on_a_key_fires() {
+fn the_latest_record_for_a_key_fires() {
     let Some(case) = Case::new("changes", 2) else { return };
     let _engine = case.engine();
     case.settled();
@@ -58,7 +58,7 @@ fn assert_once(records: &[Record], count: usize) {
 }
 
 #[test]
-fn rescheduled_around_the_moment_of_firing_the_second_date_fires_once() {
+fn rescheduled_around_its_due_time_the_second_date_fires_once() {
     const KEYS: usize = 3_000;
     let Some(case) = Case::new("race", 4) else { return };
     let mut engine = case.engine();

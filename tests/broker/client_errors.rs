@@ -20,7 +20,7 @@ fn lines(engine: &Engine, text: &str) -> usize {
 }
 
 #[test]
-fn a_session_timeout_that_the_brokers_refuse_is_named_with_their_settings() {
+fn a_rejected_session_timeout_names_the_brokers_settings() {
     let Some(case) = Case::with_defaults("short-session", 1) else { return };
     let engine = case.engine_with(&[("SESSION_TIMEOUT", "3000"), ("LOG_LEVEL", "debug")]);
     let warning = shown(&engine, "SESSION_TIMEOUT (3000 ms)");

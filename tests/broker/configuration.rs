@@ -15,7 +15,7 @@ fn file(case: &Case, content: &str) -> PathBuf {
 }
 
 #[test]
-fn the_producers_partitioner_comes_from_the_file_and_the_environment_wins_for_servers() {
+fn the_file_sets_the_partitioner_but_not_the_servers() {
     const KEYS: usize = 30;
     let Some(case) = Case::new("file", 6) else { return };
     let path = file(
@@ -40,7 +40,7 @@ fn the_producers_partitioner_comes_from_the_file_and_the_environment_wins_for_se
 }
 
 #[test]
-fn what_librdkafka_refuses_ends_the_start_and_is_named() {
+fn a_setting_that_librdkafka_rejects_ends_the_start() {
     let Some(case) = Case::new("bad-file", 1) else { return };
     let path = file(&case, "kafka.common.configuration:\n  socket.timeout.ms: banana\n");
     let mut engine = case.engine_with(&[("CONFIGURATION_FILE", path.to_str().expect("UTF-8"))]);

@@ -12,7 +12,7 @@ fn distinct(records: &[Record]) -> usize {
 }
 
 #[test]
-fn killed_five_times_in_the_middle_of_firing_20000_each_fires_once() {
+fn killed_five_times_while_firing_20000_each_fires_once() {
     const COUNT: usize = 20_000;
     const LAST_WAVE: usize = 1_000;
     let Some(case) = Case::new("crashes", 4) else { return };

@@ -100,7 +100,7 @@ fn every_codec_is_read() {
 }
 
 #[test]
-fn what_is_due_lies_in_its_topic_before_anything_is_written_for_the_records_sake() {
+fn triggered_records_are_appended_before_history_records() {
     let Some(case) = Case::new("due-first", 4) else { return };
     let history = format!("{}-appended", case.history);
     client::create_topic(case.bootstrap(), &history, 4, &[("message.timestamp.type", "LogAppendTime")]);
@@ -164,7 +164,7 @@ fn murmur2_producers_and_the_engine_agree_on_partitions() {
 }
 
 #[test]
-fn overdue_schedules_fire_soon_although_the_topic_never_goes_quiet() {
+fn overdue_schedules_fire_soon_in_a_busy_topic() {
     const OVERDUE: usize = 100;
     let Some(case) = Case::new("never-quiet", 2) else { return };
     let overdue: Vec<Scheduled> = (0..OVERDUE).map(|n| case.due_in(format!("o{n}"), "v", -5)).collect();

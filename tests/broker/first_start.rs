@@ -6,7 +6,7 @@ use crate::kit::{Case, Scheduled};
 
 const DAY: i64 = 86_400;
 
-/// A zone where it is about noon now, so that no midnight comes in between; and when its day began.
+/// A zone where it is about noon now, so no midnight comes in between; and when its day began.
 pub fn noon_zone() -> (String, i64) {
     let now = now_s();
     let offset_hours = 12 - (now % DAY) / 3_600;
@@ -26,7 +26,7 @@ fn at(case: &Case, key: &str, epoch: i64) -> Scheduled {
 }
 
 #[test]
-fn a_first_start_leaves_alone_what_is_older_than_its_days_until_they_are_lowered() {
+fn a_first_start_skips_leftovers_until_its_days_are_lowered() {
     let Some(case) = Case::new("since", 2) else { return };
     let (zone, midnight) = noon_zone();
     case.produce(&[
@@ -60,7 +60,7 @@ fn a_first_start_a_day_back_fires_what_was_due_yesterday() {
 }
 
 #[test]
-fn after_a_first_start_nothing_is_left_behind_whatever_happens_to_the_group() {
+fn after_a_first_start_changes_of_the_group_skip_nothing() {
     let Some(case) = Case::new("owed", 2) else { return };
     let start = |group: &str| case.engine_with(&[("SINCE_DELTA", "0"), ("GROUP_ID", group)]);
     let mut engine = start(&case.group);
@@ -88,7 +88,7 @@ fn zone_with_midnight(at: i64) -> String {
 }
 
 #[test]
-fn after_a_first_start_a_later_midnight_of_another_zone_leaves_nothing_behind() {
+fn after_a_first_start_another_time_zone_skips_nothing() {
     let Some(case) = Case::new("zones", 2) else { return };
     let (zone, midnight) = noon_zone();
     let due = now_s() + 20;

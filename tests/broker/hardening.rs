@@ -128,13 +128,13 @@ fn huge_requests(port: u16) -> Vec<std::thread::JoinHandle<()>> {
         for _ in 0..HUGE >> 20 {
             sent = sent.and_then(|()| stream.write_all(&piece));
         }
-        assert!(sent.is_err(), "nobody reads 100 MB of {beginning:?}");
+        assert!(sent.is_err(), "the server does not read 100 MB of {beginning:?}");
     };
     beginnings.into_iter().map(|beginning| std::thread::spawn(move || send(beginning))).collect()
 }
 
 #[test]
-fn a_ninth_list_is_refused_until_readers_that_stall_are_cut() {
+fn a_ninth_list_is_rejected_until_readers_that_stall_are_cut() {
     const LISTS: usize = 8;
     let Some(case) = Case::new("lists", 1) else { return };
     let engine = case.engine();
@@ -159,7 +159,7 @@ fn a_ninth_list_is_refused_until_readers_that_stall_are_cut() {
         assert_eq!(refused.json()["error"], "too many lists are being read; try again later", "{path}");
     }
     assert_eq!(engine.ask("GET", "/readiness", &[]).status, 200);
-    eventually("whoever does not read on is cut", PATIENCE, || {
+    eventually("a reader that stalls is cut", PATIENCE, || {
         let cut = engine.metrics()["kafka_scheduler_http_connections_cut_total{server=\"rest\",why=\"stalled\"}"];
         (cut >= LISTS as f64).then_some(())
     });
@@ -168,7 +168,7 @@ fn a_ninth_list_is_refused_until_readers_that_stall_are_cut() {
 }
 
 #[test]
-fn headers_beyond_the_bound_and_what_is_no_http_are_refused_as_such() {
+fn oversized_headers_and_malformed_http_are_rejected() {
     // It needs no broker for that.
     let nowhere = format!("127.0.0.1:{}", crate::kit::process::free_port());
     let engine = Engine::start("headers", &[], &[("BOOTSTRAP_SERVERS".to_owned(), nowhere)]);
@@ -192,7 +192,7 @@ fn headers_beyond_the_bound_and_what_is_no_http_are_refused_as_such() {
 }
 
 #[test]
-fn an_idle_connection_is_kept_for_the_next_request_and_slow_headers_are_not() {
+fn idle_connections_are_kept_and_slow_headers_are_cut() {
     // The case itself: headers may take 10 s, and this is no slow header.
     const IDLE: Duration = Duration::from_secs(11);
     let nowhere = format!("127.0.0.1:{}", crate::kit::process::free_port());

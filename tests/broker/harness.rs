@@ -110,7 +110,7 @@ fn processes() -> BTreeMap<u32, Process> {
     let ids = ids.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     ids.filter_map(|id| {
         let stat = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
-        // The name stands in parentheses, and may hold some itself.
+        // The name is in parentheses, and may contain some itself.
         let (name, rest) = (stat.get(stat.find('(')? + 1..stat.rfind(')')?)?, stat.get(stat.rfind(')')? + 2..)?);
         let fields: Vec<&str> = rest.split(' ').collect();
         let is_zombie = fields.first() == Some(&"Z");

@@ -46,7 +46,7 @@ fn line(event: &Event<'_>) -> String {
 }
 
 #[test]
-fn two_engines_in_one_process_tell_their_own_events_and_count_apart() {
+fn two_engines_in_one_process_count_apart() {
     let (Some(one), Some(two)) = (Case::new("library-one", 1), Case::new("library-two", 1)) else { return };
     one.produce(&[one.due_in("missed", "m", -5)]);
     let registry = prometheus::Registry::new();
@@ -128,7 +128,7 @@ fn a_year_in_a_moment(name: &str) {
 }
 
 #[test]
-fn what_is_due_next_year_fires_within_a_second_of_moving_the_clock_of_two_minis_side_by_side() {
+fn two_minis_fire_within_a_second_of_moving_their_clocks() {
     thread::scope(|scope| {
         let both = ["one", "two"].map(|name| scope.spawn(move || a_year_in_a_moment(name)));
         for one in both {

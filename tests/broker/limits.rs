@@ -24,7 +24,7 @@ fn sized(case: &Case, key: &str, bytes: usize, due: i64) -> Scheduled {
 }
 
 #[test]
-fn innocents_fire_when_a_topics_limit_is_lowered_and_large_ones_when_it_is_raised() {
+fn a_changed_size_limit_affects_only_records_beyond_it() {
     let Some(case) = Case::new("limits", 1) else { return };
     let dead = format!("{}-dead", case.target);
     client::create_topic(case.bootstrap(), &dead, 1, &[]);
@@ -41,8 +41,8 @@ fn innocents_fire_when_a_topics_limit_is_lowered_and_large_ones_when_it_is_raise
     let mut reader = case.target_reader();
     let smalls = |records: &[client::Record]| records.iter().filter(|r| r.key_text().starts_with("small-")).count();
     reader.wait("the small ones fire", PATIENCE, |records| smalls(records) == MANY);
-    let mut letters = client::Reader::new(case.bootstrap(), &dead);
-    letters.wait("the large one is a dead letter", PATIENCE, |records| !records.is_empty());
+    let mut dead_letters = client::Reader::new(case.bootstrap(), &dead);
+    dead_letters.wait("the large one is a dead letter", PATIENCE, |records| !records.is_empty());
 
     let aborted = engine.metric("kafka_scheduler_transaction_duration_seconds_count{outcome=\"aborted\"}");
     assert!(aborted >= Some(1), "what was sent by the old limit was aborted and tried again: {aborted:?}");
@@ -52,7 +52,7 @@ fn innocents_fire_when_a_topics_limit_is_lowered_and_large_ones_when_it_is_raise
     case.produce(&[sized(&case, "large-2", 5_000, due)]);
     reader.wait("the large one fires", PATIENCE, |records| records.iter().any(|r| r.key_text() == "large-2"));
     engine.stop();
-    let letters = client::read_all(case.bootstrap(), &dead);
-    let keys: Vec<String> = letters.iter().map(client::Record::key_text).collect();
-    assert_eq!(keys, ["large"], "nobody else is moved");
+    let dead_letters = client::read_all(case.bootstrap(), &dead);
+    let keys: Vec<String> = dead_letters.iter().map(client::Record::key_text).collect();
+    assert_eq!(keys, ["large"], "no other record is moved");
 }

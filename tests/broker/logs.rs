@@ -10,7 +10,7 @@ use crate::kit::wait::{eventually, now_s};
 use crate::kit::{Case, Scheduled};
 
 #[test]
-fn json_lines_begin_with_version_and_configuration_without_secrets() {
+fn json_logs_begin_with_version_and_masked_configuration() {
     let Some(case) = Case::new("json-log", 1) else { return };
     let path = crate::kit::process::target_dir().join("tmp").join(format!("{}.yaml", case.group));
     let settings =
@@ -118,7 +118,7 @@ impl Drop for Killed {
 
 #[test]
 fn a_reader_of_stderr_who_stops_does_not_stop_the_engine() {
-    // A pipe takes 64 KiB, so that some 600 lines fill it; 10,000 wait behind it.
+    // A pipe holds 64 KiB, about 600 lines; the rest of the 10,000 waits.
     const PENDING: usize = 3_000;
     let Some(case) = Case::new("blocked-log", 1) else { return };
     let (port, metrics_port) = (free_port(), free_port());

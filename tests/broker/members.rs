@@ -1,4 +1,4 @@
-//! Who is in the group: our own instances know each other, and name a program that is none of them.
+//! Who is in the group: our own instances know each other, and name a foreign program.
 
 use std::time::Duration;
 
@@ -10,14 +10,14 @@ use crate::kit::wait::eventually;
 use crate::moving_over::member;
 
 /// Begins the line that names members of another program.
-const STRANGERS: &str = "the group has members that do not call themselves";
+const FOREIGN: &str = "the group has members that do not call themselves";
 
 fn lines(engine: &Engine, text: &str) -> Vec<String> {
     engine.output().lines().filter(|line| line.contains(text)).map(str::to_owned).collect()
 }
 
 #[test]
-fn instances_know_each_other_by_what_they_commit_whatever_their_client_id() {
+fn instances_identify_each_other_by_what_they_commit() {
     let Some(case) = Case::new("client-ids", 4) else { return };
     let start = |name: &str, id: &str| {
         let file = configuration(name, &format!("kafka.common.configuration:\n  client.id: {id}\n"));
@@ -26,7 +26,7 @@ fn instances_know_each_other_by_what_they_commit_whatever_their_client_id() {
     let mut engines = [start("client-id-1", "billing"), start("client-id-2", "my app/2 %")];
     for engine in &engines {
         eventually("it fires, and knows every member", PATIENCE, || {
-            assert_eq!(lines(engine, STRANGERS), [""; 0], "they are of one kind");
+            assert_eq!(lines(engine, FOREIGN), [""; 0], "they are of one kind");
             let output = engine.output();
             let rebalanced = output.rfind(" partitions ")?.max(output.rfind("partition live")?);
             (output.rfind("every member of the group is identified")? > rebalanced).then_some(())
@@ -34,15 +34,15 @@ fn instances_know_each_other_by_what_they_commit_whatever_their_client_id() {
     }
     case.settled();
     for engine in &engines {
-        assert_eq!(lines(engine, STRANGERS), [""; 0], "they still are");
+        assert_eq!(lines(engine, FOREIGN), [""; 0], "they still are");
     }
     let other = member(&case, "cooperative-sticky");
     eventually("both name the other program", PATIENCE, || {
         while let Some(Ok(_)) = other.poll(Duration::from_millis(10)) {}
-        engines.iter().all(|engine| !lines(engine, STRANGERS).is_empty()).then_some(())
+        engines.iter().all(|engine| !lines(engine, FOREIGN).is_empty()).then_some(())
     });
     for engine in &engines {
-        let told = lines(engine, STRANGERS);
+        let told = lines(engine, FOREIGN);
         assert!(told.len() == 1 && told[0].contains("rdkafka/"), "{told:?}");
         assert!(!told[0].contains("billing") && !told[0].contains("my app"), "the other program only: {told:?}");
     }

@@ -159,14 +159,14 @@ fn a_dead_letter_goes_back_and_fires_once_its_target_is_there() {
     let schedule =
         ["schedule", "--in", "0s", "--key", "k", "--target-topic", "late", "--header", "h=1", "--value", "v"];
     run(&schedule).ok();
-    let mut letters = Reader::new(&bootstrap, "dead");
-    letters.wait("it is a dead letter", LIMIT, |records| !records.is_empty());
+    let mut dead_letters = Reader::new(&bootstrap, "dead");
+    dead_letters.wait("it is a dead letter", LIMIT, |records| !records.is_empty());
     let dry = run(&["redrive", "--from", "dead", "--dry-run"]).ok();
     assert!(
         dry.contains("would redrive k (unknown-target)") && dry.contains("1 dead letters would be redriven"),
         "{dry}"
     );
-    // The embedded broker makes topics for whoever produces to them.
+    // The embedded broker creates a topic for the first record produced to it.
     let producer = Producer::new(&bootstrap, &[("enable.idempotence", "false")]);
     producer.send("late", &Scheduled { headers: Vec::new(), ..Scheduled::new("first", "first", 0, "-") });
     producer.flush();
@@ -196,7 +196,7 @@ fn firing(line: &str, key: &str) -> Option<(String, i64)> {
 }
 
 #[test]
-fn the_demos_fire_again_and_again_in_readable_lines_and_ctrl_c_ends_it() {
+fn the_demos_print_readable_lines_until_ctrl_c() {
     let (mut mini, _) = start(&["mini"]);
     for limit in ["does not fence", "does not compact", "5 MB a partition", "aborted records", "nothing after exit"] {
         assert!(mini.output().contains(limit), "{limit:?} is not in {}", mini.output());

@@ -25,7 +25,7 @@ enum From {
     /// Metadata that was kept.
     Kept(&'static str),
     /// A consumer that never joined.
-    Nobody,
+    NonMember,
 }
 
 /// What a client does. Producers and members are named by the script.
@@ -58,7 +58,7 @@ enum Step {
     ReadAll(i32),
     /// The group's offset, as a read_committed client asks for it, or as a read_uncommitted one does.
     Committed(i32, bool),
-    /// Waits until the partition is compacted, so that these offsets are gone.
+    /// Waits until the partition is compacted, so these offsets are gone.
     Compact(i32, &'static [i64]),
 }
 
@@ -66,7 +66,7 @@ enum Step {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Seen {
     Done,
-    /// Where a record lies.
+    /// The offset of a record.
     At(i64),
     Refused(Why),
     Unanswered,
@@ -115,7 +115,7 @@ fn same(name: &str, partitions: i32, script: &[(Step, Seen)]) {
 const BOTH: &[(i32, i64)] = &[(0, 3), (1, 4)];
 
 #[test]
-fn offsets_from_a_stale_generation_are_refused_and_the_transaction_can_be_aborted() {
+fn offsets_from_a_stale_generation_are_rejected() {
     same(
         "stale-generation",
         2,
@@ -137,7 +137,7 @@ fn offsets_from_a_stale_generation_are_refused_and_the_transaction_can_be_aborte
 }
 
 #[test]
-fn the_generation_of_a_member_that_left_is_refused() {
+fn the_generation_of_a_member_that_left_is_rejected() {
     same(
         "left",
         1,
@@ -181,10 +181,10 @@ fn blank_metadata_is_taken_without_any_check() {
         &[
             (Join(&["m"]), Seen::Shares(1, vec![1])),
             (Init("p", "id"), Done),
-            (Offsets("p", From::Nobody, &[(0, 5)], 0), Done),
+            (Offsets("p", From::NonMember, &[(0, 5)], 0), Done),
             (Commit("p"), Done),
             (Committed(0, true), offset(5, 0)),
-            (Plain(From::Nobody, 0, 6), Refused(Why::Generation)),
+            (Plain(From::NonMember, 0, 6), Refused(Why::Generation)),
             (Committed(0, true), offset(5, 0)),
         ],
     );
@@ -242,7 +242,7 @@ fn a_plain_commit_makes_pending_offsets_vanish() {
 }
 
 #[test]
-fn a_read_committed_client_waits_for_pending_offsets_and_another_does_not() {
+fn only_read_committed_clients_wait_for_pending_offsets() {
     same(
         "pending",
         1,
@@ -261,7 +261,7 @@ fn a_read_committed_client_waits_for_pending_offsets_and_another_does_not() {
 }
 
 #[test]
-fn a_new_producer_under_the_same_id_frees_what_the_old_one_left_hanging() {
+fn a_new_producer_aborts_the_open_transaction_of_its_id() {
     same(
         "hanging",
         1,
@@ -326,7 +326,7 @@ fn metadata_has_4096_bytes_at_the_most() {
 }
 
 #[test]
-fn after_a_commit_without_an_answer_only_a_commit_can_be_asked_for() {
+fn after_an_unanswered_commit_only_a_commit_is_allowed() {
     if broker().is_some_and(|broker| broker.proxied.is_none()) {
         // A broker that was there already has no listener for a proxy.
         return;
@@ -349,7 +349,7 @@ fn after_a_commit_without_an_answer_only_a_commit_can_be_asked_for() {
 }
 
 #[test]
-fn a_transaction_that_is_open_for_too_long_is_aborted_and_its_producer_fenced() {
+fn a_timed_out_transaction_is_aborted_and_its_producer_fenced() {
     same(
         "time-out",
         1,
@@ -379,7 +379,7 @@ fn a_handover_takes_two_generations_and_leaving_one() {
 }
 
 #[test]
-fn compaction_keeps_each_keys_last_record_and_takes_what_was_aborted() {
+fn compaction_keeps_the_last_record_and_no_aborted_one() {
     let kept = vec![(1, Some("2".to_owned())), (6, None), (7, Some("roll".to_owned()))];
     same(
         "compaction",

@@ -178,7 +178,7 @@ fn ten_thousand_schedules_of_another_scheduler_are_taken_over() {
     });
     engine.stop();
 
-    // What is nobody's to delete lies where it lay.
+    // Records that the engine must not delete are where they were.
     let ended: BTreeSet<String> = case.tombstones().iter().map(Record::key_text).collect();
     assert!(keys("leftover", LEFTOVERS).iter().chain(&keys("invalid", INVALID)).all(|key| !ended.contains(key)));
     // And a second start finds nothing to do.
@@ -188,7 +188,7 @@ fn ten_thousand_schedules_of_another_scheduler_are_taken_over() {
 }
 
 #[test]
-fn a_member_of_another_program_that_shares_the_partitions_is_named() {
+fn a_foreign_member_that_shares_the_partitions_is_named() {
     let Some(case) = Case::new("stranger", 2) else { return };
     case.produce(&[case.due_in("later", "v", 3_600)]);
     // As the other scheduler is from v0.0.7 on.

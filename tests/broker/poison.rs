@@ -148,7 +148,7 @@ fn good_schedules_fire_on_time_beside_one_of_each_bad_kind() {
 
 #[test]
 fn with_a_dead_letter_topic_each_bad_record_arrives_there_once() {
-    let Some(case) = Case::new("letters", 1) else { return };
+    let Some(case) = Case::new("dead-letters", 1) else { return };
     let traps = Traps::new(&case);
     let dead = format!("{}-dead", case.target);
     client::create_topic(case.bootstrap(), &dead, 1, &[]);
@@ -161,19 +161,20 @@ fn with_a_dead_letter_topic_each_bad_record_arrives_there_once() {
     let mut engine = case.engine_with(&env);
     case.settled();
     engine.stop();
-    let letters = client::read_all(case.bootstrap(), &dead);
-    assert_eq!(letters.len(), bad.len(), "each once, also after a restart");
+    let dead_letters = client::read_all(case.bootstrap(), &dead);
+    assert_eq!(dead_letters.len(), bad.len(), "each once, also after a restart");
     let mut tombstones = client::read_all(case.bootstrap(), &case.schedules[0]);
     tombstones.retain(|r| r.value.is_none());
     for (reason, record) in &bad {
-        let letter = letters.iter().find(|r| r.key == record.key).unwrap_or_else(|| panic!("no letter for {reason}"));
-        assert_eq!(letter.value, record.value, "{reason}");
-        assert_eq!(letter.header("scheduler-error"), Some(reason.as_bytes()));
-        assert!(letter.header("scheduler-error-detail").is_some_and(|detail| !detail.is_empty()));
-        assert_eq!(letter.header("scheduler-topic"), Some(case.schedules[0].as_bytes()));
-        assert_eq!(letter.header("scheduler-partition"), Some(&b"0"[..]));
+        let found = dead_letters.iter().find(|r| r.key == record.key);
+        let dead_letter = found.unwrap_or_else(|| panic!("no dead letter for {reason}"));
+        assert_eq!(dead_letter.value, record.value, "{reason}");
+        assert_eq!(dead_letter.header("scheduler-error"), Some(reason.as_bytes()));
+        assert!(dead_letter.header("scheduler-error-detail").is_some_and(|detail| !detail.is_empty()));
+        assert_eq!(dead_letter.header("scheduler-topic"), Some(case.schedules[0].as_bytes()));
+        assert_eq!(dead_letter.header("scheduler-partition"), Some(&b"0"[..]));
         for (name, value) in &record.headers {
-            assert!(letter.headers.contains(&(name.clone(), value.clone())), "{reason}: header {name}");
+            assert!(dead_letter.headers.contains(&(name.clone(), value.clone())), "{reason}: header {name}");
         }
         let ended = tombstones.iter().filter(|r| r.key == record.key).count();
         assert_eq!(ended, 1, "{reason}: one tombstone");
@@ -207,7 +208,7 @@ fn a_record_without_a_key_is_counted_and_left_where_it_is() {
 }
 
 #[test]
-fn a_batch_of_poison_alone_is_parked_whole_and_a_later_good_one_fires() {
+fn a_batch_of_poison_is_parked_and_a_later_good_one_fires() {
     let Some(case) = Case::new("all-poison", 2) else { return };
     let traps = Traps::new(&case);
     let mut engine = case.engine();

@@ -21,7 +21,7 @@ fn section(heading: &str) -> (&'static str, Vec<&'static str>) {
     (section, blocks.map(|rest| rest.split_once("```").expect("the end of a block").0).collect())
 }
 
-/// Runs shell commands with the program that the tests have built in place of one that cargo would build anew.
+/// Runs shell commands with the program that the tests have built in place of one that cargo would build.
 fn sh(commands: &str) -> String {
     const CARGO: &str = "set -e
 cargo() {
@@ -68,7 +68,7 @@ fn a_newcomer_fires_a_message_of_their_own_with_three_commands() {
 }
 
 #[test]
-fn topics_created_as_the_readme_says_are_good_and_the_engine_runs_on_them() {
+fn topics_created_as_the_readme_says_are_good() {
     let Some(case) = Case::new("readme", 1) else { return };
     let (_, blocks) = section("Running it");
     let [build, run, create] = blocks[..] else { panic!("{blocks:?}") };

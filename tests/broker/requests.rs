@@ -42,25 +42,25 @@ fn a_header_that_cannot_be_read_is_described_and_never_shown() {
         case.queue(record);
     }
     case.flush();
-    let mut letters = Reader::new(case.bootstrap(), &dead);
-    letters.wait("the dead letters", PATIENCE, |records| records.len() >= bad.len());
+    let mut dead_letters = Reader::new(case.bootstrap(), &dead);
+    dead_letters.wait("the dead letters", PATIENCE, |records| records.len() >= bad.len());
     let output = engine.output();
-    for (letter, (record, code, words)) in letters.records.iter().zip(&bad) {
-        assert_eq!((&letter.key, text(letter, "scheduler-error")), (&record.key, *code));
-        let detail = text(letter, "scheduler-error-detail");
+    for (dead_letter, (record, code, words)) in dead_letters.records.iter().zip(&bad) {
+        assert_eq!((&dead_letter.key, text(dead_letter, "scheduler-error")), (&record.key, *code));
+        let detail = text(dead_letter, "scheduler-error-detail");
         assert!(detail.starts_with(words), "{words}: {detail}");
         let said = output.lines().filter(|line| line.contains(&format!("reason=\"{code}\" detail=\"{words}")));
         assert_eq!(said.count(), 1, "{words}: {output}");
     }
     for hidden in [digits.as_str(), "2030-01-01", "greetings"] {
-        assert!(!output.contains(hidden), "{hidden} stands in the log: {output}");
+        assert!(!output.contains(hidden), "{hidden} is in the log: {output}");
     }
     assert_eq!((engine.refused("bad-epoch"), engine.refused("bad-target")), (Some(3), Some(1)));
     engine.stop();
 }
 
 #[test]
-fn request_headers_that_are_repeated_with_the_same_values_fire_once_and_are_stored_once() {
+fn request_headers_repeated_with_the_same_value_count_once() {
     let Some(case) = Case::with_defaults("repeats", 1) else { return };
     let mut engine = case.engine();
     let mut twice = case.due_in("k", "v", 0).target_key("to");

@@ -209,7 +209,7 @@ fn readiness_names_what_does_not_fire_and_how_far_it_is() {
 }
 
 #[test]
-fn memory_beyond_the_bound_is_warned_of_everywhere_and_changes_nothing_else() {
+fn memory_above_the_bound_only_warns() {
     const COUNT: usize = 50;
     const SAID: &str = "the schedules held cost more memory than MEMORY_WARN_BYTES held_bytes=";
     let Some(case) = Case::new("memory", 1) else { return };
@@ -249,7 +249,7 @@ fn memory_beyond_the_bound_is_warned_of_everywhere_and_changes_nothing_else() {
 }
 
 #[test]
-fn nobody_is_ready_without_brokers() {
+fn no_instance_is_ready_without_brokers() {
     let nowhere = format!("127.0.0.1:{}", crate::kit::process::free_port());
     let engine = Engine::start("unreachable", &[], &[("BOOTSTRAP_SERVERS".to_owned(), nowhere)]);
     let body = eventually("it says why", PATIENCE, || {

@@ -13,7 +13,7 @@ const HOSTILE: &str =
     "<img src=x onerror=\"document.title='broken'\"><script>document.title='broken'</script>\u{202e}\u{1b}[31m";
 
 #[test]
-fn it_renders_updates_when_a_schedule_fires_and_escapes_hostile_keys() {
+fn it_updates_on_a_firing_and_escapes_hostile_keys() {
     let Some(case) = Case::new("page", 6) else { return };
     let Some(mut browser) = browser("page") else { return };
     let engine = case.engine();

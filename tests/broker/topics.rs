@@ -113,7 +113,7 @@ fn a_topic_that_is_created_is_good_with_the_brokers_defaults() {
 }
 
 #[test]
-fn a_record_that_fits_the_schedules_topic_but_not_the_history_is_refused_on_arrival() {
+fn a_record_too_large_for_the_history_is_invalid_on_arrival() {
     let Some(case) = Case::new("small-history", 1) else { return };
     let history = format!("{}-small", case.history);
     client::create_topic(case.bootstrap(), &history, 1, &[("max.message.bytes", "2000")]);

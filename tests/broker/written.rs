@@ -100,15 +100,15 @@ fn commands_end_although_the_topics_are_written_to() {
     let Some(case) = Case::new("written-commands", 2) else { return };
     let dead = format!("{}-dead", case.group);
     create_topic(case.bootstrap(), &dead, 2, &[]);
-    let letter = case.due_in("letter", "v", 3_600).header("scheduler-error", "unknown-target");
-    let letter = letter.header("scheduler-topic", &case.schedules[0]).header("scheduler-partition", "0");
-    case.produce_elsewhere(&dead, &[letter.header("scheduler-offset", "0").partition(0)]);
+    let dead_letter = case.due_in("dead-letter", "v", 3_600).header("scheduler-error", "unknown-target");
+    let dead_letter = dead_letter.header("scheduler-topic", &case.schedules[0]).header("scheduler-partition", "0");
+    case.produce_elsewhere(&dead, &[dead_letter.header("scheduler-offset", "0").partition(0)]);
     let fired = Scheduled { value: Some("the message".into()), ..Scheduled::default() };
     case.produce_elsewhere(&case.history, &[fired.clone().header("scheduler-key", "fired").partition(1)]);
     let mut writers = vec![
         Writing::schedules(&case),
         Writing::to(&case, &case.history, move |_, _| fired.clone().header("scheduler-key", "noise")),
-        Writing::to(&case, &dead, |_, _| Scheduled::new("noise", "v", 0, "no letter")),
+        Writing::to(&case, &dead, |_, _| Scheduled::new("noise", "v", 0, "no dead letter")),
     ];
     let mut said = |args: &[&str]| within(args[0], &mut writers, || on(&case, args));
     let target = case.target.clone();
@@ -123,7 +123,7 @@ fn commands_end_although_the_topics_are_written_to() {
     said(&["show", "mine"]).failed(3, &["nothing is pending"]);
     assert!(said(&["history", "fired"]).ok().contains("the message"));
     let back = said(&["redrive", "--from", &dead]).ok();
-    assert!(back.contains("redriven letter") && back.contains("1 dead letters redriven, 0 skipped"), "{back}");
+    assert!(back.contains("redriven dead-letter") && back.contains("1 dead letters redriven, 0 skipped"), "{back}");
     let mine: String =
         exported.lines().filter(|line| line.contains("\"mine\"")).map(|line| format!("{line}\n")).collect();
     let imported = within("import", &mut writers, || on_with(&case, &["import", "-"], mine.as_bytes()));
@@ -131,7 +131,7 @@ fn commands_end_although_the_topics_are_written_to() {
     imported.ok();
     drop(writers);
     let keys: BTreeSet<String> = read_all(case.bootstrap(), &case.schedules[0]).iter().map(|r| r.key_text()).collect();
-    assert!(keys.contains("letter") && keys.len() == 2 * KEYS + 2, "{keys:?}");
+    assert!(keys.contains("dead-letter") && keys.len() == 2 * KEYS + 2, "{keys:?}");
 }
 
 /// One of several producers whose transactions go to both partitions of a topic, one after the other.

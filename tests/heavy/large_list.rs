@@ -19,7 +19,7 @@ const FIRST_BYTE_MAX: Duration = Duration::from_secs(1);
 /// The Go scheduler's admin server waits no longer for a list.
 const WHOLE_MAX: Duration = Duration::from_secs(5);
 /// A doubled lateness below twice this is the machine's doing, not the list's.
-const LATE_FLOOR_MS: i64 = if cfg!(debug_assertions) { 250 } else { 100 };
+const LATE_MIN_MS: i64 = if cfg!(debug_assertions) { 250 } else { 100 };
 
 fn number(name: &str, default: usize) -> usize {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
@@ -142,6 +142,6 @@ fn a_long_list_is_whole_and_costs_little_while_schedules_fire() {
     println!("lateness p99 at {rate}/s: {} ms alone, {} ms while listed", p99(&alone), p99(&during));
     println!("peak memory {} MiB before, {} KiB more after", before >> 20, grown >> 10);
     assert!(grown <= GROWTH_MAX, "memory has grown by {} KiB", grown >> 10);
-    let allowed = 2 * p99(&alone).max(LATE_FLOOR_MS);
+    let allowed = 2 * p99(&alone).max(LATE_MIN_MS);
     assert!(p99(&during) <= allowed, "{} ms late while listed, {allowed} ms are allowed", p99(&during));
 }

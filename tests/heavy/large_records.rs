@@ -17,7 +17,7 @@ fn schedules_of_900_kb_fire_within_the_stated_memory() {
     let mut engine = case.engine();
     case.settled();
     let before = engine.peak_memory();
-    // Later than all have arrived, so that all are pending at once.
+    // Later than all have arrived, so all are pending at once.
     let due = now_s() + 20;
     let large = vec![b'x'; BYTES];
     for n in 0..COUNT {

@@ -9,12 +9,12 @@ use crate::kit::wait::{eventually, now_s};
 use crate::kit::{Case, Scheduled};
 
 const PATIENCE: Duration = Duration::from_secs(60);
-/// docs/refusals.md: the longest wait of a record that is put off.
+/// docs/refusals.md: the longest wait of a parked record.
 const BACK_OFF_MAX: Duration = Duration::from_secs(112);
 const GOOD: usize = 20;
 
 #[test]
-fn a_schedule_whose_target_has_no_leader_waits_its_neighbours_fire_and_so_does_it_once_there_is_one() {
+fn a_schedule_without_a_leader_waits_and_delays_no_other() {
     let Some(mut cluster) = Cluster::start() else { return };
     let _alone = alone();
     let case = Case::on(cluster.broker, "leaderless", 1, 1);

@@ -38,7 +38,7 @@ fn panels_have_ids_of_their_own_and_do_not_overlap() {
         let [x, y, w, h] = ["x", "y", "w", "h"].map(|side| panel["gridPos"][side].as_u64().expect("a number"));
         assert!(x + w <= 24, "{title} is off the grid");
         let overlaps = (x..x + w).any(|x| (y..y + h).any(|y| !cells.insert((x, y))));
-        assert!(!overlaps, "{title} lies over another");
+        assert!(!overlaps, "{title} overlaps another");
     }
 }
 

@@ -32,7 +32,7 @@ fn it_is_built_by_a_command_that_is_run_elsewhere() {
 }
 
 #[test]
-fn it_runs_the_program_as_nobody() {
+fn it_runs_the_program_as_an_unprivileged_user() {
     assert_eq!(of("ENTRYPOINT"), [r#"["/usr/local/bin/kafka-scheduler"]"#]);
     let stages = of("FROM");
     let names: Vec<&str> = stages.iter().filter_map(|stage| stage.rsplit_once(" AS ")).map(|(_, name)| name).collect();

@@ -1,4 +1,4 @@
-//! What stands in `packaging/` fits the program. Needs no engine for containers, no cluster and no broker.
+//! The files of `packaging/` fit the program. Needs no engine for containers, no cluster and no broker.
 #![cfg(feature = "cli")]
 
 mod alerts;

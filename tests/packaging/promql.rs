@@ -9,7 +9,7 @@ pub struct Asked {
     pub metric: String,
     /// Labels that it is selected by.
     pub labels: Vec<String>,
-    /// It stands in `rate` or `increase`, which is for counters.
+    /// It is in `rate` or `increase`, which is for counters.
     pub counted: bool,
 }
 

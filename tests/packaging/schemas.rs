@@ -1,4 +1,4 @@
-//! Each file holds to its schema. A schema has what the file uses; whoever uses more adds it there.
+//! Each file holds to its schema. A schema has the fields that the file uses; add the others there when you use them.
 
 use serde_json::Value;
 

@@ -44,7 +44,7 @@ fn compose() {
     let reached =
         kafka["KAFKA_ADVERTISED_LISTENERS"].split(',').any(|l| l.ends_with(&format!("//{}", config.bootstrap_servers)));
     assert!(reached, "{} is no address of the broker", config.bootstrap_servers);
-    // Nobody else would make the topics.
+    // Nothing else would create the topics.
     assert!(config.create_topics);
 }
 

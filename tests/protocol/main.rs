@@ -1,16 +1,16 @@
 //! The rules of the protocol, one by one, at the scheduler's own inputs and outputs.
 
-mod blameless;
+mod attribution;
 mod due;
-mod leaving;
+mod handover;
+mod key_table;
 mod memory;
 mod owed;
 mod payloads;
 mod poison;
-mod refusals;
+mod rejections;
 mod rig;
 mod takeover;
 mod targets;
 mod throughput;
 mod transactions;
-mod words;

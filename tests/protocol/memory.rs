@@ -10,20 +10,6 @@ use kafka_scheduler::core::{Config, headers};
 
 use crate::rig::*;
 
-/// The barrier of a former owner.
-fn barrier(rig: &mut Rig, group: &str) -> i64 {
-    let headers = vec![
-        (headers::BARRIER.to_vec(), Some(b"cd.0.1".to_vec())),
-        (headers::GROUP.to_vec(), Some(group.as_bytes().to_vec())),
-    ];
-    let timestamp = rig.now;
-    rig.append(P, Kept { timestamp, key: Some(BARRIER_KEY.to_vec()), value: None, headers })
-}
-
-fn held_bytes(rig: &Rig) -> usize {
-    rig.core.status()[0].bytes
-}
-
 #[test]
 fn cancels_before_a_barrier_of_the_group_are_forgotten() {
     let mut rig = Rig::new(config());
@@ -46,7 +32,7 @@ fn cancels_before_a_barrier_of_the_group_are_forgotten() {
 }
 
 #[test]
-fn a_cancel_that_was_overtaken_before_a_barrier_is_written_again() {
+fn a_cancel_overtaken_before_a_barrier_is_rewritten() {
     let mut rig = Rig::new(config());
     let schedule = rig.schedule(P, "k", NOW + 60);
     let like = rig.kept(P, schedule);
@@ -61,7 +47,7 @@ fn a_cancel_that_was_overtaken_before_a_barrier_is_written_again() {
 }
 
 #[test]
-fn tables_shrink_after_loading_and_everything_fires_in_due_order() {
+fn tables_shrink_after_loading_and_keep_due_order() {
     let mut rig = Rig::new(Config { batch_items_max: 100_000, batch_bytes_max: 1 << 24, ..config() });
     let mut expected = Vec::new();
     for n in 0..20_000 {
@@ -103,7 +89,7 @@ fn tables_shrink_when_most_has_fired_and_a_listing_begins_again() {
     assert!(rig.core.page(cursor, 10, &Filter::default()).is_ok(), "the tombstones are not read yet");
     rig.read(P);
     rig.input(Input::Tick);
-    assert_eq!(rig.core.page(cursor, 10, &Filter::default()).err(), Some(Gone), "entries lie elsewhere");
+    assert_eq!(rig.core.page(cursor, 10, &Filter::default()).err(), Some(Gone), "entries have moved");
     let all = rig.core.list(Cursor::default(), 10).0;
     assert_eq!(all.iter().map(|listed| listed.offset).collect::<Vec<_>>(), [left]);
     rig.at(NOW + 60);
@@ -111,7 +97,7 @@ fn tables_shrink_when_most_has_fired_and_a_listing_begins_again() {
 }
 
 #[test]
-fn records_that_were_deleted_from_the_beginning_of_the_log_do_not_fire() {
+fn records_before_the_log_start_do_not_fire() {
     let mut rig = Rig::live();
     let gone = rig.schedule(P, "gone", NOW + 60);
     let moved = rig.schedule(P, "moved", NOW + 60);
@@ -145,8 +131,22 @@ fn records_that_were_deleted_from_the_beginning_of_the_log_do_not_fire() {
     rig.run_until_quiet(&[P]);
     rig.outs.clear();
     assert_eq!(rig.core.status()[0].pending, 0, "all of it was deleted");
-    // Nothing held lies below this: no reason to read again.
+    // Nothing held is below this: no reason to read again.
     let before = rig.core.status()[0].position;
     rig.input(Input::Trimmed { partition: P, start: 1 });
     assert_eq!(rig.core.status()[0].position, before);
+}
+
+/// The barrier of a former owner.
+fn barrier(rig: &mut Rig, group: &str) -> i64 {
+    let headers = vec![
+        (headers::BARRIER.to_vec(), Some(b"cd.0.1".to_vec())),
+        (headers::GROUP.to_vec(), Some(group.as_bytes().to_vec())),
+    ];
+    let timestamp = rig.now;
+    rig.append(P, Kept { timestamp, key: Some(BARRIER_KEY.to_vec()), value: None, headers })
+}
+
+fn held_bytes(rig: &Rig) -> usize {
+    rig.core.status()[0].bytes
 }

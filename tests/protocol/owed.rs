@@ -10,7 +10,7 @@ use kafka_scheduler::core::{Phase, headers};
 use crate::rig::*;
 
 #[test]
-fn a_first_start_writes_a_floor_and_leaves_older_schedules_alone() {
+fn a_first_start_writes_a_start_marker_and_skips_leftovers() {
     let mut rig = Rig::new(config());
     let yesterday = TODAY.0 / 1000 - 1;
     rig.schedule(P, "old", yesterday);
@@ -35,7 +35,7 @@ fn a_first_start_writes_a_floor_and_leaves_older_schedules_alone() {
 }
 
 #[test]
-fn after_a_floor_everything_is_owed_after_any_downtime_and_under_another_group() {
+fn a_start_marker_outlives_downtime_and_a_change_of_group() {
     let mut rig = Rig::live();
     let offset = rig.schedule(P, "a", NOW + 1);
     rig.metadata.clear();
@@ -46,11 +46,11 @@ fn after_a_floor_everything_is_owed_after_any_downtime_and_under_another_group()
     rig.run_until_quiet(&[P]);
     assert_eq!(fired(&rig.batch()), [offset]);
     let start_markers = rig.logs[&P].iter().flatten().filter(|k| k.key.as_deref() == Some(START_MARKER_KEY)).count();
-    assert_eq!(start_markers, 1, "a floor is written once");
+    assert_eq!(start_markers, 1, "a start marker is written once");
 }
 
 #[test]
-fn a_partition_without_a_floor_takes_the_since_that_the_group_knows() {
+fn without_a_start_marker_the_groups_since_counts() {
     let mut rig = Rig::new(config());
     let long_ago = TODAY.plus(-10 * 86_400_000);
     let owed = rig.schedule(P, "a", long_ago.0 / 1000 + 1);
@@ -66,7 +66,7 @@ fn a_partition_without_a_floor_takes_the_since_that_the_group_knows() {
 }
 
 #[test]
-fn siblings_floors_say_since_when_a_new_partition_is_owed() {
+fn a_new_partition_takes_since_from_its_siblings_start_marker() {
     let mut rig = Rig::live();
     let yesterday = TODAY.0 / 1000 - 1;
     rig.successor("cd");
@@ -88,7 +88,7 @@ fn siblings_floors_say_since_when_a_new_partition_is_owed() {
     }
     rig.read(Q);
     assert_eq!(rig.answer_since(None, TODAY), Some(vec![0, 1]));
-    rig.no_batch("the sibling's floor has not been read");
+    rig.no_batch("the sibling's start marker has not been read");
     rig.read(P);
     rig.run_until_quiet(&[P, Q]);
     assert_eq!(fired(&rig.batch()), [owed]);
@@ -110,7 +110,7 @@ fn a_lower_since_delta_rescues_leftovers_later() {
 }
 
 #[test]
-fn a_floor_of_another_place_is_ignored() {
+fn a_start_marker_of_another_cluster_is_ignored() {
     let mut rig = Rig::new(config());
     let foreign =
         StartMarker { since: Millis(0), offset: 0 }.encode(origin::partition_hash("elsewhere", "schedules", 0));
@@ -124,7 +124,7 @@ fn a_floor_of_another_place_is_ignored() {
 }
 
 #[test]
-fn a_clock_set_back_before_the_floor_writes_it_again_and_reads_again() {
+fn a_clock_set_back_before_the_start_marker_rewrites_it() {
     let mut rig = Rig::live();
     let earlier = TODAY.plus(-2 * 86_400_000);
     rig.now = earlier.plus(3_600_000);
@@ -144,7 +144,7 @@ fn a_clock_set_back_before_the_floor_writes_it_again_and_reads_again() {
 }
 
 #[test]
-fn keys_with_the_reserved_prefix_are_refused_from_users() {
+fn users_keys_with_the_reserved_prefix_are_invalid() {
     let mut rig = Rig::live();
     let offset = rig.schedule(P, "__scheduler.x", NOW + 1);
     rig.read(P);
@@ -165,9 +165,9 @@ fn a_barrier_of_another_group_after_our_own_is_reported() {
     assert!(rig.saw(|o| matches!(o, Output::Report(Report::ForeignGroup { group, .. }) if group == "other")));
 }
 
-/// Found by the simulator: a partition without a floor waited for ever for a sibling that had been revoked.
+/// Found by the simulator: a partition without a start marker waited for ever for a sibling that had been revoked.
 #[test]
-fn a_partition_without_a_floor_does_not_wait_for_a_sibling_that_was_revoked() {
+fn a_revoked_siblings_start_marker_is_not_waited_for() {
     let mut rig = Rig::new(config());
     rig.assign(&[P, Q]);
     rig.tell_committed(&[P]);
@@ -175,9 +175,9 @@ fn a_partition_without_a_floor_does_not_wait_for_a_sibling_that_was_revoked() {
     rig.commit(&barrier);
     rig.read(P);
     assert_eq!(rig.answer_since(None, TODAY), Some(vec![0, 1]));
-    rig.no_batch("the sibling's floor may say since when");
+    rig.no_batch("the sibling's start marker may have the since");
     rig.input(Input::Revoked { partitions: &[Q] });
-    rig.no_batch("that floor lies in the log still");
+    rig.no_batch("that start marker is still in the log");
     let long_ago = TODAY.plus(-86_400_000);
     assert_eq!(rig.answer_since(Some(long_ago), TODAY), Some(vec![0]), "it is looked for there");
     let start_marker = rig.batch();
@@ -191,22 +191,14 @@ fn a_partition_without_a_floor_does_not_wait_for_a_sibling_that_was_revoked() {
 }
 
 #[test]
-fn what_was_found_without_a_partition_that_has_gone_meanwhile_does_not_count() {
+fn an_answer_from_before_a_sibling_was_revoked_is_ignored() {
     let mut rig = Rig::new(config());
     rig.assign(&[P, Q]);
     rig.tell_committed(&[P, Q]);
     let barrier = rig.batch();
     rig.commit(&barrier);
     rig.read(P);
-    let asked = |rig: &mut Rig| {
-        rig.find(
-            |o| matches!(o, Output::FindSince { .. }),
-            |o| match o {
-                Output::FindSince { request, known, .. } => (request, known),
-                _ => unreachable!(),
-            },
-        )
-    };
+    let asked = |rig: &mut Rig| take!(rig, Output::FindSince { request, known, .. } => (request, known));
     let (first, known) = asked(&mut rig).unwrap();
     assert_eq!(known, [0, 1]);
     rig.input(Input::Revoked { partitions: &[Q] });
@@ -220,7 +212,7 @@ fn what_was_found_without_a_partition_that_has_gone_meanwhile_does_not_count() {
 }
 
 #[test]
-fn partitions_that_are_loaded_together_ask_once_since_when_they_are_owed() {
+fn partitions_that_load_together_query_since_once() {
     let mut rig = Rig::new(config());
     rig.assign(&[P, Q]);
     rig.tell_committed(&[P, Q]);
@@ -235,7 +227,7 @@ fn partitions_that_are_loaded_together_ask_once_since_when_they_are_owed() {
 }
 
 #[test]
-fn a_floor_stays_when_the_clock_is_right_again_before_it_was_written_again() {
+fn a_start_marker_stays_if_the_clock_is_corrected_in_time() {
     let mut rig = Rig::new(config());
     let long_ago = TODAY.plus(-30 * 86_400_000);
     let place = origin::partition_hash("c", "schedules", 0);
@@ -257,9 +249,9 @@ fn a_floor_stays_when_the_clock_is_right_again_before_it_was_written_again() {
     assert_eq!(fired(&rig.batch()), [owed]);
 }
 
-/// Found by the simulator: until something else happened, the partition fired with a floor from tomorrow.
+/// Found by the simulator: until something else happened, the partition fired with a start marker from tomorrow.
 #[test]
-fn a_floor_on_its_way_while_the_clock_is_set_back_is_written_again_at_once() {
+fn a_start_marker_in_flight_when_the_clock_steps_is_rewritten() {
     let mut rig = Rig::new(config());
     let tomorrow = TODAY.plus(86_400_000);
     let owed = rig.schedule(P, "a", NOW - 1);
@@ -280,7 +272,7 @@ fn a_floor_on_its_way_while_the_clock_is_set_back_is_written_again_at_once() {
 }
 
 #[test]
-fn a_clock_set_back_before_a_floor_asks_for_a_tick_at_once() {
+fn a_clock_set_back_before_a_start_marker_needs_a_tick_at_once() {
     let mut rig = Rig::live();
     rig.now = TODAY.plus(-1);
     let anything = rig.cancel(P, "k");

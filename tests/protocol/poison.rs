@@ -26,7 +26,7 @@ fn a_rejected_record_is_parked_and_its_neighbours_fire() {
 }
 
 #[test]
-fn without_a_guilty_record_batches_are_halved_until_it_stands_alone() {
+fn an_unattributed_rejection_is_bisected_to_its_record() {
     let mut rig = Rig::live();
     let keys = ["a", "b", "c", "d", "e", "f", "g", "poison"];
     for key in keys {
@@ -53,18 +53,12 @@ fn without_a_guilty_record_batches_are_halved_until_it_stands_alone() {
 }
 
 #[test]
-fn schedules_for_a_missing_target_wait_and_harm_nobody() {
+fn a_missing_target_delays_only_its_own_schedules() {
     let mut rig = Rig::live();
     let waits = rig.schedule_to(P, "a", NOW + 1, "missing");
     let fires = rig.schedule(P, "b", NOW + 1);
     rig.read(P);
-    let target = rig.find(
-        |o| matches!(o, Output::CheckTarget { .. }),
-        |o| match o {
-            Output::CheckTarget { target, .. } => target,
-            _ => unreachable!(),
-        },
-    );
+    let target = take!(rig, Output::CheckTarget { target, .. } => target);
     let target = target.expect("the target is looked up before it is used");
     rig.input(Input::Target { target, state: TargetState::Missing });
     rig.at(NOW + 1);
@@ -80,7 +74,7 @@ fn schedules_for_a_missing_target_wait_and_harm_nobody() {
 
 /// Found by the simulator: it was lost to compaction.
 #[test]
-fn a_schedule_that_cannot_be_delivered_is_still_written_again_when_it_was_outrun() {
+fn a_rejected_schedule_is_rewritten_if_overtaken() {
     let mut rig = Rig::live();
     rig.schedule(P, "k", NOW + 1);
     rig.read(P);
@@ -141,27 +135,8 @@ fn an_outage_does_not_make_batches_smaller() {
     }
 }
 
-/// A batch with a record that the broker refuses comes back; the others are committed.
-fn run(rig: &mut Rig, is_poison: impl Fn(&str) -> bool, named: bool) -> Vec<String> {
-    let mut done = Vec::new();
-    while let Some(batch) = rig.try_batch() {
-        let keys: Vec<String> =
-            batch.items.iter().map(|item| String::from_utf8(batch.parts(item).key.to_vec()).unwrap()).collect();
-        let guilty: Vec<(u32, Reason)> =
-            (0u32..).zip(&keys).filter(|(_, key)| is_poison(key)).map(|(n, _)| (n, Reason::Refused)).collect();
-        if guilty.is_empty() {
-            done.extend(keys);
-            rig.commit(&batch);
-            rig.read(P);
-        } else {
-            rig.abort(&batch, Abort::Rejected(if named { guilty } else { Vec::new() }));
-        }
-    }
-    done
-}
-
 #[test]
-fn a_refused_record_stands_alone_at_once_wherever_it_is_in_its_batch() {
+fn a_rejected_record_is_isolated_at_once_at_any_position() {
     const COUNT: usize = 9;
     for named in [true, false] {
         for place in 0..COUNT {
@@ -183,7 +158,7 @@ fn a_refused_record_stands_alone_at_once_wherever_it_is_in_its_batch() {
 }
 
 #[test]
-fn many_refused_records_that_nobody_names_delay_no_fresh_one() {
+fn unattributed_rejections_delay_no_fresh_schedule() {
     const MANY: usize = 300;
     let mut rig = Rig::live_with(Config { batch_items_max: 100, ..config() });
     for n in 0..MANY {
@@ -214,22 +189,14 @@ fn many_refused_records_that_nobody_names_delay_no_fresh_one() {
         }
     }
     assert_eq!((fired, rig.core.status()[0].parked), (119, MANY));
-    assert!(aborts_max <= 1, "a fresh one waits for {aborts_max} batches of refused ones");
-}
-
-/// A schedule that a tombstone has outrun, and which the broker refuses to have written again.
-fn outrun(rig: &mut Rig, key: &str) -> i64 {
-    let old = rig.schedule(P, key, NOW + 500);
-    let new = rig.schedule(P, key, NOW + 1_000);
-    rig.engine(P, key, old, None);
-    new
+    assert!(aborts_max <= 1, "a fresh one waits for {aborts_max} batches of rejected ones");
 }
 
 #[test]
-fn what_the_broker_refuses_to_have_written_again_is_parked_counted_and_retried_and_harms_no_neighbour() {
+fn a_rejected_rewrite_is_parked_and_retried() {
     for named in [true, false] {
         let mut rig = Rig::live();
-        let poison = outrun(&mut rig, "poison");
+        let poison = overtaken(&mut rig, "poison");
         rig.read(P);
         for second in 1..30 {
             rig.schedule(P, &format!("good{second}"), NOW + second);
@@ -247,8 +214,8 @@ fn what_the_broker_refuses_to_have_written_again_is_parked_counted_and_retried_a
                 };
                 assert!(matches!(batch.items[at].kind, Kind::Schedule { .. }));
                 tries += 1;
-                let guilty = vec![(at as u32, Reason::TooLarge)];
-                rig.abort(&batch, Abort::Rejected(if named { guilty } else { Vec::new() }));
+                let rejected = vec![(at as u32, Reason::TooLarge)];
+                rig.abort(&batch, Abort::Rejected(if named { rejected } else { Vec::new() }));
             }
             assert_eq!(rig.core.counters().triggered, second as u64, "named {named}: its neighbours fire on time");
             assert_eq!(rig.core.status()[0].parked, 1);
@@ -288,4 +255,31 @@ fn an_aborted_firing_holds_up_nothing_else() {
     assert!(clean.items.is_empty(), "at once");
     rig.commit(&clean);
     assert!(rig.saw(|o| matches!(o, Output::Release(_))));
+}
+
+/// Rejects each batch with such a record, and commits the others.
+fn run(rig: &mut Rig, is_poison: impl Fn(&str) -> bool, named: bool) -> Vec<String> {
+    let mut done = Vec::new();
+    while let Some(batch) = rig.try_batch() {
+        let keys: Vec<String> =
+            batch.items.iter().map(|item| String::from_utf8(batch.parts(item).key.to_vec()).unwrap()).collect();
+        let rejected: Vec<(u32, Reason)> =
+            (0u32..).zip(&keys).filter(|(_, key)| is_poison(key)).map(|(n, _)| (n, Reason::Refused)).collect();
+        if rejected.is_empty() {
+            done.extend(keys);
+            rig.commit(&batch);
+            rig.read(P);
+        } else {
+            rig.abort(&batch, Abort::Rejected(if named { rejected } else { Vec::new() }));
+        }
+    }
+    done
+}
+
+/// A schedule that a tombstone has overtaken.
+fn overtaken(rig: &mut Rig, key: &str) -> i64 {
+    let old = rig.schedule(P, key, NOW + 500);
+    let new = rig.schedule(P, key, NOW + 1_000);
+    rig.engine(P, key, old, None);
+    new
 }

@@ -14,6 +14,7 @@ pub const Q: TopicPartition = TopicPartition { topic: 0, number: 1 };
 pub const NOW: i64 = 1_700_049_600;
 pub const TODAY: Millis = Millis((NOW - 43_200) * 1000);
 
+/// A record as a log keeps it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Kept {
     pub timestamp: Millis,
@@ -23,14 +24,17 @@ pub struct Kept {
 }
 
 impl Kept {
+    /// Returns the offset that the origin header names.
     pub fn origin(&self) -> Option<i64> {
         let value = self.headers.iter().find(|(name, _)| name == ORIGIN_HEADER)?.1.as_ref()?;
         Some(i64::from_be_bytes(value[9..17].try_into().unwrap()))
     }
 }
 
+/// A record that a batch produces: its topic, its partition if that is a schedules topic's, and the record.
 pub type Sent = (String, Option<TopicPartition>, Kept);
 
+/// Returns the records that a batch produces.
 pub fn sent(batch: &Batch, now: Millis) -> Vec<Sent> {
     let mut all = Vec::new();
     batch
@@ -45,18 +49,34 @@ pub fn sent(batch: &Batch, now: Millis) -> Vec<Sent> {
     all
 }
 
+/// Takes the first output of this kind, if there is one: `take!(rig, Output::Transact(batch) => batch)`.
+macro_rules! take {
+    ($rig:expr, $output:pat $(if $guard:expr)? => $value:expr) => {{
+        #[allow(unused_variables)]
+        let at = $rig.outs.iter().position(|out| matches!(out, $output $(if $guard)?));
+        at.map(|at| match $rig.outs.remove(at) {
+            $output => $value,
+            _ => unreachable!("it matched by reference"),
+        })
+    }};
+}
+pub(crate) use take;
+
 /// A scheduler and the partitions it reads: what is appended is delivered by [`Rig::read`].
 pub struct Rig {
     pub core: Scheduler,
     pub now: Millis,
+    /// Outputs that no test has taken yet.
     pub outs: Vec<Output>,
     /// `None` is a place that is never delivered.
     pub logs: BTreeMap<TopicPartition, Vec<Option<Kept>>>,
+    /// The offset that [`Rig::read`] delivers next.
     pub reads: BTreeMap<TopicPartition, usize>,
     /// What the group has committed.
     pub metadata: BTreeMap<TopicPartition, (i64, String)>,
 }
 
+/// Returns the settings of most tests.
 pub fn config() -> Config {
     Config {
         cluster: "c".into(),
@@ -76,6 +96,7 @@ pub fn config() -> Config {
 }
 
 impl Rig {
+    /// Returns a scheduler without partitions, and empty logs.
     pub fn new(config: Config) -> Self {
         Self {
             core: Scheduler::new(config),
@@ -87,24 +108,25 @@ impl Rig {
         }
     }
 
-    /// Live with `P`, on a log that has a floor of the first start.
+    /// Returns a scheduler that is live on `P`, whose log has the start marker of the first start.
     pub fn live() -> Self {
         Self::live_with(config())
     }
 
+    /// Returns the same with other settings.
     pub fn live_with(config: Config) -> Self {
         let mut rig = Self::new(config);
         rig.bring_up(&[P]);
         rig
     }
 
-    /// Another process on the same logs.
+    /// Replaces the scheduler by another process on the same logs.
     pub fn successor(&mut self, run: &str) {
         self.core = Scheduler::new(Config { run: run.into(), ..config() });
         self.outs.clear();
     }
 
-    /// Another process has been given `P` and has read what the group has committed: the barrier it writes.
+    /// Assigns `P` to another process, which reads the committed offset. Returns its barrier.
     #[track_caller]
     pub fn successors_barrier(&mut self, run: &str) -> Batch {
         self.successor(run);
@@ -113,6 +135,7 @@ impl Rig {
         self.batch()
     }
 
+    /// Passes an input, and keeps the outputs. Every target exists but those whose names begin with `missing`.
     pub fn input(&mut self, input: Input<'_>) {
         self.core.handle(self.now, input);
         while let Some(out) = self.core.poll() {
@@ -125,21 +148,25 @@ impl Rig {
         }
     }
 
+    /// Sets the clock, and ticks.
     pub fn at(&mut self, second: i64) {
         self.now = Millis(second * 1000);
         self.input(Input::Tick);
     }
 
+    /// Appends a record. Returns its offset, as the functions below do.
     pub fn append(&mut self, p: TopicPartition, kept: Kept) -> i64 {
         let log = self.logs.entry(p).or_default();
         log.push(Some(kept));
         log.len() as i64 - 1
     }
 
+    /// Appends a schedule for `target`.
     pub fn schedule(&mut self, p: TopicPartition, key: &str, due: i64) -> i64 {
         self.schedule_to(p, key, due, "target")
     }
 
+    /// Appends a schedule for another target.
     pub fn schedule_to(&mut self, p: TopicPartition, key: &str, due: i64, target: &str) -> i64 {
         let headers = vec![
             (headers::EPOCH.to_vec(), Some(due.to_string().into_bytes())),
@@ -151,38 +178,43 @@ impl Rig {
         self.append(p, Kept { timestamp, key: Some(key.into()), value, headers })
     }
 
+    /// Appends a cancel.
     pub fn cancel(&mut self, p: TopicPartition, key: &str) -> i64 {
         let timestamp = self.now;
         self.append(p, Kept { timestamp, key: Some(key.into()), value: None, headers: Vec::new() })
     }
 
-    pub fn unfit(&mut self, p: TopicPartition, key: &str) -> i64 {
+    /// Appends a record that cannot fire: its due time is not a number.
+    pub fn invalid(&mut self, p: TopicPartition, key: &str) -> i64 {
         let headers = vec![(b"customer".to_vec(), None), (headers::EPOCH.to_vec(), Some(b"soon".to_vec()))];
         let timestamp = self.now;
         self.append(p, Kept { timestamp, key: Some(key.into()), value: Some(b"poison".to_vec()), headers })
     }
 
+    /// Appends an engine record for the user record at `names`: a copy of `like`, else a tombstone.
     pub fn engine(&mut self, p: TopicPartition, key: &str, names: i64, like: Option<&Kept>) -> i64 {
         let (value, mut headers) = like.map_or((None, Vec::new()), |k| (k.value.clone(), k.headers.clone()));
         let borrowed: Vec<Header<'_>> = headers.iter().map(|(n, v)| Header { name: n, value: v.as_deref() }).collect();
         let content_hash = origin::content_hash(key.as_bytes(), value.as_deref(), &borrowed);
         let partition_hash = origin::partition_hash("c", "schedules", p.number);
         let timestamp = like.map_or(self.now, |k| k.timestamp);
-        let value_of_mark = Origin { partition_hash, offset: names, timestamp, content_hash }.encode().to_vec();
-        headers.push((ORIGIN_HEADER.to_vec(), Some(value_of_mark)));
+        let origin = Origin { partition_hash, offset: names, timestamp, content_hash }.encode().to_vec();
+        headers.push((ORIGIN_HEADER.to_vec(), Some(origin)));
         let timestamp = self.now;
         self.append(p, Kept { timestamp, key: Some(key.into()), value, headers })
     }
 
+    /// Returns the record at an offset.
     pub fn kept(&self, p: TopicPartition, offset: i64) -> Kept {
         self.logs[&p][offset as usize].clone().unwrap()
     }
 
-    /// Compaction takes the record away.
+    /// Removes a record, as compaction does.
     pub fn compact(&mut self, p: TopicPartition, offset: i64) {
         self.logs.get_mut(&p).unwrap()[offset as usize] = None;
     }
 
+    /// Delivers the rest of a partition's log.
     pub fn read(&mut self, p: TopicPartition) {
         loop {
             let at = self.reads.get(&p).copied().unwrap_or(0);
@@ -196,6 +228,7 @@ impl Rig {
         }
     }
 
+    /// Delivers one record, which need not be in the log.
     pub fn deliver(&mut self, partition: TopicPartition, offset: i64, kept: &Kept) {
         let headers: Vec<Header<'_>> =
             kept.headers.iter().map(|(n, v)| Header { name: n, value: v.as_deref() }).collect();
@@ -209,27 +242,19 @@ impl Rig {
         }));
     }
 
-    pub fn find<T>(&mut self, wanted: impl Fn(&Output) -> bool, take: impl FnOnce(Output) -> T) -> Option<T> {
-        let at = self.outs.iter().position(wanted)?;
-        Some(take(self.outs.remove(at)))
-    }
-
+    /// Takes the next batch, if there is one.
     pub fn try_batch(&mut self) -> Option<Batch> {
-        self.find(
-            |o| matches!(o, Output::Transact(_)),
-            |o| match o {
-                Output::Transact(batch) => batch,
-                _ => unreachable!(),
-            },
-        )
+        take!(self, Output::Transact(batch) => batch)
     }
 
+    /// Takes the next batch.
     #[track_caller]
     pub fn batch(&mut self) -> Batch {
         let outs = format!("{:?}", self.outs);
         self.try_batch().unwrap_or_else(|| panic!("a batch is expected, among {outs}"))
     }
 
+    /// Asserts that there is no batch.
     #[track_caller]
     pub fn no_batch(&mut self, why: &str) {
         if let Some(batch) = self.try_batch() {
@@ -237,7 +262,7 @@ impl Rig {
         }
     }
 
-    /// The next batch that writes something; offsets alone are committed on the way.
+    /// Takes the next batch with items, and commits those of offsets alone before it.
     #[track_caller]
     pub fn work(&mut self) -> Batch {
         loop {
@@ -249,6 +274,7 @@ impl Rig {
         }
     }
 
+    /// Asserts that there is no batch with items, and commits those of offsets alone.
     #[track_caller]
     pub fn no_work(&mut self, why: &str) {
         while let Some(batch) = self.try_batch() {
@@ -257,11 +283,14 @@ impl Rig {
         }
     }
 
+    /// Removes the first output that is wanted. Returns whether there was one.
     pub fn saw(&mut self, wanted: impl Fn(&Output) -> bool) -> bool {
-        self.find(wanted, drop).is_some()
+        let at = self.outs.iter().position(wanted);
+        at.map(|at| self.outs.remove(at)).is_some()
     }
 
-    /// The broker commits it: its records lie in the logs, each partition with a control marker after them.
+    /// Appends a batch's records, each partition's with a control marker after them, and commits its offsets. The
+    /// scheduler does not learn the outcome. Returns each partition's last offset.
     pub fn land(&mut self, batch: &Batch) -> Vec<(TopicPartition, i64)> {
         let mut written: BTreeMap<TopicPartition, i64> = BTreeMap::new();
         for (_, schedules, kept) in sent(batch, self.now) {
@@ -278,15 +307,18 @@ impl Rig {
         written.into_iter().collect()
     }
 
+    /// Commits a batch.
     pub fn commit(&mut self, batch: &Batch) {
         let written = self.land(batch);
         self.input(Input::BatchEnded { batch: batch.id, outcome: Outcome::Committed { last_offsets: written } });
     }
 
+    /// Aborts a batch.
     pub fn abort(&mut self, batch: &Batch, abort: Abort) {
         self.input(Input::BatchEnded { batch: batch.id, outcome: Outcome::Aborted(abort) });
     }
 
+    /// Assigns partitions, to be read from the beginning.
     pub fn assign(&mut self, partitions: &[TopicPartition]) {
         for p in partitions {
             self.reads.insert(*p, 0);
@@ -295,6 +327,7 @@ impl Rig {
         assert!(self.saw(|o| matches!(o, Output::ReadCommitted(asked) if asked == partitions)));
     }
 
+    /// Answers what the group has committed.
     pub fn tell_committed(&mut self, partitions: &[TopicPartition]) {
         for p in partitions {
             let known = self.metadata.get(p).cloned();
@@ -303,13 +336,13 @@ impl Rig {
         }
     }
 
-    /// Assigned, read and live, whatever it takes.
+    /// Assigns and reads partitions until they are live.
     pub fn bring_up(&mut self, partitions: &[TopicPartition]) {
         self.bring_up_keeping_outputs(partitions);
         self.outs.clear();
     }
 
-    /// The same, with whatever it wants to do then.
+    /// Does the same, and keeps the outputs.
     pub fn bring_up_keeping_outputs(&mut self, partitions: &[TopicPartition]) {
         self.assign(partitions);
         self.tell_committed(partitions);
@@ -319,60 +352,49 @@ impl Rig {
         }
     }
 
-    /// Answers barriers, floors, fences and questions about `since`, until something else has to happen.
+    /// Answers barriers, start markers, fences and questions about `since`, until something else has to happen.
     pub fn run_until_quiet(&mut self, partitions: &[TopicPartition]) {
         for _ in 0..20 {
             for p in partitions {
                 self.read(*p);
             }
-            let fence = |o: Output| match o {
-                Output::Fence { request, .. } => request,
-                _ => unreachable!(),
-            };
-            if let Some(request) = self.find(|o| matches!(o, Output::Fence { .. }), fence) {
+            if let Some(request) = take!(self, Output::Fence { request, .. } => request) {
                 self.input(Input::Fenced { request });
             }
             self.answer_since(None, TODAY);
-            let own = |o: &Output| {
-                matches!(o, Output::Transact(b)
-                    if b.items.iter().all(|i| matches!(i.kind, Kind::Barrier { .. } | Kind::StartMarker { .. })))
-            };
-            let batch = self.find(own, |o| match o {
-                Output::Transact(batch) => batch,
-                _ => unreachable!(),
-            });
-            if let Some(batch) = batch {
+            let own = |kind: &Kind| matches!(kind, Kind::Barrier { .. } | Kind::StartMarker { .. });
+            let is_own = |batch: &Batch| batch.items.iter().all(|item| own(&item.kind));
+            if let Some(batch) = take!(self, Output::Transact(batch) if is_own(batch) => batch) {
                 self.commit(&batch);
             }
         }
     }
 
-    /// Answers the question since when the topic is owed. Gives the partitions that need no scan, if it was asked.
+    /// Answers the query for `since`. Returns the partitions that need no scan, if there was a query.
     pub fn answer_since(&mut self, since: Option<Millis>, leftover_cutoff: Millis) -> Option<Vec<i32>> {
-        let (request, known) = self.find(
-            |o| matches!(o, Output::FindSince { topic: 0, .. }),
-            |o| match o {
-                Output::FindSince { request, known, .. } => (request, known),
-                _ => unreachable!(),
-            },
-        )?;
+        let query = take!(self, Output::FindSince { topic: 0, request, known, .. } => (request, known));
+        let (request, known) = query?;
         self.input(Input::Since { request, since, leftover_cutoff });
         Some(known)
     }
 
+    /// Returns a partition's phase, if it is assigned.
     pub fn phase(&self, p: TopicPartition) -> Option<Phase> {
         self.core.status().into_iter().find(|s| s.partition == p).map(|s| s.phase)
     }
 
+    /// Returns the metadata that the group has committed.
     pub fn ownership(&self, p: TopicPartition) -> Ownership {
         Ownership::decode(self.metadata[&p].1.as_bytes()).unwrap()
     }
 }
 
+/// Returns the offsets of the schedules that a batch fires.
 pub fn fired(batch: &Batch) -> Vec<i64> {
     batch.items.iter().filter(|i| matches!(i.kind, Kind::Fire { .. })).map(|i| i.origin_offset).collect()
 }
 
+/// Returns bytes that are there as text.
 pub fn text(bytes: Option<&Vec<u8>>) -> String {
     String::from_utf8(bytes.unwrap().clone()).unwrap()
 }

@@ -9,7 +9,7 @@ use kafka_scheduler::core::ownership::Ownership;
 use crate::rig::*;
 
 #[test]
-fn the_barrier_comes_first_and_only_then_are_former_owners_fenced() {
+fn barrier_precedes_fencing() {
     let mut rig = Rig::live();
     rig.successor("cd");
     rig.assign(&[P]);
@@ -24,13 +24,7 @@ fn the_barrier_comes_first_and_only_then_are_former_owners_fenced() {
     assert_eq!((ownership.owner.as_str(), &ownership.owners_to_fence[..]), ("cd.0", &["ab.0".to_owned()][..]));
     assert!(!rig.saw(|o| matches!(o, Output::Fence { .. })), "a late riser would fence a live owner");
     rig.commit(&barrier);
-    let ids = rig.find(
-        |o| matches!(o, Output::Fence { .. }),
-        |o| match o {
-            Output::Fence { request, transactional_ids } => (request, transactional_ids),
-            _ => unreachable!(),
-        },
-    );
+    let ids = take!(rig, Output::Fence { request, transactional_ids } => (request, transactional_ids));
     let (request, ids) = ids.expect("the former owner is fenced");
     assert_eq!(ids, ["g.ab.0.0", "g.ab.0.1"]);
     rig.input(Input::Fenced { request });
@@ -45,7 +39,7 @@ fn the_barrier_comes_first_and_only_then_are_former_owners_fenced() {
 }
 
 #[test]
-fn a_list_that_was_not_worked_off_is_handed_on() {
+fn owners_still_to_fence_pass_to_the_successor() {
     let mut rig = Rig::live();
     let barrier = rig.successors_barrier("cd");
     rig.land(&barrier);
@@ -143,7 +137,7 @@ fn an_aborted_barrier_is_written_again() {
 }
 
 #[test]
-fn an_offset_at_or_below_one_already_seen_reads_the_partition_again_up_to_a_new_barrier() {
+fn an_offset_seen_before_rereads_up_to_a_new_barrier() {
     let mut rig = Rig::live();
     let offset = rig.schedule(P, "a", NOW + 9);
     rig.read(P);
@@ -161,7 +155,7 @@ fn an_offset_at_or_below_one_already_seen_reads_the_partition_again_up_to_a_new_
 }
 
 #[test]
-fn a_partition_that_can_no_longer_be_read_makes_the_consumer_join_anew() {
+fn an_invalid_position_makes_the_consumer_rejoin() {
     let mut rig = Rig::live();
     rig.input(Input::PositionInvalid { why: "truncated" });
     assert!(rig.saw(|o| matches!(o, Output::ReplaceTransactionalIds { .. })));

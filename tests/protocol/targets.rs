@@ -9,35 +9,8 @@ use crate::rig::*;
 /// Its lookups are answered by the tests alone.
 const SILENT: &str = "missing-leader";
 
-fn look(rig: &mut Rig, state: TargetState) -> bool {
-    let asked = rig.find(
-        |o| matches!(o, Output::CheckTarget { .. }),
-        |o| match o {
-            Output::CheckTarget { target, .. } => target,
-            _ => unreachable!(),
-        },
-    );
-    let Some(target) = asked else { return false };
-    rig.input(Input::Target { target, state });
-    true
-}
-
-/// A batch with a record for the target whose partition has no leader has come back.
-fn leaderless(config: Config) -> (Rig, i64, i64) {
-    let mut rig = Rig::live_with(config);
-    let poison = rig.schedule_to(P, "a", NOW + 1, SILENT);
-    let good = rig.schedule(P, "b", NOW + 1);
-    rig.read(P);
-    assert!(look(&mut rig, TargetState::Exists));
-    rig.at(NOW + 1);
-    let batch = rig.batch();
-    assert_eq!(fired(&batch), [poison, good]);
-    rig.abort(&batch, Abort::Rejected(vec![(0, Reason::NoLeader)]));
-    (rig, poison, good)
-}
-
 #[test]
-fn a_target_without_a_leader_is_quarantined_and_its_neighbours_fire() {
+fn a_target_without_a_leader_is_quarantined() {
     let (mut rig, poison, good) = leaderless(Config { dead_letter: Some("dead".into()), ..config() });
     let batch = rig.batch();
     assert_eq!(fired(&batch), [good], "at once");
@@ -68,7 +41,7 @@ fn a_target_without_a_leader_is_quarantined_and_its_neighbours_fire() {
 }
 
 #[test]
-fn a_target_that_takes_nothing_though_it_has_leaders_is_tried_with_growing_waits() {
+fn a_quarantined_target_is_retried_with_backoff() {
     let (mut rig, poison, good) = leaderless(config());
     let batch = rig.batch();
     assert_eq!(fired(&batch), [good]);
@@ -95,7 +68,7 @@ fn a_target_that_takes_nothing_though_it_has_leaders_is_tried_with_growing_waits
 }
 
 #[test]
-fn a_target_that_was_deleted_is_found_missing_when_it_takes_nothing() {
+fn a_quarantined_target_that_was_deleted_is_found_missing() {
     let (mut rig, ..) = leaderless(Config { dead_letter: Some("dead".into()), ..config() });
     let batch = rig.batch();
     rig.commit(&batch);
@@ -106,4 +79,24 @@ fn a_target_that_was_deleted_is_found_missing_when_it_takes_nothing() {
         rig.saw(|o| matches!(o, Output::Report(Report::ToDeadLetter { reason: Reason::UnknownTarget, .. })))
     });
     assert!(given_up.is_some());
+}
+
+fn look(rig: &mut Rig, state: TargetState) -> bool {
+    let Some(target) = take!(rig, Output::CheckTarget { target, .. } => target) else { return false };
+    rig.input(Input::Target { target, state });
+    true
+}
+
+/// A batch with a record for the target whose partition has no leader has come back.
+fn leaderless(config: Config) -> (Rig, i64, i64) {
+    let mut rig = Rig::live_with(config);
+    let poison = rig.schedule_to(P, "a", NOW + 1, SILENT);
+    let good = rig.schedule(P, "b", NOW + 1);
+    rig.read(P);
+    assert!(look(&mut rig, TargetState::Exists));
+    rig.at(NOW + 1);
+    let batch = rig.batch();
+    assert_eq!(fired(&batch), [poison, good]);
+    rig.abort(&batch, Abort::Rejected(vec![(0, Reason::NoLeader)]));
+    (rig, poison, good)
 }

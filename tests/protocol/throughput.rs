@@ -9,50 +9,8 @@ use crate::rig::*;
 
 const LARGE_BYTES: usize = 4_000;
 
-/// A schedule with a value of so many bytes.
-fn schedule_of(rig: &mut Rig, key: &str, due: i64, bytes: usize) -> i64 {
-    let headers = vec![
-        (headers::EPOCH.to_vec(), Some(due.to_string().into_bytes())),
-        (headers::TARGET_TOPIC.to_vec(), Some(b"target".to_vec())),
-    ];
-    let timestamp = rig.now;
-    rig.append(P, Kept { timestamp, key: Some(key.into()), value: Some(vec![b'v'; bytes]), headers })
-}
-
-/// A live partition with so many large schedules due at `NOW + 5`. Gives their offsets.
-fn with_large(count: usize) -> (Rig, Vec<i64>) {
-    let mut rig = Rig::live_with(Config { batch_items_max: 10_000, batch_bytes_max: 1 << 24, ..config() });
-    let offsets = (0..count).map(|n| schedule_of(&mut rig, &format!("large-{n}"), NOW + 5, LARGE_BYTES)).collect();
-    rig.read(P);
-    rig.at(NOW + 5);
-    (rig, offsets)
-}
-
-/// The batch ran out of time after a share of it.
-fn time_out(rig: &mut Rig, batch: &Batch, share: f64) {
-    let sent = 1_000_000;
-    let delivered = (sent as f64 * share) as u64;
-    rig.abort(batch, Abort::TimedOut(Late::Taking { delivered, sent }));
-}
-
-/// Waits as long as it takes for the next batch that fires.
-#[track_caller]
-fn next(rig: &mut Rig) -> Batch {
-    for _ in 0..100 {
-        if let Some(batch) = rig.try_batch() {
-            if !batch.items.is_empty() {
-                return batch;
-            }
-            rig.commit(&batch);
-        }
-        rig.now = Millis(rig.now.0 + 100);
-        rig.input(kafka_scheduler::core::io::Input::Tick);
-    }
-    panic!("nothing fires: {:?}", rig.core.status());
-}
-
 #[test]
-fn what_does_not_get_through_is_tried_again_in_smaller_batches_in_due_order() {
+fn batches_that_time_out_are_retried_smaller_in_due_order() {
     let (mut rig, offsets) = with_large(100);
     let first = next(&mut rig);
     assert_eq!(first.items.len(), 100);
@@ -76,7 +34,7 @@ fn what_does_not_get_through_is_tried_again_in_smaller_batches_in_due_order() {
 }
 
 #[test]
-fn small_schedules_do_not_wait_for_large_ones_that_throughput_holds_up() {
+fn small_schedules_do_not_wait_for_slow_large_ones() {
     let (mut rig, _) = with_large(100);
     let first = next(&mut rig);
     time_out(&mut rig, &first, 0.1);
@@ -94,7 +52,7 @@ fn small_schedules_do_not_wait_for_large_ones_that_throughput_holds_up() {
 }
 
 #[test]
-fn once_all_large_ones_have_fired_both_sizes_share_batches_in_due_order() {
+fn sizes_share_batches_again_once_the_large_ones_fired() {
     let (mut rig, _) = with_large(3);
     let first = next(&mut rig);
     time_out(&mut rig, &first, 0.9);
@@ -135,4 +93,46 @@ fn an_outage_leaves_no_small_batches_behind() {
         rig.read(P);
     }
     assert!(batches <= 20, "batches grow back: {batches}");
+}
+
+/// A schedule with a value of so many bytes.
+fn schedule_of(rig: &mut Rig, key: &str, due: i64, bytes: usize) -> i64 {
+    let headers = vec![
+        (headers::EPOCH.to_vec(), Some(due.to_string().into_bytes())),
+        (headers::TARGET_TOPIC.to_vec(), Some(b"target".to_vec())),
+    ];
+    let timestamp = rig.now;
+    rig.append(P, Kept { timestamp, key: Some(key.into()), value: Some(vec![b'v'; bytes]), headers })
+}
+
+/// A live partition with so many large schedules due at `NOW + 5`. Gives their offsets.
+fn with_large(count: usize) -> (Rig, Vec<i64>) {
+    let mut rig = Rig::live_with(Config { batch_items_max: 10_000, batch_bytes_max: 1 << 24, ..config() });
+    let offsets = (0..count).map(|n| schedule_of(&mut rig, &format!("large-{n}"), NOW + 5, LARGE_BYTES)).collect();
+    rig.read(P);
+    rig.at(NOW + 5);
+    (rig, offsets)
+}
+
+/// The batch ran out of time after a share of it.
+fn time_out(rig: &mut Rig, batch: &Batch, share: f64) {
+    let sent = 1_000_000;
+    let delivered = (sent as f64 * share) as u64;
+    rig.abort(batch, Abort::TimedOut(Late::Taking { delivered, sent }));
+}
+
+/// Waits as long as it takes for the next batch that fires.
+#[track_caller]
+fn next(rig: &mut Rig) -> Batch {
+    for _ in 0..100 {
+        if let Some(batch) = rig.try_batch() {
+            if !batch.items.is_empty() {
+                return batch;
+            }
+            rig.commit(&batch);
+        }
+        rig.now = Millis(rig.now.0 + 100);
+        rig.input(kafka_scheduler::core::io::Input::Tick);
+    }
+    panic!("nothing fires: {:?}", rig.core.status());
 }

@@ -7,7 +7,7 @@ use kafka_scheduler::core::{Config, headers};
 use crate::rig::*;
 
 #[test]
-fn a_firing_is_a_target_record_a_history_record_and_a_tombstone_in_the_schedules_own_partition() {
+fn a_firing_writes_target_history_and_tombstone_records() {
     let mut rig = Rig::live();
     let mut kept = {
         let offset = rig.schedule(P, "k", NOW + 5);
@@ -54,7 +54,7 @@ fn a_firing_is_a_target_record_a_history_record_and_a_tombstone_in_the_schedules
 }
 
 #[test]
-fn what_is_due_is_produced_before_what_is_written_for_the_records_sake() {
+fn triggered_records_precede_history_records_and_tombstones() {
     let mut rig = Rig::live();
     rig.schedule(P, "later", NOW + 5);
     rig.schedule(P, "sooner", NOW + 4);
@@ -70,7 +70,7 @@ fn what_is_due_is_produced_before_what_is_written_for_the_records_sake() {
 }
 
 #[test]
-fn every_batch_names_each_partition_it_touches_once_with_offsets_not_below_zero() {
+fn every_batch_commits_one_valid_offset_for_each_partition() {
     let mut rig = Rig::new(config());
     rig.assign(&[P, Q]);
     rig.tell_committed(&[P, Q]);
@@ -128,7 +128,7 @@ fn offsets_committed_for_a_partition_never_go_backwards() {
 }
 
 #[test]
-fn a_refused_generation_sends_nothing_until_there_is_another() {
+fn a_stale_generation_stops_batches_until_the_next_one() {
     let mut rig = Rig::live();
     rig.input(Input::Generation(4));
     rig.schedule(P, "a", NOW + 1);
@@ -137,14 +137,14 @@ fn a_refused_generation_sends_nothing_until_there_is_another() {
     let batch = rig.batch();
     rig.abort(&batch, Abort::StaleGeneration { generation: 4 });
     rig.at(NOW + 30);
-    rig.no_batch("the generation is the refused one");
+    rig.no_batch("the generation is the stale one");
     rig.input(Input::Generation(5));
     rig.at(NOW + 31);
     assert_eq!(fired(&rig.batch()).len(), 1);
 }
 
 #[test]
-fn one_engine_record_for_a_key_is_outstanding_until_it_is_read_past() {
+fn one_engine_record_per_key_is_outstanding_until_read_past() {
     let mut rig = Rig::live_with(Config { transactors: 2, ..config() });
     let first = rig.schedule(P, "k", NOW + 1);
     rig.read(P);
@@ -216,7 +216,7 @@ fn two_batches_may_be_in_flight_but_no_third() {
 }
 
 #[test]
-fn progress_is_committed_in_transactions_of_offsets_alone_at_most_every_30_s() {
+fn progress_is_committed_by_itself_at_most_every_30_s() {
     let mut rig = Rig::live();
     rig.schedule(P, "later", NOW + 100_000);
     rig.read(P);
@@ -224,10 +224,10 @@ fn progress_is_committed_in_transactions_of_offsets_alone_at_most_every_30_s() {
     assert!(at.0 > NOW * 1000 && at.0 <= (NOW + 31) * 1000, "{at:?}");
     rig.now = at;
     rig.input(Input::Tick);
-    let origin = rig.batch();
-    assert!(origin.items.is_empty());
-    assert_eq!(origin.offsets[0].offset, rig.logs[&P].len() as i64);
-    rig.commit(&origin);
+    let progress = rig.batch();
+    assert!(progress.items.is_empty());
+    assert_eq!(progress.offsets[0].offset, rig.logs[&P].len() as i64);
+    rig.commit(&progress);
     let second = at.0 / 1000;
     rig.schedule(P, "later still", NOW + 100_000);
     rig.read(P);

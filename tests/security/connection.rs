@@ -61,7 +61,7 @@ fn a_wrong_password_is_named() {
 }
 
 #[test]
-fn a_certificate_of_somebody_else_is_named() {
+fn a_certificate_of_another_ca_is_named() {
     let Some(secured) = secured() else { return };
     let text = secured.scram_text("connects").replace(&secured.ca(), &secured.other_ca());
     refused("wrong-ca", &text, "no TLS connection can be made; see CONFIGURATION_FILE");

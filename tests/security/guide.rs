@@ -1,4 +1,4 @@
-//! What docs/security.md says, so that it is what the tests do.
+//! Reads docs/security.md, so the tests do what it says.
 
 use std::path::Path;
 

@@ -121,7 +121,7 @@ fn needed(user: &'static str, grant: &Grant, said: &[&str]) {
 }
 
 #[test]
-fn the_documented_permissions_suffice_for_firing_taking_over_and_dead_letters() {
+fn the_documented_permissions_suffice() {
     let Some(site) = Site::new("suffices") else { return };
     let dead_letters = [("DEAD_LETTER_TOPIC", site.dead_letters.as_str())];
     let mut first = site.engine(&dead_letters);
@@ -169,7 +169,7 @@ fn without_read_on_a_schedules_topic() {
 }
 
 #[test]
-fn read_on_a_schedules_topic_that_is_taken_away_from_a_running_engine_is_missed() {
+fn losing_read_on_a_schedules_topic_is_reported() {
     let Some(site) = Site::new("read-taken") else { return };
     let mut engine = site.engine(&[]);
     engine.ready();

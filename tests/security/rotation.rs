@@ -53,7 +53,7 @@ fn embedded(case: &Case, address: &str, file: &str) -> Running {
 }
 
 #[test]
-fn a_changed_password_ends_an_embedded_engine_with_an_error_and_the_next_one_logs_in() {
+fn a_changed_password_ends_the_engine_and_the_next_logs_in() {
     let Some(secured) = secured() else { return };
     welcome(secured, USER);
     let case = Case::on(secured.broker, USER, 1, 1);
@@ -83,7 +83,7 @@ fn a_changed_password_ends_an_embedded_engine_with_an_error_and_the_next_one_log
 }
 
 #[test]
-fn a_replaced_certificate_ends_the_program_and_the_next_one_is_let_in() {
+fn a_replaced_certificate_ends_the_program_and_is_used_next() {
     let Some(secured) = secured() else { return };
     let (dir, name) = (&secured.dir, "short-lived");
     for user in [name, "renewed"] {

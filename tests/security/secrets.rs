@@ -9,10 +9,10 @@ use crate::secured::{PASSWORD, secured};
 const TOKEN: &str = "rest-token-51ac";
 
 #[test]
-fn no_secret_is_in_the_log_in_any_answer_or_in_the_process_arguments() {
+fn no_secret_is_in_logs_answers_or_process_arguments() {
     let Some(secured) = secured() else { return };
     let case = Case::on(secured.broker, "secrets", 1, 1);
-    // Nothing is granted, so that every refusal has its line too; and librdkafka says all that it ever says.
+    // Nothing is granted, so every denial has its line too; and librdkafka logs at its most verbose level.
     let file = configuration("secrets", &format!("{}  debug: all\n", secured.scram_text("keeps-secrets")));
     let engine = case.engine_with(&[
         ("BOOTSTRAP_SERVERS", &secured.address),
@@ -39,7 +39,7 @@ fn no_secret_is_in_the_log_in_any_answer_or_in_the_process_arguments() {
 }
 
 #[test]
-fn a_setting_that_librdkafka_does_not_know_is_named_without_its_value() {
+fn an_unknown_librdkafka_setting_is_named_without_its_value() {
     let Some(secured) = secured() else { return };
     let case = Case::on(secured.broker, "typo", 1, 1);
     let text = secured.scram_text("keeps-secrets").replace("sasl.password", "sasl.passwordd");

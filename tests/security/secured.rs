@@ -1,4 +1,4 @@
-//! A broker that lets nobody do anything that no permission allows.
+//! A broker that denies everything that no permission allows.
 //!
 //! The tests themselves come in by another door, as a super user: only what the engine may do is of interest.
 
@@ -16,7 +16,7 @@ use crate::kit::proxy::Proxy;
 /// Of every user. It must not turn up anywhere.
 pub const PASSWORD: &str = "opensesame-9f3b";
 
-/// Those who log in by SCRAM: one a test, so that they do not share permissions.
+/// Those who log in by SCRAM: one a test, so they do not share permissions.
 pub const USERS: &[&str] = &[
     "suffices",
     "no-read-schedules",
@@ -27,7 +27,6 @@ pub const USERS: &[&str] = &[
     "no-write-dead-letters",
     "no-read-group",
     "no-write-transactions",
-    "nobody",
     "keeps-secrets",
     "connects",
     "rotates",

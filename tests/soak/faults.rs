@@ -123,7 +123,7 @@ pub fn brokers(mut cluster: Cluster, case: &Case, faults: &Faults, mut random: R
                 continue;
             }
         };
-        // Nobody may be leading it just now.
+        // It may have no leader just now.
         let Some(node) = node else { continue };
         faults.happens(kind, &format!("{} for {away:?}", node + 1));
         cluster.kill(node);
@@ -133,7 +133,7 @@ pub fn brokers(mut cluster: Cluster, case: &Case, faults: &Faults, mut random: R
     }
 }
 
-/// Worsens what lies between the brokers and the engines that go through proxies.
+/// Worsens the network between the brokers and the engines that go through proxies.
 pub fn network(ways: &[Vec<Proxy>], faults: &Faults, mut random: Random) {
     loop {
         faults.rest(random.span(3_000..20_000));

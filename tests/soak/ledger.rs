@@ -1,20 +1,20 @@
-//! Every word that was said, what the topics hold of it, and whether the two agree.
+//! Every record that was produced, what the topics hold of it, and whether the two agree.
 
 use std::collections::{BTreeMap, HashMap};
 
-/// A word's number, which is also its value and a header of its record.
+/// A user record's number, which is also its value and one of its headers.
 pub type Id = usize;
 
 /// A schedules topic's number, a partition and an offset.
 pub type Place = (usize, i32, i64);
 
-/// So long before anybody may be surprised that a word did not fire, or that one still did after it was superseded:
-/// longer than any fault, with recovery. On a machine that is slower than that it is twice the worst lateness.
+/// A record that has not fired for so long is lost, and one that fires so long after it was superseded is stale. It is
+/// longer than any fault, with recovery; on a machine that is slower than that it is twice the worst lateness.
 const LONG_MS: i64 = 120_000;
 
 /// A schedule or a cancel.
 #[derive(Clone, Debug)]
-pub struct Word {
+pub struct UserRecord {
     pub topic: usize,
     pub key: usize,
     /// When it is due, in seconds; a cancel has none.
@@ -26,10 +26,10 @@ pub struct Word {
     pub unknown: bool,
 }
 
-/// A record that fired a word.
+/// A triggered record.
 #[derive(Clone, Copy, Debug)]
 pub struct Firing {
-    /// Partition and offset, for whoever looks into it.
+    /// Partition and offset, for the report.
     #[allow(dead_code)]
     pub at: (i32, i64),
     pub appended_ms: i64,
@@ -43,15 +43,15 @@ pub struct Seen {
     pub target: HashMap<Id, Vec<Firing>>,
     pub history: HashMap<Id, u32>,
     pub dead: HashMap<Id, u32>,
-    /// Words in the schedules topics, by where they lie.
+    /// User records in the schedules topics, by their place.
     pub log: BTreeMap<Place, Id>,
     /// Tombstones of the engine, by the place that they name.
     pub tombstones: HashMap<Place, u32>,
-    /// Words that the engine wrote again.
+    /// Records that the engine wrote again.
     pub copies: u64,
     /// Records of the schedules topics that were there and are no more.
     pub compacted: usize,
-    /// Records that no word explains.
+    /// Records that no user record explains.
     pub foreign: Vec<String>,
 }
 
@@ -74,7 +74,7 @@ pub struct Verdict {
     /// Words that fired more than 1 s after a newer one was acknowledged, and the longest such time.
     pub overlapped: usize,
     pub overlapped_ms_max: i64,
-    /// Where target, history, tombstones and words do not agree.
+    /// Where target, history, tombstones and records do not agree.
     pub unequal: Vec<String>,
     /// Milliseconds to the broker's append, sorted.
     pub late_ms: Vec<i64>,
@@ -105,32 +105,34 @@ impl Verdict {
 }
 
 /// Judges what was seen.
-pub fn judge(words: &[Word], seen: &Seen) -> Verdict {
+pub fn judge(records: &[UserRecord], seen: &Seen) -> Verdict {
     let mut verdict = Verdict {
-        schedules: words.iter().filter(|word| word.due.is_some()).count(),
-        cancels: words.iter().filter(|word| word.due.is_none()).count(),
-        acknowledged: words.iter().filter(|word| word.acked.is_some()).count(),
-        unknown: words.iter().filter(|word| word.unknown).count(),
+        schedules: records.iter().filter(|record| record.due.is_some()).count(),
+        cancels: records.iter().filter(|record| record.due.is_none()).count(),
+        acknowledged: records.iter().filter(|record| record.acked.is_some()).count(),
+        unknown: records.iter().filter(|record| record.unknown).count(),
         ..Verdict::default()
     };
     let place: HashMap<Id, Place> = seen.log.iter().map(|(place, id)| (*id, *place)).collect();
-    for (id, word) in words.iter().enumerate() {
-        verdict.unknown_in_log += usize::from(word.unknown && place.contains_key(&id));
-        let expected = word.acked.map(|(partition, offset, _)| (word.topic, partition, offset));
+    for (id, record) in records.iter().enumerate() {
+        verdict.unknown_in_log += usize::from(record.unknown && place.contains_key(&id));
+        let expected = record.acked.map(|(partition, offset, _)| (record.topic, partition, offset));
         if expected.is_some() && expected != place.get(&id).copied() {
-            verdict.unequal.push(format!("word {id} {word:?} is not where it was acknowledged: {:?}", place.get(&id)));
+            verdict
+                .unequal
+                .push(format!("record {id} {record:?} is not where it was acknowledged: {:?}", place.get(&id)));
         }
     }
-    // In the order of each partition's log, which is the order of each key's words.
+    // In the order of each partition's log, which is the order of each key's records.
     let mut keys: BTreeMap<(usize, usize), Vec<Id>> = BTreeMap::new();
     for id in seen.log.values() {
-        keys.entry((words[*id].topic, words[*id].key)).or_default().push(*id);
+        keys.entry((records[*id].topic, records[*id].key)).or_default().push(*id);
     }
     let mut slow = Vec::new();
     for ids in keys.values() {
         for (at, id) in ids.iter().enumerate() {
             let next = ids.get(at + 1).copied();
-            slow.extend(word(&mut verdict, words, seen, (*id, next), place[id]));
+            slow.extend(judge_record(&mut verdict, records, seen, (*id, next), place[id]));
         }
     }
     verdict.late_ms.sort_unstable();
@@ -140,18 +142,18 @@ pub fn judge(words: &[Word], seen: &Seen) -> Verdict {
         found.push(format!("after {late_ms} ms {text}"));
     }
     for id in seen.target.keys().filter(|id| !place.contains_key(*id)) {
-        verdict.unequal.push(format!("word {id} fired and is not in the log: {:?}", words.get(*id)));
+        verdict.unequal.push(format!("record {id} fired and is not in the log: {:?}", records.get(*id)));
     }
     for (place, count) in &seen.tombstones {
         let named = seen.log.get(place);
         let fired = named.is_some_and(|id| seen.target.contains_key(id));
         // A schedule's tombstone says that it has fired; a cancel's is the cancel, written again.
-        let due = named.is_some_and(|id| words[*id].due.is_some());
+        let due = named.is_some_and(|id| records[*id].due.is_some());
         if named.is_none() || (due && (!fired || *count != 1)) {
-            verdict.unequal.push(format!("{count} tombstones name {place:?}, word {named:?}, which fired: {fired}"));
+            verdict.unequal.push(format!("{count} tombstones name {place:?}, record {named:?}, which fired: {fired}"));
         }
     }
-    verdict.unequal.extend(seen.dead.iter().map(|(id, n)| format!("word {id} became {n} dead letters")));
+    verdict.unequal.extend(seen.dead.iter().map(|(id, n)| format!("record {id} became {n} dead letters")));
     verdict.unequal.extend(seen.foreign.iter().cloned());
     verdict
 }
@@ -165,26 +167,26 @@ enum Slow {
     Overlapped,
 }
 
-/// Judges one word and the one that superseded it. Gives what is wrong only if those milliseconds are very many.
-fn word(
+/// Judges one record and the one that superseded it. Gives what is wrong only if those milliseconds are very many.
+fn judge_record(
     verdict: &mut Verdict,
-    words: &[Word],
+    records: &[UserRecord],
     seen: &Seen,
     (id, next): (Id, Option<Id>),
     place: Place,
 ) -> Option<(i64, Slow, String)> {
-    let word = &words[id];
-    let next = next.map(|next| &words[next]);
+    let record = &records[id];
+    let next = next.map(|next| &records[next]);
     let history = seen.history.get(&id).copied().unwrap_or_default();
     let firings = seen.target.get(&id).map_or(&[][..], Vec::as_slice);
-    let Some(due) = word.due else {
+    let Some(due) = record.due else {
         if !firings.is_empty() || history > 0 {
-            verdict.unequal.push(format!("word {id} is a cancel and fired: {firings:?}"));
+            verdict.unequal.push(format!("record {id} is a cancel and fired: {firings:?}"));
         }
         return None;
     };
     let tombstones = seen.tombstones.get(&place).copied().unwrap_or_default();
-    let tell = |what: &str| format!("word {id} at {place:?} {what}: {word:?}, then {next:?}; it fired {firings:?}");
+    let tell = |what: &str| format!("record {id} at {place:?} {what}: {record:?}, then {next:?}; it fired {firings:?}");
     if firings.len() != history as usize || firings.len() != tombstones as usize {
         verdict.unequal.push(tell(&format!("has {history} history records and {tombstones} tombstones")));
     }
@@ -195,7 +197,7 @@ fn word(
             verdict.lost.push(tell("is lost"));
             return None;
         };
-        let arrived_ms = word.acked.map_or(word.sent_ms, |(.., acked_ms)| acked_ms);
+        let arrived_ms = record.acked.map_or(record.sent_ms, |(.., acked_ms)| acked_ms);
         let late_ms = next.sent_ms - arrived_ms.max(due * 1_000);
         return (late_ms > LONG_MS).then(|| (late_ms, Slow::Superseded, tell("had not fired")));
     };
@@ -209,7 +211,7 @@ fn word(
     if firings.iter().any(|firing| !firing.intact) {
         verdict.unequal.push(tell("does not carry what it should"));
     }
-    let arrived_ms = word.acked.map_or(word.sent_ms, |(.., acked_ms)| acked_ms);
+    let arrived_ms = record.acked.map_or(record.sent_ms, |(.., acked_ms)| acked_ms);
     verdict.late_ms.push((first.appended_ms - arrived_ms.max(due * 1_000)).max(0));
     let (.., superseded_ms) = next?.acked?;
     let overlapped = first.appended_ms - superseded_ms;

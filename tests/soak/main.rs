@@ -5,7 +5,7 @@
 //! ```
 //!
 //! Keeps a ledger of every schedule, update and cancel that the brokers acknowledged, and ends with 1 when one is lost,
-//! doubled or early, or when target, history and tombstones do not agree. The seed chooses words and faults; how they
+//! doubled or early, or when target, history and tombstones do not agree. The seed chooses records and faults; how they
 //! meet is up to the machine.
 
 #[path = "../broker/kit/mod.rs"]
@@ -31,7 +31,7 @@ use kit::cluster::Cluster;
 use kit::wait::now_ms;
 use ledger::{Seen, Verdict, judge};
 use random::Random;
-use traffic::{Traffic, Words};
+use traffic::{Traffic, UserRecords};
 use watch::Watch;
 
 /// Ways from engines to brokers that lead through proxies.
@@ -89,7 +89,7 @@ fn run(cluster: Cluster, case: &Case, options: &Options) -> bool {
     let dead = format!("{}-dead", case.target);
     client::create_replicated_topic(case.bootstrap(), &dead, 1, cluster.broker.replicas, &[]);
     let faults = Faults::new();
-    let words: Words = Arc::new(Mutex::new(Vec::new()));
+    let records: UserRecords = Arc::new(Mutex::new(Vec::new()));
     let watch = Watch::start(case, &dead);
     let ways = cluster.ways.clone();
     let addresses: Vec<String> = (0..WAYS).map(|way| cluster.bootstrap_of(way)).collect();
@@ -99,19 +99,19 @@ fn run(cluster: Cluster, case: &Case, options: &Options) -> bool {
     let cluster = thread::scope(|scope| {
         let brokers = scope.spawn(|| faults::brokers(cluster, case, &faults, chance(2)));
         scope.spawn(|| faults::network(&ways, &faults, chance(3)));
-        let traffic = Traffic::new(case, &words, chance(4), RATE, end_ms);
+        let traffic = Traffic::new(case, &records, chance(4), RATE, end_ms);
         scope.spawn(|| {
             let _end = faults.end_on_drop();
             traffic.run();
         });
-        scope.spawn(|| progress(&words, &watch, &faults));
+        scope.spawn(|| progress(&records, &watch, &faults));
         engines.work();
         brokers.join().expect("the brokers' lane goes on to its end")
     });
     faults.say("no more faults");
     let healed = Instant::now();
     let converged = loop {
-        let verdict = judge(&words.lock().expect("no panic"), &watch.seen.lock().expect("no panic"));
+        let verdict = judge(&records.lock().expect("no panic"), &watch.seen.lock().expect("no panic"));
         if verdict.lost.is_empty() && verdict.unequal.is_empty() {
             break true;
         }
@@ -125,11 +125,11 @@ fn run(cluster: Cluster, case: &Case, options: &Options) -> bool {
         healed.elapsed(),
         engines.ready()
     ));
-    // Whoever fires something again does it now.
+    // An engine that fires something again does it now.
     thread::sleep(Duration::from_secs(10));
     engines.end();
     let seen = watch.finish(case);
-    let verdict = judge(&words.lock().expect("no panic"), &seen);
+    let verdict = judge(&records.lock().expect("no panic"), &seen);
     report(options, &verdict, &seen, &faults, &engines);
     drop(cluster);
     let good = verdict.good() && faults.complaints.lock().expect("no panic").is_empty();
@@ -141,12 +141,12 @@ fn run(cluster: Cluster, case: &Case, options: &Options) -> bool {
     good
 }
 
-fn progress(words: &Words, watch: &Watch, faults: &Faults) {
+fn progress(records: &UserRecords, watch: &Watch, faults: &Faults) {
     while !faults.over() {
         faults.rest(Duration::from_secs(30));
-        let verdict = judge(&words.lock().expect("no panic"), &watch.seen.lock().expect("no panic"));
+        let verdict = judge(&records.lock().expect("no panic"), &watch.seen.lock().expect("no panic"));
         faults.say(&format!(
-            "{} words, {} acknowledged; {} fired, {} doubled, {} early, p99 {} ms",
+            "{} records, {} acknowledged; {} fired, {} doubled, {} early, p99 {} ms",
             verdict.schedules + verdict.cancels,
             verdict.acknowledged,
             verdict.fired,
@@ -173,7 +173,7 @@ fn report(options: &Options, verdict: &Verdict, seen: &Seen, faults: &Faults, en
         println!("{kind:<20} {}", found.len());
     }
     println!(
-        "overlapped           {} fired more than 1 s after a newer word was acknowledged, at most {} ms",
+        "overlapped           {} fired more than 1 s after a newer record was acknowledged, at most {} ms",
         verdict.overlapped, verdict.overlapped_ms_max
     );
     let late: Vec<String> =

@@ -1,4 +1,4 @@
-//! Says words: schedules, updates and cancels, many of them about when the word before is due.
+//! Produces records: schedules, updates and cancels, many of them about when the record before is due.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -13,7 +13,7 @@ use rdkafka::types::RDKafkaErrorCode;
 
 use crate::kit::wait::now_ms;
 use crate::kit::{Case, client};
-use crate::ledger::{Id, Word};
+use crate::ledger::{Id, UserRecord};
 use crate::random::Random;
 
 /// Keys of each topic. Few enough that chance meets some again while they are pending.
@@ -22,10 +22,10 @@ const TICK: Duration = Duration::from_millis(20);
 /// Until a record that is not acknowledged is given up.
 const ACK_MAX_MS: &str = "90000";
 
-/// All words so far.
-pub type Words = Arc<Mutex<Vec<Word>>>;
+/// All user records so far.
+pub type UserRecords = Arc<Mutex<Vec<UserRecord>>>;
 
-struct Acks(Words);
+struct Acks(UserRecords);
 
 impl ClientContext for Acks {}
 
@@ -33,34 +33,34 @@ impl ProducerContext for Acks {
     type DeliveryOpaque = Box<Id>;
 
     fn delivery(&self, result: &DeliveryResult<'_>, id: Box<Id>) {
-        let word = &mut self.0.lock().expect("no panic")[*id];
+        let record = &mut self.0.lock().expect("no panic")[*id];
         match result {
-            Ok(message) => word.acked = Some((message.partition(), message.offset(), now_ms())),
-            Err(_) => word.unknown = true,
+            Ok(message) => record.acked = Some((message.partition(), message.offset(), now_ms())),
+            Err(_) => record.unknown = true,
         }
     }
 }
 
-/// When something is to be said, on which topic's which key, and whether it is a cancel.
+/// When to produce a record, for which key of which topic, and whether it is a cancel.
 type Plan = (i64, usize, usize, bool);
 
-/// Says words until the time is over.
+/// Produces records until the time is over.
 pub struct Traffic<'a> {
     case: &'a Case,
-    words: Words,
+    records: UserRecords,
     random: Random,
     producer: BaseProducer<Acks>,
     /// The next one first.
     plans: BinaryHeap<Reverse<Plan>>,
-    /// What is said a second, apart from bursts and plans.
+    /// Records a second, apart from bursts and plans.
     rate: u32,
     end_ms: i64,
 }
 
 impl<'a> Traffic<'a> {
-    pub fn new(case: &'a Case, words: &Words, random: Random, rate: u32, end_ms: i64) -> Self {
-        let producer = producer(case, words);
-        Self { case, words: Arc::clone(words), random, producer, plans: BinaryHeap::new(), rate, end_ms }
+    pub fn new(case: &'a Case, records: &UserRecords, random: Random, rate: u32, end_ms: i64) -> Self {
+        let producer = producer(case, records);
+        Self { case, records: Arc::clone(records), random, producer, plans: BinaryHeap::new(), rate, end_ms }
     }
 
     pub fn run(mut self) {
@@ -86,7 +86,7 @@ impl<'a> Traffic<'a> {
             if self.producer.client().fatal_error().is_some() {
                 // What it had not delivered is told as unknown.
                 let _ = self.producer.flush(Duration::from_secs(1));
-                self.producer = producer(self.case, &self.words);
+                self.producer = producer(self.case, &self.records);
             }
         }
         self.producer.flush(Duration::from_secs(100)).expect("everything is acknowledged or given up");
@@ -132,12 +132,12 @@ impl<'a> Traffic<'a> {
 
     fn say(&mut self, topic: usize, key: usize, due: Option<i64>) {
         let id = {
-            let mut words = self.words.lock().expect("no panic");
-            words.push(Word { topic, key, due, sent_ms: now_ms(), acked: None, unknown: false });
-            words.len() - 1
+            let mut records = self.records.lock().expect("no panic");
+            records.push(UserRecord { topic, key, due, sent_ms: now_ms(), acked: None, unknown: false });
+            records.len() - 1
         };
         let (name, number) = (key_name(key), id.to_string());
-        let mut headers = OwnedHeaders::new().insert(Header { key: "word", value: Some(&number) });
+        let mut headers = OwnedHeaders::new().insert(Header { key: "id", value: Some(&number) });
         if let Some(due) = due {
             let due = due.to_string();
             let target = Some(self.case.target.as_str());
@@ -159,7 +159,7 @@ impl<'a> Traffic<'a> {
                     self.producer.poll(TICK);
                     left = Some(record);
                 }
-                Err((_, record)) => self.words.lock().expect("no panic")[*record.delivery_opaque].unknown = true,
+                Err((_, record)) => self.records.lock().expect("no panic")[*record.delivery_opaque].unknown = true,
             }
         }
     }
@@ -170,12 +170,12 @@ pub fn key_name(key: usize) -> String {
     format!("key-{key}")
 }
 
-fn producer(case: &Case, words: &Words) -> BaseProducer<Acks> {
+fn producer(case: &Case, records: &UserRecords) -> BaseProducer<Acks> {
     let mut config = client::config(case.bootstrap());
     config.set("enable.idempotence", "true").set("partitioner", "murmur2_random").set("linger.ms", "2");
     config
         .set("message.timeout.ms", ACK_MAX_MS)
         .set("log_level", "0")
         .set("topic.metadata.refresh.interval.ms", "5000");
-    config.create_with_context(Acks(Arc::clone(words))).expect("a producer")
+    config.create_with_context(Acks(Arc::clone(records))).expect("a producer")
 }

@@ -65,7 +65,7 @@ impl Watch {
         }
         let scheduled =
             |seen: &Seen| seen.log.len() + seen.tombstones.values().sum::<u32>() as usize + seen.copies as usize;
-        // What is read anew counts: a consumer may have been told less, never more.
+        // The second reading counts: the first may have seen less, never more.
         let mut seen = seen;
         if before != after {
             seen.foreign.push(format!("target and history held {before:?} when read at once, and hold {after:?}"));
@@ -76,46 +76,46 @@ impl Watch {
     }
 }
 
-fn word_of(record: &Record) -> Option<Id> {
-    std::str::from_utf8(record.header("word")?).ok()?.parse().ok()
+fn id_of(record: &Record) -> Option<Id> {
+    std::str::from_utf8(record.header("id")?).ok()?.parse().ok()
 }
 
 fn note(seen: &mut Seen, kind: Kind, record: &Record) {
-    let word = word_of(record);
-    match (kind, word) {
+    let id = id_of(record);
+    match (kind, id) {
         // The engine's own.
         (Kind::Schedules(_), _) if record.key.as_deref().is_some_and(|key| key.starts_with(b"__scheduler.")) => {}
-        (Kind::Schedules(topic), word) => schedule(seen, topic, record, word),
-        (Kind::Target, Some(word)) => {
+        (Kind::Schedules(topic), id) => schedule(seen, topic, record, id),
+        (Kind::Target, Some(id)) => {
             let key = record.key.clone();
             let headers: Vec<&str> = record.headers.iter().map(|(name, _)| name.as_str()).collect();
-            let intact = record.value_text() == word.to_string()
+            let intact = record.value_text() == id.to_string()
                 && record.header("scheduler-key") == key.as_deref()
-                && headers == ["word", "scheduler-timestamp", "scheduler-key", "scheduler-topic"];
+                && headers == ["id", "scheduler-timestamp", "scheduler-key", "scheduler-topic"];
             let at = (record.partition, record.offset);
-            seen.target.entry(word).or_default().push(Firing { at, appended_ms: record.timestamp, intact });
+            seen.target.entry(id).or_default().push(Firing { at, appended_ms: record.timestamp, intact });
         }
-        (Kind::History, Some(word)) => *seen.history.entry(word).or_default() += 1,
-        (Kind::Dead, Some(word)) => *seen.dead.entry(word).or_default() += 1,
-        (_, None) => seen.foreign.push(format!("nobody said {record:?}")),
+        (Kind::History, Some(id)) => *seen.history.entry(id).or_default() += 1,
+        (Kind::Dead, Some(id)) => *seen.dead.entry(id).or_default() += 1,
+        (_, None) => seen.foreign.push(format!("no user produced {record:?}")),
     }
 }
 
-fn schedule(seen: &mut Seen, topic: usize, record: &Record, word: Option<Id>) {
+fn schedule(seen: &mut Seen, topic: usize, record: &Record, id: Option<Id>) {
     let Some(origin) = record.header("scheduler-engine") else {
-        match word {
-            Some(word) => drop(seen.log.insert((topic, record.partition, record.offset), word)),
-            None => seen.foreign.push(format!("nobody said {record:?}")),
+        match id {
+            Some(id) => drop(seen.log.insert((topic, record.partition, record.offset), id)),
+            None => seen.foreign.push(format!("no user produced {record:?}")),
         }
         return;
     };
-    // The offset that the mark names: see src/core/mark.rs.
+    // The offset in the origin header: see src/core/origin.rs.
     let named = origin.get(9..17).map(|bytes| i64::from_be_bytes(bytes.try_into().expect("eight bytes")));
     match named {
         Some(offset) if record.value.is_none() => {
             *seen.tombstones.entry((topic, record.partition, offset)).or_default() += 1;
         }
         Some(_) => seen.copies += 1,
-        None => seen.foreign.push(format!("a mark without an offset: {record:?}")),
+        None => seen.foreign.push(format!("an origin without an offset: {record:?}")),
     }
 }

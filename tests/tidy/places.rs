@@ -4,7 +4,7 @@ use crate::{files, hold};
 
 #[test]
 fn no_file_names_a_place_outside_the_repository() {
-    // Written apart, so that this file does not name them.
+    // Written apart, so this file does not name them.
     let places: Vec<String> =
         [["/ho", "me/"], ["/ro", "ot/"], ["/Us", "ers/"], ["/wo", "rk/"], ["../sh", "ared"], [":\\Us", "ers"]]
             .map(|parts| parts.concat())

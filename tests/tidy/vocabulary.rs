@@ -90,7 +90,9 @@ const RETIRED: &[Retired] = &[
     text("shelf|shelves", "queue"),
     name("rack|racks", "retry slot"),
     name("lot|lots", "Lane"),
-    text("letter|letters", "dead letter").except(&["dead letter", "dead letters"]),
+    text("letter|letters", "dead letter")
+        // Those of the alphabet.
+        .except(&["dead letter", "dead letters", "letters digits"]),
     text("outrun|outran", "overtaken; in code: needs_rewrite"),
     text("suspect|suspects", "quarantined"),
     text("condemn|condemned", "to_dead_letter"),
@@ -121,12 +123,14 @@ const RETIRED: &[Retired] = &[
     name("strike|strikes|struck", "consecutive_failures; in sim: inject"),
     // Phrases.
     text("anew", "again; recreated, rejoined"),
-    text("nobody|whoever|somebody", "user, caller, instance, broker"),
+    // A user of Unix.
+    text("nobody|whoever|somebody", "user, caller, instance, broker").except(&["as nobody"]),
     text("lies|lain", "is at, is in"),
     text("rightful", "expected"),
     text("reckon|reckons|reckoned", "estimate, count"),
     text("existing scheduler", "etf1/kafka-message-scheduler"),
-    text("customer header|customer headers", "user headers"),
+    // An example of another project has such a header.
+    text("customer header|customer headers", "user headers").outside(&["tests/broker/reference.rs"]),
     prose("stands in|stand in", "is in"),
     prose("is none|are none", "is not one, are not any").except(&["there is none", "there are none"]),
     prose("so that", "so"),

@@ -23,7 +23,7 @@ const DAY_S: i64 = 86_400;
 /// Starts with none pending, to compare with.
 const EMPTY_STARTS: u32 = 3;
 
-/// Produces so many that nobody will see fire.
+/// Produces so many schedules that do not fire during the run.
 pub fn fill(bench: &Bench, case: &Case, count: u32) -> Result<(), String> {
     let far_s = now_s() + FAR_S;
     Feed::new(case, &bench.values)?.all(count, |number| far_s + i64::from(number) % DAY_S)
@@ -34,7 +34,7 @@ pub fn run(bench: &Bench, count: u32) -> Result<Vec<Figures>, String> {
     let mut starts = Starts { bench, case: &case, overdue: count };
     // The first start ever writes floors, which no other does.
     starts.next(0)?.0.stop();
-    // The least of some, so that what loading takes is not told as less than it is.
+    // The shortest of some: the difference must not understate what loading takes.
     let (mut none_pending, mut empty_s) = (0, f64::INFINITY);
     for _ in 0..EMPTY_STARTS {
         let (engine, first_s) = starts.next(0)?;

@@ -66,7 +66,7 @@ fn receive(consumer: &BaseConsumer, count: u32, limit: Duration) -> Result<Vec<(
         match consumer.poll(Duration::from_millis(100)) {
             Some(Ok(message)) => {
                 let at_ms = now_ms();
-                let number = message.key().and_then(number_of).ok_or("a record in the target is none of ours")?;
+                let number = message.key().and_then(number_of).ok_or("a foreign record in the target")?;
                 received.push((number, at_ms));
             }
             None | Some(Err(KafkaError::PartitionEOF(_))) => {}

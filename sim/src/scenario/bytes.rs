@@ -184,7 +184,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_scenario_is_read_back_from_its_bytes_and_any_bytes_are_a_scenario() {
+    fn a_scenario_round_trips_and_any_bytes_make_one() {
         for seed in 0..50 {
             let scenario = Scenario::from_seed(seed);
             assert_eq!(Scenario::from_bytes(&scenario.to_bytes()), scenario);

@@ -30,7 +30,7 @@ fn what_is_exported_is_imported_byte_for_byte() {
         at(b"text", "é\n\"".as_bytes()).header("a", "1").null_header("a").header("b", ""),
         at(&[0xff, 0, 1], &[0xfe]).target_key([0xfd]).header("bytes", [0xfc]),
         at(b"empty", b""),
-        at(b"unfit", b"v").header("scheduler-epoch", "x"),
+        at(b"invalid", b"v").header("scheduler-epoch", "x"),
     ];
     from.produce(&kept);
     from.produce(&[at(b"replaced", b"old"), at(b"gone", b"v"), Scheduled::cancel("gone"), at(b"replaced", b"new")]);

@@ -14,17 +14,17 @@ fn dead_letters_are_redriven_once_and_not_over_newer_records() {
     create_topic(case.bootstrap(), &dead, 2, &[]);
     let mut engine = case.engine_with(&[("DEAD_LETTER_TOPIC", &dead)]);
     let late = format!("{}-late", case.target);
-    let letter = |key: &str| case.due_in(key, key, 0).target_key(key);
+    let dead_letter = |key: &str| case.due_in(key, key, 0).target_key(key);
     let to = |mut schedule: Scheduled| {
         schedule.headers[1].1 = Some(late.clone().into_bytes());
         schedule
     };
     // In a partition of their own choice, where no hash would look.
     case.produce(&[
-        to(letter("back").header("h", "1")).partition(0),
-        to(letter("other")).partition(1),
-        to(letter("replaced")).partition(1),
-        to(letter("cancelled")).partition(0),
+        to(dead_letter("back").header("h", "1")).partition(0),
+        to(dead_letter("other")).partition(1),
+        to(dead_letter("replaced")).partition(1),
+        to(dead_letter("cancelled")).partition(0),
     ]);
     eventually("they are dead letters", PATIENCE, || (read_all(case.bootstrap(), &dead).len() == 4).then_some(()));
     // One that has just seen the target missing gives it up again for a while.
@@ -54,7 +54,7 @@ fn dead_letters_are_redriven_once_and_not_over_newer_records() {
     assert_eq!(
         names,
         ["h", "scheduler-timestamp", "scheduler-key", "scheduler-topic"],
-        "nothing of the letter is left"
+        "nothing of the dead letter is left"
     );
     assert!(redrive(&[]).contains("0 dead letters redriven, 0 skipped"), "an earlier run has read them");
     assert!(redrive(&["--all"]).contains("0 dead letters redriven, 4 skipped"), "and none is redriven twice");
@@ -63,42 +63,42 @@ fn dead_letters_are_redriven_once_and_not_over_newer_records() {
 
 #[test]
 fn a_dead_letter_that_cannot_fire_is_skipped() {
-    let Some(case) = Case::new("redrive-unfit", 1) else { return };
+    let Some(case) = Case::new("redrive-invalid", 1) else { return };
     let dead = format!("{}-dead", case.group);
     create_topic(case.bootstrap(), &dead, 1, &[]);
     let engine = case.engine_with(&[("DEAD_LETTER_TOPIC", &dead)]);
-    let letters = || keys_of(&case, &dead);
+    let dead_letters = || keys_of(&case, &dead);
     case.produce(&[
-        Scheduled { headers: Vec::new(), ..case.due_in("unfit", "v", 0) }.header("scheduler-target-topic", "t")
+        Scheduled { headers: Vec::new(), ..case.due_in("invalid", "v", 0) }.header("scheduler-target-topic", "t")
     ]);
-    eventually("it is a dead letter", PATIENCE, || (letters() == ["unfit"]).then_some(()));
+    eventually("it is a dead letter", PATIENCE, || (dead_letters() == ["invalid"]).then_some(()));
     let redrive = |args: &[&str]| on(&case, &[&["redrive", "--from", &dead], args].concat()).ok();
     for args in [&["--dry-run"][..], &["--all"], &[], &["--all"]] {
         let said = redrive(args);
-        assert!(said.contains("skipped unfit (no-epoch)") && said.contains(", 1 skipped"), "{args:?}: {said}");
+        assert!(said.contains("skipped invalid (no-epoch)") && said.contains(", 1 skipped"), "{args:?}: {said}");
         assert!(said.contains("1 skipped: cannot fire (no-epoch)"), "{args:?}: {said}");
     }
     assert!(redrive(&[]).contains("0 dead letters redriven, 0 skipped"), "an earlier run has read it");
-    // What the engine has read up to here it has read without another letter.
+    // What the engine has read up to here it has read without another dead letter.
     case.settled();
-    assert_eq!(letters(), ["unfit"]);
+    assert_eq!(dead_letters(), ["invalid"]);
     // Whoever asks for it gets it, with what that means.
-    for (n, args) in [["--key", "unfit"], ["--error", "no-epoch"]].iter().enumerate() {
+    for (n, args) in [["--key", "invalid"], ["--error", "no-epoch"]].iter().enumerate() {
         assert!(redrive(args).contains("1 dead letters redriven"), "{args:?}");
-        eventually("it is another dead letter", PATIENCE, || (letters().len() == n + 2).then_some(()));
+        eventually("it is another dead letter", PATIENCE, || (dead_letters().len() == n + 2).then_some(()));
     }
     drop(engine);
 }
 
 #[test]
-fn the_settings_of_the_command_decide_which_letters_can_fire() {
-    let letters = |case: &Case| {
-        // What goes back lies after the records that the letters were.
+fn the_commands_settings_decide_which_dead_letters_can_fire() {
+    let dead_letters = |case: &Case| {
+        // Redriven records come after the records that the dead letters were.
         case.produce(&[case.due_in("first", "v", 3_600)]);
-        let of = |record| letter_of(&case.schedules[0], 0, record, 0);
+        let of = |record| dead_letter_of(&case.schedules[0], 0, record, 0);
         vec![of(case.due_in("late", "v", -3_600)), of(case.due_in("far", "v", 7_200)), of(case.due_in("fit", "v", 60))]
     };
-    let Some((case, dead)) = with_letters("redrive-settings", letters) else { return };
+    let Some((case, dead)) = with_dead_letters("redrive-settings", dead_letters) else { return };
     let settings = [("SCHEDULE_GRACE_INTERVAL", "60"), ("MAX_HORIZON", "3600")];
     let said = on_env(&case, &settings, &["redrive", "--from", &dead]).ok();
     assert!(said.contains("1 dead letters redriven, 2 skipped"), "{said}");
@@ -110,11 +110,11 @@ fn the_settings_of_the_command_decide_which_letters_can_fire() {
 }
 
 /// A dead letter as the engine writes it, for a record of the case's schedules topic at this offset.
-fn letter(case: &Case, key: impl AsRef<[u8]>, offset: i64) -> Scheduled {
-    letter_of(&case.schedules[0], 0, case.due_in(key, "v", 3_600).header("h", "1"), offset)
+fn dead_letter(case: &Case, key: impl AsRef<[u8]>, offset: i64) -> Scheduled {
+    dead_letter_of(&case.schedules[0], 0, case.due_in(key, "v", 3_600).header("h", "1"), offset)
 }
 
-fn letter_of(topic: &str, partition: i32, record: Scheduled, offset: i64) -> Scheduled {
+fn dead_letter_of(topic: &str, partition: i32, record: Scheduled, offset: i64) -> Scheduled {
     record
         .header("scheduler-error", "unknown-target")
         .header("scheduler-error-detail", "the target topic does not exist")
@@ -124,11 +124,11 @@ fn letter_of(topic: &str, partition: i32, record: Scheduled, offset: i64) -> Sch
 }
 
 /// A case and its dead-letter topic of one partition.
-fn with_letters(name: &str, letters: impl Fn(&Case) -> Vec<Scheduled>) -> Option<(Case, String)> {
+fn with_dead_letters(name: &str, dead_letters: impl Fn(&Case) -> Vec<Scheduled>) -> Option<(Case, String)> {
     let case = Case::new(name, 1)?;
     let dead = format!("{}-dead", case.group);
     create_topic(case.bootstrap(), &dead, 1, &[]);
-    case.produce_elsewhere(&dead, &letters(&case));
+    case.produce_elsewhere(&dead, &dead_letters(&case));
     Some((case, dead))
 }
 
@@ -137,12 +137,12 @@ fn keys_of(case: &Case, topic: &str) -> Vec<String> {
 }
 
 #[test]
-fn letters_that_retention_has_deleted_do_not_stop_a_run() {
-    let letters = |case: &Case| vec![letter(case, "a", 0), letter(case, "b", 0)];
-    let Some((case, dead)) = with_letters("redrive-retention", letters) else { return };
+fn dead_letters_deleted_by_retention_do_not_stop_a_run() {
+    let dead_letters = |case: &Case| vec![dead_letter(case, "a", 0), dead_letter(case, "b", 0)];
+    let Some((case, dead)) = with_dead_letters("redrive-retention", dead_letters) else { return };
     let redrive = |args: &[&str]| on(&case, &[&["redrive", "--from", &dead], args].concat()).ok();
     assert!(redrive(&[]).contains("2 dead letters redriven"));
-    case.produce_elsewhere(&dead, &[letter(&case, "deleted", 0), letter(&case, "c", 0)]);
+    case.produce_elsewhere(&dead, &[dead_letter(&case, "deleted", 0), dead_letter(&case, "c", 0)]);
     delete_records_before(case.bootstrap(), &dead, 0, 3);
     assert!(redrive(&[]).contains("1 dead letters redriven, 0 skipped"), "from the first that is left");
     assert_eq!(keys_of(&case, &case.schedules[0]), ["a", "b", "c"]);
@@ -152,12 +152,12 @@ fn letters_that_retention_has_deleted_do_not_stop_a_run() {
 }
 
 #[test]
-fn letters_go_to_schedules_topics_or_the_one_that_is_named() {
-    let letters = |case: &Case| {
-        let at = |topic: &str, partition, key: &str| letter_of(topic, partition, case.due_in(key, "v", 3_600), 0);
+fn dead_letters_go_to_schedules_topics_or_the_named_one() {
+    let dead_letters = |case: &Case| {
+        let at = |topic: &str, partition, key: &str| dead_letter_of(topic, partition, case.due_in(key, "v", 3_600), 0);
         vec![at(&case.schedules[0], 0, "mine"), at(&case.history, 0, "other"), at(&case.schedules[0], 99, "nowhere")]
     };
-    let Some((case, dead)) = with_letters("redrive-foreign", letters) else { return };
+    let Some((case, dead)) = with_dead_letters("redrive-foreign", dead_letters) else { return };
     let redrive = |args: &[&str]| on(&case, &[&["redrive", "--from", &dead], args].concat());
     let ran = redrive(&[]);
     assert!(
@@ -176,9 +176,9 @@ fn letters_go_to_schedules_topics_or_the_one_that_is_named() {
 }
 
 #[test]
-fn a_letter_is_chosen_by_a_key_that_is_no_text() {
-    let letters = |case: &Case| vec![letter(case, [0xff, 0], 0), letter(case, "/wA=", 1)];
-    let Some((case, dead)) = with_letters("redrive-key", letters) else { return };
+fn a_dead_letter_is_chosen_by_a_binary_key() {
+    let dead_letters = |case: &Case| vec![dead_letter(case, [0xff, 0], 0), dead_letter(case, "/wA=", 1)];
+    let Some((case, dead)) = with_dead_letters("redrive-key", dead_letters) else { return };
     let redrive = |args: &[&str]| on(&case, &[&["redrive", "--from", &dead], args].concat());
     assert!(redrive(&["--key", "/wA=", "--base64"]).ok().contains("1 dead letters redriven"));
     let back = case.read_schedules(0);
@@ -189,18 +189,18 @@ fn a_letter_is_chosen_by_a_key_that_is_no_text() {
 }
 
 #[test]
-fn large_letters_go_back_in_little_memory() {
+fn large_dead_letters_are_redriven_in_little_memory() {
     const COUNT: usize = 250;
     const BYTES: usize = 900_000;
     const PEAK_KIB: u64 = 160 * 1024;
     let large = |case: &Case| {
         let all = (0..COUNT).map(|n| {
             let record = case.due_in(format!("k{n}"), vec![b'x'; BYTES], 3_600);
-            letter_of(&case.schedules[0], 0, record, n as i64)
+            dead_letter_of(&case.schedules[0], 0, record, n as i64)
         });
         all.collect()
     };
-    let Some((case, dead)) = with_letters("redrive-large", large) else { return };
+    let Some((case, dead)) = with_dead_letters("redrive-large", large) else { return };
     let (peak, _) = measured(&case, &["redrive", "--from", &dead]);
     eprintln!("redrive of {} MB: at most {peak} KiB", COUNT * BYTES / 1_000_000);
     assert_eq!(case.read_schedules(0).len(), COUNT);

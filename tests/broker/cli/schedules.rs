@@ -59,7 +59,7 @@ fn what_is_scheduled_fires_and_is_in_the_history() {
 }
 
 #[test]
-fn keys_of_either_hash_are_cancelled_and_moved_where_they_lie() {
+fn keys_of_either_hash_keep_their_partition() {
     const KEYS: usize = 3;
     let Some(case) = Case::new("cli-hashes", 5) else { return };
     let engine = case.engine();
@@ -117,11 +117,11 @@ fn new_keys_go_where_their_partitioner_says() {
         producer.flush();
         let common = ["schedule", "--in", "1h", "--key", &key, "--target-topic", &case.target, "--value", "v"];
         on(&case, &[&common[..], &["--partitioner", hash]].concat()).ok();
-        let (lies, expected) = (case.read_schedules(0), case.fired(n + 1));
+        let (scheduled, expected) = (case.read_schedules(0), case.fired(n + 1));
         let place = |records: &[Record]| of_key(records, &key)[0].partition;
-        assert_eq!(place(&lies), place(&expected), "{hash}");
+        assert_eq!(place(&scheduled), place(&expected), "{hash}");
     }
-    // Without being told it does as Java's producers do, and enough keys lie elsewhere than by librdkafka's own default.
+    // Without being told it does as Java's producers do, and enough keys are elsewhere than by librdkafka's own default.
     let keys: Vec<String> = (0..5).map(|n| format!("plain-{n}")).collect();
     for (topic, hash) in [(&case.target, HASHES[0]), (&case.history, HASHES[1])] {
         let producer = Producer::new(case.bootstrap(), &[("partitioner", hash)]);
@@ -146,7 +146,7 @@ fn new_keys_go_where_their_partitioner_says() {
 }
 
 #[test]
-fn what_is_pending_is_listed_with_filters_from_topics_and_from_an_instance() {
+fn topics_and_instances_list_the_same_with_filters() {
     let Some(case) = Case::with_topics("cli-list", 2, 2) else { return };
     let engine = case.engine();
     let due = now_s() + 3_600;
@@ -157,7 +157,7 @@ fn what_is_pending_is_listed_with_filters_from_topics_and_from_an_instance() {
         Scheduled::new([0xff], [0xfe], due + 3, &case.target),
         Scheduled::new("gone", "v", due, &case.target),
         Scheduled::cancel("gone"),
-        Scheduled::new("unfit", "v", due, &case.target).header("scheduler-epoch", "x"),
+        Scheduled::new("invalid", "v", due, &case.target).header("scheduler-epoch", "x"),
     ]);
     case.produce_to(1, &[Scheduled::new("a-3", "three", due + 4, &case.target)]);
     let ids = |ran: super::Ran| -> Vec<String> {
@@ -195,7 +195,7 @@ fn what_is_pending_is_listed_with_filters_from_topics_and_from_an_instance() {
     for word in [first, "due", &date, &case.target, "x", "one (3 bytes)"] {
         assert!(shown.contains(word), "{word} is not in {shown}");
     }
-    assert!(on(&case, &["show", "unfit"]).ok().contains("duplicate-header"));
+    assert!(on(&case, &["show", "invalid"]).ok().contains("duplicate-header"));
     assert!(on(&case, &["show", "--base64", "/w==", "--json"]).ok().contains("{\"base64\":\"/g==\"}"));
     on(&case, &["show", "gone"]).failed(3, &["gone", first, second]);
     // Several topics: which is meant must be said where something is written.
@@ -204,7 +204,7 @@ fn what_is_pending_is_listed_with_filters_from_topics_and_from_an_instance() {
 }
 
 #[test]
-fn what_the_engine_refuses_by_its_settings_is_not_listed() {
+fn schedules_invalid_by_the_settings_are_not_listed() {
     let Some(case) = Case::new("cli-limits", 1) else { return };
     case.produce(&[
         case.due_in("good", "v", 3_600),

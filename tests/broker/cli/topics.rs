@@ -42,7 +42,7 @@ fn topics_are_created_well_and_bad_ones_are_found() {
 }
 
 #[test]
-fn what_the_brokers_refuse_is_said_as_they_say_it() {
+fn errors_of_the_brokers_are_quoted() {
     let Some(case) = Case::new("cli-topics-refused", 1) else { return };
     let new = format!("{}-new", case.group);
     let env = [("BOOTSTRAP_SERVERS", case.bootstrap()), ("SCHEDULES_TOPICS", new.as_str())];

@@ -9,7 +9,7 @@ use crate::kit::engine::Engine;
 use crate::kit::wait::eventually;
 
 /// Nothing listens there.
-const NOBODY: &[(&str, &str)] = &[("BOOTSTRAP_SERVERS", "127.0.0.1:1")];
+const NO_BROKER: &[(&str, &str)] = &[("BOOTSTRAP_SERVERS", "127.0.0.1:1")];
 
 #[test]
 fn wrong_arguments_are_named_with_what_is_allowed() {
@@ -68,7 +68,7 @@ fn wrong_arguments_are_named_with_what_is_allowed() {
         (vec!["completions", "tcsh"], vec!["tcsh", "bash", "zsh", "fish"]),
         (vec!["mini", "--topic", "x"], vec!["--topic", "number of partitions"]),
     ] {
-        let ran = run(NOBODY, &args, b"");
+        let ran = run(NO_BROKER, &args, b"");
         assert_eq!(ran.code, 2, "{args:?}: {}", ran.err);
         for word in words {
             assert!(ran.err.contains(word), "{args:?}: {word:?} is not in: {}", ran.err);
@@ -107,7 +107,7 @@ fn names_the_broker(bootstrap: &str, words: &[&str]) {
         }
         scope.spawn(move || {
             let env = [("BOOTSTRAP_SERVERS".to_owned(), bootstrap.to_owned())];
-            let mut engine = Engine::start("nobody", &["run"], &env);
+            let mut engine = Engine::start("no-broker", &["run"], &env);
             eventually("the engine says that no broker answers", ANSWER_MAX, || {
                 engine.output().contains("no broker of BOOTSTRAP_SERVERS answers").then_some(())
             });
@@ -128,7 +128,7 @@ fn names_the_broker(bootstrap: &str, words: &[&str]) {
 
 #[test]
 fn brokers_that_are_not_there_are_named_within_ten_seconds() {
-    names_the_broker(NOBODY[0].1, &["Connection refused"]);
+    names_the_broker(NO_BROKER[0].1, &["Connection refused"]);
 }
 
 #[test]

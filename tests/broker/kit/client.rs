@@ -144,7 +144,7 @@ pub fn delete_topic(bootstrap: &str, name: &str) {
     super::wait::eventually(&format!("{name} is gone"), REQUEST, || (partitions(bootstrap, name) == 0).then_some(()));
 }
 
-/// Deletes what lies in a partition before an offset, as retention does.
+/// Deletes the records of a partition before an offset, as retention does.
 pub fn delete_records_before(bootstrap: &str, topic: &str, partition: i32, offset: i64) {
     let options = AdminOptions::new().request_timeout(Some(REQUEST)).operation_timeout(Some(REQUEST));
     let mut list = TopicPartitionList::new();

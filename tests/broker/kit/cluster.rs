@@ -100,7 +100,7 @@ impl Cluster {
         });
     }
 
-    /// Waits until every node is there and every replica in sync, so that one more may go.
+    /// Waits until every node is there and every replica in sync, so one more may go.
     pub fn wait_for_replicas(&self) {
         self.wait_for(NODES);
         let client: BaseConsumer = client::config(&self.broker.bootstrap).create().expect("a client");
@@ -122,13 +122,13 @@ impl Cluster {
         self.leader("__consumer_offsets", coordinator_partition(group))
     }
 
-    /// The node that coordinates the transactions of whoever owns a partition of a group.
+    /// The node that coordinates the transactions of the owner of a partition of a group.
     pub fn transaction_coordinator(&self, group: &str, topic: &str, partition: i32) -> Option<usize> {
         let owner = client::owner(&self.broker.bootstrap, group, topic, partition)?;
         self.leader("__transaction_state", coordinator_partition(&format!("{group}.{owner}.0")))
     }
 
-    /// The node that leads a partition; `None` while nobody does.
+    /// The node that leads a partition; `None` while there is no leader.
     pub fn leader(&self, topic: &str, partition: i32) -> Option<usize> {
         let client: BaseConsumer = client::config(&self.broker.bootstrap).create().expect("a client");
         let metadata = client.fetch_metadata(Some(topic), Duration::from_secs(5)).ok()?;

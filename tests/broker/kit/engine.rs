@@ -112,7 +112,7 @@ impl Engine {
         http::ask(self.port, "GET", path, &[]).ok()
     }
 
-    /// Records refused for this reason; `None` while nobody answers.
+    /// Records that cannot fire for this reason; `None` without an answer.
     pub fn refused(&self, reason: &str) -> Option<u64> {
         self.metric(&format!("kafka_scheduler_refused_records_total{{reason=\"{reason}\"}}"))
     }
@@ -141,7 +141,7 @@ impl Engine {
         series.map(|(name, value)| (name.to_owned(), value.parse().expect("a number"))).collect()
     }
 
-    /// Begins the peak of memory anew, at what is held now.
+    /// Resets the peak of memory to the current use.
     pub fn forget_peak(&self) {
         fs::write(format!("/proc/{}/clear_refs", self.child.id()), "5").expect("Linux takes it");
     }
@@ -170,7 +170,7 @@ impl Engine {
         Some(value.trim().parse().expect("a whole number"))
     }
 
-    /// One of the event counters; `None` while nobody answers.
+    /// One of the event counters; `None` without an answer.
     pub fn counter(&self, event: &str) -> Option<u64> {
         self.metric(&format!("kafka_scheduler_event_total{{type=\"kafka_scheduler_{event}\"}}"))
     }

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Where build results go; the tests keep what they need below it.
 pub fn target_dir() -> PathBuf {
-    PathBuf::from(env!("CARGO_TARGET_TMPDIR")).parent().expect("tmp lies in the target directory").to_owned()
+    PathBuf::from(env!("CARGO_TARGET_TMPDIR")).parent().expect("tmp is in the target directory").to_owned()
 }
 
 /// A configuration file of this run of the tests. Gives its path, for `CONFIGURATION_FILE`.
@@ -33,7 +33,7 @@ pub fn free_port() -> u16 {
 }
 
 /// Runs a shell script that ends when the tests do, even by SIGKILL: a `read _` in it returns once the pipe to its
-/// standard input closes. In a process group of its own, so that a Ctrl-C for the tests leaves it its clean-up.
+/// standard input closes. In a process group of its own, so it can clean up after a Ctrl-C for the tests.
 pub fn outliving_shell(script: &str, args: &[&str]) -> Child {
     Command::new("sh")
         .arg("-c")

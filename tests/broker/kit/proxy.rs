@@ -53,7 +53,7 @@ impl Proxy {
         SHARED.get_or_init(|| Self::start(port, server)).clone()
     }
 
-    /// Listens on a port that was chosen before, so that a broker can advertise it.
+    /// Listens on a port that was chosen before, so a broker can advertise it.
     pub fn start(port: u16, server: u16) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", port)).expect("the proxy's port is free");
         let state = Arc::new(State::default());
@@ -88,7 +88,7 @@ impl Proxy {
         open.into_values().flatten().for_each(|stream| drop(stream.shutdown(Shutdown::Both)));
     }
 
-    /// Keeps connections open, and swallows what is sent: whoever waits for an answer cannot know.
+    /// Keeps connections open, and swallows all data: a client that waits for an answer cannot know.
     pub fn silence(&self) {
         self.state.mode.store(SILENT, Ordering::Relaxed);
     }

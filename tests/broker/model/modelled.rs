@@ -68,7 +68,7 @@ impl Modelled {
 
     pub fn act(&mut self, step: Step) -> Seen {
         let seen = self.carry_out(step);
-        // Whoever looks next finds that markers are written, as a client does that waits for its answer.
+        // The next step sees the markers written, like a client that waits for its answer.
         self.pass(1_000);
         seen
     }
@@ -135,7 +135,7 @@ impl Modelled {
             }
             Step::Committed(number, stable) => self.committed(partition(number), stable),
             Step::Compact(number, _) => {
-                // The last record stands in the active segment.
+                // The last record is in the active segment.
                 let place = Place::Schedules(partition(number));
                 let log = self.kafka.logs.get_mut(&place).expect("a partition");
                 let active = log.read(0, usize::MAX).0.last().map_or(0, |(_, last)| last.at_ms);
@@ -162,7 +162,7 @@ impl Modelled {
     fn member(&self, from: From) -> (&'static str, i32) {
         match from {
             From::Kept(name) => self.kept[name],
-            From::Nobody => ("", -1),
+            From::NonMember => ("", -1),
             From::Member(name) => {
                 let (name, member) = self.members.get_key_value(name).expect("it has joined");
                 (*name, member.generation)

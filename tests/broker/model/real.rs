@@ -60,7 +60,7 @@ pub struct Real {
     kept: BTreeMap<&'static str, ConsumerGroupMetadata>,
     generation: i32,
     /// They never join: one read_committed, one not.
-    nobody: [BaseConsumer; 2],
+    non_members: [BaseConsumer; 2],
 }
 
 impl Real {
@@ -77,7 +77,7 @@ impl Real {
         ];
         let settings = if name == "compaction" { &settings[..] } else { &[] };
         client::create_topic(&broker.bootstrap, &topic, partitions, settings);
-        let nobody = ["read_committed", "read_uncommitted"].map(|isolation| {
+        let non_members = ["read_committed", "read_uncommitted"].map(|isolation| {
             let mut config = client::config(&broker.bootstrap);
             config.set("group.id", &group).set("isolation.level", isolation).set("enable.auto.commit", "false");
             config.create().expect("a consumer")
@@ -92,7 +92,7 @@ impl Real {
             members: BTreeMap::new(),
             kept: BTreeMap::new(),
             generation: 0,
-            nobody,
+            non_members,
         })
     }
 
@@ -110,7 +110,7 @@ impl Real {
         }
         for number in 0..self.partitions {
             eventually("markers are written", PATIENCE, || {
-                let [stable, end] = [0, 1].map(|at| self.end_of(&self.nobody[at], number));
+                let [stable, end] = [0, 1].map(|at| self.end_of(&self.non_members[at], number));
                 (stable? == end?).then_some(())
             });
         }
@@ -133,7 +133,7 @@ impl Real {
                 match from {
                     From::Kept(kept) => send(&self.kept[kept]),
                     From::Member(member) => send(&metadata(&self.members[member])),
-                    From::Nobody => send(&metadata(&self.nobody[0])),
+                    From::NonMember => send(&metadata(&self.non_members[0])),
                 }
             }
             Step::Commit(name) => self.end(name, |producer| producer.commit_transaction(PATIENCE)),
@@ -147,7 +147,7 @@ impl Real {
             }
             Step::TimeOut(name) => {
                 eventually("the broker aborts it", PATIENCE, || {
-                    let [stable, end] = [0, 1].map(|at| self.end_of(&self.nobody[at], 0));
+                    let [stable, end] = [0, 1].map(|at| self.end_of(&self.non_members[at], 0));
                     (stable? == end?).then_some(())
                 });
                 self.producers.get_mut(name).expect("a producer").open = false;
@@ -157,7 +157,7 @@ impl Real {
                 let list = self.offsets(&[(number, offset)], "");
                 let consumer = match from {
                     From::Member(name) => &self.members[name],
-                    From::Nobody => &self.nobody[0],
+                    From::NonMember => &self.non_members[0],
                     From::Kept(_) => panic!("a plain commit takes the consumer's own metadata"),
                 };
                 done(consumer.commit(&list, CommitMode::Sync))
@@ -249,15 +249,15 @@ impl Real {
 
     fn append(&self, number: i32, key: &str, value: Option<&str>) -> Seen {
         if key == "roll" {
-            // Later than segment.ms after all before, so that it begins a segment.
+            // Later than segment.ms after all before, so it begins a segment.
             std::thread::sleep(Duration::from_millis(300));
         }
         let value = value.map(|value| value.as_bytes().to_vec());
         let record = Scheduled { key: Some(key.as_bytes().to_vec()), value, ..Scheduled::default() };
         self.users.send(&self.topic, &record.partition(number));
         self.users.flush();
-        // Nobody else appends meanwhile.
-        Seen::At(self.end_of(&self.nobody[1], number).expect("an end") - 1)
+        // No other client appends meanwhile.
+        Seen::At(self.end_of(&self.non_members[1], number).expect("an end") - 1)
     }
 
     fn offsets(&self, offsets: &[(i32, i64)], metadata: &str) -> TopicPartitionList {
@@ -317,7 +317,7 @@ impl Real {
         list.add_partition(&self.topic, number);
         let pending = self.producers.values().any(|p| p.open);
         let limit = if pending { HANGS } else { PATIENCE };
-        match self.nobody[usize::from(!stable)].committed_offsets(list, limit) {
+        match self.non_members[usize::from(!stable)].committed_offsets(list, limit) {
             Ok(list) => {
                 let element = list.find_partition(&self.topic, number).expect("what was asked for");
                 match element.offset() {

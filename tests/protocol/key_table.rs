@@ -1,4 +1,4 @@
-//! The last word on a key.
+//! The latest record for a key.
 
 use kafka_scheduler::core::batch::Kind;
 use kafka_scheduler::core::io::Millis;
@@ -8,7 +8,7 @@ use kafka_scheduler::core::{Config, headers};
 use crate::rig::*;
 
 #[test]
-fn a_newer_word_that_a_tombstone_outran_is_written_again_naming_the_original() {
+fn an_overtaken_schedule_is_rewritten_with_its_origin() {
     let mut rig = Rig::live();
     rig.schedule(P, "k", NOW + 1);
     rig.read(P);
@@ -32,13 +32,13 @@ fn a_newer_word_that_a_tombstone_outran_is_written_again_naming_the_original() {
     rig.bring_up(&[P]);
     rig.at(NOW + 50);
     let batch = rig.batch();
-    assert_eq!(fired(&batch), [second], "the copy keeps the original's identity");
+    assert_eq!(fired(&batch), [second], "the copy keeps the original's offset");
     let stamp = sent(&batch, rig.now)[0].2.headers.iter().find(|(n, _)| n == headers::TIMESTAMP).unwrap().1.clone();
     assert_eq!(text(stamp.as_ref()), (NOW + 1).to_string(), "and its timestamp");
 }
 
 #[test]
-fn a_cancel_that_a_copy_outran_is_written_again() {
+fn a_cancel_overtaken_by_a_copy_is_rewritten() {
     let mut rig = Rig::live();
     rig.schedule(P, "k", NOW + 1);
     rig.read(P);
@@ -67,7 +67,7 @@ fn a_cancel_that_a_copy_outran_is_written_again() {
 }
 
 #[test]
-fn a_cancel_that_a_tombstone_outran_is_written_again() {
+fn a_cancel_overtaken_by_a_tombstone_is_rewritten() {
     let mut rig = Rig::live();
     rig.schedule(P, "k", NOW + 1);
     rig.read(P);
@@ -83,7 +83,7 @@ fn a_cancel_that_a_tombstone_outran_is_written_again() {
 }
 
 #[test]
-fn a_tombstone_ends_words_up_to_the_one_it_names_and_no_newer_one() {
+fn a_tombstone_ends_records_up_to_its_origin_offset() {
     let mut rig = Rig::live();
     let old = rig.schedule(P, "k", NOW + 10);
     let new = rig.schedule(P, "k", NOW + 20);
@@ -101,7 +101,7 @@ fn a_tombstone_ends_words_up_to_the_one_it_names_and_no_newer_one() {
 }
 
 #[test]
-fn a_copy_of_an_older_word_does_not_revive_it() {
+fn a_copy_of_an_older_record_does_not_revive_it() {
     let mut rig = Rig::live();
     let old = rig.schedule(P, "k", NOW + 10);
     let original = rig.kept(P, old);
@@ -117,7 +117,7 @@ fn a_copy_of_an_older_word_does_not_revive_it() {
 }
 
 #[test]
-fn a_copy_sets_the_word_where_nothing_newer_is_known() {
+fn a_copy_is_the_latest_record_if_nothing_newer_is_known() {
     let mut rig = Rig::live();
     let old = rig.schedule(P, "k", NOW + 10);
     let original = rig.kept(P, old);
@@ -130,7 +130,7 @@ fn a_copy_sets_the_word_where_nothing_newer_is_known() {
 }
 
 #[test]
-fn a_mark_that_does_not_fit_its_place_makes_the_record_the_users() {
+fn a_record_with_a_foreign_origin_is_a_users() {
     let mut rig = Rig::live();
     let old = rig.schedule(P, "k", NOW + 10);
     let mut mirrored = rig.kept(P, old);
@@ -145,7 +145,7 @@ fn a_mark_that_does_not_fit_its_place_makes_the_record_the_users() {
 }
 
 #[test]
-fn a_tombstone_without_a_mark_is_a_users_cancel() {
+fn a_tombstone_without_an_origin_is_a_users_cancel() {
     let mut rig = Rig::live();
     rig.schedule(P, "k", NOW + 10);
     rig.cancel(P, "k");
@@ -156,20 +156,20 @@ fn a_tombstone_without_a_mark_is_a_users_cancel() {
 }
 
 #[test]
-fn an_unfit_record_ends_earlier_words_and_is_written_again_whole() {
+fn an_invalid_record_replaces_older_ones_and_is_rewritten_whole() {
     let mut rig = Rig::live();
     rig.schedule(P, "k", NOW + 1);
     rig.read(P);
     rig.at(NOW + 1);
     let batch = rig.batch();
-    let unfit = rig.unfit(P, "k");
+    let invalid = rig.invalid(P, "k");
     rig.commit(&batch);
     rig.read(P);
     let again = rig.batch();
     assert!(matches!(again.items[0].kind, Kind::Invalid { .. }), "{again:?}");
     let records = sent(&again, rig.now);
-    let original = rig.kept(P, unfit);
-    assert_eq!((&records[0].2.value, records[0].2.origin()), (&original.value, Some(unfit)));
+    let original = rig.kept(P, invalid);
+    assert_eq!((&records[0].2.value, records[0].2.origin()), (&original.value, Some(invalid)));
     assert_eq!(records[0].2.headers[..2], original.headers);
     rig.commit(&again);
     rig.read(P);
@@ -177,10 +177,10 @@ fn an_unfit_record_ends_earlier_words_and_is_written_again_whole() {
     assert!(rig.try_batch().is_none_or(|b| b.items.is_empty()));
     let mut rig = Rig::live();
     rig.schedule(P, "k", NOW + 5);
-    rig.unfit(P, "k");
+    rig.invalid(P, "k");
     rig.read(P);
     rig.at(NOW + 5);
-    rig.no_batch("it ended the earlier word");
+    rig.no_batch("it replaced the earlier record");
 }
 
 #[test]
@@ -194,7 +194,7 @@ fn grace_is_judged_by_the_originals_timestamp() {
 }
 
 #[test]
-fn grace_of_a_copy_is_judged_by_the_originals_timestamp_however_late_it_is_written() {
+fn grace_of_a_copy_is_judged_by_the_originals_timestamp() {
     for (due, fires) in [(NOW - 10, true), (NOW - 11, false)] {
         let mut rig = Rig::live_with(Config { grace_s: Some(10), ..config() });
         let original = rig.schedule(P, "k", due);
@@ -202,7 +202,7 @@ fn grace_of_a_copy_is_judged_by_the_originals_timestamp_however_late_it_is_writt
         rig.compact(P, original);
         let arrived = rig.now;
         rig.now = Millis((NOW + 3_600) * 1000);
-        // As the engine writes it: the mark keeps the original's timestamp, the record gets the current one.
+        // As the engine writes it: the origin keeps the original's timestamp, the record gets the current one.
         let copy = rig.engine(P, "k", original, Some(&kept));
         assert!(rig.kept(P, copy).timestamp > arrived);
         rig.core = kafka_scheduler::core::Scheduler::new(Config { grace_s: Some(10), run: "cd".into(), ..config() });

@@ -1,4 +1,4 @@
-//! Refusals that no schedule is to blame for: a wrong clock, and topics of the engine's own.
+//! Rejections that are not attributed to a schedule: a wrong clock, and topics of the engine's own.
 
 use kafka_scheduler::core::Config;
 use kafka_scheduler::core::batch::Kind;
@@ -7,30 +7,8 @@ use kafka_scheduler::core::reason::Reason;
 
 use crate::rig::*;
 
-fn with_dead_letters() -> Rig {
-    let mut rig = Rig::live_with(Config { dead_letter: Some("dead".into()), ..config() });
-    rig.outs.clear();
-    rig
-}
-
-/// Ticks until a batch fires, at most for so long. Gives the time that it took.
-fn wait_for(rig: &mut Rig, seconds: i64) -> Option<(kafka_scheduler::core::batch::Batch, i64)> {
-    let begun = rig.now.0;
-    while rig.now.0 <= begun + seconds * 1_000 {
-        rig.input(Input::Tick);
-        while let Some(batch) = rig.try_batch() {
-            if !batch.items.is_empty() {
-                return Some((batch, rig.now.0 - begun));
-            }
-            rig.commit(&batch);
-        }
-        rig.now = Millis(rig.now.0 + 100);
-    }
-    None
-}
-
 #[test]
-fn an_own_topic_that_refuses_a_record_makes_it_wait_and_never_a_dead_letter() {
+fn a_rejection_by_an_own_topic_makes_no_dead_letter() {
     let mut rig = with_dead_letters();
     let keyless = rig.schedule(P, "keyless", NOW + 5);
     let neighbour = rig.schedule(P, "neighbour", NOW + 5);
@@ -59,7 +37,7 @@ fn an_own_topic_that_refuses_a_record_makes_it_wait_and_never_a_dead_letter() {
 }
 
 #[test]
-fn a_target_that_refuses_timestamps_waits_until_the_clock_is_set_right() {
+fn a_rejected_timestamp_waits_until_the_clock_is_right() {
     const AHEAD_S: i64 = 7_200;
     let mut rig = with_dead_letters();
     let early = rig.schedule(P, "early", NOW + 3_600);
@@ -87,4 +65,26 @@ fn a_target_that_refuses_timestamps_waits_until_the_clock_is_set_right() {
     rig.no_batch("it is not due");
     rig.at(NOW + 3_600);
     assert_eq!(fired(&rig.batch()), [early], "at its time");
+}
+
+fn with_dead_letters() -> Rig {
+    let mut rig = Rig::live_with(Config { dead_letter: Some("dead".into()), ..config() });
+    rig.outs.clear();
+    rig
+}
+
+/// Ticks until a batch fires, at most for so long. Gives the time that it took.
+fn wait_for(rig: &mut Rig, seconds: i64) -> Option<(kafka_scheduler::core::batch::Batch, i64)> {
+    let begun = rig.now.0;
+    while rig.now.0 <= begun + seconds * 1_000 {
+        rig.input(Input::Tick);
+        while let Some(batch) = rig.try_batch() {
+            if !batch.items.is_empty() {
+                return Some((batch, rig.now.0 - begun));
+            }
+            rig.commit(&batch);
+        }
+        rig.now = Millis(rig.now.0 + 100);
+    }
+    None
 }

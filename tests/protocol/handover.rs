@@ -8,7 +8,7 @@ use kafka_scheduler::core::Config;
 use crate::rig::*;
 
 #[test]
-fn a_partition_is_released_only_when_its_batches_have_settled_and_its_clean_mark_is_committed() {
+fn release_waits_for_batches_in_flight_and_the_clean_commit() {
     let mut rig = Rig::live();
     rig.schedule(P, "a", NOW + 1);
     rig.schedule(P, "b", NOW + 2);
@@ -36,7 +36,7 @@ fn a_partition_is_released_only_when_its_batches_have_settled_and_its_clean_mark
 }
 
 #[test]
-fn a_release_that_takes_too_long_happens_under_new_transactional_ids() {
+fn a_release_that_times_out_replaces_the_transactional_ids() {
     let mut rig = Rig::live();
     rig.schedule(P, "a", NOW + 1);
     rig.read(P);
@@ -57,7 +57,7 @@ fn a_release_that_takes_too_long_happens_under_new_transactional_ids() {
 }
 
 #[test]
-fn a_clean_mark_that_fails_releases_under_new_transactional_ids() {
+fn a_failed_clean_commit_replaces_the_transactional_ids() {
     let mut rig = Rig::live();
     rig.input(Input::Revoked { partitions: &[P] });
     let clean = rig.batch();
@@ -67,7 +67,7 @@ fn a_clean_mark_that_fails_releases_under_new_transactional_ids() {
 }
 
 #[test]
-fn lost_partitions_are_forgotten_at_once_with_new_transactional_ids_and_nothing_committed() {
+fn lost_partitions_are_dropped_at_once_without_a_commit() {
     let mut rig = Rig::live();
     rig.schedule(P, "a", NOW + 1);
     rig.read(P);
@@ -76,12 +76,12 @@ fn lost_partitions_are_forgotten_at_once_with_new_transactional_ids_and_nothing_
         |o| matches!(o, Output::ReplaceTransactionalIds { transactional_ids } if transactional_ids[0] == "g.ab.1.0")
     ));
     rig.at(NOW + 1);
-    rig.no_batch("the partition is somebody else's");
+    rig.no_batch("another instance owns the partition");
     assert_eq!(rig.core.status(), []);
 }
 
 #[test]
-fn an_unknown_outcome_is_not_guessed_but_restarts_under_new_ids_and_a_new_barrier() {
+fn an_unknown_outcome_replaces_the_ids_and_reloads_the_log() {
     let mut rig = Rig::live();
     rig.schedule(P, "a", NOW + 1);
     rig.read(P);
@@ -111,7 +111,7 @@ fn stopping_hands_everything_over_first() {
 
 /// Found by the simulator: its successor fenced an owner that was alive.
 #[test]
-fn a_partition_that_is_given_up_while_it_is_to_be_read_again_is_marked_clean() {
+fn a_partition_revoked_before_its_reread_is_released_clean() {
     let mut rig = Rig::live_with(Config { transactors: 2, ..config() });
     rig.deliver(P, 0, &rig.kept(P, 0));
     assert!(rig.saw(|o| matches!(o, Output::Seek(_))));
@@ -129,7 +129,7 @@ fn a_partition_that_is_given_up_while_it_is_to_be_read_again_is_marked_clean() {
 }
 
 #[test]
-fn a_stop_that_takes_too_long_ends_under_the_old_ids_so_that_their_transactors_are_waited_for() {
+fn a_stop_that_times_out_keeps_the_transactional_ids() {
     let mut rig = Rig::live();
     rig.schedule(P, "a", NOW + 1);
     rig.read(P);
@@ -142,12 +142,12 @@ fn a_stop_that_takes_too_long_ends_under_the_old_ids_so_that_their_transactors_a
     rig.now = at;
     rig.input(Input::Tick);
     assert!(rig.saw(|o| matches!(o, Output::Stopped)));
-    assert!(!rig.saw(|o| matches!(o, Output::ReplaceTransactionalIds { .. })), "nobody needs new transactors");
+    assert!(!rig.saw(|o| matches!(o, Output::ReplaceTransactionalIds { .. })), "no new transactors are needed");
 }
 
 /// Else the new barrier waits for our own open transaction until that times out: the metadata names no owner yet.
 #[test]
-fn a_former_self_whose_barrier_had_an_unknown_outcome_is_fenced_after_the_next_one() {
+fn a_former_incarnation_is_fenced_after_the_next_barrier() {
     let mut rig = Rig::new(config());
     rig.assign(&[P]);
     rig.tell_committed(&[P]);
