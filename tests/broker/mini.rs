@@ -122,7 +122,7 @@ fn the_commands_work_against_it_but_for_topics() {
 }
 
 #[test]
-fn due_after_includes_its_second_in_rest_and_in_the_command_line() {
+fn due_after_includes_its_second_in_rest_and_cli() {
     let (mut mini, bootstrap) = start(&["mini", "--topic", "mine:1", "--no-demo"]);
     let first = now_s() + 3_600;
     let producer = Producer::new(&bootstrap, &[]);

@@ -80,8 +80,10 @@ fn a_topic_with_nothing_but_the_brokers_defaults_is_found_bad() {
         ("HISTORY_TOPIC", case.history.as_str()),
     ];
     let ran = cli::run(&env, &["topics", "check"], b"");
-    let advice = ["segment.ms=604800000: compaction leaves", "delete.retention.ms=86400000: the default of the broker"];
-    let warnings = ["cleanup.policy=delete: what", "retention.ms=604800000: the", "min.compaction.lag.ms=0: an update"];
+    let advice =
+        ["segment.ms=604800000: compaction skips", "delete.retention.ms=86400000: this is one broker's default"];
+    let warnings =
+        ["cleanup.policy=delete: schedules", "retention.ms=604800000: the", "min.compaction.lag.ms=0: an update"];
     for wanted in advice.iter().chain(&warnings) {
         assert!(ran.out.contains(&format!("{plain}: {wanted}")), "{wanted}: {}", ran.out);
     }
