@@ -13,7 +13,7 @@
 //! // The key names the schedule: the same key again replaces it.
 //! let record = Schedule::new("reminder-17")
 //!     .to("reminders")
-//!     .target_key("customer-3")
+//!     .target_key("order-3")
 //!     .header("trace", "5f2a")
 //!     .value("your cart is waiting")
 //!     .after(Duration::from_secs(3_600))

@@ -87,10 +87,10 @@ impl Metrics {
         events.push((make.counter("kafka_scheduler_leftover_schedules_total", leftovers), |c| c.leftovers));
         let far = "Schedules accepted that are due more than 100 years ahead, so their unit is probably wrong";
         events.push((make.counter("kafka_scheduler_far_ahead_schedules_total", far), |c| c.far_ahead));
-        let reasserted = "Records written again because a record of the engine had outrun them";
+        let reasserted = "Records written again because a record of the engine had overtaken them";
         events.push((make.counter("kafka_scheduler_reasserted_records_total", reasserted), |c| c.reasserted));
-        let letters = "Records moved to the dead-letter topic";
-        events.push((make.counter("kafka_scheduler_dead_lettered_records_total", letters), |c| c.dead_lettered));
+        let dead_letters = "Records moved to the dead-letter topic";
+        events.push((make.counter("kafka_scheduler_dead_lettered_records_total", dead_letters), |c| c.dead_lettered));
         let refused = "Records that could not fire, each once for each reason";
         let refused = make.counters("kafka_scheduler_refused_records_total", refused, &["reason"]);
         // Reasons with the same code count into the same series.

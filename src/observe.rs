@@ -15,7 +15,7 @@ use crate::core::io::{Counters, Millis, Report, TargetState, TopicPartition};
 use crate::handle::Observer;
 use crate::handle::board::Snapshot;
 use crate::metrics::Metrics;
-use activity::{Activity, Refusal};
+use activity::{Activity, Rejection};
 use limit::{LINES_MAX, Limit};
 
 /// Kinds of log lines that every record can cause. A topic of bad records must not become a log of the same size, and a
@@ -59,7 +59,7 @@ impl Operator {
 
     fn refused(&self, topics: &[String], at: TopicPartition, offset: i64, reason: &'static str, parked: bool) {
         let topic = name(topics, at);
-        self.activity.refused(Refusal { at: (self.now)(), topic, partition: at.number, offset, reason, parked });
+        self.activity.refused(Rejection { at: (self.now)(), topic, partition: at.number, offset, reason, parked });
     }
 
     /// Logs how many lines were left out, once there is room for it.

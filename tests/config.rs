@@ -131,7 +131,7 @@ fn servers_that_are_none() {
 fn an_empty_list_of_topics() {
     wrong(
         &[("SCHEDULES_TOPICS", ",")],
-        &format!("SCHEDULES_TOPICS is \",\", but must be a comma list of topic names; \"\" is none: {TOPIC}"),
+        &format!("SCHEDULES_TOPICS is \",\", but must be a comma list of topic names; \"\" is not one: {TOPIC}"),
     );
 }
 
@@ -139,7 +139,9 @@ fn an_empty_list_of_topics() {
 fn an_illegal_topic_among_them() {
     wrong(
         &[("SCHEDULES_TOPICS", "good,b d")],
-        &format!("SCHEDULES_TOPICS is \"good,b d\", but must be a comma list of topic names; \"b d\" is none: {TOPIC}"),
+        &format!(
+            "SCHEDULES_TOPICS is \"good,b d\", but must be a comma list of topic names; \"b d\" is not one: {TOPIC}"
+        ),
     );
 }
 

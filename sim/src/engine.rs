@@ -11,7 +11,7 @@ use crate::kafka::{Kafka, Place};
 use crate::names::{self, CLUSTER, DAY_MS, DEAD_LETTERS, HISTORY, TOPICS};
 use crate::scenario::Setup;
 
-pub(crate) fn config(number: usize, life: u64, setup: &Setup, hash_seed: u64) -> Config {
+pub(crate) fn config(number: usize, run: u64, setup: &Setup, hash_seed: u64) -> Config {
     Config {
         cluster: CLUSTER.into(),
         topics: TOPICS.iter().take(usize::from(setup.topics)).map(|topic| (*topic).to_owned()).collect(),
@@ -19,7 +19,7 @@ pub(crate) fn config(number: usize, life: u64, setup: &Setup, hash_seed: u64) ->
         dead_letter: setup.dead_letters.then(|| DEAD_LETTERS.to_owned()),
         record_bytes_max: Vec::new(),
         group: "g".into(),
-        run: format!("{number:x}a{life:x}"),
+        run: format!("{number:x}a{run:x}"),
         grace_s: setup.grace_s.map(u64::from),
         horizon_s: setup.horizon_hs.map(|hundreds| u64::from(hundreds) * 100),
         transactors: usize::from(setup.transactors),

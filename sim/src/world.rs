@@ -40,7 +40,7 @@ enum Event {
     /// A commit reaches the brokers after its producer has given it up.
     LateCommit(String, u32),
     Start(usize),
-    /// A task of an instance, in the life for which it was set.
+    /// A task of an instance, in the run for which it was set.
     Instance(usize, u64, Task),
 }
 
@@ -172,15 +172,15 @@ impl World {
                 self.trace(|| format!("broker a late commit of {id}: {ended:?}"));
             }
             Event::Start(number) => self.start(number),
-            Event::Instance(number, life, task) => self.dispatch(number, life, task),
+            Event::Instance(number, run, task) => self.dispatch(number, run, task),
         }
         self.note_steady();
     }
 
-    fn dispatch(&mut self, number: usize, life: u64, task: Task) {
+    fn dispatch(&mut self, number: usize, run: u64, task: Task) {
         let now = self.now_ms;
         let instance = &mut self.instances[number];
-        if instance.life != life || !instance.is_alive() {
+        if instance.run != run || !instance.is_alive() {
             return;
         }
         if instance.paused_until_ms > now {
@@ -193,7 +193,7 @@ impl World {
                 // A transactor's thread may wake up long after the loop's.
                 delay += instance.rng.range(0, 3_000);
             }
-            return self.after(delay, Event::Instance(number, life, task));
+            return self.after(delay, Event::Instance(number, run, task));
         }
         self.act(number, task);
     }
@@ -204,8 +204,8 @@ impl World {
     }
 
     fn later(&mut self, number: usize, delay_ms: i64, task: Task) {
-        let life = self.instances[number].life;
-        self.after(delay_ms, Event::Instance(number, life, task));
+        let run = self.instances[number].run;
+        self.after(delay_ms, Event::Instance(number, run, task));
     }
 
     /// Does the same as [`World::later`] over the network, which may be slow.

@@ -100,7 +100,7 @@ pub(crate) fn is_topic(text: &str) -> bool {
 pub(super) fn topics(name: &'static str, text: &str) -> Result<Vec<String>, ConfigError> {
     let topics: Vec<&str> = text.split(',').map(str::trim).collect();
     if let Some(bad) = topics.iter().find(|topic| !is_topic(topic)) {
-        let allowed = format!("a comma list of topic names; {bad:?} is none: {TOPIC_ALLOWED}");
+        let allowed = format!("a comma list of topic names; {bad:?} is not one: {TOPIC_ALLOWED}");
         return Err(ConfigError::wrong(name, text, &allowed));
     }
     let mut seen = BTreeSet::new();

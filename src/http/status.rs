@@ -14,7 +14,7 @@ use crate::core::listing::Upcoming;
 use crate::handle::Handle;
 use crate::handle::board::Board;
 use crate::metrics::held::{progress, state};
-use crate::observe::activity::{Activity, Firing, LATE_MS, Lately, Refusal, SECONDS_MAX};
+use crate::observe::activity::{Activity, Firing, LATE_MS, RecentActivity, Rejection, SECONDS_MAX};
 
 /// The most partitions in the response; the sums count all of them.
 const PARTITIONS_MAX: usize = 500;
@@ -47,7 +47,7 @@ pub async fn status(
     let board = handle.board();
     let next = tokio::time::timeout(UPCOMING_TIMEOUT, ask::upcoming(handle, UPCOMING_MAX)).await;
     let next = next.ok().and_then(Result::ok).unwrap_or_default();
-    let lately = activity.lately();
+    let recent = activity.recent();
     let snapshot = board.snapshot();
     json!({
         "version": env!("CARGO_PKG_VERSION"),
@@ -58,11 +58,11 @@ pub async fn status(
         "loop_age": board.since_beat().as_secs_f64(),
         "total": total(&snapshot.partitions),
         "partitions": partitions(board, &snapshot.partitions, topics),
-        "seconds": seconds(&lately, now_ms.div_euclid(1000)),
-        "lateness": { "until_ms": LATE_MS, "counts": lateness(&lately, now_ms.div_euclid(1000)) },
+        "seconds": seconds(&recent, now_ms.div_euclid(1000)),
+        "lateness": { "until_ms": LATE_MS, "counts": lateness(&recent, now_ms.div_euclid(1000)) },
         "next": next.iter().map(|next| upcoming(next, topics)).collect::<Vec<_>>(),
-        "firings": lately.firings.iter().map(firing).collect::<Vec<_>>(),
-        "refusals": lately.refusals.iter().map(refusal).collect::<Vec<_>>(),
+        "firings": recent.firings.iter().map(firing).collect::<Vec<_>>(),
+        "rejections": recent.rejections.iter().map(rejection).collect::<Vec<_>>(),
     })
 }
 
@@ -98,14 +98,14 @@ fn partitions<'a>(board: &Board, held: &[Status], topics: &'a [String]) -> Vec<P
     held.iter().take(PARTITIONS_MAX).map(shown).collect()
 }
 
-fn seconds(lately: &Lately, now_s: i64) -> Vec<Value> {
-    let recent = lately.seconds.iter().filter(|second| second.at > now_s - SECONDS_MAX);
+fn seconds(recent: &RecentActivity, now_s: i64) -> Vec<Value> {
+    let recent = recent.seconds.iter().filter(|second| second.at > now_s - SECONDS_MAX);
     recent.map(|s| json!({ "at": s.at, "live": s.live, "missed": s.missed, "late_max_ms": s.late_max_ms })).collect()
 }
 
-fn lateness(lately: &Lately, now_s: i64) -> [u64; LATE_MS.len() + 1] {
+fn lateness(recent: &RecentActivity, now_s: i64) -> [u64; LATE_MS.len() + 1] {
     let mut counts = [0; LATE_MS.len() + 1];
-    for second in lately.seconds.iter().filter(|second| second.at > now_s - SECONDS_MAX) {
+    for second in recent.seconds.iter().filter(|second| second.at > now_s - SECONDS_MAX) {
         counts.iter_mut().zip(second.late).for_each(|(count, more)| *count += more);
     }
     counts
@@ -139,9 +139,9 @@ fn keyed(key: &[u8], mut value: Value) -> Value {
     value
 }
 
-fn refusal(refusal: &Refusal) -> Value {
+fn rejection(rejection: &Rejection) -> Value {
     json!({
-        "at": refusal.at.0, "topic": refusal.topic, "partition": refusal.partition, "offset": refusal.offset,
-        "reason": refusal.reason, "parked": refusal.parked,
+        "at": rejection.at.0, "topic": rejection.topic, "partition": rejection.partition, "offset": rejection.offset,
+        "reason": rejection.reason, "parked": rejection.parked,
     })
 }

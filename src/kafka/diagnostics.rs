@@ -76,7 +76,7 @@ impl Problem {
     }
 }
 
-/// Shared by all clients of the engine, so that each error is logged once and not by each client.
+/// Shared by all clients of the engine, so each error is logged once, and not by each client.
 #[derive(Debug, Default)]
 pub struct Diagnostics {
     board: Arc<Board>,

@@ -147,7 +147,7 @@ impl Worker {
         }
         let mut since = None;
         for number in numbers.into_iter().filter(|number| !known.contains(number)) {
-            let start_marker = self.read_floor(name, number)?;
+            let start_marker = self.read_start_marker(name, number)?;
             since = start_marker.map(|start_marker| start_marker.since).into_iter().chain(since).min();
         }
         Ok(since)
@@ -155,7 +155,7 @@ impl Worker {
 
     /// Reads another instance's partition for its floor, up to its present end. A floor that is missed would leave owed
     /// schedules unfired, so silence does not count as the end.
-    fn read_floor(&self, topic: &str, number: i32) -> KafkaResult<Option<StartMarker>> {
+    fn read_start_marker(&self, topic: &str, number: i32) -> KafkaResult<Option<StartMarker>> {
         let here = partition_hash(&self.cluster_id, topic, number);
         let mut config = self.clients.configs.read_uncommitted_consumer();
         config.set("enable.partition.eof", "true");

@@ -1,4 +1,4 @@
-//! Recent activity for the status page: a few minutes by the second, and the last firings and refusals.
+//! Recent activity for the status page: a few minutes by the second, and the last firings and rejections.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -9,7 +9,7 @@ use crate::metrics::late_ms;
 
 /// Seconds kept.
 pub(crate) const SECONDS_MAX: i64 = 300;
-/// Firings and refusals kept.
+/// Firings and rejections kept.
 pub(crate) const LAST_MAX: usize = 50;
 /// Bytes of a key kept.
 const KEY_MAX: usize = 256;
@@ -53,7 +53,7 @@ pub struct Firing {
 
 /// A record that could not fire.
 #[derive(Clone, Debug)]
-pub struct Refusal {
+pub struct Rejection {
     /// The time at which that was seen.
     pub at: Millis,
     /// The record's topic.
@@ -69,30 +69,30 @@ pub struct Refusal {
 }
 
 #[derive(Clone, Debug, Default)]
-pub struct Lately {
+pub struct RecentActivity {
     /// Seconds with firings, oldest first, at most the last 300.
     pub seconds: VecDeque<Second>,
     /// Newest first.
     pub firings: VecDeque<Firing>,
     /// Newest first.
-    pub refusals: VecDeque<Refusal>,
+    pub rejections: VecDeque<Rejection>,
 }
 
 /// Written by the loop, read by the status page.
 #[derive(Debug, Default)]
-pub struct Activity(Mutex<Lately>);
+pub struct Activity(Mutex<RecentActivity>);
 
 impl Activity {
     /// Returns a copy of it.
     #[must_use]
-    pub fn lately(&self) -> Lately {
+    pub fn recent(&self) -> RecentActivity {
         self.lock().clone()
     }
 
     /// Adds a batch with firings that was committed at `at`.
     pub fn fired(&self, batch: &Batch, at: Millis) {
-        let mut lately = self.lock();
-        let second = lately.second(at);
+        let mut recent = self.lock();
+        let second = recent.second(at);
         let mut count = 0;
         for item in &batch.items {
             let Kind::Fire { due, missed, .. } = &item.kind else { continue };
@@ -112,16 +112,16 @@ impl Activity {
                 due: due.epoch_s(),
                 missed: *missed,
             };
-            push(&mut lately.firings, firing);
+            push(&mut recent.firings, firing);
         }
     }
 
     /// Adds a record that could not fire.
-    pub fn refused(&self, refusal: Refusal) {
-        push(&mut self.lock().refusals, refusal);
+    pub fn refused(&self, rejection: Rejection) {
+        push(&mut self.lock().rejections, rejection);
     }
 
-    fn lock(&self) -> MutexGuard<'_, Lately> {
+    fn lock(&self) -> MutexGuard<'_, RecentActivity> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -131,7 +131,7 @@ fn push<T>(last: &mut VecDeque<T>, new: T) {
     last.push_front(new);
 }
 
-impl Lately {
+impl RecentActivity {
     fn second(&mut self, at: Millis) -> &mut Second {
         let at = at.0.div_euclid(1000);
         while self.seconds.front().is_some_and(|second| second.at <= at - SECONDS_MAX) {
@@ -166,19 +166,19 @@ mod tests {
 
     #[test]
     fn a_second_counts_by_class_and_old_ones_go() {
-        let mut lately = Lately::default();
-        lately.second(Millis(1_000_000)).add(10, false);
-        lately.second(Millis(1_000_999)).add(11, false);
-        lately.second(Millis(1_000_500)).add(70_000, false);
-        lately.second(Millis(1_000_500)).add(5, true);
-        let first = lately.seconds[0];
+        let mut recent = RecentActivity::default();
+        recent.second(Millis(1_000_000)).add(10, false);
+        recent.second(Millis(1_000_999)).add(11, false);
+        recent.second(Millis(1_000_500)).add(70_000, false);
+        recent.second(Millis(1_000_500)).add(5, true);
+        let first = recent.seconds[0];
         assert_eq!((first.live, first.missed, first.late_max_ms), (3, 1, 70_000));
         assert_eq!((first.late[0], first.late[1], first.late[LATE_MS.len()]), (1, 1, 1));
-        lately.second(Millis(1_001_000)).add(0, false);
-        lately.second(Millis(1_300_000)).add(0, false);
-        assert_eq!(lately.seconds.iter().map(|second| second.at).collect::<Vec<_>>(), [1_001, 1_300]);
-        lately.second(Millis(900_000)).add(0, false);
-        assert_eq!(lately.seconds.len(), 1);
+        recent.second(Millis(1_001_000)).add(0, false);
+        recent.second(Millis(1_300_000)).add(0, false);
+        assert_eq!(recent.seconds.iter().map(|second| second.at).collect::<Vec<_>>(), [1_001, 1_300]);
+        recent.second(Millis(900_000)).add(0, false);
+        assert_eq!(recent.seconds.len(), 1);
     }
 
     #[test]

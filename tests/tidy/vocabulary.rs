@@ -92,7 +92,7 @@ const RETIRED: &[Retired] = &[
     name("lot|lots", "Lane"),
     text("letter|letters", "dead letter")
         // Those of the alphabet.
-        .except(&["dead letter", "dead letters", "letters digits"]),
+        .except(&["dead letter", "dead letters", "letters digits", "letter spacing"]),
     text("outrun|outran", "overtaken; in code: needs_rewrite"),
     text("suspect|suspects", "quarantined"),
     text("condemn|condemned", "to_dead_letter"),
@@ -137,7 +137,7 @@ const RETIRED: &[Retired] = &[
 ];
 
 /// Files whose text is not the project's own, or that name the retired words to explain them.
-const UNREAD: &[&str] = &["tests/tidy/vocabulary.rs", "tests/packaging/schemas/", "docs/glossary.md", "CHANGELOG.md"];
+const UNREAD: &[&str] = &["tests/tidy/vocabulary.rs", "tests/packaging/schemas/", "docs/glossary.md"];
 
 const READ: &[&str] = &[".rs", ".md", ".html", ".json", ".yml", ".yaml", ".toml", ".service", ".ci/run"];
 
@@ -214,7 +214,6 @@ fn folder(path: &str) -> String {
 }
 
 #[test]
-#[ignore = "reports how often each word is left, until all of them are renamed"]
 fn retired_words_are_not_used() {
     let mut breaches = Vec::new();
     let mut counts: BTreeMap<&str, BTreeMap<String, usize>> = BTreeMap::new();

@@ -7,7 +7,7 @@ use kafka_scheduler::core::io::TopicPartition;
 use kafka_scheduler::core::start_marker::StartMarker;
 
 use super::journal::{Fired, safe};
-use super::leftovers::floors_of;
+use super::leftovers::start_markers_of;
 use crate::failure::Failure;
 use crate::history::{History, Observed, UserRecord};
 
@@ -18,7 +18,7 @@ const FIRING_TIMEOUT_MS: i64 = 8_000;
 const GIVE_UP_TIMEOUT_MS: i64 = 60_000;
 
 /// The partition and the offset of a user's record.
-type Identity = (TopicPartition, i64);
+type Origin = (TopicPartition, i64);
 
 /// Checks that nothing is lost and nothing that ended is pending: the running engines hold exactly the users' latest
 /// records, in every detail.
@@ -29,7 +29,7 @@ pub fn converged(history: &History, observed: &Observed) -> Result<Fired, Failur
     let fired = safe(history)?;
     served(history, observed)?;
     let listed = listed_once(observed)?;
-    let start_markers = floors_of(history, observed.now_ms);
+    let start_markers = start_markers_of(history, observed.now_ms);
     let mut latest_records: BTreeMap<(TopicPartition, &[u8]), (i64, &UserRecord)> = BTreeMap::new();
     for ((partition, offset), record) in history.produced.iter().filter(|(_, record)| record.can_be_latest()) {
         latest_records.insert((*partition, &record.key), (*offset, record));
@@ -47,7 +47,7 @@ pub fn converged(history: &History, observed: &Observed) -> Result<Fired, Failur
         }
     }
     if wanted != listed.len() {
-        let newest = |origin_offset: &Identity| latest_records.values().any(|(offset, _)| *offset == origin_offset.1);
+        let newest = |origin_offset: &Origin| latest_records.values().any(|(offset, _)| *offset == origin_offset.1);
         let odd: Vec<_> = listed.keys().filter(|origin_offset| !newest(origin_offset)).collect();
         let broken = format!("{odd:?} are held although newer records were read{}", observed.description);
         return Err(Failure::Safety(broken));
@@ -56,7 +56,7 @@ pub fn converged(history: &History, observed: &Observed) -> Result<Fired, Failur
 }
 
 /// Returns the pending schedules of all instances. Each must be pending in one instance only.
-fn listed_once(observed: &Observed) -> Result<BTreeMap<Identity, &Listed>, Failure> {
+fn listed_once(observed: &Observed) -> Result<BTreeMap<Origin, &Listed>, Failure> {
     let mut listed = BTreeMap::new();
     for held in &observed.listed {
         if let Some(twice) = listed.insert((held.partition, held.offset), held) {
@@ -68,7 +68,7 @@ fn listed_once(observed: &Observed) -> Result<BTreeMap<Identity, &Listed>, Failu
 
 /// The latest record for a key, and the pending schedule that an instance has for it.
 struct Latest<'a> {
-    origin_offset: Identity,
+    origin_offset: Origin,
     record: &'a UserRecord,
     held: Option<&'a Listed>,
 }
@@ -143,7 +143,7 @@ pub fn served(history: &History, observed: &Observed) -> Result<(), Failure> {
 pub fn fires_on_time(history: &History, observed: &Observed) -> Result<(), Failure> {
     let fired = safe(history)?;
     served(history, observed)?;
-    let late = |(origin_offset, record): &(&Identity, &UserRecord)| {
+    let late = |(origin_offset, record): &(&Origin, &UserRecord)| {
         record.key.starts_with(b"probe")
             && record.due_s * 1000 + FIRING_TIMEOUT_MS <= observed.now_ms
             && !fired.schedules.contains(origin_offset)

@@ -100,14 +100,13 @@ fn check_firing(
     };
     let seconds = original.at_ms.div_euclid(1000).to_string().into_bytes();
     let is_request = |name: &[u8]| [headers::EPOCH, headers::TARGET_TOPIC, headers::TARGET_KEY].contains(&name);
-    let (request, customer): (Headers, Headers) =
-        original.headers.iter().cloned().partition(|(name, _)| is_request(name));
+    let (request, user): (Headers, Headers) = original.headers.iter().cloned().partition(|(name, _)| is_request(name));
     let own = [
         (headers::TIMESTAMP, seconds),
         (headers::KEY, original.key.clone()),
         (headers::TOPIC, topic_of(origin_offset.0).as_bytes().to_vec()),
     ];
-    let target: Headers = customer.into_iter().chain(own.map(|(name, value)| (name.to_vec(), Some(value)))).collect();
+    let target: Headers = user.into_iter().chain(own.map(|(name, value)| (name.to_vec(), Some(value)))).collect();
     let archived: Headers = target.iter().cloned().chain(request).collect();
     let is = |stored: &Stored, headers: &Headers| {
         stored.key.as_deref() == Some(b"to")

@@ -14,7 +14,7 @@ use crate::names::{CLUSTER, DAY_MS, topic};
 /// Returns the first floor of each partition, with the latest `since` that it may have. A schedule may be a leftover if
 /// it comes before its partition's first floor and was due before the topic's first floor was written, by the clock
 /// that was furthest ahead. A floor from a future day is written again once that clock is right.
-pub(super) fn floors_of(history: &History, now_ms: i64) -> BTreeMap<TopicPartition, StartMarker> {
+pub(super) fn start_markers_of(history: &History, now_ms: i64) -> BTreeMap<TopicPartition, StartMarker> {
     let mut first: BTreeMap<TopicPartition, StartMarker> = BTreeMap::new();
     let mut begun: BTreeMap<u16, i64> = BTreeMap::new();
     for (_, records) in history.kafka.journal() {

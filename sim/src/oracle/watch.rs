@@ -10,7 +10,7 @@ use kafka_scheduler::core::io::TopicPartition;
 use kafka_scheduler::core::origin::RESERVED_PREFIX;
 use kafka_scheduler::core::start_marker::StartMarker;
 
-use super::leftovers::floors_of;
+use super::leftovers::start_markers_of;
 use super::named;
 use crate::engine::today_ms;
 use crate::history::{Decision, History, Holding};
@@ -163,7 +163,7 @@ impl Watch {
         let mut start_markers = None;
         for offset in expected.difference(offsets) {
             let Some(user_record) = history.produced.get(&(*partition, *offset)) else { continue };
-            let start_markers = start_markers.get_or_insert_with(|| floors_of(history, holding.now_ms));
+            let start_markers = start_markers.get_or_insert_with(|| start_markers_of(history, holding.now_ms));
             let since_ms = |start_marker: &StartMarker| start_marker.since.0.min(latest_since_ms);
             let leftover = |start_marker: &StartMarker| {
                 *offset < start_marker.offset && user_record.due_s * 1000 < since_ms(start_marker)

@@ -24,8 +24,8 @@ pub(super) enum Armed {
 #[derive(Debug)]
 pub(super) struct Instance {
     pub(super) number: usize,
-    /// Counts starts. Tasks of an earlier life are dropped.
-    pub(super) life: u64,
+    /// Counts starts. Tasks of an earlier run are dropped.
+    pub(super) run: u64,
     pub(super) alive: bool,
     pub(super) paused_until_ms: i64,
     pub(super) core: Scheduler,
@@ -66,7 +66,7 @@ impl Instance {
         let transactors = Transactors::new(core.transactional_ids());
         Self {
             number,
-            life: 0,
+            run: 0,
             alive: false,
             paused_until_ms: i64::MIN,
             core,
@@ -96,8 +96,8 @@ impl Instance {
 
     /// Starts with an empty memory. The machine's clock and network stay as they are, and so do armed faults.
     pub(super) fn start(&mut self, setup: &Setup) {
-        self.life += 1;
-        self.core = Scheduler::new(config(self.number, self.life, setup, self.rng.bits()));
+        self.run += 1;
+        self.core = Scheduler::new(config(self.number, self.run, setup, self.rng.bits()));
         self.transactors = Transactors::new(self.core.transactional_ids());
         self.alive = true;
         self.paused_until_ms = i64::MIN;

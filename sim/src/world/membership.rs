@@ -18,7 +18,7 @@ impl World {
         }
         if instance.member.is_none() {
             instance.joins += 1;
-            instance.member = Some(format!("i{number}.{}.{}", instance.life, instance.joins));
+            instance.member = Some(format!("i{number}.{}.{}", instance.run, instance.joins));
         }
         let owned = instance.owned.keys().copied().collect();
         self.history.kafka.group.join(instance.member.as_ref().expect("just set"), owned, now);

@@ -455,7 +455,7 @@ fn kind(kind: &Kind) -> String {
         Kind::Fire { due, missed, .. } => format!("fire due {} missed {missed}", due.epoch_s()),
         Kind::DeadLetter { reason, .. } => format!("dead letter, {}", reason.code()),
         Kind::Schedule { .. } => "schedule again".to_owned(),
-        Kind::Invalid { .. } => "unfit again".to_owned(),
+        Kind::Invalid { .. } => "invalid again".to_owned(),
         Kind::Cancel { .. } => "cancel again".to_owned(),
         Kind::Barrier { owner } => format!("barrier {owner}"),
         Kind::StartMarker { value } => format!("floor {value}"),

@@ -129,7 +129,7 @@ impl World {
         headers.push((headers::TARGET_KEY.to_vec(), text("to")));
         let value = (!record.is_cancel()).then(|| record.value.clone());
         if record.kind == RecordKind::Copied {
-            headers = vec![(ORIGIN_HEADER.to_vec(), Some(self.foreign_mark(partition, &record.key)))];
+            headers = vec![(ORIGIN_HEADER.to_vec(), Some(self.foreign_origin(partition, &record.key)))];
         }
         record.headers.clone_from(&headers);
         record.fit = record.kind == RecordKind::Schedule && self.is_in_time(&record);
@@ -138,7 +138,7 @@ impl World {
     }
 
     /// Returns the origin header of an engine record in another cluster.
-    fn foreign_mark(&self, partition: TopicPartition, key: &[u8]) -> Vec<u8> {
+    fn foreign_origin(&self, partition: TopicPartition, key: &[u8]) -> Vec<u8> {
         let none: &[Header<'_>] = &[];
         let origin = Origin {
             partition_hash: origin::partition_hash("another", names::topic(partition), partition.number),

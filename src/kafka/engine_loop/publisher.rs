@@ -10,7 +10,7 @@ use crate::handle::board::{Board, Snapshot, Stage};
 
 /// Minimum interval between counter updates to the observer.
 const COUNTERS_INTERVAL: Duration = Duration::from_millis(100);
-/// Minimum interval between snapshots. It grows so that they take at most a twentieth of the loop's time.
+/// Minimum interval between snapshots. It grows until they take at most a twentieth of the loop's time.
 const SNAPSHOT_INTERVAL: Duration = Duration::from_millis(500);
 const SNAPSHOT_SHARE: u32 = 20;
 

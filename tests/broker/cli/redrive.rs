@@ -82,7 +82,7 @@ fn a_dead_letter_that_cannot_fire_is_skipped() {
     // What the engine has read up to here it has read without another dead letter.
     case.settled();
     assert_eq!(dead_letters(), ["invalid"]);
-    // Whoever asks for it gets it, with what that means.
+    // The command does as asked, and prints what that means.
     for (n, args) in [["--key", "invalid"], ["--error", "no-epoch"]].iter().enumerate() {
         assert!(redrive(args).contains("1 dead letters redriven"), "{args:?}");
         eventually("it is another dead letter", PATIENCE, || (dead_letters().len() == n + 2).then_some(()));
