@@ -49,7 +49,7 @@ Examples:
 /// Schedules messages on Apache Kafka, exactly once
 #[derive(Debug, Parser)]
 #[command(name = "kafka-scheduler", version, after_help = AFTER)]
-pub struct Args {
+pub(crate) struct Args {
     #[command(subcommand)]
     command: Option<Command>,
 }

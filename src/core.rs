@@ -31,10 +31,7 @@
 
 pub mod batch;
 mod batching;
-#[cfg(feature = "known-bad")]
 pub mod bugs;
-#[cfg(not(feature = "known-bad"))]
-mod bugs;
 mod clock;
 mod deferral;
 pub mod due;

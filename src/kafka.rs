@@ -29,7 +29,7 @@ mod record_batches;
 mod sleeper;
 mod startup;
 pub(crate) mod target_lookup;
-pub mod topics;
+pub(crate) mod topics;
 mod transaction;
 mod transactor;
 mod worker;

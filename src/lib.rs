@@ -22,6 +22,7 @@
 //! | `http` | the servers of REST, metrics and the status page, for the program; includes `engine` |
 //! | `cli` | the program `kafka-scheduler` (default); includes `http` |
 
+#![warn(unreachable_pub)]
 #[cfg(feature = "cli")]
 mod app;
 #[cfg(feature = "cli")]

@@ -86,7 +86,11 @@ const fn flood(report: &Report) -> Option<usize> {
         Report::TargetChanged { .. } => Some(3),
         Report::ForeignGroup { .. } => Some(4),
         Report::FarAhead { .. } => Some(5),
-        Report::Live { .. } | Report::Reread { .. } | Report::ThroughputIsLimit => None,
+        Report::Planned { .. }
+        | Report::Cancelled { .. }
+        | Report::Live { .. }
+        | Report::Reread { .. }
+        | Report::ThroughputIsLimit => None,
     }
 }
 
@@ -199,6 +203,8 @@ fn say(report: &Report, topics: &[String]) {
         }
         // Said by the clients' diagnostics, which `/readiness` shows as well.
         Report::ThroughputIsLimit => {}
+        // Metrics count them; a line for each would be too many.
+        Report::Planned { .. } | Report::Cancelled { .. } => {}
         Report::Reread { partition, why } => {
             let (topic, number) = (topic(partition), partition.number);
             warn!(topic, partition = number, why, "the partition is read again from its beginning");

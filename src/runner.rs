@@ -34,6 +34,7 @@ use prometheus::Registry;
 
 use crate::config::{self, Config, ConfigError};
 use crate::core::batch::Batch;
+use crate::core::due::Due;
 pub use crate::core::io::Header;
 use crate::core::io::{Counters, Millis, Record, Report};
 pub use crate::core::reason::Reason;
@@ -260,12 +261,12 @@ impl Observer for All {
         self.0.iter_mut().for_each(|one| one.fired(batch, at));
     }
 
-    fn planned(&mut self, record: &Record<'_>, topics: &[String]) {
-        self.0.iter_mut().for_each(|one| one.planned(record, topics));
+    fn planned(&mut self, record: &Record<'_>, due: Due, target: &str, topics: &[String]) {
+        self.0.iter_mut().for_each(|one| one.planned(record, due, target, topics));
     }
 
-    fn deleted(&mut self, record: &Record<'_>, topics: &[String]) {
-        self.0.iter_mut().for_each(|one| one.deleted(record, topics));
+    fn cancelled(&mut self, record: &Record<'_>, topics: &[String]) {
+        self.0.iter_mut().for_each(|one| one.cancelled(record, topics));
     }
 
     fn settled(&mut self, batch: &Batch, outcome: &'static str, took: Duration) {

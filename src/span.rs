@@ -7,7 +7,7 @@ use jiff::{Span, Zoned};
 
 /// Why a text is not a duration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BadSpan;
+pub(crate) struct BadSpan;
 
 impl fmt::Display for BadSpan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -22,7 +22,7 @@ impl std::error::Error for BadSpan {}
 ///
 /// # Errors
 /// If the text is not a duration, or it is negative or ends after the year 9999.
-pub fn parse(text: &str, from: &Zoned) -> Result<Duration, BadSpan> {
+pub(crate) fn parse(text: &str, from: &Zoned) -> Result<Duration, BadSpan> {
     let span: Span = text.trim().parse().map_err(|_| BadSpan)?;
     let end = from.checked_add(span).map_err(|_| BadSpan)?;
     Duration::try_from(from.duration_until(&end)).map_err(|_| BadSpan)

@@ -3,6 +3,7 @@
 //! A [`scenario::Scenario`] is a list of operations. [`play`] runs it, and the [`oracle`] judges its
 //! [`history::History`].
 
+#![warn(unreachable_pub)]
 pub mod bugs;
 mod engine;
 pub mod failure;

@@ -10,7 +10,7 @@ use crate::kafka::publish::Placement;
 
 /// The key that a command is about.
 #[derive(Clone, Debug, Args)]
-pub struct KeyArgs {
+pub(super) struct KeyArgs {
     /// The schedule's key
     #[arg(value_name = "KEY")]
     key: String,
@@ -21,13 +21,13 @@ pub struct KeyArgs {
 
 impl KeyArgs {
     /// Returns the key's bytes.
-    pub fn bytes(&self) -> Result<Vec<u8>, Failure> {
+    pub(super) fn bytes(&self) -> Result<Vec<u8>, Failure> {
         decode("KEY", &self.key, self.base64)
     }
 }
 
 /// Returns the bytes of an argument: its text, or what that encodes in base64.
-pub fn decode(argument: &str, text: &str, base64: bool) -> Result<Vec<u8>, Failure> {
+pub(super) fn decode(argument: &str, text: &str, base64: bool) -> Result<Vec<u8>, Failure> {
     if !base64 {
         return Ok(text.as_bytes().to_vec());
     }
@@ -39,7 +39,7 @@ pub fn decode(argument: &str, text: &str, base64: bool) -> Result<Vec<u8>, Failu
 /// librdkafka's partitioners.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 #[value(rename_all = "snake_case")]
-pub enum Partitioner {
+pub(super) enum Partitioner {
     /// By CRC32 of the key
     Consistent,
     /// By CRC32 of the key; librdkafka's own default
@@ -60,7 +60,7 @@ pub enum Partitioner {
 
 impl Partitioner {
     /// Returns librdkafka's name.
-    pub const fn name(self) -> &'static str {
+    pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Consistent => "consistent",
             Self::ConsistentRandom => "consistent_random",
@@ -74,12 +74,12 @@ impl Partitioner {
 }
 
 /// Returns the placement that `--partition` selects. A command may read for as long as the topic takes.
-pub fn placement(partition: Option<i32>) -> Placement {
+pub(super) fn placement(partition: Option<i32>) -> Placement {
     partition.map_or(Placement::ByKey { deadline: None }, Placement::TopicPartition)
 }
 
 /// Parses a topic's name.
-pub fn topic(text: &str) -> Result<String, String> {
+pub(super) fn topic(text: &str) -> Result<String, String> {
     if is_topic(text) {
         return Ok(text.to_owned());
     }

@@ -18,7 +18,7 @@ Examples:
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER)]
-pub struct Args {
+pub(super) struct Args {
     #[command(flatten)]
     key: KeyArgs,
     /// The schedules topic; required if SCHEDULES_TOPICS has several
@@ -29,7 +29,7 @@ pub struct Args {
     partition: Option<i32>,
 }
 
-pub fn run(config: Config, args: &Args) -> Result<(), Failure> {
+pub(super) fn run(config: Config, args: &Args) -> Result<(), Failure> {
     let topic = topic_of(&config, args.topic.as_ref())?;
     let key = args.key.bytes()?;
     let broker = BrokerClient::connect(&config)?;

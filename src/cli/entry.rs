@@ -17,14 +17,14 @@ const PRINTABLE_CHARS_MAX: usize = 40;
 
 /// The engine's rules for records that can fire.
 #[derive(Clone, Debug)]
-pub struct Rules {
+pub(super) struct Rules {
     topics: Vec<String>,
     limits: AcceptanceRules,
 }
 
 impl Rules {
     /// Returns the rules of an engine with these settings.
-    pub fn new(config: &Config) -> Self {
+    pub(super) fn new(config: &Config) -> Self {
         Self {
             topics: config.schedules_topics.clone(),
             // Only the engine knows the brokers' limits on the size of records.
@@ -37,14 +37,14 @@ impl Rules {
     }
 
     /// Returns why the engine would reject this record of a schedules topic, if it would.
-    pub fn rejects(&self, record: &Record<'_>) -> Option<Reason> {
+    pub(super) fn rejects(&self, record: &Record<'_>) -> Option<Reason> {
         schedule::parse(record, record.value?, record.timestamp, &self.topics, &self.limits).err()
     }
 }
 
 /// A pending schedule.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub(super) struct Entry {
     pub topic: String,
     /// `None` if an instance returns neither partition nor offset.
     pub partition: Option<i32>,
@@ -64,7 +64,7 @@ impl Entry {
     ///
     /// # Errors
     /// The reason why it cannot fire.
-    pub fn of(topic: &str, rules: &Rules, pending: &Pending<'_>) -> Result<Self, Reason> {
+    pub(super) fn of(topic: &str, rules: &Rules, pending: &Pending<'_>) -> Result<Self, Reason> {
         let record = Record {
             partition: TopicPartition { topic: 0, number: pending.partition },
             offset: pending.offset,
@@ -88,7 +88,7 @@ impl Entry {
     }
 
     /// Parses an object of REST's `/schedules`.
-    pub fn from_json(json: &Value) -> Option<Self> {
+    pub(super) fn from_json(json: &Value) -> Option<Self> {
         let text = |name: &str| json.get(name).and_then(Value::as_str);
         let bytes = |name: &str| match text(&format!("{name}-base64")) {
             Some(base64) => BASE64_STANDARD.decode(base64).ok(),
@@ -108,7 +108,7 @@ impl Entry {
     }
 
     /// Returns the object of REST's `/schedules`, with partition and offset if they are known.
-    pub fn to_json(&self) -> Value {
+    pub(super) fn to_json(&self) -> Value {
         let mut map = Map::new();
         put(&mut map, "id", Some(&self.key));
         map.insert("epoch".into(), self.due_s.into());
@@ -128,15 +128,15 @@ impl Entry {
     }
 
     /// Returns a probable mistake in a schedule that fires all the same.
-    pub fn warning(&self) -> Option<&'static str> {
+    pub(super) fn warning(&self) -> Option<&'static str> {
         schedule::far_ahead(self.due_s, Millis(self.timestamp_s.saturating_mul(1000)))
     }
 
     /// The table's columns.
-    pub const COLUMNS: [&'static str; 7] = ["DUE", "KEY", "TOPIC", "PARTITION", "TARGET", "TARGET KEY", "VALUE"];
+    pub(super) const COLUMNS: [&'static str; 7] = ["DUE", "KEY", "TOPIC", "PARTITION", "TARGET", "TARGET KEY", "VALUE"];
 
     /// Returns a row of the table.
-    pub fn row(&self) -> [String; 7] {
+    pub(super) fn row(&self) -> [String; 7] {
         [
             self.warning().map_or_else(|| date(self.due_s), |warning| format!("{} ({warning})", date(self.due_s))),
             printable(&self.key),
@@ -158,13 +158,13 @@ fn put(map: &mut Map<String, Value>, name: &str, bytes: Option<&[u8]>) {
 }
 
 /// Returns seconds since 1970 as a date, if it is within the calendar's range.
-pub fn date(seconds: u64) -> String {
+pub(super) fn date(seconds: u64) -> String {
     let date = i64::try_from(seconds).ok().and_then(|seconds| Timestamp::from_second(seconds).ok());
     date.map_or_else(|| format!("{seconds} s after 1970"), |date| date.to_string())
 }
 
 /// Returns bytes as text without control characters, shortened if it is long.
-pub fn printable(bytes: &[u8]) -> String {
+pub(super) fn printable(bytes: &[u8]) -> String {
     // A character has at most four bytes, so this is enough for the printed part.
     let text = String::from_utf8_lossy(&bytes[..bytes.len().min(PRINTABLE_CHARS_MAX * 4 + 4)]);
     let mut printed: String = text.chars().take(PRINTABLE_CHARS_MAX).flat_map(char::escape_debug).collect();
@@ -175,13 +175,13 @@ pub fn printable(bytes: &[u8]) -> String {
 }
 
 /// Returns a header as text.
-pub fn header_text(headers: &[Header<'_>], name: &[u8]) -> Option<String> {
+pub(super) fn header_text(headers: &[Header<'_>], name: &[u8]) -> Option<String> {
     let value = headers.iter().find(|header| header.name == name)?.value?;
     Some(String::from_utf8_lossy(value).into_owned())
 }
 
 /// Returns whether a record of the history topic came from a schedule with this key.
-pub fn is_of_key(record: &Record<'_>, key: &[u8]) -> bool {
+pub(super) fn is_of_key(record: &Record<'_>, key: &[u8]) -> bool {
     record.headers.iter().any(|header| header.name == headers::KEY && header.value == Some(key))
 }
 

@@ -26,7 +26,7 @@ Examples:
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER)]
-pub struct Args {
+pub(super) struct Args {
     /// The schedules topic; otherwise all of SCHEDULES_TOPICS
     #[arg(long, value_parser = args::topic)]
     topic: Option<String>,
@@ -35,7 +35,7 @@ pub struct Args {
     to: Option<PathBuf>,
 }
 
-pub fn run(config: Config, args: &Args) -> Result<(), Failure> {
+pub(super) fn run(config: Config, args: &Args) -> Result<(), Failure> {
     let topics = topics_of(&config, args.topic.as_ref());
     let file = args.to.as_deref().map(open).transpose()?;
     let broker = BrokerClient::connect(&config)?;

@@ -9,7 +9,7 @@ use crate::kafka::fold::Pending;
 
 /// Bytes: text if they are UTF-8, else `{"base64": "..."}`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Bytes(pub Vec<u8>);
+pub(super) struct Bytes(pub Vec<u8>);
 
 #[derive(Serialize, Deserialize)]
 #[serde(untagged, deny_unknown_fields)]
@@ -42,7 +42,7 @@ impl<'de> Deserialize<'de> for Bytes {
 /// A record. `topic`, `partition`, `offset` and `timestamp` are those of the exported one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct ExportLine {
+pub(super) struct ExportLine {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub topic: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -61,7 +61,7 @@ pub struct ExportLine {
 
 impl ExportLine {
     /// Converts a pending record.
-    pub fn of(topic: &str, record: &Pending<'_>) -> Self {
+    pub(super) fn of(topic: &str, record: &Pending<'_>) -> Self {
         Self {
             topic: Some(topic.to_owned()),
             partition: Some(record.partition),
@@ -74,7 +74,7 @@ impl ExportLine {
     }
 
     /// Converts a record of any topic.
-    pub fn of_record(topic: &str, record: &Record<'_>) -> Self {
+    pub(super) fn of_record(topic: &str, record: &Record<'_>) -> Self {
         Self {
             topic: Some(topic.to_owned()),
             partition: Some(record.partition.number),
@@ -87,7 +87,7 @@ impl ExportLine {
     }
 
     /// Borrows the headers.
-    pub fn headers<'a>(&'a self) -> Vec<Header<'a>> {
+    pub(super) fn headers<'a>(&'a self) -> Vec<Header<'a>> {
         let header = |pair: &'a (Bytes, Option<Bytes>)| Header {
             name: &pair.0.0,
             value: pair.1.as_ref().map(|value| value.0.as_slice()),

@@ -10,34 +10,34 @@ use crate::kafka::publish::PublishError;
 
 /// Why a command has failed.
 #[derive(Debug)]
-pub struct Failure {
+pub(super) struct Failure {
     code: u8,
     message: String,
 }
 
 impl Failure {
     /// Exit code 1: brokers, files or the system have failed.
-    pub fn new(message: impl Into<String>) -> Self {
+    pub(super) fn new(message: impl Into<String>) -> Self {
         Self { code: 1, message: message.into() }
     }
 
     /// Exit code 2, as clap's: arguments or settings are wrong.
-    pub fn usage(message: impl Into<String>) -> Self {
+    pub(super) fn usage(message: impl Into<String>) -> Self {
         Self { code: 2, message: message.into() }
     }
 
     /// Exit code 3: a topic does not exist, or a key is not pending.
-    pub fn not_found(message: impl Into<String>) -> Self {
+    pub(super) fn not_found(message: impl Into<String>) -> Self {
         Self { code: 3, message: message.into() }
     }
 
     /// Exit code 4: a check has found a problem.
-    pub fn problems(message: impl Into<String>) -> Self {
+    pub(super) fn problems(message: impl Into<String>) -> Self {
         Self { code: 4, message: message.into() }
     }
 
     /// Returns the program's exit code.
-    pub const fn exit_code(&self) -> u8 {
+    pub(super) const fn exit_code(&self) -> u8 {
         self.code
     }
 }

@@ -22,7 +22,7 @@ Examples:
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER)]
-pub struct Args {
+pub(super) struct Args {
     #[command(flatten)]
     key: KeyArgs,
     /// Only firings of schedules in this topic
@@ -33,7 +33,7 @@ pub struct Args {
     json: bool,
 }
 
-pub fn run(config: Config, args: &Args) -> Result<(), Failure> {
+pub(super) fn run(config: Config, args: &Args) -> Result<(), Failure> {
     let key = args.key.bytes()?;
     let history = config.history_topic.clone();
     let broker = BrokerClient::connect(&config)?;

@@ -33,7 +33,7 @@ Examples:
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER)]
-pub struct Args {
+pub(super) struct Args {
     /// A file that `export` has written; - for standard input
     #[arg(value_name = "PATH")]
     from: PathBuf,
@@ -48,7 +48,7 @@ pub struct Args {
     same_partitions: bool,
 }
 
-pub fn run(config: Config, args: &Args) -> Result<(), Failure> {
+pub(super) fn run(config: Config, args: &Args) -> Result<(), Failure> {
     let topic = topic_of(&config, args.topic.as_ref())?;
     let mut lines: BufReader<Box<dyn Read>> = BufReader::with_capacity(
         1 << 16,

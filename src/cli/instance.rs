@@ -15,7 +15,7 @@ const RESPONSE_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// The address of an instance's REST API.
 #[derive(Clone, Debug)]
-pub struct Instance(String);
+pub(super) struct Instance(String);
 
 impl FromStr for Instance {
     type Err = &'static str;
@@ -33,7 +33,10 @@ impl FromStr for Instance {
 ///
 /// # Errors
 /// If the instance does not return schedules; or the error of `take`.
-pub fn schedules(instance: &Instance, take: &mut impl FnMut(Entry) -> Result<(), Failure>) -> Result<(), Failure> {
+pub(super) fn schedules(
+    instance: &Instance,
+    take: &mut impl FnMut(Entry) -> Result<(), Failure>,
+) -> Result<(), Failure> {
     let url = format!("{}/schedules", instance.0);
     let failed = |why: String| Failure::new(format!("--server {}: {why}", instance.0));
     let agent: ureq::Agent = ureq::Agent::config_builder()

@@ -32,7 +32,7 @@ Examples:
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER)]
-pub struct Args {
+pub(super) struct Args {
     /// The schedules topic; otherwise all of SCHEDULES_TOPICS
     #[arg(long, value_parser = args::topic)]
     topic: Option<String>,
@@ -155,7 +155,7 @@ impl<W: Write> Output<W> {
     }
 }
 
-pub fn run(config: Config, args: &Args) -> Result<(), Failure> {
+pub(super) fn run(config: Config, args: &Args) -> Result<(), Failure> {
     let stdout = || BufWriter::new(std::io::stdout());
     let mut output = match (args.json, args.limit) {
         (true, None) => Output::Lines(stdout()),

@@ -10,7 +10,7 @@ use crate::logging;
 const LINE_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Shows the progress on stderr.
-pub struct Progress {
+pub(super) struct Progress {
     what: &'static str,
     bar: Option<ProgressBar>,
     total: Option<u64>,
@@ -20,7 +20,7 @@ pub struct Progress {
 
 impl Progress {
     /// Begins with the number of steps, if it is known.
-    pub fn new(what: &'static str, total: Option<u64>) -> Self {
+    pub(super) fn new(what: &'static str, total: Option<u64>) -> Self {
         let bar = (stderr().is_terminal() && !logging::is_json()).then(|| {
             let template = match total {
                 Some(_) => "{msg} {wide_bar} {human_pos}/{human_len} {eta}",
@@ -33,7 +33,7 @@ impl Progress {
     }
 
     /// Counts a step.
-    pub fn step(&mut self) {
+    pub(super) fn step(&mut self) {
         self.done += 1;
         match &self.bar {
             // A step must cost little, and the bar is drawn often enough.
@@ -48,7 +48,7 @@ impl Progress {
     }
 
     /// Removes the bar.
-    pub fn end(self) {
+    pub(super) fn end(self) {
         if let Some(bar) = self.bar {
             bar.finish_and_clear();
         }

@@ -14,7 +14,7 @@ use crate::kafka::broker_client::{BrokerClient, BrokerError};
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// The offsets of one topic.
-pub struct ProgressOffsets {
+pub(super) struct ProgressOffsets {
     client: BaseConsumer,
     group: String,
     topic: String,
@@ -26,7 +26,7 @@ impl ProgressOffsets {
     ///
     /// # Errors
     /// If the topic's partitions cannot be read.
-    pub fn new(broker: &BrokerClient, group: String, topic: &str) -> Result<Self, Failure> {
+    pub(super) fn new(broker: &BrokerClient, group: String, topic: &str) -> Result<Self, Failure> {
         let mut config = broker.clients().configs.consumer();
         config.set("group.id", &group);
         let client = config.create().map_err(BrokerError::settings)?;
@@ -41,7 +41,7 @@ impl ProgressOffsets {
     ///
     /// # Errors
     /// If the brokers do not return them.
-    pub fn read(&self) -> Result<BTreeMap<i32, i64>, Failure> {
+    pub(super) fn read(&self) -> Result<BTreeMap<i32, i64>, Failure> {
         let committed = self.client.committed_offsets(self.partitions.clone(), REQUEST_TIMEOUT);
         let committed = committed.map_err(|e| self.failed("read", &e))?;
         let offset = |element: rdkafka::topic_partition_list::TopicPartitionListElem<'_>| match element.offset() {
@@ -55,7 +55,7 @@ impl ProgressOffsets {
     ///
     /// # Errors
     /// If the brokers reject the commit.
-    pub fn commit(&self, offsets: &BTreeMap<i32, i64>) -> Result<(), Failure> {
+    pub(super) fn commit(&self, offsets: &BTreeMap<i32, i64>) -> Result<(), Failure> {
         if offsets.is_empty() {
             return Ok(());
         }

@@ -44,7 +44,7 @@ Examples:
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER)]
-pub struct Args {
+pub(super) struct Args {
     /// The dead-letter topic; otherwise DEAD_LETTER_TOPIC
     #[arg(long, value_parser = args::topic)]
     from: Option<String>,
@@ -119,7 +119,7 @@ type DeadLetters = BTreeMap<(String, i32), BTreeMap<u128, Newest>>;
 /// An offset for each partition of the dead-letter topic.
 type Offsets = BTreeMap<i32, i64>;
 
-pub fn run(config: Config, args: &Args) -> Result<(), Failure> {
+pub(super) fn run(config: Config, args: &Args) -> Result<(), Failure> {
     let from = args.from.clone().or_else(|| config.dead_letter_topic.clone());
     let from =
         from.ok_or_else(|| Failure::usage("--from is missing, and DEAD_LETTER_TOPIC is not set: set one of them"))?;

@@ -28,7 +28,7 @@ Examples:
 #[command(after_help = AFTER)]
 #[command(group(clap::ArgGroup::new("when").required(true).args(["at", "within"])))]
 #[command(group(clap::ArgGroup::new("what").required(true).args(["value", "file", "stdin"])))]
-pub struct Args {
+pub(super) struct Args {
     /// The date to fire at: 2030-01-01T00:00:00Z, or 2030-01-01T00:00:00[Europe/Berlin]
     #[arg(long, value_name = "DATE", value_parser = moment)]
     at: Option<Moment>,
@@ -105,7 +105,7 @@ impl Args {
     }
 }
 
-pub fn run(config: Config, args: Args) -> Result<(), Failure> {
+pub(super) fn run(config: Config, args: Args) -> Result<(), Failure> {
     let topic = topic_of(&config, args.topic.as_ref())?;
     let key = decode("--key", &args.key, args.base64)?;
     let mut schedule = Schedule::new(key.clone()).to(args.target_topic.as_str());

@@ -19,7 +19,7 @@ Examples:
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER)]
-pub struct Args {
+pub(super) struct Args {
     #[command(flatten)]
     key: KeyArgs,
     /// The schedules topic; otherwise all of SCHEDULES_TOPICS
@@ -30,7 +30,7 @@ pub struct Args {
     json: bool,
 }
 
-pub fn run(config: Config, args: &Args) -> Result<(), Failure> {
+pub(super) fn run(config: Config, args: &Args) -> Result<(), Failure> {
     let key = args.key.bytes()?;
     let topics = topics_of(&config, args.topic.as_ref());
     let rules = Rules::new(&config);

@@ -3,7 +3,7 @@
 use comfy_table::{ContentArrangement, Table, presets::NOTHING};
 
 /// Returns rows below a header.
-pub fn table<const N: usize>(columns: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
+pub(super) fn table<const N: usize>(columns: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
     let mut table = Table::new();
     table.load_preset(NOTHING).set_content_arrangement(ContentArrangement::Disabled).set_header(columns);
     for row in rows {

@@ -20,7 +20,7 @@ const REPLICAS_MAX: i64 = crate::config::REPLICAS_MAX as i64;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 
 #[derive(Debug, clap::Subcommand)]
-pub enum Command {
+pub(super) enum Command {
     /// Create the engine's topics that do not exist, with settings that lose no schedules
     #[command(after_help = "Examples:
   kafka-scheduler topics create
@@ -38,7 +38,7 @@ pub enum Command {
     Check,
 }
 
-pub fn run(config: Config, command: &Command) -> Result<(), Failure> {
+pub(super) fn run(config: Config, command: &Command) -> Result<(), Failure> {
     let broker = BrokerClient::connect(&config)?;
     let admin = Admin::new(broker.clients()).map_err(BrokerError::settings)?;
     match command {

@@ -117,11 +117,15 @@ impl<P: Payload> Scheduler<P> {
         }
         let (partition, offset) = (record.partition, record.offset);
         match request {
-            Request::Schedule { due, .. } => {
+            Request::Schedule { due, target } => {
                 self.counters.planned += 1;
+                self.report(Report::Planned { partition, offset, due, target: self.targets.name(target) });
                 self.check_far_ahead(partition, offset, due, record.timestamp);
             }
-            Request::Cancel if ended_pending => self.counters.deleted += 1,
+            Request::Cancel if ended_pending => {
+                self.counters.deleted += 1;
+                self.report(Report::Cancelled { partition, offset });
+            }
             Request::Cancel => self.counters.other += 1,
             Request::Invalid(reason) => self.invalid(record, reason),
         }

@@ -11,19 +11,19 @@ const PLACES_MIN: usize = 16;
 /// Places are ordered by hash, so growing reads the old table and writes the new one from end to end. That makes it
 /// cheap to grow by half, and a table that has grown is at least 7/12 full.
 #[derive(Debug, Default)]
-pub struct KeyIndex {
+pub(super) struct KeyIndex {
     places: Vec<(u32, u32)>,
     used: usize,
 }
 
 impl KeyIndex {
     /// Returns the slot with this hash for which `is_it` returns true.
-    pub fn find(&self, hash: u64, mut is_it: impl FnMut(u32) -> bool) -> Option<u32> {
+    pub(super) fn find(&self, hash: u64, mut is_it: impl FnMut(u32) -> bool) -> Option<u32> {
         self.probe(hash).map(|at| self.places[at].1).find(|slot| is_it(*slot))
     }
 
     /// Adds a slot that is not in the table.
-    pub fn insert(&mut self, hash: u64, slot: u32) {
+    pub(super) fn insert(&mut self, hash: u64, slot: u32) {
         if (self.used + 1) * 8 > self.places.len() * 7 {
             self.grow();
         }
@@ -35,7 +35,7 @@ impl KeyIndex {
     }
 
     /// Removes a slot that is in the table.
-    pub fn remove(&mut self, hash: u64, slot: u32) {
+    pub(super) fn remove(&mut self, hash: u64, slot: u32) {
         let mut hole = self.home(half(hash));
         while self.places[hole].1 != slot {
             debug_assert!(self.places[hole].1 != FREE, "only slots that were inserted are removed");

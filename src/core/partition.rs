@@ -14,7 +14,7 @@ pub(super) const COMMIT_INTERVAL_MS: i64 = 30_000;
 
 /// The stage of a partition. In each stage it waits for one thing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stage {
+pub(super) enum Stage {
     /// For the metadata of the group's committed offset.
     Metadata,
     /// For a batch for its barrier, a record that is committed together with our ownership.
@@ -46,7 +46,7 @@ pub enum Stage {
 
 /// A committed batch whose records the consumer has not read past.
 #[derive(Debug)]
-pub struct UnreadBatch {
+pub(super) struct UnreadBatch {
     /// Its [`short_batch_id`](super::in_flight::short_batch_id).
     pub batch: u32,
     /// The highest offset of its records in this partition.
@@ -57,7 +57,7 @@ pub struct UnreadBatch {
 
 /// A partition that this instance owns.
 #[derive(Debug)]
-pub struct PartitionState<P> {
+pub(super) struct PartitionState<P> {
     pub id: TopicPartition,
     /// Identifies it in origin headers and start markers.
     pub partition_hash: u64,
@@ -92,7 +92,7 @@ pub struct PartitionState<P> {
 
 impl<P: Payload> PartitionState<P> {
     /// Returns the state of a partition that was just assigned.
-    pub fn new(id: TopicPartition, partition_hash: u64, keys: KeyTable<P>, leftover_cutoff: Millis) -> Self {
+    pub(super) fn new(id: TopicPartition, partition_hash: u64, keys: KeyTable<P>, leftover_cutoff: Millis) -> Self {
         Self {
             id,
             partition_hash,
@@ -114,7 +114,7 @@ impl<P: Payload> PartitionState<P> {
     }
 
     /// Forgets the log, which is read again from its beginning up to a new barrier.
-    pub fn reread(&mut self, keys: KeyTable<P>) {
+    pub(super) fn reread(&mut self, keys: KeyTable<P>) {
         self.keys = keys;
         self.position = 0;
         self.barrier = None;
@@ -125,44 +125,44 @@ impl<P: Payload> PartitionState<P> {
     }
 
     /// Returns the offset to commit: never negative, and unchanged until the partition is loaded.
-    pub fn offset(&self) -> i64 {
+    pub(super) fn offset(&self) -> i64 {
         if self.is_loaded() { self.position.max(self.committed) } else { self.committed }
     }
 
     /// Returns whether the consumer is past the committed offset and the next commit is due.
-    pub fn has_progress(&self, now: Millis) -> bool {
+    pub(super) fn has_progress(&self, now: Millis) -> bool {
         self.may_fire() && self.next_commit_at <= now && self.offset() > self.committed
     }
 
     /// Returns whether everything up to its barrier has been read.
-    pub fn is_loaded(&self) -> bool {
+    pub(super) fn is_loaded(&self) -> bool {
         self.barrier.is_some_and(|barrier| self.position > barrier)
     }
 
     /// Returns whether it is still before [`Stage::Siblings`], so its start marker may be unknown.
-    pub fn is_before_loaded(&self) -> bool {
+    pub(super) fn is_before_loaded(&self) -> bool {
         matches!(self.stage, Stage::Metadata | Stage::Barrier | Stage::BarrierSent | Stage::Loading(_) | Stage::Since)
     }
 
     /// Returns whether its schedules fire.
-    pub fn is_live(&self) -> bool {
+    pub(super) fn is_live(&self) -> bool {
         self.stage == Stage::Live || (bugs::on(Bug::FireBeforeBarrier) && matches!(self.stage, Stage::Loading(_)))
     }
 
     /// Returns a tag that changes whenever entries move to other slots, which makes cursors of listings expire.
-    pub fn cursor_tag(&self) -> Option<i64> {
+    pub(super) fn cursor_tag(&self) -> Option<i64> {
         const MOVES: i64 = 64;
         // Offsets stay below 2^56.
         self.barrier.map(|barrier| barrier | (i64::from(self.keys.moves()) % MOVES) << 56)
     }
 
     /// Returns whether it may join batches of firings.
-    pub fn may_fire(&self) -> bool {
+    pub(super) fn may_fire(&self) -> bool {
         self.is_live() && !self.is_trimmed
     }
 
     /// Clears the outstanding records of batches that the consumer has read past.
-    pub fn clear_read(&mut self) {
+    pub(super) fn clear_read(&mut self) {
         while let Some(read) = self.unread_batches.front().filter(|u| u.offset < self.position) {
             let batch = read.batch;
             for (slot, origin_offset, ended) in &read.items {

@@ -1,5 +1,6 @@
 //! Events and counters for the operator.
 
+use super::due::Due;
 use super::reason::Reason;
 use super::targets::TargetState;
 use super::types::{Millis, TopicPartition};
@@ -7,6 +8,24 @@ use super::types::{Millis, TopicPartition};
 /// An event for the operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Report {
+    /// A schedule was accepted on a live partition. [`Report::Live`] counts those that loading found.
+    Planned {
+        /// The record's partition.
+        partition: TopicPartition,
+        /// The record's offset.
+        offset: i64,
+        /// When it is due.
+        due: Due,
+        /// The target topic.
+        target: std::sync::Arc<str>,
+    },
+    /// A user's tombstone cancelled a pending schedule on a live partition.
+    Cancelled {
+        /// The tombstone's partition.
+        partition: TopicPartition,
+        /// The tombstone's offset.
+        offset: i64,
+    },
     /// A record is invalid: it cannot fire.
     Invalid {
         /// The record's partition.

@@ -68,7 +68,7 @@ enum State {
 
 /// The targets of all schedules, by number. Numbers are not reused.
 #[derive(Debug)]
-pub struct Targets {
+pub(super) struct Targets {
     list: BTreeMap<u32, Target>,
     by_name: BTreeMap<Arc<str>, u32>,
     next: u32,
@@ -80,7 +80,7 @@ pub struct Targets {
 
 /// The decision about a schedule for a target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub(super) enum Verdict {
     /// Fire it.
     Send,
     /// Park it until the target takes records, for this reason if it is known.
@@ -110,7 +110,7 @@ impl Target {
 
 impl Targets {
     /// Returns the number of a target, and whether it is new and has to be looked up.
-    pub fn intern(&mut self, name: &str) -> (u32, bool) {
+    pub(super) fn intern(&mut self, name: &str) -> (u32, bool) {
         if let Some(target) = self.by_name.get(name) {
             return (*target, false);
         }
@@ -132,29 +132,29 @@ impl Targets {
     }
 
     /// Returns the number of names in memory.
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.list.len()
     }
 
     /// Returns whether it is time to [`sweep`](Self::sweep).
-    pub fn is_full(&self) -> bool {
+    pub(super) fn is_full(&self) -> bool {
         self.list.len() >= self.sweep_at
     }
 
     /// Forgets unused names.
-    pub fn sweep(&mut self, used: &BTreeSet<u32>) {
+    pub(super) fn sweep(&mut self, used: &BTreeSet<u32>) {
         self.list.retain(|target, _| used.contains(target));
         self.by_name.retain(|_, target| used.contains(target));
         self.sweep_at = (self.list.len() * 2).max(SWEEP_MIN);
     }
 
     /// Returns a target's name, or an empty one if it was forgotten.
-    pub fn name(&self, target: u32) -> Arc<str> {
+    pub(super) fn name(&self, target: u32) -> Arc<str> {
         self.list.get(&target).map_or_else(|| Arc::from(""), |target| Arc::clone(&target.name))
     }
 
     /// Decides about a schedule for this target.
-    pub fn verdict(&self, now: Millis, target: u32) -> Verdict {
+    pub(super) fn verdict(&self, now: Millis, target: u32) -> Verdict {
         let Some(target) = self.list.get(&target) else { return Verdict::Hold(None) };
         match target.state {
             State::Known => Verdict::Send,
@@ -174,7 +174,7 @@ impl Targets {
 
     /// Notes that a schedule waits for this target. Returns true if the caller has to look the target up now.
     #[must_use]
-    pub fn add_waiter(&mut self, now: Millis, target: u32) -> bool {
+    pub(super) fn add_waiter(&mut self, now: Millis, target: u32) -> bool {
         let Some(target) = self.list.get_mut(&target) else { return false };
         target.has_waiters = true;
         let check = matches!(target.state, State::Unusable { retry_at, .. } if retry_at <= now);
@@ -186,7 +186,7 @@ impl Targets {
 
     /// Distrusts a target after a broker rejected a record for it. Returns true if the caller has to look it up now.
     #[must_use]
-    pub fn check_again(&mut self, target: u32) -> bool {
+    pub(super) fn check_again(&mut self, target: u32) -> bool {
         let Some(target) = self.list.get_mut(&target) else { return false };
         let check = target.state == State::Known;
         if check {
@@ -197,7 +197,7 @@ impl Targets {
 
     /// Quarantines a target that took no records: none are sent to it for a while, whatever its metadata says. Returns
     /// its name if its state changed.
-    pub fn quarantine(&mut self, now: Millis, target: u32, state: TargetState) -> Option<Arc<str>> {
+    pub(super) fn quarantine(&mut self, now: Millis, target: u32, state: TargetState) -> Option<Arc<str>> {
         let target = self.list.get_mut(&target)?;
         // Its schedules wait, even if another batch has quarantined it before.
         target.has_waiters = true;
@@ -216,12 +216,12 @@ impl Targets {
     }
 
     /// Returns whether [`Targets::took_record`] may return a name.
-    pub fn has_quarantined(&self) -> bool {
+    pub(super) fn has_quarantined(&self) -> bool {
         self.has_quarantined
     }
 
     /// Notes that the target has taken a record. Returns its name if it was quarantined before.
-    pub fn took_record(&mut self, target: u32) -> Option<Arc<str>> {
+    pub(super) fn took_record(&mut self, target: u32) -> Option<Arc<str>> {
         let target = self.list.get_mut(&target).filter(|target| target.state == State::Known)?;
         let name = target.last_reported.take().map(|_| Arc::clone(&target.name));
         if name.is_some() {
@@ -231,7 +231,7 @@ impl Targets {
     }
 
     /// Handles the answer to a lookup. Returns the target's name if its state changed.
-    pub fn answered(&mut self, now: Millis, target: u32, answer: TargetState) -> Option<Arc<str>> {
+    pub(super) fn answered(&mut self, now: Millis, target: u32, answer: TargetState) -> Option<Arc<str>> {
         let target = self.list.get_mut(&target)?;
         if answer == TargetState::Exists {
             (target.state, target.failed_lookups, target.has_waiters) = (State::Known, 0, false);
@@ -248,7 +248,7 @@ impl Targets {
     }
 
     /// Returns the targets that have waiters and are due for a lookup. The caller must look them up.
-    pub fn take_unchecked(&mut self, now: Millis) -> Vec<u32> {
+    pub(super) fn take_unchecked(&mut self, now: Millis) -> Vec<u32> {
         let mut due = Vec::new();
         for (number, target) in &mut self.list {
             let State::Unusable { retry_at, .. } = target.state else { continue };
@@ -261,7 +261,7 @@ impl Targets {
     }
 
     /// Returns when the next lookup is due.
-    pub fn next_check(&self) -> Option<Millis> {
+    pub(super) fn next_check(&self) -> Option<Millis> {
         let retry_at = |target: &Target| match target.state {
             State::Unusable { retry_at, .. } if target.has_waiters => Some(retry_at),
             _ => None,
@@ -271,7 +271,7 @@ impl Targets {
 
     /// Moves lookups back with the clock. Targets that rejected its timestamps are looked up at once, since the clock
     /// may be right now.
-    pub fn set_back(&mut self, back_ms: i64) {
+    pub(super) fn set_back(&mut self, back_ms: i64) {
         for target in self.list.values_mut() {
             target.failures_reset_at = target.failures_reset_at.plus(-back_ms);
             if let State::Unusable { state, retry_at } = &mut target.state {
@@ -282,14 +282,14 @@ impl Targets {
     }
 
     /// Notes that no schedule waits for this target any more.
-    pub fn remove_waiters(&mut self, target: u32) {
+    pub(super) fn remove_waiters(&mut self, target: u32) {
         if let Some(target) = self.list.get_mut(&target) {
             target.has_waiters = false;
         }
     }
 
     /// Notes that no schedule waits for any target any more.
-    pub fn forget(&mut self) {
+    pub(super) fn forget(&mut self) {
         self.list.values_mut().for_each(|target| target.has_waiters = false);
     }
 }

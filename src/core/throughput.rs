@@ -34,7 +34,7 @@ pub enum Late {
 
 /// The bound on the size of batches.
 #[derive(Debug)]
-pub struct Throughput {
+pub(super) struct Throughput {
     bytes_max: usize,
     /// The bound without timeouts.
     full_bytes_max: usize,
@@ -43,30 +43,30 @@ pub struct Throughput {
 
 impl Throughput {
     /// Returns a bound of `full_bytes_max` payload bytes.
-    pub fn new(full_bytes_max: usize) -> Self {
+    pub(super) fn new(full_bytes_max: usize) -> Self {
         Self { bytes_max: full_bytes_max, full_bytes_max, large_apart: false }
     }
 
     /// Returns the payload bytes after which a batch is full.
-    pub fn bytes_max(&self) -> usize {
+    pub(super) fn bytes_max(&self) -> usize {
         self.bytes_max
     }
 
     /// Returns whether throughput is the limit, so large schedules get batches of their own and small ones need not
     /// wait for them.
-    pub fn is_large_apart(&self) -> bool {
+    pub(super) fn is_large_apart(&self) -> bool {
         self.large_apart
     }
 
     /// Ends separate batches for large schedules, because none is due any more.
-    pub fn none_large_due(&mut self) {
+    pub(super) fn none_large_due(&mut self) {
         self.large_apart = false;
     }
 
     /// Shrinks the bound after a batch of `batch_bytes` payload bytes timed out. Returns true if throughput is
     /// certainly the limit.
     #[must_use]
-    pub fn ran_late(&mut self, batch_bytes: usize, late: Late) -> bool {
+    pub(super) fn ran_late(&mut self, batch_bytes: usize, late: Late) -> bool {
         let fits = match late {
             Late::Silent => batch_bytes / STALLED_DIVISOR,
             Late::Stalled => (batch_bytes / STALLED_DIVISOR).max(STALLED_BYTES_MIN),
@@ -84,7 +84,7 @@ impl Throughput {
     /// Grows the bound if a batch was committed quickly, `took_ms` after it was formed. Returns true if throughput is
     /// certainly the limit.
     #[must_use]
-    pub fn committed(&mut self, batch_bytes: usize, took_ms: i64) -> bool {
+    pub(super) fn committed(&mut self, batch_bytes: usize, took_ms: i64) -> bool {
         let quick_ms = if self.bytes_max <= SMALL_BYTES { SMALL_QUICK_MS } else { QUICK_MS };
         let is_quick = took_ms < quick_ms;
         let is_limit = self.bytes_max < self.full_bytes_max && !is_quick;

@@ -14,13 +14,13 @@ const OTHERS: u64 = 1 << 63;
 
 /// The size of a schedule's payload: while throughput is the limit, each size has batches of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Size {
+pub(super) enum Size {
     Small,
     Large,
 }
 
 impl Size {
-    pub const ALL: [Self; 2] = [Self::Small, Self::Large];
+    pub(super) const ALL: [Self; 2] = [Self::Small, Self::Large];
 
     /// Returns the queue numbers of this size's due seconds.
     fn numbers(self) -> std::ops::Range<u64> {
@@ -33,7 +33,7 @@ impl Size {
 
 /// A queue, by what its slots wait for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Queue {
+pub(super) enum Queue {
     /// For this due second since 1970, by size.
     Due(u64, Size),
     /// For a batch of quarantined schedules.
@@ -61,7 +61,7 @@ impl Queue {
 
 /// All queues, each in order of arrival.
 #[derive(Debug, Default)]
-pub struct WaitQueues {
+pub(super) struct WaitQueues {
     /// By the queue's number.
     lists: BTreeMap<u64, List>,
     links: Vec<Link>,
@@ -84,7 +84,7 @@ struct Link {
 
 impl WaitQueues {
     /// Returns the earliest due second with a slot of these sizes, and its first slot.
-    pub fn first_due(&self, sizes: &[Size]) -> Option<(u64, u32)> {
+    pub(super) fn first_due(&self, sizes: &[Size]) -> Option<(u64, u32)> {
         let first = |size: &Size| self.first[*size as usize];
         // Not a minimum over an iterator: this runs after every record, and mostly there is no large schedule.
         sizes.iter().map(first).reduce(|one, other| match (one, other) {
@@ -95,38 +95,38 @@ impl WaitQueues {
     }
 
     /// Returns the first slot of a queue.
-    pub fn first(&self, queue: Queue) -> Option<u32> {
+    pub(super) fn first(&self, queue: Queue) -> Option<u32> {
         self.lists.get(&queue.number()).map(|list| list.first)
     }
 
     /// Returns the number of slots in a queue.
-    pub fn count(&self, queue: Queue) -> usize {
+    pub(super) fn count(&self, queue: Queue) -> usize {
         self.lists.get(&queue.number()).map_or(0, |list| list.count as usize)
     }
 
     /// Iterates over the slots of a queue in order.
-    pub fn of(&self, queue: Queue) -> impl Iterator<Item = u32> {
+    pub(super) fn of(&self, queue: Queue) -> impl Iterator<Item = u32> {
         self.from(self.lists.get(&queue.number()))
     }
 
     /// Iterates over slots due before the second `end`: the small ones, then the large ones, each in due order.
-    pub fn due_before(&self, end: u64) -> impl Iterator<Item = u32> {
+    pub(super) fn due_before(&self, end: u64) -> impl Iterator<Item = u32> {
         Size::ALL.into_iter().flat_map(move |size| self.seconds(size, end)).flat_map(|(_, list)| self.from(Some(list)))
     }
 
     /// Returns the number of slots due before the second `end`.
-    pub fn count_before(&self, end: u64) -> usize {
+    pub(super) fn count_before(&self, end: u64) -> usize {
         let lists = Size::ALL.into_iter().flat_map(|size| self.seconds(size, end));
         lists.map(|(_, list)| list.count as usize).sum()
     }
 
     /// Iterates over the slots of one size that wait for their due time, in due order.
-    pub fn due(&self, size: Size) -> impl Iterator<Item = u32> {
+    pub(super) fn due(&self, size: Size) -> impl Iterator<Item = u32> {
         self.seconds(size, u64::MAX).flat_map(|(_, list)| self.from(Some(list)))
     }
 
     /// Iterates over slots due from the second `begin` on: the small ones, then the large ones, each in due order.
-    pub fn due_from(&self, begin: u64) -> impl Iterator<Item = u32> {
+    pub(super) fn due_from(&self, begin: u64) -> impl Iterator<Item = u32> {
         let lists = Size::ALL.into_iter().flat_map(move |size| {
             let Range { start, end } = size.numbers();
             self.lists.range(start.saturating_add(begin).min(end)..end)
@@ -145,7 +145,7 @@ impl WaitQueues {
     }
 
     /// Adds a slot that is in no queue.
-    pub fn insert(&mut self, queue: Queue, slot: u32) {
+    pub(super) fn insert(&mut self, queue: Queue, slot: u32) {
         let at = slot as usize;
         if self.links.len() <= at {
             self.links.resize(at + 1, Link { before: NONE, after: NONE });
@@ -167,7 +167,7 @@ impl WaitQueues {
     }
 
     /// Returns the same queues with each slot replaced by `places[slot]`.
-    pub fn moved(&self, places: &[u32]) -> Self {
+    pub(super) fn moved(&self, places: &[u32]) -> Self {
         let mut moved = Self::default();
         for (number, list) in &self.lists {
             let slots: Vec<u32> = self.from(Some(list)).map(|slot| places[slot as usize]).collect();
@@ -190,7 +190,7 @@ impl WaitQueues {
     }
 
     /// Removes a slot that is in this queue.
-    pub fn remove(&mut self, queue: Queue, slot: u32) {
+    pub(super) fn remove(&mut self, queue: Queue, slot: u32) {
         let Link { before, after } = self.links[slot as usize];
         if before != NONE {
             self.links[before as usize].after = after;

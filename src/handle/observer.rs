@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::board::Snapshot;
 use crate::core::batch::Batch;
+use crate::core::due::Due;
 use crate::core::io::{Counters, Millis, Record, Report};
 
 /// Receives what the engine does, on the loop's thread: it must not block.
@@ -19,12 +20,12 @@ pub trait Observer: Send {
     }
 
     /// A schedule has been accepted as pending, on a live partition.
-    fn planned(&mut self, record: &Record<'_>, topics: &[String]) {
-        let _ = (record, topics);
+    fn planned(&mut self, record: &Record<'_>, due: Due, target: &str, topics: &[String]) {
+        let _ = (record, due, target, topics);
     }
 
     /// A user has cancelled a pending schedule, on a live partition.
-    fn deleted(&mut self, record: &Record<'_>, topics: &[String]) {
+    fn cancelled(&mut self, record: &Record<'_>, topics: &[String]) {
         let _ = (record, topics);
     }
 

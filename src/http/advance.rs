@@ -9,7 +9,7 @@ use super::response::{self, Response};
 use crate::kafka::Clock;
 use crate::span::{self, BadSpan};
 
-pub fn respond(clock: &Clock, query: &str) -> Response {
+pub(super) fn respond(clock: &Clock, query: &str) -> Response {
     match advance(clock, query) {
         Ok(now) => response::json(StatusCode::OK, &json!({ "now": now.to_string() })),
         Err(message) => response::error(StatusCode::BAD_REQUEST, &message),

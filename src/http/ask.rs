@@ -8,21 +8,21 @@ use crate::handle::{ANSWER_TIMEOUT, Handle, PAGE_MAX, Query, QueryError, Reply};
 
 /// Entries that a list takes from the loop at a time: more than a page, as each piece of a long list waits for an
 /// iteration of the loop and for a pause.
-pub const PIECE_MAX: usize = 2_000;
+pub(super) const PIECE_MAX: usize = 2_000;
 
 /// Returns a piece of the pending schedules that match: up to `limit` (at most [`PIECE_MAX`]), from `cursor` on.
-pub async fn page(handle: &Handle, cursor: Cursor, limit: usize, filter: Filter) -> Result<Page, QueryError> {
+pub(super) async fn page(handle: &Handle, cursor: Cursor, limit: usize, filter: Filter) -> Result<Page, QueryError> {
     let page = ask(handle, |reply| Query::Page { cursor, limit: limit.min(PIECE_MAX), filter, reply }).await?;
     page.map_err(|Gone| QueryError::CursorExpired)
 }
 
 /// Returns the pending schedules of a topic with this key.
-pub async fn find(handle: &Handle, topic: u16, key: Vec<u8>) -> Result<Vec<Listed>, QueryError> {
+pub(super) async fn find(handle: &Handle, topic: u16, key: Vec<u8>) -> Result<Vec<Listed>, QueryError> {
     ask(handle, |reply| Query::Find { topic, key, reply }).await
 }
 
 /// Returns the next `limit` schedules to fire (at most [`PAGE_MAX`]).
-pub async fn upcoming(handle: &Handle, limit: usize) -> Result<Vec<Upcoming>, QueryError> {
+pub(super) async fn upcoming(handle: &Handle, limit: usize) -> Result<Vec<Upcoming>, QueryError> {
     ask(handle, |reply| Query::Upcoming { limit: limit.min(PAGE_MAX), reply }).await
 }
 

@@ -7,15 +7,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
-use hyper::body::{Body as HttpBody, Frame, SizeHint};
+use hyper::body::{Body, Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::hyper_errors;
-use super::response::Body;
 
 /// How long a connection may make no progress. The engine takes at most 10 s to answer.
 const STALL_TIMEOUT: Duration = Duration::from_secs(15);
@@ -52,7 +50,7 @@ struct State {
 
 /// Why a connection is ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Overdue {
+pub(super) enum Overdue {
     /// No request has arrived, or not all of it.
     Request,
     /// The client does not read its response.
@@ -61,7 +59,7 @@ pub enum Overdue {
 
 /// The state of a connection, shared by its stream, its response and the server.
 #[derive(Debug)]
-pub struct Connection {
+pub(super) struct Connection {
     begun: Instant,
     state: Mutex<State>,
     changed: Notify,
@@ -88,7 +86,7 @@ impl Default for Connection {
 
 impl Connection {
     /// Returns when the connection last made progress.
-    pub fn last_progress(&self) -> Instant {
+    pub(super) fn last_progress(&self) -> Instant {
         self.begun + Duration::from_millis(self.progress_ms.load(Ordering::Relaxed))
     }
 
@@ -106,23 +104,23 @@ impl Connection {
 
     /// Makes the connection end with a reset, because its response is incomplete. No client takes a reset for the end of a
     /// response, whatever version of HTTP it speaks.
-    pub fn reset_on_close(&self) {
+    pub(super) fn reset_on_close(&self) {
         self.resets.store(true, Ordering::Relaxed);
     }
 
     /// Ends the connection from outside.
-    pub fn abort(&self) {
+    pub(super) fn abort(&self) {
         self.reset_on_close();
         self.aborted.notify_one();
     }
 
     /// Returns once [`abort`](Self::abort) was called.
-    pub async fn aborted(&self) {
+    pub(super) async fn aborted(&self) {
         self.aborted.notified().await;
     }
 
     /// Returns once the client has exceeded a timeout.
-    pub async fn overdue(&self) -> Overdue {
+    pub(super) async fn overdue(&self) -> Overdue {
         loop {
             let (until, why) = self.deadline();
             if until <= Instant::now() {
@@ -159,7 +157,7 @@ impl Connection {
     }
 
     /// Records that a request has arrived and its response begins.
-    pub fn responding(&self) {
+    pub(super) fn responding(&self) {
         self.enter(&mut self.state(), Phase::Responding);
     }
 
@@ -187,21 +185,21 @@ impl Connection {
 }
 
 /// A body that notifies its connection when all of it has been handed to hyper.
-pub struct ResponseBody {
-    body: Body,
+pub(super) struct ResponseBody<B> {
+    body: B,
     connection: Arc<Connection>,
 }
 
-impl ResponseBody {
+impl<B> ResponseBody<B> {
     /// Wraps a body, for a connection that is [`responding`](Connection::responding).
-    pub fn new(body: Body, connection: Arc<Connection>) -> Self {
+    pub(super) fn new(body: B, connection: Arc<Connection>) -> Self {
         Self { body, connection }
     }
 }
 
-impl HttpBody for ResponseBody {
-    type Data = Bytes;
-    type Error = <Body as HttpBody>::Error;
+impl<B: Body + Unpin> Body for ResponseBody<B> {
+    type Data = B::Data;
+    type Error = B::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
@@ -219,14 +217,14 @@ impl HttpBody for ResponseBody {
     }
 }
 
-impl Drop for ResponseBody {
+impl<B> Drop for ResponseBody<B> {
     fn drop(&mut self) {
         self.connection.responded();
     }
 }
 
 /// A stream that records a connection's progress.
-pub struct MonitoredStream {
+pub(super) struct MonitoredStream {
     stream: TcpStream,
     connection: Arc<Connection>,
     /// An error of hyper's with our body, how much of it has been written, and the length of hyper's.
@@ -235,7 +233,7 @@ pub struct MonitoredStream {
 
 impl MonitoredStream {
     /// Wraps a stream.
-    pub fn new(stream: TcpStream, connection: Arc<Connection>) -> Self {
+    pub(super) fn new(stream: TcpStream, connection: Arc<Connection>) -> Self {
         Self { stream, connection, error: None }
     }
 

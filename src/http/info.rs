@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::config::Config;
 
 /// Returns the response's JSON.
-pub fn info(config: &Config, hostname: &str) -> Value {
+pub(super) fn info(config: &Config, hostname: &str) -> Value {
     let address = config.server_addr;
     // The usual way to configure it.
     let server_address =

@@ -11,7 +11,7 @@ const LIMIT_DEFAULT: usize = 100;
 
 /// The request for a page.
 #[derive(Debug, PartialEq, Eq)]
-pub struct PageQuery {
+pub(super) struct PageQuery {
     /// The first entry.
     pub cursor: Cursor,
     /// The most entries.
@@ -25,7 +25,7 @@ impl PageQuery {
     ///
     /// # Errors
     /// A message for the client.
-    pub fn parse(query: &str, allowed: &[&str], topics: &[String]) -> Result<Self, String> {
+    pub(super) fn parse(query: &str, allowed: &[&str], topics: &[String]) -> Result<Self, String> {
         let mut page = Self { cursor: Cursor::default(), limit: LIMIT_DEFAULT, filter: Filter::default() };
         let mut seen: Vec<&str> = Vec::new();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
@@ -72,17 +72,17 @@ fn seconds(name: &str, text: Option<&str>) -> Result<u64, String> {
 }
 
 /// Returns a schedules topic's index.
-pub fn topic_index(name: &str, topics: &[String]) -> Option<u16> {
+pub(super) fn topic_index(name: &str, topics: &[String]) -> Option<u16> {
     topics.iter().position(|topic| topic == name).and_then(|index| u16::try_from(index).ok())
 }
 
 /// Decodes percent signs.
-pub fn decode(text: &str) -> Vec<u8> {
+pub(super) fn decode(text: &str) -> Vec<u8> {
     percent_decode_str(text).collect()
 }
 
 /// Returns a cursor as text that needs no escapes in a URL.
-pub fn show_cursor(cursor: Cursor) -> String {
+pub(super) fn show_cursor(cursor: Cursor) -> String {
     let TopicPartition { topic, number } = cursor.partition.unwrap_or(TopicPartition { topic: 0, number: 0 });
     let barrier = cursor.barrier.map_or(String::new(), |barrier| barrier.to_string());
     format!("{topic}.{number}.{}.{barrier}", cursor.entry)

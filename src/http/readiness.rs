@@ -7,14 +7,14 @@ use crate::handle::board::{Board, Stage};
 use crate::metrics::held::{progress, state};
 
 /// A loop that has not run for so long is stuck: normally it never pauses for as long as a second.
-pub const LOOP_STUCK_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
+pub(super) const LOOP_STUCK_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// The most partitions that a response names.
 const WAITING_MAX: usize = 100;
 
 /// The response.
 #[derive(Debug, Serialize)]
-pub struct Readiness {
+pub(super) struct Readiness {
     pub ready: bool,
     /// Why the instance is not ready.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -31,7 +31,7 @@ pub struct Readiness {
 
 /// A partition that does not fire yet, or no longer.
 #[derive(Debug, Serialize)]
-pub struct Waiting {
+pub(super) struct Waiting {
     topic: String,
     partition: i32,
     state: &'static str,
@@ -58,7 +58,7 @@ impl Waiting {
 
 impl Readiness {
     /// Reads the board.
-    pub fn of(board: &Board, topics: &[String]) -> Self {
+    pub(super) fn of(board: &Board, topics: &[String]) -> Self {
         let snapshot = board.snapshot();
         let not_live = || snapshot.partitions.iter().filter(|status| status.phase != Phase::Live);
         let missing = not_live().count();

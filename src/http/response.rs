@@ -13,14 +13,14 @@ use super::schedules::Listing;
 use crate::handle::QueryError;
 
 /// A body in memory, or a list that is written as fast as it is read.
-pub type Body = Either<Full<Bytes>, Listing>;
+pub(super) type Body = Either<Full<Bytes>, Listing>;
 
-pub type Response = hyper::Response<Body>;
+pub(super) type Response = hyper::Response<Body>;
 
 const JSON: &str = "application/json";
 
 /// Returns a body in memory. No cache may keep it, and no browser may guess at its type.
-pub fn full(status: StatusCode, media_type: &'static str, body: impl Into<Bytes>) -> Response {
+pub(super) fn full(status: StatusCode, media_type: &'static str, body: impl Into<Bytes>) -> Response {
     with_body(status, media_type, Either::Left(Full::new(body.into())))
 }
 
@@ -35,14 +35,14 @@ fn with_body(status: StatusCode, media_type: &'static str, body: Body) -> Respon
 }
 
 /// Returns a status without a body.
-pub fn empty(status: StatusCode) -> Response {
+pub(super) fn empty(status: StatusCode) -> Response {
     let mut response = full(status, JSON, Bytes::new());
     response.headers_mut().remove(CONTENT_TYPE);
     response
 }
 
 /// Returns a value as JSON.
-pub fn json(status: StatusCode, body: &impl Serialize) -> Response {
+pub(super) fn json(status: StatusCode, body: &impl Serialize) -> Response {
     match serde_json::to_vec(body) {
         Ok(body) => full(status, JSON, body),
         // Only maps whose keys are not text fail, and there are none.
@@ -51,17 +51,17 @@ pub fn json(status: StatusCode, body: &impl Serialize) -> Response {
 }
 
 /// Returns a list that is written while the client reads it.
-pub fn listing(listing: Listing) -> Response {
+pub(super) fn listing(listing: Listing) -> Response {
     with_body(StatusCode::OK, JSON, Either::Right(listing))
 }
 
 /// Returns the response to HEAD if GET would return a list.
-pub fn listing_head() -> Response {
+pub(super) fn listing_head() -> Response {
     full(StatusCode::OK, JSON, Bytes::new())
 }
 
 /// Returns a page whose only script and style are those with the nonce, and that connects to this server alone.
-pub fn page(status: StatusCode, html: String, nonce: &str) -> Response {
+pub(super) fn page(status: StatusCode, html: String, nonce: &str) -> Response {
     let mut response = full(status, "text/html; charset=utf-8", html);
     let policy = format!(
         "default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; connect-src 'self'; \
@@ -74,31 +74,31 @@ pub fn page(status: StatusCode, html: String, nonce: &str) -> Response {
 }
 
 /// Returns an error message as JSON.
-pub fn error(status: StatusCode, message: &str) -> Response {
+pub(super) fn error(status: StatusCode, message: &str) -> Response {
     json(status, &json!({ "error": message }))
 }
 
 /// Returns 404 for an unknown path.
-pub fn not_found() -> Response {
+pub(super) fn not_found() -> Response {
     error(StatusCode::NOT_FOUND, "unknown path; /openapi.json lists all paths")
 }
 
 /// Returns 405.
-pub fn not_allowed() -> Response {
+pub(super) fn not_allowed() -> Response {
     let mut response = error(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are allowed");
     response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
     response
 }
 
 /// Turns a response into the 401 for a request without the token.
-pub fn unauthorized(mut response: Response) -> Response {
+pub(super) fn unauthorized(mut response: Response) -> Response {
     *response.status_mut() = StatusCode::UNAUTHORIZED;
     response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     response
 }
 
 /// Returns the error response to a query that failed.
-pub fn unanswered(why: QueryError) -> Response {
+pub(super) fn unanswered(why: QueryError) -> Response {
     let status = match why {
         QueryError::CursorExpired => StatusCode::GONE,
         _ => StatusCode::SERVICE_UNAVAILABLE,

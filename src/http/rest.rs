@@ -37,7 +37,7 @@ const NONCE: &str = "NONCE";
 const SCHEDULES_QUERY: &[&str] = &["limit", "after", "due-before", "due-after", "topic", "key-prefix"];
 
 /// Handles requests.
-pub struct Rest {
+pub(super) struct Rest {
     handle: Handle,
     activity: Arc<Activity>,
     topics: Arc<[String]>,
@@ -51,7 +51,7 @@ pub struct Rest {
 
 impl Rest {
     /// Creates the handler for an engine.
-    pub fn new(config: &Config, handle: Handle, activity: Arc<Activity>, clock: Option<Clock>) -> Self {
+    pub(super) fn new(config: &Config, handle: Handle, activity: Arc<Activity>, clock: Option<Clock>) -> Self {
         let hostname = hostname::get().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         Self {
             handle,
@@ -66,7 +66,7 @@ impl Rest {
     }
 
     /// Returns the response to a request.
-    pub async fn respond(&self, request: &Request<Incoming>, connection: Arc<Connection>) -> Response {
+    pub(super) async fn respond(&self, request: &Request<Incoming>, connection: Arc<Connection>) -> Response {
         let path = request.uri().path();
         if let (Some(clock), &Method::POST, "/advance") = (&self.clock, request.method(), path) {
             return match self.is_authorized(request) {

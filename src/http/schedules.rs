@@ -31,7 +31,7 @@ type NextChunk = Pin<Box<dyn Future<Output = Result<Page, QueryError>> + Send>>;
 
 /// All pending schedules, as one JSON list. The next chunk is requested once the client has read the last one, so a slow
 /// reader costs no memory.
-pub struct Listing {
+pub(super) struct Listing {
     handle: Handle,
     topics: Arc<[String]>,
     connection: Arc<Connection>,
@@ -45,7 +45,7 @@ pub struct Listing {
 
 impl Listing {
     /// Requests the first chunk, so the response is an error if the engine is busy.
-    pub async fn start(
+    pub(super) async fn start(
         handle: Handle,
         topics: Arc<[String]>,
         connection: Arc<Connection>,
@@ -117,7 +117,7 @@ impl Body for Listing {
 }
 
 /// Returns a page as JSON: an object with `schedules`, and with `next` if more may follow.
-pub async fn page(handle: &Handle, topics: &[String], query: PageQuery) -> Result<Vec<u8>, QueryError> {
+pub(super) async fn page(handle: &Handle, topics: &[String], query: PageQuery) -> Result<Vec<u8>, QueryError> {
     let PageQuery { mut cursor, limit, filter } = query;
     let mut text = br#"{"schedules":["#.to_vec();
     let mut entries = 0;
@@ -141,7 +141,7 @@ pub async fn page(handle: &Handle, topics: &[String], query: PageQuery) -> Resul
 }
 
 /// Returns schedules as a JSON list.
-pub fn list(entries: &[Listed], topics: &[String]) -> Vec<u8> {
+pub(super) fn list(entries: &[Listed], topics: &[String]) -> Vec<u8> {
     let mut text = vec![b'['];
     for (number, entry) in entries.iter().enumerate() {
         if number > 0 {
@@ -197,7 +197,7 @@ fn write(text: &mut Vec<u8>, listed: &Listed, topics: &[String]) {
 }
 
 /// Returns bytes that are not UTF-8 in base64.
-pub fn base64_unless_text(bytes: &[u8]) -> Option<String> {
+pub(super) fn base64_unless_text(bytes: &[u8]) -> Option<String> {
     std::str::from_utf8(bytes).is_err().then(|| BASE64_STANDARD.encode(bytes))
 }
 

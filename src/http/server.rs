@@ -28,7 +28,7 @@ const DESCRIPTORS_SHARE: usize = 4;
 
 /// A server's name and bounds.
 #[derive(Clone)]
-pub struct Server {
+pub(super) struct Server {
     name: &'static str,
     connections_max: usize,
     open: Arc<Mutex<Open>>,
@@ -46,7 +46,7 @@ struct Open {
 
 impl Server {
     /// Creates a server with at most so many connections, or fewer if the process may open few files.
-    pub fn new(name: &'static str, connections_max: usize, metrics: &Metrics) -> Self {
+    pub(super) fn new(name: &'static str, connections_max: usize, metrics: &Metrics) -> Self {
         let fair = descriptors_max().map_or(usize::MAX, |max| (max / DESCRIPTORS_SHARE).max(4));
         Self {
             name,
@@ -60,7 +60,7 @@ impl Server {
     }
 
     /// Accepts connections for ever. An error of a connection ends that connection only.
-    pub async fn run<R, F>(self, listener: TcpListener, respond: R)
+    pub(super) async fn run<R, F>(self, listener: TcpListener, respond: R)
     where
         R: Fn(Request<Incoming>, Arc<Connection>) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Response> + Send + 'static,

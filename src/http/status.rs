@@ -37,7 +37,7 @@ struct Partition<'a> {
 }
 
 /// Returns the response, at this time of the engine's clock.
-pub async fn status(
+pub(super) async fn status(
     handle: &Handle,
     activity: &Activity,
     topics: &[String],

@@ -17,14 +17,14 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 const DEFAULT: i32 = -1;
 
 /// An admin client.
-pub struct Admin(AdminClient<QueryContext>);
+pub(crate) struct Admin(AdminClient<QueryContext>);
 
 impl Admin {
     /// Makes a client that connects with its first request.
     ///
     /// # Errors
     /// Returns an error if librdkafka rejects the configuration.
-    pub fn new(clients: &Clients) -> KafkaResult<Self> {
+    pub(crate) fn new(clients: &Clients) -> KafkaResult<Self> {
         Ok(Self(clients.configs.read_uncommitted_consumer().create_with_context(clients.query_context())?))
     }
 
@@ -32,7 +32,7 @@ impl Admin {
     ///
     /// # Errors
     /// Returns an error if no broker answers.
-    pub fn settings(&self, topics: &[&str]) -> KafkaResult<BTreeMap<String, Entries>> {
+    pub(crate) fn settings(&self, topics: &[&str]) -> KafkaResult<BTreeMap<String, Entries>> {
         let wanted: Vec<_> = topics.iter().map(|topic| ResourceSpecifier::Topic(topic)).collect();
         let answers = pollster::block_on(self.0.describe_configs(&wanted, &options()))?;
         let described = answers.into_iter().flatten().filter_map(|resource| {
@@ -55,7 +55,13 @@ impl Admin {
     ///
     /// # Errors
     /// Returns an error if no broker answers, or if the brokers reject the request.
-    pub fn create(&self, topic: &str, role: Role, partitions: Option<i32>, replicas: Option<i32>) -> KafkaResult<bool> {
+    pub(crate) fn create(
+        &self,
+        topic: &str,
+        role: Role,
+        partitions: Option<i32>,
+        replicas: Option<i32>,
+    ) -> KafkaResult<bool> {
         let new = |newer: &[(&'static str, &'static str)]| {
             let replication = TopicReplication::Fixed(replicas.unwrap_or(DEFAULT));
             let mut new = NewTopic::new(topic, partitions.unwrap_or(DEFAULT), replication);

@@ -31,7 +31,7 @@ const READ_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Why topics cannot be read.
 #[derive(Debug)]
-pub enum BrokerError {
+pub(crate) enum BrokerError {
     /// librdkafka rejects its settings, for this reason.
     Settings(String),
     /// No broker answers.
@@ -145,7 +145,7 @@ impl std::error::Error for BrokerError {
 
 /// Keeps a client's last error: the reason why no broker answers.
 #[derive(Clone, Debug, Default)]
-pub struct LastError(Arc<Mutex<Option<String>>>);
+pub(crate) struct LastError(Arc<Mutex<Option<String>>>);
 
 impl LastError {
     fn get(&self) -> Option<String> {
@@ -169,7 +169,7 @@ impl ClientContext for LastError {
 impl ConsumerContext for LastError {}
 
 /// A consumer without a group that reads one partition at a time.
-pub struct BrokerClient {
+pub(crate) struct BrokerClient {
     clients: Clients,
     client: BaseConsumer<LastError>,
     last_error: LastError,
@@ -183,7 +183,7 @@ impl BrokerClient {
     ///
     /// # Errors
     /// If no broker answers within 8 s, or librdkafka rejects the settings.
-    pub fn connect(config: &Config) -> Result<Self, BrokerError> {
+    pub(crate) fn connect(config: &Config) -> Result<Self, BrokerError> {
         let clients = Clients::new(config, Arc::default());
         let last_error = LastError::default();
         let consumer = || reading(&clients).create_with_context(last_error.clone()).map_err(BrokerError::settings);
@@ -203,22 +203,22 @@ impl BrokerClient {
     }
 
     /// Returns what makes further clients with the same settings.
-    pub fn clients(&self) -> &Clients {
+    pub(crate) fn clients(&self) -> &Clients {
         &self.clients
     }
 
     /// Returns the consumer.
-    pub fn client(&self) -> &BaseConsumer<LastError> {
+    pub(crate) fn client(&self) -> &BaseConsumer<LastError> {
         &self.client
     }
 
     /// Returns the cluster's id.
-    pub fn cluster(&self) -> &str {
+    pub(crate) fn cluster(&self) -> &str {
         &self.cluster
     }
 
     /// Returns whether the broker is the one inside `mini`, by its cluster's id.
-    pub fn is_embedded(&self) -> bool {
+    pub(crate) fn is_embedded(&self) -> bool {
         self.cluster.starts_with("mockCluster")
     }
 
@@ -226,7 +226,7 @@ impl BrokerClient {
     ///
     /// # Errors
     /// If the topic does not exist, or its metadata cannot be read.
-    pub fn partitions(&self, topic: &str) -> Result<Vec<i32>, BrokerError> {
+    pub(crate) fn partitions(&self, topic: &str) -> Result<Vec<i32>, BrokerError> {
         let failed = |source| BrokerError::Metadata { topic: topic.to_owned(), source };
         let metadata = self.client.fetch_metadata(Some(topic), REQUEST_TIMEOUT).map_err(failed)?;
         let found = metadata.topics().iter().find(|found| found.name() == topic);
@@ -247,7 +247,7 @@ impl BrokerClient {
     }
 
     /// Returns the most records that a partition can hold, by its offsets.
-    pub fn count_max(&self, topic: &str, partition: i32) -> u64 {
+    pub(crate) fn count_max(&self, topic: &str, partition: i32) -> u64 {
         self.bounds(topic, partition).map_or(0, |(low, end)| u64::try_from(end - low).unwrap_or(0))
     }
 
@@ -255,7 +255,7 @@ impl BrokerClient {
     ///
     /// # Errors
     /// If a topic does not exist, or a leader does not answer.
-    pub fn fix_ends(&self, topics: impl IntoIterator<Item = impl AsRef<str>>) -> Result<(), BrokerError> {
+    pub(crate) fn fix_ends(&self, topics: impl IntoIterator<Item = impl AsRef<str>>) -> Result<(), BrokerError> {
         for topic in topics {
             let topic = topic.as_ref();
             for partition in self.partitions(topic)? {
@@ -271,7 +271,7 @@ impl BrokerClient {
     ///
     /// # Errors
     /// If its leader does not answer.
-    pub fn bounds(&self, topic: &str, partition: i32) -> Result<(i64, i64), BrokerError> {
+    pub(crate) fn bounds(&self, topic: &str, partition: i32) -> Result<(i64, i64), BrokerError> {
         let watermarks = self.client.fetch_watermarks(topic, partition, REQUEST_TIMEOUT);
         let (low, end) =
             watermarks.map_err(|source| BrokerError::Offsets { topic: topic.to_owned(), partition, source })?;
@@ -284,7 +284,7 @@ impl BrokerClient {
     ///
     /// # Errors
     /// The error of `visit`; or if the brokers stop sending records.
-    pub fn read<E: From<BrokerError>>(
+    pub(crate) fn read<E: From<BrokerError>>(
         &self,
         topic: &str,
         partition: i32,
@@ -298,7 +298,7 @@ impl BrokerClient {
     ///
     /// # Errors
     /// Those of [`BrokerClient::read`], and [`BrokerError::Deadline`].
-    pub fn read_before<E: From<BrokerError>>(
+    pub(crate) fn read_before<E: From<BrokerError>>(
         &self,
         deadline: Option<Instant>,
         topic: &str,

@@ -19,7 +19,7 @@ const ALIASES: &[(&str, &str)] = &[
 ];
 
 /// The default of `client.id`.
-pub const CLIENT_ID: &str = "kafka-scheduler";
+pub(crate) const CLIENT_ID: &str = "kafka-scheduler";
 const STATISTICS_INTERVAL: &str = "statistics.interval.ms";
 const STATISTICS_INTERVAL_MS: &str = "5000";
 
@@ -45,7 +45,7 @@ const PRODUCER_FIXED: &[(&str, &str)] =
 
 /// Makes the configuration of each kind of client.
 #[derive(Clone, Debug)]
-pub struct ClientConfigs {
+pub(crate) struct ClientConfigs {
     consumer: BTreeMap<String, String>,
     producer: BTreeMap<String, String>,
     consumer_statistics_ms: String,
@@ -56,7 +56,7 @@ pub struct ClientConfigs {
 
 impl ClientConfigs {
     /// Merges the user's properties with the engine's.
-    pub fn new(config: &Config) -> Self {
+    pub(crate) fn new(config: &Config) -> Self {
         let mut warnings = Vec::new();
         let mut consumer = consumer_properties(config, &mut warnings);
         let mut producer = producer_properties(config, &mut warnings);
@@ -69,7 +69,7 @@ impl ClientConfigs {
 
     /// Keeps record batches below the smallest `max.message.bytes` of the engine's own topics: the broker rejects a
     /// batch as a whole.
-    pub fn limit_batches(&mut self, bytes_max: Option<usize>) {
+    pub(crate) fn limit_batches(&mut self, bytes_max: Option<usize>) {
         let configured = self.producer.get("batch.size").and_then(|text| text.parse().ok());
         if let Some(size) = bytes_max.filter(|max| *max < configured.unwrap_or(BATCH_BYTES_DEFAULT)) {
             self.producer.insert("batch.size".into(), size.max(1).to_string());
@@ -77,24 +77,24 @@ impl ClientConfigs {
     }
 
     /// Returns whether the producers compress what they send.
-    pub fn compresses(&self) -> bool {
+    pub(crate) fn compresses(&self) -> bool {
         self.producer.get("compression.type").is_some_and(|codec| codec != "none")
     }
 
     /// A read_committed consumer.
-    pub fn consumer(&self) -> ClientConfig {
+    pub(crate) fn consumer(&self) -> ClientConfig {
         client_config(&self.consumer)
     }
 
     /// The group's consumer, which reports statistics. A client that does so and is not polled fills its memory.
-    pub fn group_consumer(&self) -> ClientConfig {
+    pub(crate) fn group_consumer(&self) -> ClientConfig {
         let mut config = self.consumer();
         config.set(STATISTICS_INTERVAL, &self.consumer_statistics_ms);
         config
     }
 
     /// A consumer that reads committed offsets even while a transaction's offsets are pending.
-    pub fn read_uncommitted_consumer(&self) -> ClientConfig {
+    pub(crate) fn read_uncommitted_consumer(&self) -> ClientConfig {
         let mut config = client_config(&self.consumer);
         config.set("isolation.level", "read_uncommitted").set("auto.offset.reset", "earliest");
         config
@@ -102,21 +102,21 @@ impl ClientConfigs {
 
     #[cfg(feature = "cli")]
     /// A producer without transactions, for user records.
-    pub fn idempotent_producer(&self) -> ClientConfig {
+    pub(crate) fn idempotent_producer(&self) -> ClientConfig {
         let mut config = client_config(&self.producer);
         config.remove("transactional.id");
         config
     }
 
     /// A transactional producer.
-    pub fn transactional_producer(&self, transactional_id: &str) -> ClientConfig {
+    pub(crate) fn transactional_producer(&self, transactional_id: &str) -> ClientConfig {
         let mut config = client_config(&self.producer);
         config.set("transactional.id", transactional_id);
         config
     }
 
     /// A transactor's producer, which reports statistics.
-    pub fn transactor_producer(&self, transactional_id: &str) -> ClientConfig {
+    pub(crate) fn transactor_producer(&self, transactional_id: &str) -> ClientConfig {
         let mut config = self.transactional_producer(transactional_id);
         config.set(STATISTICS_INTERVAL, &self.producer_statistics_ms);
         config

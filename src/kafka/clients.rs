@@ -16,7 +16,7 @@ use crate::handle::board::Board;
 
 /// Makes clients.
 #[derive(Clone, Debug)]
-pub struct Clients {
+pub(crate) struct Clients {
     pub configs: ClientConfigs,
     pub diagnostics: Arc<Diagnostics>,
     pub topic_limits: Arc<TopicLimits>,
@@ -27,10 +27,10 @@ pub struct Clients {
 }
 
 /// Asks the brokers, and never joins the group.
-pub type QueryConsumer = BaseConsumer<QueryContext>;
+pub(crate) type QueryConsumer = BaseConsumer<QueryContext>;
 
 impl Clients {
-    pub fn new(config: &Config, board: Arc<Board>) -> Self {
+    pub(crate) fn new(config: &Config, board: Arc<Board>) -> Self {
         let diagnostics = Diagnostics::new(board, config.group_id.clone(), config.session_timeout_ms);
         Self {
             configs: ClientConfigs::new(config),
@@ -41,33 +41,33 @@ impl Clients {
         }
     }
 
-    pub fn query_context(&self) -> QueryContext {
+    pub(crate) fn query_context(&self) -> QueryContext {
         QueryContext(Arc::clone(&self.diagnostics))
     }
 
     /// A client that reads committed offsets even while a transaction's offsets are pending.
-    pub fn read_uncommitted_consumer(&self) -> KafkaResult<QueryConsumer> {
+    pub(crate) fn read_uncommitted_consumer(&self) -> KafkaResult<QueryConsumer> {
         self.configs.read_uncommitted_consumer().create_with_context(self.query_context())
     }
 
     /// A client that waits until no transaction's offsets are pending.
-    pub fn read_committed_consumer(&self) -> KafkaResult<QueryConsumer> {
+    pub(crate) fn read_committed_consumer(&self) -> KafkaResult<QueryConsumer> {
         self.configs.consumer().create_with_context(self.query_context())
     }
 
     /// A producer that only fences the one that has this transactional id.
-    pub fn fencing_producer(&self, transactional_id: &str) -> KafkaResult<BaseProducer<QueryContext>> {
+    pub(crate) fn fencing_producer(&self, transactional_id: &str) -> KafkaResult<BaseProducer<QueryContext>> {
         self.configs.transactional_producer(transactional_id).create_with_context(self.query_context())
     }
 
     /// Returns a configuration file that has changed since it was read, if brokers reject the engine's connections:
     /// existing clients do not get new credentials.
-    pub fn changed_file_if_locked_out(&self) -> Option<String> {
+    pub(crate) fn changed_file_if_locked_out(&self) -> Option<String> {
         self.diagnostics.is_locked_out().then(|| self.changed_file())?
     }
 
     /// Returns a configuration file that has changed since it was read.
-    pub fn changed_file(&self) -> Option<String> {
+    pub(crate) fn changed_file(&self) -> Option<String> {
         // If the file system does not answer, one check is enough.
         self.files.try_lock().ok()?.rewritten()
     }
@@ -75,7 +75,7 @@ impl Clients {
 
 /// The context of clients that only ask the brokers.
 #[derive(Clone, Debug)]
-pub struct QueryContext(Arc<Diagnostics>);
+pub(crate) struct QueryContext(Arc<Diagnostics>);
 
 impl ClientContext for QueryContext {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {

@@ -39,7 +39,7 @@ struct ClusterMonitor {
 }
 
 /// Starts the thread, which runs until the engine ends.
-pub fn start(worker: &Worker) {
+pub(super) fn start(worker: &Worker) {
     worker.spawn("cluster-monitor", |worker| {
         let mut client = None;
         let config = worker.clients.configs.consumer();

@@ -12,7 +12,7 @@ const TIMEOUTS_IN_A_ROW_MAX: u32 = 3;
 
 /// Lets batches send their offsets in the order of their ids, each after the one before has ended.
 #[derive(Debug, Default)]
-pub struct CommitOrder {
+pub(super) struct CommitOrder {
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -34,7 +34,7 @@ struct State {
 
 impl CommitOrder {
     /// Registers a batch. The first one starts the order.
-    pub fn register(&self, id: u64, fires: bool) {
+    pub(super) fn register(&self, id: u64, fires: bool) {
         let mut state = self.lock();
         state.next.get_or_insert(id);
         if fires {
@@ -44,7 +44,7 @@ impl CommitOrder {
 
     /// Waits until all batches before this one have ended, at most `timeout`. Returns false if it must not commit.
     #[must_use]
-    pub fn wait_turn(&self, id: u64, timeout: Duration) -> bool {
+    pub(super) fn wait_turn(&self, id: u64, timeout: Duration) -> bool {
         let is_excluded = |state: &State| state.is_broken || state.excluded.contains(&id);
         let is_waiting = |state: &mut State| !is_excluded(state) && state.next.is_some_and(|next| next < id);
         let (state, _) =
@@ -54,7 +54,7 @@ impl CommitOrder {
 
     /// Ends a batch. If a batch that fires has timed out, those that were formed after it, and are due later, must not
     /// commit before it is tried again.
-    pub fn end(&self, id: u64, outcome: &Outcome) {
+    pub(super) fn end(&self, id: u64, outcome: &Outcome) {
         let mut state = self.lock();
         let fires = state.firing.remove(&id);
         match outcome {

@@ -22,7 +22,7 @@ const ACKNOWLEDGEMENT_INTERVAL: Duration = Duration::from_millis(2_600);
 
 /// The context of a transactor's producer, which collects delivery reports.
 #[derive(Debug)]
-pub struct DeliveryContext {
+pub(super) struct DeliveryContext {
     transactor: String,
     schedules_topics: Vec<String>,
     diagnostics: Arc<Diagnostics>,
@@ -31,7 +31,7 @@ pub struct DeliveryContext {
 
 /// The delivery reports of a batch.
 #[derive(Debug, Default)]
-pub struct DeliveryReports {
+pub(super) struct DeliveryReports {
     /// Schedules partitions, and the highest offset in each.
     pub written: Vec<(TopicPartition, i64)>,
     /// Other partitions that accepted a record.
@@ -55,7 +55,7 @@ struct Failure {
 
 /// The cause of records that were not delivered.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Attribution {
+pub(super) enum Attribution {
     /// These items, and why.
     Items(Vec<(u32, Reason)>),
     /// The broker rejected a record, and no report says which.
@@ -108,13 +108,13 @@ impl ProducerContext for DeliveryContext {
 
 impl DeliveryReports {
     /// Returns the topics that rejected a record, or a record batch, as too large.
-    pub fn topics_with_too_large_records(&self) -> BTreeSet<String> {
+    pub(super) fn topics_with_too_large_records(&self) -> BTreeSet<String> {
         let too_large = self.failed.iter().filter(|failure| reason(failure.code) == Some(Reason::TooLarge));
         too_large.map(|failure| failure.topic.clone()).collect()
     }
 
     /// Returns how the batch timed out, if records were not acknowledged in time. `sent` counts its bytes.
-    pub fn timed_out(&self, sent: impl FnOnce() -> u64) -> Option<Late> {
+    pub(super) fn timed_out(&self, sent: impl FnOnce() -> u64) -> Option<Late> {
         if !self.failed.iter().any(|failure| failure.code == Code::MessageTimedOut) {
             return None;
         }
@@ -128,7 +128,7 @@ impl DeliveryReports {
     /// Returns the topics of which a partition rejected at least two records as invalid and none for another reason,
     /// each with the item of one such record. librdkafka gives all records of a rejected batch the same code, whatever
     /// the broker's is, so a wrong clock looks like invalid records. A clock is wrong for all records of a partition.
-    pub fn ambiguous_topics(&self) -> Vec<(u32, String)> {
+    pub(super) fn ambiguous_topics(&self) -> Vec<(u32, String)> {
         let mut partitions: BTreeMap<(&str, i32), (u32, usize, bool)> = BTreeMap::new();
         // Records that were not sent because others failed say nothing.
         for failure in self.failed.iter().filter(|failure| !is_transient(failure.code)) {
@@ -145,13 +145,13 @@ impl DeliveryReports {
     }
 
     /// Notes that this topic rejected invalid records because of their timestamps.
-    pub fn attribute_to_timestamps(&mut self, topic: &str) {
+    pub(super) fn attribute_to_timestamps(&mut self, topic: &str) {
         let of_topic = |failure: &&mut Failure| failure.code == Code::InvalidRecord && failure.topic == topic;
         self.failed.iter_mut().filter(of_topic).for_each(|failure| failure.code = Code::InvalidTimestamp);
     }
 
     /// Returns the code of the only record of a topic. `None` if no report says whether the topic accepts it.
-    pub fn single_code(&self, topic: &str) -> Option<Code> {
+    pub(super) fn single_code(&self, topic: &str) -> Option<Code> {
         let rejected = self.failed.iter().find(|failure| failure.topic == topic).map(|failure| failure.code);
         let is_accepted = self.accepted.contains_key(topic) || !self.written.is_empty();
         rejected.filter(|code| !is_transient(*code)).or(is_accepted.then_some(Code::NoError))
@@ -175,24 +175,24 @@ impl DeliveryReports {
 }
 
 impl DeliveryContext {
-    pub fn new(transactor: String, schedules_topics: Vec<String>, diagnostics: Arc<Diagnostics>) -> Self {
+    pub(super) fn new(transactor: String, schedules_topics: Vec<String>, diagnostics: Arc<Diagnostics>) -> Self {
         Self { transactor, schedules_topics, diagnostics, reports: Mutex::default() }
     }
 
     /// Returns whether a record is known not to be delivered.
-    pub fn has_failed(&self) -> bool {
+    pub(super) fn has_failed(&self) -> bool {
         !self.lock().failed.is_empty()
     }
 
     /// Takes the reports since the last call.
-    pub fn take(&self) -> DeliveryReports {
+    pub(super) fn take(&self) -> DeliveryReports {
         std::mem::take(&mut *self.lock())
     }
 
     /// Attributes failures to the items of the batch. If one of the engine's own topics rejects timestamps, the clock
     /// is wrong: every record of every batch carries one. The broker rejects a record batch that is too large as a
     /// whole, and every report of it says so: several such reports name no item.
-    pub fn attribute(&self, batch: &Batch, reports: &DeliveryReports) -> Attribution {
+    pub(super) fn attribute(&self, batch: &Batch, reports: &DeliveryReports) -> Attribution {
         let leaderless = are_leaderless(batch, reports);
         let wrong_clock = reports.failed.iter().any(|f| is_timestamp(f.code) && !is_firing(batch, f.item, &f.topic));
         let items = reports.failed.iter().filter_map(|failure| {
@@ -224,7 +224,7 @@ impl DeliveryContext {
 
     /// Returns why a record of an item was rejected. If one of the engine's own topics rejects it for any reason but
     /// its size, the topic is at fault.
-    pub fn reason(&self, batch: &Batch, item: u32, topic: &str, code: Code) -> Option<Reason> {
+    pub(super) fn reason(&self, batch: &Batch, item: u32, topic: &str, code: Code) -> Option<Reason> {
         let reason = reason(code);
         if reason == Some(Reason::Timestamp) {
             self.diagnostics.on_timestamp_rejection(topic);

@@ -78,7 +78,7 @@ impl Problem {
 
 /// Shared by all clients of the engine, so each error is logged once, and not by each client.
 #[derive(Debug, Default)]
-pub struct Diagnostics {
+pub(crate) struct Diagnostics {
     board: Arc<Board>,
     /// The consumer group, which is also the prefix of transactional ids.
     group: String,
@@ -110,17 +110,17 @@ struct Repeat {
 }
 
 impl Diagnostics {
-    pub fn new(board: Arc<Board>, group: String, session_timeout_ms: u32) -> Self {
+    pub(crate) fn new(board: Arc<Board>, group: String, session_timeout_ms: u32) -> Self {
         Self { board, group, session_timeout_ms, state: Mutex::default() }
     }
 
     /// The board, on which clients also put their statistics.
-    pub fn board(&self) -> &Board {
+    pub(crate) fn board(&self) -> &Board {
         &self.board
     }
 
     /// Notes whether the group's consumer has a broker that answers.
-    pub fn on_reachability(&self, is_reachable: bool) {
+    pub(crate) fn on_reachability(&self, is_reachable: bool) {
         self.board.reached(is_reachable);
         if !is_reachable && self.is_new(Problem::NoBroker) {
             tracing::warn!("{}", self.advice(Problem::NoBroker));
@@ -128,7 +128,7 @@ impl Diagnostics {
     }
 
     /// Logs a line of librdkafka's. It carries no payload; it can be frequent while brokers are away.
-    pub fn log(level: Level, facility: &str, message: &str) {
+    pub(crate) fn log(level: Level, facility: &str, message: &str) {
         if matches!(level, Level::Emerg | Level::Alert | Level::Critical) {
             tracing::error!(facility, message);
         } else {
@@ -137,14 +137,14 @@ impl Diagnostics {
     }
 
     /// Notes an error of the group's consumer, beside [`Diagnostics::on_error`].
-    pub fn on_consumer_error(&self, error: &KafkaError) {
+    pub(crate) fn on_consumer_error(&self, error: &KafkaError) {
         if error.rdkafka_error_code() == Some(Code::AllBrokersDown) {
             self.board.reached(false);
         }
     }
 
     /// Notes an error that concerns a whole client.
-    pub fn on_error(&self, error: &KafkaError, reason: &str) {
+    pub(crate) fn on_error(&self, error: &KafkaError, reason: &str) {
         let code = match error.rdkafka_error_code() {
             // A broker that rejects our certificate says so after the handshake, in an alert of TLS 1.3.
             Some(Code::BrokerTransportFailure) if reason.contains(" alert ") => Some(Code::SSL),
@@ -208,7 +208,7 @@ impl Diagnostics {
 
     /// Notes a failed operation that will be retried. It is logged and shown in `/readiness` if it keeps failing,
     /// unless no broker answers, which is a problem of its own.
-    pub fn on_failure(&self, what: &str, why: &dyn Display) {
+    pub(crate) fn on_failure(&self, what: &str, why: &dyn Display) {
         tracing::debug!(%why, "{what}");
         if self.board.is_unreachable() || !self.keeps_failing(what) {
             return;
@@ -219,7 +219,7 @@ impl Diagnostics {
     }
 
     /// Shows in `/readiness` a failure that the log already has.
-    pub fn show(&self, what: &str, why: &dyn Display) {
+    pub(crate) fn show(&self, what: &str, why: &dyn Display) {
         self.board.warn(what, &format!("{what}: {why}"), REPEAT_TIMEOUT);
     }
 
@@ -233,7 +233,7 @@ impl Diagnostics {
     }
 
     /// Notes that one of the engine's own topics rejects records.
-    pub fn on_topic_rejection(&self, topic: &str, code: Code) {
+    pub(crate) fn on_topic_rejection(&self, topic: &str, code: Code) {
         let advice = match code {
             Code::TopicAuthorizationFailed => "grant Write on it",
             Code::InvalidRecord => {
@@ -249,7 +249,7 @@ impl Diagnostics {
     }
 
     /// Notes that a topic rejects the timestamps of this machine's clock.
-    pub fn on_timestamp_rejection(&self, topic: &str) {
+    pub(crate) fn on_timestamp_rejection(&self, topic: &str) {
         const TEXT: &str = "the brokers reject the timestamps of this machine's clock: correct this machine's clock, \
                             or theirs. If both are right, raise message.timestamp.after.max.ms and \
                             message.timestamp.before.max.ms of the topic. Schedules wait until then";
@@ -260,7 +260,7 @@ impl Diagnostics {
     }
 
     /// Notes accepted records. `has_accepted` returns whether a topic is among those that have accepted them.
-    pub fn on_accepted(&self, has_accepted: impl FnOnce(&str) -> bool) {
+    pub(crate) fn on_accepted(&self, has_accepted: impl FnOnce(&str) -> bool) {
         let topic = &mut self.lock().topic_rejecting_clock;
         if topic.as_deref().is_some_and(has_accepted) {
             *topic = None;
@@ -271,7 +271,7 @@ impl Diagnostics {
     }
 
     /// Notes that the brokers accept records more slowly than schedules become due.
-    pub fn on_throughput_limit(&self) {
+    pub(crate) fn on_throughput_limit(&self) {
         const TEXT: &str = "throughput is the limit: the brokers accept records more slowly than schedules become due. \
                             Batches are made smaller until they fit; look for a produce quota (producer_byte_rate) or \
                             a slow link";
@@ -281,7 +281,7 @@ impl Diagnostics {
     }
 
     /// Notes that offsets of these schedules topics were rejected, and the transaction with them.
-    pub fn on_offset_rejection(&self, topics: &[&str], error: &KafkaError) {
+    pub(crate) fn on_offset_rejection(&self, topics: &[&str], error: &KafkaError) {
         match error.rdkafka_error_code() {
             Some(Code::TopicAuthorizationFailed) => {
                 let line = self.advice(Problem::OffsetsNotPermitted);
@@ -295,7 +295,7 @@ impl Diagnostics {
     }
 
     /// Notes that the brokers answer and transactions commit: every problem is over.
-    pub fn on_recovery(&self) {
+    pub(crate) fn on_recovery(&self) {
         let reported = {
             let mut state = self.lock();
             state.recovered_at = Some(Instant::now());
@@ -310,7 +310,7 @@ impl Diagnostics {
     }
 
     /// Notes that the group has answered.
-    pub fn on_group_joined(&self) {
+    pub(crate) fn on_group_joined(&self) {
         for problem in Problem::OF_THE_GROUP {
             self.lock().reported.remove(&problem);
             self.board.unwarn(&problem.warning());
@@ -319,7 +319,7 @@ impl Diagnostics {
 
     /// Returns whether brokers reject clients' connections, as far as clients can tell: one with an expired certificate
     /// may see only connections that close.
-    pub fn is_locked_out(&self) -> bool {
+    pub(crate) fn is_locked_out(&self) -> bool {
         let mut state = self.lock();
         let is_after_recovery = |at| state.recovered_at.is_none_or(|recovered_at| recovered_at < at);
         let is_rejected = state.locked_out_at.is_some_and(|at| at.elapsed() < REPEAT_TIMEOUT && is_after_recovery(at));

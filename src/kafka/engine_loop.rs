@@ -45,7 +45,7 @@ const BATCH_ITEMS_MAX: usize = 10_000;
 const BATCH_BYTES_MAX: usize = 16 << 20;
 
 /// The parts that a loop is made of.
-pub struct Parts {
+pub(super) struct Parts {
     pub config: Config,
     pub clock: Clock,
     pub clients: Clients,
@@ -56,7 +56,7 @@ pub struct Parts {
 }
 
 /// The loop's state.
-pub struct EngineLoop {
+pub(super) struct EngineLoop {
     config: Config,
     clock: Clock,
     clients: Arc<Clients>,
@@ -69,6 +69,8 @@ pub struct EngineLoop {
     timers: Timers,
     shutdown: Shutdown,
     queries: Receiver<Query>,
+    /// The core's report on the record that it was just given.
+    record_report: Option<Report>,
 }
 
 struct Timers {
@@ -87,7 +89,7 @@ impl Timers {
 
 impl EngineLoop {
     /// Starts the threads.
-    pub fn new(parts: Parts, ready: &Ready) -> Result<Self, Error> {
+    pub(super) fn new(parts: Parts, ready: &Ready) -> Result<Self, Error> {
         let Parts { config, clock, mut clients, observer, board, wake, queries } = parts;
         for (topic, entries) in &ready.topic_settings {
             if let Some(bytes) = topics::batch_bytes_max(entries) {
@@ -115,13 +117,14 @@ impl EngineLoop {
             timers: Timers::new(),
             shutdown: Shutdown::default(),
             queries,
+            record_report: None,
         };
         engine_loop.replace_transactors(&engine_loop.core.transactional_ids());
         Ok(engine_loop)
     }
 
     /// Runs until the core has stopped.
-    pub fn run(mut self, sleeper: &mut Sleeper) -> Result<(), Error> {
+    pub(super) fn run(mut self, sleeper: &mut Sleeper) -> Result<(), Error> {
         let mut has_more = false;
         while !self.shutdown.has_stopped {
             let timeout = if has_more { Duration::ZERO } else { self.sleep_timeout() };
@@ -170,6 +173,9 @@ impl EngineLoop {
             Output::ReplaceTransactionalIds { transactional_ids } => self.replace_transactors(&transactional_ids),
             Output::Rejoin(why) => self.rejoin(why),
             Output::Stopped => self.shutdown.has_stopped = true,
+            Output::Report(report @ (Report::Planned { .. } | Report::Cancelled { .. })) => {
+                self.record_report = Some(report);
+            }
             Output::Report(report) => {
                 self.timers.has_loaded |= matches!(report, Report::Live { .. });
                 if report == Report::ThroughputIsLimit {

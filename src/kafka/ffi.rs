@@ -1,7 +1,7 @@
 //! Calls to librdkafka that rust-rdkafka lacks. The only unsafe code of the crate.
 
-pub mod admin;
-pub mod queue;
+pub(crate) mod admin;
+pub(crate) mod queue;
 
 use std::ffi::{CStr, CString, c_void};
 use std::os::raw::c_char;
@@ -20,7 +20,9 @@ use crate::core::io::Header;
 
 /// Returns the group metadata with its generation and member id. `None` while the consumer has no membership: the
 /// broker would accept such metadata without checking it.
-pub fn membership<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> Option<(ConsumerGroupMetadata, i32, Vec<u8>)> {
+pub(crate) fn membership<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+) -> Option<(ConsumerGroupMetadata, i32, Vec<u8>)> {
     let before = generation(consumer)?;
     let metadata = consumer.group_metadata()?;
     // rust-rdkafka hides which generation it took. If it is equal before and after, it was this one.
@@ -28,7 +30,7 @@ pub fn membership<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> Option<(Con
 }
 
 /// Returns the generation and member id, if the consumer has any.
-pub fn generation<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> Option<(i32, Vec<u8>)> {
+pub(crate) fn generation<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> Option<(i32, Vec<u8>)> {
     // SAFETY: the client outlives the call; the metadata is ours until it is destroyed, and its member id is copied
     // before that.
     unsafe {
@@ -45,7 +47,7 @@ pub fn generation<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> Option<(i32
 }
 
 /// Appends a message's headers. Unlike rust-rdkafka's, their names may be any bytes.
-pub fn headers<'a>(headers: &'a BorrowedHeaders, into: &mut Vec<Header<'a>>) {
+pub(crate) fn headers<'a>(headers: &'a BorrowedHeaders, into: &mut Vec<Header<'a>>) {
     // SAFETY: a reference to rust-rdkafka's empty type is librdkafka's own pointer.
     unsafe { push_headers(ptr::from_ref(headers).cast(), into) }
 }
@@ -70,7 +72,7 @@ unsafe fn push_headers<'a>(headers: *const rd::rd_kafka_headers_t, into: &mut Ve
 }
 
 /// Returns the metadata of each element, which rust-rdkafka reads only if it is UTF-8.
-pub fn metadata(list: &TopicPartitionList) -> Vec<Vec<u8>> {
+pub(crate) fn metadata(list: &TopicPartitionList) -> Vec<Vec<u8>> {
     // SAFETY: the list and its elements live while it is borrowed; bytes are copied.
     unsafe {
         let list = &*list.ptr();
@@ -91,7 +93,7 @@ pub fn metadata(list: &TopicPartitionList) -> Vec<Vec<u8>> {
 ///
 /// # Errors
 /// Returns librdkafka's code if the record was not queued.
-pub fn produce<C>(producer: &BaseProducer<C>, record: &OutRecord<'_>) -> Result<(), RDKafkaRespErr>
+pub(crate) fn produce<C>(producer: &BaseProducer<C>, record: &OutRecord<'_>) -> Result<(), RDKafkaRespErr>
 where
     C: ClientContext + ProducerContext<DeliveryOpaque = usize>,
 {
@@ -142,7 +144,7 @@ where
 }
 
 /// Returns freed memory to the operating system, if the allocator can do so: glibc keeps what fetching took.
-pub fn give_back_memory() {
+pub(crate) fn give_back_memory() {
     #[cfg(target_env = "gnu")]
     // SAFETY: it has no preconditions.
     unsafe {

@@ -5,7 +5,7 @@ use crate::core::io::{Input, Millis, Output, TopicPartition};
 use crate::core::{Config, Scheduler};
 
 /// A barrier's batch.
-pub fn a_batch() -> Batch {
+pub(crate) fn a_batch() -> Batch {
     let config = Config {
         cluster: "c".into(),
         topics: vec!["schedules".into()],

@@ -16,18 +16,18 @@ use crate::core::origin::{ORIGIN_HEADER, Origin, RESERVED_PREFIX, partition_hash
 
 /// Hashes keys to 128 bits, so two keys practically never share a hash.
 #[derive(Debug, Default)]
-pub struct KeyHasher(RandomState, RandomState);
+pub(crate) struct KeyHasher(RandomState, RandomState);
 
 impl KeyHasher {
     /// Returns the key's hash.
-    pub fn hash(&self, key: &[u8]) -> u128 {
+    pub(crate) fn hash(&self, key: &[u8]) -> u128 {
         u128::from(self.0.hash_one(key)) << 64 | u128::from(self.1.hash_one(key))
     }
 }
 
 /// The latest record for a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct KeyEntry {
+pub(crate) struct KeyEntry {
     /// Offset of the user's record.
     pub origin_offset: i64,
     /// Offset of its content: the same, or that of a copy that the engine has written. `None` if it has ended.
@@ -36,7 +36,7 @@ pub struct KeyEntry {
 
 /// The latest record for each key of a partition.
 #[derive(Debug)]
-pub struct Fold {
+pub(crate) struct Fold {
     partition_hash: u64,
     entries: BTreeMap<u128, KeyEntry>,
     /// Remembers also the keys that the engine has ended.
@@ -77,17 +77,17 @@ impl Fold {
     }
 
     /// Returns the latest record for a key.
-    pub fn entry(&self, key_hash: u128) -> Option<KeyEntry> {
+    pub(crate) fn entry(&self, key_hash: u128) -> Option<KeyEntry> {
         self.entries.get(&key_hash).copied()
     }
 
     /// Returns how many keys have a pending record.
-    pub fn pending(&self) -> u64 {
+    pub(crate) fn pending(&self) -> u64 {
         self.entries.values().filter(|entry| entry.content_offset.is_some()).count() as u64
     }
 
     /// Returns the hashes of the keys that have a pending record.
-    pub fn pending_keys(&self) -> impl Iterator<Item = u128> {
+    pub(crate) fn pending_keys(&self) -> impl Iterator<Item = u128> {
         self.entries.iter().filter(|(_, entry)| entry.content_offset.is_some()).map(|(key_hash, _)| *key_hash)
     }
 }
@@ -96,7 +96,7 @@ impl Fold {
 ///
 /// # Errors
 /// If it cannot be read, or not before the deadline.
-pub fn fold<E: From<BrokerError>>(
+pub(crate) fn fold<E: From<BrokerError>>(
     broker: &BrokerClient,
     hasher: &KeyHasher,
     topic: &str,
@@ -119,7 +119,7 @@ pub fn fold<E: From<BrokerError>>(
 ///
 /// # Errors
 /// The error of `visit`; or if the partition cannot be read.
-pub fn pending<E: From<BrokerError>>(
+pub(crate) fn pending<E: From<BrokerError>>(
     broker: &BrokerClient,
     hasher: &KeyHasher,
     topic: &str,
@@ -150,7 +150,7 @@ pub fn pending<E: From<BrokerError>>(
 
 /// A pending record: a schedule, or one that cannot fire and was left in the log.
 #[derive(Debug)]
-pub struct Pending<'a> {
+pub(crate) struct Pending<'a> {
     /// The partition.
     pub partition: i32,
     /// Offset of the user's record.

@@ -15,7 +15,7 @@ const NAME_CHARS_MAX: usize = 100;
 
 /// A member, as the brokers describe it.
 #[derive(Clone, Debug)]
-pub struct Member {
+pub(super) struct Member {
     pub id: String,
     pub client_id: String,
     pub host: String,
@@ -36,12 +36,12 @@ impl Member {
 
 /// Members that have not committed for all of their partitions, and since when.
 #[derive(Debug, Default)]
-pub struct UnidentifiedMembers(BTreeMap<String, Instant>);
+pub(super) struct UnidentifiedMembers(BTreeMap<String, Instant>);
 
 impl UnidentifiedMembers {
     /// Checks the members of the group whose client ids are not ours. `committed` has the metadata of their partitions.
     /// Returns the names of those that are another program's.
-    pub fn check(
+    pub(super) fn check(
         &mut self,
         now: Instant,
         members: &[Member],
@@ -60,13 +60,13 @@ impl UnidentifiedMembers {
     }
 
     /// Returns true if no member is left that may still turn out to be an instance of this program.
-    pub fn is_settled(&self, now: Instant) -> bool {
+    pub(super) fn is_settled(&self, now: Instant) -> bool {
         self.0.values().all(|since| now.duration_since(*since) >= FIRST_COMMIT_TIMEOUT)
     }
 }
 
 /// Reads an assignment of the consumer protocol: a version, the topics with their partitions, and user data.
-pub fn parse_assignment(bytes: &[u8]) -> Option<Vec<(String, i32)>> {
+pub(super) fn parse_assignment(bytes: &[u8]) -> Option<Vec<(String, i32)>> {
     let mut rest = bytes;
     take::<2>(&mut rest)?;
     let mut assigned = Vec::new();

@@ -22,11 +22,11 @@ use crate::observe::statistics;
 const CLOSE_INTERVAL: Duration = Duration::from_millis(1);
 
 /// The consumer of one membership.
-pub type GroupConsumer = ForwardedQueue<GroupContext>;
+pub(super) type GroupConsumer = ForwardedQueue<GroupContext>;
 
 /// A rebalance event.
 #[derive(Debug)]
-pub enum Rebalance {
+pub(super) enum Rebalance {
     Assign(TopicPartitionList),
     Revoke(TopicPartitionList),
     /// The group has already given these partitions to other members.
@@ -35,7 +35,7 @@ pub enum Rebalance {
 
 /// Queues rebalances for the loop.
 #[derive(Debug)]
-pub struct GroupContext {
+pub(super) struct GroupContext {
     queue: Mutex<VecDeque<Rebalance>>,
     /// The consumer is being closed: rebalances are answered at once.
     closing: AtomicBool,
@@ -45,7 +45,7 @@ pub struct GroupContext {
 
 impl GroupContext {
     /// Takes the next rebalance to answer.
-    pub fn next(&self) -> Option<Rebalance> {
+    pub(super) fn next(&self) -> Option<Rebalance> {
         self.lock().pop_front()
     }
 
@@ -92,7 +92,7 @@ impl ConsumerContext for GroupContext {
 /// Answers an event. Returns false if librdkafka does not accept the answer: then the assigned partitions and those
 /// that are read differ, and only another consumer helps.
 #[must_use]
-pub fn answer(consumer: &BaseConsumer<GroupContext>, event: &Rebalance) -> bool {
+pub(super) fn answer(consumer: &BaseConsumer<GroupContext>, event: &Rebalance) -> bool {
     let answered = match event {
         Rebalance::Assign(list) => consumer.incremental_assign(list),
         Rebalance::Revoke(list) | Rebalance::Lost(list) => consumer.incremental_unassign(list),
@@ -105,7 +105,7 @@ pub fn answer(consumer: &BaseConsumer<GroupContext>, event: &Rebalance) -> bool 
 
 /// Accepts an assignment, which is read from the beginning of each partition. Returns false as [`answer`] does.
 #[must_use]
-pub fn assign_from_beginning(consumer: &GroupConsumer, mut list: TopicPartitionList) -> bool {
+pub(super) fn assign_from_beginning(consumer: &GroupConsumer, mut list: TopicPartitionList) -> bool {
     if let Err(error) = list.set_all_offsets(Offset::Beginning) {
         tracing::error!(%error, "an assignment cannot be read from its beginning");
     }
@@ -115,7 +115,7 @@ pub fn assign_from_beginning(consumer: &GroupConsumer, mut list: TopicPartitionL
 }
 
 /// Makes a consumer that joins the group. `wake` is called when it has events.
-pub fn join(
+pub(super) fn join(
     clients: &Clients,
     topics: &[String],
     rebalances: &Arc<AtomicU64>,
@@ -135,7 +135,7 @@ pub fn join(
 }
 
 /// Leaves the group, on a thread of its own: without a broker that takes long. The receiver disconnects at the end.
-pub fn leave(consumer: Arc<GroupConsumer>, pending: Option<Rebalance>) -> crossbeam_channel::Receiver<()> {
+pub(super) fn leave(consumer: Arc<GroupConsumer>, pending: Option<Rebalance>) -> crossbeam_channel::Receiver<()> {
     let (alive, left) = crossbeam_channel::bounded(0);
     // Before the thread starts: if it cannot be started, the consumer is dropped here, and answers rebalances
     // meanwhile.

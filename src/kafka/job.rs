@@ -10,18 +10,18 @@ use crate::core::io::Outcome;
 use crate::handle::Wake;
 
 /// Time limit of one blocking call: between two of them a thread notices that it is to end.
-pub const CALL_TIMEOUT: Duration = Duration::from_secs(1);
+pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A batch to run as a transaction.
 #[derive(Debug)]
-pub struct Job {
+pub(super) struct Job {
     pub batch: Batch,
     /// The consumer's membership when the batch was formed, if it had any.
     pub membership: Option<Membership>,
 }
 
 /// The group metadata, and the generation and member id that it carries.
-pub struct Membership {
+pub(super) struct Membership {
     pub metadata: ConsumerGroupMetadata,
     pub generation: i32,
     pub member: Vec<u8>,
@@ -35,21 +35,21 @@ impl std::fmt::Debug for Membership {
 
 /// A batch that has ended.
 #[derive(Debug)]
-pub struct Done {
+pub(super) struct Done {
     pub batch: Batch,
     pub outcome: Outcome,
 }
 
 /// Sends ended batches to the loop.
 #[derive(Clone)]
-pub struct Results {
+pub(super) struct Results {
     pub sender: Sender<Done>,
     /// Wakes the loop.
     pub wake: Wake,
 }
 
 impl Results {
-    pub fn send(&self, done: Done) {
+    pub(super) fn send(&self, done: Done) {
         // The loop is gone only when the engine has ended.
         let _ = self.sender.send(done);
         (self.wake)();

@@ -10,11 +10,11 @@ use super::worker::{REQUEST_TIMEOUT, Worker, WorkerResult};
 
 /// The last known log start offset of each partition.
 #[derive(Debug, Default)]
-pub struct LogStartOffsets(BTreeMap<(String, i32), i64>);
+pub(super) struct LogStartOffsets(BTreeMap<(String, i32), i64>);
 
 impl LogStartOffsets {
     /// Reports each of these partitions whose log starts later than at the last check to the loop.
-    pub fn check(&mut self, worker: &Worker, client: &QueryConsumer, partitions: &[(&str, i32)]) {
+    pub(super) fn check(&mut self, worker: &Worker, client: &QueryConsumer, partitions: &[(&str, i32)]) {
         let found =
             ffi::admin::log_start_offsets(client.client(), partitions, REQUEST_TIMEOUT).unwrap_or_else(|error| {
                 tracing::debug!(?error, "log start offsets cannot be listed");

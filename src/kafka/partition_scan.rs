@@ -23,7 +23,7 @@ const REPORTS_MIN: u32 = 2;
 
 /// The offsets to read.
 #[derive(Clone, Copy, Debug)]
-pub struct ScanRange<'a> {
+pub(crate) struct ScanRange<'a> {
     pub topic: &'a str,
     pub partition: i32,
     /// The log start offset.
@@ -36,7 +36,7 @@ pub struct ScanRange<'a> {
 
 /// The clients to read with, and when to stop early.
 #[derive(Clone, Copy)]
-pub struct Scanner<'a, C: ConsumerContext> {
+pub(crate) struct Scanner<'a, C: ConsumerContext> {
     /// Loses its previous assignment.
     pub consumer: &'a BaseConsumer<C>,
     /// Its configuration, for a second one.
@@ -51,7 +51,7 @@ pub struct Scanner<'a, C: ConsumerContext> {
 
 /// Why a scan did not reach the end offset.
 #[derive(Debug)]
-pub enum ScanError<E> {
+pub(crate) enum ScanError<E> {
     /// The visitor returned this error.
     Visitor(E),
     /// A client failed.
@@ -66,7 +66,7 @@ pub enum ScanError<E> {
 ///
 /// # Errors
 /// Returns why the end offset was not reached.
-pub fn scan<C, E>(
+pub(crate) fn scan<C, E>(
     scanner: &Scanner<'_, C>,
     range: ScanRange<'_>,
     visit: &mut dyn FnMut(&BorrowedMessage<'_>) -> Result<(), E>,

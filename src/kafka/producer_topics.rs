@@ -21,18 +21,18 @@ const TARGETS_MAX: usize = 25;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The targets that one producer has produced to.
-pub struct ProducerTopics {
+pub(super) struct ProducerTopics {
     targets: BTreeSet<String>,
     check_at: Instant,
 }
 
 impl ProducerTopics {
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { targets: BTreeSet::new(), check_at: Instant::now() }
     }
 
     /// Adds the targets of a batch that has ended.
-    pub fn add(&mut self, batch: &Batch) {
+    pub(super) fn add(&mut self, batch: &Batch) {
         let mut last = "";
         for target in batch.items.iter().filter_map(|item| batch.target(item)) {
             // Neighbours often have the same target.
@@ -46,7 +46,7 @@ impl ProducerTopics {
 
     /// Returns whether the producer is idle and some of its targets were deleted. `has_work` returns true if the thread
     /// has something else to do by now.
-    pub fn has_deleted_topics(
+    pub(super) fn has_deleted_topics(
         &mut self,
         producer: &BaseProducer<DeliveryContext>,
         clients: &Clients,

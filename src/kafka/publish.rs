@@ -29,7 +29,7 @@ const QUEUE_KBYTES: &str = "32768";
 
 /// Why a record was not produced.
 #[derive(Debug)]
-pub enum PublishError {
+pub(crate) enum PublishError {
     /// The topic cannot be read.
     Broker(BrokerError),
     /// The topic has no such partition.
@@ -106,7 +106,7 @@ impl From<BrokerError> for PublishError {
 
 /// Chooses the partition of a record.
 #[derive(Clone, Copy, Debug)]
-pub enum Placement {
+pub(crate) enum Placement {
     /// The partition in which the key is pending; for a new key, the partitioner's choice. This reads the whole topic,
     /// until the deadline at the latest.
     ByKey {
@@ -119,7 +119,7 @@ pub enum Placement {
 
 /// A record to produce.
 #[derive(Clone, Copy, Debug)]
-pub struct NewRecord<'a> {
+pub(crate) struct NewRecord<'a> {
     /// The key.
     pub key: &'a [u8],
     /// `None` is null, which cancels the key.
@@ -130,7 +130,7 @@ pub struct NewRecord<'a> {
 
 /// A schedule that was acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Published {
+pub(crate) struct Published {
     /// The partition.
     pub partition: i32,
     /// The offset.
@@ -141,7 +141,7 @@ pub struct Published {
 
 /// Delivery reports since the last [`Publisher::flush`].
 #[derive(Debug, Default)]
-pub struct Deliveries {
+pub(crate) struct Deliveries {
     /// Acknowledged records.
     pub delivered: u64,
     failed: u64,
@@ -155,7 +155,7 @@ impl Deliveries {
     ///
     /// # Errors
     /// If a record was not acknowledged.
-    pub fn confirmed(self) -> Result<Option<(i32, i64)>, PublishError> {
+    pub(crate) fn confirmed(self) -> Result<Option<(i32, i64)>, PublishError> {
         if self.failed > 0 {
             return Err(PublishError::NotDelivered {
                 failed: self.failed,
@@ -195,7 +195,7 @@ impl ProducerContext for Reports {
 }
 
 /// An idempotent producer for schedules topics. It blocks, for a bounded time: use it on a thread that may wait.
-pub struct Publisher {
+pub(crate) struct Publisher {
     producer: BaseProducer<Reports>,
 }
 
@@ -205,7 +205,7 @@ impl Publisher {
     ///
     /// # Errors
     /// If librdkafka rejects its settings.
-    pub fn new(clients: &Clients, partitioner: Option<&str>) -> Result<Self, PublishError> {
+    pub(crate) fn new(clients: &Clients, partitioner: Option<&str>) -> Result<Self, PublishError> {
         let mut config = clients.configs.idempotent_producer();
         config.set("message.timeout.ms", DELIVERY_TIMEOUT_MS).set("queue.buffering.max.kbytes", QUEUE_KBYTES);
         if let Some(partitioner) = partitioner {
@@ -219,7 +219,7 @@ impl Publisher {
     ///
     /// # Errors
     /// If the partition cannot be chosen, or the record is not acknowledged.
-    pub fn schedule(
+    pub(crate) fn schedule(
         &mut self,
         broker: &BrokerClient,
         topic: &str,
@@ -244,7 +244,7 @@ impl Publisher {
     ///
     /// # Errors
     /// If the partitions cannot be found, or a record is not acknowledged.
-    pub fn cancel(
+    pub(crate) fn cancel(
         &mut self,
         broker: &BrokerClient,
         topic: &str,
@@ -263,7 +263,12 @@ impl Publisher {
     ///
     /// # Errors
     /// If librdkafka does not queue it.
-    pub fn send(&mut self, topic: &str, partition: Option<i32>, record: NewRecord<'_>) -> Result<(), PublishError> {
+    pub(crate) fn send(
+        &mut self,
+        topic: &str,
+        partition: Option<i32>,
+        record: NewRecord<'_>,
+    ) -> Result<(), PublishError> {
         let out = OutRecord {
             item: 0,
             topic,
@@ -287,7 +292,7 @@ impl Publisher {
     }
 
     /// Waits until each queued record is acknowledged or has failed, and returns the reports since the last call.
-    pub fn flush(&mut self) -> Deliveries {
+    pub(crate) fn flush(&mut self) -> Deliveries {
         let begun = Instant::now();
         while self.producer.in_flight_count() > 0 && begun.elapsed() < FLUSH_TIMEOUT {
             self.producer.poll(Duration::from_millis(20));
@@ -299,7 +304,7 @@ impl Publisher {
     }
 
     /// Returns the delivery reports since the last call, without waiting.
-    pub fn reports(&mut self) -> Deliveries {
+    pub(crate) fn reports(&mut self) -> Deliveries {
         self.producer.poll(Duration::ZERO);
         let reports = &self.producer.client().context().0;
         std::mem::take(&mut *reports.lock().unwrap_or_else(PoisonError::into_inner))

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use crate::core::batch::OutRecord;
 
 /// librdkafka's default of `batch.size`.
-pub const BATCH_BYTES_DEFAULT: usize = 1_000_000;
+pub(super) const BATCH_BYTES_DEFAULT: usize = 1_000_000;
 
 /// Bytes that a record batch and a record take besides keys, values and headers, by Kafka's message format 2.
 const BATCH_OVERHEAD_BYTES: usize = 61;
@@ -26,7 +26,7 @@ const CLOCK_ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What topics accept, shared between the threads.
 #[derive(Debug, Default)]
-pub struct TopicLimits {
+pub(crate) struct TopicLimits {
     batch_bytes_max: Mutex<Arc<HashMap<String, usize>>>,
     /// When a topic's limit was last read because of a record that was too large.
     refreshed_at: Mutex<HashMap<String, Instant>>,
@@ -36,7 +36,7 @@ pub struct TopicLimits {
 
 impl TopicLimits {
     /// Stores a topic's `max.message.bytes`. Returns true if it has changed.
-    pub fn set_batch_bytes_max(&self, topic: &str, bytes_max: usize) -> bool {
+    pub(crate) fn set_batch_bytes_max(&self, topic: &str, bytes_max: usize) -> bool {
         let mut limits = self.lock();
         let changed = limits.get(topic) != Some(&bytes_max);
         if changed {
@@ -46,7 +46,7 @@ impl TopicLimits {
     }
 
     /// Returns whether to read a topic's limit again, which may have been changed. The caller then reads it.
-    pub fn may_refresh(&self, topic: &str) -> bool {
+    pub(crate) fn may_refresh(&self, topic: &str) -> bool {
         let mut refreshed_at = self.refreshed_at.lock().unwrap_or_else(PoisonError::into_inner);
         let may = refreshed_at.get(topic).is_none_or(|at| at.elapsed() >= REFRESH_INTERVAL);
         if may {
@@ -56,19 +56,19 @@ impl TopicLimits {
     }
 
     /// Returns whether a topic rejects the timestamps of this machine's clock, if that was found a moment ago.
-    pub fn rejects_clock(&self, topic: &str) -> Option<bool> {
+    pub(crate) fn rejects_clock(&self, topic: &str) -> Option<bool> {
         let answers = self.rejects_clock.lock().unwrap_or_else(PoisonError::into_inner);
         answers.get(topic).filter(|(at, _)| at.elapsed() < CLOCK_ANSWER_TIMEOUT).map(|(_, rejects)| *rejects)
     }
 
-    pub fn set_rejects_clock(&self, topic: &str, rejects: bool) {
+    pub(crate) fn set_rejects_clock(&self, topic: &str, rejects: bool) {
         let mut answers = self.rejects_clock.lock().unwrap_or_else(PoisonError::into_inner);
         answers.retain(|_, (at, _)| at.elapsed() < CLOCK_ANSWER_TIMEOUT);
         answers.insert(topic.to_owned(), (Instant::now(), rejects));
     }
 
     /// Starts the record batches of one transaction.
-    pub fn record_batches(&self) -> RecordBatches {
+    pub(crate) fn record_batches(&self) -> RecordBatches {
         RecordBatches { bytes_max: Arc::clone(&self.lock()), bytes: HashMap::new() }
     }
 
@@ -79,7 +79,7 @@ impl TopicLimits {
 
 /// The record batch that a record fits into.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fit {
+pub(crate) enum Fit {
     /// The batch that is being filled, or the first one.
     Current,
     /// A new batch: produced records must be delivered first.
@@ -90,14 +90,14 @@ pub enum Fit {
 
 /// The record batches that are being filled, by topic.
 #[derive(Debug)]
-pub struct RecordBatches {
+pub(crate) struct RecordBatches {
     bytes_max: Arc<HashMap<String, usize>>,
     bytes: HashMap<String, usize>,
 }
 
 impl RecordBatches {
     /// Adds a record.
-    pub fn add(&mut self, record: &OutRecord<'_>) -> Fit {
+    pub(crate) fn add(&mut self, record: &OutRecord<'_>) -> Fit {
         let Some(bytes_max) = self.bytes_max.get(record.topic) else { return Fit::Current };
         let length = |bytes: Option<&[u8]>| bytes.map_or(0, <[u8]>::len);
         let headers: usize = record.headers.iter().map(|h| h.name.len() + length(h.value)).sum();

@@ -8,21 +8,21 @@ use mio::{Events, Poll, Token, Waker};
 use crate::handle::Wake;
 use crate::handle::board::Board;
 
-pub struct Sleeper {
+pub(super) struct Sleeper {
     poll: Poll,
     events: Events,
     waker: Arc<Waker>,
 }
 
 impl Sleeper {
-    pub fn new() -> std::io::Result<Self> {
+    pub(super) fn new() -> std::io::Result<Self> {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), Token(0))?);
         Ok(Self { poll, events: Events::with_capacity(8), waker })
     }
 
     /// Returns a function that wakes the loop from any thread.
-    pub fn wake(&self) -> Wake {
+    pub(super) fn wake(&self) -> Wake {
         let waker = Arc::clone(&self.waker);
         Arc::new(move || {
             if let Err(error) = waker.wake() {
@@ -32,7 +32,7 @@ impl Sleeper {
     }
 
     /// Sleeps until the loop is woken, at most `timeout`. The heartbeat shows that the loop is alive.
-    pub fn sleep(&mut self, board: &Board, timeout: Duration) {
+    pub(super) fn sleep(&mut self, board: &Board, timeout: Duration) {
         board.beat();
         if let Err(error) = self.poll.poll(&mut self.events, Some(timeout))
             && error.kind() != std::io::ErrorKind::Interrupted

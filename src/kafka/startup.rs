@@ -19,7 +19,7 @@ const EVENTS_MAX: usize = 50;
 
 /// Why the engine cannot start yet.
 #[derive(Debug, PartialEq, Eq)]
-pub enum NotReady {
+pub(super) enum NotReady {
     /// No broker answers.
     Unreachable,
     /// A topic is missing, or using it is not permitted.
@@ -50,7 +50,7 @@ impl std::fmt::Display for NotReady {
 
 /// The facts that the loop starts with.
 #[derive(Debug)]
-pub struct Ready {
+pub(super) struct Ready {
     pub cluster_id: String,
     /// Settings of the engine's own topics, as far as reading them is permitted.
     pub topic_settings: BTreeMap<String, Entries>,
@@ -61,7 +61,7 @@ pub struct Ready {
 ///
 /// # Errors
 /// Returns the first reason why the engine cannot start.
-pub fn check(
+pub(super) fn check(
     consumer: &QueryConsumer,
     config: &Config,
     clients: &Clients,

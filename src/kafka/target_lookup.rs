@@ -14,7 +14,7 @@ use super::topics::{self, Layout};
 use crate::core::io::TargetState;
 
 /// Targets in one request.
-pub const TARGETS_MAX: usize = 100;
+pub(crate) const TARGETS_MAX: usize = 100;
 
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -23,19 +23,19 @@ const NEW_TOPIC_TIMEOUT: Duration = Duration::from_secs(2);
 const NEW_TOPIC_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Looks up target topics, with clients that it keeps.
-pub struct TargetLookup {
+pub(crate) struct TargetLookup {
     clients: Arc<Clients>,
     consumer: Option<QueryConsumer>,
     admin: Option<Admin>,
 }
 
 impl TargetLookup {
-    pub fn new(clients: Arc<Clients>) -> Self {
+    pub(crate) fn new(clients: Arc<Clients>) -> Self {
         Self { clients, consumer: None, admin: None }
     }
 
     /// Returns the state of each of these topics.
-    pub fn states(&mut self, names: &[&str]) -> Vec<TargetState> {
+    pub(crate) fn states(&mut self, names: &[&str]) -> Vec<TargetState> {
         if self.consumer.is_none() {
             self.consumer = self.clients.read_uncommitted_consumer().ok();
         }
@@ -114,7 +114,7 @@ fn state_of(error: RDKafkaRespErr) -> TargetState {
 }
 
 /// Returns a topic's state by its metadata alone.
-pub fn exists(client: &QueryConsumer, name: &str, timeout: Duration) -> TargetState {
+pub(crate) fn exists(client: &QueryConsumer, name: &str, timeout: Duration) -> TargetState {
     let Ok(metadata) = client.fetch_metadata(Some(name), timeout) else {
         return TargetState::NoAnswer;
     };
@@ -130,7 +130,7 @@ pub fn exists(client: &QueryConsumer, name: &str, timeout: Duration) -> TargetSt
 }
 
 /// Returns a topic's layout; `None` while the metadata is incomplete.
-pub fn layout<C: ConsumerContext>(client: &BaseConsumer<C>, name: &str, timeout: Duration) -> Option<Layout> {
+pub(crate) fn layout<C: ConsumerContext>(client: &BaseConsumer<C>, name: &str, timeout: Duration) -> Option<Layout> {
     let metadata = client.fetch_metadata(Some(name), timeout).ok()?;
     let topic = metadata.topics().iter().find(|topic| topic.name() == name && topic.error().is_none())?;
     let replicas = topic.partitions().iter().map(|partition| partition.replicas().len()).min()?;
@@ -138,7 +138,7 @@ pub fn layout<C: ConsumerContext>(client: &BaseConsumer<C>, name: &str, timeout:
 }
 
 /// Returns the layout of a topic that has just been created, which each broker learns of a moment later.
-pub fn new_layout<C: ConsumerContext>(client: &BaseConsumer<C>, name: &str, beat: &dyn Fn()) -> Option<Layout> {
+pub(crate) fn new_layout<C: ConsumerContext>(client: &BaseConsumer<C>, name: &str, beat: &dyn Fn()) -> Option<Layout> {
     let started = Instant::now();
     loop {
         beat();

@@ -5,18 +5,18 @@ mod findings;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::config::Config;
-pub use findings::{Weight, findings};
+pub(crate) use findings::{Weight, findings};
 
 /// A topic's settings as the broker names them, defaults included.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Entries {
+pub(crate) struct Entries {
     values: BTreeMap<String, String>,
     inherited: BTreeSet<String>,
 }
 
 impl Entries {
     /// Adds a setting. It is inherited if the topic does not set it and the broker returned its own default.
-    pub fn insert(&mut self, name: String, value: String, is_inherited: bool) {
+    pub(crate) fn insert(&mut self, name: String, value: String, is_inherited: bool) {
         if is_inherited {
             self.inherited.insert(name.clone());
         }
@@ -25,13 +25,13 @@ impl Entries {
 
     /// Returns true if reading the settings is not permitted.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.values.is_empty()
     }
 
     /// Returns the value of a setting.
     #[must_use]
-    pub fn get(&self, name: &str) -> Option<&str> {
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
         self.values.get(name).map(String::as_str)
     }
 
@@ -42,7 +42,7 @@ impl Entries {
 
 /// A topic's partitions and replicas, by the cluster's metadata.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Layout {
+pub(crate) struct Layout {
     /// Partitions of the topic.
     pub partitions: usize,
     /// Replicas of the partition that has the fewest.
@@ -53,7 +53,7 @@ pub struct Layout {
 
 /// The purpose of a topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Role {
+pub(crate) enum Role {
     /// Holds pending schedules.
     Schedules,
     /// Holds a copy of each triggered record.
@@ -68,7 +68,7 @@ const REPLICAS_SAFE: usize = 3;
 impl Role {
     /// Returns the settings that a topic of this kind is created with, beside the brokers' defaults.
     #[must_use]
-    pub const fn settings(self) -> &'static [(&'static str, &'static str)] {
+    pub(crate) const fn settings(self) -> &'static [(&'static str, &'static str)] {
         match self {
             // Schedules live until they fire, and tombstones longer than any outage.
             Self::Schedules => &[
@@ -85,7 +85,7 @@ impl Role {
 
     /// Returns settings that Kafka knows from 3.6 on. If a broker rejects them, the topic is created without them.
     #[must_use]
-    pub const fn newer_settings(self) -> &'static [(&'static str, &'static str)] {
+    pub(crate) const fn newer_settings(self) -> &'static [(&'static str, &'static str)] {
         match self {
             Self::Schedules => &[("message.timestamp.after.max.ms", "3600000")],
             Self::History | Self::DeadLetter => &[],
@@ -94,13 +94,13 @@ impl Role {
 
     /// Returns `min.insync.replicas` for a topic that is created with this many replicas.
     #[must_use]
-    pub fn in_sync_min(replicas: i32) -> Option<&'static str> {
+    pub(crate) fn in_sync_min(replicas: i32) -> Option<&'static str> {
         usize::try_from(replicas).is_ok_and(|replicas| replicas >= REPLICAS_SAFE).then_some("2")
     }
 }
 
 /// Returns the engine's own topics, by its configuration.
-pub fn own(config: &Config) -> impl Iterator<Item = (&str, Role)> {
+pub(crate) fn own(config: &Config) -> impl Iterator<Item = (&str, Role)> {
     let schedules = config.schedules_topics.iter().map(|topic| (topic.as_str(), Role::Schedules));
     let history = std::iter::once((config.history_topic.as_str(), Role::History));
     schedules.chain(history).chain(config.dead_letter_topic.as_deref().map(|topic| (topic, Role::DeadLetter)))
@@ -108,7 +108,7 @@ pub fn own(config: &Config) -> impl Iterator<Item = (&str, Role)> {
 
 /// Returns the settings that a topic is created with, with the values that the broker returned.
 #[must_use]
-pub fn created_with(role: Role, entries: &Entries) -> Vec<String> {
+pub(crate) fn created_with(role: Role, entries: &Entries) -> Vec<String> {
     let names = role.settings().iter().chain(role.newer_settings()).map(|(name, _)| *name);
     let all = names.chain(["min.insync.replicas"]);
     all.filter_map(|name| Some(format!("{name}={}", entries.get(name)?))).collect()
@@ -116,12 +116,12 @@ pub fn created_with(role: Role, entries: &Entries) -> Vec<String> {
 
 /// Returns the size of the largest record batch that the topic accepts, in bytes as sent.
 #[must_use]
-pub fn batch_bytes_max(entries: &Entries) -> Option<usize> {
+pub(crate) fn batch_bytes_max(entries: &Entries) -> Option<usize> {
     entries.get("max.message.bytes")?.parse().ok()
 }
 
 /// Returns how many replicas must be in sync for the topic to accept a record.
 #[must_use]
-pub fn in_sync_min(entries: &Entries) -> Option<usize> {
+pub(crate) fn in_sync_min(entries: &Entries) -> Option<usize> {
     entries.get("min.insync.replicas")?.parse().ok()
 }

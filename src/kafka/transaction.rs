@@ -24,7 +24,7 @@ use crate::core::batch::{Batch, OutRecord, Pass};
 use crate::core::io::{Abort, Outcome, TopicPartition};
 use crate::core::ownership::with_member;
 use crate::core::reason::Reason;
-pub use diagnosis::DiagnosisLimit;
+pub(super) use diagnosis::DiagnosisLimit;
 
 /// How long a batch waits for the one before to end.
 const TURN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -46,7 +46,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(1);
 const ABORT_CALL_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// The outcome of a transaction, and whether its producer can be used again.
-pub enum Ended {
+pub(super) enum Ended {
     ProducerReusable(Outcome),
     /// The outcome, once a new producer has taken over the transactional id: this one has committed nothing, but cannot
     /// abort. librdkafka gives up a producer whose first partitions were all rejected: for the broker no transaction
@@ -56,7 +56,7 @@ pub enum Ended {
 }
 
 /// Runs a batch on a producer.
-pub struct TransactionRun<'a> {
+pub(super) struct TransactionRun<'a> {
     pub producer: &'a BaseProducer<DeliveryContext>,
     pub clients: &'a Clients,
     pub commit_order: &'a CommitOrder,
@@ -71,11 +71,11 @@ pub struct TransactionRun<'a> {
 /// The running call of `send_offsets_to_transaction`, with its batch. After a change of coordinators librdkafka 2.12
 /// has been seen not to return from it, whatever its time limit.
 #[derive(Debug, Default)]
-pub struct OffsetsCall(Mutex<Option<(u64, Instant)>>);
+pub(super) struct OffsetsCall(Mutex<Option<(u64, Instant)>>);
 
 impl OffsetsCall {
     /// Returns the batch of a call that should have returned long ago.
-    pub fn stuck(&self) -> Option<u64> {
+    pub(super) fn stuck(&self) -> Option<u64> {
         let call = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
         call.filter(|(_, since)| since.elapsed() > OFFSETS_TIMEOUT * 2).map(|(batch, _)| batch)
     }
@@ -101,7 +101,7 @@ impl From<Abort> for Failed {
 
 impl TransactionRun<'_> {
     /// Runs a batch to its end.
-    pub fn run(&self, job: &Job) -> Ended {
+    pub(super) fn run(&self, job: &Job) -> Ended {
         let Some(membership) = &job.membership else {
             return Ended::ProducerReusable(Outcome::Aborted(Abort::StaleGeneration { generation: -1 }));
         };

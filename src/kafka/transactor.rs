@@ -55,7 +55,7 @@ impl Drop for PendingResult<'_> {
 }
 
 /// The transactors of one incarnation.
-pub struct Transactors {
+pub(super) struct Transactors {
     jobs: Vec<Sender<Job>>,
     commit_order: Arc<CommitOrder>,
     closing: Arc<AtomicBool>,
@@ -66,7 +66,7 @@ pub struct Transactors {
 
 impl Transactors {
     /// Starts one thread for each transactional id.
-    pub fn start(
+    pub(super) fn start(
         clients: &Arc<Clients>,
         ids: &[String],
         schedules_topics: &[String],
@@ -104,7 +104,7 @@ impl Transactors {
     }
 
     /// Hands out a batch. Batches come in the order of their ids, without gaps.
-    pub fn run(&self, job: Job) {
+    pub(super) fn run(&self, job: Job) {
         let id = job.batch.id;
         let fires = job.batch.items.iter().any(|item| matches!(item.kind, Kind::Fire { .. }));
         self.commit_order.register(id, fires);
@@ -115,12 +115,12 @@ impl Transactors {
     }
 
     /// Returns a batch whose outcome stays unknown, because a call does not return.
-    pub fn stuck(&self) -> Option<u64> {
+    pub(super) fn stuck(&self) -> Option<u64> {
         self.offsets_calls.iter().find_map(|call| call.stuck())
     }
 
     /// Stops the threads and waits until they have ended, at most `timeout`.
-    pub fn stop(self, timeout: Duration) {
+    pub(super) fn stop(self, timeout: Duration) {
         let ended = self.ended.clone();
         drop(self);
         let _ = ended.recv_timeout(timeout);

@@ -26,13 +26,13 @@ use crate::handle::Wake;
 /// How long a client waits while a transaction's offsets are pending.
 const STABLE_OFFSETS_TIMEOUT: Duration = Duration::from_secs(1);
 /// Time limit of any other request.
-pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a scan may wait for a record before it is started again.
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The result of a request.
 #[derive(Debug)]
-pub enum WorkerResult {
+pub(super) enum WorkerResult {
     TopicRecreated { topic: String },
     Committed { read: u64, partition: TopicPartition, offset: Option<i64>, metadata: Vec<u8> },
     Fenced { request: RequestId },
@@ -44,7 +44,7 @@ pub enum WorkerResult {
 
 /// Runs requests. Rare ones get a thread each.
 #[derive(Clone)]
-pub struct Worker {
+pub(super) struct Worker {
     pub clients: Arc<Clients>,
     /// The schedules topics.
     pub topics: Arc<Vec<String>>,
@@ -60,7 +60,7 @@ pub struct Worker {
 
 impl Worker {
     /// Reads the committed offset and metadata of each partition, until it succeeds.
-    pub fn read_committed(&self, read: u64, partitions: Vec<TopicPartition>) {
+    pub(super) fn read_committed(&self, read: u64, partitions: Vec<TopicPartition>) {
         self.spawn("read-committed", move |worker| {
             while let Err(error) = worker.send_committed(read, &partitions) {
                 if worker.is_closing() {
@@ -97,7 +97,7 @@ impl Worker {
     }
 
     /// Fences former owners, which aborts their transactions. If that fails, the transactions time out.
-    pub fn fence(&self, request: RequestId, ids: Vec<String>) {
+    pub(super) fn fence(&self, request: RequestId, ids: Vec<String>) {
         let started_in = self.rebalances.load(Ordering::Acquire);
         self.spawn("fence", move |worker| {
             std::thread::scope(|scope| {
@@ -121,7 +121,7 @@ impl Worker {
     }
 
     /// Finds out since when the topic's schedules are owed.
-    pub fn find_since(&self, request: RequestId, topic: u16, known: Vec<i32>) {
+    pub(super) fn find_since(&self, request: RequestId, topic: u16, known: Vec<i32>) {
         self.spawn("find-since", move |worker| {
             loop {
                 match worker.read_since(topic, &known) {
@@ -185,7 +185,7 @@ impl Worker {
     }
 
     /// Checks whether configuration files have changed: a file system may be slow.
-    pub fn check_files(&self) {
+    pub(super) fn check_files(&self) {
         self.spawn("files", |worker| {
             if let Some(path) = worker.clients.changed_file_if_locked_out() {
                 worker.send(WorkerResult::FileChanged { path });
@@ -194,7 +194,7 @@ impl Worker {
     }
 
     /// Starts the thread that looks up target topics.
-    pub fn start_target_lookup(&self) -> Sender<(u32, Arc<str>)> {
+    pub(super) fn start_target_lookup(&self) -> Sender<(u32, Arc<str>)> {
         let (sender, requests) = crossbeam_channel::unbounded::<(u32, Arc<str>)>();
         self.spawn("targets", move |worker| {
             let mut lookup = TargetLookup::new(Arc::clone(&worker.clients));
@@ -222,19 +222,19 @@ impl Worker {
         list
     }
 
-    pub fn is_closing(&self) -> bool {
+    pub(super) fn is_closing(&self) -> bool {
         self.closing.load(Ordering::Acquire)
     }
 
     /// Sends a result to the loop.
-    pub fn send(&self, result: WorkerResult) {
+    pub(super) fn send(&self, result: WorkerResult) {
         // The loop is gone only when the engine has ended.
         let _ = self.results.send(result);
         (self.wake)();
     }
 
     /// Runs a request on a thread of its own.
-    pub fn spawn(&self, name: &str, request: impl FnOnce(Self) + Send + 'static) {
+    pub(super) fn spawn(&self, name: &str, request: impl FnOnce(Self) + Send + 'static) {
         let worker = self.clone();
         let spawned = std::thread::Builder::new().name(name.into()).spawn(move || request(worker));
         if let Err(error) = spawned {

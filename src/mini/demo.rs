@@ -16,7 +16,7 @@ use crate::kafka::clients::Clients;
 use crate::kafka::publish::{NewRecord, Publisher};
 
 /// The target topic of the demo schedules.
-pub const DEMO_TARGET: &str = "mini-demo";
+pub(super) const DEMO_TARGET: &str = "mini-demo";
 
 /// Seconds between the firings of each demo.
 const PERIODS_S: [u64; 3] = [5, 10, 30];
@@ -25,14 +25,14 @@ const PERIODS_S: [u64; 3] = [5, 10, 30];
 const LOST_AFTER_S: u64 = 20;
 
 /// The thread that reschedules the demos.
-pub struct Demos {
+pub(super) struct Demos {
     fired: Option<Sender<Vec<u8>>>,
     thread: JoinHandle<()>,
 }
 
 impl Demos {
     /// Starts the thread, which schedules each demo for the first time.
-    pub fn start(config: &Config, topic: &str, clock: Clock) -> Result<Self, Error> {
+    pub(super) fn start(config: &Config, topic: &str, clock: Clock) -> Result<Self, Error> {
         let clients = Clients::new(config, Arc::default());
         let mut publisher =
             Publisher::new(&clients, None).map_err(|e| Error::System("the demo", io::Error::other(e)))?;
@@ -46,12 +46,12 @@ impl Demos {
     }
 
     /// Returns a sender for the keys of schedules that have fired.
-    pub fn fired(&self) -> Sender<Vec<u8>> {
+    pub(super) fn fired(&self) -> Sender<Vec<u8>> {
         self.fired.clone().expect("it is only taken by stop")
     }
 
     /// Ends the thread. All other senders must have been dropped.
-    pub fn stop(mut self) {
+    pub(super) fn stop(mut self) {
         self.fired = None;
         // It panics only on a bug in the demo, and has logged that.
         let _ = self.thread.join();
@@ -59,7 +59,7 @@ impl Demos {
 }
 
 /// Returns whether a key is a demo's.
-pub fn is_demo(key: &[u8]) -> bool {
+pub(super) fn is_demo(key: &[u8]) -> bool {
     PERIODS_S.iter().any(|period_s| key == name(*period_s).as_bytes())
 }
 

@@ -20,7 +20,7 @@ const LINES_MAX: usize = 10_000;
 const PRINTABLE_CHARS_MAX: usize = 60;
 
 /// Prints firings, on a thread of its own: a terminal may be slow and the engine's loop must not wait for it.
-pub struct Firings {
+pub(super) struct Firings {
     demos: Option<Sender<Vec<u8>>>,
     lines: Sender<String>,
     zone: TimeZone,
@@ -29,7 +29,7 @@ pub struct Firings {
 
 impl Firings {
     /// Starts the thread. The keys of demo schedules are sent to `demos`.
-    pub fn start(demos: Option<Sender<Vec<u8>>>) -> Result<Self, Error> {
+    pub(super) fn start(demos: Option<Sender<Vec<u8>>>) -> Result<Self, Error> {
         let (lines, waiting) = bounded(LINES_MAX);
         thread::Builder::new()
             .name("firings".into())

@@ -8,7 +8,7 @@ use crate::core::io::{Report, TopicPartition};
 use crate::handle::Observer;
 
 /// Sends once, when all partitions fire.
-pub struct AllLive {
+pub(super) struct AllLive {
     missing: usize,
     seen: BTreeSet<TopicPartition>,
     up: Sender<()>,
@@ -16,7 +16,7 @@ pub struct AllLive {
 
 impl AllLive {
     /// Waits for this number of partitions.
-    pub fn new(partitions: usize) -> (Self, Receiver<()>) {
+    pub(super) fn new(partitions: usize) -> (Self, Receiver<()>) {
         let (up, waiting) = bounded(1);
         (Self { missing: partitions, seen: BTreeSet::new(), up }, waiting)
     }

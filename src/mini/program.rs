@@ -15,7 +15,7 @@ use crate::runner::Runner;
 ///
 /// # Errors
 /// If one of them cannot start or go on.
-pub fn run(mut config: Config, topics: &[Topic], with_demos: bool) -> Result<(), Error> {
+pub(crate) fn run(mut config: Config, topics: &[Topic], with_demos: bool) -> Result<(), Error> {
     let stopper = Stopper::start()?;
     let listeners = Listeners::bind(&config)?;
     // Declared first, and so dropped last: clients must not outlive it.

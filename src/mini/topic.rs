@@ -50,7 +50,7 @@ impl fmt::Display for Topic {
 }
 
 /// Returns the given topics, and the engine's own that are not among them.
-pub fn with_needed(given: impl IntoIterator<Item = Topic>, config: &Config) -> Vec<Topic> {
+pub(super) fn with_needed(given: impl IntoIterator<Item = Topic>, config: &Config) -> Vec<Topic> {
     let needed = config.schedules_topics.iter().chain(&config.dead_letter_topic).chain([&config.history_topic]);
     let needed = needed.map(|name| Topic { name: name.clone(), partitions: PARTITIONS_DEFAULT });
     let mut all: Vec<Topic> = Vec::new();
@@ -63,12 +63,12 @@ pub fn with_needed(given: impl IntoIterator<Item = Topic>, config: &Config) -> V
 }
 
 /// Creates the topics.
-pub fn create(cluster: &Cluster, topics: &[Topic]) -> KafkaResult<()> {
+pub(super) fn create(cluster: &Cluster, topics: &[Topic]) -> KafkaResult<()> {
     topics.iter().try_for_each(|topic| cluster.create_topic(&topic.name, topic.partitions, 1))
 }
 
 /// Returns how many partitions the topics with these names have together.
-pub fn partitions(topics: &[Topic], names: &[String]) -> usize {
+pub(super) fn partitions(topics: &[Topic], names: &[String]) -> usize {
     let named = topics.iter().filter(|topic| names.contains(&topic.name));
     named.map(|topic| usize::try_from(topic.partitions).unwrap_or(0)).sum()
 }

@@ -2,9 +2,9 @@
 
 use crate::client::RecordPosition;
 use crate::core::batch::{Batch, Item, Kind};
+use crate::core::due::Due;
 use crate::core::io::{Header, Millis, Record, Report, TopicPartition};
 use crate::core::reason::Reason;
-use crate::core::{due, headers};
 use crate::handle::Observer;
 
 /// An event in the life of a schedule.
@@ -24,7 +24,7 @@ pub enum Event<'a> {
         target: &'a str,
     },
     /// A user cancelled a pending schedule.
-    Deleted {
+    Cancelled {
         /// The cancel's position.
         place: RecordPosition<'a>,
         /// The schedule's key.
@@ -99,21 +99,14 @@ impl<F: FnMut(&Event<'_>) + Send> Observer for Handler<F> {
         }
     }
 
-    fn planned(&mut self, record: &Record<'_>, topics: &[String]) {
-        let text = |name| {
-            let header = record.headers.iter().find(|header| header.name == name);
-            header.and_then(|header| std::str::from_utf8(header.value?).ok())
-        };
-        // The engine has accepted both.
-        let (Some(target), Some(due_s)) = (text(headers::TARGET_TOPIC), text(headers::EPOCH)) else { return };
-        let due_s = due_s.parse().unwrap_or(due::EPOCH_S_MAX);
-        let key = record.key.unwrap_or_default();
-        (self.0)(&Event::Planned { place: place(topics, record.partition, record.offset), key, due_s, target });
+    fn planned(&mut self, record: &Record<'_>, due: Due, target: &str, topics: &[String]) {
+        let (place, key) = (place(topics, record.partition, record.offset), record.key.unwrap_or_default());
+        (self.0)(&Event::Planned { place, key, due_s: due.epoch_s(), target });
     }
 
-    fn deleted(&mut self, record: &Record<'_>, topics: &[String]) {
+    fn cancelled(&mut self, record: &Record<'_>, topics: &[String]) {
         let place = place(topics, record.partition, record.offset);
-        (self.0)(&Event::Deleted { place, key: record.key.unwrap_or_default() });
+        (self.0)(&Event::Cancelled { place, key: record.key.unwrap_or_default() });
     }
 
     fn report(&mut self, report: &Report, topics: &[String]) {

@@ -36,7 +36,7 @@ fn line(event: &Event<'_>) -> String {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     match event {
         Event::Planned { key, target, .. } => format!("planned {} for {target}", text(key)),
-        Event::Deleted { key, .. } => format!("deleted {}", text(key)),
+        Event::Cancelled { key, .. } => format!("cancelled {}", text(key)),
         Event::Fired { firing } => format!("fired {} = {}", text(firing.key), text(firing.value)),
         Event::Missed { firing } => format!("missed {} = {}", text(firing.key), text(firing.value)),
         Event::Invalid { reason, .. } => format!("invalid: {}", reason.code()),
@@ -78,7 +78,7 @@ fn two_engines_in_one_process_count_apart() {
         &told_by_first,
         &[
             &format!("planned cancelled for {target}"),
-            "deleted cancelled",
+            "cancelled cancelled",
             "invalid: duplicate-header",
             &format!("planned k for {target}"),
             "fired k = v",

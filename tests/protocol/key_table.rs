@@ -1,7 +1,8 @@
 //! The latest record for a key.
 
 use kafka_scheduler::core::batch::Kind;
-use kafka_scheduler::core::io::Millis;
+use kafka_scheduler::core::due::Due;
+use kafka_scheduler::core::io::{Millis, Output, Report};
 use kafka_scheduler::core::origin::{ORIGIN_HEADER, Origin};
 use kafka_scheduler::core::{Config, headers};
 
@@ -216,4 +217,30 @@ fn grace_of_a_copy_is_judged_by_the_originals_timestamp() {
             rig.no_work("beyond its grace");
         }
     }
+}
+
+#[test]
+fn accepted_and_cancelled_schedules_are_reported_while_live() {
+    let mut rig = Rig::new(config());
+    rig.schedule(P, "loaded", NOW + 50);
+    rig.bring_up(&[P]);
+    let planned = |o: &Output| matches!(o, Output::Report(Report::Planned { .. }));
+    assert!(!rig.saw(planned), "what loading found is counted together");
+    let offset = rig.schedule_to(P, "k", NOW + 60, "target");
+    rig.read(P);
+    let wanted = Report::Planned {
+        partition: P,
+        offset,
+        due: Due::from_epoch_s(NOW as u64 + 60).unwrap(),
+        target: "target".into(),
+    };
+    assert!(rig.saw(|o| matches!(o, Output::Report(report) if *report == wanted)));
+    let offset = rig.cancel(P, "k");
+    rig.cancel(P, "unknown");
+    rig.read(P);
+    let cancelled = rig.outs.iter().filter_map(|o| match o {
+        Output::Report(report @ Report::Cancelled { .. }) => Some(report.clone()),
+        _ => None,
+    });
+    assert_eq!(cancelled.collect::<Vec<_>>(), [Report::Cancelled { partition: P, offset }]);
 }

@@ -23,7 +23,7 @@ pub(super) struct Races {
 }
 
 impl Races {
-    pub fn decide(&mut self, history: &History, decision: &Decision) {
+    pub(super) fn decide(&mut self, history: &History, decision: &Decision) {
         let slow = decision.slow_consumer_until_ms + CATCH_UP_TIMEOUT_MS > decision.at_ms;
         let mut races = Vec::new();
         for item in decision.batch.items.iter().filter(|item| matches!(item.kind, Kind::Fire { .. })) {
@@ -38,7 +38,7 @@ impl Races {
         self.by_batch.insert((decision.instance, decision.batch.id), races);
     }
 
-    pub fn commit(&mut self, instance: usize, batch: u64) -> Result<(), String> {
+    pub(super) fn commit(&mut self, instance: usize, batch: u64) -> Result<(), String> {
         let races = self.by_batch.remove(&(instance, batch)).unwrap_or_default();
         self.count += races.len() as u64;
         let Some(longest_ms) = races.iter().flatten().max().copied() else { return Ok(()) };
@@ -51,7 +51,7 @@ impl Races {
         Ok(())
     }
 
-    pub fn total(&self) -> (u64, i64) {
+    pub(super) fn total(&self) -> (u64, i64) {
         (self.count, self.ms_max)
     }
 }

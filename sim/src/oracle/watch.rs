@@ -57,16 +57,16 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    pub fn forget(&mut self, number: usize) {
+    pub(super) fn forget(&mut self, number: usize) {
         self.readings.retain(|(other, _), _| *other != number);
     }
 
-    pub fn forget_partition(&mut self, number: usize, partition: TopicPartition) {
+    pub(super) fn forget_partition(&mut self, number: usize, partition: TopicPartition) {
         self.readings.remove(&(number, partition));
     }
 
     /// Takes a record that an instance has read.
-    pub fn read(&mut self, history: &History, number: usize, (partition, offset): (TopicPartition, i64)) {
+    pub(super) fn read(&mut self, history: &History, number: usize, (partition, offset): (TopicPartition, i64)) {
         let record = history.kafka.log(Place::Schedules(partition)).get(offset).expect("the log has it still");
         let Some(key) = record.key.as_deref().filter(|key| !key.starts_with(RESERVED_PREFIX)) else { return };
         let reading = self.readings.entry((number, partition)).or_default();
@@ -112,7 +112,7 @@ impl Watch {
     ///
     /// # Errors
     /// The rule that it breaks.
-    pub fn decide(&mut self, history: &History, decision: &Decision) -> Result<(), String> {
+    pub(super) fn decide(&mut self, history: &History, decision: &Decision) -> Result<(), String> {
         let Decision { instance, batch, .. } = decision;
         let latest_today_ms = today_ms(decision.at_ms + history.ahead_ms_max, &history.setup);
         let mut decided = Vec::new();
@@ -147,7 +147,7 @@ impl Watch {
     ///
     /// # Errors
     /// The first difference.
-    pub fn folds(&self, history: &History, holding: &Holding) -> Result<(), String> {
+    pub(super) fn folds(&self, history: &History, holding: &Holding) -> Result<(), String> {
         let Holding { instance, partition, offsets, .. } = holding;
         let reading = self.readings.get(&(*instance, *partition));
         let expected: BTreeSet<i64> = reading.map(|r| r.held.values().copied().collect()).unwrap_or_default();
@@ -176,13 +176,13 @@ impl Watch {
     }
 
     /// Notes that throughput is an instance's limit.
-    pub fn limit_throughput(&mut self, number: usize) {
+    pub(super) fn limit_throughput(&mut self, number: usize) {
         let of_it = self.readings.iter_mut().filter(|((other, _), _)| *other == number);
         of_it.for_each(|(_, reading)| reading.is_throughput_limited = true);
     }
 
     /// Takes back a batch that was not committed, as far as its instance knows.
-    pub fn abort(&mut self, number: usize, batch: u64) {
+    pub(super) fn abort(&mut self, number: usize, batch: u64) {
         for Decided { partition, key, origin_offset } in self.decided.remove(&(number, batch)).unwrap_or_default() {
             if let Some(reading) = self.readings.get_mut(&(number, partition)) {
                 reading.busy.remove(&key);

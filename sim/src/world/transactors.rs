@@ -84,12 +84,12 @@ pub(super) struct Transactors {
 }
 
 impl Transactors {
-    pub fn new(ids: Vec<String>) -> Self {
+    pub(super) fn new(ids: Vec<String>) -> Self {
         Self { slots: slots(ids), jobs: BTreeMap::new(), incarnation: 0, busy_ms: 0 }
     }
 
     /// Returns the ids of the producers to replace now. Each keeps its id and gets a new epoch.
-    pub fn outdated(&mut self, now_ms: i64) -> Vec<String> {
+    pub(super) fn outdated(&mut self, now_ms: i64) -> Vec<String> {
         let is_quiet = self.jobs.is_empty() && now_ms - self.busy_ms >= IDLE_TIMEOUT_MS;
         if !self.jobs.is_empty() || is_quiet {
             self.busy_ms = now_ms;
@@ -106,11 +106,11 @@ impl Transactors {
     }
 
     /// Sets the epoch of a producer that was replaced.
-    pub fn replaced(&mut self, id: &str, epoch: u32) {
+    pub(super) fn replaced(&mut self, id: &str, epoch: u32) {
         self.slots.iter_mut().filter(|slot| slot.id == id).for_each(|slot| slot.epoch = Some(epoch));
     }
 
-    pub fn is_busy(&self) -> bool {
+    pub(super) fn is_busy(&self) -> bool {
         self.current().any(|(_, job)| job.step != Step::Ended)
     }
 
@@ -119,32 +119,32 @@ impl Transactors {
     }
 
     /// Whether every batch before this one has settled.
-    pub fn is_first(&self, batch: u64) -> bool {
+    pub(super) fn is_first(&self, batch: u64) -> bool {
         let incarnation = self.jobs.get(&batch).map(|job| job.incarnation);
         !self.jobs.range(..batch).any(|(_, job)| Some(job.incarnation) == incarnation)
     }
 
-    pub fn is_over_full(&self) -> bool {
+    pub(super) fn is_over_full(&self) -> bool {
         self.current().count() > self.slots.len()
     }
 
-    pub fn writes_as(&self, id: &str) -> bool {
+    pub(super) fn writes_as(&self, id: &str) -> bool {
         self.slots.iter().any(|slot| slot.id == id)
     }
 
-    pub fn forget(&mut self) {
+    pub(super) fn forget(&mut self) {
         self.jobs.clear();
     }
 
     /// Returns every id in use, and drops all batches.
-    pub fn take_all_ids(&mut self) -> Vec<String> {
+    pub(super) fn take_all_ids(&mut self) -> Vec<String> {
         let parting = std::mem::take(&mut self.jobs).into_values().filter_map(|job| Some(job.producer?.0));
         let current = std::mem::take(&mut self.slots).into_iter().map(|slot| slot.id);
         parting.chain(current).collect()
     }
 
     /// Takes new ids. Batches that have begun under the old ones run on until they end.
-    pub fn renew(&mut self, ids: Vec<String>) {
+    pub(super) fn renew(&mut self, ids: Vec<String>) {
         let old: Vec<String> = std::mem::take(&mut self.slots).into_iter().map(|slot| slot.id).collect();
         self.incarnation += 1;
         self.jobs.retain(|_, job| job.producer.is_some() && job.step != Step::Ended);
@@ -152,7 +152,7 @@ impl Transactors {
     }
 
     /// Returns the id of a batch's transactor, with its epoch if it has one. Returns `None` while it is busy.
-    pub fn take_slot(&mut self, batch: u64) -> Option<(String, Option<u32>)> {
+    pub(super) fn take_slot(&mut self, batch: u64) -> Option<(String, Option<u32>)> {
         let job = self.jobs.get(&batch)?;
         if let Some((id, epoch)) = job.producer.clone() {
             return Some((id, Some(epoch)));
@@ -163,28 +163,28 @@ impl Transactors {
         Some((slot.id.clone(), slot.epoch))
     }
 
-    pub fn begin(&mut self, batch: u64, producer: (String, u32)) {
+    pub(super) fn begin(&mut self, batch: u64, producer: (String, u32)) {
         self.set_epoch(batch, Some(producer.1));
         if let Some(job) = self.jobs.get_mut(&batch) {
             job.producer = Some(producer);
         }
     }
 
-    pub fn set_epoch(&mut self, batch: u64, epoch: Option<u32>) {
+    pub(super) fn set_epoch(&mut self, batch: u64, epoch: Option<u32>) {
         for slot in self.slots.iter_mut().filter(|slot| slot.batch == Some(batch)) {
             slot.epoch = epoch;
         }
     }
 
     /// Removes a batch. Returns `None` if it was dropped before.
-    pub fn finish(&mut self, batch: u64) -> Option<Job> {
+    pub(super) fn finish(&mut self, batch: u64) -> Option<Job> {
         for slot in self.slots.iter_mut().filter(|slot| slot.batch == Some(batch)) {
             slot.batch = None;
         }
         self.jobs.remove(&batch)
     }
 
-    pub fn describe(&self) -> String {
+    pub(super) fn describe(&self) -> String {
         let jobs: Vec<_> = self.jobs.iter().map(|(id, job)| (id, job.step)).collect();
         format!("jobs {jobs:?}")
     }

@@ -14,7 +14,7 @@ use crate::kafka::job::{Done, Job, Membership, Results};
 use crate::kafka::transactor::Transactors;
 
 /// The transactors of this incarnation, and the batches that they run.
-pub struct Batches {
+pub(super) struct Batches {
     /// `None` if they could not be started.
     pub transactors: Option<Transactors>,
     results: Results,
@@ -23,7 +23,7 @@ pub struct Batches {
 }
 
 impl Batches {
-    pub fn new(wake: Wake) -> Self {
+    pub(super) fn new(wake: Wake) -> Self {
         let (sender, done) = unbounded();
         Self { transactors: None, results: Results { sender, wake }, done, formed_at: BTreeMap::new() }
     }

@@ -15,7 +15,7 @@ const SNAPSHOT_INTERVAL: Duration = Duration::from_millis(500);
 const SNAPSHOT_SHARE: u32 = 20;
 
 /// The outlets for the loop's state, and when they were last served.
-pub struct Publisher {
+pub(super) struct Publisher {
     pub observer: Box<dyn Observer>,
     pub board: Arc<Board>,
     reported: Counters,
@@ -24,24 +24,24 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    pub fn new(observer: Box<dyn Observer>, board: Arc<Board>) -> Self {
+    pub(super) fn new(observer: Box<dyn Observer>, board: Arc<Board>) -> Self {
         let now = Instant::now();
         Self { observer, board, reported: Counters::default(), reported_at: now, publish_at: now }
     }
 
     /// Has the next iteration publish a snapshot.
-    pub fn publish_soon(&mut self) {
+    pub(super) fn publish_soon(&mut self) {
         self.publish_at = Instant::now();
     }
 
     /// Reports the counters if they have changed, once in an interval.
-    pub fn report_counters(&mut self, counters: Counters) {
+    pub(super) fn report_counters(&mut self, counters: Counters) {
         if self.reported_at.elapsed() >= COUNTERS_INTERVAL {
             self.report_counters_now(counters);
         }
     }
 
-    pub fn report_counters_now(&mut self, counters: Counters) {
+    pub(super) fn report_counters_now(&mut self, counters: Counters) {
         if counters != self.reported {
             self.reported = counters;
             self.reported_at = Instant::now();

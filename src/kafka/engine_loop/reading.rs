@@ -9,7 +9,7 @@ use rdkafka::consumer::Consumer;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 
 use super::EngineLoop;
-use crate::core::io::{Header, Input, Millis, Record, TopicPartition};
+use crate::core::io::{Header, Input, Millis, Record, Report, TopicPartition};
 use crate::kafka::ffi::queue::FetchedRecords;
 use crate::kafka::group::GroupConsumer;
 
@@ -92,14 +92,14 @@ impl EngineLoop {
     }
 
     fn on_record(&mut self, now: Millis, record: Record<'_>) {
-        let before = self.core.counters();
         self.input_at(now, Input::Record(record));
-        let after = self.core.counters();
-        // One more, and not found while loading: those are counted together when the partition goes live.
-        if after.planned == before.planned + 1 && record.value.is_some() {
-            self.publisher.observer.planned(&record, &self.topics);
-        } else if after.deleted == before.deleted + 1 {
-            self.publisher.observer.deleted(&record, &self.topics);
+        // The core reports no key, which would take a copy of it: the record has it.
+        match self.record_report.take() {
+            Some(Report::Planned { due, target, .. }) => {
+                self.publisher.observer.planned(&record, due, &target, &self.topics);
+            }
+            Some(Report::Cancelled { .. }) => self.publisher.observer.cancelled(&record, &self.topics),
+            _ => {}
         }
     }
 

@@ -19,7 +19,7 @@ const REJOIN_DELAY_MIN: Duration = Duration::from_millis(500);
 const REJOIN_DELAY_MAX: Duration = Duration::from_secs(5);
 
 /// The instance's membership in the group.
-pub struct GroupState {
+pub(super) struct GroupState {
     pub consumer: Option<Arc<GroupConsumer>>,
     revocation: Option<Revocation>,
     /// The group has answered since it was last joined.
@@ -42,7 +42,7 @@ struct Revocation {
 }
 
 impl GroupState {
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             consumer: None,
             revocation: None,
@@ -55,7 +55,7 @@ impl GroupState {
         }
     }
 
-    pub fn reset_rejoin_delay(&mut self) {
+    pub(super) fn reset_rejoin_delay(&mut self) {
         self.rejoin_delay = REJOIN_DELAY_MIN;
     }
 
@@ -65,7 +65,7 @@ impl GroupState {
     }
 
     /// Leaves the group. The receiver disconnects when the group has been left.
-    pub fn leave(&mut self) -> Option<Receiver<()>> {
+    pub(super) fn leave(&mut self) -> Option<Receiver<()>> {
         let consumer = self.consumer.take();
         let pending = self.revocation.take().map(|revocation| Rebalance::Revoke(revocation.list));
         consumer.map(|consumer| group::leave(consumer, pending))

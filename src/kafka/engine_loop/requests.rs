@@ -12,7 +12,7 @@ use crate::kafka::clients::Clients;
 use crate::kafka::worker::{Worker, WorkerResult};
 
 /// The requests in flight.
-pub struct Requests {
+pub(super) struct Requests {
     pub worker: Worker,
     pub results: Receiver<WorkerResult>,
     /// To the thread that looks up target topics.
@@ -23,7 +23,7 @@ pub struct Requests {
 }
 
 impl Requests {
-    pub fn new(clients: &Arc<Clients>, topics: &Arc<Vec<String>>, cluster_id: &str, wake: &Wake) -> Self {
+    pub(super) fn new(clients: &Arc<Clients>, topics: &Arc<Vec<String>>, cluster_id: &str, wake: &Wake) -> Self {
         let (sender, results) = unbounded();
         let worker = Worker {
             clients: Arc::clone(clients),
@@ -38,14 +38,14 @@ impl Requests {
         Self { worker, results, targets, reads: BTreeMap::new(), last_read: 0 }
     }
 
-    pub fn read_committed(&mut self, partitions: Vec<TopicPartition>) {
+    pub(super) fn read_committed(&mut self, partitions: Vec<TopicPartition>) {
         self.last_read += 1;
         self.reads.extend(partitions.iter().map(|partition| (*partition, self.last_read)));
         self.worker.read_committed(self.last_read, partitions);
     }
 
     /// Returns whether the partition waits for this read.
-    pub fn is_current(&self, read: u64, partition: TopicPartition) -> bool {
+    pub(super) fn is_current(&self, read: u64, partition: TopicPartition) -> bool {
         self.reads.get(&partition) == Some(&read)
     }
 }

@@ -14,7 +14,7 @@ const TRANSACTORS_TIMEOUT: Duration = Duration::from_millis(250);
 const LEAVE_TIMEOUT: Duration = Duration::from_millis(250);
 
 #[derive(Default)]
-pub struct Shutdown {
+pub(super) struct Shutdown {
     /// The core hands its partitions over.
     pub is_stopping: bool,
     /// The core has handed them over.

@@ -11,7 +11,7 @@ use rdkafka::types::RDKafkaRespErr;
 
 /// A topic, as the cluster describes it.
 #[derive(Debug)]
-pub struct TopicDescription {
+pub(crate) struct TopicDescription {
     pub name: String,
     /// The topic id, which differs after the topic was recreated. Brokers before Kafka 2.8 have none.
     pub id: Option<(i64, i64)>,
@@ -29,7 +29,7 @@ pub struct TopicDescription {
 ///
 /// # Errors
 /// Returns librdkafka's code, also if no broker answers in time.
-pub fn describe_topics<C: ClientContext>(
+pub(crate) fn describe_topics<C: ClientContext>(
     client: &Client<C>,
     topics: &[&str],
     timeout: Duration,
@@ -62,7 +62,7 @@ pub fn describe_topics<C: ClientContext>(
 ///
 /// # Errors
 /// Returns librdkafka's code, also if no broker answers in time.
-pub fn log_start_offsets<C: ClientContext>(
+pub(crate) fn log_start_offsets<C: ClientContext>(
     client: &Client<C>,
     partitions: &[(&str, i32)],
     timeout: Duration,

@@ -17,7 +17,7 @@ use crate::core::io::{Header, Millis};
 use crate::handle::Wake;
 
 /// A consumer, and the queue that its partitions are forwarded to.
-pub struct ForwardedQueue<C: ConsumerContext + 'static> {
+pub(crate) struct ForwardedQueue<C: ConsumerContext + 'static> {
     queue: *mut rd::rd_kafka_queue_t,
     /// Ours, and lent to librdkafka until the queue's callback is disabled.
     wake: *mut Wake,
@@ -31,7 +31,7 @@ unsafe impl<C: ConsumerContext + 'static> Sync for ForwardedQueue<C> {}
 
 impl<C: ConsumerContext + 'static> ForwardedQueue<C> {
     /// Takes a consumer that has no partitions yet. `wake` is called when records have arrived.
-    pub fn new(consumer: BaseConsumer<C>, wake: Wake) -> Self {
+    pub(crate) fn new(consumer: BaseConsumer<C>, wake: Wake) -> Self {
         let wake = Box::into_raw(Box::new(wake));
         // SAFETY: the client lives for as long as the queue, which is destroyed first; the wake lives until the queue's
         // callback is disabled.
@@ -44,14 +44,14 @@ impl<C: ConsumerContext + 'static> ForwardedQueue<C> {
     }
 
     /// Returns the underlying consumer: poll it for rebalances and errors.
-    pub fn base(&self) -> &BaseConsumer<C> {
+    pub(crate) fn base(&self) -> &BaseConsumer<C> {
         &self.consumer
     }
 
     /// Forwards a partition for its next assignment, which must not have started. Call it before each assignment.
     /// Returns false if there is no such partition.
     #[must_use]
-    pub fn forward_partition(&self, topic: &str, partition: i32) -> bool {
+    pub(crate) fn forward_partition(&self, topic: &str, partition: i32) -> bool {
         let Ok(topic) = CString::new(topic) else { return false };
         // SAFETY: the name is copied; the partition's queue is ours until it is destroyed here.
         unsafe {
@@ -67,7 +67,7 @@ impl<C: ConsumerContext + 'static> ForwardedQueue<C> {
     }
 
     /// Returns records that have arrived, at most `max`.
-    pub fn fetched(&self, max: usize) -> FetchedRecords<'_> {
+    pub(crate) fn fetched(&self, max: usize) -> FetchedRecords<'_> {
         let mut messages = Vec::with_capacity(max);
         // SAFETY: there is room for as many; those that were written are ours until they are destroyed.
         unsafe {
@@ -100,7 +100,7 @@ unsafe extern "C" fn woken(_client: *mut rd::rd_kafka_t, wake: *mut c_void) {
 
 /// Records in the order of arrival, which for each partition is that of its log.
 #[derive(Debug)]
-pub struct FetchedRecords<'a> {
+pub(crate) struct FetchedRecords<'a> {
     messages: std::vec::IntoIter<*mut rd::rd_kafka_message_t>,
     _queue: std::marker::PhantomData<&'a ()>,
 }
@@ -127,7 +127,7 @@ impl Drop for FetchedRecords<'_> {
 
 /// A record, or a partition's error.
 #[derive(Debug)]
-pub struct Message<'a>(*mut rd::rd_kafka_message_t, std::marker::PhantomData<&'a ()>);
+pub(crate) struct Message<'a>(*mut rd::rd_kafka_message_t, std::marker::PhantomData<&'a ()>);
 
 impl Drop for Message<'_> {
     fn drop(&mut self) {
@@ -143,7 +143,7 @@ impl Message<'_> {
     }
 
     /// Returns the partition's error, with librdkafka's text, if this is no record.
-    pub fn error(&self) -> Option<(Code, String)> {
+    pub(crate) fn error(&self) -> Option<(Code, String)> {
         let error = self.raw().err;
         if error == RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
             return None;
@@ -153,7 +153,7 @@ impl Message<'_> {
         Some((error.into(), text.to_string_lossy().into_owned()))
     }
 
-    pub fn topic(&self) -> &[u8] {
+    pub(crate) fn topic(&self) -> &[u8] {
         if self.raw().rkt.is_null() {
             return &[];
         }
@@ -161,32 +161,32 @@ impl Message<'_> {
         unsafe { CStr::from_ptr(rd::rd_kafka_topic_name(self.raw().rkt)).to_bytes() }
     }
 
-    pub fn partition(&self) -> i32 {
+    pub(crate) fn partition(&self) -> i32 {
         self.raw().partition
     }
 
-    pub fn offset(&self) -> i64 {
+    pub(crate) fn offset(&self) -> i64 {
         self.raw().offset
     }
 
     /// Returns the timestamp, of whichever type the topic has; -1 if the broker is too old to say.
-    pub fn timestamp(&self) -> Millis {
+    pub(crate) fn timestamp(&self) -> Millis {
         let mut kind = rd::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE;
         // SAFETY: the message lives.
         let at_ms = unsafe { rd::rd_kafka_message_timestamp(self.0, &mut kind) };
         Millis(if kind == rd::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE { -1 } else { at_ms })
     }
 
-    pub fn key(&self) -> Option<&[u8]> {
+    pub(crate) fn key(&self) -> Option<&[u8]> {
         bytes(self.raw().key, self.raw().key_len)
     }
 
-    pub fn value(&self) -> Option<&[u8]> {
+    pub(crate) fn value(&self) -> Option<&[u8]> {
         bytes(self.raw().payload, self.raw().len)
     }
 
     /// Appends the headers. Their names may be any bytes.
-    pub fn headers<'m>(&'m self, into: &mut Vec<Header<'m>>) {
+    pub(crate) fn headers<'m>(&'m self, into: &mut Vec<Header<'m>>) {
         let mut headers = ptr::null_mut();
         // SAFETY: the message lives, and keeps its headers.
         unsafe {

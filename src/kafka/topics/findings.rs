@@ -21,7 +21,7 @@ const UNCLEAN: &str = "unclean.leader.election.enable";
 
 /// The severity of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Weight {
+pub(crate) enum Weight {
     /// Schedules can be lost, or all of them wait for one broker. The engine logs it when it starts.
     Warning,
     /// An improvement. Only `topics check` prints it.
@@ -30,7 +30,7 @@ pub enum Weight {
 
 /// A setting that should be changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Finding {
+pub(crate) struct Finding {
     /// The name of the setting.
     pub setting: &'static str,
     /// Its value; `None` if the broker does not know it.
@@ -53,7 +53,7 @@ impl fmt::Display for Finding {
 /// Returns the findings for a topic. A setting that is not among `entries` is not judged, unless the engine relies on
 /// it. If there are no entries, reading the settings is not permitted.
 #[must_use]
-pub fn findings(role: Role, entries: &Entries, layout: Layout) -> Vec<Finding> {
+pub(crate) fn findings(role: Role, entries: &Entries, layout: Layout) -> Vec<Finding> {
     let mut judge = Judge { entries, found: Vec::new() };
     match role {
         Role::Schedules => {

@@ -24,7 +24,7 @@ const DIAGNOSIS_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Limits how often the engine's own topics are described, over all transactors.
 #[derive(Debug, Default)]
-pub struct DiagnosisLimit(Mutex<Option<Instant>>);
+pub(crate) struct DiagnosisLimit(Mutex<Option<Instant>>);
 
 impl DiagnosisLimit {
     fn may_ask(&self) -> bool {
