@@ -1,6 +1,6 @@
 //! Prometheus metrics. docs/metrics.md explains each of them.
 
-pub(crate) mod held;
+pub(crate) mod partitions;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -34,14 +34,14 @@ const EVENTS: [(&str, Read); 6] = [
 /// How a batch can end: the label `outcome`.
 const OUTCOMES: [&str; 5] = ["committed", "aborted", "fenced", "rejected", "unknown"];
 
-/// From what a firing in time takes to what a long outage leaves behind.
+/// Buckets from a normal firing (5 ms) to a day's outage.
 const LATENESS_S: [f64; 18] = [
     0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1_800.0, 3_600.0, 21_600.0,
     86_400.0,
 ];
 const TRANSACTION_S: [f64; 11] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0];
 const BATCH_ITEMS: [f64; 9] = [1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1_000.0, 3_000.0, 10_000.0];
-const TURN_S: [f64; 9] = [0.000_1, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0];
+const ITERATION_S: [f64; 9] = [0.000_1, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0];
 
 /// The prefix of the process' metrics.
 const PROCESS: &str = "process_";
@@ -54,13 +54,13 @@ const STALL: Duration = Duration::from_millis(250);
 pub struct Metrics {
     registry: Registry,
     events: Vec<(IntCounter, Read)>,
-    refused: Vec<IntCounter>,
+    by_reason: Vec<IntCounter>,
     last: Counters,
     lateness_live: Histogram,
     lateness_missed: Histogram,
     transactions: HistogramVec,
     batch: Histogram,
-    turn: Histogram,
+    iteration: Histogram,
     stalls: IntCounter,
     rebalances: IntCounter,
     foreign_groups: IntCounter,
@@ -83,7 +83,7 @@ impl Metrics {
         let total = make.counters("kafka_scheduler_event_total", "Events of the scheduler by type", &["type"]);
         let mut events: Vec<(IntCounter, Read)> =
             EVENTS.iter().map(|(name, read)| (total.with_label_values(&[name]), *read)).collect();
-        let leftovers = "Schedules left alone on a first start because they were due before SINCE_DELTA";
+        let leftovers = "Schedules skipped on a first start because they were due before SINCE_DELTA";
         events.push((make.counter("kafka_scheduler_leftover_schedules_total", leftovers), |c| c.leftovers));
         let far = "Schedules accepted that are due more than 100 years ahead, so their unit is probably wrong";
         events.push((make.counter("kafka_scheduler_far_ahead_schedules_total", far), |c| c.far_ahead));
@@ -94,12 +94,12 @@ impl Metrics {
         let refused = "Records that could not fire, each once for each reason";
         let refused = make.counters("kafka_scheduler_refused_records_total", refused, &["reason"]);
         // Reasons with the same code count into the same series.
-        let refused = Reason::ALL.iter().map(|reason| refused.with_label_values(&[reason.code()])).collect();
+        let by_reason = Reason::ALL.iter().map(|reason| refused.with_label_values(&[reason.code()])).collect();
         let late = "Time between a schedule's due second and its transaction's commit, live and missed ones apart";
         let lateness = make.histograms("kafka_scheduler_lateness_seconds", late, &["kind"], &LATENESS_S);
         let transactions = make.histograms(
             "kafka_scheduler_transaction_duration_seconds",
-            "Time between a batch's forming and its end, by how it ended",
+            "Time from forming a batch to its end, by outcome",
             &["outcome"],
             &TRANSACTION_S,
         );
@@ -108,7 +108,7 @@ impl Metrics {
         process(&registry);
         Self {
             events,
-            refused,
+            by_reason,
             last: Counters::default(),
             lateness_live: lateness.with_label_values(&["live"]),
             lateness_missed: lateness.with_label_values(&["missed"]),
@@ -118,12 +118,13 @@ impl Metrics {
                 "Schedules fired by one transaction, of those that fired any",
                 &BATCH_ITEMS,
             ),
-            turn: make.histogram(
+            iteration: make.histogram(
                 "kafka_scheduler_loop_turn_seconds",
                 "Time the loop worked between two sleeps",
-                &TURN_S,
+                &ITERATION_S,
             ),
-            stalls: make.counter("kafka_scheduler_loop_stalls_total", "Turns of the loop that took 250 ms or longer"),
+            stalls: make
+                .counter("kafka_scheduler_loop_stalls_total", "Iterations of the loop that took 250 ms or longer"),
             rebalances: make.counter("kafka_scheduler_rebalances_total", "Rebalances of the consumer group answered"),
             foreign_groups: make.counter(
                 "kafka_scheduler_foreign_groups_total",
@@ -131,7 +132,7 @@ impl Metrics {
             ),
             log_dropped: make.counter(
                 "kafka_scheduler_log_lines_dropped_total",
-                "Log lines given up because stderr did not take them in time",
+                "Log lines dropped because stderr did not take them in time",
             ),
             lines_dropped: || 0,
             requests: make.counters(
@@ -161,7 +162,7 @@ impl Metrics {
             // Less than before means that the engine began a new core, which counts from 0.
             counter.inc_by(after.checked_sub(before).unwrap_or(after));
         }
-        for (number, counter) in self.refused.iter().enumerate() {
+        for (number, counter) in self.by_reason.iter().enumerate() {
             let (before, after) = (self.last.by_reason[number], now.by_reason[number]);
             counter.inc_by(after.checked_sub(before).unwrap_or(after));
         }
@@ -182,14 +183,14 @@ impl Metrics {
         let families = self.of_engine(&Board::default(), &[]);
         let mut all: BTreeMap<String, String> =
             families.iter().map(|family| (family.name().to_owned(), family.help().to_owned())).collect();
-        all.extend(held::described().map(|(name, help)| (name.to_owned(), help.to_owned())));
+        all.extend(partitions::described().map(|(name, help)| (name.to_owned(), help.to_owned())));
         all.into_iter().collect()
     }
 
     fn families(&self, board: &Board, topics: &[String]) -> Vec<MetricFamily> {
         self.log_dropped.inc_by((self.lines_dropped)().saturating_sub(self.log_dropped.get()));
         let mut families = self.registry.gather();
-        families.extend(held::families(board, topics));
+        families.extend(partitions::families(board, topics));
         families
     }
 
@@ -211,8 +212,8 @@ impl Metrics {
     }
 
     /// Counts an iteration of the loop.
-    pub fn turned(&self, took: Duration) {
-        self.turn.observe(took.as_secs_f64());
+    pub fn iterated(&self, took: Duration) {
+        self.iteration.observe(took.as_secs_f64());
         if took >= STALL {
             self.stalls.inc();
         }
@@ -270,7 +271,7 @@ pub(crate) fn late_ms(due_s: u64, at: Millis) -> u64 {
 fn build_info(make: &Make<'_>) {
     let (_, librdkafka) = rdkafka::util::get_rdkafka_version();
     let labels = ["version", "librdkafka"];
-    let info = make.gauges("kafka_scheduler_build_info", "Always 1; the labels say what runs", &labels);
+    let info = make.gauges("kafka_scheduler_build_info", "Always 1; labels have the versions", &labels);
     info.with_label_values(&[env!("CARGO_PKG_VERSION"), &librdkafka]).set(1);
 }
 
@@ -343,10 +344,10 @@ mod tests {
     }
 
     #[test]
-    fn a_long_turn_is_a_stall() {
+    fn a_long_iteration_is_a_stall() {
         let metrics = Metrics::new();
-        metrics.turned(Duration::from_millis(249));
-        metrics.turned(Duration::from_millis(250));
+        metrics.iterated(Duration::from_millis(249));
+        metrics.iterated(Duration::from_millis(250));
         assert!(text(&metrics).contains("kafka_scheduler_loop_stalls_total 1\n"));
         assert!(text(&metrics).contains("kafka_scheduler_loop_turn_seconds_count 2\n"));
     }

@@ -20,10 +20,10 @@ use limit::{LINES_MAX, Limit};
 
 /// Kinds of log lines that every record can cause. A topic of bad records must not become a log of the same size, and a
 /// flood of one kind must not hide the others.
-const FLOODS: [&str; 6] = [
+const RATE_LIMITED: [&str; 6] = [
     "records that cannot fire",
     "parked schedules",
-    "schedules given up",
+    "new dead letters",
     "target topics",
     "other groups",
     "schedules due far ahead",
@@ -35,38 +35,38 @@ const GROUP_SHOWN_MAX: usize = 100;
 /// Reads the engine's clock.
 pub(crate) type Now = Box<dyn Fn() -> Millis + Send>;
 
-/// Feeds the metrics, the log and the status page. Payloads never get into the first two, and keys neither.
-pub(crate) struct Operator {
+/// Feeds the metrics, the log and the status page. Metrics and log never contain payloads or keys.
+pub(crate) struct OperatorObserver {
     metrics: Metrics,
     activity: Arc<Activity>,
     now: Now,
-    limits: [Limit; FLOODS.len()],
+    limits: [Limit; RATE_LIMITED.len()],
     /// The warning about `MEMORY_WARN_BYTES` was logged.
     exceeded: bool,
 }
 
-impl fmt::Debug for Operator {
+impl fmt::Debug for OperatorObserver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Operator").finish_non_exhaustive()
+        f.debug_struct("OperatorObserver").finish_non_exhaustive()
     }
 }
 
-impl Operator {
+impl OperatorObserver {
     #[must_use]
     pub(crate) fn new(metrics: Metrics, activity: Arc<Activity>, now: Now) -> Self {
         Self { metrics, activity, now, limits: Default::default(), exceeded: false }
     }
 
-    fn refused(&self, topics: &[String], at: TopicPartition, offset: i64, reason: &'static str, parked: bool) {
+    fn on_rejection(&self, topics: &[String], at: TopicPartition, offset: i64, reason: &'static str, parked: bool) {
         let topic = name(topics, at);
         self.activity.refused(Rejection { at: (self.now)(), topic, partition: at.number, offset, reason, parked });
     }
 
     /// Logs how many lines were left out, once there is room for it.
-    fn tell_suppressed(&mut self) {
+    fn log_suppressed(&mut self) {
         let now = Instant::now();
-        for (about, limit) in FLOODS.iter().zip(&mut self.limits) {
-            if let Some(suppressed) = limit.untold(now) {
+        for (about, limit) in RATE_LIMITED.iter().zip(&mut self.limits) {
+            if let Some(suppressed) = limit.take_suppressed(now) {
                 warn!(suppressed, about, "lines were left out beyond {LINES_MAX} a second; the metrics count them all");
             }
         }
@@ -77,7 +77,7 @@ fn name(topics: &[String], at: TopicPartition) -> String {
     topics.get(usize::from(at.topic)).map_or("?", String::as_str).to_owned()
 }
 
-/// Returns the index of a report in [`FLOODS`]. Other reports are rare.
+/// Returns the index of a report in [`RATE_LIMITED`]. Other reports are rare.
 const fn flood(report: &Report) -> Option<usize> {
     match report {
         Report::Invalid { .. } => Some(0),
@@ -94,7 +94,7 @@ const fn flood(report: &Report) -> Option<usize> {
     }
 }
 
-impl Observer for Operator {
+impl Observer for OperatorObserver {
     fn counters(&mut self, counters: &Counters) {
         self.metrics.count(counters);
     }
@@ -109,8 +109,8 @@ impl Observer for Operator {
     }
 
     fn turned(&mut self, took: Duration) {
-        self.metrics.turned(took);
-        self.tell_suppressed();
+        self.metrics.iterated(took);
+        self.log_suppressed();
     }
 
     fn held(&mut self, snapshot: &Snapshot) {
@@ -118,11 +118,11 @@ impl Observer for Operator {
         let Some(memory_warn_bytes) = snapshot.memory_warn_bytes else { return };
         if !self.exceeded && held_bytes > memory_warn_bytes {
             self.exceeded = true;
-            warn!(held_bytes, memory_warn_bytes, "the schedules held cost more memory than MEMORY_WARN_BYTES");
+            warn!(held_bytes, memory_warn_bytes, "pending schedules use more memory than MEMORY_WARN_BYTES");
         } else if self.exceeded && held_bytes <= memory_warn_bytes / 10 * 9 {
-            // Not at the bound itself, around which it may move all the time.
+            // Hysteresis: usage may oscillate around the bound.
             self.exceeded = false;
-            info!(held_bytes, memory_warn_bytes, "the schedules held cost less memory than MEMORY_WARN_BYTES again");
+            info!(held_bytes, memory_warn_bytes, "pending schedules use less memory than MEMORY_WARN_BYTES again");
         }
     }
 
@@ -133,22 +133,22 @@ impl Observer for Operator {
     fn report(&mut self, report: &Report, topics: &[String]) {
         match report {
             Report::Invalid { partition, offset, reason } => {
-                self.refused(topics, *partition, *offset, reason.code(), false);
+                self.on_rejection(topics, *partition, *offset, reason.code(), false);
             }
             Report::Parked { partition, offset, reason, .. } => {
-                self.refused(topics, *partition, *offset, reason.code(), true);
+                self.on_rejection(topics, *partition, *offset, reason.code(), true);
             }
             Report::ForeignGroup { .. } => self.metrics.foreign_group(),
             _ => {}
         }
-        self.tell_suppressed();
+        self.log_suppressed();
         if flood(report).is_none_or(|kind| self.limits[kind].line(Instant::now())) {
-            say(report, topics);
+            log_report(report, topics);
         }
     }
 }
 
-fn say(report: &Report, topics: &[String]) {
+fn log_report(report: &Report, topics: &[String]) {
     let topic = |partition: &TopicPartition| name(topics, *partition);
     match report {
         Report::Invalid { partition, offset, reason } => {
@@ -163,7 +163,7 @@ fn say(report: &Report, topics: &[String]) {
                 partition = number,
                 offset,
                 why,
-                "a schedule waits for more than a century; MAX_HORIZON refuses such"
+                "due more than 100 years ahead; set MAX_HORIZON to reject such schedules"
             );
         }
         Report::Parked { partition, offset, reason, retry_at } => {
@@ -177,20 +177,25 @@ fn say(report: &Report, topics: &[String]) {
         Report::TargetChanged { name, state } => match state {
             TargetState::Exists => info!(target_topic = &**name, "the target topic can be produced to"),
             TargetState::Missing => {
-                warn!(target_topic = &**name, "the target topic does not exist; its schedules wait")
+                warn!(target_topic = &**name, "the target topic does not exist; its schedules are parked")
             }
             TargetState::Forbidden => {
                 warn!(
                     target_topic = &**name,
-                    "the target topic may not be produced to: grant Write on it; its schedules wait"
+                    "no permission to write to the target topic: grant Write on it; its schedules are parked"
                 );
             }
             TargetState::Leaderless => {
-                warn!(target_topic = &**name, "a partition of the target topic takes no records; its schedules wait");
+                warn!(
+                    target_topic = &**name,
+                    "a partition of the target topic takes no records; its schedules are parked"
+                );
             }
             // The clients' diagnostics name the clock, also in `/readiness`.
             TargetState::RefusesTimestamps => {}
-            TargetState::NoAnswer => warn!(target_topic = &**name, "no metadata of the target topic in time"),
+            TargetState::NoAnswer => {
+                warn!(target_topic = &**name, "the target topic's metadata did not arrive in time")
+            }
         },
         Report::Live { partition, pending, overdue, leftovers } => {
             let (topic, number) = (topic(partition), partition.number);
@@ -201,7 +206,7 @@ fn say(report: &Report, topics: &[String]) {
             let group: String = group.chars().take(GROUP_SHOWN_MAX).collect();
             error!(topic, partition = number, ?group, "another group fires the same topic: each schedule fires twice");
         }
-        // Said by the clients' diagnostics, which `/readiness` shows as well.
+        // Logged by the clients' diagnostics.
         Report::ThroughputIsLimit => {}
         // Metrics count them; a line for each would be too many.
         Report::Planned { .. } | Report::Cancelled { .. } => {}

@@ -43,7 +43,7 @@ use crate::handle::{Handle, Observer};
 use crate::kafka::{self, Clock, Engine};
 pub use crate::kafka::{Error as EngineError, SettingsError};
 use crate::metrics::Metrics;
-use crate::observe::Operator;
+use crate::observe::OperatorObserver;
 use crate::observe::activity::Activity;
 use event::Handler;
 pub use event::{Event, Firing};
@@ -165,7 +165,8 @@ impl Runner {
         let topics = self.config.schedules_topics.clone();
         let activity = Arc::<Activity>::default();
         let clock = self.clock.clone();
-        let operator = Operator::new(self.metrics.clone(), Arc::clone(&activity), Box::new(move || clock.now()));
+        let operator =
+            OperatorObserver::new(self.metrics.clone(), Arc::clone(&activity), Box::new(move || clock.now()));
         self.observers.insert(0, Box::new(operator));
         let engine = Engine::new(self.config, self.clock, Box::new(All(self.observers)))?;
         if let Some(registry) = &self.registry {

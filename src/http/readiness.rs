@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::core::{Phase, Status};
 use crate::handle::board::{Board, Stage};
-use crate::metrics::held::{progress, state};
+use crate::metrics::partitions::{progress, state};
 
 /// A loop that has not run for so long is stuck: normally it never pauses for as long as a second.
 pub(super) const LOOP_STUCK_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);

@@ -13,7 +13,7 @@ use crate::core::io::Millis;
 use crate::core::listing::Upcoming;
 use crate::handle::Handle;
 use crate::handle::board::Board;
-use crate::metrics::held::{progress, state};
+use crate::metrics::partitions::{progress, state};
 use crate::observe::activity::{Activity, Firing, LATE_MS, RecentActivity, Rejection, SECONDS_MAX};
 
 /// The most partitions in the response; the sums count all of them.
@@ -99,13 +99,13 @@ fn partitions<'a>(board: &Board, held: &[Status], topics: &'a [String]) -> Vec<P
 }
 
 fn seconds(recent: &RecentActivity, now_s: i64) -> Vec<Value> {
-    let recent = recent.seconds.iter().filter(|second| second.at > now_s - SECONDS_MAX);
-    recent.map(|s| json!({ "at": s.at, "live": s.live, "missed": s.missed, "late_max_ms": s.late_max_ms })).collect()
+    let recent = recent.seconds.iter().filter(|second| second.at_s > now_s - SECONDS_MAX);
+    recent.map(|s| json!({ "at": s.at_s, "live": s.live, "missed": s.missed, "late_max_ms": s.late_max_ms })).collect()
 }
 
 fn lateness(recent: &RecentActivity, now_s: i64) -> [u64; LATE_MS.len() + 1] {
     let mut counts = [0; LATE_MS.len() + 1];
-    for second in recent.seconds.iter().filter(|second| second.at > now_s - SECONDS_MAX) {
+    for second in recent.seconds.iter().filter(|second| second.at_s > now_s - SECONDS_MAX) {
         counts.iter_mut().zip(second.late).for_each(|(count, more)| *count += more);
     }
     counts

@@ -170,7 +170,7 @@ impl Diagnostics {
         let group = &self.group;
         match problem {
             Problem::NoBroker => "no broker answers; trying again until one does".into(),
-            Problem::Credentials => "the brokers refuse the credentials; see CONFIGURATION_FILE".into(),
+            Problem::Credentials => "the brokers reject the credentials; see CONFIGURATION_FILE".into(),
             Problem::Tls => "no TLS connection can be made; see CONFIGURATION_FILE".into(),
             Problem::NameResolution => "a broker's name cannot be resolved; see BOOTSTRAP_SERVERS".into(),
             Problem::ReadNotPermitted => {
@@ -193,7 +193,7 @@ impl Diagnostics {
                     .into()
             }
             Problem::SessionTimeout => format!(
-                "the brokers refuse SESSION_TIMEOUT ({} ms): set it to at least their group.min.session.timeout.ms \
+                "the brokers reject SESSION_TIMEOUT ({} ms): set it to at least their group.min.session.timeout.ms \
                  (6000 by default) and at most their group.max.session.timeout.ms (1800000 by default)",
                 self.session_timeout_ms
             )
@@ -375,7 +375,7 @@ mod tests {
         assert_eq!(shown.len(), 2, "{shown:?}");
         assert!(shown.iter().any(|text| text.contains("SESSION_TIMEOUT (3000 ms)")), "{shown:?}");
         diagnostics.on_group_joined();
-        assert_eq!(board.warnings(), ["the brokers refuse the credentials; see CONFIGURATION_FILE"]);
+        assert_eq!(board.warnings(), ["the brokers reject the credentials; see CONFIGURATION_FILE"]);
         diagnostics.on_recovery();
         assert_eq!(board.warnings(), [""; 0]);
     }

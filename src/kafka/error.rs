@@ -18,7 +18,7 @@ impl std::fmt::Display for Error {
         match self {
             Self::System(_) => f.write_str("the operating system refused a thread or a wake-up"),
             Self::Settings(_) => {
-                f.write_str("librdkafka refuses its settings (see CONFIGURATION_FILE and SESSION_TIMEOUT)")
+                f.write_str("librdkafka rejects its settings (see CONFIGURATION_FILE and SESSION_TIMEOUT)")
             }
             Self::Outdated(path) => write!(
                 f,

@@ -127,9 +127,10 @@ impl Worker {
                 match worker.read_since(topic, &known) {
                     Ok(since) => return worker.send(WorkerResult::Since { request, since }),
                     Err(_) if worker.is_closing() => return,
-                    Err(error) => {
-                        worker.clients.diagnostics.on_failure("a schedules topic's floors cannot be read", &error)
-                    }
+                    Err(error) => worker
+                        .clients
+                        .diagnostics
+                        .on_failure("start markers of a schedules topic cannot be read", &error),
                 }
                 std::thread::sleep(Duration::from_millis(500));
             }

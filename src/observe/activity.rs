@@ -14,14 +14,14 @@ pub(crate) const LAST_MAX: usize = 50;
 /// Bytes of a key kept.
 const KEY_MAX: usize = 256;
 
-/// Upper ends of the classes that lateness is counted in, in milliseconds; what is later falls into one more.
+/// Upper bounds of the lateness buckets, in milliseconds; one more bucket counts anything later.
 pub(crate) const LATE_MS: [u64; 11] = [10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 60_000];
 
 /// What fired in one second.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Second {
+pub struct PerSecond {
     /// Seconds since 1970.
-    pub at: i64,
+    pub at_s: i64,
     /// Schedules fired that were not missed.
     pub live: u64,
     /// Schedules fired that were.
@@ -71,7 +71,7 @@ pub struct Rejection {
 #[derive(Clone, Debug, Default)]
 pub struct RecentActivity {
     /// Seconds with firings, oldest first, at most the last 300.
-    pub seconds: VecDeque<Second>,
+    pub seconds: VecDeque<PerSecond>,
     /// Newest first.
     pub firings: VecDeque<Firing>,
     /// Newest first.
@@ -132,23 +132,23 @@ fn push<T>(last: &mut VecDeque<T>, new: T) {
 }
 
 impl RecentActivity {
-    fn second(&mut self, at: Millis) -> &mut Second {
-        let at = at.0.div_euclid(1000);
-        while self.seconds.front().is_some_and(|second| second.at <= at - SECONDS_MAX) {
+    fn second(&mut self, at: Millis) -> &mut PerSecond {
+        let at_s = at.0.div_euclid(1000);
+        while self.seconds.front().is_some_and(|second| second.at_s <= at_s - SECONDS_MAX) {
             self.seconds.pop_front();
         }
-        // After the clock was set back, older seconds have no place.
-        if self.seconds.back().is_some_and(|second| second.at > at) {
+        // The clock was set back: later seconds would break the order.
+        if self.seconds.back().is_some_and(|second| second.at_s > at_s) {
             self.seconds.clear();
         }
-        if self.seconds.back().is_none_or(|second| second.at < at) {
-            self.seconds.push_back(Second { at, ..Second::default() });
+        if self.seconds.back().is_none_or(|second| second.at_s < at_s) {
+            self.seconds.push_back(PerSecond { at_s, ..PerSecond::default() });
         }
-        self.seconds.back_mut().expect("one was just pushed where there was none")
+        self.seconds.back_mut().expect("one was just pushed if there was none")
     }
 }
 
-impl Second {
+impl PerSecond {
     fn add(&mut self, late_ms: u64, missed: bool) {
         if missed {
             self.missed += 1;
@@ -176,7 +176,7 @@ mod tests {
         assert_eq!((first.late[0], first.late[1], first.late[LATE_MS.len()]), (1, 1, 1));
         recent.second(Millis(1_001_000)).add(0, false);
         recent.second(Millis(1_300_000)).add(0, false);
-        assert_eq!(recent.seconds.iter().map(|second| second.at).collect::<Vec<_>>(), [1_001, 1_300]);
+        assert_eq!(recent.seconds.iter().map(|second| second.at_s).collect::<Vec<_>>(), [1_001, 1_300]);
         recent.second(Millis(900_000)).add(0, false);
         assert_eq!(recent.seconds.len(), 1);
     }

@@ -1,14 +1,14 @@
-//! How many lines of one kind may be written.
+//! Limits the rate of log lines of one kind.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// Lines of one kind within [`WINDOW`], with the one that counts those left out.
+/// Lines of one kind within [`WINDOW`], including the one that counts suppressed lines.
 pub(super) const LINES_MAX: usize = 100;
-/// A little longer than a second: a line's own time is taken after it was allowed.
+/// A little longer than a second: a line's timestamp is taken after it was allowed.
 const WINDOW: Duration = Duration::from_millis(1_010);
 
-/// Lines of one kind: when the last ones were written, and how many were left out since that was last said.
+/// Lines of one kind: when the last ones were written, and how many were suppressed since the last count was logged.
 #[derive(Debug, Default)]
 pub(super) struct Limit {
     last: VecDeque<Instant>,
@@ -27,8 +27,8 @@ impl Limit {
         room
     }
 
-    /// Returns how many lines were left out, if it is time to log that. It is a line itself.
-    pub(super) fn untold(&mut self, now: Instant) -> Option<u64> {
+    /// Returns how many lines were suppressed, if that count is due to be logged. The count is a line itself.
+    pub(super) fn take_suppressed(&mut self, now: Instant) -> Option<u64> {
         let due = self.since.is_some_and(|since| now.saturating_duration_since(since) >= WINDOW);
         if !due || !self.room(now) {
             return None;
@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_flood_is_cut_to_a_hundred_a_second_and_counted_whole() {
+    fn at_most_100_lines_a_second_and_all_others_counted() {
         let start = Instant::now();
         let mut limit = Limit::default();
         let (mut written, mut told) = (Vec::new(), 0);
@@ -66,7 +66,7 @@ mod tests {
                     written.push((ms, 1));
                 }
             }
-            if let Some(suppressed) = limit.untold(now) {
+            if let Some(suppressed) = limit.take_suppressed(now) {
                 told += suppressed;
                 written.push((ms, 0));
             }
@@ -81,13 +81,13 @@ mod tests {
     }
 
     #[test]
-    fn what_was_left_out_is_told_once_and_only_then() {
+    fn suppressed_lines_are_counted_once() {
         let start = Instant::now();
         let mut limit = Limit::default();
         let after = |ms| start + Duration::from_millis(ms);
         assert_eq!((0..1_000).filter(|_| limit.line(start)).count(), LINES_MAX);
-        assert_eq!(limit.untold(after(500)), None);
-        assert_eq!(limit.untold(after(1_010)), Some(900));
-        assert_eq!(limit.untold(after(3_000)), None);
+        assert_eq!(limit.take_suppressed(after(500)), None);
+        assert_eq!(limit.take_suppressed(after(1_010)), Some(900));
+        assert_eq!(limit.take_suppressed(after(3_000)), None);
     }
 }

@@ -211,7 +211,7 @@ fn readiness_names_what_does_not_fire_and_how_far_it_is() {
 #[test]
 fn memory_above_the_bound_only_warns() {
     const COUNT: usize = 50;
-    const SAID: &str = "the schedules held cost more memory than MEMORY_WARN_BYTES held_bytes=";
+    const SAID: &str = "pending schedules use more memory than MEMORY_WARN_BYTES held_bytes=";
     let Some(case) = Case::new("memory", 1) else { return };
     let engine = case.engine_with(&[("MEMORY_WARN_BYTES", "20000")]);
     engine.ready();

@@ -57,7 +57,7 @@ fn refused(name: &str, text: &str, why: &str) {
 fn a_wrong_password_is_named() {
     let Some(secured) = secured() else { return };
     let text = secured.scram_text("connects").replace(PASSWORD, "wrong");
-    refused("wrong-password", &text, "the brokers refuse the credentials; see CONFIGURATION_FILE");
+    refused("wrong-password", &text, "the brokers reject the credentials; see CONFIGURATION_FILE");
 }
 
 #[test]

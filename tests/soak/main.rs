@@ -38,7 +38,7 @@ use watch::Watch;
 const WAYS: usize = 2;
 const TOPICS: usize = 2;
 const PARTITIONS: i32 = 3;
-/// Words that are said a second without any reason.
+/// User records produced per second, besides bursts.
 const RATE: u32 = 100;
 /// Until everything has come right, after the last fault.
 const HEAL_MAX: Duration = Duration::from_secs(300);
@@ -161,8 +161,8 @@ fn report(options: &Options, verdict: &Verdict, seen: &Seen, faults: &Faults, en
     const SHOWN_MAX: usize = 20;
     println!("\nseed                 {}", options.seed);
     println!("minutes              {}", options.minutes);
-    println!("schedules said       {}", verdict.schedules);
-    println!("cancels said         {}", verdict.cancels);
+    println!("schedules produced   {}", verdict.schedules);
+    println!("cancels produced     {}", verdict.cancels);
     println!("acknowledged         {}", verdict.acknowledged);
     println!("not acknowledged     {}, of which {} were in the log", verdict.unknown, verdict.unknown_in_log);
     println!("fired                {}", verdict.fired);

@@ -35,22 +35,22 @@ pub(crate) fn progress(status: &Status) -> f64 {
 type Value = fn(&Status) -> Option<f64>;
 
 const PARTITIONS: [(&str, &str, Value); 7] = [
-    ("kafka_scheduler_pending_schedules", "Schedules held", |s| Some(s.pending as f64)),
-    ("kafka_scheduler_overdue_schedules", "Schedules that are due and not yet taken to be fired", |s| {
+    ("kafka_scheduler_pending_schedules", "Pending schedules", |s| Some(s.pending as f64)),
+    ("kafka_scheduler_overdue_schedules", "Schedules due and not yet in a batch, without parked ones", |s| {
         Some(s.overdue as f64)
     }),
     (
         "kafka_scheduler_parked_schedules",
-        "Schedules kept back: the broker refused them, or their target cannot be produced to",
+        "Parked schedules: a broker rejected a record, or the target takes none",
         |s| Some(s.parked as f64),
     ),
-    ("kafka_scheduler_held_bytes", "Memory that the schedules held cost, about", |s| Some(s.bytes as f64)),
-    ("kafka_scheduler_next_due_timestamp_seconds", "When the next schedule is due, where there is one", |s| {
+    ("kafka_scheduler_held_bytes", "Estimated memory of pending schedules", |s| Some(s.bytes as f64)),
+    ("kafka_scheduler_next_due_timestamp_seconds", "Due time of the next schedule; no series if there is none", |s| {
         s.next_due.map(|due| due as f64)
     }),
     (
         "kafka_scheduler_loading_progress_ratio",
-        "Share read of what has to be read before the partition fires: 1 once it does",
+        "Share of the log read before the partition goes live; 1 once it is live",
         |s| Some(progress(s)),
     ),
     ("kafka_scheduler_partition_position", "The next offset to be read", |s| Some(s.position as f64)),
@@ -59,8 +59,8 @@ const PARTITIONS: [(&str, &str, Value); 7] = [
 const STATE: (&str, &str) =
     ("kafka_scheduler_partition_state", "1 for the state that the partition is in, 0 for the others");
 const LAG: (&str, &str) =
-    ("kafka_scheduler_consumer_lag_records", "Records between what has been read and the last stable offset");
-const BOUND: (&str, &str) = ("kafka_scheduler_memory_warn_bytes", "MEMORY_WARN_BYTES, where it is set");
+    ("kafka_scheduler_consumer_lag_records", "Records between the read position and the last stable offset");
+const BOUND: (&str, &str) = ("kafka_scheduler_memory_warn_bytes", "MEMORY_WARN_BYTES, if set");
 
 type ClientValue = fn(&crate::handle::board::ClientStatistics) -> f64;
 
@@ -117,7 +117,7 @@ fn engine(board: &Board, all: &mut Vec<MetricFamily>) {
         ),
         (
             "kafka_scheduler_loop_last_turn_age_seconds",
-            "Time since the loop last turned; /liveness fails beyond 10 s",
+            "Time since the loop's last iteration; /liveness fails beyond 10 s",
             board.since_beat().as_secs_f64(),
         ),
     ] {
