@@ -64,6 +64,44 @@ fn links_lead_somewhere() {
     hold("A link leads to a file of the repository, and to a heading that it has. Fix or remove it.", &breaches);
 }
 
+/// Returns the code spans that are paths of Rust files.
+fn rust_paths(text: &str) -> Vec<String> {
+    let is_path =
+        |span: &str| span.ends_with(".rs") && span.chars().all(|c| c.is_ascii_alphanumeric() || "_-./".contains(c));
+    let span = |event| match event {
+        Event::Code(span) if is_path(&span) => Some(span.into_string()),
+        _ => None,
+    };
+    Parser::new_ext(text, Options::ENABLE_TABLES).filter_map(span).collect()
+}
+
+#[test]
+fn rust_files_named_in_docs_exist() {
+    let all = files::below("");
+    let rust: Vec<&str> = all.iter().map(|file| file.path.as_str()).filter(|path| path.ends_with(".rs")).collect();
+    let (mut breaches, mut read) = (Vec::new(), 0);
+    for file in all.iter().filter(|file| file.path.ends_with(".md")) {
+        for named in rust_paths(&file.text) {
+            read += 1;
+            let end = format!("/{named}");
+            let count = rust.iter().filter(|path| path.ends_with(&end)).count();
+            if !rust.contains(&named.as_str()) && count != 1 {
+                breaches.push(format!("{}: `{named}`: {count} files have this name", file.path));
+            }
+        }
+    }
+    assert!(read > 50, "only {read} paths were read");
+    let rule = "A Rust file that a document names exists: by its path from the root, or by the end of it, if that is \
+                unique. Correct the path, or lengthen it.";
+    hold(rule, &breaches);
+}
+
+#[test]
+fn only_code_spans_that_are_rust_paths_are_read() {
+    let text = "`src/a.rs`, b.rs, `*.rs`, `c.rs d`, `e.md`\n\n| x |\n|---|\n| `f-g.rs` |\n\n```\n`h.rs`\n```\n";
+    assert_eq!(rust_paths(text), ["src/a.rs", "f-g.rs"]);
+}
+
 /// A relative path from a folder.
 fn join(folder: &str, path: &str) -> String {
     let mut parts: Vec<&str> = folder.split('/').filter(|part| !part.is_empty()).collect();
