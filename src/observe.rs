@@ -59,7 +59,7 @@ impl OperatorObserver {
 
     fn on_rejection(&self, topics: &[String], at: TopicPartition, offset: i64, reason: &'static str, parked: bool) {
         let topic = name(topics, at);
-        self.activity.refused(Rejection { at: (self.now)(), topic, partition: at.number, offset, reason, parked });
+        self.activity.rejected(Rejection { at: (self.now)(), topic, partition: at.number, offset, reason, parked });
     }
 
     /// Logs how many lines were left out, once there is room for it.
@@ -78,7 +78,7 @@ fn name(topics: &[String], at: TopicPartition) -> String {
 }
 
 /// Returns the index of a report in [`RATE_LIMITED`]. Other reports are rare.
-const fn flood(report: &Report) -> Option<usize> {
+const fn rate_limited(report: &Report) -> Option<usize> {
     match report {
         Report::Invalid { .. } => Some(0),
         Report::Parked { .. } => Some(1),
@@ -142,7 +142,7 @@ impl Observer for OperatorObserver {
             _ => {}
         }
         self.log_suppressed();
-        if flood(report).is_none_or(|kind| self.limits[kind].line(Instant::now())) {
+        if rate_limited(report).is_none_or(|kind| self.limits[kind].line(Instant::now())) {
             log_report(report, topics);
         }
     }

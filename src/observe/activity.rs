@@ -117,7 +117,7 @@ impl Activity {
     }
 
     /// Adds a record that could not fire.
-    pub fn refused(&self, rejection: Rejection) {
+    pub fn rejected(&self, rejection: Rejection) {
         push(&mut self.lock().rejections, rejection);
     }
 

@@ -1,11 +1,11 @@
-//! Everything that can go wrong, mixed from a seed for a chosen time, on the whole program and three brokers:
+//! Faults of every kind, mixed from a seed for a chosen time, on the whole program and three brokers:
 //!
 //! ```sh
 //! cargo test --release --test soak -- --seed 1 --minutes 30
 //! ```
 //!
-//! Keeps a ledger of every schedule, update and cancel that the brokers acknowledged, and ends with 1 when one is lost,
-//! doubled or early, or when target, history and tombstones do not agree. The seed chooses records and faults; how they
+//! Keeps a ledger of every schedule, update and cancel that the brokers acknowledged, and exits with 1 if one is lost,
+//! doubled or early, or if target, history and tombstones do not agree. The seed chooses records and faults; how they
 //! meet is up to the machine.
 
 #[path = "../broker/kit/mod.rs"]
@@ -34,16 +34,16 @@ use random::Random;
 use traffic::{Traffic, UserRecords};
 use watch::Watch;
 
-/// Ways from engines to brokers that lead through proxies.
+/// Proxies between engines and brokers.
 const WAYS: usize = 2;
 const TOPICS: usize = 2;
 const PARTITIONS: i32 = 3;
 /// User records produced per second, besides bursts.
 const RATE: u32 = 100;
-/// Until everything has come right, after the last fault.
+/// How long recovery after the last fault may take.
 const HEAL_MAX: Duration = Duration::from_secs(300);
 
-/// Cleaned as fast as the promise allows: no fault lasts so long.
+/// Compaction as early as the promise allows: no fault lasts that long.
 const COMPACTED: [(&str, &str); 4] = [
     ("min.compaction.lag.ms", "600000"),
     ("segment.ms", "60000"),
@@ -120,11 +120,7 @@ fn run(cluster: Cluster, case: &Case, options: &Options) -> bool {
         }
         thread::sleep(Duration::from_secs(2));
     };
-    faults.say(&format!(
-        "all has come right: {converged}, after {:?}; {} engines ready",
-        healed.elapsed(),
-        engines.ready()
-    ));
+    faults.say(&format!("recovered: {converged}, after {:?}; {} engines ready", healed.elapsed(), engines.ready()));
     // An engine that fires something again does it now.
     thread::sleep(Duration::from_secs(10));
     engines.end();

@@ -19,7 +19,7 @@ use crate::random::Random;
 /// Keys of each topic. Few enough that chance meets some again while they are pending.
 const KEYS: usize = 20_000;
 const TICK: Duration = Duration::from_millis(20);
-/// Until a record that is not acknowledged is given up.
+/// How long an unacknowledged record is retried.
 const ACK_MAX_MS: &str = "90000";
 
 /// All user records so far.
@@ -65,11 +65,11 @@ impl<'a> Traffic<'a> {
 
     pub fn run(mut self) {
         let began = Instant::now();
-        let mut said = 0.0;
+        let mut produced = 0.0;
         let mut burst_ms = now_ms() + 10_000;
         while now_ms() < self.end_ms {
-            while said < began.elapsed().as_secs_f64() * f64::from(self.rate) {
-                said += 1.0;
+            while produced < began.elapsed().as_secs_f64() * f64::from(self.rate) {
+                produced += 1.0;
                 self.fresh(None);
             }
             if now_ms() > burst_ms {
@@ -84,12 +84,12 @@ impl<'a> Traffic<'a> {
             }
             self.producer.poll(TICK);
             if self.producer.client().fatal_error().is_some() {
-                // What it had not delivered is told as unknown.
+                // Records that it had not delivered are reported as unknown.
                 let _ = self.producer.flush(Duration::from_secs(1));
                 self.producer = producer(self.case, &self.records);
             }
         }
-        self.producer.flush(Duration::from_secs(100)).expect("everything is acknowledged or given up");
+        self.producer.flush(Duration::from_secs(100)).expect("everything is acknowledged or has failed");
     }
 
     /// A schedule for a key that chance has chosen, pending or not.
