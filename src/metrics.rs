@@ -212,7 +212,7 @@ impl Metrics {
     }
 
     /// Counts an iteration of the loop.
-    pub fn iterated(&self, took: Duration) {
+    pub fn on_iteration(&self, took: Duration) {
         self.iteration.observe(took.as_secs_f64());
         if took >= STALL {
             self.stalls.inc();
@@ -346,8 +346,8 @@ mod tests {
     #[test]
     fn a_long_iteration_is_a_stall() {
         let metrics = Metrics::new();
-        metrics.iterated(Duration::from_millis(249));
-        metrics.iterated(Duration::from_millis(250));
+        metrics.on_iteration(Duration::from_millis(249));
+        metrics.on_iteration(Duration::from_millis(250));
         assert!(text(&metrics).contains("kafka_scheduler_loop_stalls_total 1\n"));
         assert!(text(&metrics).contains("kafka_scheduler_loop_turn_seconds_count 2\n"));
     }

@@ -109,7 +109,7 @@ impl Observer for OperatorObserver {
     }
 
     fn turned(&mut self, took: Duration) {
-        self.metrics.iterated(took);
+        self.metrics.on_iteration(took);
         self.log_suppressed();
     }
 
