@@ -124,7 +124,7 @@ pub enum Kind {
         /// `{run}.{incarnation}.{batch}`: unique to this takeover.
         owner: String,
     },
-    /// The record that remembers when the engine first ran on the partition.
+    /// The record that tells leftovers from owed schedules.
     StartMarker {
         /// An encoded [`StartMarker`](super::start_marker::StartMarker).
         value: String,

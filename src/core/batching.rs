@@ -71,7 +71,7 @@ impl<P: Payload> Scheduler<P> {
 
     fn barriers(&mut self) -> bool {
         let ids = self.ids(|state| state.stage == Stage::Barrier && !self.has_in_flight(state.id));
-        let mut batch = self.batch();
+        let mut batch = self.new_batch();
         for id in &ids {
             let owner = format!("{}.{}", self.owner(), batch.id);
             batch.push::<P>(*id, -1, Kind::Barrier { owner }, None);
@@ -81,7 +81,7 @@ impl<P: Payload> Scheduler<P> {
     }
 
     fn start_markers(&mut self) -> bool {
-        let mut batch = self.batch();
+        let mut batch = self.new_batch();
         let mut ids = Vec::new();
         for state in self.partitions.values_mut() {
             if let Stage::StartMarker(start_marker) = state.stage {
@@ -116,7 +116,7 @@ impl<P: Payload> Scheduler<P> {
                 state.ownership.clean = true;
             }
         }
-        let batch = self.batch();
+        let batch = self.new_batch();
         self.send(batch, Purpose::Handover, ids, Vec::new())
     }
 
@@ -125,14 +125,16 @@ impl<P: Payload> Scheduler<P> {
         let now = self.now;
         let ids = self.ids(|state| {
             let ours = matches!(state.stage, Stage::Loading(_) | Stage::Since | Stage::Siblings | Stage::Live);
-            ours && !state.is_trimmed && !self.has_in_flight(state.id) && (state.fence_done || state.has_progress(now))
+            ours && !state.is_trimmed
+                && !self.has_in_flight(state.id)
+                && (state.fence_answered || state.has_progress(now))
         });
-        let batch = self.batch();
+        let batch = self.new_batch();
         self.send(batch, Purpose::CommitOffsets, ids, Vec::new())
     }
 
     fn normal(&mut self) -> bool {
-        let mut batch = self.batch();
+        let mut batch = self.new_batch();
         let mut entries = Vec::new();
         self.add_rewrites(&mut batch, &mut entries);
         // While the search for a rejected record includes rewrites, schedules must not join them.
@@ -147,7 +149,7 @@ impl<P: Payload> Scheduler<P> {
     }
 
     fn large(&mut self) -> bool {
-        let (mut batch, mut entries) = (self.batch(), Vec::new());
+        let (mut batch, mut entries) = (self.new_batch(), Vec::new());
         self.add_due(&mut batch, &mut entries, Lane::Large);
         self.send(batch, Purpose::Fire(Lane::Large), partitions_of(&entries), entries)
     }
@@ -169,7 +171,7 @@ impl<P: Payload> Scheduler<P> {
 
     fn quarantined(&mut self) -> bool {
         let by = self.fires_by();
-        let mut batch = self.batch();
+        let mut batch = self.new_batch();
         let mut entries = Vec::new();
         for id in self.ids(|state| state.may_fire() && state.keys.has_quarantined()) {
             while !self.is_full(&batch, Lane::Quarantined)
@@ -200,7 +202,7 @@ impl<P: Payload> Scheduler<P> {
                     Request::Invalid(_) => (Kind::Invalid { timestamp }, false),
                 };
                 batch.push(id, origin_offset, kind, Some(&entry.payload));
-                state.keys.decided(slot, short_batch_id(batch.id));
+                state.keys.mark_outstanding(slot, short_batch_id(batch.id));
                 entries.push(BatchEntry {
                     partition: id,
                     slot,
@@ -252,7 +254,7 @@ impl<P: Payload> Scheduler<P> {
         let (missed, after) = (due.at() <= state.live_at, AfterFiring::of(entry.request));
         let kind = Kind::Fire { target: self.targets.name(target), due, timestamp, missed, after };
         batch.push(id, origin_offset, kind, Some(&entry.payload));
-        state.keys.decided(slot, short_batch_id(batch.id));
+        state.keys.mark_outstanding(slot, short_batch_id(batch.id));
         entries.push(BatchEntry {
             partition: id,
             slot,
@@ -279,7 +281,7 @@ impl<P: Payload> Scheduler<P> {
             }
             return false;
         }
-        let mut batch = self.batch();
+        let mut batch = self.new_batch();
         let mut entries = Vec::new();
         for id in self.ids(PartitionState::may_fire) {
             while !self.is_full(&batch, Lane::DeadLetters) && self.add_dead_letter(&mut batch, &mut entries, id, topic)
@@ -308,7 +310,7 @@ impl<P: Payload> Scheduler<P> {
             Request::Cancel => return true,
         };
         batch.push(id, origin_offset, Kind::DeadLetter { reason, request, timestamp }, Some(&entry.payload));
-        state.keys.decided(slot, short_batch_id(batch.id));
+        state.keys.mark_outstanding(slot, short_batch_id(batch.id));
         entries.push(BatchEntry {
             partition: id,
             slot,
@@ -326,7 +328,7 @@ impl<P: Payload> Scheduler<P> {
         }
     }
 
-    fn batch(&self) -> Batch {
+    fn new_batch(&self) -> Batch {
         Batch::new(self.batches.next_id, Arc::clone(&self.names))
     }
 

@@ -15,7 +15,7 @@ const RELEASE_TIMEOUT_MS: i64 = 5_000;
 const STOP_TIMEOUT_MS: i64 = 1_000;
 
 impl<P: Payload> Scheduler<P> {
-    pub(super) fn revoked(&mut self, partitions: &[TopicPartition]) {
+    pub(super) fn on_revoked(&mut self, partitions: &[TopicPartition]) {
         self.batches.stale_generation = None;
         let mut free = Vec::new();
         for id in partitions {
@@ -75,7 +75,7 @@ impl<P: Payload> Scheduler<P> {
         }
     }
 
-    pub(super) fn lost(&mut self, partitions: &[TopicPartition]) {
+    pub(super) fn on_lost(&mut self, partitions: &[TopicPartition]) {
         self.batches.stale_generation = None;
         if bugs::on(Bug::LostPartitionsKept) {
             return;

@@ -17,7 +17,7 @@ use super::types::{Record, TopicPartition};
 use super::{Millis, Scheduler, headers, schedule};
 
 impl<P: Payload> Scheduler<P> {
-    pub(super) fn record(&mut self, record: &Record<'_>) {
+    pub(super) fn on_record(&mut self, record: &Record<'_>) {
         let Some(state) = self.partitions.get_mut(&record.partition) else { return };
         if record.offset < state.position {
             return self.reread(record.partition, "an offset was delivered twice: the log was truncated or recreated");
@@ -109,9 +109,10 @@ impl<P: Payload> Scheduler<P> {
             return;
         }
         let Some(state) = self.partitions.get_mut(&record.partition) else { return };
-        let is_loaded = state.is_live() || matches!(state.stage, Stage::Releasing { .. });
+        // A partition that is given back is still read: its outstanding records and new cancels are events.
+        let counts_events = state.is_live() || matches!(state.stage, Stage::Releasing { .. });
         let ended_pending = state.keys.user_record(key, new);
-        if !is_loaded {
+        if !counts_events {
             // Loading counts what is left at its end: a schedule that is replaced meanwhile is no event.
             return;
         }
@@ -179,7 +180,7 @@ impl<P: Payload> Scheduler<P> {
         self.targets.sweep(&used);
     }
 
-    pub(super) fn target(&mut self, target: u32, state: TargetState) {
+    pub(super) fn on_target(&mut self, target: u32, state: TargetState) {
         if let Some(name) = self.targets.answered(self.now, target, state) {
             self.report(Report::TargetChanged { name, state });
         }

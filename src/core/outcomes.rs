@@ -15,7 +15,7 @@ use super::{Scheduler, TopicPartition};
 const UNATTRIBUTED_REJECTIONS_MAX: u32 = 32;
 
 impl<P: Payload> Scheduler<P> {
-    pub(super) fn batch_ended(&mut self, id: u64, outcome: Outcome) {
+    pub(super) fn on_batch_ended(&mut self, id: u64, outcome: Outcome) {
         let Some(batch) = self.batches.take(id) else {
             // It was sent before everything was forgotten.
             return;
@@ -53,7 +53,9 @@ impl<P: Payload> Scheduler<P> {
             if let Some(state) = self.partitions.get_mut(id) {
                 state.committed = *offset;
                 state.next_commit_at = self.now.plus(COMMIT_INTERVAL_MS);
-                state.fence_done &= !state.ownership.owners_to_fence.is_empty();
+                // A batch that was formed before the answer still names the owners, until the next commit. That costs a
+                // successor time, not safety.
+                state.fence_answered = false;
             }
         }
         match batch.purpose {

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use super::bugs::{self, Bug};
+use super::io::RequestId;
 use super::key_table::KeyTable;
 use super::ownership::Ownership;
 use super::payload::Payload;
@@ -23,7 +24,7 @@ pub(super) enum Stage {
     BarrierSent,
     /// For the consumer to read past the barrier, which is at this offset.
     Loading(i64),
-    /// For the topic's `since`: when the engine first ran on it.
+    /// For the topic's `since`, the time before which schedules may be leftovers.
     Since,
     /// For the topic's other partitions of this instance, whose start markers may have the `since`.
     Siblings,
@@ -80,8 +81,12 @@ pub(super) struct PartitionState<P> {
     pub live_at: Millis,
     /// Committed batches whose records the consumer has not read past, in commit order.
     pub unread_batches: VecDeque<UnreadBatch>,
-    /// The former owners are fenced; the next commit drops them from the metadata.
-    pub fence_done: bool,
+    /// The unanswered request to fence its former owners. A late answer to an earlier assignment's request must not
+    /// drop the present owners from the metadata.
+    pub fence_request: Option<RequestId>,
+    /// Fencing was attempted, and the next commit drops the former owners from the metadata. Owners that could not be
+    /// fenced are dropped too: their transactions time out.
+    pub fence_answered: bool,
     /// When offsets are next committed if nothing fires.
     pub next_commit_at: Millis,
     /// Local midnight plus `SINCE_DELTA` days, as the shell last sent it.
@@ -106,7 +111,8 @@ impl<P: Payload> PartitionState<P> {
             start_marker: None,
             live_at: Millis(i64::MIN),
             unread_batches: VecDeque::new(),
-            fence_done: false,
+            fence_request: None,
+            fence_answered: false,
             next_commit_at: Millis(i64::MAX),
             leftover_cutoff,
             is_trimmed: false,
@@ -140,7 +146,7 @@ impl<P: Payload> PartitionState<P> {
     }
 
     /// Returns whether it is still before [`Stage::Siblings`], so its start marker may be unknown.
-    pub(super) fn is_before_loaded(&self) -> bool {
+    pub(super) fn is_before_siblings(&self) -> bool {
         matches!(self.stage, Stage::Metadata | Stage::Barrier | Stage::BarrierSent | Stage::Loading(_) | Stage::Since)
     }
 

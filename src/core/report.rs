@@ -82,7 +82,8 @@ pub enum Report {
         /// Number of leftovers: schedules older than the engine's first start, which do not fire.
         leftovers: u64,
     },
-    /// Another group fires the same topic: every schedule fires once for each of them.
+    /// Another group fires the same topic: schedules may fire once for each group, or be ended by the other one's
+    /// tombstone.
     ForeignGroup {
         /// The partition with a barrier of that group.
         partition: TopicPartition,

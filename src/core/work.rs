@@ -53,8 +53,9 @@ impl<P: Payload> Scheduler<P> {
             Stage::Releasing { .. } if self.batches.any_concerns(state.id) => [None; 7],
             Stage::Releasing { .. } => one(Purpose::Handover, now),
             _ if state.is_trimmed => [None; 7],
+            // They are live only with `Bug::FireBeforeBarrier`.
             Stage::Loading(_) | Stage::Since | Stage::Siblings if !is_live => {
-                if state.fence_done {
+                if state.fence_answered {
                     one(Purpose::CommitOffsets, now)
                 } else {
                     [None; 7]
@@ -70,7 +71,7 @@ impl<P: Payload> Scheduler<P> {
                     waits(state.keys.has_rewrites(), Lane::Normal),
                     waits(state.keys.has_quarantined(), Lane::Quarantined),
                     waits(state.keys.has_dead_letters(), Lane::DeadLetters),
-                    state.fence_done.then_some((Purpose::CommitOffsets, now)),
+                    state.fence_answered.then_some((Purpose::CommitOffsets, now)),
                     has_progress.then_some((Purpose::CommitOffsets, state.next_commit_at)),
                 ]
             }

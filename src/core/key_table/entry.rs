@@ -57,7 +57,7 @@ pub(in super::super) struct KeyEntry<P> {
     /// [`short_batch_id`] of the batch with the key's outstanding engine record; 0 if there is none.
     ///
     /// [`short_batch_id`]: super::super::in_flight::short_batch_id
-    pub(super) in_flight_batch: u32,
+    pub(super) outstanding_batch: u32,
     pub(super) flags: u8,
     pub(super) waiting: Waiting,
     /// Number of retries, up to a bound.
@@ -92,14 +92,14 @@ impl Waiting {
 }
 
 impl<P> KeyEntry<P> {
-    pub(super) fn new(new: NewEntry<P>, in_flight_batch: u32) -> Self {
+    pub(super) fn new(new: NewEntry<P>, outstanding_batch: u32) -> Self {
         let NewEntry { origin_offset, timestamp, request, payload } = new;
         Self {
             origin_offset,
             timestamp,
             request,
             payload,
-            in_flight_batch,
+            outstanding_batch,
             flags: 0,
             waiting: Waiting::No,
             retries: 0,
@@ -133,7 +133,7 @@ impl<P> KeyEntry<P> {
 
     /// Returns whether an engine record for the key is outstanding.
     pub(super) fn is_outstanding(&self) -> bool {
-        self.in_flight_batch != 0
+        self.outstanding_batch != 0
     }
 
     pub(super) fn is_waiting(&self) -> bool {

@@ -63,13 +63,13 @@ impl<P: Payload> KeyTable<P> {
 
     pub(super) fn replace(&mut self, slot: u32, new: NewEntry<P>) {
         self.unlink(slot);
-        let in_flight_batch = if bugs::on(Bug::TwoOutstanding) { 0 } else { self.entry(slot).in_flight_batch };
+        let outstanding_batch = if bugs::on(Bug::TwoOutstanding) { 0 } else { self.entry(slot).outstanding_batch };
         self.count(slot, -1);
-        self.put(slot, new, in_flight_batch);
+        self.put(slot, new, outstanding_batch);
     }
 
-    fn put(&mut self, slot: u32, new: NewEntry<P>, in_flight_batch: u32) {
-        self.slots[slot as usize] = Some(KeyEntry::new(new, in_flight_batch));
+    fn put(&mut self, slot: u32, new: NewEntry<P>, outstanding_batch: u32) {
+        self.slots[slot as usize] = Some(KeyEntry::new(new, outstanding_batch));
         self.count(slot, 1);
     }
 

@@ -180,8 +180,8 @@ impl<P: Payload> KeyTable<P> {
             Request::Schedule { .. } if entry.has(QUARANTINED) => self.link(slot, Waiting::Quarantined),
             Request::Schedule { .. } => self.link(slot, Waiting::Due),
             Request::Cancel if bugs::on(Bug::CancelForgottenInLoading) => self.remove(slot),
-            Request::Cancel if self.is_loading => self.cancels.push(slot),
-            Request::Invalid(_) if self.is_loading => self.non_schedules.push(slot),
+            Request::Cancel if self.keeps_all => self.cancels.push(slot),
+            Request::Invalid(_) if self.keeps_all => self.non_schedules.push(slot),
             Request::Invalid(_) if self.has_dead_letter_topic => self.link(slot, Waiting::DeadLetter),
             Request::Cancel | Request::Invalid(_) if entry.has(OVERTAKEN) => {}
             Request::Cancel | Request::Invalid(_) => self.remove(slot),
