@@ -6,8 +6,9 @@
 //! # The path of a schedule
 //!
 //! A *schedule* is a user's record that requests another one, the *triggered record*, in a *target* topic at a due
-//! time. To *fire* it is to write, in one transaction, the triggered record, a history record and a tombstone for the
-//! schedule.
+//! time. To *fire* it is to write, in one transaction, the triggered record, a *history record* and a tombstone for the
+//! schedule. The history record is a copy of the triggered record plus the request headers, in the history topic: the
+//! log of what fired.
 //!
 //! 1. `ingest` receives each record of a partition's log. [`schedule`] parses those of users. *Engine records* are the
 //!    records that the engine writes into a schedules topic: tombstones, copies, barriers and start markers. [`origin`]
@@ -34,8 +35,8 @@
 //! record tells *leftovers*, which do not fire, from schedules that do. `handover` gives a partition back. `partition`
 //! holds the state of one, and [`ownership`] the metadata of its committed offset.
 //!
-//! A batch's records are acknowledged before its offsets are sent, and the group coordinator rejects offsets of an older
-//! generation (KIP-447). So every record of a former owner that ever commits is before the barrier, and a
+//! A batch's records are acknowledged before its offsets are sent, and the group coordinator rejects offsets of an
+//! older generation (KIP-447). So every record of a former owner that ever commits is before the barrier, and a
 //! read_committed consumer cannot pass the barrier while such a transaction is open. Reading up to the barrier
 //! therefore sees all that former owners did, even if one of them commits after it.
 
@@ -87,7 +88,7 @@ use targets::Targets;
 /// The table of a live partition shrinks if at most one of this many slots is in use.
 const LIVE_SLOTS_PER_ENTRY: usize = 16;
 
-/// Most transactors of an instance: a successor fences this many transactional ids of each former owner.
+/// Maximum number of transactors of an instance: a successor fences this many transactional ids of each former owner.
 pub const TRANSACTORS_MAX: usize = 2;
 
 /// The settings of a scheduler.
@@ -109,15 +110,15 @@ pub struct Config {
     /// Unique to this start of the process: 1 to 32 characters of `0-9a-f`. Transactional ids are
     /// `{group}.{run}.{incarnation}.{number}`.
     pub run: String,
-    /// How long a schedule may be overdue by its record's timestamp, in seconds.
+    /// A schedule due more than this many seconds before its own record's timestamp is invalid. `None`: no limit.
     pub grace_s: Option<u64>,
-    /// How far ahead of its record's timestamp a schedule may be due, in seconds.
+    /// A schedule due more than this many seconds after its own record's timestamp is invalid. `None`: no limit.
     pub horizon_s: Option<u64>,
     /// Number of transactors, 1 or 2: as many batches may be in flight.
     pub transactors: usize,
-    /// Most schedules of one batch.
+    /// Maximum number of schedules in one batch.
     pub batch_items_max: usize,
-    /// Payload bytes after which a batch is full; a larger schedule gets a batch of its own.
+    /// A batch takes no more schedules once it has this many payload bytes; the last one may exceed it.
     pub batch_bytes_max: usize,
     /// Seed of the hash of keys, against keys chosen to collide.
     pub hash_seed: u64,

@@ -1,7 +1,8 @@
 //! Forms batches, which become transactions.
 //!
 //! A partition's barrier, start marker, handover and offset commits have batches of their own kind ([`Purpose`]).
-//! Firings are divided into *lanes*, so a slow or rejected batch of one lane does not delay the others.
+//! Firings are divided into *lanes*, so a rejected or backing-off batch of one lane does
+//! not stop the others from forming.
 
 use std::sync::Arc;
 
@@ -42,7 +43,7 @@ impl<P: Payload> Scheduler<P> {
                 && match lane {
                     Lane::Normal => self.normal(),
                     Lane::Large => self.large(),
-                    Lane::Quarantined => self.quarantined(),
+                    Lane::Isolated => self.isolated(),
                     Lane::DeadLetters => self.dead_letters(),
                 };
             if formed {
@@ -54,7 +55,8 @@ impl<P: Payload> Scheduler<P> {
         false
     }
 
-    /// Returns when the next schedule of a lane is due; `None` also for lanes without due order.
+    /// Returns when the next schedule of a lane is due; `None` also if the lane takes no schedules
+    /// by due time now.
     pub(super) fn next_due(&self, lane: Lane) -> Option<Due> {
         let sizes = self.sizes(lane);
         self.partitions.values().filter(|state| state.may_fire()).filter_map(|state| state.keys.next_due(sizes)).min()
@@ -124,7 +126,7 @@ impl<P: Payload> Scheduler<P> {
     fn commit_offsets(&mut self) -> bool {
         let now = self.now;
         let ids = self.ids(|state| {
-            let ours = matches!(state.stage, Stage::Loading(_) | Stage::Since | Stage::Siblings | Stage::Live);
+            let ours = matches!(state.stage, Stage::Loading | Stage::Since | Stage::Siblings | Stage::Live);
             ours && !state.is_trimmed
                 && !self.has_in_flight(state.id)
                 && (state.fence_answered || state.has_progress(now))
@@ -137,7 +139,8 @@ impl<P: Payload> Scheduler<P> {
         let mut batch = self.new_batch();
         let mut entries = Vec::new();
         self.add_rewrites(&mut batch, &mut entries);
-        // While the search for a rejected record includes rewrites, schedules must not join them.
+        // While a bisection halves a batch with rewrites, filling up with other schedules would put the same suspects
+        // together with new ones, so the culprit would never be alone.
         if entries.is_empty() || self.batches.items_max[Lane::Normal as usize] == self.config.batch_items_max {
             self.add_due(&mut batch, &mut entries, Lane::Normal);
         }
@@ -154,13 +157,14 @@ impl<P: Payload> Scheduler<P> {
         self.send(batch, Purpose::Fire(Lane::Large), partitions_of(&entries), entries)
     }
 
-    /// Returns the sizes of schedules that share batches of a lane; none for lanes without due order.
+    /// Returns the sizes of schedules that share batches of a lane; empty if the lane takes no schedules by due time
+    /// now.
     pub(super) fn sizes(&self, lane: Lane) -> &'static [Size] {
         match (lane, self.batches.throughput.is_large_apart()) {
             (Lane::Normal, false) => &Size::ALL,
             (Lane::Normal, true) => &[Size::Small],
             (Lane::Large, true) => &[Size::Large],
-            (Lane::Large, false) | (Lane::Quarantined | Lane::DeadLetters, _) => &[],
+            (Lane::Large, false) | (Lane::Isolated | Lane::DeadLetters, _) => &[],
         }
     }
 
@@ -169,16 +173,16 @@ impl<P: Payload> Scheduler<P> {
         self.now.plus(i64::from(bugs::on(Bug::OneMillisecondEarly)))
     }
 
-    fn quarantined(&mut self) -> bool {
+    fn isolated(&mut self) -> bool {
         let by = self.fires_by();
         let mut batch = self.new_batch();
         let mut entries = Vec::new();
-        for id in self.ids(|state| state.may_fire() && state.keys.has_quarantined()) {
-            while !self.is_full(&batch, Lane::Quarantined)
-                && self.add_one(&mut batch, &mut entries, id, |keys| keys.take_quarantined(by))
+        for id in self.ids(|state| state.may_fire() && state.keys.has_isolated()) {
+            while !self.is_full(&batch, Lane::Isolated)
+                && self.add_one(&mut batch, &mut entries, id, |keys| keys.take_isolated(by))
             {}
         }
-        self.send(batch, Purpose::Fire(Lane::Quarantined), partitions_of(&entries), entries)
+        self.send(batch, Purpose::Fire(Lane::Isolated), partitions_of(&entries), entries)
     }
 
     fn is_full(&self, batch: &Batch, lane: Lane) -> bool {

@@ -91,7 +91,7 @@ impl<P: Payload> Scheduler<P> {
                     state.keys.limit_retries(slot, OWN_TOPIC_RETRIES_MAX);
                 }
                 if reason == Reason::Refused && fires {
-                    state.keys.quarantine(slot, origin_offset);
+                    state.keys.isolate(slot, origin_offset);
                 }
                 let retry_at = if is_rewrite {
                     state.keys.await_rewrite_retry(slot, self.now)
@@ -105,7 +105,7 @@ impl<P: Payload> Scheduler<P> {
         }
     }
 
-    /// Counts each reason of an entry once. Returns true the first time.
+    /// Counts a reason of an entry once for each kind of reason. Returns true the first time.
     fn count_once(&mut self, id: TopicPartition, slot: u32, reason: Reason) -> bool {
         let is_new = self.partitions.get_mut(&id).is_some_and(|state| state.keys.remember_reason(slot, reason));
         self.counters.by_reason[reason as usize] += u64::from(is_new);

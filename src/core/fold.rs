@@ -46,6 +46,7 @@ pub enum Effect {
 pub fn effect(known: Option<i64>, writer: &Writer, has_value: bool) -> Effect {
     let Writer::Engine(origin) = writer else { return Effect::Replaces };
     match (known.map(|known| known.cmp(&origin.offset)), has_value) {
+        // A copy of a newer record than the known one: compaction removed the original before it was read.
         (None, true) | (Some(Ordering::Less), true) => Effect::Replaces,
         (Some(Ordering::Equal), true) => Effect::Confirms,
         (Some(Ordering::Less | Ordering::Equal), false) => Effect::Ends,

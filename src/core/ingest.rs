@@ -30,7 +30,7 @@ impl<P: Payload> Scheduler<P> {
         }
         if let Some(state) = self.partitions.get_mut(&record.partition) {
             state.clear_read();
-            if state.stage == Stage::Loading(state.barrier.unwrap_or(i64::MAX)) && state.is_loaded() {
+            if state.stage == Stage::Loading && state.is_loaded() {
                 self.loaded(record.partition);
             }
         }
@@ -109,7 +109,7 @@ impl<P: Payload> Scheduler<P> {
             return;
         }
         let Some(state) = self.partitions.get_mut(&record.partition) else { return };
-        // A partition that is given back is still read: its outstanding records and new cancels are events.
+        // A partition that is being released was mostly live before, so the records that it still reads are new.
         let counts_events = state.is_live() || matches!(state.stage, Stage::Releasing { .. });
         let ended_pending = state.keys.user_record(key, new);
         if !counts_events {
@@ -143,7 +143,7 @@ impl<P: Payload> Scheduler<P> {
     /// Does the same for all schedules of a partition that was just loaded.
     pub(super) fn check_far_ahead_of_loaded(&mut self, id: TopicPartition) {
         let Some(state) = self.partitions.get(&id) else { return };
-        // Timestamps are not negative, so a schedule that is due earlier cannot be far ahead.
+        // `far_ahead` takes a negative timestamp as 0, so a schedule that is due earlier cannot be far ahead.
         let far = state.keys.due_from(schedule::FAR_S);
         let far: Vec<_> = far.filter_map(|entry| Some((entry.origin_offset, entry.due()?, entry.timestamp))).collect();
         far.into_iter().for_each(|(offset, due, timestamp)| self.check_far_ahead(id, offset, due, timestamp));

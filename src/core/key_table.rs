@@ -111,7 +111,7 @@ impl<P: Payload> KeyTable<P> {
     /// Returns the number of schedules that are due by `now` and wait for a batch.
     pub(super) fn overdue(&self, now: Millis) -> usize {
         let due = second_of(now).map_or(0, |second| self.queues.count_before(second.saturating_add(1)));
-        due + self.queues.count(Queue::Quarantined)
+        due + self.queues.count(Queue::Isolated)
     }
 
     /// Returns the number of slots, free ones included.
@@ -192,10 +192,10 @@ impl<P: Payload> KeyTable<P> {
         }
     }
 
-    /// Forgets cancels before a barrier of our group at `offset`, to save memory. During loading a cancel is kept because
-    /// a later engine copy of the schedule that it cancelled would revive the key. After the barrier no such copy can
-    /// follow for a cancel before it: the barrier's writer had read that cancel before it decided any record, and no
-    /// record of a former owner is after the barrier.
+    /// Forgets cancels before a barrier of our group at `offset`, to save memory. During loading a cancel is kept
+    /// because a later engine copy of the schedule that it cancelled would revive the key. After the barrier no such
+    /// copy can follow for a cancel before it: the barrier's writer had read that cancel before it decided any record,
+    /// and no record of a former owner is after the barrier.
     pub(super) fn passed_barrier(&mut self, offset: i64) {
         if !self.keeps_all {
             return;

@@ -10,8 +10,8 @@ use super::report::Report;
 use super::targets::TargetState;
 use super::{Scheduler, TopicPartition};
 
-/// Rejections that name no record during which later schedules wait for the search: enough to find two or three records
-/// among 10,000.
+/// After this many rejections without a named record, the search stops holding up later schedules and isolates the
+/// batch's. Enough to find two or three records among 10,000.
 const UNATTRIBUTED_REJECTIONS_MAX: u32 = 32;
 
 impl<P: Payload> Scheduler<P> {
@@ -103,6 +103,7 @@ impl<P: Payload> Scheduler<P> {
                 offset: match last_offsets.iter().find(|(other, _)| other == id) {
                     _ if read => -1,
                     Some((_, offset)) => *offset,
+                    // Cannot happen: every firing writes to its own partition.
                     None => i64::MAX,
                 },
                 items: of_this.map(|entry| (entry.slot, entry.origin_offset, entry.ends)).collect(),
@@ -172,7 +173,7 @@ impl<P: Payload> Scheduler<P> {
 
     /// Searches for the record that a broker rejected, if no delivery report names it: batches are halved until the
     /// record is alone. That keeps due order, but all later schedules wait; if it takes too long, the batch's schedules
-    /// are quarantined instead.
+    /// are isolated instead.
     fn bisect(&mut self, batch: &InFlight) {
         let Purpose::Fire(lane) = batch.purpose else { return self.batches.back_off(batch.purpose, self.now) };
         if let [alone] = batch.entries.as_slice() {
@@ -186,7 +187,7 @@ impl<P: Payload> Scheduler<P> {
             for entry in batch.entries.iter().filter(fires) {
                 remaining -= 1;
                 if let Some(state) = self.partitions.get_mut(&entry.partition) {
-                    state.keys.quarantine(entry.slot, entry.origin_offset);
+                    state.keys.isolate(entry.slot, entry.origin_offset);
                 }
             }
         }

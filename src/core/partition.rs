@@ -22,8 +22,8 @@ pub(super) enum Stage {
     Barrier,
     /// For the outcome of the barrier's batch.
     BarrierSent,
-    /// For the consumer to read past the barrier, which is at this offset.
-    Loading(i64),
+    /// For the consumer to read past the barrier.
+    Loading,
     /// For the topic's `since`, the time before which schedules may be leftovers.
     Since,
     /// For the topic's other partitions of this instance, whose start markers may have the `since`.
@@ -147,12 +147,12 @@ impl<P: Payload> PartitionState<P> {
 
     /// Returns whether it is still before [`Stage::Siblings`], so its start marker may be unknown.
     pub(super) fn is_before_siblings(&self) -> bool {
-        matches!(self.stage, Stage::Metadata | Stage::Barrier | Stage::BarrierSent | Stage::Loading(_) | Stage::Since)
+        matches!(self.stage, Stage::Metadata | Stage::Barrier | Stage::BarrierSent | Stage::Loading | Stage::Since)
     }
 
     /// Returns whether its schedules fire.
     pub(super) fn is_live(&self) -> bool {
-        self.stage == Stage::Live || (bugs::on(Bug::FireBeforeBarrier) && matches!(self.stage, Stage::Loading(_)))
+        self.stage == Stage::Live || (bugs::on(Bug::FireBeforeBarrier) && matches!(self.stage, Stage::Loading))
     }
 
     /// Returns a tag that changes whenever entries move to other slots, which makes cursors of listings expire.

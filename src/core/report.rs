@@ -101,7 +101,7 @@ pub enum Report {
     },
 }
 
-/// Numbers of events since the scheduler was made. They never decrease.
+/// Numbers of events since the scheduler was made. They never decrease. Field names follow the metrics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Schedules accepted.

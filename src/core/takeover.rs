@@ -102,7 +102,7 @@ impl<P: Payload> Scheduler<P> {
             state.barrier_committed = true;
             match &mut state.stage {
                 Stage::Releasing { clean_commit_due, .. } => *clean_commit_due = true,
-                stage => *stage = Stage::Loading(barrier),
+                stage => *stage = Stage::Loading,
             }
             for owner in &state.ownership.owners_to_fence {
                 if !to_fence.contains(owner) && !bugs::on(Bug::DeadOwnerNotFenced) {
@@ -121,11 +121,7 @@ impl<P: Payload> Scheduler<P> {
             self.outputs.push_back(Output::Fence { request, transactional_ids });
         }
         for (id, _) in partitions {
-            if self
-                .partitions
-                .get(id)
-                .is_some_and(|state| matches!(state.stage, Stage::Loading(_)) && state.is_loaded())
-            {
+            if self.partitions.get(id).is_some_and(|state| matches!(state.stage, Stage::Loading) && state.is_loaded()) {
                 self.loaded(*id);
             }
         }
@@ -198,6 +194,9 @@ impl<P: Payload> Scheduler<P> {
             // A start marker or `since` in the future comes from before the clock was set back: it does not count.
             let since = since.filter(|_| !bugs::on(Bug::SinceForgotten));
             let known = since.filter(|_| state.start_marker.is_none()).filter(|since| *since <= now);
+            // A start marker that counts by now is kept. One in the future is replaced by the cutoff, at its old
+            // offset. Without a start marker, the answer is used if it counts, and otherwise the topic's other
+            // partitions.
             match (known, state.start_marker) {
                 (Some(since), _) => state.stage = Stage::StartMarker(start_marker_from(state, since)),
                 // The clock may be right again by now.

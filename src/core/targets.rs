@@ -10,10 +10,10 @@ use std::sync::Arc;
 use super::reason::Reason;
 use super::types::Millis;
 
-/// First wait before an unusable target is looked up again; it doubles up to [`RETRY_MS_MAX`].
-const RETRY_MS_MIN: i64 = 1_000;
+/// First wait before an unusable target is looked up again; it doubles up to [`LOOKUP_RETRY_MS_MAX`].
+const LOOKUP_RETRY_MS_MIN: i64 = 1_000;
 /// Longest wait before an unusable target is looked up again.
-const RETRY_MS_MAX: i64 = 30_000;
+const LOOKUP_RETRY_MS_MAX: i64 = 30_000;
 
 /// Lookups that find a target missing or forbidden before its schedules become dead letters, if a topic for them is
 /// set.
@@ -241,7 +241,7 @@ impl Targets {
             }
             return target.last_reported.take().map(|_| Arc::clone(&target.name));
         }
-        let delay = RETRY_MS_MIN.saturating_mul(1 << target.failed_lookups.min(10)).min(RETRY_MS_MAX);
+        let delay = LOOKUP_RETRY_MS_MIN.saturating_mul(1 << target.failed_lookups.min(10)).min(LOOKUP_RETRY_MS_MAX);
         target.failed_lookups = target.failed_lookups.saturating_add(1);
         target.state = State::Unusable { state: answer, retry_at: now.plus(delay) };
         target.note_state(answer)

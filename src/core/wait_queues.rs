@@ -36,8 +36,8 @@ impl Size {
 pub(super) enum Queue {
     /// For this due second since 1970, by size.
     Due(u64, Size),
-    /// For a batch of quarantined schedules.
-    Quarantined,
+    /// For a batch of isolated schedules.
+    Isolated,
     /// For the target with this number to take records.
     Target(u32),
     /// For a retry: by the number of retries so far, and by a jitter slot.
@@ -51,7 +51,7 @@ impl Queue {
     fn number(self) -> u64 {
         match self {
             Self::Due(second, size) => size.numbers().start + second.min(LARGE - 1),
-            Self::Quarantined => OTHERS,
+            Self::Isolated => OTHERS,
             Self::Target(target) => OTHERS | 1 << 32 | u64::from(target),
             Self::Retry(retries, jitter_slot) => OTHERS | 2 << 32 | u64::from(retries) << 8 | u64::from(jitter_slot),
             Self::DeadLetter => OTHERS | 3 << 32,

@@ -54,14 +54,14 @@ impl<P: Payload> Scheduler<P> {
             Stage::Releasing { .. } => one(Purpose::Handover, now),
             _ if state.is_trimmed => [None; 7],
             // They are live only with `Bug::FireBeforeBarrier`.
-            Stage::Loading(_) | Stage::Since | Stage::Siblings if !is_live => {
+            Stage::Loading | Stage::Since | Stage::Siblings if !is_live => {
                 if state.fence_answered {
                     one(Purpose::CommitOffsets, now)
                 } else {
                     [None; 7]
                 }
             }
-            Stage::Loading(_) | Stage::Since | Stage::Siblings | Stage::Live => {
+            Stage::Loading | Stage::Since | Stage::Siblings | Stage::Live => {
                 let due = |lane| state.keys.next_due(self.sizes(lane)).map(|due| (Purpose::Fire(lane), due.at()));
                 let waits = |does: bool, lane| does.then_some((Purpose::Fire(lane), now));
                 let has_progress = state.offset() > state.committed;
@@ -69,7 +69,7 @@ impl<P: Payload> Scheduler<P> {
                     due(Lane::Normal),
                     due(Lane::Large),
                     waits(state.keys.has_rewrites(), Lane::Normal),
-                    waits(state.keys.has_quarantined(), Lane::Quarantined),
+                    waits(state.keys.has_isolated(), Lane::Isolated),
                     waits(state.keys.has_dead_letters(), Lane::DeadLetters),
                     state.fence_answered.then_some((Purpose::CommitOffsets, now)),
                     has_progress.then_some((Purpose::CommitOffsets, state.next_commit_at)),

@@ -9,16 +9,16 @@ use super::super::wait_queues::Size;
 /// A schedule whose payload is larger than this fires apart from small ones while throughput is the limit.
 const SMALL_BYTES_MAX: usize = 1_024;
 
-/// The record is overtaken and must be written again.
+/// The record is overtaken and must be rewritten.
 pub(super) const OVERTAKEN: u8 = 1;
 /// A broker rejected the record, or an unknown one of its batch, so it fires apart from the others.
-pub(super) const QUARANTINED: u8 = 2;
+pub(super) const ISOLATED: u8 = 2;
 /// The schedule does not fire: it becomes a dead letter.
 pub(super) const TO_DEAD_LETTER: u8 = 4;
-/// The first of five bits: the kinds of reasons for which the entry was parked.
+/// The first of five bits: the kinds of reasons for which the entry was parked. All eight bits are used.
 const FIRST_REASON: u8 = 8;
 
-/// The request of a key's latest record.
+/// The request of a key's latest record: what its user asked the engine to do with the key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in super::super) enum Request {
     /// It schedules a record.
@@ -73,8 +73,8 @@ pub(super) enum Waiting {
     No,
     /// For its due time.
     Due,
-    /// For a batch of quarantined schedules.
-    Quarantined,
+    /// For a batch of isolated schedules.
+    Isolated,
     /// For its target topic to be usable.
     Target,
     /// For a retry, after a broker rejected its firing or its dead letter.
@@ -87,7 +87,7 @@ pub(super) enum Waiting {
 
 impl Waiting {
     pub(super) fn is_parked(self) -> bool {
-        !matches!(self, Self::No | Self::Due | Self::Quarantined)
+        !matches!(self, Self::No | Self::Due | Self::Isolated)
     }
 }
 
