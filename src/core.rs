@@ -292,7 +292,7 @@ impl<P: Payload> Scheduler<P> {
 
     fn tick(&mut self) {
         self.check_releases();
-        for target in self.targets.take_unchecked(self.now) {
+        for target in self.targets.take_due_lookups(self.now) {
             self.check_target(target);
         }
         let mut shrunk = false;

@@ -4,6 +4,7 @@
 use super::bugs::{self, Bug};
 use super::in_flight::BatchEntry;
 use super::io::Output;
+use super::partition::PartitionState;
 use super::payload::Payload;
 use super::reason::Reason;
 use super::report::Report;
@@ -20,6 +21,32 @@ const OWN_TOPIC_RETRIES_MAX: u8 = 2;
 impl<P: Payload> Scheduler<P> {
     pub(super) fn check_target(&mut self, target: u32) {
         self.outputs.push_back(Output::CheckTarget { target, name: self.targets.name(target) });
+    }
+
+    pub(super) fn on_target(&mut self, target: u32, state: TargetState) {
+        if let Some(name) = self.targets.answered(self.now, target, state) {
+            self.report(Report::TargetChanged { name, state });
+        }
+        match state {
+            TargetState::Exists => self.partitions.values_mut().for_each(|state| state.keys.wake_waiting_for(target)),
+            _ => self.park_waiting(target),
+        }
+    }
+
+    /// Parks the schedules that wait for an unusable target under its present state, or makes them dead letters.
+    fn park_waiting(&mut self, target: u32) {
+        let verdict = self.targets.verdict(self.now, target);
+        let waits = |state: &PartitionState<P>| state.keys.waiting_for(target).collect::<Vec<_>>();
+        let waiting: Vec<_> = self.partitions.values().map(|state| (state.id, waits(state))).collect();
+        let mut remaining = self.dead_letter_target == Some(target);
+        for (id, slots) in waiting {
+            for slot in slots {
+                remaining |= !self.park_for_target(id, slot, verdict);
+            }
+        }
+        if !remaining {
+            self.targets.remove_waiters(target);
+        }
     }
 
     /// Parks a schedule whose target takes no records. Returns true if it waits for the target no longer, because it

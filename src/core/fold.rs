@@ -34,7 +34,7 @@ pub enum Effect {
     /// It is a tombstone that ends the latest record.
     Ends,
     /// It was written for an older record than the latest, and comes after the latest in the log. Compaction may remove
-    /// the latest record, so the engine must write it again.
+    /// the latest record, so the engine must rewrite it.
     Overtakes,
     /// It changes nothing.
     None,

@@ -107,9 +107,9 @@ impl<P: Payload> Scheduler<P> {
             self.takeovers.previous_owners.truncate(FENCE_MAX);
         }
         self.partitions.clear();
-        self.batches.forget();
+        self.batches.clear_in_flight();
         self.takeovers.forget();
-        self.targets.forget();
+        self.targets.clear_waiters();
         if !self.stopping {
             self.outputs.push_back(Output::ReplaceTransactionalIds { transactional_ids: self.transactional_ids() });
         }

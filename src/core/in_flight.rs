@@ -20,7 +20,7 @@ pub(super) enum Purpose {
     Handover,
     /// Commits offsets alone: progress while nothing fires, and that former owners have been fenced.
     CommitOffsets,
-    /// Fires schedules, writes overtaken records again, or moves records to the dead-letter topic.
+    /// Fires schedules, rewrites overtaken records, or moves records to the dead-letter topic.
     Fire(Lane),
 }
 
@@ -84,7 +84,7 @@ pub(super) struct BatchEntry {
     pub(super) origin_offset: i64,
     /// The batch writes a tombstone for the key, which ends the entry.
     pub(super) ends: bool,
-    /// Number of the target or dead-letter topic; `None` if the record is only written again.
+    /// Number of the target or dead-letter topic; `None` for a rewrite.
     pub(super) target: Option<u32>,
     pub(super) is_dead_letter: bool,
 }
@@ -158,7 +158,7 @@ impl Batches {
         self.in_flight.remove(at)
     }
 
-    pub(super) fn forget(&mut self) {
+    pub(super) fn clear_in_flight(&mut self) {
         self.in_flight.clear();
         self.stale_generation = None;
     }

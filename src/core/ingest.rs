@@ -7,12 +7,11 @@ use super::due::Due;
 use super::fold::Writer;
 use super::key_table::{NewEntry, Request};
 use super::origin::{BARRIER_KEY, Origin, START_MARKER_KEY};
-use super::partition::{PartitionState, Stage};
+use super::partition::Stage;
 use super::payload::{Parts, Payload};
 use super::reason::Reason;
 use super::report::Report;
 use super::start_marker::StartMarker;
-use super::targets::TargetState;
 use super::types::{Record, TopicPartition};
 use super::{Millis, Scheduler, headers, schedule};
 
@@ -178,31 +177,5 @@ impl<P: Payload> Scheduler<P> {
         used.insert(new);
         used.extend(self.dead_letter_target);
         self.targets.sweep(&used);
-    }
-
-    pub(super) fn on_target(&mut self, target: u32, state: TargetState) {
-        if let Some(name) = self.targets.answered(self.now, target, state) {
-            self.report(Report::TargetChanged { name, state });
-        }
-        match state {
-            TargetState::Exists => self.partitions.values_mut().for_each(|state| state.keys.wake_waiting_for(target)),
-            _ => self.park_waiting(target),
-        }
-    }
-
-    /// Parks the schedules that wait for an unusable target under its present state, or makes them dead letters.
-    fn park_waiting(&mut self, target: u32) {
-        let verdict = self.targets.verdict(self.now, target);
-        let waits = |state: &PartitionState<P>| state.keys.waiting_for(target).collect::<Vec<_>>();
-        let waiting: Vec<_> = self.partitions.values().map(|state| (state.id, waits(state))).collect();
-        let mut remaining = self.dead_letter_target == Some(target);
-        for (id, slots) in waiting {
-            for slot in slots {
-                remaining |= !self.park_for_target(id, slot, verdict);
-            }
-        }
-        if !remaining {
-            self.targets.remove_waiters(target);
-        }
     }
 }

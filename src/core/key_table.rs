@@ -4,7 +4,7 @@
 //! record is *outstanding* from the decision to write it until it is known to be aborted or the consumer has read past
 //! it; a key has at most one. If an engine record comes after the latest record in the log, but was written for an
 //! older one, it has *overtaken* the latest record: compaction keeps only the last record of a key and may remove it,
-//! so the engine must write it again.
+//! so the engine must *rewrite* it: write a copy of it, or of a cancel a tombstone.
 
 mod entry;
 mod store;
@@ -212,7 +212,7 @@ impl<P: Payload> KeyTable<P> {
         }
     }
 
-    /// Ends loading: from now on, cancels and invalid records are kept only while they must be written again. Returns
+    /// Ends loading: from now on, cancels and invalid records are kept only while they must be rewritten. Returns
     /// offset and reason of the invalid ones.
     pub(super) fn finish_loading(&mut self) -> Vec<(i64, Reason)> {
         self.keeps_all = false;

@@ -131,7 +131,7 @@ pub struct Status {
     /// Schedules of these that are due and in no batch yet; parked ones are not counted.
     pub overdue: usize,
     /// Records that wait because a broker rejected them or their target cannot be produced to: schedules, and the rare
-    /// cancel or invalid record that has to be written again.
+    /// cancel or invalid record that has to be rewritten.
     pub parked: usize,
     /// The time from which the next schedule is due, in seconds since 1970; parked ones are not counted.
     pub next_due: Option<u64>,

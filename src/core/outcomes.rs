@@ -103,7 +103,7 @@ impl<P: Payload> Scheduler<P> {
                 offset: match last_offsets.iter().find(|(other, _)| other == id) {
                     _ if read => -1,
                     Some((_, offset)) => *offset,
-                    // Cannot happen: every firing writes to its own partition.
+                    // Without a report, entries stay outstanding until their engine records are read.
                     None => i64::MAX,
                 },
                 items: of_this.map(|entry| (entry.slot, entry.origin_offset, entry.ends)).collect(),
@@ -183,8 +183,8 @@ impl<P: Payload> Scheduler<P> {
         if lane.is_normal() {
             self.batches.unattributed_rejections = self.batches.unattributed_rejections.saturating_add(1);
             let takes_long = self.batches.unattributed_rejections > UNATTRIBUTED_REJECTIONS_MAX;
-            let fires = |entry: &&BatchEntry| entry.target.is_some() && takes_long;
-            for entry in batch.entries.iter().filter(fires) {
+            let must_isolate = |entry: &&BatchEntry| entry.target.is_some() && takes_long;
+            for entry in batch.entries.iter().filter(must_isolate) {
                 remaining -= 1;
                 if let Some(state) = self.partitions.get_mut(&entry.partition) {
                     state.keys.isolate(entry.slot, entry.origin_offset);

@@ -16,25 +16,25 @@ pub(super) const COMMIT_INTERVAL_MS: i64 = 30_000;
 /// The stage of a partition. In each stage it waits for one thing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stage {
-    /// For the metadata of the group's committed offset.
+    /// It waits for the metadata of the group's committed offset.
     Metadata,
-    /// For a batch for its barrier, a record that is committed together with our ownership.
+    /// It waits for a batch for its barrier, a record that is committed together with our ownership.
     Barrier,
-    /// For the outcome of the barrier's batch.
+    /// It waits for the outcome of the barrier's batch.
     BarrierSent,
-    /// For the consumer to read past the barrier.
+    /// It waits for the consumer to read past the barrier.
     Loading,
-    /// For the topic's `since`, the time before which schedules may be leftovers.
+    /// It waits for the topic's `since`, the time before which schedules may be leftovers.
     Since,
-    /// For the topic's other partitions of this instance, whose start markers may have the `since`.
+    /// It waits for the topic's other partitions of this instance, whose start markers may have the `since`.
     Siblings,
-    /// For a batch for its start marker.
+    /// It waits for a batch for its start marker.
     StartMarker(StartMarker),
-    /// For the outcome of the start marker's batch.
+    /// It waits for the outcome of the start marker's batch.
     StartMarkerSent(StartMarker),
-    /// For schedules to be due: the partition is live.
+    /// It waits for schedules to be due: the partition is live.
     Live,
-    /// For its batches to settle and for the commit that declares it clean.
+    /// It waits for its batches to settle and for the commit that declares it clean.
     Releasing {
         /// When the instance gives up and rejoins instead.
         until: Millis,

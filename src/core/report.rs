@@ -120,7 +120,7 @@ pub struct Counters {
     pub leftovers: u64,
     /// Schedules accepted that are due more than 100 years ahead.
     pub far_ahead: u64,
-    /// Records written again because an engine record had overtaken them.
+    /// Records rewritten because an engine record had overtaken them.
     pub reasserted: u64,
     /// Records moved to the dead-letter topic.
     pub dead_lettered: u64,

@@ -34,15 +34,15 @@ impl Size {
 /// A queue, by what its slots wait for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Queue {
-    /// For this due second since 1970, by size.
+    /// Its slots wait for this due second since 1970, by size.
     Due(u64, Size),
-    /// For a batch of isolated schedules.
+    /// Its slots wait for a batch of isolated schedules.
     Isolated,
-    /// For the target with this number to take records.
+    /// Its slots wait for the target with this number to take records.
     Target(u32),
-    /// For a retry: by the number of retries so far, and by a jitter slot.
+    /// Its slots wait for a retry: by the number of retries so far, and by a jitter slot.
     Retry(u8, u8),
-    /// For a batch of dead letters.
+    /// Its slots wait for a batch of dead letters.
     DeadLetter,
 }
 

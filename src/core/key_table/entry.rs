@@ -66,22 +66,22 @@ pub(in super::super) struct KeyEntry<P> {
     pub(in super::super) parked_for: Option<Reason>,
 }
 
-/// The queue in which an entry waits.
+/// What an entry waits for, which determines its queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Waiting {
-    /// In no queue: an engine record is outstanding, or there is nothing to wait for.
+    /// It is in no queue: an engine record is outstanding, or there is nothing to wait for.
     No,
-    /// For its due time.
+    /// It waits for its due time.
     Due,
-    /// For a batch of isolated schedules.
+    /// It waits for a batch of isolated schedules.
     Isolated,
-    /// For its target topic to be usable.
+    /// It waits for its target topic to be usable.
     Target,
-    /// For a retry, after a broker rejected its firing or its dead letter.
+    /// It waits for a retry, after a broker rejected its firing or its dead letter.
     Retry,
-    /// For a retry, after a broker rejected the record that writes it again.
+    /// It waits for a retry, after a broker rejected its rewrite.
     RewriteRetry,
-    /// For a batch of dead letters.
+    /// It waits for a batch of dead letters.
     DeadLetter,
 }
 

@@ -71,8 +71,8 @@ impl<P: Payload> KeyTable<P> {
         self.queues.first(Queue::DeadLetter).is_some()
     }
 
-    /// Removes the next overtaken entry that can be written again from its queue. A schedule that is due by `now` is
-    /// skipped: its firing ends it, so it need not be written again.
+    /// Removes the next overtaken entry that can be rewritten from its queue. A schedule that is due by `now` is
+    /// skipped: its firing ends it, so it need not be rewritten.
     pub(in super::super) fn take_rewrite(&mut self, now: Millis) -> Option<u32> {
         while let Some(slot) = self.rewrites.pop_front() {
             let Some(entry) = self.get(slot) else { continue };
@@ -85,7 +85,7 @@ impl<P: Payload> KeyTable<P> {
         None
     }
 
-    /// Returns whether an overtaken entry may wait to be written again; false positives are possible.
+    /// Returns whether an overtaken entry may wait for its rewrite; false positives are possible.
     pub(in super::super) fn has_rewrites(&self) -> bool {
         !self.rewrites.is_empty()
     }
@@ -101,7 +101,7 @@ impl<P: Payload> KeyTable<P> {
         self.retry_at(slot, now)
     }
 
-    /// Parks an entry after a broker rejected the record that writes it again. Returns when that is retried.
+    /// Parks an entry after a broker rejected its rewrite. Returns when that is retried.
     pub(in super::super) fn await_rewrite_retry(&mut self, slot: u32, now: Millis) -> Millis {
         self.unlink(slot);
         self.link(slot, Waiting::RewriteRetry);
@@ -189,7 +189,7 @@ impl<P: Payload> KeyTable<P> {
         }
     }
 
-    /// Parks an entry. If it is overtaken, it can still be written again meanwhile.
+    /// Parks an entry. If it is overtaken, it can still be rewritten meanwhile.
     fn park(&mut self, slot: u32, waiting: Waiting) {
         self.unlink(slot);
         self.link(slot, waiting);
