@@ -1,6 +1,6 @@
 //! Forms batches, which become transactions.
 //!
-//! A partition's barrier, start marker, handover and offset commits have batches of their own kind ([`Purpose`]).
+//! A partition's barrier, start marker, clean commit and offset commits have batches of their own ([`Purpose`]).
 //! Firings are divided into *lanes*, so a rejected or backing-off batch of one lane does
 //! not stop the others from forming.
 
@@ -25,7 +25,7 @@ impl<P: Payload> Scheduler<P> {
         while self.may_form() && self.has_work() {
             let formed = (self.is_ready(Purpose::Barrier) && self.barriers())
                 || (self.is_ready(Purpose::StartMarker) && self.start_markers())
-                || (self.is_ready(Purpose::Handover) && self.handovers())
+                || (self.is_ready(Purpose::CleanCommit) && self.clean_commits())
                 || self.firings()
                 || (self.is_ready(Purpose::CommitOffsets) && self.commit_offsets());
             if !formed {
@@ -103,7 +103,7 @@ impl<P: Payload> Scheduler<P> {
 
     /// Commits the last transaction of each partition that is given back, once its other batches have settled. It
     /// declares the partition *clean*: nothing is in flight, so a successor need not fence this owner.
-    fn handovers(&mut self) -> bool {
+    fn clean_commits(&mut self) -> bool {
         let without_clean_commit = self.ids(|state| {
             matches!(state.stage, Stage::Releasing { clean_commit_due: false, .. }) && !self.has_in_flight(state.id)
         });
@@ -119,7 +119,7 @@ impl<P: Payload> Scheduler<P> {
             }
         }
         let batch = self.new_batch();
-        self.send(batch, Purpose::Handover, ids, Vec::new())
+        self.send(batch, Purpose::CleanCommit, ids, Vec::new())
     }
 
     /// Commits offsets alone: progress while nothing fires, and metadata without the owners that have been fenced.

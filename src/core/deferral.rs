@@ -55,10 +55,7 @@ impl<P: Payload> Scheduler<P> {
         let Some(state) = self.partitions.get_mut(&id) else { return true };
         match verdict {
             Verdict::GiveUp(reason) if self.config.dead_letter.is_some() => {
-                state.keys.await_dead_letter(slot);
-                let offset = state.keys.get(slot).map_or(-1, |entry| entry.origin_offset);
-                self.count_once(id, slot, reason);
-                self.report(Report::ToDeadLetter { partition: id, offset, reason });
+                self.make_dead_letter(id, slot, reason);
                 return true;
             }
             Verdict::Hold(Some(reason)) | Verdict::GiveUp(reason) => {
@@ -72,6 +69,15 @@ impl<P: Payload> Scheduler<P> {
         false
     }
 
+    /// Parks an entry until its dead letter is written.
+    fn make_dead_letter(&mut self, id: TopicPartition, slot: u32, reason: Reason) {
+        let Some(state) = self.partitions.get_mut(&id) else { return };
+        state.keys.await_dead_letter(slot);
+        let offset = state.keys.get(slot).map_or(-1, |entry| entry.origin_offset);
+        self.count_once(id, slot, reason);
+        self.report(Report::ToDeadLetter { partition: id, offset, reason });
+    }
+
     /// Handles that a broker rejected a record of this entry.
     pub(super) fn rejected(&mut self, entry: &BatchEntry, reason: Reason) {
         if bugs::on(Bug::RefusedNotParked) {
@@ -79,8 +85,8 @@ impl<P: Payload> Scheduler<P> {
         }
         let BatchEntry { partition, slot, origin_offset, target, is_dead_letter, .. } = *entry;
         let Some(state) = self.partitions.get_mut(&partition) else { return };
-        let Some(entry) = state.keys.get(slot).filter(|entry| entry.origin_offset == origin_offset) else { return };
-        let (retries, fires) = (entry.retries(), target.is_some() && !is_dead_letter);
+        let Some(latest) = state.keys.get(slot).filter(|latest| latest.origin_offset == origin_offset) else { return };
+        let (retries, fires) = (latest.retries(), target.is_some() && !is_dead_letter);
         match (target, reason) {
             (Some(target), Reason::UnknownTarget | Reason::Forbidden) => {
                 if fires {
@@ -96,12 +102,12 @@ impl<P: Payload> Scheduler<P> {
                     state.keys.await_target(slot);
                     self.count_once(partition, slot, reason);
                 }
-                let state = match reason {
+                let target_state = match reason {
                     Reason::Timestamp => TargetState::RefusesTimestamps,
                     _ => TargetState::Leaderless,
                 };
-                if let Some(name) = self.targets.quarantine(self.now, target, state) {
-                    self.report(Report::TargetChanged { name, state });
+                if let Some(name) = self.targets.quarantine(self.now, target, target_state) {
+                    self.report(Report::TargetChanged { name, state: target_state });
                 }
             }
             (_, Reason::TooLarge | Reason::Refused)
@@ -109,7 +115,7 @@ impl<P: Payload> Scheduler<P> {
                     && self.config.dead_letter.is_some()
                     && (reason == Reason::TooLarge || retries >= RETRIES_BEFORE_DEAD_LETTER) =>
             {
-                self.park_for_target(partition, slot, Verdict::GiveUp(reason));
+                self.make_dead_letter(partition, slot, reason);
             }
             _ => {
                 let is_rewrite = target.is_none();

@@ -11,7 +11,7 @@ use super::{Scheduler, TopicPartition};
 
 /// Time for a clean release of revoked partitions.
 const RELEASE_TIMEOUT_MS: i64 = 5_000;
-/// The same while the process shuts down.
+/// The same while the process shuts down, which process managers limit.
 const STOP_TIMEOUT_MS: i64 = 1_000;
 
 impl<P: Payload> Scheduler<P> {

@@ -17,7 +17,7 @@ pub(super) enum Purpose {
     /// Commits start markers.
     StartMarker,
     /// Commits that partitions are given back clean.
-    Handover,
+    CleanCommit,
     /// Commits offsets alone: progress while nothing fires, and that former owners have been fenced.
     CommitOffsets,
     /// Fires schedules, rewrites overtaken records, or moves records to the dead-letter topic.
@@ -31,7 +31,7 @@ impl Purpose {
         match self {
             Self::Barrier => 0,
             Self::StartMarker => 1,
-            Self::Handover => 2,
+            Self::CleanCommit => 2,
             Self::CommitOffsets => 3,
             Self::Fire(lane) => 4 + lane as usize,
         }

@@ -72,7 +72,7 @@ impl<P: Payload> Scheduler<P> {
                     }
                 }
             }
-            Purpose::Handover => {
+            Purpose::CleanCommit => {
                 let ids: Vec<_> = batch.offsets.iter().map(|(id, _)| *id).collect();
                 self.released(&ids);
             }
@@ -121,7 +121,8 @@ impl<P: Payload> Scheduler<P> {
                 state.keys.aborted(entry.slot, short_batch_id(batch.id));
             }
         }
-        if batch.purpose == Purpose::Handover {
+        if batch.purpose == Purpose::CleanCommit {
+            // Rejoining under new transactional ids keeps a successor from fencing ids that are in use.
             return self.rejoin("a partition could not be committed as clean");
         }
         self.revert_stages(&batch, |_| true);

@@ -51,7 +51,7 @@ impl<P: Payload> Scheduler<P> {
             Stage::Barrier => one(Purpose::Barrier, now),
             Stage::StartMarker(_) => one(Purpose::StartMarker, now),
             Stage::Releasing { .. } if self.batches.any_concerns(state.id) => [None; 7],
-            Stage::Releasing { .. } => one(Purpose::Handover, now),
+            Stage::Releasing { .. } => one(Purpose::CleanCommit, now),
             _ if state.is_trimmed => [None; 7],
             // They are live only with `Bug::FireBeforeBarrier`.
             Stage::Loading | Stage::Since | Stage::Siblings if !is_live => {
