@@ -6,28 +6,39 @@
 //! # The path of a schedule
 //!
 //! A *schedule* is a user's record that requests another one, the *triggered record*, in a *target* topic at a due
-//! time. To *fire* it is to write, in one transaction, the triggered record, a history record and a tombstone for the
-//! schedule.
+//! time. To *fire* it is to write, in one transaction, the triggered record, a *history record* and a tombstone for the
+//! schedule. The history record is a copy of the triggered record plus the request headers, in the history topic: the
+//! log of what fired.
 //!
-//! 1. `ingest` receives each record of a partition's log. [`schedule`] parses those of users. [`origin`] recognizes the
-//!    engine's own by their *origin header*, which names the user record that they were written for.
+//! 1. `ingest` receives each record of a partition's log. [`schedule`] parses those of users. *Engine records* are the
+//!    records that the engine writes into a schedules topic: tombstones, copies, barriers and start markers. [`origin`]
+//!    recognizes the first two by their *origin header*, which names the user record that they were written for.
 //! 2. `key_table` folds the log ([`fold`]) into one entry per key, the latest user record. `wait_queues` orders the
 //!    entries by due time; `deferral` *parks* those that cannot be delivered yet; `targets` checks target topics.
 //! 3. `work` lists the batches that each partition needs, and when.
 //! 4. `batching` forms them. A [`batch`] becomes one transaction, which a *transactor* runs: a thread of the shell with
 //!    one transactional producer. Now the keys' engine records are *outstanding*.
-//! 5. `in_flight` holds the batch until it has *settled*: the shell reports that it was committed or aborted.
+//! 5. `in_flight` holds the batch until it has *settled*: the shell reports its outcome.
 //! 6. `outcomes` acts on that. Aborted entries are tried again. Committed records are outstanding until the consumer
 //!    has read past them; then their keys are free. If the outcome is unknown, the engine forgets everything and
 //!    rejoins the group.
+//!
+//! A user writes A at offset 10 and, while A fires, B at offset 11 under the same key; the tombstone for A is at offset
+//! 12. B is *overtaken*: compaction keeps the last record of a key, so it may remove B. The engine *rewrites* B: it
+//! writes a *copy*, whose origin header names offset 11.
 //!
 //! # Ownership
 //!
 //! A partition's *owner* is an instance of the engine, by the name `{run}.{incarnation}`: a *run* is one start of the
 //! process, and it begins a new *incarnation* whenever it changes its transactional ids. `takeover` starts with a
-//! *barrier*, a record committed together with the owner's name, after which no former owner can commit; reading up to
-//! it is *loading*. A [`start_marker`] record tells *leftovers*, which do not fire, from schedules that do. `handover`
-//! gives a partition back. `partition` holds the state of one, and [`ownership`] the metadata of its committed offset.
+//! *barrier*, a record committed together with the owner's name; reading up to it is *loading*. A [`start_marker`]
+//! record tells *leftovers*, which do not fire, from schedules that do. `handover` gives a partition back. `partition`
+//! holds the state of one, and [`ownership`] the metadata of its committed offset.
+//!
+//! A batch's records are acknowledged before its offsets are sent, and the group coordinator rejects offsets of an
+//! older generation (KIP-447). So every record of a former owner that ever commits is before the barrier, and a
+//! read_committed consumer cannot pass the barrier while such a transaction is open. Reading up to the barrier
+//! therefore sees all that former owners did, even if one of them commits after it.
 
 pub mod batch;
 mod batching;
@@ -77,7 +88,7 @@ use targets::Targets;
 /// The table of a live partition shrinks if at most one of this many slots is in use.
 const LIVE_SLOTS_PER_ENTRY: usize = 16;
 
-/// Most transactors of an instance: a successor fences this many transactional ids of each former owner.
+/// Maximum number of transactors of an instance: a successor fences this many transactional ids of each former owner.
 pub const TRANSACTORS_MAX: usize = 2;
 
 /// The settings of a scheduler.
@@ -99,15 +110,15 @@ pub struct Config {
     /// Unique to this start of the process: 1 to 32 characters of `0-9a-f`. Transactional ids are
     /// `{group}.{run}.{incarnation}.{number}`.
     pub run: String,
-    /// How long a schedule may be overdue by its record's timestamp, in seconds.
+    /// A schedule due more than this many seconds before its own record's timestamp is invalid. `None`: no limit.
     pub grace_s: Option<u64>,
-    /// How far ahead of its record's timestamp a schedule may be due, in seconds.
+    /// A schedule due more than this many seconds after its own record's timestamp is invalid. `None`: no limit.
     pub horizon_s: Option<u64>,
     /// Number of transactors, 1 or 2: as many batches may be in flight.
     pub transactors: usize,
-    /// Most schedules of one batch.
+    /// Maximum number of schedules in one batch.
     pub batch_items_max: usize,
-    /// Payload bytes after which a batch is full; a larger schedule gets a batch of its own.
+    /// A batch takes no more schedules once it has this many payload bytes; the last one may exceed it.
     pub batch_bytes_max: usize,
     /// Seed of the hash of keys, against keys chosen to collide.
     pub hash_seed: u64,
@@ -200,17 +211,17 @@ impl<P: Payload> Scheduler<P> {
     pub fn handle(&mut self, now: Millis, input: Input<'_>) {
         self.set_now(now);
         match input {
-            Input::Assigned { partitions, leftover_cutoff } => self.assigned(partitions, leftover_cutoff),
-            Input::Record(record) => self.record(&record),
-            Input::Committed { partition, offset, metadata } => self.committed(partition, offset, metadata),
-            Input::Fenced { request } => self.fenced(request),
-            Input::Since { request, since, leftover_cutoff } => self.since(request, since, leftover_cutoff),
-            Input::Target { target, state } => self.target(target, state),
-            Input::BatchEnded { batch, outcome } => self.batch_ended(batch, outcome),
-            Input::Revoked { partitions } => self.revoked(partitions),
-            Input::Lost { partitions } => self.lost(partitions),
+            Input::Assigned { partitions, leftover_cutoff } => self.on_assigned(partitions, leftover_cutoff),
+            Input::Record(record) => self.on_record(&record),
+            Input::Committed { partition, offset, metadata } => self.on_committed(partition, offset, metadata),
+            Input::Fenced { request } => self.on_fenced(request),
+            Input::Since { request, since, leftover_cutoff } => self.on_since(request, since, leftover_cutoff),
+            Input::Target { target, state } => self.on_target(target, state),
+            Input::BatchEnded { batch, outcome } => self.on_batch_ended(batch, outcome),
+            Input::Revoked { partitions } => self.on_revoked(partitions),
+            Input::Lost { partitions } => self.on_lost(partitions),
             Input::PositionInvalid { why } => self.rejoin(why),
-            Input::Trimmed { partition, start } => self.trimmed(partition, start),
+            Input::Trimmed { partition, start } => self.on_trimmed(partition, start),
             Input::Generation(generation) => self.batches.set_generation(generation),
             Input::Stop => self.stop(),
             Input::Tick => self.tick(),
@@ -281,7 +292,7 @@ impl<P: Payload> Scheduler<P> {
 
     fn tick(&mut self) {
         self.check_releases();
-        for target in self.targets.take_unchecked(self.now) {
+        for target in self.targets.take_due_lookups(self.now) {
             self.check_target(target);
         }
         let mut shrunk = false;

@@ -31,7 +31,7 @@ pub struct TopicNames {
 /// A transaction to run: its records, then its offsets, then the commit.
 #[derive(Debug)]
 pub struct Batch {
-    /// Consecutive, in the order in which batches must commit.
+    /// Consecutive. Batches commit in this order, so schedules fire in due order and offsets never go back.
     pub id: u64,
     /// In the order in which they are produced.
     pub items: Vec<Item>,
@@ -124,14 +124,15 @@ pub enum Kind {
         /// `{run}.{incarnation}.{batch}`: unique to this takeover.
         owner: String,
     },
-    /// The record that remembers when the engine first ran on the partition.
+    /// The record that tells leftovers from owed schedules.
     StartMarker {
         /// An encoded [`StartMarker`](super::start_marker::StartMarker).
         value: String,
     },
 }
 
-/// What the engine writes to a schedule's partition together with its firing.
+/// What the engine writes to a schedule's partition together with its firing. One variant today; recurring schedules
+/// will have another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AfterFiring {
     /// A tombstone: the schedule has fired for the last time.
@@ -157,8 +158,8 @@ impl Batch {
         Self { id, items: Vec::new(), offsets: Vec::new(), names, packed: Vec::new(), outside_bytes: 0 }
     }
 
-    /// Reads payloads that are stored outside memory into the batch. The shell calls it on the thread that produces the
-    /// records, before it reads anything else from the batch. `read` appends a payload's bytes to its second argument.
+    /// Reads payloads that are stored outside memory into the batch, before anything else is read from it. No shell of
+    /// this crate stores payloads outside memory yet. `read` appends a payload's bytes to its second argument.
     ///
     /// # Errors
     /// Returns the first error of `read`; the caller may try again.

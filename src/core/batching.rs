@@ -1,7 +1,8 @@
 //! Forms batches, which become transactions.
 //!
-//! A partition's barrier, start marker, handover and offset commits have batches of their own kind ([`Purpose`]).
-//! Firings are divided into *lanes*, so a slow or rejected batch of one lane does not delay the others.
+//! A partition's barrier, start marker, clean commit and offset commits have batches of their own ([`Purpose`]).
+//! Firings are divided into *lanes*, so a rejected or backing-off batch of one lane does
+//! not stop the others from forming.
 
 use std::sync::Arc;
 
@@ -24,7 +25,7 @@ impl<P: Payload> Scheduler<P> {
         while self.may_form() && self.has_work() {
             let formed = (self.is_ready(Purpose::Barrier) && self.barriers())
                 || (self.is_ready(Purpose::StartMarker) && self.start_markers())
-                || (self.is_ready(Purpose::Handover) && self.handovers())
+                || (self.is_ready(Purpose::CleanCommit) && self.clean_commits())
                 || self.firings()
                 || (self.is_ready(Purpose::CommitOffsets) && self.commit_offsets());
             if !formed {
@@ -42,7 +43,7 @@ impl<P: Payload> Scheduler<P> {
                 && match lane {
                     Lane::Normal => self.normal(),
                     Lane::Large => self.large(),
-                    Lane::Quarantined => self.quarantined(),
+                    Lane::Isolated => self.isolated(),
                     Lane::DeadLetters => self.dead_letters(),
                 };
             if formed {
@@ -54,7 +55,8 @@ impl<P: Payload> Scheduler<P> {
         false
     }
 
-    /// Returns when the next schedule of a lane is due; `None` also for lanes without due order.
+    /// Returns when the next schedule of a lane is due; `None` also if the lane takes no schedules
+    /// by due time now.
     pub(super) fn next_due(&self, lane: Lane) -> Option<Due> {
         let sizes = self.sizes(lane);
         self.partitions.values().filter(|state| state.may_fire()).filter_map(|state| state.keys.next_due(sizes)).min()
@@ -71,7 +73,7 @@ impl<P: Payload> Scheduler<P> {
 
     fn barriers(&mut self) -> bool {
         let ids = self.ids(|state| state.stage == Stage::Barrier && !self.has_in_flight(state.id));
-        let mut batch = self.batch();
+        let mut batch = self.new_batch();
         for id in &ids {
             let owner = format!("{}.{}", self.owner(), batch.id);
             batch.push::<P>(*id, -1, Kind::Barrier { owner }, None);
@@ -81,7 +83,7 @@ impl<P: Payload> Scheduler<P> {
     }
 
     fn start_markers(&mut self) -> bool {
-        let mut batch = self.batch();
+        let mut batch = self.new_batch();
         let mut ids = Vec::new();
         for state in self.partitions.values_mut() {
             if let Stage::StartMarker(start_marker) = state.stage {
@@ -101,7 +103,7 @@ impl<P: Payload> Scheduler<P> {
 
     /// Commits the last transaction of each partition that is given back, once its other batches have settled. It
     /// declares the partition *clean*: nothing is in flight, so a successor need not fence this owner.
-    fn handovers(&mut self) -> bool {
+    fn clean_commits(&mut self) -> bool {
         let without_clean_commit = self.ids(|state| {
             matches!(state.stage, Stage::Releasing { clean_commit_due: false, .. }) && !self.has_in_flight(state.id)
         });
@@ -116,26 +118,29 @@ impl<P: Payload> Scheduler<P> {
                 state.ownership.clean = true;
             }
         }
-        let batch = self.batch();
-        self.send(batch, Purpose::Handover, ids, Vec::new())
+        let batch = self.new_batch();
+        self.send(batch, Purpose::CleanCommit, ids, Vec::new())
     }
 
     /// Commits offsets alone: progress while nothing fires, and metadata without the owners that have been fenced.
     fn commit_offsets(&mut self) -> bool {
         let now = self.now;
         let ids = self.ids(|state| {
-            let ours = matches!(state.stage, Stage::Loading(_) | Stage::Since | Stage::Siblings | Stage::Live);
-            ours && !state.is_trimmed && !self.has_in_flight(state.id) && (state.fence_done || state.has_progress(now))
+            let ours = matches!(state.stage, Stage::Loading | Stage::Since | Stage::Siblings | Stage::Live);
+            ours && !state.is_trimmed
+                && !self.has_in_flight(state.id)
+                && (state.fence_answered || state.has_progress(now))
         });
-        let batch = self.batch();
+        let batch = self.new_batch();
         self.send(batch, Purpose::CommitOffsets, ids, Vec::new())
     }
 
     fn normal(&mut self) -> bool {
-        let mut batch = self.batch();
+        let mut batch = self.new_batch();
         let mut entries = Vec::new();
         self.add_rewrites(&mut batch, &mut entries);
-        // While the search for a rejected record includes rewrites, schedules must not join them.
+        // While a bisection halves a batch with rewrites, filling up with other schedules would put the same suspects
+        // together with new ones, so the culprit would never be alone.
         if entries.is_empty() || self.batches.items_max[Lane::Normal as usize] == self.config.batch_items_max {
             self.add_due(&mut batch, &mut entries, Lane::Normal);
         }
@@ -147,18 +152,19 @@ impl<P: Payload> Scheduler<P> {
     }
 
     fn large(&mut self) -> bool {
-        let (mut batch, mut entries) = (self.batch(), Vec::new());
+        let (mut batch, mut entries) = (self.new_batch(), Vec::new());
         self.add_due(&mut batch, &mut entries, Lane::Large);
         self.send(batch, Purpose::Fire(Lane::Large), partitions_of(&entries), entries)
     }
 
-    /// Returns the sizes of schedules that share batches of a lane; none for lanes without due order.
+    /// Returns the sizes of schedules that share batches of a lane; empty if the lane takes no schedules by due time
+    /// now.
     pub(super) fn sizes(&self, lane: Lane) -> &'static [Size] {
         match (lane, self.batches.throughput.is_large_apart()) {
             (Lane::Normal, false) => &Size::ALL,
             (Lane::Normal, true) => &[Size::Small],
             (Lane::Large, true) => &[Size::Large],
-            (Lane::Large, false) | (Lane::Quarantined | Lane::DeadLetters, _) => &[],
+            (Lane::Large, false) | (Lane::Isolated | Lane::DeadLetters, _) => &[],
         }
     }
 
@@ -167,16 +173,16 @@ impl<P: Payload> Scheduler<P> {
         self.now.plus(i64::from(bugs::on(Bug::OneMillisecondEarly)))
     }
 
-    fn quarantined(&mut self) -> bool {
+    fn isolated(&mut self) -> bool {
         let by = self.fires_by();
-        let mut batch = self.batch();
+        let mut batch = self.new_batch();
         let mut entries = Vec::new();
-        for id in self.ids(|state| state.may_fire() && state.keys.has_quarantined()) {
-            while !self.is_full(&batch, Lane::Quarantined)
-                && self.add_one(&mut batch, &mut entries, id, |keys| keys.take_quarantined(by))
+        for id in self.ids(|state| state.may_fire() && state.keys.has_isolated()) {
+            while !self.is_full(&batch, Lane::Isolated)
+                && self.add_one(&mut batch, &mut entries, id, |keys| keys.take_isolated(by))
             {}
         }
-        self.send(batch, Purpose::Fire(Lane::Quarantined), partitions_of(&entries), entries)
+        self.send(batch, Purpose::Fire(Lane::Isolated), partitions_of(&entries), entries)
     }
 
     fn is_full(&self, batch: &Batch, lane: Lane) -> bool {
@@ -200,7 +206,7 @@ impl<P: Payload> Scheduler<P> {
                     Request::Invalid(_) => (Kind::Invalid { timestamp }, false),
                 };
                 batch.push(id, origin_offset, kind, Some(&entry.payload));
-                state.keys.decided(slot, short_batch_id(batch.id));
+                state.keys.mark_outstanding(slot, short_batch_id(batch.id));
                 entries.push(BatchEntry {
                     partition: id,
                     slot,
@@ -252,7 +258,7 @@ impl<P: Payload> Scheduler<P> {
         let (missed, after) = (due.at() <= state.live_at, AfterFiring::of(entry.request));
         let kind = Kind::Fire { target: self.targets.name(target), due, timestamp, missed, after };
         batch.push(id, origin_offset, kind, Some(&entry.payload));
-        state.keys.decided(slot, short_batch_id(batch.id));
+        state.keys.mark_outstanding(slot, short_batch_id(batch.id));
         entries.push(BatchEntry {
             partition: id,
             slot,
@@ -279,7 +285,7 @@ impl<P: Payload> Scheduler<P> {
             }
             return false;
         }
-        let mut batch = self.batch();
+        let mut batch = self.new_batch();
         let mut entries = Vec::new();
         for id in self.ids(PartitionState::may_fire) {
             while !self.is_full(&batch, Lane::DeadLetters) && self.add_dead_letter(&mut batch, &mut entries, id, topic)
@@ -308,7 +314,7 @@ impl<P: Payload> Scheduler<P> {
             Request::Cancel => return true,
         };
         batch.push(id, origin_offset, Kind::DeadLetter { reason, request, timestamp }, Some(&entry.payload));
-        state.keys.decided(slot, short_batch_id(batch.id));
+        state.keys.mark_outstanding(slot, short_batch_id(batch.id));
         entries.push(BatchEntry {
             partition: id,
             slot,
@@ -326,7 +332,7 @@ impl<P: Payload> Scheduler<P> {
         }
     }
 
-    fn batch(&self) -> Batch {
+    fn new_batch(&self) -> Batch {
         Batch::new(self.batches.next_id, Arc::clone(&self.names))
     }
 

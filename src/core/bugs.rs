@@ -17,7 +17,7 @@ pub enum Bug {
     LoadsToCommitted,
     /// A partition without a committed offset commits a negative one.
     NegativeOffset,
-    /// An overtaken record is not written again.
+    /// An overtaken record is not rewritten.
     NoReassertion,
     /// A firing's tombstone names no user record.
     TombstoneNamesNothing,

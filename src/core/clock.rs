@@ -5,8 +5,9 @@ use super::payload::Payload;
 use super::{Millis, Scheduler};
 
 impl<P: Payload> Scheduler<P> {
-    /// Sets the current time. If it went back, every timer moves back by as much, so its wait keeps its length. Due
-    /// times are wall-clock times and stay unchanged.
+    /// Sets the current time. If it went back, every timer moves back by as much, so its wait keeps its length, and
+    /// `live_at` too, or schedules due in the repeated hours would count as missed. Due times are wall-clock times and
+    /// stay unchanged.
     pub(super) fn set_now(&mut self, now: Millis) {
         let back_ms = self.now.0.saturating_sub(now.0);
         self.now = now;

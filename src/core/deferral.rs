@@ -4,6 +4,7 @@
 use super::bugs::{self, Bug};
 use super::in_flight::BatchEntry;
 use super::io::Output;
+use super::partition::PartitionState;
 use super::payload::Payload;
 use super::reason::Reason;
 use super::report::Report;
@@ -22,16 +23,39 @@ impl<P: Payload> Scheduler<P> {
         self.outputs.push_back(Output::CheckTarget { target, name: self.targets.name(target) });
     }
 
+    pub(super) fn on_target(&mut self, target: u32, state: TargetState) {
+        if let Some(name) = self.targets.answered(self.now, target, state) {
+            self.report(Report::TargetChanged { name, state });
+        }
+        match state {
+            TargetState::Exists => self.partitions.values_mut().for_each(|state| state.keys.wake_waiting_for(target)),
+            _ => self.park_waiting(target),
+        }
+    }
+
+    /// Parks the schedules that wait for an unusable target under its present state, or makes them dead letters.
+    fn park_waiting(&mut self, target: u32) {
+        let verdict = self.targets.verdict(self.now, target);
+        let waits = |state: &PartitionState<P>| state.keys.waiting_for(target).collect::<Vec<_>>();
+        let waiting: Vec<_> = self.partitions.values().map(|state| (state.id, waits(state))).collect();
+        let mut remaining = self.dead_letter_target == Some(target);
+        for (id, slots) in waiting {
+            for slot in slots {
+                remaining |= !self.park_for_target(id, slot, verdict);
+            }
+        }
+        if !remaining {
+            self.targets.remove_waiters(target);
+        }
+    }
+
     /// Parks a schedule whose target takes no records. Returns true if it waits for the target no longer, because it
     /// becomes a dead letter.
     pub(super) fn park_for_target(&mut self, id: TopicPartition, slot: u32, verdict: Verdict) -> bool {
         let Some(state) = self.partitions.get_mut(&id) else { return true };
         match verdict {
             Verdict::GiveUp(reason) if self.config.dead_letter.is_some() => {
-                state.keys.await_dead_letter(slot);
-                let offset = state.keys.get(slot).map_or(-1, |entry| entry.origin_offset);
-                self.count_once(id, slot, reason);
-                self.report(Report::ToDeadLetter { partition: id, offset, reason });
+                self.make_dead_letter(id, slot, reason);
                 return true;
             }
             Verdict::Hold(Some(reason)) | Verdict::GiveUp(reason) => {
@@ -45,6 +69,15 @@ impl<P: Payload> Scheduler<P> {
         false
     }
 
+    /// Parks an entry until its dead letter is written.
+    fn make_dead_letter(&mut self, id: TopicPartition, slot: u32, reason: Reason) {
+        let Some(state) = self.partitions.get_mut(&id) else { return };
+        state.keys.await_dead_letter(slot);
+        let offset = state.keys.get(slot).map_or(-1, |entry| entry.origin_offset);
+        self.count_once(id, slot, reason);
+        self.report(Report::ToDeadLetter { partition: id, offset, reason });
+    }
+
     /// Handles that a broker rejected a record of this entry.
     pub(super) fn rejected(&mut self, entry: &BatchEntry, reason: Reason) {
         if bugs::on(Bug::RefusedNotParked) {
@@ -52,8 +85,8 @@ impl<P: Payload> Scheduler<P> {
         }
         let BatchEntry { partition, slot, origin_offset, target, is_dead_letter, .. } = *entry;
         let Some(state) = self.partitions.get_mut(&partition) else { return };
-        let Some(entry) = state.keys.get(slot).filter(|entry| entry.origin_offset == origin_offset) else { return };
-        let (retries, fires) = (entry.retries(), target.is_some() && !is_dead_letter);
+        let Some(latest) = state.keys.get(slot).filter(|latest| latest.origin_offset == origin_offset) else { return };
+        let (retries, fires) = (latest.retries(), target.is_some() && !is_dead_letter);
         match (target, reason) {
             (Some(target), Reason::UnknownTarget | Reason::Forbidden) => {
                 if fires {
@@ -69,12 +102,12 @@ impl<P: Payload> Scheduler<P> {
                     state.keys.await_target(slot);
                     self.count_once(partition, slot, reason);
                 }
-                let state = match reason {
+                let target_state = match reason {
                     Reason::Timestamp => TargetState::RefusesTimestamps,
                     _ => TargetState::Leaderless,
                 };
-                if let Some(name) = self.targets.quarantine(self.now, target, state) {
-                    self.report(Report::TargetChanged { name, state });
+                if let Some(name) = self.targets.quarantine(self.now, target, target_state) {
+                    self.report(Report::TargetChanged { name, state: target_state });
                 }
             }
             (_, Reason::TooLarge | Reason::Refused)
@@ -82,7 +115,7 @@ impl<P: Payload> Scheduler<P> {
                     && self.config.dead_letter.is_some()
                     && (reason == Reason::TooLarge || retries >= RETRIES_BEFORE_DEAD_LETTER) =>
             {
-                self.park_for_target(partition, slot, Verdict::GiveUp(reason));
+                self.make_dead_letter(partition, slot, reason);
             }
             _ => {
                 let is_rewrite = target.is_none();
@@ -91,7 +124,7 @@ impl<P: Payload> Scheduler<P> {
                     state.keys.limit_retries(slot, OWN_TOPIC_RETRIES_MAX);
                 }
                 if reason == Reason::Refused && fires {
-                    state.keys.quarantine(slot, origin_offset);
+                    state.keys.isolate(slot, origin_offset);
                 }
                 let retry_at = if is_rewrite {
                     state.keys.await_rewrite_retry(slot, self.now)
@@ -105,7 +138,7 @@ impl<P: Payload> Scheduler<P> {
         }
     }
 
-    /// Counts each reason of an entry once. Returns true the first time.
+    /// Counts a reason of an entry once for each kind of reason. Returns true the first time.
     fn count_once(&mut self, id: TopicPartition, slot: u32, reason: Reason) -> bool {
         let is_new = self.partitions.get_mut(&id).is_some_and(|state| state.keys.remember_reason(slot, reason));
         self.counters.by_reason[reason as usize] += u64::from(is_new);

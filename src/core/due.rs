@@ -18,7 +18,8 @@ impl Due {
         if epoch_s <= EPOCH_S_MAX { Some(Self { epoch_s }) } else { None }
     }
 
-    /// Reads decimal digits, leading zeros included. `Ok(None)` means that the number is too large.
+    /// Reads decimal digits, leading zeros included. `Ok(None)` means that the number is too large. No digits
+    /// are 0.
     ///
     /// # Errors
     /// If a byte is not a digit.

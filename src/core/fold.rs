@@ -34,7 +34,7 @@ pub enum Effect {
     /// It is a tombstone that ends the latest record.
     Ends,
     /// It was written for an older record than the latest, and comes after the latest in the log. Compaction may remove
-    /// the latest record, so the engine must write it again.
+    /// the latest record, so the engine must rewrite it.
     Overtakes,
     /// It changes nothing.
     None,
@@ -46,6 +46,7 @@ pub enum Effect {
 pub fn effect(known: Option<i64>, writer: &Writer, has_value: bool) -> Effect {
     let Writer::Engine(origin) = writer else { return Effect::Replaces };
     match (known.map(|known| known.cmp(&origin.offset)), has_value) {
+        // A copy of a newer record than the known one: compaction removed the original before it was read.
         (None, true) | (Some(Ordering::Less), true) => Effect::Replaces,
         (Some(Ordering::Equal), true) => Effect::Confirms,
         (Some(Ordering::Less | Ordering::Equal), false) => Effect::Ends,

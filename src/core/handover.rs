@@ -11,11 +11,11 @@ use super::{Scheduler, TopicPartition};
 
 /// Time for a clean release of revoked partitions.
 const RELEASE_TIMEOUT_MS: i64 = 5_000;
-/// The same while the process shuts down.
+/// The same while the process shuts down, which process managers limit.
 const STOP_TIMEOUT_MS: i64 = 1_000;
 
 impl<P: Payload> Scheduler<P> {
-    pub(super) fn revoked(&mut self, partitions: &[TopicPartition]) {
+    pub(super) fn on_revoked(&mut self, partitions: &[TopicPartition]) {
         self.batches.stale_generation = None;
         let mut free = Vec::new();
         for id in partitions {
@@ -75,7 +75,7 @@ impl<P: Payload> Scheduler<P> {
         }
     }
 
-    pub(super) fn lost(&mut self, partitions: &[TopicPartition]) {
+    pub(super) fn on_lost(&mut self, partitions: &[TopicPartition]) {
         self.batches.stale_generation = None;
         if bugs::on(Bug::LostPartitionsKept) {
             return;
@@ -107,9 +107,9 @@ impl<P: Payload> Scheduler<P> {
             self.takeovers.previous_owners.truncate(FENCE_MAX);
         }
         self.partitions.clear();
-        self.batches.forget();
+        self.batches.clear_in_flight();
         self.takeovers.forget();
-        self.targets.forget();
+        self.targets.clear_waiters();
         if !self.stopping {
             self.outputs.push_back(Output::ReplaceTransactionalIds { transactional_ids: self.transactional_ids() });
         }

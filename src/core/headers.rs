@@ -20,7 +20,7 @@ pub const ERROR_DETAIL: &[u8] = b"scheduler-error-detail";
 pub const PARTITION: &[u8] = b"scheduler-partition";
 /// On a dead letter: its offset in that partition.
 pub const OFFSET: &[u8] = b"scheduler-offset";
-/// On a barrier: the owner whose takeover wrote it.
+/// On a barrier: the takeover that wrote it, for people who look at the log. The engine reads only [`GROUP`].
 pub const BARRIER: &[u8] = b"scheduler-barrier";
 /// On a barrier: the consumer group of the engine that wrote it.
 pub const GROUP: &[u8] = b"scheduler-group";

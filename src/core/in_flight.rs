@@ -1,15 +1,15 @@
-//! Batches that the shell has received and that have not settled, and the back-off of each kind of batch.
+//! Batches that the shell has received and that have not settled, and the back-off of each purpose.
 
 use std::collections::VecDeque;
 
 use super::throughput::Throughput;
 use super::types::{Millis, TopicPartition};
 
-/// Back-off after the first abort in a row; it doubles up to [`RETRY_MS_MAX`].
-const RETRY_MS_MIN: i64 = 50;
-const RETRY_MS_MAX: i64 = 3_200;
+/// Back-off after the first abort in a row; it doubles up to [`BATCH_BACKOFF_MS_MAX`].
+const BATCH_BACKOFF_MS_MIN: i64 = 50;
+const BATCH_BACKOFF_MS_MAX: i64 = 3_200;
 
-/// The kind of a batch.
+/// The purpose of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Purpose {
     /// Commits barriers, which begin takeovers.
@@ -17,10 +17,10 @@ pub(super) enum Purpose {
     /// Commits start markers.
     StartMarker,
     /// Commits that partitions are given back clean.
-    Handover,
+    CleanCommit,
     /// Commits offsets alone: progress while nothing fires, and that former owners have been fenced.
     CommitOffsets,
-    /// Fires schedules, writes overtaken records again, or moves records to the dead-letter topic.
+    /// Fires schedules, rewrites overtaken records, or moves records to the dead-letter topic.
     Fire(Lane),
 }
 
@@ -31,7 +31,7 @@ impl Purpose {
         match self {
             Self::Barrier => 0,
             Self::StartMarker => 1,
-            Self::Handover => 2,
+            Self::CleanCommit => 2,
             Self::CommitOffsets => 3,
             Self::Fire(lane) => 4 + lane as usize,
         }
@@ -42,26 +42,27 @@ impl Purpose {
 /// others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Lane {
-    /// Due schedules that no broker has rejected, and overtaken records.
+    /// Due schedules that are not isolated, and rewrites.
     Normal,
     /// Large schedules of the normal lane, while throughput is the limit.
     Large,
-    /// *Quarantined* schedules: a broker rejected them, or their batch without a report that names the record.
-    Quarantined,
+    /// *Isolated* schedules: rejected for no known cause ([`Reason::Refused`](super::reason::Reason::Refused)), or
+    /// members of a rejected batch whose culprit was not found in time.
+    Isolated,
     /// Records that move to the dead-letter topic.
     DeadLetters,
 }
 
 impl Lane {
-    pub(super) const ALL: [Self; 4] = [Self::Normal, Self::Large, Self::Quarantined, Self::DeadLetters];
+    pub(super) const ALL: [Self; 4] = [Self::Normal, Self::Large, Self::Isolated, Self::DeadLetters];
 
-    /// Returns whether its entries were never rejected.
+    /// Returns whether it has no isolated entries or dead letters.
     pub(super) fn is_normal(self) -> bool {
         matches!(self, Self::Normal | Self::Large)
     }
 }
 
-/// The back-off of one kind of batch.
+/// The back-off of the batches of one purpose.
 #[derive(Clone, Copy, Debug)]
 struct Backoff {
     until: Millis,
@@ -83,7 +84,7 @@ pub(super) struct BatchEntry {
     pub(super) origin_offset: i64,
     /// The batch writes a tombstone for the key, which ends the entry.
     pub(super) ends: bool,
-    /// Number of the target or dead-letter topic; `None` if the record is only written again.
+    /// Number of the target or dead-letter topic; `None` for a rewrite.
     pub(super) target: Option<u32>,
     pub(super) is_dead_letter: bool,
 }
@@ -122,11 +123,11 @@ pub(super) struct Batches {
     /// Batches in a row that were rejected without a report that names the record, since batches last had their full
     /// size.
     pub(super) unattributed_rejections: u32,
-    /// By lane, most items of a batch: fewer during the search for a rejected record.
+    /// By lane, the maximum number of items of a batch: fewer during the search for a rejected record.
     pub(super) items_max: [usize; Lane::ALL.len()],
     pub(super) last_lane: Lane,
     pub(super) generation: Option<i32>,
-    /// A broker rejected this generation: no batch is formed until there is another.
+    /// A broker rejected this generation: no batch is formed until there is another, or until the next rebalance event.
     pub(super) stale_generation: Option<i32>,
     pub(super) throughput: Throughput,
 }
@@ -157,7 +158,7 @@ impl Batches {
         self.in_flight.remove(at)
     }
 
-    pub(super) fn forget(&mut self) {
+    pub(super) fn clear_in_flight(&mut self) {
         self.in_flight.clear();
         self.stale_generation = None;
     }
@@ -176,22 +177,22 @@ impl Batches {
         }
     }
 
-    /// Returns the earliest time for a batch of this kind.
+    /// Returns the earliest time for a batch of this purpose.
     pub(super) fn backoff_until(&self, purpose: Purpose) -> Millis {
         self.backoff[purpose.index()].until
     }
 
-    /// Delays the next batch of this kind after a transient failure, exponentially with each abort in a row.
+    /// Delays the next batch of this purpose after a transient failure, exponentially with each abort in a row.
     pub(super) fn back_off(&mut self, purpose: Purpose, now: Millis) {
         let backoff = &mut self.backoff[purpose.index()];
-        let delay = RETRY_MS_MIN << backoff.aborts.min(6);
-        backoff.until = now.plus(delay.min(RETRY_MS_MAX));
+        let delay = BATCH_BACKOFF_MS_MIN << backoff.aborts.min(6);
+        backoff.until = now.plus(delay.min(BATCH_BACKOFF_MS_MAX));
         backoff.aborts = backoff.aborts.saturating_add(1);
     }
 
-    /// Delays the next batch of this kind by the shortest back-off, however many were aborted.
+    /// Delays the next batch of this purpose by the shortest back-off, however many were aborted.
     pub(super) fn pause(&mut self, purpose: Purpose, now: Millis) {
-        self.backoff[purpose.index()].until = now.plus(RETRY_MS_MIN);
+        self.backoff[purpose.index()].until = now.plus(BATCH_BACKOFF_MS_MIN);
     }
 
     pub(super) fn recovered(&mut self, purpose: Purpose) {

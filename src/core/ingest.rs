@@ -7,17 +7,16 @@ use super::due::Due;
 use super::fold::Writer;
 use super::key_table::{NewEntry, Request};
 use super::origin::{BARRIER_KEY, Origin, START_MARKER_KEY};
-use super::partition::{PartitionState, Stage};
+use super::partition::Stage;
 use super::payload::{Parts, Payload};
 use super::reason::Reason;
 use super::report::Report;
 use super::start_marker::StartMarker;
-use super::targets::TargetState;
 use super::types::{Record, TopicPartition};
 use super::{Millis, Scheduler, headers, schedule};
 
 impl<P: Payload> Scheduler<P> {
-    pub(super) fn record(&mut self, record: &Record<'_>) {
+    pub(super) fn on_record(&mut self, record: &Record<'_>) {
         let Some(state) = self.partitions.get_mut(&record.partition) else { return };
         if record.offset < state.position {
             return self.reread(record.partition, "an offset was delivered twice: the log was truncated or recreated");
@@ -30,7 +29,7 @@ impl<P: Payload> Scheduler<P> {
         }
         if let Some(state) = self.partitions.get_mut(&record.partition) {
             state.clear_read();
-            if state.stage == Stage::Loading(state.barrier.unwrap_or(i64::MAX)) && state.is_loaded() {
+            if state.stage == Stage::Loading && state.is_loaded() {
                 self.loaded(record.partition);
             }
         }
@@ -109,9 +108,10 @@ impl<P: Payload> Scheduler<P> {
             return;
         }
         let Some(state) = self.partitions.get_mut(&record.partition) else { return };
-        let is_loaded = state.is_live() || matches!(state.stage, Stage::Releasing { .. });
+        // A partition that is being released was mostly live before, so the records that it still reads are new.
+        let counts_events = state.is_live() || matches!(state.stage, Stage::Releasing { .. });
         let ended_pending = state.keys.user_record(key, new);
-        if !is_loaded {
+        if !counts_events {
             // Loading counts what is left at its end: a schedule that is replaced meanwhile is no event.
             return;
         }
@@ -142,7 +142,7 @@ impl<P: Payload> Scheduler<P> {
     /// Does the same for all schedules of a partition that was just loaded.
     pub(super) fn check_far_ahead_of_loaded(&mut self, id: TopicPartition) {
         let Some(state) = self.partitions.get(&id) else { return };
-        // Timestamps are not negative, so a schedule that is due earlier cannot be far ahead.
+        // `far_ahead` takes a negative timestamp as 0, so a schedule that is due earlier cannot be far ahead.
         let far = state.keys.due_from(schedule::FAR_S);
         let far: Vec<_> = far.filter_map(|entry| Some((entry.origin_offset, entry.due()?, entry.timestamp))).collect();
         far.into_iter().for_each(|(offset, due, timestamp)| self.check_far_ahead(id, offset, due, timestamp));
@@ -177,31 +177,5 @@ impl<P: Payload> Scheduler<P> {
         used.insert(new);
         used.extend(self.dead_letter_target);
         self.targets.sweep(&used);
-    }
-
-    pub(super) fn target(&mut self, target: u32, state: TargetState) {
-        if let Some(name) = self.targets.answered(self.now, target, state) {
-            self.report(Report::TargetChanged { name, state });
-        }
-        match state {
-            TargetState::Exists => self.partitions.values_mut().for_each(|state| state.keys.wake_waiting_for(target)),
-            _ => self.park_waiting(target),
-        }
-    }
-
-    /// Parks the schedules that wait for an unusable target under its present state, or makes them dead letters.
-    fn park_waiting(&mut self, target: u32) {
-        let verdict = self.targets.verdict(self.now, target);
-        let waits = |state: &PartitionState<P>| state.keys.waiting_for(target).collect::<Vec<_>>();
-        let waiting: Vec<_> = self.partitions.values().map(|state| (state.id, waits(state))).collect();
-        let mut remaining = self.dead_letter_target == Some(target);
-        for (id, slots) in waiting {
-            for slot in slots {
-                remaining |= !self.park_for_target(id, slot, verdict);
-            }
-        }
-        if !remaining {
-            self.targets.remove_waiters(target);
-        }
     }
 }

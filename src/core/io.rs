@@ -138,8 +138,9 @@ pub enum Output {
         /// Transactional ids of former owners.
         transactional_ids: Vec<String>,
     },
-    /// Find the earliest `since` (when the engine first ran) in the group's metadata for any partition of the topic. If
-    /// there is none, read it from the start markers in the partitions' logs. Answer: [`Input::Since`].
+    /// Find the earliest `since` ([`Ownership::since`](super::ownership::Ownership::since)) in the group's metadata for
+    /// any partition of the topic. If there is none, read it from the start markers in the partitions' logs. Answer:
+    /// [`Input::Since`].
     FindSince {
         /// Identifies the answer. A newer request for the same topic replaces this one.
         request: RequestId,

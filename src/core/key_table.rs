@@ -4,7 +4,7 @@
 //! record is *outstanding* from the decision to write it until it is known to be aborted or the consumer has read past
 //! it; a key has at most one. If an engine record comes after the latest record in the log, but was written for an
 //! older one, it has *overtaken* the latest record: compaction keeps only the last record of a key and may remove it,
-//! so the engine must write it again.
+//! so the engine must *rewrite* it: write a copy of it, or of a cancel a tombstone.
 
 mod entry;
 mod store;
@@ -41,7 +41,8 @@ pub(super) struct KeyTable<P> {
     non_schedules: Vec<u32>,
     /// How often entries have moved to other slots.
     moves: u8,
-    is_loading: bool,
+    /// Cancels and invalid records are kept too, until the partition goes live.
+    keeps_all: bool,
     pending: usize,
     parked: usize,
     bytes: usize,
@@ -51,7 +52,7 @@ pub(super) struct KeyTable<P> {
 }
 
 impl<P: Payload> KeyTable<P> {
-    /// Returns an empty table that is loading.
+    /// Returns an empty table of a partition that is not live yet.
     pub(super) fn new(hash_seed: u64, has_dead_letter_topic: bool) -> Self {
         Self {
             slots: Vec::new(),
@@ -63,7 +64,7 @@ impl<P: Payload> KeyTable<P> {
             cancels: Vec::new(),
             non_schedules: Vec::new(),
             moves: 0,
-            is_loading: true,
+            keeps_all: true,
             pending: 0,
             parked: 0,
             bytes: 0,
@@ -110,7 +111,7 @@ impl<P: Payload> KeyTable<P> {
     /// Returns the number of schedules that are due by `now` and wait for a batch.
     pub(super) fn overdue(&self, now: Millis) -> usize {
         let due = second_of(now).map_or(0, |second| self.queues.count_before(second.saturating_add(1)));
-        due + self.queues.count(Queue::Quarantined)
+        due + self.queues.count(Queue::Isolated)
     }
 
     /// Returns the number of slots, free ones included.
@@ -140,8 +141,8 @@ impl<P: Payload> KeyTable<P> {
         let Some(slot) = self.find(key) else {
             let is_kept = match new.request {
                 Request::Schedule { .. } => true,
-                Request::Cancel => self.is_loading,
-                Request::Invalid(_) => self.is_loading || self.has_dead_letter_topic,
+                Request::Cancel => self.keeps_all,
+                Request::Invalid(_) => self.keeps_all || self.has_dead_letter_topic,
             };
             if is_kept {
                 let slot = self.insert(new);
@@ -160,7 +161,8 @@ impl<P: Payload> KeyTable<P> {
     pub(super) fn engine_record(&mut self, key: &[u8], writer: &Writer, read: Option<NewEntry<P>>) {
         let found = self.find(key);
         if let Some(slot) = found {
-            self.entry_mut(slot).in_flight_batch = 0;
+            // After loading, an engine record in the log is ours, and a key has at most one outstanding.
+            self.entry_mut(slot).outstanding_batch = 0;
         }
         let known = found.map(|slot| self.entry(slot).origin_offset);
         let mut effect = effect(known, writer, read.is_some());
@@ -190,11 +192,12 @@ impl<P: Payload> KeyTable<P> {
         }
     }
 
-    /// Forgets cancels before a barrier of our group at `offset`, to save memory. The barrier's writer read everything
-    /// before the barrier before it decided its first engine record, and former owners wrote nothing after it. So no
-    /// engine record after the barrier was written for a record that such a cancel ended.
+    /// Forgets cancels before a barrier of our group at `offset`, to save memory. During loading a cancel is kept
+    /// because a later engine copy of the schedule that it cancelled would revive the key. After the barrier no such
+    /// copy can follow for a cancel before it: the barrier's writer had read that cancel before it decided any record,
+    /// and no record of a former owner is after the barrier.
     pub(super) fn passed_barrier(&mut self, offset: i64) {
-        if !self.is_loading {
+        if !self.keeps_all {
             return;
         }
         for slot in std::mem::take(&mut self.cancels) {
@@ -209,10 +212,10 @@ impl<P: Payload> KeyTable<P> {
         }
     }
 
-    /// Ends loading: from now on, cancels and invalid records are kept only while they must be written again. Returns
+    /// Ends loading: from now on, cancels and invalid records are kept only while they must be rewritten. Returns
     /// offset and reason of the invalid ones.
-    pub(super) fn loaded(&mut self) -> Vec<(i64, Reason)> {
-        self.is_loading = false;
+    pub(super) fn finish_loading(&mut self) -> Vec<(i64, Reason)> {
+        self.keeps_all = false;
         let mut invalid = Vec::new();
         let cancels = std::mem::take(&mut self.cancels);
         for slot in std::mem::take(&mut self.non_schedules).into_iter().chain(cancels) {
@@ -242,16 +245,16 @@ impl<P: Payload> KeyTable<P> {
     }
 
     /// Remembers that `batch` has an engine record for this entry, which the caller has removed from its queue.
-    pub(super) fn decided(&mut self, slot: u32, batch: u32) {
+    pub(super) fn mark_outstanding(&mut self, slot: u32, batch: u32) {
         let entry = self.entry_mut(slot);
         debug_assert!(!entry.is_outstanding() && !entry.is_waiting(), "one engine record for a key at a time");
-        entry.in_flight_batch = batch;
+        entry.outstanding_batch = batch;
     }
 
     /// Queues the entry again after its batch was aborted: no engine record is outstanding.
     pub(super) fn aborted(&mut self, slot: u32, batch: u32) {
-        if self.get(slot).is_some_and(|entry| entry.in_flight_batch == batch) {
-            self.entry_mut(slot).in_flight_batch = 0;
+        if self.get(slot).is_some_and(|entry| entry.outstanding_batch == batch) {
+            self.entry_mut(slot).outstanding_batch = 0;
             if self.entry(slot).has(OVERTAKEN) {
                 self.rewrites.push_back(slot);
             }
@@ -263,11 +266,11 @@ impl<P: Payload> KeyTable<P> {
     /// record, compaction has removed it: there is a newer record for the key, or it is a tombstone older than
     /// `delete.retention.ms`.
     pub(super) fn read_past(&mut self, slot: u32, origin_offset: i64, batch: u32, ends: bool) {
-        let Some(entry) = self.get(slot).filter(|entry| entry.in_flight_batch == batch) else { return };
+        let Some(entry) = self.get(slot).filter(|entry| entry.outstanding_batch == batch) else { return };
         if ends && entry.origin_offset == origin_offset {
             self.remove(slot);
         } else {
-            self.entry_mut(slot).in_flight_batch = 0;
+            self.entry_mut(slot).outstanding_batch = 0;
             self.enqueue_or_drop(slot);
         }
     }

@@ -12,7 +12,7 @@ use super::wait_queues::Size;
 
 /// Entries examined for one page, whether they match or not: some 100 µs.
 const LOOKED_AT_MAX: u32 = 10_000;
-/// Payload bytes after which a page ends; one larger schedule still makes a page of its own.
+/// A page takes no more schedules once it has this many payload bytes; the last one may exceed it.
 const BYTES_MAX: usize = 512 << 10;
 /// Bytes of a key that [`Upcoming`] shows.
 pub const KEY_SHOWN_MAX: usize = 256;
@@ -54,10 +54,10 @@ impl Listed {
         Self { partition, offset, due, timestamp, target, packed, parked }
     }
 
-    /// Returns key, target key, user headers and value.
+    /// Returns key, target key, user headers and value; all empty if the payload is stored outside memory.
     #[must_use]
     pub fn parts(&self) -> Parts<'_> {
-        Parts::unpack(&self.packed)
+        Parts::unpack_or_empty(&self.packed)
     }
 }
 
@@ -107,7 +107,7 @@ pub struct Upcoming {
 pub enum Phase {
     /// Its committed metadata or its barrier is awaited.
     TakingOver,
-    /// It is read up to its barrier.
+    /// It is read up to its barrier, and its start marker is found or written.
     Loading,
     /// It fires.
     Live,
@@ -131,7 +131,7 @@ pub struct Status {
     /// Schedules of these that are due and in no batch yet; parked ones are not counted.
     pub overdue: usize,
     /// Records that wait because a broker rejected them or their target cannot be produced to: schedules, and the rare
-    /// cancel or invalid record that has to be written again.
+    /// cancel or invalid record that has to be rewritten.
     pub parked: usize,
     /// The time from which the next schedule is due, in seconds since 1970; parked ones are not counted.
     pub next_due: Option<u64>,
@@ -245,11 +245,9 @@ impl<P: Payload> Scheduler<P> {
             partition: state.id,
             phase: match state.stage {
                 Stage::Metadata | Stage::Barrier | Stage::BarrierSent => Phase::TakingOver,
-                Stage::Loading(_)
-                | Stage::Since
-                | Stage::Siblings
-                | Stage::StartMarker(_)
-                | Stage::StartMarkerSent(_) => Phase::Loading,
+                Stage::Loading | Stage::Since | Stage::Siblings | Stage::StartMarker(_) | Stage::StartMarkerSent(_) => {
+                    Phase::Loading
+                }
                 Stage::Live => Phase::Live,
                 Stage::Releasing { .. } => Phase::Releasing,
             },

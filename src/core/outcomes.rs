@@ -10,12 +10,12 @@ use super::report::Report;
 use super::targets::TargetState;
 use super::{Scheduler, TopicPartition};
 
-/// Rejections that name no record during which later schedules wait for the search: enough to find two or three records
-/// among 10,000.
+/// After this many rejections without a named record, the search stops holding up later schedules and isolates the
+/// batch's. Enough to find two or three records among 10,000.
 const UNATTRIBUTED_REJECTIONS_MAX: u32 = 32;
 
 impl<P: Payload> Scheduler<P> {
-    pub(super) fn batch_ended(&mut self, id: u64, outcome: Outcome) {
+    pub(super) fn on_batch_ended(&mut self, id: u64, outcome: Outcome) {
         let Some(batch) = self.batches.take(id) else {
             // It was sent before everything was forgotten.
             return;
@@ -53,7 +53,9 @@ impl<P: Payload> Scheduler<P> {
             if let Some(state) = self.partitions.get_mut(id) {
                 state.committed = *offset;
                 state.next_commit_at = self.now.plus(COMMIT_INTERVAL_MS);
-                state.fence_done &= !state.ownership.owners_to_fence.is_empty();
+                // A batch that was formed before the answer still names the owners, until the next commit. That costs a
+                // successor time, not safety.
+                state.fence_answered = false;
             }
         }
         match batch.purpose {
@@ -70,7 +72,7 @@ impl<P: Payload> Scheduler<P> {
                     }
                 }
             }
-            Purpose::Handover => {
+            Purpose::CleanCommit => {
                 let ids: Vec<_> = batch.offsets.iter().map(|(id, _)| *id).collect();
                 self.released(&ids);
             }
@@ -101,6 +103,7 @@ impl<P: Payload> Scheduler<P> {
                 offset: match last_offsets.iter().find(|(other, _)| other == id) {
                     _ if read => -1,
                     Some((_, offset)) => *offset,
+                    // Without a report, entries stay outstanding until their engine records are read.
                     None => i64::MAX,
                 },
                 items: of_this.map(|entry| (entry.slot, entry.origin_offset, entry.ends)).collect(),
@@ -118,7 +121,8 @@ impl<P: Payload> Scheduler<P> {
                 state.keys.aborted(entry.slot, short_batch_id(batch.id));
             }
         }
-        if batch.purpose == Purpose::Handover {
+        if batch.purpose == Purpose::CleanCommit {
+            // Rejoining under new transactional ids keeps a successor from fencing ids that are in use.
             return self.rejoin("a partition could not be committed as clean");
         }
         self.revert_stages(&batch, |_| true);
@@ -170,7 +174,7 @@ impl<P: Payload> Scheduler<P> {
 
     /// Searches for the record that a broker rejected, if no delivery report names it: batches are halved until the
     /// record is alone. That keeps due order, but all later schedules wait; if it takes too long, the batch's schedules
-    /// are quarantined instead.
+    /// are isolated instead.
     fn bisect(&mut self, batch: &InFlight) {
         let Purpose::Fire(lane) = batch.purpose else { return self.batches.back_off(batch.purpose, self.now) };
         if let [alone] = batch.entries.as_slice() {
@@ -180,11 +184,11 @@ impl<P: Payload> Scheduler<P> {
         if lane.is_normal() {
             self.batches.unattributed_rejections = self.batches.unattributed_rejections.saturating_add(1);
             let takes_long = self.batches.unattributed_rejections > UNATTRIBUTED_REJECTIONS_MAX;
-            let fires = |entry: &&BatchEntry| entry.target.is_some() && takes_long;
-            for entry in batch.entries.iter().filter(fires) {
+            let must_isolate = |entry: &&BatchEntry| entry.target.is_some() && takes_long;
+            for entry in batch.entries.iter().filter(must_isolate) {
                 remaining -= 1;
                 if let Some(state) = self.partitions.get_mut(&entry.partition) {
-                    state.keys.quarantine(entry.slot, entry.origin_offset);
+                    state.keys.isolate(entry.slot, entry.origin_offset);
                 }
             }
         }

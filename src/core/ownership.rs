@@ -1,12 +1,14 @@
 //! The metadata of a partition's committed offset, which names the partition's owner.
 //!
 //! It tells a successor which owners' open transactions it has to *fence* (`init_transactions` makes brokers abort them
-//! and reject the old producers), and carries the topic's `since`: when the engine first ran on it.
+//! and reject the old producers). Fencing is not needed for safety: an open transaction of a dead owner holds back the
+//! last stable offset, and so loading, until `transaction.timeout.ms`; `init_transactions` aborts it at once.
+//!
+//! The metadata also carries the topic's `since`, in case the start markers are gone.
 
 use super::types::Millis;
 
-/// Former owners in the metadata. Dropping older ones costs latency, not safety: the group's generation fences them
-/// too.
+/// Maximum number of former owners in the metadata. Dropping older ones costs time, not safety.
 pub(super) const FENCE_MAX: usize = 16;
 
 /// Well below 4,096 bytes: brokers reject longer metadata, so no transaction of the partition could commit.
@@ -27,7 +29,8 @@ pub struct Ownership {
     pub owners_to_fence: Vec<String>,
     /// The owner has given the partition back with nothing in flight, so it need not be fenced.
     pub clean: bool,
-    /// When the engine first ran on the topic: schedules due later always fire.
+    /// Schedules due at or after this time fire, however late: local midnight of the engine's first start on the topic,
+    /// plus `SINCE_DELTA` days.
     pub since: Option<Millis>,
 }
 

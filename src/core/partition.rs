@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use super::bugs::{self, Bug};
+use super::io::RequestId;
 use super::key_table::KeyTable;
 use super::ownership::Ownership;
 use super::payload::Payload;
@@ -15,25 +16,25 @@ pub(super) const COMMIT_INTERVAL_MS: i64 = 30_000;
 /// The stage of a partition. In each stage it waits for one thing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stage {
-    /// For the metadata of the group's committed offset.
+    /// It waits for the metadata of the group's committed offset.
     Metadata,
-    /// For a batch for its barrier, a record that is committed together with our ownership.
+    /// It waits for a batch for its barrier, a record that is committed together with our ownership.
     Barrier,
-    /// For the outcome of the barrier's batch.
+    /// It waits for the outcome of the barrier's batch.
     BarrierSent,
-    /// For the consumer to read past the barrier, which is at this offset.
-    Loading(i64),
-    /// For the topic's `since`: when the engine first ran on it.
+    /// It waits for the consumer to read past the barrier.
+    Loading,
+    /// It waits for the topic's `since`, the time before which schedules may be leftovers.
     Since,
-    /// For the topic's other partitions of this instance, whose start markers may have the `since`.
+    /// It waits for the topic's other partitions of this instance, whose start markers may have the `since`.
     Siblings,
-    /// For a batch for its start marker.
+    /// It waits for a batch for its start marker.
     StartMarker(StartMarker),
-    /// For the outcome of the start marker's batch.
+    /// It waits for the outcome of the start marker's batch.
     StartMarkerSent(StartMarker),
-    /// For schedules to be due: the partition is live.
+    /// It waits for schedules to be due: the partition is live.
     Live,
-    /// For its batches to settle and for the commit that declares it clean.
+    /// It waits for its batches to settle and for the commit that declares it clean.
     Releasing {
         /// When the instance gives up and rejoins instead.
         until: Millis,
@@ -80,8 +81,12 @@ pub(super) struct PartitionState<P> {
     pub live_at: Millis,
     /// Committed batches whose records the consumer has not read past, in commit order.
     pub unread_batches: VecDeque<UnreadBatch>,
-    /// The former owners are fenced; the next commit drops them from the metadata.
-    pub fence_done: bool,
+    /// The unanswered request to fence its former owners. A late answer to an earlier assignment's request must not
+    /// drop the present owners from the metadata.
+    pub fence_request: Option<RequestId>,
+    /// Fencing was attempted, and the next commit drops the former owners from the metadata. Owners that could not be
+    /// fenced are dropped too: their transactions time out.
+    pub fence_answered: bool,
     /// When offsets are next committed if nothing fires.
     pub next_commit_at: Millis,
     /// Local midnight plus `SINCE_DELTA` days, as the shell last sent it.
@@ -106,7 +111,8 @@ impl<P: Payload> PartitionState<P> {
             start_marker: None,
             live_at: Millis(i64::MIN),
             unread_batches: VecDeque::new(),
-            fence_done: false,
+            fence_request: None,
+            fence_answered: false,
             next_commit_at: Millis(i64::MAX),
             leftover_cutoff,
             is_trimmed: false,
@@ -140,13 +146,13 @@ impl<P: Payload> PartitionState<P> {
     }
 
     /// Returns whether it is still before [`Stage::Siblings`], so its start marker may be unknown.
-    pub(super) fn is_before_loaded(&self) -> bool {
-        matches!(self.stage, Stage::Metadata | Stage::Barrier | Stage::BarrierSent | Stage::Loading(_) | Stage::Since)
+    pub(super) fn is_before_siblings(&self) -> bool {
+        matches!(self.stage, Stage::Metadata | Stage::Barrier | Stage::BarrierSent | Stage::Loading | Stage::Since)
     }
 
     /// Returns whether its schedules fire.
     pub(super) fn is_live(&self) -> bool {
-        self.stage == Stage::Live || (bugs::on(Bug::FireBeforeBarrier) && matches!(self.stage, Stage::Loading(_)))
+        self.stage == Stage::Live || (bugs::on(Bug::FireBeforeBarrier) && matches!(self.stage, Stage::Loading))
     }
 
     /// Returns a tag that changes whenever entries move to other slots, which makes cursors of listings expire.

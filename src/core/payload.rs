@@ -4,13 +4,13 @@ use std::hash::{DefaultHasher, Hasher};
 
 use super::types::Header;
 
-/// Headers that the engine adds to a record, to reserve room for.
-const ADDED_HEADERS_MAX: usize = 6;
+/// Headers that the engine adds to a record, to reserve room for: a dead letter's.
+const ADDED_HEADERS_MAX: usize = 8;
 
 /// A record's key, value and headers: the bytes, or a reference to them.
 ///
-/// The core never reads bytes outside memory. The shell reads them when it produces a batch's records:
-/// [`Batch::resolve`](super::batch::Batch::resolve).
+/// The core never reads bytes outside memory; [`Batch::resolve`](super::batch::Batch::resolve) lets a shell read them.
+/// No shell of this crate stores payloads outside memory yet.
 pub trait Payload: Sized {
     /// Stores bytes outside memory; `()` if none are. It must not block, because the core calls it on the event loop.
     type Store;
@@ -117,7 +117,8 @@ impl<'a> Parts<'a> {
         Reader(packed).bytes()
     }
 
-    /// Reads the packed form; returns empty parts if there are no bytes, as for barriers and start markers.
+    /// Reads the packed form; returns empty parts if there are no bytes, as for barriers, start markers
+    /// and payloads outside memory.
     pub(super) fn unpack_or_empty(packed: &'a [u8]) -> Self {
         if packed.is_empty() { Self::default() } else { Self::unpack(packed) }
     }
@@ -161,7 +162,7 @@ impl Payload for Packed {
     }
 }
 
-/// Lengths have seven bits per byte, lowest first. If a value can be null, 0 means null and n + 1 means a length of n.
+/// Lengths are unsigned LEB128. If a value can be null, 0 means null and n + 1 means a length of n.
 fn put_length(buffer: &mut Vec<u8>, mut length: usize) {
     while length >= 0x80 {
         buffer.push((length & 0x7f) as u8 | 0x80);

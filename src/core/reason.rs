@@ -23,7 +23,7 @@ pub enum Reason {
     DuplicateHeader,
     /// It is due further ahead than `MAX_HORIZON` allows.
     BeyondHorizon,
-    /// It was overdue on arrival by more than `SCHEDULE_GRACE_INTERVAL` allows.
+    /// It was overdue at its record's timestamp by more than `SCHEDULE_GRACE_INTERVAL` allows.
     OverGrace,
     /// The target topic does not exist.
     UnknownTarget,

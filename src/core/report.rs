@@ -82,7 +82,8 @@ pub enum Report {
         /// Number of leftovers: schedules older than the engine's first start, which do not fire.
         leftovers: u64,
     },
-    /// Another group fires the same topic: every schedule fires once for each of them.
+    /// Another group fires the same topic: schedules may fire once for each group, or be ended by the other one's
+    /// tombstone.
     ForeignGroup {
         /// The partition with a barrier of that group.
         partition: TopicPartition,
@@ -100,7 +101,7 @@ pub enum Report {
     },
 }
 
-/// Numbers of events since the scheduler was made. They never decrease.
+/// Numbers of events since the scheduler was made. They never decrease. Field names follow the metrics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Schedules accepted.
@@ -119,7 +120,7 @@ pub struct Counters {
     pub leftovers: u64,
     /// Schedules accepted that are due more than 100 years ahead.
     pub far_ahead: u64,
-    /// Records written again because an engine record had overtaken them.
+    /// Records rewritten because an engine record had overtaken them.
     pub reasserted: u64,
     /// Records moved to the dead-letter topic.
     pub dead_lettered: u64,

@@ -190,12 +190,12 @@ fn target(name: &[u8]) -> Result<&str, Reason> {
 
 fn within(due: Due, timestamp: Millis, rules: &AcceptanceRules) -> Result<(), Reason> {
     let due_ms = i128::from(due.at().0);
-    let arrived_ms = i128::from(timestamp.0);
+    let timestamp_ms = i128::from(timestamp.0);
     let beyond = |limit_s: Option<u64>, by_ms: i128| limit_s.is_some_and(|s| by_ms > i128::from(s) * 1000);
-    if beyond(rules.grace_s, arrived_ms - due_ms) {
+    if beyond(rules.grace_s, timestamp_ms - due_ms) {
         return Err(Reason::OverGrace);
     }
-    if beyond(rules.horizon_s, due_ms - arrived_ms) {
+    if beyond(rules.horizon_s, due_ms - timestamp_ms) {
         return Err(Reason::BeyondHorizon);
     }
     Ok(())

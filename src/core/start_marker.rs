@@ -1,14 +1,17 @@
-//! The start marker: a record in each partition that remembers when the engine first ran on it.
+//! The start marker: a record in each partition that tells old schedules from those that the engine has to fire.
 //!
-//! Schedules that were left there before are *leftovers* and do not fire. All later ones are *owed*: they fire, however
-//! long the engine is down.
+//! Schedules that were left there before the engine's first start are *leftovers* and do not fire. All others are
+//! *owed*: they fire, however long the engine is down.
 
 use super::types::Millis;
 
-/// The value of a start marker. A schedule is a leftover only if it is before both.
+/// The value of a start marker. A schedule is a leftover only if it is before both, and due before the present
+/// [`leftover_cutoff`](super::io::Input::Assigned) too: a more negative `SINCE_DELTA` set later lets more schedules
+/// fire, never fewer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StartMarker {
-    /// Schedules due before this time may be leftovers.
+    /// Schedules due at or after this time fire, however late: local midnight of the engine's first start on the topic,
+    /// plus `SINCE_DELTA` days.
     pub since: Millis,
     /// Schedules below this offset may be leftovers.
     pub offset: i64,

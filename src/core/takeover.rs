@@ -29,8 +29,6 @@ pub(super) struct Takeovers {
     pub(super) incarnation: u32,
     /// Former incarnations of this process that left batches in flight, newest first. Possibly no metadata names them.
     pub(super) previous_owners: Vec<String>,
-    /// The partitions of unanswered fence requests.
-    fencing: BTreeMap<RequestId, Vec<TopicPartition>>,
     /// By topic, the latest request for its `since`.
     since_requests: BTreeMap<u16, RequestId>,
     next_request: u64,
@@ -44,19 +42,18 @@ impl Takeovers {
     }
 
     pub(super) fn forget(&mut self) {
-        self.fencing.clear();
         self.since_requests.clear();
         self.incarnation += 1;
     }
 }
 
 impl<P: Payload> Scheduler<P> {
-    pub(super) fn assigned(&mut self, partitions: &[TopicPartition], leftover_cutoff: Millis) {
+    pub(super) fn on_assigned(&mut self, partitions: &[TopicPartition], leftover_cutoff: Millis) {
         self.batches.stale_generation = None;
         for id in partitions {
             let partition_hash =
                 origin::partition_hash(&self.names.cluster, &self.names.topics[usize::from(id.topic)], id.number);
-            self.partitions.insert(*id, PartitionState::new(*id, partition_hash, self.keys(), leftover_cutoff));
+            self.partitions.insert(*id, PartitionState::new(*id, partition_hash, self.new_table(), leftover_cutoff));
         }
         if self.stopping {
             return self.stop();
@@ -66,11 +63,11 @@ impl<P: Payload> Scheduler<P> {
         }
     }
 
-    fn keys(&self) -> KeyTable<P> {
+    fn new_table(&self) -> KeyTable<P> {
         KeyTable::new(self.config.hash_seed, self.config.dead_letter.is_some())
     }
 
-    pub(super) fn committed(&mut self, partition: TopicPartition, offset: Option<i64>, metadata: &[u8]) {
+    pub(super) fn on_committed(&mut self, partition: TopicPartition, offset: Option<i64>, metadata: &[u8]) {
         let owner = self.owner();
         let Some(state) = self.partitions.get_mut(&partition).filter(|state| state.stage == Stage::Metadata) else {
             return;
@@ -84,8 +81,6 @@ impl<P: Payload> Scheduler<P> {
         }
         let clean = bugs::on(Bug::AlwaysClean);
         state.ownership = Ownership { owner, owners_to_fence: fence, clean, since: former.since };
-        // Owners that were fenced before a reread may not include these.
-        state.fence_done = false;
         let none = if bugs::on(Bug::NegativeOffset) { -1 } else { 0 };
         state.committed = offset.unwrap_or(none).max(none);
         state.stage = Stage::Barrier;
@@ -96,8 +91,8 @@ impl<P: Payload> Scheduler<P> {
         }
     }
 
-    /// Starts loading and fences the former owners. If they were fenced before the barrier is committed, an instance
-    /// that wakes up late could fence the live owner.
+    /// Starts loading and fences the former owners. Fencing them before the barrier is committed would let an instance
+    /// that wakes up late fence the live owner.
     pub(super) fn barriers_committed(&mut self, partitions: &[(TopicPartition, i64)]) {
         let mut to_fence: Vec<String> = Vec::new();
         for (id, barrier) in partitions {
@@ -107,7 +102,7 @@ impl<P: Payload> Scheduler<P> {
             state.barrier_committed = true;
             match &mut state.stage {
                 Stage::Releasing { clean_commit_due, .. } => *clean_commit_due = true,
-                stage => *stage = Stage::Loading(barrier),
+                stage => *stage = Stage::Loading,
             }
             for owner in &state.ownership.owners_to_fence {
                 if !to_fence.contains(owner) && !bugs::on(Bug::DeadOwnerNotFenced) {
@@ -117,28 +112,27 @@ impl<P: Payload> Scheduler<P> {
         }
         if !to_fence.is_empty() {
             let request = self.takeovers.new_request();
-            self.takeovers.fencing.insert(request, partitions.iter().map(|(id, _)| *id).collect());
+            for (id, _) in partitions {
+                if let Some(state) = self.partitions.get_mut(id) {
+                    state.fence_request = Some(request);
+                }
+            }
             let transactional_ids = to_fence.iter().flat_map(|owner| self.transactional_ids_of(owner)).collect();
             self.outputs.push_back(Output::Fence { request, transactional_ids });
         }
         for (id, _) in partitions {
-            if self
-                .partitions
-                .get(id)
-                .is_some_and(|state| matches!(state.stage, Stage::Loading(_)) && state.is_loaded())
-            {
+            if self.partitions.get(id).is_some_and(|state| matches!(state.stage, Stage::Loading) && state.is_loaded()) {
                 self.loaded(*id);
             }
         }
     }
 
-    pub(super) fn fenced(&mut self, request: RequestId) {
-        for id in self.takeovers.fencing.remove(&request).unwrap_or_default() {
-            if let Some(state) = self.partitions.get_mut(&id) {
-                self.takeovers.previous_owners.retain(|former| !state.ownership.owners_to_fence.contains(former));
-                state.ownership.owners_to_fence.clear();
-                state.fence_done = true;
-            }
+    pub(super) fn on_fenced(&mut self, request: RequestId) {
+        for state in self.partitions.values_mut().filter(|state| state.fence_request == Some(request)) {
+            self.takeovers.previous_owners.retain(|former| !state.ownership.owners_to_fence.contains(former));
+            state.ownership.owners_to_fence.clear();
+            state.fence_request = None;
+            state.fence_answered = true;
         }
     }
 
@@ -188,7 +182,7 @@ impl<P: Payload> Scheduler<P> {
         }
     }
 
-    pub(super) fn since(&mut self, request: RequestId, since: Option<Millis>, leftover_cutoff: Millis) {
+    pub(super) fn on_since(&mut self, request: RequestId, since: Option<Millis>, leftover_cutoff: Millis) {
         let Some((&topic, _)) = self.takeovers.since_requests.iter().find(|(_, pending)| **pending == request) else {
             return;
         };
@@ -200,6 +194,9 @@ impl<P: Payload> Scheduler<P> {
             // A start marker or `since` in the future comes from before the clock was set back: it does not count.
             let since = since.filter(|_| !bugs::on(Bug::SinceForgotten));
             let known = since.filter(|_| state.start_marker.is_none()).filter(|since| *since <= now);
+            // A start marker that counts by now is kept. One in the future is replaced by the cutoff, at its old
+            // offset. Without a start marker, the answer is used if it counts, and otherwise the topic's other
+            // partitions.
             match (known, state.start_marker) {
                 (Some(since), _) => state.stage = Stage::StartMarker(start_marker_from(state, since)),
                 // The clock may be right again by now.
@@ -218,7 +215,8 @@ impl<P: Payload> Scheduler<P> {
     fn use_siblings_since(&mut self, topic: u16) {
         let of_topic = |state: &&PartitionState<P>| state.id.topic == topic;
         let siblings = || self.partitions.values().filter(of_topic);
-        if !siblings().any(|state| state.stage == Stage::Siblings) || siblings().any(|state| state.is_before_loaded()) {
+        if !siblings().any(|state| state.stage == Stage::Siblings) || siblings().any(|state| state.is_before_siblings())
+        {
             return;
         }
         let earliest = siblings().filter_map(|state| state.start_marker.map(|start_marker| start_marker.since)).min();
@@ -249,7 +247,7 @@ impl<P: Payload> Scheduler<P> {
         let now = self.now;
         let Some(state) = self.partitions.get_mut(&id) else { return };
         let start_marker = state.start_marker.expect("a partition goes live only when its start marker is known");
-        let invalid = state.keys.loaded();
+        let invalid = state.keys.finish_loading();
         let end = start_marker.since.min(state.leftover_cutoff).0.div_euclid(1000);
         let end = if bugs::on(Bug::LeftoversFire) { 0 } else { end };
         let leftovers = state.keys.drop_leftovers(start_marker.offset, u64::try_from(end).unwrap_or(0));
@@ -277,7 +275,7 @@ impl<P: Payload> Scheduler<P> {
             // Their entries are in slots of the old table.
             return self.rejoin(why);
         }
-        let keys = self.keys();
+        let keys = self.new_table();
         let Some(state) = self.partitions.get_mut(&id) else { return };
         match state.stage {
             Stage::Releasing { .. } => return,
@@ -293,7 +291,7 @@ impl<P: Payload> Scheduler<P> {
 
     /// Handles that records before `start` were deleted from a partition's log: their schedules must not fire, as after
     /// a restart. An entry may have a copy after `start`, which only reading the log again can find.
-    pub(super) fn trimmed(&mut self, id: TopicPartition, start: i64) {
+    pub(super) fn on_trimmed(&mut self, id: TopicPartition, start: i64) {
         let Some(state) = self.partitions.get_mut(&id) else { return };
         if state.keys.reaches_below(start) && !matches!(state.stage, Stage::Releasing { .. }) {
             state.is_trimmed = true;

@@ -10,10 +10,10 @@ use std::sync::Arc;
 use super::reason::Reason;
 use super::types::Millis;
 
-/// First wait before an unusable target is looked up again; it doubles up to [`RETRY_MS_MAX`].
-const RETRY_MS_MIN: i64 = 1_000;
+/// First wait before an unusable target is looked up again; it doubles up to [`LOOKUP_RETRY_MS_MAX`].
+const LOOKUP_RETRY_MS_MIN: i64 = 1_000;
 /// Longest wait before an unusable target is looked up again.
-const RETRY_MS_MAX: i64 = 30_000;
+const LOOKUP_RETRY_MS_MAX: i64 = 30_000;
 
 /// Lookups that find a target missing or forbidden before its schedules become dead letters, if a topic for them is
 /// set.
@@ -62,7 +62,7 @@ struct Target {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Checking,
-    Known,
+    Usable,
     Unusable { state: TargetState, retry_at: Millis },
 }
 
@@ -157,7 +157,7 @@ impl Targets {
     pub(super) fn verdict(&self, now: Millis, target: u32) -> Verdict {
         let Some(target) = self.list.get(&target) else { return Verdict::Hold(None) };
         match target.state {
-            State::Known => Verdict::Send,
+            State::Usable => Verdict::Send,
             State::Checking => Verdict::Hold(None),
             State::Unusable { state, retry_at } => match reason(state) {
                 // If the next lookup is due, the topic may have been created since the last. A partition without a
@@ -188,7 +188,7 @@ impl Targets {
     #[must_use]
     pub(super) fn check_again(&mut self, target: u32) -> bool {
         let Some(target) = self.list.get_mut(&target) else { return false };
-        let check = target.state == State::Known;
+        let check = target.state == State::Usable;
         if check {
             target.state = State::Checking;
         }
@@ -201,7 +201,7 @@ impl Targets {
         let target = self.list.get_mut(&target)?;
         // Its schedules wait, even if another batch has quarantined it before.
         target.has_waiters = true;
-        if target.state != State::Known {
+        if target.state != State::Usable {
             return None;
         }
         if target.failures_reset_at < now {
@@ -222,7 +222,7 @@ impl Targets {
 
     /// Notes that the target has taken a record. Returns its name if it was quarantined before.
     pub(super) fn took_record(&mut self, target: u32) -> Option<Arc<str>> {
-        let target = self.list.get_mut(&target).filter(|target| target.state == State::Known)?;
+        let target = self.list.get_mut(&target).filter(|target| target.state == State::Usable)?;
         let name = target.last_reported.take().map(|_| Arc::clone(&target.name));
         if name.is_some() {
             self.has_quarantined = self.list.values().any(|target| target.last_reported.is_some());
@@ -234,21 +234,21 @@ impl Targets {
     pub(super) fn answered(&mut self, now: Millis, target: u32, answer: TargetState) -> Option<Arc<str>> {
         let target = self.list.get_mut(&target)?;
         if answer == TargetState::Exists {
-            (target.state, target.failed_lookups, target.has_waiters) = (State::Known, 0, false);
+            (target.state, target.failed_lookups, target.has_waiters) = (State::Usable, 0, false);
             if target.consecutive_failures > 0 && target.failures_reset_at >= now {
                 // The metadata did not show the fault before, so only its next record shows whether that is over.
                 return None;
             }
             return target.last_reported.take().map(|_| Arc::clone(&target.name));
         }
-        let delay = RETRY_MS_MIN.saturating_mul(1 << target.failed_lookups.min(10)).min(RETRY_MS_MAX);
+        let delay = LOOKUP_RETRY_MS_MIN.saturating_mul(1 << target.failed_lookups.min(10)).min(LOOKUP_RETRY_MS_MAX);
         target.failed_lookups = target.failed_lookups.saturating_add(1);
         target.state = State::Unusable { state: answer, retry_at: now.plus(delay) };
         target.note_state(answer)
     }
 
     /// Returns the targets that have waiters and are due for a lookup. The caller must look them up.
-    pub(super) fn take_unchecked(&mut self, now: Millis) -> Vec<u32> {
+    pub(super) fn take_due_lookups(&mut self, now: Millis) -> Vec<u32> {
         let mut due = Vec::new();
         for (number, target) in &mut self.list {
             let State::Unusable { retry_at, .. } = target.state else { continue };
@@ -289,7 +289,7 @@ impl Targets {
     }
 
     /// Notes that no schedule waits for any target any more.
-    pub(super) fn forget(&mut self) {
+    pub(super) fn clear_waiters(&mut self) {
         self.list.values_mut().for_each(|target| target.has_waiters = false);
     }
 }

@@ -34,15 +34,15 @@ impl Size {
 /// A queue, by what its slots wait for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Queue {
-    /// For this due second since 1970, by size.
+    /// Its slots wait for this due second since 1970, by size.
     Due(u64, Size),
-    /// For a batch of quarantined schedules.
-    Quarantined,
-    /// For the target with this number to take records.
+    /// Its slots wait for a batch of isolated schedules.
+    Isolated,
+    /// Its slots wait for the target with this number to take records.
     Target(u32),
-    /// For a retry: by the number of retries so far, and by a jitter slot.
+    /// Its slots wait for a retry: by the number of retries so far, and by a jitter slot.
     Retry(u8, u8),
-    /// For a batch of dead letters.
+    /// Its slots wait for a batch of dead letters.
     DeadLetter,
 }
 
@@ -51,7 +51,7 @@ impl Queue {
     fn number(self) -> u64 {
         match self {
             Self::Due(second, size) => size.numbers().start + second.min(LARGE - 1),
-            Self::Quarantined => OTHERS,
+            Self::Isolated => OTHERS,
             Self::Target(target) => OTHERS | 1 << 32 | u64::from(target),
             Self::Retry(retries, jitter_slot) => OTHERS | 2 << 32 | u64::from(retries) << 8 | u64::from(jitter_slot),
             Self::DeadLetter => OTHERS | 3 << 32,

@@ -51,16 +51,17 @@ impl<P: Payload> Scheduler<P> {
             Stage::Barrier => one(Purpose::Barrier, now),
             Stage::StartMarker(_) => one(Purpose::StartMarker, now),
             Stage::Releasing { .. } if self.batches.any_concerns(state.id) => [None; 7],
-            Stage::Releasing { .. } => one(Purpose::Handover, now),
+            Stage::Releasing { .. } => one(Purpose::CleanCommit, now),
             _ if state.is_trimmed => [None; 7],
-            Stage::Loading(_) | Stage::Since | Stage::Siblings if !is_live => {
-                if state.fence_done {
+            // They are live only with `Bug::FireBeforeBarrier`.
+            Stage::Loading | Stage::Since | Stage::Siblings if !is_live => {
+                if state.fence_answered {
                     one(Purpose::CommitOffsets, now)
                 } else {
                     [None; 7]
                 }
             }
-            Stage::Loading(_) | Stage::Since | Stage::Siblings | Stage::Live => {
+            Stage::Loading | Stage::Since | Stage::Siblings | Stage::Live => {
                 let due = |lane| state.keys.next_due(self.sizes(lane)).map(|due| (Purpose::Fire(lane), due.at()));
                 let waits = |does: bool, lane| does.then_some((Purpose::Fire(lane), now));
                 let has_progress = state.offset() > state.committed;
@@ -68,9 +69,9 @@ impl<P: Payload> Scheduler<P> {
                     due(Lane::Normal),
                     due(Lane::Large),
                     waits(state.keys.has_rewrites(), Lane::Normal),
-                    waits(state.keys.has_quarantined(), Lane::Quarantined),
+                    waits(state.keys.has_isolated(), Lane::Isolated),
                     waits(state.keys.has_dead_letters(), Lane::DeadLetters),
-                    state.fence_done.then_some((Purpose::CommitOffsets, now)),
+                    state.fence_answered.then_some((Purpose::CommitOffsets, now)),
                     has_progress.then_some((Purpose::CommitOffsets, state.next_commit_at)),
                 ]
             }

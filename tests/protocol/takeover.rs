@@ -51,6 +51,41 @@ fn owners_still_to_fence_pass_to_the_successor() {
 }
 
 #[test]
+fn a_late_answer_about_an_earlier_assignment_drops_no_former_owner() {
+    for answered_before_barrier in [true, false] {
+        let mut rig = Rig::live();
+        let barrier = rig.successors_barrier("cd");
+        rig.commit(&barrier);
+        let first = take!(rig, Output::Fence { request, .. } => request).expect("the former owner is fenced");
+        rig.input(Input::Revoked { partitions: &[P] });
+        let handover = rig.batch();
+        rig.commit(&handover);
+        assert!(rig.saw(|o| matches!(o, Output::Release(released) if *released == [P])));
+        let former = Ownership { owner: "ef.0".into(), owners_to_fence: vec!["ab.0".into()], ..rig.ownership(P) };
+        rig.metadata.insert(P, (0, Ownership { clean: false, ..former }.encode()));
+        rig.assign(&[P]);
+        rig.tell_committed(&[P]);
+        let barrier = rig.batch();
+        if answered_before_barrier {
+            rig.input(Input::Fenced { request: first });
+        }
+        rig.commit(&barrier);
+        let second = take!(rig, Output::Fence { request, transactional_ids } => (request, transactional_ids));
+        let (second, ids) = second.expect("the owners since then are fenced");
+        assert_eq!(ids, ["g.ef.0.0", "g.ef.0.1", "g.ab.0.0", "g.ab.0.1"]);
+        if !answered_before_barrier {
+            rig.input(Input::Fenced { request: first });
+        }
+        rig.no_batch("the second request has no answer");
+        assert_eq!(rig.ownership(P).owners_to_fence, ["ef.0", "ab.0"]);
+        rig.input(Input::Fenced { request: second });
+        let drop_list = rig.batch();
+        rig.commit(&drop_list);
+        assert_eq!(rig.ownership(P).owners_to_fence, Vec::<String>::new());
+    }
+}
+
+#[test]
 fn each_takeover_writes_a_barrier_that_is_its_own() {
     let mut rig = Rig::live();
     rig.successor("cd");

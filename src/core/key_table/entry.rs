@@ -9,16 +9,16 @@ use super::super::wait_queues::Size;
 /// A schedule whose payload is larger than this fires apart from small ones while throughput is the limit.
 const SMALL_BYTES_MAX: usize = 1_024;
 
-/// The record is overtaken and must be written again.
+/// The record is overtaken and must be rewritten.
 pub(super) const OVERTAKEN: u8 = 1;
 /// A broker rejected the record, or an unknown one of its batch, so it fires apart from the others.
-pub(super) const QUARANTINED: u8 = 2;
+pub(super) const ISOLATED: u8 = 2;
 /// The schedule does not fire: it becomes a dead letter.
 pub(super) const TO_DEAD_LETTER: u8 = 4;
-/// The first of five bits: the kinds of reasons for which the entry was parked.
+/// The first of five bits: the kinds of reasons for which the entry was parked. All eight bits are used.
 const FIRST_REASON: u8 = 8;
 
-/// The request of a key's latest record.
+/// The request of a key's latest record: what its user asked the engine to do with the key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in super::super) enum Request {
     /// It schedules a record.
@@ -57,7 +57,7 @@ pub(in super::super) struct KeyEntry<P> {
     /// [`short_batch_id`] of the batch with the key's outstanding engine record; 0 if there is none.
     ///
     /// [`short_batch_id`]: super::super::in_flight::short_batch_id
-    pub(super) in_flight_batch: u32,
+    pub(super) outstanding_batch: u32,
     pub(super) flags: u8,
     pub(super) waiting: Waiting,
     /// Number of retries, up to a bound.
@@ -66,40 +66,40 @@ pub(in super::super) struct KeyEntry<P> {
     pub(in super::super) parked_for: Option<Reason>,
 }
 
-/// The queue in which an entry waits.
+/// What an entry waits for, which determines its queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Waiting {
-    /// In no queue: an engine record is outstanding, or there is nothing to wait for.
+    /// It is in no queue: an engine record is outstanding, or there is nothing to wait for.
     No,
-    /// For its due time.
+    /// It waits for its due time.
     Due,
-    /// For a batch of quarantined schedules.
-    Quarantined,
-    /// For its target topic to be usable.
+    /// It waits for a batch of isolated schedules.
+    Isolated,
+    /// It waits for its target topic to be usable.
     Target,
-    /// For a retry, after a broker rejected its firing or its dead letter.
+    /// It waits for a retry, after a broker rejected its firing or its dead letter.
     Retry,
-    /// For a retry, after a broker rejected the record that writes it again.
+    /// It waits for a retry, after a broker rejected its rewrite.
     RewriteRetry,
-    /// For a batch of dead letters.
+    /// It waits for a batch of dead letters.
     DeadLetter,
 }
 
 impl Waiting {
     pub(super) fn is_parked(self) -> bool {
-        !matches!(self, Self::No | Self::Due | Self::Quarantined)
+        !matches!(self, Self::No | Self::Due | Self::Isolated)
     }
 }
 
 impl<P> KeyEntry<P> {
-    pub(super) fn new(new: NewEntry<P>, in_flight_batch: u32) -> Self {
+    pub(super) fn new(new: NewEntry<P>, outstanding_batch: u32) -> Self {
         let NewEntry { origin_offset, timestamp, request, payload } = new;
         Self {
             origin_offset,
             timestamp,
             request,
             payload,
-            in_flight_batch,
+            outstanding_batch,
             flags: 0,
             waiting: Waiting::No,
             retries: 0,
@@ -133,7 +133,7 @@ impl<P> KeyEntry<P> {
 
     /// Returns whether an engine record for the key is outstanding.
     pub(super) fn is_outstanding(&self) -> bool {
-        self.in_flight_batch != 0
+        self.outstanding_batch != 0
     }
 
     pub(super) fn is_waiting(&self) -> bool {

@@ -11,7 +11,8 @@ use super::{KeyEntry, KeyTable, NewEntry, Request};
 const SHRINK_SLOTS_MIN: usize = 4_096;
 
 /// Estimated memory of an entry without its payload: its slot, its place in the index, its links in a queue, and the
-/// allocator's overhead. Tables double as they grow, so this is an average.
+/// allocator's overhead. The slots double as they grow, and the
+/// index grows by half, so this is an average.
 const ENTRY_BYTES: usize = 128;
 
 impl<P: Payload> KeyTable<P> {
@@ -39,6 +40,7 @@ impl<P: Payload> KeyTable<P> {
         }
         (self.slots, self.index, self.free) = (slots, index, Vec::new());
         self.queues = self.queues.moved(&places);
+        debug_assert!(self.cancels.is_empty() && self.non_schedules.is_empty(), "only loading fills these lists");
         // The list may name entries that have been removed.
         let moved = |slot: u32| Some(places[slot as usize]).filter(|place| *place != u32::MAX);
         self.rewrites = std::mem::take(&mut self.rewrites).into_iter().filter_map(moved).collect();
@@ -63,13 +65,13 @@ impl<P: Payload> KeyTable<P> {
 
     pub(super) fn replace(&mut self, slot: u32, new: NewEntry<P>) {
         self.unlink(slot);
-        let in_flight_batch = if bugs::on(Bug::TwoOutstanding) { 0 } else { self.entry(slot).in_flight_batch };
+        let outstanding_batch = if bugs::on(Bug::TwoOutstanding) { 0 } else { self.entry(slot).outstanding_batch };
         self.count(slot, -1);
-        self.put(slot, new, in_flight_batch);
+        self.put(slot, new, outstanding_batch);
     }
 
-    fn put(&mut self, slot: u32, new: NewEntry<P>, in_flight_batch: u32) {
-        self.slots[slot as usize] = Some(KeyEntry::new(new, in_flight_batch));
+    fn put(&mut self, slot: u32, new: NewEntry<P>, outstanding_batch: u32) {
+        self.slots[slot as usize] = Some(KeyEntry::new(new, outstanding_batch));
         self.count(slot, 1);
     }
 
@@ -103,7 +105,7 @@ impl<P: Payload> KeyTable<P> {
         let entry = self.entry(slot);
         match (entry.waiting, entry.request) {
             (Waiting::Due, Request::Schedule { due, .. }) => Some(Queue::Due(due.second(), entry.size())),
-            (Waiting::Quarantined, _) => Some(Queue::Quarantined),
+            (Waiting::Isolated, _) => Some(Queue::Isolated),
             (Waiting::Target, Request::Schedule { target, .. }) => Some(Queue::Target(target)),
             (Waiting::Retry | Waiting::RewriteRetry, _) => {
                 let (retries, jitter_slot) = self.retry_slot(slot);

@@ -6,18 +6,18 @@ use super::super::payload::Payload;
 use super::super::reason::Reason;
 use super::super::types::Millis;
 use super::super::wait_queues::{Queue, Size};
-use super::entry::{OVERTAKEN, QUARANTINED, TO_DEAD_LETTER, Waiting};
+use super::entry::{ISOLATED, OVERTAKEN, TO_DEAD_LETTER, Waiting};
 use super::{KeyTable, Request};
 
-/// First wait of an entry whose record a broker rejected; it doubles up to [`RETRY_MS_MAX`].
-const RETRY_MS_MIN: i64 = 2_000;
+/// First wait of an entry whose record a broker rejected; it doubles up to [`ENTRY_RETRY_MS_MAX`].
+const ENTRY_RETRY_MS_MIN: i64 = 2_000;
 /// Longest wait, without jitter.
-const RETRY_MS_MAX: i64 = 64_000;
-/// Number of retry queues, by retries so far. The last two have the longest wait.
-const RETRY_SLOTS: u8 = 6;
+const ENTRY_RETRY_MS_MAX: i64 = 64_000;
+/// Largest number of retries that is counted. Entries with this number and one less have the longest wait.
+const RETRIES_MAX: u8 = 6;
 /// Jitter: entries with the same wait are retried in this many groups, each a quarter of the wait after the other.
 const JITTER_SLOTS: u8 = 4;
-/// Most entries to wake at once, so a large number does not block the loop.
+/// Maximum number of entries to wake at once, so a large number does not block the loop.
 const WAKE_MAX: usize = 10_000;
 
 impl<P: Payload> KeyTable<P> {
@@ -31,9 +31,9 @@ impl<P: Payload> KeyTable<P> {
         Some(slot)
     }
 
-    /// Removes the next quarantined schedule from its queue. The caller must fire or park it.
-    pub(in super::super) fn take_quarantined(&mut self, now: Millis) -> Option<u32> {
-        while let Some(slot) = self.queues.first(Queue::Quarantined) {
+    /// Removes the next isolated schedule from its queue. The caller must fire or park it.
+    pub(in super::super) fn take_isolated(&mut self, now: Millis) -> Option<u32> {
+        while let Some(slot) = self.queues.first(Queue::Isolated) {
             self.unlink(slot);
             if self.entry(slot).due().is_some_and(|due| due.is_due(now)) {
                 return Some(slot);
@@ -44,15 +44,15 @@ impl<P: Payload> KeyTable<P> {
         None
     }
 
-    pub(in super::super) fn has_quarantined(&self) -> bool {
-        self.queues.first(Queue::Quarantined).is_some()
+    pub(in super::super) fn has_isolated(&self) -> bool {
+        self.queues.first(Queue::Isolated).is_some()
     }
 
-    /// Quarantines a schedule after a broker rejected it, or an unknown one of its batch: from now on it fires apart
+    /// Isolates a schedule after a broker rejected it, or an unknown one of its batch: from now on it fires apart
     /// from the others.
-    pub(in super::super) fn quarantine(&mut self, slot: u32, origin_offset: i64) {
+    pub(in super::super) fn isolate(&mut self, slot: u32, origin_offset: i64) {
         if self.get(slot).is_some_and(|entry| entry.origin_offset == origin_offset) {
-            self.entry_mut(slot).set(QUARANTINED, true);
+            self.entry_mut(slot).set(ISOLATED, true);
             if self.entry(slot).waiting == Waiting::Due {
                 self.unlink(slot);
                 self.enqueue_or_drop(slot);
@@ -71,8 +71,8 @@ impl<P: Payload> KeyTable<P> {
         self.queues.first(Queue::DeadLetter).is_some()
     }
 
-    /// Removes the next overtaken entry that can be written again from its queue. A schedule that is due by `now` is
-    /// skipped: its firing ends it, so it need not be written again.
+    /// Removes the next overtaken entry that can be rewritten from its queue. A schedule that is due by `now` is
+    /// skipped: its firing ends it, so it need not be rewritten.
     pub(in super::super) fn take_rewrite(&mut self, now: Millis) -> Option<u32> {
         while let Some(slot) = self.rewrites.pop_front() {
             let Some(entry) = self.get(slot) else { continue };
@@ -85,7 +85,7 @@ impl<P: Payload> KeyTable<P> {
         None
     }
 
-    /// Returns whether an overtaken entry may wait to be written again; false positives are possible.
+    /// Returns whether an overtaken entry may wait for its rewrite; false positives are possible.
     pub(in super::super) fn has_rewrites(&self) -> bool {
         !self.rewrites.is_empty()
     }
@@ -101,7 +101,7 @@ impl<P: Payload> KeyTable<P> {
         self.retry_at(slot, now)
     }
 
-    /// Parks an entry after a broker rejected the record that writes it again. Returns when that is retried.
+    /// Parks an entry after a broker rejected its rewrite. Returns when that is retried.
     pub(in super::super) fn await_rewrite_retry(&mut self, slot: u32, now: Millis) -> Millis {
         self.unlink(slot);
         self.link(slot, Waiting::RewriteRetry);
@@ -152,7 +152,7 @@ impl<P: Payload> KeyTable<P> {
                 self.unlink(slot);
                 let entry = self.entry_mut(slot);
                 // The last two queues alternate, so an entry that is parked again meanwhile is not woken by this loop.
-                entry.retries = if entry.retries == RETRY_SLOTS { RETRY_SLOTS - 1 } else { entry.retries + 1 };
+                entry.retries = if entry.retries == RETRIES_MAX { RETRIES_MAX - 1 } else { entry.retries + 1 };
                 self.wake(slot);
             }
             self.retry_times.remove(&(retries, jitter_slot));
@@ -168,8 +168,8 @@ impl<P: Payload> KeyTable<P> {
         self.retry_times.values_mut().for_each(|at| *at = at.plus(-back_ms));
     }
 
-    /// Puts an entry without an outstanding record into its queue. Drops cancels and invalid records that are not
-    /// needed any more: after loading, only to write them again or to move them to the dead-letter topic.
+    /// Puts an entry without an outstanding record into its queue. After loading, keeps a cancel or invalid record only
+    /// while it is to be rewritten or moved to the dead-letter topic.
     pub(super) fn enqueue_or_drop(&mut self, slot: u32) {
         let entry = self.entry(slot);
         if entry.is_outstanding() || entry.is_waiting() {
@@ -177,18 +177,19 @@ impl<P: Payload> KeyTable<P> {
         }
         match entry.request {
             Request::Schedule { .. } if entry.has(TO_DEAD_LETTER) => self.link(slot, Waiting::DeadLetter),
-            Request::Schedule { .. } if entry.has(QUARANTINED) => self.link(slot, Waiting::Quarantined),
+            Request::Schedule { .. } if entry.has(ISOLATED) => self.link(slot, Waiting::Isolated),
             Request::Schedule { .. } => self.link(slot, Waiting::Due),
             Request::Cancel if bugs::on(Bug::CancelForgottenInLoading) => self.remove(slot),
-            Request::Cancel if self.is_loading => self.cancels.push(slot),
-            Request::Invalid(_) if self.is_loading => self.non_schedules.push(slot),
+            Request::Cancel if self.keeps_all => self.cancels.push(slot),
+            Request::Invalid(_) if self.keeps_all => self.non_schedules.push(slot),
             Request::Invalid(_) if self.has_dead_letter_topic => self.link(slot, Waiting::DeadLetter),
+            // In no queue: `rewrites` holds it.
             Request::Cancel | Request::Invalid(_) if entry.has(OVERTAKEN) => {}
             Request::Cancel | Request::Invalid(_) => self.remove(slot),
         }
     }
 
-    /// Parks an entry. If it is overtaken, it can still be written again meanwhile.
+    /// Parks an entry. If it is overtaken, it can still be rewritten meanwhile.
     fn park(&mut self, slot: u32, waiting: Waiting) {
         self.unlink(slot);
         self.link(slot, waiting);
@@ -207,7 +208,7 @@ impl<P: Payload> KeyTable<P> {
 
     fn retry_at(&mut self, slot: u32, now: Millis) -> Millis {
         let (retries, jitter_slot) = self.retry_slot(slot);
-        let delay = (RETRY_MS_MIN << retries).min(RETRY_MS_MAX);
+        let delay = (ENTRY_RETRY_MS_MIN << retries).min(ENTRY_RETRY_MS_MAX);
         if bugs::on(Bug::RefusedForgotten) {
             return now;
         }
