@@ -139,8 +139,8 @@ impl<P: Payload> Scheduler<P> {
         let mut batch = self.new_batch();
         let mut entries = Vec::new();
         self.add_rewrites(&mut batch, &mut entries);
-        // While a bisection halves a batch with rewrites, filling up with other schedules would put the same suspects
-        // together with new ones, so the culprit would never be alone.
+        // While a bisection halves a batch with rewrites, filling up with other schedules would put the same records
+        // together with new ones, so the rejected one would never be alone.
         if entries.is_empty() || self.batches.items_max[Lane::Normal as usize] == self.config.batch_items_max {
             self.add_due(&mut batch, &mut entries, Lane::Normal);
         }

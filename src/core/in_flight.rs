@@ -47,7 +47,7 @@ pub(super) enum Lane {
     /// Large schedules of the normal lane, while throughput is the limit.
     Large,
     /// *Isolated* schedules: rejected for no known cause ([`Reason::Refused`](super::reason::Reason::Refused)), or
-    /// members of a rejected batch whose culprit was not found in time.
+    /// members of a rejected batch whose rejected record was not found in time.
     Isolated,
     /// Records that move to the dead-letter topic.
     DeadLetters,

@@ -51,7 +51,7 @@ fn owners_still_to_fence_pass_to_the_successor() {
 }
 
 #[test]
-fn a_late_answer_about_an_earlier_assignment_drops_no_former_owner() {
+fn a_late_answer_to_fencing_drops_no_newer_owner() {
     for answered_before_barrier in [true, false] {
         let mut rig = Rig::live();
         let barrier = rig.successors_barrier("cd");
