@@ -12,7 +12,7 @@ use prometheus::{IntGaugeVec, Opts, Registry, TextEncoder};
 use crate::core::batch::{Batch, Kind};
 use crate::core::io::{Counters, Millis};
 use crate::core::reason::Reason;
-use crate::handle::board::Board;
+use crate::handle::status_board::StatusBoard;
 
 /// The media type of [`Metrics::text`].
 #[cfg(feature = "http")]
@@ -170,7 +170,7 @@ impl Metrics {
 
     /// Returns the engine's metrics for another registry, whose owner has those of the process.
     #[must_use]
-    pub fn of_engine(&self, board: &Board, topics: &[String]) -> Vec<MetricFamily> {
+    pub fn of_engine(&self, board: &StatusBoard, topics: &[String]) -> Vec<MetricFamily> {
         let mut families = self.families(board, topics);
         families.retain(|family| !family.name().starts_with(PROCESS));
         families
@@ -179,14 +179,14 @@ impl Metrics {
     /// Returns names and help texts of all metrics that [`of_engine`](Self::of_engine) can return.
     #[must_use]
     pub fn described(&self) -> Vec<(String, String)> {
-        let families = self.of_engine(&Board::default(), &[]);
+        let families = self.of_engine(&StatusBoard::default(), &[]);
         let mut all: BTreeMap<String, String> =
             families.iter().map(|family| (family.name().to_owned(), family.help().to_owned())).collect();
         all.extend(held::described().map(|(name, help)| (name.to_owned(), help.to_owned())));
         all.into_iter().collect()
     }
 
-    fn families(&self, board: &Board, topics: &[String]) -> Vec<MetricFamily> {
+    fn families(&self, board: &StatusBoard, topics: &[String]) -> Vec<MetricFamily> {
         self.log_dropped.inc_by((self.lines_dropped)().saturating_sub(self.log_dropped.get()));
         let mut families = self.registry.gather();
         families.extend(held::families(board, topics));
@@ -211,7 +211,7 @@ impl Metrics {
     }
 
     /// Counts an iteration of the loop.
-    pub fn turned(&self, took: Duration) {
+    pub fn on_iteration(&self, took: Duration) {
         self.turn.observe(took.as_secs_f64());
         if took >= STALL {
             self.stalls.inc();
@@ -247,7 +247,7 @@ impl Metrics {
 
     /// Returns all metrics in Prometheus' text format. `topics` are the names that partitions refer to.
     #[must_use]
-    pub fn text(&self, board: &Board, topics: &[String]) -> String {
+    pub fn text(&self, board: &StatusBoard, topics: &[String]) -> String {
         let mut text = Vec::new();
         // It fails where a family is empty, and there is none: prometheus leaves them out.
         let _ = TextEncoder::new().encode(&self.families(board, topics), &mut text);
@@ -321,7 +321,7 @@ mod tests {
     use super::*;
 
     fn text(metrics: &Metrics) -> String {
-        metrics.text(&Board::default(), &[])
+        metrics.text(&StatusBoard::default(), &[])
     }
 
     #[test]
@@ -345,8 +345,8 @@ mod tests {
     #[test]
     fn a_long_turn_is_a_stall() {
         let metrics = Metrics::new();
-        metrics.turned(Duration::from_millis(249));
-        metrics.turned(Duration::from_millis(250));
+        metrics.on_iteration(Duration::from_millis(249));
+        metrics.on_iteration(Duration::from_millis(250));
         assert!(text(&metrics).contains("kafka_scheduler_loop_stalls_total 1\n"));
         assert!(text(&metrics).contains("kafka_scheduler_loop_turn_seconds_count 2\n"));
     }

@@ -35,10 +35,9 @@ use prometheus::Registry;
 use crate::config::{self, Config, ConfigError};
 use crate::core::batch::Batch;
 use crate::core::due::Due;
-pub use crate::core::io::Header;
 use crate::core::io::{Counters, Millis, Record, Report};
 pub use crate::core::reason::Reason;
-use crate::handle::board::Snapshot;
+use crate::handle::status_board::Snapshot;
 use crate::handle::{Handle, Observer};
 use crate::kafka::{self, Clock, Engine};
 pub use crate::kafka::{Error as EngineError, SettingsError};
@@ -46,7 +45,7 @@ use crate::metrics::Metrics;
 use crate::observe::Operator;
 use crate::observe::activity::Activity;
 use event::Handler;
-pub use event::{Event, Firing};
+pub use event::{Event, Firing, Header};
 
 /// The reason why a runner could not start, or ended.
 #[derive(Debug)]
@@ -54,7 +53,8 @@ pub use event::{Event, Firing};
 pub enum RunnerError {
     /// The operating system refused a thread.
     System(io::Error),
-    /// The registry that was passed in has the metrics already.
+    /// The registry that was passed in has the metrics already. The major version of the crate `prometheus` is part of
+    /// this API.
     Registry(prometheus::Error),
     /// The engine could not start or continue.
     Engine(kafka::Error),
@@ -273,12 +273,12 @@ impl Observer for All {
         self.0.iter_mut().for_each(|one| one.settled(batch, outcome, took));
     }
 
-    fn turned(&mut self, took: Duration) {
-        self.0.iter_mut().for_each(|one| one.turned(took));
+    fn on_iteration(&mut self, took: Duration) {
+        self.0.iter_mut().for_each(|one| one.on_iteration(took));
     }
 
-    fn held(&mut self, snapshot: &Snapshot) {
-        self.0.iter_mut().for_each(|one| one.held(snapshot));
+    fn on_snapshot(&mut self, snapshot: &Snapshot) {
+        self.0.iter_mut().for_each(|one| one.on_snapshot(snapshot));
     }
 
     fn rebalanced(&mut self) {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::board::Snapshot;
+use super::status_board::Snapshot;
 use crate::core::batch::Batch;
 use crate::core::due::Due;
 use crate::core::io::{Counters, Millis, Record, Report};
@@ -35,12 +35,12 @@ pub trait Observer: Send {
     }
 
     /// The loop finished an iteration; `took` is its time between two sleeps.
-    fn turned(&mut self, took: Duration) {
+    fn on_iteration(&mut self, took: Duration) {
         let _ = took;
     }
 
     /// The loop took a snapshot, as it does some times a second.
-    fn held(&mut self, snapshot: &Snapshot) {
+    fn on_snapshot(&mut self, snapshot: &Snapshot) {
         let _ = snapshot;
     }
 

@@ -12,7 +12,7 @@ use super::client_config::ClientConfigs;
 use super::diagnostics::Diagnostics;
 use super::record_batches::TopicLimits;
 use crate::config::{Config, Files};
-use crate::handle::board::Board;
+use crate::handle::status_board::StatusBoard;
 
 /// Makes clients.
 #[derive(Clone, Debug)]
@@ -30,7 +30,7 @@ pub(crate) struct Clients {
 pub(crate) type QueryConsumer = BaseConsumer<QueryContext>;
 
 impl Clients {
-    pub(crate) fn new(config: &Config, board: Arc<Board>) -> Self {
+    pub(crate) fn new(config: &Config, board: Arc<StatusBoard>) -> Self {
         let diagnostics = Diagnostics::new(board, config.group_id.clone(), config.session_timeout_ms);
         Self {
             configs: ClientConfigs::new(config),

@@ -1,10 +1,10 @@
 //! The engine's event loop: feeds inputs to the core and executes its outputs.
 
-mod batches;
-mod publisher;
 mod reading;
 mod rebalancing;
 mod requests;
+mod running_batches;
+mod state_reporter;
 mod stopping;
 
 use std::sync::Arc;
@@ -12,10 +12,10 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
 
-use self::batches::Batches;
-use self::publisher::Publisher;
 use self::rebalancing::GroupState;
 use self::requests::Requests;
+use self::running_batches::RunningBatches;
+use self::state_reporter::StateReporter;
 use self::stopping::Shutdown;
 use super::client_config::ClientConfigs;
 use super::clients::Clients;
@@ -30,7 +30,7 @@ use super::worker::WorkerResult;
 use crate::config::Config;
 use crate::core::io::{Input, Millis, Output, Report, TopicPartition};
 use crate::core::{self, Scheduler};
-use crate::handle::board::Board;
+use crate::handle::status_board::StatusBoard;
 use crate::handle::{Observer, Query, Wake};
 
 /// The loop checks everything at least this often, in case a wake-up is lost.
@@ -45,12 +45,12 @@ const BATCH_ITEMS_MAX: usize = 10_000;
 const BATCH_BYTES_MAX: usize = 16 << 20;
 
 /// The parts that a loop is made of.
-pub(super) struct Parts {
+pub(super) struct LoopParts {
     pub config: Config,
     pub clock: Clock,
     pub clients: Clients,
     pub observer: Box<dyn Observer>,
-    pub board: Arc<Board>,
+    pub board: Arc<StatusBoard>,
     pub wake: Wake,
     pub queries: Receiver<Query>,
 }
@@ -63,9 +63,9 @@ pub(super) struct EngineLoop {
     topics: Arc<Vec<String>>,
     core: Scheduler,
     group: GroupState,
-    batches: Batches,
+    running_batches: RunningBatches,
     requests: Requests,
-    publisher: Publisher,
+    reporter: StateReporter,
     timers: Timers,
     shutdown: Shutdown,
     queries: Receiver<Query>,
@@ -89,8 +89,8 @@ impl Timers {
 
 impl EngineLoop {
     /// Starts the threads.
-    pub(super) fn new(parts: Parts, ready: &Ready) -> Result<Self, Error> {
-        let Parts { config, clock, mut clients, observer, board, wake, queries } = parts;
+    pub(super) fn new(parts: LoopParts, ready: &Ready) -> Result<Self, Error> {
+        let LoopParts { config, clock, mut clients, observer, board, wake, queries } = parts;
         for (topic, entries) in &ready.topic_settings {
             if let Some(bytes) = topics::batch_bytes_max(entries) {
                 clients.topic_limits.set_batch_bytes_max(topic, bytes);
@@ -111,9 +111,9 @@ impl EngineLoop {
             topics,
             core,
             group: GroupState::new(),
-            batches: Batches::new(wake),
+            running_batches: RunningBatches::new(wake),
             requests,
-            publisher: Publisher::new(observer, board),
+            reporter: StateReporter::new(observer, board),
             timers: Timers::new(),
             shutdown: Shutdown::default(),
             queries,
@@ -128,7 +128,7 @@ impl EngineLoop {
         let mut has_more = false;
         while !self.shutdown.has_stopped {
             let timeout = if has_more { Duration::ZERO } else { self.sleep_timeout() };
-            sleeper.sleep(&self.publisher.board, timeout);
+            sleeper.sleep(&self.reporter.board, timeout);
             let woken_at = Instant::now();
             self.join();
             has_more = self.consume();
@@ -136,9 +136,9 @@ impl EngineLoop {
             self.drain_results();
             self.tick();
             self.answer_queries();
-            self.publisher.report_counters(self.core.counters());
+            self.reporter.report_counters(self.core.counters());
             self.publish();
-            self.publisher.observer.turned(woken_at.elapsed());
+            self.reporter.observer.on_iteration(woken_at.elapsed());
         }
         self.end()
     }
@@ -181,7 +181,7 @@ impl EngineLoop {
                 if report == Report::ThroughputIsLimit {
                     self.clients.diagnostics.on_throughput_limit();
                 }
-                self.publisher.observer.report(&report, &self.topics);
+                self.reporter.observer.report(&report, &self.topics);
             }
         }
     }
@@ -191,7 +191,7 @@ impl EngineLoop {
         while let Ok(result) = self.requests.results.try_recv() {
             self.on_worker_result(result);
         }
-        while let Ok(done) = self.batches.done.try_recv() {
+        while let Ok(done) = self.running_batches.done.try_recv() {
             self.on_batch_done(done);
         }
     }
