@@ -180,7 +180,7 @@ impl Config {
     /// Reads the environment and the configuration file that it names. An empty variable counts as not set.
     ///
     /// # Errors
-    /// At the first value that is not allowed.
+    /// If a value is not allowed: the error names the first one.
     pub fn load(env: Env<'_>) -> Result<Self, ConfigError> {
         Self::load_from(env, &|path| std::fs::read_to_string(path))
     }
@@ -188,7 +188,7 @@ impl Config {
     /// Does the same as [`Config::load`], and gets the configuration file from `read`.
     ///
     /// # Errors
-    /// At the first value that is not allowed.
+    /// If a value is not allowed: the error names the first one.
     pub fn load_from(env: Env<'_>, read: ReadFile<'_>) -> Result<Self, ConfigError> {
         let env = &|name: &str| set(env, name);
         let mut file = match env("CONFIGURATION_FILE") {
@@ -270,7 +270,7 @@ fn dead_letter(env: Env<'_>, schedules_topics: &[String], history: &str) -> Resu
 /// Rejects variables of the process's environment that are not Unicode: reading them as text would hide them.
 ///
 /// # Errors
-/// At the first such variable.
+/// If there is such a variable: the error names the first one.
 #[cfg(feature = "engine")]
 pub(crate) fn check_unicode() -> Result<(), ConfigError> {
     for name in VARIABLES {

@@ -103,7 +103,7 @@ impl Handle {
     /// instance holds.
     ///
     /// # Errors
-    /// When the cursor has expired, the filter's topic is unknown, or the engine does not answer.
+    /// If the cursor has expired, the filter's topic is unknown, or the engine does not answer.
     pub fn page(&self, cursor: Option<Cursor>, limit: usize, filter: &Filter) -> Result<Page, QueryError> {
         let filter = listing::Filter {
             topic: filter.topic.as_deref().map(|topic| self.topic_index(topic)).transpose()?,
@@ -122,7 +122,7 @@ impl Handle {
     /// instance holds.
     ///
     /// # Errors
-    /// When the topic is unknown, or the engine does not answer.
+    /// If the topic is unknown, or the engine does not answer.
     pub fn find(&self, topic: &str, key: &[u8]) -> Result<Vec<PendingSchedule>, QueryError> {
         let topic = self.topic_index(topic)?;
         let found = self.wait(|reply| Query::Find { topic, key: key.to_vec(), reply })?;
@@ -132,7 +132,7 @@ impl Handle {
     /// Returns the next `limit` schedules to fire (at most [`PAGE_MAX`]), earliest first.
     ///
     /// # Errors
-    /// When the engine does not answer.
+    /// If the engine does not answer.
     pub fn upcoming(&self, limit: usize) -> Result<Vec<UpcomingSchedule>, QueryError> {
         let next = self.wait(|reply| Query::Upcoming { limit: limit.min(PAGE_MAX), reply })?;
         Ok(next.into_iter().map(|next| UpcomingSchedule::new(next, &self.topics)).collect())

@@ -77,7 +77,7 @@ impl Engine {
     /// Makes an engine, without using the network. `clock` determines when schedules are due.
     ///
     /// # Errors
-    /// Returns an error if the operating system has no file descriptors left.
+    /// If the operating system has no file descriptors left.
     pub fn new(config: Config, clock: Clock, observer: Box<dyn Observer>) -> Result<Self, Error> {
         let sleeper = Sleeper::new().map_err(Error::System)?;
         let (handle, queries) = Handle::new(sleeper.wake(), &config.schedules_topics);
@@ -93,7 +93,7 @@ impl Engine {
     /// Runs on this thread until [`Handle::stop`]. If brokers do not answer, it waits for them.
     ///
     /// # Errors
-    /// Returns an error if librdkafka rejects its settings, no thread can be started, or brokers reject the engine's
+    /// If librdkafka rejects its settings, no thread can be started, or brokers reject the engine's
     /// connections after a configuration file has changed.
     pub fn run(mut self) -> Result<(), Error> {
         let board = Arc::clone(self.handle.board());

@@ -119,7 +119,7 @@ impl Runner {
     /// Reads the settings from the environment, as the program does. Those for HTTP and for the log have no effect.
     ///
     /// # Errors
-    /// When a variable, or the file that `CONFIGURATION_FILE` names, is wrong.
+    /// If a variable, or the file that `CONFIGURATION_FILE` names, is wrong.
     pub fn from_env() -> Result<Self, ConfigError> {
         config::check_unicode()?;
         Ok(Self::new(Config::load(&|name| std::env::var(name).ok())?))
@@ -178,7 +178,7 @@ impl Runner {
     /// Starts the engine on a thread of its own. It waits for brokers that do not answer.
     ///
     /// # Errors
-    /// When the system has no threads or file descriptors left, or the registry has the metrics already. Later
+    /// If the system has no threads or file descriptors left, or the registry has the metrics already. Later
     /// errors are returned by [`Running::close`] and [`Running::wait`].
     pub fn start(self) -> Result<Running, RunnerError> {
         let topics = self.config.schedules_topics.clone();
@@ -221,7 +221,7 @@ impl Running {
     /// Hands over the partitions and ends. Transactions in flight settle first, for at most some seconds.
     ///
     /// # Errors
-    /// The reason why the engine had ended before.
+    /// If the engine had ended before: the reason.
     pub fn close(self) -> Result<(), RunnerError> {
         self.handle.stop();
         self.wait()
@@ -230,7 +230,7 @@ impl Running {
     /// Waits until the engine ends by itself or through [`Handle::stop`].
     ///
     /// # Errors
-    /// The reason why it ended.
+    /// If the engine ended because of an error.
     pub fn wait(mut self) -> Result<(), RunnerError> {
         match self.thread.take().map(JoinHandle::join) {
             None => Ok(()),

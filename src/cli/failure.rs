@@ -80,8 +80,8 @@ impl From<PublishError> for Failure {
     }
 }
 
-impl From<app::Error> for Failure {
-    fn from(error: app::Error) -> Self {
+impl From<app::ProgramError> for Failure {
+    fn from(error: app::ProgramError) -> Self {
         Self { code: error.exit_code(), message: app::chain(&error) }
     }
 }

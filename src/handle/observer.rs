@@ -1,4 +1,4 @@
-//! What the engine's loop tells the rest of the program.
+//! Callbacks from the engine's loop to the rest of the program.
 
 use std::time::Duration;
 

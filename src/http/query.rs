@@ -24,7 +24,7 @@ impl PageQuery {
     /// Parses parameters; those of `allowed` may occur, each once.
     ///
     /// # Errors
-    /// A message for the client.
+    /// If a parameter is wrong: a message for the client.
     pub(super) fn parse(query: &str, allowed: &[&str], topics: &[String]) -> Result<Self, String> {
         let mut page = Self { cursor: Cursor::default(), limit: LIMIT_DEFAULT, filter: Filter::default() };
         let mut seen: Vec<&str> = Vec::new();

@@ -14,7 +14,6 @@ use super::record_batches::TopicLimits;
 use crate::config::{Config, Files};
 use crate::handle::status_board::StatusBoard;
 
-/// Makes clients.
 #[derive(Clone, Debug)]
 pub(crate) struct Clients {
     pub configs: ClientConfigs,

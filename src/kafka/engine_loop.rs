@@ -55,7 +55,6 @@ pub(super) struct LoopParts {
     pub queries: Receiver<Query>,
 }
 
-/// The loop's state.
 pub(super) struct EngineLoop {
     config: Config,
     clock: Clock,

@@ -107,7 +107,7 @@ const RETIRED: &[Retired] = &[
     // The end of a transaction is a marker.
     name("mark|marks", "Origin (header), CommitOffsets (purpose), clean_commit_due (flag)")
         .outside(&["sim/src/kafka/"]),
-    name("floor|floors", "StartMarker"),
+    text("floor|floors", "start marker; in code: StartMarker").except(&["math floor"]),
     // The shell.
     text("voice", "Diagnostics"),
     text("pump", "EngineLoop, the loop"),
