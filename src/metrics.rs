@@ -62,6 +62,7 @@ pub struct Metrics {
     batch: Histogram,
     turn: Histogram,
     stalls: IntCounter,
+    missed_deadlines: IntCounter,
     rebalances: IntCounter,
     foreign_groups: IntCounter,
     log_dropped: IntCounter,
@@ -124,6 +125,10 @@ impl Metrics {
                 &TURN_S,
             ),
             stalls: make.counter("kafka_scheduler_loop_stalls_total", "Turns of the loop that took 250 ms or longer"),
+            missed_deadlines: make.counter(
+                "kafka_scheduler_loop_missed_deadlines_total",
+                "Regular checks of the loop that found work for which no deadline was announced, which is a bug",
+            ),
             rebalances: make.counter("kafka_scheduler_rebalances_total", "Rebalances of the consumer group answered"),
             foreign_groups: make.counter(
                 "kafka_scheduler_foreign_groups_total",
@@ -216,6 +221,11 @@ impl Metrics {
         if took >= STALL {
             self.stalls.inc();
         }
+    }
+
+    /// Counts work without a deadline.
+    pub fn missed_deadline(&self) {
+        self.missed_deadlines.inc();
     }
 
     /// Counts a rebalance.

@@ -113,6 +113,10 @@ impl Observer for Operator {
         self.tell_suppressed();
     }
 
+    fn missed_deadline(&mut self) {
+        self.metrics.missed_deadline();
+    }
+
     fn on_snapshot(&mut self, snapshot: &Snapshot) {
         let held_bytes = snapshot.held_bytes();
         let Some(memory_warn_bytes) = snapshot.memory_warn_bytes else { return };

@@ -281,6 +281,10 @@ impl Observer for All {
         self.0.iter_mut().for_each(|one| one.on_snapshot(snapshot));
     }
 
+    fn missed_deadline(&mut self) {
+        self.0.iter_mut().for_each(|one| one.missed_deadline());
+    }
+
     fn rebalanced(&mut self) {
         self.0.iter_mut().for_each(|one| one.rebalanced());
     }

@@ -44,6 +44,9 @@ pub trait Observer: Send {
         let _ = snapshot;
     }
 
+    /// The core had work at a regular tick, and had announced no deadline for it.
+    fn missed_deadline(&mut self) {}
+
     /// The group assigned or revoked partitions.
     fn rebalanced(&mut self) {}
 

@@ -152,11 +152,15 @@ impl EngineLoop {
         self.input_at(self.clock.now(), input);
     }
 
-    fn input_at(&mut self, now: Millis, input: Input<'_>) {
+    /// Returns whether the core had work to do.
+    fn input_at(&mut self, now: Millis, input: Input<'_>) -> bool {
         self.core.handle(now, input);
+        let mut has_work = false;
         while let Some(output) = self.core.poll() {
+            has_work |= !matches!(output, Output::Report(_));
             self.execute(output);
         }
+        has_work
     }
 
     fn execute(&mut self, output: Output) {
@@ -223,7 +227,6 @@ impl EngineLoop {
     }
 
     fn tick(&mut self) {
-        let is_due = self.core.poll_timeout().is_some_and(|(at, _)| at <= self.clock.now());
         let is_regular = self.timers.next_tick <= Instant::now();
         if is_regular {
             let is_stale = self.group.is_generation_stale;
@@ -236,8 +239,14 @@ impl EngineLoop {
                 ffi::give_back_memory();
             }
         }
+        let now = self.clock.now();
+        let is_due = self.core.poll_timeout().is_some_and(|(at, _)| at <= now);
         if is_due || is_regular {
-            self.input(Input::Tick);
+            let has_work = self.input_at(now, Input::Tick);
+            if has_work && !is_due {
+                // Without the regular tick, this work would have waited for an unrelated event.
+                self.reporter.observer.missed_deadline();
+            }
         }
     }
 
