@@ -93,8 +93,8 @@ impl Engine {
     /// Runs on this thread until [`Handle::stop`]. If brokers do not answer, it waits for them.
     ///
     /// # Errors
-    /// If librdkafka rejects its settings, no thread can be started, or brokers reject the engine's
-    /// connections after a configuration file has changed.
+    /// If librdkafka rejects its settings, no thread can be started, or brokers reject the engine's connections after
+    /// a configuration file has changed.
     pub fn run(mut self) -> Result<(), Error> {
         let board = Arc::clone(self.handle.board());
         let mut clients = Clients::new(&self.config, Arc::clone(&board));

@@ -114,7 +114,7 @@ impl Watch {
     /// The rule that it breaks.
     pub(super) fn decide(&mut self, history: &History, decision: &Decision) -> Result<(), String> {
         let Decision { instance, batch, .. } = decision;
-        let latest_today_ms = leftover_cutoff_ms(decision.at_ms + history.ahead_ms_max, &history.setup);
+        let latest_cutoff_ms = leftover_cutoff_ms(decision.at_ms + history.ahead_ms_max, &history.setup);
         let mut decided = Vec::new();
         for item in batch.items.iter().filter(|item| item.origin_offset >= 0) {
             let Some(user_record) = history.produced.get(&(item.partition, item.origin_offset)) else {
@@ -130,7 +130,7 @@ impl Watch {
             if let Kind::Fire { due, target, .. } = &item.kind
                 && **target == *Target::Open.name()
                 && !reading.excused.contains(&(key.clone(), item.origin_offset))
-                && let Some(first) = reading.earlier_than(due.epoch_s() as i64, item.origin_offset, latest_today_ms)
+                && let Some(first) = reading.earlier_than(due.epoch_s() as i64, item.origin_offset, latest_cutoff_ms)
             {
                 return Err(format!("{item:?} was decided before {first:?}, which is due earlier"));
             }
