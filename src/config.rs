@@ -144,6 +144,7 @@ pub struct Config {
     /// `MEMORY_WARN_BYTES`: warn if pending schedules take more memory.
     pub memory_warn_bytes: Option<u64>,
     /// The broker is inside this process and does not describe its topics' settings.
+    #[cfg_attr(not(feature = "engine"), expect(dead_code, reason = "only the engine connects"))]
     pub(crate) embedded: bool,
     /// `CONFIGURATION_FILE`, as it was read.
     pub configuration_file: Option<ConfigurationFile>,
@@ -156,6 +157,7 @@ pub struct Config {
     /// `REST_TOKEN`: the bearer token that clients of REST must send.
     pub rest_token: Option<Secret>,
     /// Variables that are set and have no effect, with what to do instead.
+    #[cfg_attr(not(feature = "cli"), expect(dead_code, reason = "only the program logs them"))]
     pub(crate) warnings: Vec<String>,
 }
 

@@ -29,8 +29,6 @@
 //! it is *loading*. A [`start_marker`] record tells *leftovers*, which do not fire, from schedules that do. `handover`
 //! gives a partition back. `partition` holds the state of one, and [`ownership`] the metadata of its committed offset.
 
-#![warn(clippy::disallowed_methods, clippy::disallowed_types)]
-
 pub mod batch;
 mod batching;
 pub mod bugs;
