@@ -60,6 +60,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             }
             // A real consumer would alert an operator here, or use a topic of its own.
             Next::Exhausted { attempts, .. } => println!("{error}: given up after {attempts} retries"),
+            other => println!("{error}: {other:?} is of a later version"),
         }
         // Only now: what has failed must not be lost before it is scheduled.
         consumer.commit_message(&message, CommitMode::Sync)?;

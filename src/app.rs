@@ -18,7 +18,7 @@ use crate::runner::{Runner, RunnerError};
 
 /// The reason why the program ended.
 #[derive(Debug)]
-pub(crate) enum Error {
+pub(crate) enum ProgramError {
     Config(ConfigError),
     Bind(BindError),
     Engine(kafka::Error),
@@ -27,7 +27,7 @@ pub(crate) enum Error {
     Mini(rdkafka::error::KafkaError),
 }
 
-impl Error {
+impl ProgramError {
     /// Returns the program's exit code: 2 if the settings are wrong.
     #[must_use]
     pub(crate) const fn exit_code(&self) -> u8 {
@@ -38,7 +38,7 @@ impl Error {
     }
 }
 
-impl fmt::Display for Error {
+impl fmt::Display for ProgramError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Config(e) => e.fmt(f),
@@ -51,7 +51,7 @@ impl fmt::Display for Error {
     }
 }
 
-impl std::error::Error for Error {
+impl std::error::Error for ProgramError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             // `Display` shows these errors themselves.
@@ -71,25 +71,25 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     sources.fold(error.to_string(), |text, source| format!("{text}: {source}"))
 }
 
-impl From<ConfigError> for Error {
+impl From<ConfigError> for ProgramError {
     fn from(e: ConfigError) -> Self {
         Self::Config(e)
     }
 }
 
-impl From<BindError> for Error {
+impl From<BindError> for ProgramError {
     fn from(e: BindError) -> Self {
         Self::Bind(e)
     }
 }
 
-impl From<kafka::Error> for Error {
+impl From<kafka::Error> for ProgramError {
     fn from(e: kafka::Error) -> Self {
         Self::Engine(e)
     }
 }
 
-impl From<RunnerError> for Error {
+impl From<RunnerError> for ProgramError {
     fn from(e: RunnerError) -> Self {
         Self::Runner(e)
     }
@@ -105,9 +105,9 @@ impl Stopper {
     /// Starts to listen to the signals.
     ///
     /// # Errors
-    /// When the system refuses a thread or the signals.
-    pub(crate) fn start() -> Result<Self, Error> {
-        let failed = |e| Error::System("signals", e);
+    /// If the system refuses a thread or the signals.
+    pub(crate) fn start() -> Result<Self, ProgramError> {
+        let failed = |e| ProgramError::System("signals", e);
         let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(failed)?;
         let handle = Arc::new(Mutex::new(None::<Handle>));
         let shared = handle.clone();
@@ -139,8 +139,13 @@ impl Stopper {
 /// Runs an engine with its servers until a signal. A given `clock` can be moved over REST.
 ///
 /// # Errors
-/// When it cannot start or continue.
-pub(crate) fn run(runner: Runner, listeners: Listeners, stopper: &Stopper, clock: Option<Clock>) -> Result<(), Error> {
+/// If it cannot start or continue.
+pub(crate) fn run(
+    runner: Runner,
+    listeners: Listeners,
+    stopper: &Stopper,
+    clock: Option<Clock>,
+) -> Result<(), ProgramError> {
     let config = runner.config().clone();
     config.announce();
     let (engine, mut metrics, activity) = runner.engine()?;
@@ -148,7 +153,7 @@ pub(crate) fn run(runner: Runner, listeners: Listeners, stopper: &Stopper, clock
     stopper.stops(engine.handle());
     listeners
         .serve(&config, engine.handle(), metrics, activity, clock)
-        .map_err(|e| Error::System("the HTTP servers", e))?;
+        .map_err(|e| ProgramError::System("the HTTP servers", e))?;
     Ok(engine.run()?)
 }
 
@@ -159,8 +164,8 @@ mod tests {
     #[test]
     fn each_text_of_a_chain_is_shown_once() {
         let inner = || io::Error::other("no descriptors left");
-        assert_eq!(chain(&Error::System("signals", inner())), "signals: no descriptors left");
-        let engine = Error::Runner(RunnerError::Engine(kafka::Error::System(inner())));
+        assert_eq!(chain(&ProgramError::System("signals", inner())), "signals: no descriptors left");
+        let engine = ProgramError::Runner(RunnerError::Engine(kafka::Error::System(inner())));
         let expected = "the operating system refused a thread or a wake-up: no descriptors left";
         assert_eq!(chain(&engine), expected);
     }

@@ -149,7 +149,7 @@ fn start(command: Command) -> Result<(), Failure> {
         Command::Run => {
             let _flush = logging.start();
             let stopper = Stopper::start()?;
-            let listeners = Listeners::bind(&config).map_err(app::Error::from)?;
+            let listeners = Listeners::bind(&config).map_err(app::ProgramError::from)?;
             Ok(app::run(Runner::new(config), listeners, &stopper, None)?)
         }
         Command::Schedule(args) => schedule::run(config, args),

@@ -11,6 +11,7 @@ mod value;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 pub use builder::ConfigBuilder;
 pub use file::ConfigurationFile;
@@ -65,15 +66,16 @@ pub type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
 pub type ReadFile<'a> = &'a dyn Fn(&str) -> std::io::Result<String>;
 
 /// A setting that is not allowed. The text is one line: the variable, its value, and the values that are allowed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct ConfigError {
     variable: &'static str,
     message: String,
+    source: Option<Arc<std::io::Error>>,
 }
 
 impl ConfigError {
     pub(crate) fn new(variable: &'static str, message: impl Into<String>) -> Self {
-        Self { variable, message: message.into() }
+        Self { variable, message: message.into(), source: None }
     }
 
     /// `name` is a variable, or a setting of the configuration file. The message quotes the value with escapes, so it
@@ -81,6 +83,10 @@ impl ConfigError {
     pub(crate) fn wrong(name: &str, value: &str, allowed: &str) -> Self {
         let variable = VARIABLES.iter().find(|variable| **variable == name).unwrap_or(&CONFIGURATION_FILE);
         Self::new(variable, format!("{name} is {value:?}, but must be {allowed}"))
+    }
+
+    fn caused_by(self, source: std::io::Error) -> Self {
+        Self { source: Some(Arc::new(source)), ..self }
     }
 
     /// Returns the environment variable that is wrong: `CONFIGURATION_FILE` for a setting of that file.
@@ -96,7 +102,11 @@ impl fmt::Display for ConfigError {
     }
 }
 
-impl std::error::Error for ConfigError {}
+impl std::error::Error for ConfigError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source.as_deref().map(|error| error as _)
+    }
+}
 
 /// The settings of an engine.
 ///
@@ -134,7 +144,8 @@ pub struct Config {
     /// `MEMORY_WARN_BYTES`: warn if pending schedules take more memory.
     pub memory_warn_bytes: Option<u64>,
     /// The broker is inside this process and does not describe its topics' settings.
-    pub embedded: bool,
+    #[cfg_attr(not(feature = "engine"), expect(dead_code, reason = "only the engine connects"))]
+    pub(crate) embedded: bool,
     /// `CONFIGURATION_FILE`, as it was read.
     pub configuration_file: Option<ConfigurationFile>,
     /// `kafka.common.configuration` of the file: settings that librdkafka gets unchanged.
@@ -146,7 +157,8 @@ pub struct Config {
     /// `REST_TOKEN`: the bearer token that clients of REST must send.
     pub rest_token: Option<Secret>,
     /// Variables that are set and have no effect, with what to do instead.
-    pub warnings: Vec<String>,
+    #[cfg_attr(not(feature = "cli"), expect(dead_code, reason = "only the program logs them"))]
+    pub(crate) warnings: Vec<String>,
 }
 
 impl Config {
@@ -170,7 +182,7 @@ impl Config {
     /// Reads the environment and the configuration file that it names. An empty variable counts as not set.
     ///
     /// # Errors
-    /// At the first value that is not allowed.
+    /// If a value is not allowed: the error names the first one.
     pub fn load(env: Env<'_>) -> Result<Self, ConfigError> {
         Self::load_from(env, &|path| std::fs::read_to_string(path))
     }
@@ -178,7 +190,7 @@ impl Config {
     /// Does the same as [`Config::load`], and gets the configuration file from `read`.
     ///
     /// # Errors
-    /// At the first value that is not allowed.
+    /// If a value is not allowed: the error names the first one.
     pub fn load_from(env: Env<'_>, read: ReadFile<'_>) -> Result<Self, ConfigError> {
         let env = &|name: &str| set(env, name);
         let mut file = match env("CONFIGURATION_FILE") {
@@ -260,7 +272,7 @@ fn dead_letter(env: Env<'_>, schedules_topics: &[String], history: &str) -> Resu
 /// Rejects variables of the process's environment that are not Unicode: reading them as text would hide them.
 ///
 /// # Errors
-/// At the first such variable.
+/// If there is such a variable: the error names the first one.
 #[cfg(feature = "engine")]
 pub(crate) fn check_unicode() -> Result<(), ConfigError> {
     for name in VARIABLES {

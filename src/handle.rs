@@ -1,9 +1,10 @@
-//! How the rest of a program talks to the engine: [`Handle`] asks for pending schedules, and stops it.
+//! How the rest of a program talks to the engine: [`Handle`] asks for pending schedules and its status, and stops it.
 
-pub mod board;
 pub(crate) mod observer;
 mod pending;
 pub(crate) mod query;
+mod status;
+pub(crate) mod status_board;
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,10 +14,12 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounde
 
 use crate::core::io;
 use crate::core::listing;
-use board::Board;
 pub(crate) use observer::Observer;
 pub use pending::{Cursor, Filter, Page, PendingSchedule, UpcomingSchedule};
 pub(crate) use query::{Query, Reply};
+pub use status::{EngineStatus, PartitionState, PartitionStatus};
+pub use status_board::EngineState;
+use status_board::StatusBoard;
 
 /// Queries that may wait for the loop at once; a further one is rejected.
 const WAITING_MAX: usize = 64;
@@ -65,7 +68,7 @@ pub(crate) type Wake = Arc<dyn Fn() + Send + Sync>;
 pub struct Handle {
     queries: Sender<Query>,
     wake: Wake,
-    board: Arc<Board>,
+    board: Arc<StatusBoard>,
     topics: Arc<[String]>,
 }
 
@@ -84,9 +87,14 @@ impl Handle {
         (Self { queries, wake, board: Arc::default(), topics: topics.into() }, waiting)
     }
 
-    /// Returns the engine's state as its loop last published it. It is there even while the loop is blocked.
+    /// Returns the engine's status as its loop last published it, at most some seconds ago. It does not wait for the
+    /// loop.
     #[must_use]
-    pub fn board(&self) -> &Arc<Board> {
+    pub fn status(&self) -> EngineStatus {
+        EngineStatus::of(&self.board, &self.topics)
+    }
+
+    pub(crate) fn board(&self) -> &Arc<StatusBoard> {
         &self.board
     }
 
@@ -95,13 +103,13 @@ impl Handle {
     /// instance holds.
     ///
     /// # Errors
-    /// When the cursor has expired, the filter's topic is unknown, or the engine does not answer.
+    /// If the cursor has expired, the filter's topic is unknown, or the engine does not answer.
     pub fn page(&self, cursor: Option<Cursor>, limit: usize, filter: &Filter) -> Result<Page, QueryError> {
         let filter = listing::Filter {
             topic: filter.topic.as_deref().map(|topic| self.topic_index(topic)).transpose()?,
             key_prefix: filter.key_prefix.clone(),
             due_before: filter.due_before_s,
-            due_after: filter.due_after_s,
+            due_from: filter.due_from_s,
             parked: filter.parked,
         };
         let (cursor, limit) = (cursor.map_or_else(io::Cursor::default, |cursor| cursor.0), limit.min(PAGE_MAX));
@@ -114,7 +122,7 @@ impl Handle {
     /// instance holds.
     ///
     /// # Errors
-    /// When the topic is unknown, or the engine does not answer.
+    /// If the topic is unknown, or the engine does not answer.
     pub fn find(&self, topic: &str, key: &[u8]) -> Result<Vec<PendingSchedule>, QueryError> {
         let topic = self.topic_index(topic)?;
         let found = self.wait(|reply| Query::Find { topic, key: key.to_vec(), reply })?;
@@ -124,7 +132,7 @@ impl Handle {
     /// Returns the next `limit` schedules to fire (at most [`PAGE_MAX`]), earliest first.
     ///
     /// # Errors
-    /// When the engine does not answer.
+    /// If the engine does not answer.
     pub fn upcoming(&self, limit: usize) -> Result<Vec<UpcomingSchedule>, QueryError> {
         let next = self.wait(|reply| Query::Upcoming { limit: limit.min(PAGE_MAX), reply })?;
         Ok(next.into_iter().map(|next| UpcomingSchedule::new(next, &self.topics)).collect())

@@ -44,11 +44,11 @@ use rdkafka::producer::BaseProducer;
 
 use crate::config::{Config, Files};
 use crate::core::listing::Page;
-use crate::handle::board::{Snapshot, Stage};
+use crate::handle::status_board::{EngineState, Snapshot};
 use crate::handle::{Handle, Observer, Query};
 use clients::{Clients, QueryConsumer};
 pub use clock::Clock;
-use engine_loop::{EngineLoop, Parts};
+use engine_loop::{EngineLoop, LoopParts};
 pub use error::{Error, SettingsError};
 use sleeper::Sleeper;
 use startup::{NotReady, Ready};
@@ -77,7 +77,7 @@ impl Engine {
     /// Makes an engine, without using the network. `clock` determines when schedules are due.
     ///
     /// # Errors
-    /// Returns an error if the operating system has no file descriptors left.
+    /// If the operating system has no file descriptors left.
     pub fn new(config: Config, clock: Clock, observer: Box<dyn Observer>) -> Result<Self, Error> {
         let sleeper = Sleeper::new().map_err(Error::System)?;
         let (handle, queries) = Handle::new(sleeper.wake(), &config.schedules_topics);
@@ -93,8 +93,8 @@ impl Engine {
     /// Runs on this thread until [`Handle::stop`]. If brokers do not answer, it waits for them.
     ///
     /// # Errors
-    /// Returns an error if librdkafka rejects its settings, no thread can be started, or brokers reject the engine's
-    /// connections after a configuration file has changed.
+    /// If librdkafka rejects its settings, no thread can be started, or brokers reject the engine's connections after
+    /// a configuration file has changed.
     pub fn run(mut self) -> Result<(), Error> {
         let board = Arc::clone(self.handle.board());
         let mut clients = Clients::new(&self.config, Arc::clone(&board));
@@ -110,7 +110,7 @@ impl Engine {
         let Some(ready) = ready else { return Ok(()) };
         let wake = self.sleeper.wake();
         let Self { config, clock, observer, queries, .. } = self;
-        let parts = Parts { config, clock, clients, observer, board, wake, queries };
+        let parts = LoopParts { config, clock, clients, observer, board, wake, queries };
         EngineLoop::new(parts, &ready)?.run(&mut self.sleeper)
     }
 
@@ -121,13 +121,13 @@ impl Engine {
         let mut logged = None;
         let mut interval = START_RETRY_INTERVAL_MIN;
         loop {
-            match startup::check(consumer, &self.config, clients, &|| board.beat()) {
+            match startup::check(consumer, &self.config, clients, &|| board.heartbeat()) {
                 Ok(ready) => return Ok(Some(ready)),
                 Err(reason) if logged.as_ref() != Some(&reason) => {
                     tracing::warn!("{reason}; trying again until this changes");
-                    let stage = Stage::Starting(reason.to_string());
+                    let state = EngineState::Starting(reason.to_string());
                     let memory_warn_bytes = self.config.memory_warn_bytes;
-                    board.publish(Snapshot { at: self.clock.now(), stage, partitions: Vec::new(), memory_warn_bytes });
+                    board.publish(Snapshot { at: self.clock.now(), state, partitions: Vec::new(), memory_warn_bytes });
                     logged = Some(reason);
                     // The reason has changed, and may soon change again.
                     interval = START_RETRY_INTERVAL_MIN;
@@ -151,11 +151,12 @@ impl Engine {
     }
 }
 
-/// Answers a query while no schedules are held. Returns true if it was a request to stop.
+/// Wraps librdkafka's rejection of its configuration.
 fn rejected(error: KafkaError) -> Error {
     Error::Settings(SettingsError::new(error))
 }
 
+/// Answers a query while no schedules are held. Returns true if it was a request to stop.
 fn answer_idle(query: Query) -> bool {
     match query {
         Query::Stop => return true,

@@ -12,7 +12,7 @@ use prometheus::{IntGaugeVec, Opts, Registry, TextEncoder};
 use crate::core::batch::{Batch, Kind};
 use crate::core::io::{Counters, Millis};
 use crate::core::reason::Reason;
-use crate::handle::board::Board;
+use crate::handle::status_board::StatusBoard;
 
 /// The media type of [`Metrics::text`].
 #[cfg(feature = "http")]
@@ -62,6 +62,7 @@ pub struct Metrics {
     batch: Histogram,
     iteration: Histogram,
     stalls: IntCounter,
+    missed_deadlines: IntCounter,
     rebalances: IntCounter,
     foreign_groups: IntCounter,
     log_dropped: IntCounter,
@@ -80,17 +81,7 @@ impl Metrics {
     pub fn new() -> Self {
         let registry = Registry::new();
         let make = Make(&registry);
-        let total = make.counters("kafka_scheduler_event_total", "Events of the scheduler by type", &["type"]);
-        let mut events: Vec<(IntCounter, Read)> =
-            EVENTS.iter().map(|(name, read)| (total.with_label_values(&[name]), *read)).collect();
-        let leftovers = "Schedules skipped on a first start because they were due before SINCE_DELTA";
-        events.push((make.counter("kafka_scheduler_leftover_schedules_total", leftovers), |c| c.leftovers));
-        let far = "Schedules accepted that are due more than 100 years ahead, so their unit is probably wrong";
-        events.push((make.counter("kafka_scheduler_far_ahead_schedules_total", far), |c| c.far_ahead));
-        let reasserted = "Records written again because a record of the engine had overtaken them";
-        events.push((make.counter("kafka_scheduler_reasserted_records_total", reasserted), |c| c.reasserted));
-        let dead_letters = "Records moved to the dead-letter topic";
-        events.push((make.counter("kafka_scheduler_dead_lettered_records_total", dead_letters), |c| c.dead_lettered));
+        let events = events(&make);
         let refused = "Records that could not fire, each once for each reason";
         let refused = make.counters("kafka_scheduler_refused_records_total", refused, &["reason"]);
         // Reasons with the same code count into the same series.
@@ -125,6 +116,10 @@ impl Metrics {
             ),
             stalls: make
                 .counter("kafka_scheduler_loop_stalls_total", "Iterations of the loop that took 250 ms or longer"),
+            missed_deadlines: make.counter(
+                "kafka_scheduler_loop_missed_deadlines_total",
+                "Regular checks of the loop that found work for which no deadline was announced, which is a bug",
+            ),
             rebalances: make.counter("kafka_scheduler_rebalances_total", "Rebalances of the consumer group answered"),
             foreign_groups: make.counter(
                 "kafka_scheduler_foreign_groups_total",
@@ -171,7 +166,7 @@ impl Metrics {
 
     /// Returns the engine's metrics for another registry, whose owner has those of the process.
     #[must_use]
-    pub fn of_engine(&self, board: &Board, topics: &[String]) -> Vec<MetricFamily> {
+    pub fn of_engine(&self, board: &StatusBoard, topics: &[String]) -> Vec<MetricFamily> {
         let mut families = self.families(board, topics);
         families.retain(|family| !family.name().starts_with(PROCESS));
         families
@@ -180,14 +175,14 @@ impl Metrics {
     /// Returns names and help texts of all metrics that [`of_engine`](Self::of_engine) can return.
     #[must_use]
     pub fn described(&self) -> Vec<(String, String)> {
-        let families = self.of_engine(&Board::default(), &[]);
+        let families = self.of_engine(&StatusBoard::default(), &[]);
         let mut all: BTreeMap<String, String> =
             families.iter().map(|family| (family.name().to_owned(), family.help().to_owned())).collect();
         all.extend(partitions::described().map(|(name, help)| (name.to_owned(), help.to_owned())));
         all.into_iter().collect()
     }
 
-    fn families(&self, board: &Board, topics: &[String]) -> Vec<MetricFamily> {
+    fn families(&self, board: &StatusBoard, topics: &[String]) -> Vec<MetricFamily> {
         self.log_dropped.inc_by((self.lines_dropped)().saturating_sub(self.log_dropped.get()));
         let mut families = self.registry.gather();
         families.extend(partitions::families(board, topics));
@@ -219,6 +214,11 @@ impl Metrics {
         }
     }
 
+    /// Counts work without a deadline.
+    pub fn missed_deadline(&self) {
+        self.missed_deadlines.inc();
+    }
+
     /// Counts a rebalance.
     pub fn rebalanced(&self) {
         self.rebalances.inc();
@@ -248,7 +248,7 @@ impl Metrics {
 
     /// Returns all metrics in Prometheus' text format. `topics` are the names that partitions refer to.
     #[must_use]
-    pub fn text(&self, board: &Board, topics: &[String]) -> String {
+    pub fn text(&self, board: &StatusBoard, topics: &[String]) -> String {
         let mut text = Vec::new();
         // It fails where a family is empty, and there is none: prometheus leaves them out.
         let _ = TextEncoder::new().encode(&self.families(board, topics), &mut text);
@@ -266,6 +266,22 @@ impl Default for Metrics {
 #[must_use]
 pub(crate) fn late_ms(due_s: u64, at: Millis) -> u64 {
     u64::try_from(at.0).unwrap_or(0).saturating_sub(due_s.saturating_mul(1000))
+}
+
+/// Counters of events, each with the place in [`Counters`] that it follows.
+fn events(make: &Make<'_>) -> Vec<(IntCounter, Read)> {
+    let total = make.counters("kafka_scheduler_event_total", "Events of the scheduler by type", &["type"]);
+    let mut events: Vec<(IntCounter, Read)> =
+        EVENTS.iter().map(|(name, read)| (total.with_label_values(&[name]), *read)).collect();
+    let leftovers = "Schedules skipped on a first start because they were due before SINCE_DELTA";
+    events.push((make.counter("kafka_scheduler_leftover_schedules_total", leftovers), |c| c.leftovers));
+    let far = "Schedules accepted that are due more than 100 years ahead, so their unit is probably wrong";
+    events.push((make.counter("kafka_scheduler_far_ahead_schedules_total", far), |c| c.far_ahead));
+    let reasserted = "Records written again because a record of the engine had overtaken them";
+    events.push((make.counter("kafka_scheduler_reasserted_records_total", reasserted), |c| c.reasserted));
+    let dead_letters = "Records moved to the dead-letter topic";
+    events.push((make.counter("kafka_scheduler_dead_lettered_records_total", dead_letters), |c| c.dead_lettered));
+    events
 }
 
 fn build_info(make: &Make<'_>) {
@@ -322,7 +338,7 @@ mod tests {
     use super::*;
 
     fn text(metrics: &Metrics) -> String {
-        metrics.text(&Board::default(), &[])
+        metrics.text(&StatusBoard::default(), &[])
     }
 
     #[test]

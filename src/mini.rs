@@ -78,7 +78,7 @@ pub(crate) fn env<'a>(env: Env<'a>) -> impl Fn(&str) -> Option<String> + 'a {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum MiniError {
-    /// The broker could not be started.
+    /// The broker could not be started. The major version of the crate `rdkafka` is part of this API.
     Broker(rdkafka::error::KafkaError),
     /// The engine could not be started, or has ended.
     Runner(RunnerError),

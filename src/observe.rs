@@ -13,7 +13,7 @@ use tracing::{error, info, warn};
 use crate::core::batch::Batch;
 use crate::core::io::{Counters, Millis, Report, TargetState, TopicPartition};
 use crate::handle::Observer;
-use crate::handle::board::Snapshot;
+use crate::handle::status_board::Snapshot;
 use crate::metrics::Metrics;
 use activity::{Activity, Rejection};
 use limit::{LINES_MAX, Limit};
@@ -108,12 +108,16 @@ impl Observer for OperatorObserver {
         self.metrics.settled(outcome, took);
     }
 
-    fn turned(&mut self, took: Duration) {
+    fn on_iteration(&mut self, took: Duration) {
         self.metrics.on_iteration(took);
         self.log_suppressed();
     }
 
-    fn held(&mut self, snapshot: &Snapshot) {
+    fn missed_deadline(&mut self) {
+        self.metrics.missed_deadline();
+    }
+
+    fn on_snapshot(&mut self, snapshot: &Snapshot) {
         let held_bytes = snapshot.held_bytes();
         let Some(memory_warn_bytes) = snapshot.memory_warn_bytes else { return };
         if !self.exceeded && held_bytes > memory_warn_bytes {

@@ -35,10 +35,9 @@ use prometheus::Registry;
 use crate::config::{self, Config, ConfigError};
 use crate::core::batch::Batch;
 use crate::core::due::Due;
-pub use crate::core::io::Header;
 use crate::core::io::{Counters, Millis, Record, Report};
 pub use crate::core::reason::Reason;
-use crate::handle::board::Snapshot;
+use crate::handle::status_board::Snapshot;
 use crate::handle::{Handle, Observer};
 use crate::kafka::{self, Clock, Engine};
 pub use crate::kafka::{Error as EngineError, SettingsError};
@@ -46,7 +45,7 @@ use crate::metrics::Metrics;
 use crate::observe::OperatorObserver;
 use crate::observe::activity::Activity;
 use event::Handler;
-pub use event::{Event, Firing};
+pub use event::{Event, Firing, Header};
 
 /// The reason why a runner could not start, or ended.
 #[derive(Debug)]
@@ -54,7 +53,8 @@ pub use event::{Event, Firing};
 pub enum RunnerError {
     /// The operating system refused a thread.
     System(io::Error),
-    /// The registry that was passed in has the metrics already.
+    /// The registry that was passed in has the metrics already. The major version of the crate `prometheus` is part of
+    /// this API.
     Registry(prometheus::Error),
     /// The engine could not start or continue.
     Engine(kafka::Error),
@@ -119,7 +119,7 @@ impl Runner {
     /// Reads the settings from the environment, as the program does. Those for HTTP and for the log have no effect.
     ///
     /// # Errors
-    /// When a variable, or the file that `CONFIGURATION_FILE` names, is wrong.
+    /// If a variable, or the file that `CONFIGURATION_FILE` names, is wrong.
     pub fn from_env() -> Result<Self, ConfigError> {
         config::check_unicode()?;
         Ok(Self::new(Config::load(&|name| std::env::var(name).ok())?))
@@ -179,7 +179,7 @@ impl Runner {
     /// Starts the engine on a thread of its own. It waits for brokers that do not answer.
     ///
     /// # Errors
-    /// When the system has no threads or file descriptors left, or the registry has the metrics already. Later
+    /// If the system has no threads or file descriptors left, or the registry has the metrics already. Later
     /// errors are returned by [`Running::close`] and [`Running::wait`].
     pub fn start(self) -> Result<Running, RunnerError> {
         let topics = self.config.schedules_topics.clone();
@@ -222,7 +222,7 @@ impl Running {
     /// Hands over the partitions and ends. Transactions in flight settle first, for at most some seconds.
     ///
     /// # Errors
-    /// The reason why the engine had ended before.
+    /// If the engine had ended before: the reason.
     pub fn close(self) -> Result<(), RunnerError> {
         self.handle.stop();
         self.wait()
@@ -231,7 +231,7 @@ impl Running {
     /// Waits until the engine ends by itself or through [`Handle::stop`].
     ///
     /// # Errors
-    /// The reason why it ended.
+    /// If the engine ended because of an error.
     pub fn wait(mut self) -> Result<(), RunnerError> {
         match self.thread.take().map(JoinHandle::join) {
             None => Ok(()),
@@ -274,12 +274,16 @@ impl Observer for All {
         self.0.iter_mut().for_each(|one| one.settled(batch, outcome, took));
     }
 
-    fn turned(&mut self, took: Duration) {
-        self.0.iter_mut().for_each(|one| one.turned(took));
+    fn on_iteration(&mut self, took: Duration) {
+        self.0.iter_mut().for_each(|one| one.on_iteration(took));
     }
 
-    fn held(&mut self, snapshot: &Snapshot) {
-        self.0.iter_mut().for_each(|one| one.held(snapshot));
+    fn on_snapshot(&mut self, snapshot: &Snapshot) {
+        self.0.iter_mut().for_each(|one| one.on_snapshot(snapshot));
+    }
+
+    fn missed_deadline(&mut self) {
+        self.0.iter_mut().for_each(|one| one.missed_deadline());
     }
 
     fn rebalanced(&mut self) {

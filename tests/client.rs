@@ -142,6 +142,7 @@ fn a_record_is_retried_with_growing_delays_until_it_is_given_up() {
                 assert_eq!((attempts, since), (50, Some(Moment::from_epoch_s(1_600_000_000))));
                 break;
             }
+            other => panic!("{other:?}"),
         }
     }
     assert_eq!(delays[..12], [5, 10, 20, 40, 80, 160, 320, 640, 1_280, 2_560, 3_600, 3_600]);

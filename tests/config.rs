@@ -1,6 +1,7 @@
 //! What settings mean, and the message for each wrong one.
 #![cfg(feature = "cli")]
 
+use std::error::Error;
 use std::path::PathBuf;
 
 use kafka_scheduler::config::Config;
@@ -8,7 +9,10 @@ use kafka_scheduler::internal::Logging;
 
 fn load(variables: &[(&str, &str)]) -> Result<Config, String> {
     let env = |name: &str| variables.iter().find(|(n, _)| *n == name).map(|(_, value)| (*value).to_owned());
-    Config::load(&env).map_err(|e| e.to_string())
+    Config::load(&env).map_err(|e| match e.source() {
+        Some(source) => format!("{e}: {source}"),
+        None => e.to_string(),
+    })
 }
 
 #[track_caller]

@@ -6,7 +6,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
 use sim::faults::Fault;
-use sim::scenario::{Act, Away, Error, Op, Point, RecordKind, SAFETY_MS, Scenario, Setup, Target, Timestamps};
+use sim::scenario::{Act, Away, Op, Point, RecordKind, RequestError, SAFETY_MS, Scenario, Setup, Target, Timestamps};
 use sim::{Summary, play};
 
 /// Scenarios of a test.
@@ -128,7 +128,7 @@ fn slow_group() -> BoxedStrategy<Act> {
 
 /// Faults that the others leave out.
 fn more() -> BoxedStrategy<Act> {
-    use Error::{Abortable, Fatal, Late, ReplyLost, RequestLost, Retriable};
+    use RequestError::{Abortable, Fatal, Late, ReplyLost, RequestLost, Retriable};
     let errors = proptest::sample::select(vec![Retriable, Abortable, Fatal, RequestLost, ReplyLost, Late]);
     let aways = proptest::sample::select(vec![Away::Missing, Away::Forbidden, Away::Silent, Away::Leaderless]);
     let slow = (0..3u8, 500..12_000u16, 50..2_000u16);

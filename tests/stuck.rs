@@ -13,7 +13,7 @@ use kafka_scheduler::config::Config;
 use kafka_scheduler::core::io::{Cursor, Millis, TopicPartition};
 use kafka_scheduler::core::listing::{Gone, Listed, Page};
 use kafka_scheduler::core::payload::Parts;
-use kafka_scheduler::handle::Handle;
+use kafka_scheduler::handle::{EngineState, Handle, PartitionState};
 use kafka_scheduler::internal::{Clock, Engine, Listeners, Metrics, Observer, Query};
 use rdkafka::mocking::MockCluster;
 
@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(40);
 struct Blocking(Receiver<()>);
 
 impl Observer for Blocking {
-    fn turned(&mut self, _: Duration) {
+    fn on_iteration(&mut self, _: Duration) {
         if self.0.try_recv().is_ok() {
             let _ = self.0.recv();
         }
@@ -92,12 +92,19 @@ impl Rig {
 fn liveness_fails_while_the_loop_is_blocked() {
     let (block, blocked) = channel();
     let rig = rig(Box::new(Blocking(blocked)));
-    rig.until("/readiness", 200, "true");
+    rig.until("/readiness", 200, "\"live\":2");
     assert_eq!(rig.get("/liveness").0, 200);
+    let status = rig.handle.status();
+    assert!(status.state == EngineState::Member && !status.is_unreachable, "{status:?}");
+    let partitions: Vec<_> = status.partitions.iter().map(|p| (p.topic.as_str(), p.partition, p.state)).collect();
+    assert_eq!(partitions, [("schedules", 0, PartitionState::Live), ("schedules", 1, PartitionState::Live)]);
+    assert!(status.since_heartbeat < Duration::from_secs(10), "{status:?}");
     block.send(()).expect("the observer is there");
     rig.until("/liveness", 503, "has not run");
     rig.until("/readiness", 503, "does not run");
     // What does not need the loop is still answered.
+    let blocked = rig.handle.status();
+    assert!(blocked.since_heartbeat > Duration::from_secs(10) && blocked.partitions == status.partitions);
     assert_eq!(rig.get("/info").0, 200);
     assert_eq!(rig.get("/status").0, 200);
     drop(block);

@@ -1,4 +1,4 @@
-//! What the engine stores as text and reads back: the metadata of committed offsets, and floors.
+//! What the engine stores as text and reads back: the metadata of committed offsets, and start markers.
 
 use kafka_scheduler::core::ownership::Ownership;
 use kafka_scheduler::core::start_marker::StartMarker;

@@ -37,7 +37,7 @@ pub enum Bug {
     StartsAtCommittedOffset,
     /// Records are blamed for timestamps that the brokers reject.
     ClockBlamesRecords,
-    /// The search for floors waits until a fetch returns no records.
+    /// The search for start markers waits until a fetch returns no records.
     WaitsForEmptyFetch,
 }
 

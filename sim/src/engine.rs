@@ -7,7 +7,7 @@ use kafka_scheduler::core::origin::{self, START_MARKER_KEY};
 use kafka_scheduler::core::ownership::Ownership;
 use kafka_scheduler::core::start_marker::StartMarker;
 
-use crate::kafka::{Kafka, Place};
+use crate::kafka::{Kafka, LogId};
 use crate::names::{self, CLUSTER, DAY_MS, DEAD_LETTERS, HISTORY, TOPICS};
 use crate::scenario::Setup;
 
@@ -30,7 +30,7 @@ pub(crate) fn config(number: usize, run: u64, setup: &Setup, hash_seed: u64) -> 
 }
 
 /// Returns local midnight before a time, moved back by the days of `SINCE_DELTA`.
-pub(crate) fn today_ms(at_ms: i64, setup: &Setup) -> i64 {
+pub(crate) fn leftover_cutoff_ms(at_ms: i64, setup: &Setup) -> i64 {
     at_ms.div_euclid(DAY_MS) * DAY_MS - i64::from(setup.since_days) * DAY_MS
 }
 
@@ -40,19 +40,18 @@ pub(crate) fn committed_since(kafka: &Kafka, topic: u16) -> Vec<Millis> {
     committed.filter_map(|(_, (_, metadata))| Ownership::decode(metadata.as_bytes())?.since).collect()
 }
 
-/// Returns the earliest `since` in the group's metadata or, if there is none, in the floors of the topic's partitions
+/// Returns the earliest `since` in the group's metadata or, if there is none, in the start markers of the topic's partitions
 /// that are not in `known`.
 pub(crate) fn since_of(kafka: &Kafka, partitions: &[TopicPartition], topic: u16, known: &[i32]) -> Option<Millis> {
     let mut since = committed_since(kafka, topic);
     if since.is_empty() {
         let unknown = |p: &&TopicPartition| p.topic == topic && !known.contains(&p.number);
         for partition in partitions.iter().filter(unknown) {
-            let place = origin::partition_hash(CLUSTER, names::topic(*partition), partition.number);
-            let (found, _) = kafka.log(Place::Schedules(*partition)).read_uncommitted(0, usize::MAX);
+            let hash = origin::partition_hash(CLUSTER, names::topic(*partition), partition.number);
+            let (found, _) = kafka.log(LogId::Schedules(*partition)).read_uncommitted(0, usize::MAX);
             let start_markers = found.into_iter().filter(|(_, s)| s.key.as_deref() == Some(START_MARKER_KEY));
-            since.extend(
-                start_markers.filter_map(|(_, s)| Some(StartMarker::decode(s.value.as_deref()?, place)?.since)),
-            );
+            since
+                .extend(start_markers.filter_map(|(_, s)| Some(StartMarker::decode(s.value.as_deref()?, hash)?.since)));
         }
     }
     since.into_iter().min()

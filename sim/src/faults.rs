@@ -120,7 +120,7 @@ pub enum Activity {
     Nothing,
     /// It takes over a partition: metadata and barrier.
     TakingOver,
-    /// It reads a partition up to its barrier, or writes its floor.
+    /// It reads a partition up to its barrier, or writes its start marker.
     Loading,
     /// It is live, and waits for a schedule to be due.
     Idle,

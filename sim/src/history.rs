@@ -28,7 +28,7 @@ pub struct UserRecord {
     /// The value. Each record has its own, so one cannot be taken for another.
     pub value: Vec<u8>,
     /// Whether it is a schedule that can fire.
-    pub fit: bool,
+    pub can_fire: bool,
     /// When read_committed consumers could first read it.
     pub readable_ms: i64,
 }
@@ -201,5 +201,5 @@ pub struct Holding {
     /// Offsets of the users' records.
     pub offsets: BTreeSet<i64>,
     /// Local midnight plus `SINCE_DELTA`, by the clock that the instance's core was last told.
-    pub today_ms: i64,
+    pub leftover_cutoff_ms: i64,
 }

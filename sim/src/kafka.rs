@@ -20,7 +20,7 @@ pub const TRANSACTION_TIMEOUT_MS: i64 = 15_000;
 
 /// A partition of any topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Place {
+pub enum LogId {
     /// Of a schedules topic.
     Schedules(TopicPartition),
     /// The only partition of the target topic of this name.
@@ -72,7 +72,7 @@ pub type Committed = BTreeMap<TopicPartition, (i64, String)>;
 #[derive(Debug)]
 pub struct Kafka {
     /// Every partition's log.
-    pub logs: BTreeMap<Place, Log>,
+    pub logs: BTreeMap<LogId, Log>,
     /// The consumer group.
     pub group: Group,
     /// The group's offsets.
@@ -91,7 +91,7 @@ pub struct Kafka {
     /// Transactions in the order in which they were committed.
     pub commits: Vec<u64>,
     /// Every transactional record ever appended, which compaction does not touch.
-    written: BTreeMap<u64, Vec<(Place, Stored)>>,
+    written: BTreeMap<u64, Vec<(LogId, Stored)>>,
     /// The offset of each of them, in the same order.
     written_at: BTreeMap<u64, Vec<i64>>,
     /// The transactional id that wrote each transaction.
@@ -108,9 +108,9 @@ impl Kafka {
     /// Creates an empty cluster with these schedules partitions.
     #[must_use]
     pub fn new(partitions: &[TopicPartition], rng: Rng) -> Self {
-        let places = partitions.iter().map(|p| Place::Schedules(*p)).chain([Place::History, Place::DeadLetter]);
+        let log_ids = partitions.iter().map(|p| LogId::Schedules(*p)).chain([LogId::History, LogId::DeadLetter]);
         Self {
-            logs: places.map(|place| (place, Log::default())).collect(),
+            logs: log_ids.map(|log_id| (log_id, Log::default())).collect(),
             group: Group::new(partitions),
             committed: Committed::new(),
             taken: BTreeMap::new(),
@@ -133,18 +133,18 @@ impl Kafka {
 
     /// Adds a partition, which the group will assign.
     pub fn add_partition(&mut self, partition: TopicPartition) {
-        self.logs.entry(Place::Schedules(partition)).or_default();
+        self.logs.entry(LogId::Schedules(partition)).or_default();
         self.group.add_partition(partition);
     }
 
     /// Returns a partition's log.
     #[must_use]
-    pub fn log(&self, place: Place) -> &Log {
-        &self.logs[&place]
+    pub fn log(&self, log_id: LogId) -> &Log {
+        &self.logs[&log_id]
     }
 
     /// Returns the records of each committed transaction, in commit order, including those that compaction has removed.
-    pub fn journal(&self) -> impl Iterator<Item = (u64, &[(Place, Stored)])> {
+    pub fn journal(&self) -> impl Iterator<Item = (u64, &[(LogId, Stored)])> {
         self.commits.iter().map(|t| (*t, self.written.get(t).map_or(&[][..], Vec::as_slice)))
     }
 
@@ -185,7 +185,7 @@ impl Kafka {
         markers.chain(open).chain(self.group.deadline()).min()
     }
 
-    fn log_mut(&mut self, place: Place) -> &mut Log {
-        self.logs.entry(place).or_default()
+    fn log_mut(&mut self, log_id: LogId) -> &mut Log {
+        self.logs.entry(log_id).or_default()
     }
 }

@@ -145,7 +145,7 @@ pub enum Act {
         /// The instance.
         instance: u8,
         /// The error.
-        error: Error,
+        error: RequestError,
         /// The point of a transaction.
         point: Point,
     },
@@ -332,7 +332,7 @@ pub enum Point {
 
 /// How a transactional request fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Error {
+pub enum RequestError {
     /// With an error that may be retried.
     Retriable,
     /// With an error that requires an abort.
@@ -365,9 +365,9 @@ impl Act {
             Self::Pause { for_ms, .. } if i64::from(for_ms) < crate::kafka::group::SESSION_TIMEOUT_MS => Fault::Pause,
             Self::Pause { .. } => Fault::Zombie,
             Self::Stall { .. } => Fault::Stall,
-            Self::Error { error: Error::Retriable, .. } => Fault::Retriable,
-            Self::Error { error: Error::Abortable, .. } => Fault::Abortable,
-            Self::Error { error: Error::Fatal, .. } => Fault::Fatal,
+            Self::Error { error: RequestError::Retriable, .. } => Fault::Retriable,
+            Self::Error { error: RequestError::Abortable, .. } => Fault::Abortable,
+            Self::Error { error: RequestError::Fatal, .. } => Fault::Fatal,
             Self::Error { .. } => Fault::Unanswered,
             Self::Skew { .. } => Fault::Skew,
             Self::Compact { tombstones: false, .. } => Fault::Compaction,

@@ -274,7 +274,7 @@ impl World {
                 instance: instance.number,
                 partition,
                 offsets: listed.iter().filter(|l| l.partition == partition).map(|l| l.offset).collect(),
-                today_ms: instance.today_of_core(self.now_ms, &self.history.setup).0,
+                leftover_cutoff_ms: instance.core_leftover_cutoff(self.now_ms, &self.history.setup).0,
             }));
         }
         holdings

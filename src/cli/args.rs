@@ -75,7 +75,7 @@ impl Partitioner {
 
 /// Returns the placement that `--partition` selects. A command may read for as long as the topic takes.
 pub(super) fn placement(partition: Option<i32>) -> Placement {
-    partition.map_or(Placement::ByKey { deadline: None }, Placement::TopicPartition)
+    partition.map_or(Placement::ByKey { deadline: None }, Placement::Partition)
 }
 
 /// Parses a topic's name.

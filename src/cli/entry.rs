@@ -63,7 +63,7 @@ impl Entry {
     /// Parses a pending record as the engine does.
     ///
     /// # Errors
-    /// The reason why it cannot fire.
+    /// If it cannot fire: the reason.
     pub(super) fn of(topic: &str, rules: &Rules, pending: &Pending<'_>) -> Result<Self, Reason> {
         let record = Record {
             partition: TopicPartition { topic: 0, number: pending.partition },

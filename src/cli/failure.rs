@@ -50,7 +50,7 @@ impl fmt::Display for Failure {
 
 impl From<ConfigError> for Failure {
     fn from(error: ConfigError) -> Self {
-        Self::usage(error.to_string())
+        Self::usage(app::chain(&error))
     }
 }
 
@@ -80,8 +80,8 @@ impl From<PublishError> for Failure {
     }
 }
 
-impl From<app::Error> for Failure {
-    fn from(error: app::Error) -> Self {
+impl From<app::ProgramError> for Failure {
+    fn from(error: app::ProgramError) -> Self {
         Self { code: error.exit_code(), message: app::chain(&error) }
     }
 }

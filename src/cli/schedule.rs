@@ -139,7 +139,7 @@ pub(super) fn run(config: Config, args: Args) -> Result<(), Failure> {
     let mut publisher = Publisher::new(broker.clients(), args.partitioner.map(Partitioner::name))?;
     let published = publisher.schedule(&broker, &topic, new, placement(args.partition))?;
     let due = record.header("scheduler-epoch").and_then(|epoch| std::str::from_utf8(epoch).ok()?.parse().ok());
-    let verb = if published.is_moved { "moved" } else { "scheduled" };
+    let verb = if published.replaces_pending { "rescheduled" } else { "scheduled" };
     let (key, due) = (printable(&key), date(due.unwrap_or(0)));
     println!("{verb} {key} to {due} in {topic} (partition {}, offset {})", published.partition, published.offset);
     Ok(())

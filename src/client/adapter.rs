@@ -7,8 +7,8 @@ use super::{Header, Record, RecordPosition};
 use crate::kafka::ffi;
 
 impl Record {
-    #[cfg(feature = "cli")]
     /// Returns the headers as the engine's own producers take them.
+    #[cfg(feature = "cli")]
     pub(crate) fn raw_headers(&self) -> Vec<crate::core::io::Header<'_>> {
         self.headers
             .iter()

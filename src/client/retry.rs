@@ -25,6 +25,7 @@
 //!         // Produce it to the schedules topic.
 //!     }
 //!     Next::Exhausted { attempts, .. } => println!("given up after {attempts} attempts"),
+//!     _ => unreachable!("this version has no other"),
 //! }
 //! # Ok::<(), kafka_scheduler::client::retry::RetryError>(())
 //! ```
@@ -54,6 +55,7 @@ pub const ORIGINAL_TIMESTAMP: &str = "retry-original-timestamp";
 
 /// The next step for a record that could not be processed.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Next {
     /// Produce this to a schedules topic.
     Again {

@@ -99,7 +99,7 @@ impl ConfigBuilder {
     /// Checks the settings.
     ///
     /// # Errors
-    /// At the first value that is not allowed. [`ConfigError::variable`] names it.
+    /// If a value is not allowed. [`ConfigError::variable`] names the first one.
     pub fn build(self) -> Result<Config, ConfigError> {
         self.check()?;
         let mut config = Config::load(&|name| self.variables.get(name).cloned())?;

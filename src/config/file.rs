@@ -37,7 +37,7 @@ pub(super) struct File {
 impl File {
     pub(super) fn read(path: &str, read: ReadFile<'_>) -> Result<Self, ConfigError> {
         let text = read(path).map_err(|e| {
-            ConfigError::wrong("CONFIGURATION_FILE", path, &format!("the path of a readable text file: {e}"))
+            ConfigError::wrong("CONFIGURATION_FILE", path, "the path of a readable text file").caused_by(e)
         })?;
         let parsed = serde_yaml_ng::from_str(&text).map_err(|e| {
             ConfigError::wrong("CONFIGURATION_FILE", path, &format!("the path of a YAML file: {}", line(&e)))

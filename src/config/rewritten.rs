@@ -14,7 +14,7 @@ const NAMING: &[&str] =
 pub(crate) struct Files {
     configuration: Option<String>,
     known: BTreeMap<String, u64>,
-    /// What they held at the last look.
+    /// Their digests at the last check.
     seen: BTreeMap<String, u64>,
 }
 

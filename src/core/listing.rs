@@ -70,8 +70,8 @@ pub struct Filter {
     pub key_prefix: Vec<u8>,
     /// Only those due before this second.
     pub due_before: Option<u64>,
-    /// Only those due after this second.
-    pub due_after: Option<u64>,
+    /// Only those due from this second on.
+    pub due_from: Option<u64>,
     /// Only those that are parked.
     pub parked: bool,
 }
@@ -267,7 +267,7 @@ impl Filter {
     fn matches<P: Payload>(&self, entry: &KeyEntry<P>) -> bool {
         let Request::Schedule { due, .. } = entry.request else { return false };
         self.due_before.is_none_or(|before| due.epoch_s() < before)
-            && self.due_after.is_none_or(|after| due.epoch_s() > after)
+            && self.due_from.is_none_or(|from| due.epoch_s() >= from)
             && (!self.parked || entry.is_parked())
             && key(&entry.payload).starts_with(&self.key_prefix)
     }

@@ -1,8 +1,8 @@
-//! What the engine's loop tells the rest of the program.
+//! Callbacks from the engine's loop to the rest of the program.
 
 use std::time::Duration;
 
-use super::board::Snapshot;
+use super::status_board::Snapshot;
 use crate::core::batch::Batch;
 use crate::core::due::Due;
 use crate::core::io::{Counters, Millis, Record, Report};
@@ -35,14 +35,17 @@ pub trait Observer: Send {
     }
 
     /// The loop finished an iteration; `took` is its time between two sleeps.
-    fn turned(&mut self, took: Duration) {
+    fn on_iteration(&mut self, took: Duration) {
         let _ = took;
     }
 
     /// The loop took a snapshot, as it does some times a second.
-    fn held(&mut self, snapshot: &Snapshot) {
+    fn on_snapshot(&mut self, snapshot: &Snapshot) {
         let _ = snapshot;
     }
+
+    /// The core had work at a regular tick, and had announced no deadline for it.
+    fn missed_deadline(&mut self) {}
 
     /// The group assigned or revoked partitions.
     fn rebalanced(&mut self) {}

@@ -138,8 +138,8 @@ pub struct Filter {
     pub key_prefix: Vec<u8>,
     /// Only those due before this second since 1970.
     pub due_before_s: Option<u64>,
-    /// Only those due after this second since 1970.
-    pub due_after_s: Option<u64>,
+    /// Only those due from this second since 1970 on.
+    pub due_from_s: Option<u64>,
     /// Only those that are parked.
     pub parked: bool,
 }

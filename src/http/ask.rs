@@ -6,13 +6,13 @@ use crate::core::io::Cursor;
 use crate::core::listing::{Filter, Gone, Listed, Page, Upcoming};
 use crate::handle::{ANSWER_TIMEOUT, Handle, PAGE_MAX, Query, QueryError, Reply};
 
-/// Entries that a list takes from the loop at a time: more than a page, as each piece of a long list waits for an
+/// Entries that a list takes from the loop at a time: more than a page, as each chunk of a long list waits for an
 /// iteration of the loop and for a pause.
-pub(super) const PIECE_MAX: usize = 2_000;
+pub(super) const CHUNK_MAX: usize = 2_000;
 
-/// Returns a piece of the pending schedules that match: up to `limit` (at most [`PIECE_MAX`]), from `cursor` on.
+/// Returns a chunk of the pending schedules that match: up to `limit` (at most [`CHUNK_MAX`]), from `cursor` on.
 pub(super) async fn page(handle: &Handle, cursor: Cursor, limit: usize, filter: Filter) -> Result<Page, QueryError> {
-    let page = ask(handle, |reply| Query::Page { cursor, limit: limit.min(PIECE_MAX), filter, reply }).await?;
+    let page = ask(handle, |reply| Query::Page { cursor, limit: limit.min(CHUNK_MAX), filter, reply }).await?;
     page.map_err(|Gone| QueryError::CursorExpired)
 }
 

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::core::{Phase, Status};
-use crate::handle::board::{Board, Stage};
+use crate::handle::status_board::{EngineState, StatusBoard};
 use crate::metrics::partitions::{progress, state};
 
 /// A loop that has not run for so long is stuck: normally it never pauses for as long as a second.
@@ -58,20 +58,20 @@ impl Waiting {
 
 impl Readiness {
     /// Reads the board.
-    pub(super) fn of(board: &Board, topics: &[String]) -> Self {
+    pub(super) fn of(board: &StatusBoard, topics: &[String]) -> Self {
         let snapshot = board.snapshot();
         let not_live = || snapshot.partitions.iter().filter(|status| status.phase != Phase::Live);
         let missing = not_live().count();
-        let reason = if board.since_beat() > LOOP_STUCK_TIMEOUT {
+        let reason = if board.since_heartbeat() > LOOP_STUCK_TIMEOUT {
             Some("the engine's loop does not run".to_owned())
         } else {
-            match &snapshot.stage {
-                Stage::Starting(why) => Some(why.clone()),
-                Stage::Ending => Some("the engine is stopping".to_owned()),
+            match &snapshot.state {
+                EngineState::Starting(why) => Some(why.clone()),
+                EngineState::Ending => Some("the engine is stopping".to_owned()),
                 _ if board.is_unreachable() => Some("no broker answers".to_owned()),
-                Stage::Joining => Some("the consumer group has not answered yet".to_owned()),
-                Stage::Member if missing > 0 => Some(format!("{missing} partitions do not fire")),
-                Stage::Member => None,
+                EngineState::Joining => Some("the consumer group has not answered yet".to_owned()),
+                EngineState::Member if missing > 0 => Some(format!("{missing} partitions do not fire")),
+                EngineState::Member => None,
             }
         };
         Self {
@@ -98,7 +98,7 @@ fn memory(held: u64, bound: u64) -> String {
 mod tests {
     use super::*;
     use crate::core::io::{Millis, TopicPartition};
-    use crate::handle::board::Snapshot;
+    use crate::handle::status_board::Snapshot;
 
     fn status(number: i32, phase: Phase) -> Status {
         let partition = TopicPartition { topic: 0, number };
@@ -106,20 +106,20 @@ mod tests {
         Status { partition, phase, position: 5, barrier: Some(10), pending, overdue, parked, next_due, bytes }
     }
 
-    fn of(stage: Stage, partitions: Vec<Status>, reached: bool) -> Readiness {
-        let board = Board::default();
-        board.beat();
+    fn of(state: EngineState, partitions: Vec<Status>, reached: bool) -> Readiness {
+        let board = StatusBoard::default();
+        board.heartbeat();
         board.reached(reached);
-        board.publish(Snapshot { at: Millis(0), stage, partitions, memory_warn_bytes: Some(1_000) });
+        board.publish(Snapshot { at: Millis(0), state, partitions, memory_warn_bytes: Some(1_000) });
         Readiness::of(&board, &["schedules".into()])
     }
 
     #[test]
     fn a_member_is_ready_if_all_its_partitions_are_live() {
-        assert!(of(Stage::Member, Vec::new(), true).ready);
-        let one = of(Stage::Member, vec![status(0, Phase::Live)], true);
+        assert!(of(EngineState::Member, Vec::new(), true).ready);
+        let one = of(EngineState::Member, vec![status(0, Phase::Live)], true);
         assert!(one.ready && one.warnings.is_empty());
-        let loading = of(Stage::Member, vec![status(0, Phase::Live), status(1, Phase::Loading)], true);
+        let loading = of(EngineState::Member, vec![status(0, Phase::Live), status(1, Phase::Loading)], true);
         assert!(!loading.ready);
         assert_eq!((loading.assigned, loading.live, loading.waiting.len()), (2, 1, 1));
         let waiting = &loading.waiting[0];
@@ -128,7 +128,7 @@ mod tests {
 
     #[test]
     fn memory_use_is_a_warning_and_does_not_affect_readiness() {
-        let two = of(Stage::Member, vec![status(0, Phase::Live), status(1, Phase::Live)], true);
+        let two = of(EngineState::Member, vec![status(0, Phase::Live), status(1, Phase::Live)], true);
         assert!(two.ready);
         let message = "pending schedules use about 1200 bytes of memory, more than MEMORY_WARN_BYTES (1000)";
         assert_eq!(two.warnings, [message]);
@@ -136,11 +136,11 @@ mod tests {
 
     #[test]
     fn an_instance_that_is_not_a_live_member_is_not_ready() {
-        assert!(!of(Stage::Starting("no broker".into()), Vec::new(), true).ready);
-        assert!(!of(Stage::Joining, Vec::new(), true).ready);
-        assert!(!of(Stage::Ending, vec![status(0, Phase::Live)], true).ready);
-        assert!(!of(Stage::Member, vec![status(0, Phase::Live)], false).ready);
+        assert!(!of(EngineState::Starting("no broker".into()), Vec::new(), true).ready);
+        assert!(!of(EngineState::Joining, Vec::new(), true).ready);
+        assert!(!of(EngineState::Ending, vec![status(0, Phase::Live)], true).ready);
+        assert!(!of(EngineState::Member, vec![status(0, Phase::Live)], false).ready);
         let many = (0..500).map(|n| status(n, Phase::Loading)).collect();
-        assert_eq!(of(Stage::Member, many, true).waiting.len(), WAITING_MAX);
+        assert_eq!(of(EngineState::Member, many, true).waiting.len(), WAITING_MAX);
     }
 }

@@ -114,7 +114,7 @@ impl Rest {
     }
 
     fn liveness(&self) -> Response {
-        let since = self.handle.board().since_beat();
+        let since = self.handle.board().since_heartbeat();
         if since > LOOP_STUCK_TIMEOUT {
             let message = format!("the engine's loop has not run for {} s", since.as_secs());
             return response::error(StatusCode::SERVICE_UNAVAILABLE, &message);

@@ -14,7 +14,7 @@ use hyper::body::{Body, Frame};
 use serde::Serialize;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::ask::{self, PIECE_MAX};
+use super::ask::{self, CHUNK_MAX};
 use super::connection::Connection;
 use super::query::{PageQuery, show_cursor};
 use crate::core::io::Cursor;
@@ -51,7 +51,7 @@ impl Listing {
         connection: Arc<Connection>,
         permit: OwnedSemaphorePermit,
     ) -> Result<Self, QueryError> {
-        let first = ask::page(&handle, Cursor::default(), PIECE_MAX, Filter::default()).await?;
+        let first = ask::page(&handle, Cursor::default(), CHUNK_MAX, Filter::default()).await?;
         Ok(Self {
             handle,
             topics,
@@ -80,7 +80,7 @@ impl Listing {
                 let handle = self.handle.clone();
                 self.next = Some(Box::pin(async move {
                     tokio::time::sleep(CHUNK_INTERVAL).await;
-                    ask::page(&handle, next, PIECE_MAX, Filter::default()).await
+                    ask::page(&handle, next, CHUNK_MAX, Filter::default()).await
                 }));
             }
             None => text.extend_from_slice(b"]\n"),

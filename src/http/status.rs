@@ -12,7 +12,7 @@ use crate::core::Status;
 use crate::core::io::Millis;
 use crate::core::listing::Upcoming;
 use crate::handle::Handle;
-use crate::handle::board::Board;
+use crate::handle::status_board::StatusBoard;
 use crate::metrics::partitions::{progress, state};
 use crate::observe::activity::{Activity, Firing, LATE_MS, RecentActivity, Rejection, SECONDS_MAX};
 
@@ -55,7 +55,7 @@ pub(super) async fn status(
         "now": now_ms,
         "uptime": board.uptime().as_secs(),
         "readiness": Readiness::of(board, topics),
-        "loop_age": board.since_beat().as_secs_f64(),
+        "loop_age": board.since_heartbeat().as_secs_f64(),
         "total": total(&snapshot.partitions),
         "partitions": partitions(board, &snapshot.partitions, topics),
         "seconds": seconds(&recent, now_ms.div_euclid(1000)),
@@ -77,7 +77,7 @@ fn total(partitions: &[Status]) -> Value {
     })
 }
 
-fn partitions<'a>(board: &Board, held: &[Status], topics: &'a [String]) -> Vec<Partition<'a>> {
+fn partitions<'a>(board: &StatusBoard, held: &[Status], topics: &'a [String]) -> Vec<Partition<'a>> {
     let clients = board.clients();
     let consumer = clients.get("consumer");
     let shown = |status: &Status| {

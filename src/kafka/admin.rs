@@ -23,7 +23,7 @@ impl Admin {
     /// Makes a client that connects with its first request.
     ///
     /// # Errors
-    /// Returns an error if librdkafka rejects the configuration.
+    /// If librdkafka rejects the configuration.
     pub(crate) fn new(clients: &Clients) -> KafkaResult<Self> {
         Ok(Self(clients.configs.read_uncommitted_consumer().create_with_context(clients.query_context())?))
     }
@@ -31,7 +31,7 @@ impl Admin {
     /// Returns the settings of each topic that permits it (DescribeConfigs).
     ///
     /// # Errors
-    /// Returns an error if no broker answers.
+    /// If no broker answers.
     pub(crate) fn settings(&self, topics: &[&str]) -> KafkaResult<BTreeMap<String, Entries>> {
         let wanted: Vec<_> = topics.iter().map(|topic| ResourceSpecifier::Topic(topic)).collect();
         let answers = pollster::block_on(self.0.describe_configs(&wanted, &options()))?;
@@ -54,7 +54,7 @@ impl Admin {
     /// exists.
     ///
     /// # Errors
-    /// Returns an error if no broker answers, or if the brokers reject the request.
+    /// If no broker answers, or if the brokers reject the request.
     pub(crate) fn create(
         &self,
         topic: &str,

@@ -283,7 +283,7 @@ impl BrokerClient {
     /// `visit` must not read itself: there is one client, and a new read replaces the one before.
     ///
     /// # Errors
-    /// The error of `visit`; or if the brokers stop sending records.
+    /// If the brokers stop sending records, or `visit` returns an error.
     pub(crate) fn read<E: From<BrokerError>>(
         &self,
         topic: &str,
@@ -297,7 +297,7 @@ impl BrokerClient {
     /// Reads as [`BrokerClient::read`] does, and gives up at the deadline.
     ///
     /// # Errors
-    /// Those of [`BrokerClient::read`], and [`BrokerError::Deadline`].
+    /// If [`BrokerClient::read`] fails, or the deadline has passed ([`BrokerError::Deadline`]).
     pub(crate) fn read_before<E: From<BrokerError>>(
         &self,
         deadline: Option<Instant>,

@@ -100,8 +100,8 @@ impl ClientConfigs {
         config
     }
 
+    /// Returns the configuration of a producer without transactions, for user records.
     #[cfg(feature = "cli")]
-    /// A producer without transactions, for user records.
     pub(crate) fn idempotent_producer(&self) -> ClientConfig {
         let mut config = client_config(&self.producer);
         config.remove("transactional.id");

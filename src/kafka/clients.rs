@@ -12,9 +12,8 @@ use super::client_config::ClientConfigs;
 use super::diagnostics::Diagnostics;
 use super::record_batches::TopicLimits;
 use crate::config::{Config, Files};
-use crate::handle::board::Board;
+use crate::handle::status_board::StatusBoard;
 
-/// Makes clients.
 #[derive(Clone, Debug)]
 pub(crate) struct Clients {
     pub configs: ClientConfigs,
@@ -30,7 +29,7 @@ pub(crate) struct Clients {
 pub(crate) type QueryConsumer = BaseConsumer<QueryContext>;
 
 impl Clients {
-    pub(crate) fn new(config: &Config, board: Arc<Board>) -> Self {
+    pub(crate) fn new(config: &Config, board: Arc<StatusBoard>) -> Self {
         let diagnostics = Diagnostics::new(board, config.group_id.clone(), config.session_timeout_ms);
         Self {
             configs: ClientConfigs::new(config),

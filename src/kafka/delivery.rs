@@ -345,7 +345,7 @@ mod tests {
     use crate::core::batch::AfterFiring;
     use crate::core::due::Due;
     use crate::core::io::Millis;
-    use crate::handle::board::Board;
+    use crate::handle::status_board::StatusBoard;
 
     /// A batch that fires this many schedules.
     fn firing(count: usize) -> Batch {
@@ -398,7 +398,7 @@ mod tests {
 
     #[test]
     fn a_rejection_by_an_own_topic_is_its_fault() {
-        let (board, batch) = (Arc::<Board>::default(), firing(2));
+        let (board, batch) = (Arc::<StatusBoard>::default(), firing(2));
         let diagnostics = Diagnostics::new(Arc::clone(&board), "g".into(), 6_000);
         let context = DeliveryContext::new("p".into(), vec!["schedules".into()], Arc::new(diagnostics));
         let own = |topic: &str, code| DeliveryReports {
@@ -466,7 +466,7 @@ mod tests {
 
     #[test]
     fn a_wrong_clock_is_no_schedules_fault() {
-        let (board, batch) = (Arc::<Board>::default(), firing(2));
+        let (board, batch) = (Arc::<StatusBoard>::default(), firing(2));
         let diagnostics = Diagnostics::new(Arc::clone(&board), "g".into(), 6_000);
         let context = DeliveryContext::new("p".into(), vec!["schedules".into()], Arc::new(diagnostics));
         // If only a target rejects timestamps, its own schedules wait.

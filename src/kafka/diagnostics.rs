@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rdkafka::config::RDKafkaLogLevel as Level;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 
-use crate::handle::board::Board;
+use crate::handle::status_board::StatusBoard;
 
 /// For this long after a committed transaction, a client that finds no broker is ignored unless the consumer's
 /// statistics agree: while brokers restart, clients lose and find them at different times.
@@ -79,7 +79,7 @@ impl Problem {
 /// Shared by all clients of the engine, so each error is logged once, and not by each client.
 #[derive(Debug, Default)]
 pub(crate) struct Diagnostics {
-    board: Arc<Board>,
+    board: Arc<StatusBoard>,
     /// The consumer group, which is also the prefix of transactional ids.
     group: String,
     session_timeout_ms: u32,
@@ -110,12 +110,12 @@ struct Repeat {
 }
 
 impl Diagnostics {
-    pub(crate) fn new(board: Arc<Board>, group: String, session_timeout_ms: u32) -> Self {
+    pub(crate) fn new(board: Arc<StatusBoard>, group: String, session_timeout_ms: u32) -> Self {
         Self { board, group, session_timeout_ms, state: Mutex::default() }
     }
 
     /// The board, on which clients also put their statistics.
-    pub(crate) fn board(&self) -> &Board {
+    pub(crate) fn board(&self) -> &StatusBoard {
         &self.board
     }
 
@@ -365,7 +365,7 @@ mod tests {
 
     #[test]
     fn readiness_shows_a_problem_until_recovery() {
-        let board = Arc::<Board>::default();
+        let board = Arc::<StatusBoard>::default();
         let diagnostics = Diagnostics::new(Arc::clone(&board), "g".into(), 3_000);
         let error = |code| diagnostics.on_error(&KafkaError::Global(code), "why");
         error(Code::InvalidSessionTimeout);
@@ -382,7 +382,7 @@ mod tests {
 
     #[test]
     fn an_error_without_a_line_is_reported_if_it_repeats() {
-        let board = Arc::<Board>::default();
+        let board = Arc::<StatusBoard>::default();
         let diagnostics = Diagnostics::new(Arc::clone(&board), "g".into(), 6_000);
         let error = || diagnostics.on_error(&KafkaError::Global(Code::ClusterAuthorizationFailed), "why");
         (0..REPEATS_MIN * 2).for_each(|_| error());

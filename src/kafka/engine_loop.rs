@@ -1,10 +1,10 @@
 //! The engine's event loop: feeds inputs to the core and executes its outputs.
 
-mod batches;
-mod publisher;
 mod reading;
 mod rebalancing;
 mod requests;
+mod running_batches;
+mod state_reporter;
 mod stopping;
 
 use std::sync::Arc;
@@ -12,10 +12,10 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
 
-use self::batches::Batches;
-use self::publisher::Publisher;
 use self::rebalancing::GroupState;
 use self::requests::Requests;
+use self::running_batches::RunningBatches;
+use self::state_reporter::StateReporter;
 use self::stopping::Shutdown;
 use super::client_config::ClientConfigs;
 use super::clients::Clients;
@@ -30,7 +30,7 @@ use super::worker::WorkerResult;
 use crate::config::Config;
 use crate::core::io::{Input, Millis, Output, Report, TopicPartition};
 use crate::core::{self, Scheduler};
-use crate::handle::board::Board;
+use crate::handle::status_board::StatusBoard;
 use crate::handle::{Observer, Query, Wake};
 
 /// The loop checks everything at least this often, in case a wake-up is lost.
@@ -45,17 +45,16 @@ const BATCH_ITEMS_MAX: usize = 10_000;
 const BATCH_BYTES_MAX: usize = 16 << 20;
 
 /// The parts that a loop is made of.
-pub(super) struct Parts {
+pub(super) struct LoopParts {
     pub config: Config,
     pub clock: Clock,
     pub clients: Clients,
     pub observer: Box<dyn Observer>,
-    pub board: Arc<Board>,
+    pub board: Arc<StatusBoard>,
     pub wake: Wake,
     pub queries: Receiver<Query>,
 }
 
-/// The loop's state.
 pub(super) struct EngineLoop {
     config: Config,
     clock: Clock,
@@ -63,9 +62,9 @@ pub(super) struct EngineLoop {
     topics: Arc<Vec<String>>,
     core: Scheduler,
     group: GroupState,
-    batches: Batches,
+    running_batches: RunningBatches,
     requests: Requests,
-    publisher: Publisher,
+    reporter: StateReporter,
     timers: Timers,
     shutdown: Shutdown,
     queries: Receiver<Query>,
@@ -89,8 +88,8 @@ impl Timers {
 
 impl EngineLoop {
     /// Starts the threads.
-    pub(super) fn new(parts: Parts, ready: &Ready) -> Result<Self, Error> {
-        let Parts { config, clock, mut clients, observer, board, wake, queries } = parts;
+    pub(super) fn new(parts: LoopParts, ready: &Ready) -> Result<Self, Error> {
+        let LoopParts { config, clock, mut clients, observer, board, wake, queries } = parts;
         for (topic, entries) in &ready.topic_settings {
             if let Some(bytes) = topics::batch_bytes_max(entries) {
                 clients.topic_limits.set_batch_bytes_max(topic, bytes);
@@ -111,9 +110,9 @@ impl EngineLoop {
             topics,
             core,
             group: GroupState::new(),
-            batches: Batches::new(wake),
+            running_batches: RunningBatches::new(wake),
             requests,
-            publisher: Publisher::new(observer, board),
+            reporter: StateReporter::new(observer, board),
             timers: Timers::new(),
             shutdown: Shutdown::default(),
             queries,
@@ -128,7 +127,7 @@ impl EngineLoop {
         let mut has_more = false;
         while !self.shutdown.has_stopped {
             let timeout = if has_more { Duration::ZERO } else { self.sleep_timeout() };
-            sleeper.sleep(&self.publisher.board, timeout);
+            sleeper.sleep(&self.reporter.board, timeout);
             let woken_at = Instant::now();
             self.join();
             has_more = self.consume();
@@ -136,9 +135,9 @@ impl EngineLoop {
             self.drain_results();
             self.tick();
             self.answer_queries();
-            self.publisher.report_counters(self.core.counters());
+            self.reporter.report_counters(self.core.counters());
             self.publish();
-            self.publisher.observer.turned(woken_at.elapsed());
+            self.reporter.observer.on_iteration(woken_at.elapsed());
         }
         self.end()
     }
@@ -153,11 +152,15 @@ impl EngineLoop {
         self.input_at(self.clock.now(), input);
     }
 
-    fn input_at(&mut self, now: Millis, input: Input<'_>) {
+    /// Returns whether the core had work to do.
+    fn input_at(&mut self, now: Millis, input: Input<'_>) -> bool {
         self.core.handle(now, input);
+        let mut has_work = false;
         while let Some(output) = self.core.poll() {
+            has_work |= !matches!(output, Output::Report(_));
             self.execute(output);
         }
+        has_work
     }
 
     fn execute(&mut self, output: Output) {
@@ -181,7 +184,7 @@ impl EngineLoop {
                 if report == Report::ThroughputIsLimit {
                     self.clients.diagnostics.on_throughput_limit();
                 }
-                self.publisher.observer.report(&report, &self.topics);
+                self.reporter.observer.report(&report, &self.topics);
             }
         }
     }
@@ -191,7 +194,7 @@ impl EngineLoop {
         while let Ok(result) = self.requests.results.try_recv() {
             self.on_worker_result(result);
         }
-        while let Ok(done) = self.batches.done.try_recv() {
+        while let Ok(done) = self.running_batches.done.try_recv() {
             self.on_batch_done(done);
         }
     }
@@ -224,7 +227,6 @@ impl EngineLoop {
     }
 
     fn tick(&mut self) {
-        let is_due = self.core.poll_timeout().is_some_and(|(at, _)| at <= self.clock.now());
         let is_regular = self.timers.next_tick <= Instant::now();
         if is_regular {
             let is_stale = self.group.is_generation_stale;
@@ -237,8 +239,14 @@ impl EngineLoop {
                 ffi::give_back_memory();
             }
         }
+        let now = self.clock.now();
+        let is_due = self.core.poll_timeout().is_some_and(|(at, _)| at <= now);
         if is_due || is_regular {
-            self.input(Input::Tick);
+            let has_work = self.input_at(now, Input::Tick);
+            if has_work && !is_due {
+                // Without the regular tick, this work would have waited for an unrelated event.
+                self.reporter.observer.missed_deadline();
+            }
         }
     }
 

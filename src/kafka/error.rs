@@ -4,6 +4,7 @@ use rdkafka::error::KafkaError;
 
 /// Why the engine cannot continue.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum Error {
     /// The operating system refused a thread or a wake-up.
     System(std::io::Error),

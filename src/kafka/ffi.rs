@@ -92,7 +92,7 @@ pub(crate) fn metadata(list: &TopicPartitionList) -> Vec<Vec<u8>> {
 /// Queues a record, copying it. Its delivery report carries the item's index.
 ///
 /// # Errors
-/// Returns librdkafka's code if the record was not queued.
+/// If the record was not queued: librdkafka's code.
 pub(crate) fn produce<C>(producer: &BaseProducer<C>, record: &OutRecord<'_>) -> Result<(), RDKafkaRespErr>
 where
     C: ClientContext + ProducerContext<DeliveryOpaque = usize>,

@@ -27,7 +27,7 @@ impl KeyHasher {
 
 /// The latest record for a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct KeyEntry {
+pub(crate) struct FoldEntry {
     /// Offset of the user's record.
     pub origin_offset: i64,
     /// Offset of its content: the same, or that of a copy that the engine has written. `None` if it has ended.
@@ -38,7 +38,7 @@ pub(crate) struct KeyEntry {
 #[derive(Debug)]
 pub(crate) struct Fold {
     partition_hash: u64,
-    entries: BTreeMap<u128, KeyEntry>,
+    entries: BTreeMap<u128, FoldEntry>,
     /// Remembers also the keys that the engine has ended.
     keep_ended: bool,
 }
@@ -60,14 +60,14 @@ impl Fold {
         let known = self.entries.get(&key_hash).copied();
         match effect(known.map(|entry| entry.origin_offset), &writer, record.value.is_some()) {
             Effect::Replaces => {
-                self.entries.insert(key_hash, KeyEntry { origin_offset, content_offset });
+                self.entries.insert(key_hash, FoldEntry { origin_offset, content_offset });
             }
             // What is remembered as ended stays so.
             Effect::Confirms if known.is_some_and(|entry| entry.content_offset.is_some()) => {
-                self.entries.insert(key_hash, KeyEntry { origin_offset, content_offset });
+                self.entries.insert(key_hash, FoldEntry { origin_offset, content_offset });
             }
             Effect::Ends | Effect::None if self.keep_ended => {
-                self.entries.insert(key_hash, KeyEntry { origin_offset, content_offset: None });
+                self.entries.insert(key_hash, FoldEntry { origin_offset, content_offset: None });
             }
             Effect::Ends => {
                 self.entries.remove(&key_hash);
@@ -77,7 +77,7 @@ impl Fold {
     }
 
     /// Returns the latest record for a key.
-    pub(crate) fn entry(&self, key_hash: u128) -> Option<KeyEntry> {
+    pub(crate) fn entry(&self, key_hash: u128) -> Option<FoldEntry> {
         self.entries.get(&key_hash).copied()
     }
 
@@ -118,7 +118,7 @@ pub(crate) fn fold<E: From<BrokerError>>(
 /// Passes each pending record of a partition to `visit`, in the order of the log.
 ///
 /// # Errors
-/// The error of `visit`; or if the partition cannot be read.
+/// If the partition cannot be read, or `visit` returns an error.
 pub(crate) fn pending<E: From<BrokerError>>(
     broker: &BrokerClient,
     hasher: &KeyHasher,
@@ -151,15 +151,12 @@ pub(crate) fn pending<E: From<BrokerError>>(
 /// A pending record: a schedule, or one that cannot fire and was left in the log.
 #[derive(Debug)]
 pub(crate) struct Pending<'a> {
-    /// The partition.
     pub partition: i32,
     /// Offset of the user's record.
     pub offset: i64,
     /// Timestamp of the user's record.
     pub timestamp: Millis,
-    /// The key.
     pub key: &'a [u8],
-    /// The value.
     pub value: &'a [u8],
     /// All headers but the engine's own.
     pub headers: Vec<Header<'a>>,
@@ -182,7 +179,7 @@ mod tests {
     const HASH: u64 = 9;
 
     /// Folds a log for one key: `+` a schedule, `-` a cancel, `t3` an engine tombstone for 3, `c3` a copy of 3.
-    fn folded(log: &[&str], keep_ended: bool) -> Option<KeyEntry> {
+    fn folded(log: &[&str], keep_ended: bool) -> Option<FoldEntry> {
         let hasher = KeyHasher::default();
         let mut fold = Fold::new(HASH, keep_ended);
         for (offset, entry) in (0..).zip(log) {
@@ -207,8 +204,8 @@ mod tests {
 
     #[test]
     fn the_latest_record_is_the_engines() {
-        let pending = |origin_offset, content| Some(KeyEntry { origin_offset, content_offset: Some(content) });
-        let ended = |origin_offset| Some(KeyEntry { origin_offset, content_offset: None });
+        let pending = |origin_offset, content| Some(FoldEntry { origin_offset, content_offset: Some(content) });
+        let ended = |origin_offset| Some(FoldEntry { origin_offset, content_offset: None });
         assert_eq!(folded(&["+"], false), pending(0, 0));
         assert_eq!(folded(&["+", "+"], false), pending(1, 1));
         assert_eq!(folded(&["+", "-"], false), ended(1));

@@ -65,7 +65,7 @@ pub(crate) enum ScanError<E> {
 /// Calls `visit` with each record of the range, in order. It must not use the consumer.
 ///
 /// # Errors
-/// Returns why the end offset was not reached.
+/// If the end offset was not reached.
 pub(crate) fn scan<C, E>(
     scanner: &Scanner<'_, C>,
     range: ScanRange<'_>,

@@ -114,13 +114,12 @@ pub(crate) enum Placement {
         deadline: Option<Instant>,
     },
     /// This partition, whatever is pending in it.
-    TopicPartition(i32),
+    Partition(i32),
 }
 
 /// A record to produce.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct NewRecord<'a> {
-    /// The key.
     pub key: &'a [u8],
     /// `None` is null, which cancels the key.
     pub value: Option<&'a [u8]>,
@@ -131,12 +130,10 @@ pub(crate) struct NewRecord<'a> {
 /// A schedule that was acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Published {
-    /// The partition.
     pub partition: i32,
-    /// The offset.
     pub offset: i64,
     /// The key was pending in this partition, so its schedule is replaced. Only known for [`Placement::ByKey`].
-    pub is_moved: bool,
+    pub replaces_pending: bool,
 }
 
 /// Delivery reports since the last [`Publisher::flush`].
@@ -235,8 +232,8 @@ impl Publisher {
         self.send(topic, partition, record)?;
         let nothing = || PublishError::NotDelivered { failed: 1, delivered: 0, source: None };
         let (at, offset) = self.flush().confirmed()?.ok_or_else(nothing)?;
-        let is_moved = partition.is_some() && matches!(placement, Placement::ByKey { .. });
-        Ok(Published { partition: at, offset, is_moved })
+        let replaces_pending = partition.is_some() && matches!(placement, Placement::ByKey { .. });
+        Ok(Published { partition: at, offset, replaces_pending })
     }
 
     /// Cancels a key in each partition in which it is pending, or in the given one, and waits for the acknowledgements.
@@ -316,8 +313,8 @@ fn choose(broker: &BrokerClient, topic: &str, key: &[u8], placement: Placement) 
     let all = broker.partitions(topic)?;
     let deadline = match placement {
         Placement::ByKey { deadline } => deadline,
-        Placement::TopicPartition(partition) if all.contains(&partition) => return Ok(vec![partition]),
-        Placement::TopicPartition(partition) => {
+        Placement::Partition(partition) if all.contains(&partition) => return Ok(vec![partition]),
+        Placement::Partition(partition) => {
             let last = all.last().copied().unwrap_or(0);
             return Err(PublishError::NoPartition { topic: topic.to_owned(), partition, last });
         }
@@ -372,14 +369,17 @@ mod tests {
         let broker = BrokerClient::connect(&config(cluster.bootstrap_servers())).expect("it answers");
         let mut publisher = Publisher::new(broker.clients(), None).expect("legal settings");
         let first = publisher.schedule(&broker, TOPIC, record(b"k"), BY_KEY).expect("it is delivered");
-        assert!(!first.is_moved);
+        assert!(!first.replaces_pending);
         let other = (first.partition + 1) % 3;
-        let placed = publisher.schedule(&broker, TOPIC, record(b"here"), Placement::TopicPartition(other));
-        assert_eq!(placed.expect("delivered"), Published { partition: other, offset: 0, is_moved: false });
-        let moved = publisher.schedule(&broker, TOPIC, record(b"k"), BY_KEY).expect("it is delivered");
-        assert_eq!(moved, Published { partition: first.partition, offset: first.offset + 1, is_moved: true });
+        let placed = publisher.schedule(&broker, TOPIC, record(b"here"), Placement::Partition(other));
+        assert_eq!(placed.expect("delivered"), Published { partition: other, offset: 0, replaces_pending: false });
+        let replaced = publisher.schedule(&broker, TOPIC, record(b"k"), BY_KEY).expect("it is delivered");
+        assert_eq!(
+            replaced,
+            Published { partition: first.partition, offset: first.offset + 1, replaces_pending: true }
+        );
         // The same key in another partition is another schedule.
-        publisher.schedule(&broker, TOPIC, record(b"k"), Placement::TopicPartition(other)).expect("it is delivered");
+        publisher.schedule(&broker, TOPIC, record(b"k"), Placement::Partition(other)).expect("it is delivered");
         let mut both = [first.partition, other];
         both.sort_unstable();
         match publisher.schedule(&broker, TOPIC, record(b"k"), BY_KEY) {
@@ -388,7 +388,7 @@ mod tests {
         }
         assert_eq!(publisher.cancel(&broker, TOPIC, b"k", BY_KEY).expect("cancelled"), both);
         assert_eq!(publisher.cancel(&broker, TOPIC, b"k", BY_KEY).expect("nothing is pending"), [0; 0]);
-        match publisher.cancel(&broker, TOPIC, b"k", Placement::TopicPartition(3)) {
+        match publisher.cancel(&broker, TOPIC, b"k", Placement::Partition(3)) {
             Err(PublishError::NoPartition { partition: 3, last: 2, .. }) => {}
             result => panic!("{result:?}"),
         }
@@ -398,7 +398,7 @@ mod tests {
             Err(PublishError::Broker(BrokerError::Deadline { .. })) => {}
             result => panic!("{result:?}"),
         }
-        match publisher.schedule(&broker, "missing", record(b"k"), Placement::TopicPartition(0)) {
+        match publisher.schedule(&broker, "missing", record(b"k"), Placement::Partition(0)) {
             Err(error @ PublishError::Broker(BrokerError::NoTopic(_))) => assert!(error.source().is_none()),
             result => panic!("{result:?}"),
         }

@@ -96,7 +96,6 @@ pub(crate) struct RecordBatches {
 }
 
 impl RecordBatches {
-    /// Adds a record.
     pub(crate) fn add(&mut self, record: &OutRecord<'_>) -> Fit {
         let Some(bytes_max) = self.bytes_max.get(record.topic) else { return Fit::Current };
         let length = |bytes: Option<&[u8]>| bytes.map_or(0, <[u8]>::len);

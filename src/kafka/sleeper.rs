@@ -6,7 +6,7 @@ use std::time::Duration;
 use mio::{Events, Poll, Token, Waker};
 
 use crate::handle::Wake;
-use crate::handle::board::Board;
+use crate::handle::status_board::StatusBoard;
 
 pub(super) struct Sleeper {
     poll: Poll,
@@ -32,14 +32,14 @@ impl Sleeper {
     }
 
     /// Sleeps until the loop is woken, at most `timeout`. The heartbeat shows that the loop is alive.
-    pub(super) fn sleep(&mut self, board: &Board, timeout: Duration) {
-        board.beat();
+    pub(super) fn sleep(&mut self, board: &StatusBoard, timeout: Duration) {
+        board.heartbeat();
         if let Err(error) = self.poll.poll(&mut self.events, Some(timeout))
             && error.kind() != std::io::ErrorKind::Interrupted
         {
             tracing::error!(%error, "the loop cannot sleep");
             std::thread::sleep(timeout.min(Duration::from_millis(10)));
         }
-        board.beat();
+        board.heartbeat();
     }
 }

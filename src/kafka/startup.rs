@@ -60,7 +60,7 @@ pub(super) struct Ready {
 /// before each request.
 ///
 /// # Errors
-/// Returns the first reason why the engine cannot start.
+/// If the engine cannot start: the first reason.
 pub(super) fn check(
     consumer: &QueryConsumer,
     config: &Config,

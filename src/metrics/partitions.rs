@@ -5,7 +5,7 @@ use prometheus::proto::MetricFamily;
 use prometheus::{CounterVec, Gauge, GaugeVec, Opts};
 
 use crate::core::{Phase, Status};
-use crate::handle::board::{Board, Stage};
+use crate::handle::status_board::{EngineState, StatusBoard};
 
 /// Values of the label `state`.
 const STATES: [(&str, Phase); 4] = [
@@ -62,7 +62,7 @@ const LAG: (&str, &str) =
     ("kafka_scheduler_consumer_lag_records", "Records between the read position and the last stable offset");
 const BOUND: (&str, &str) = ("kafka_scheduler_memory_warn_bytes", "MEMORY_WARN_BYTES, if set");
 
-type ClientValue = fn(&crate::handle::board::ClientStatistics) -> f64;
+type ClientValue = fn(&crate::handle::status_board::ClientStatistics) -> f64;
 
 const CLIENTS: [(&str, &str, ClientValue); 6] = [
     ("kafka_scheduler_client_brokers_up", "Brokers the client is connected to", |c| c.brokers_up as f64),
@@ -96,7 +96,7 @@ pub(crate) fn described() -> impl Iterator<Item = (&'static str, &'static str)> 
 
 /// Returns the metrics of all partitions and clients of this instance.
 #[must_use]
-pub(crate) fn families(board: &Board, topics: &[String]) -> Vec<MetricFamily> {
+pub(crate) fn families(board: &StatusBoard, topics: &[String]) -> Vec<MetricFamily> {
     let mut all = Vec::new();
     engine(board, &mut all);
     partitions(&board.snapshot().partitions, topics, &mut all);
@@ -106,8 +106,8 @@ pub(crate) fn families(board: &Board, topics: &[String]) -> Vec<MetricFamily> {
     all
 }
 
-fn engine(board: &Board, all: &mut Vec<MetricFamily>) {
-    let member = board.snapshot().stage == Stage::Member;
+fn engine(board: &StatusBoard, all: &mut Vec<MetricFamily>) {
+    let member = board.snapshot().state == EngineState::Member;
     for (name, help, value) in [
         ("kafka_scheduler_group_member", "1 while this instance is a member of its group", f64::from(u8::from(member))),
         (
@@ -118,7 +118,7 @@ fn engine(board: &Board, all: &mut Vec<MetricFamily>) {
         (
             "kafka_scheduler_loop_last_turn_age_seconds",
             "Time since the loop's last iteration; /liveness fails beyond 10 s",
-            board.since_beat().as_secs_f64(),
+            board.since_heartbeat().as_secs_f64(),
         ),
     ] {
         all.extend(gauge(name, help, value));
@@ -164,7 +164,7 @@ fn partitions(partitions: &[Status], topics: &[String], all: &mut Vec<MetricFami
     all.extend(family.collect());
 }
 
-fn clients(board: &Board, all: &mut Vec<MetricFamily>) {
+fn clients(board: &StatusBoard, all: &mut Vec<MetricFamily>) {
     let clients = board.clients();
     for (name, help, value) in CLIENTS {
         // A new client counts from 0, as counters may.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use tracing::warn;
 
-use crate::app::Error;
+use crate::app::ProgramError;
 use crate::client::{Moment, Schedule};
 use crate::config::Config;
 use crate::kafka::Clock;
@@ -32,16 +32,16 @@ pub(super) struct Demos {
 
 impl Demos {
     /// Starts the thread, which schedules each demo for the first time.
-    pub(super) fn start(config: &Config, topic: &str, clock: Clock) -> Result<Self, Error> {
+    pub(super) fn start(config: &Config, topic: &str, clock: Clock) -> Result<Self, ProgramError> {
         let clients = Clients::new(config, Arc::default());
         let mut publisher =
-            Publisher::new(&clients, None).map_err(|e| Error::System("the demo", io::Error::other(e)))?;
+            Publisher::new(&clients, None).map_err(|e| ProgramError::System("the demo", io::Error::other(e)))?;
         let (fired, keys) = bounded(64);
         let topic = topic.to_owned();
         let thread = thread::Builder::new()
             .name("demo".into())
             .spawn(move || keep(&mut publisher, &topic, &clock, &keys))
-            .map_err(|e| Error::System("the demo", e))?;
+            .map_err(|e| ProgramError::System("the demo", e))?;
         Ok(Self { fired: Some(fired), thread })
     }
 

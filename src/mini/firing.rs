@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 use super::demo;
-use crate::app::Error;
+use crate::app::ProgramError;
 use crate::core::batch::{Batch, Kind};
 use crate::core::io::Millis;
 use crate::handle::Observer;
@@ -29,12 +29,12 @@ pub(super) struct Firings {
 
 impl Firings {
     /// Starts the thread. The keys of demo schedules are sent to `demos`.
-    pub(super) fn start(demos: Option<Sender<Vec<u8>>>) -> Result<Self, Error> {
+    pub(super) fn start(demos: Option<Sender<Vec<u8>>>) -> Result<Self, ProgramError> {
         let (lines, waiting) = bounded(LINES_MAX);
         thread::Builder::new()
             .name("firings".into())
             .spawn(move || print(&waiting))
-            .map_err(|e| Error::System("the printer of firings", e))?;
+            .map_err(|e| ProgramError::System("the printer of firings", e))?;
         Ok(Self { demos, lines, zone: TimeZone::system(), skipped: 0 })
     }
 

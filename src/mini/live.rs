@@ -1,4 +1,4 @@
-//! Tells when an engine has started.
+//! Signals when all partitions are live.
 
 use std::collections::BTreeSet;
 

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use super::demo::{DEMO_TARGET, Demos};
 use super::firing::Firings;
 use super::{Cluster, Topic, topic};
-use crate::app::{self, Error, Stopper};
+use crate::app::{self, ProgramError, Stopper};
 use crate::config::Config;
 use crate::http::Listeners;
 use crate::kafka::Clock;
@@ -15,17 +15,17 @@ use crate::runner::Runner;
 ///
 /// # Errors
 /// If one of them cannot start or go on.
-pub(crate) fn run(mut config: Config, topics: &[Topic], with_demos: bool) -> Result<(), Error> {
+pub(crate) fn run(mut config: Config, topics: &[Topic], with_demos: bool) -> Result<(), ProgramError> {
     let stopper = Stopper::start()?;
     let listeners = Listeners::bind(&config)?;
     // Declared first, and so dropped last: clients must not outlive it.
-    let cluster = Cluster::new(1).map_err(Error::Mini)?;
+    let cluster = Cluster::new(1).map_err(ProgramError::Mini)?;
     config.bootstrap_servers = cluster.bootstrap_servers();
     config.embedded = true;
     let demo = with_demos.then(|| Topic { name: DEMO_TARGET.into(), partitions: 1 });
     let topics = topic::with_needed(topics.iter().cloned().chain(demo), &config);
-    topic::create(&cluster, &topics).map_err(Error::Mini)?;
-    print_banner(&config, &listeners, &topics, with_demos).map_err(|e| Error::System("stdout", e))?;
+    topic::create(&cluster, &topics).map_err(ProgramError::Mini)?;
+    print_banner(&config, &listeners, &topics, with_demos).map_err(|e| ProgramError::System("stdout", e))?;
     let clock = Clock::default();
     let demos = with_demos.then(|| Demos::start(&config, &config.schedules_topics[0], clock.clone())).transpose()?;
     let firings = Firings::start(demos.as_ref().map(Demos::fired))?;

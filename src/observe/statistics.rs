@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use crate::handle::board::ClientStatistics;
+use crate::handle::status_board::ClientStatistics;
 
 #[derive(Deserialize)]
 struct Client {

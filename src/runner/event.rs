@@ -3,7 +3,7 @@
 use crate::client::RecordPosition;
 use crate::core::batch::{Batch, Item, Kind};
 use crate::core::due::Due;
-use crate::core::io::{Header, Millis, Record, Report, TopicPartition};
+use crate::core::io::{Millis, Record, Report, TopicPartition};
 use crate::core::reason::Reason;
 use crate::handle::Observer;
 
@@ -15,7 +15,7 @@ pub enum Event<'a> {
     /// were found when the partition was loaded.
     Planned {
         /// The record's position.
-        place: RecordPosition<'a>,
+        position: RecordPosition<'a>,
         /// The schedule's key.
         key: &'a [u8],
         /// The time from which it is due, in seconds since 1970.
@@ -26,7 +26,7 @@ pub enum Event<'a> {
     /// A user cancelled a pending schedule.
     Cancelled {
         /// The cancel's position.
-        place: RecordPosition<'a>,
+        position: RecordPosition<'a>,
         /// The schedule's key.
         key: &'a [u8],
     },
@@ -44,7 +44,7 @@ pub enum Event<'a> {
     /// partition reports only the first ones.
     Invalid {
         /// The record's position.
-        place: RecordPosition<'a>,
+        position: RecordPosition<'a>,
         /// The reason why it cannot fire.
         reason: Reason,
     },
@@ -63,9 +63,10 @@ pub enum Event<'a> {
 
 /// A schedule that fired.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Firing<'a> {
     /// The position of the user's record.
-    pub place: RecordPosition<'a>,
+    pub position: RecordPosition<'a>,
     /// The schedule's key.
     pub key: &'a [u8],
     /// The time from which it was due, in seconds since 1970.
@@ -80,6 +81,16 @@ pub struct Firing<'a> {
     pub value: &'a [u8],
     /// The user's own headers, in order.
     pub headers: Vec<Header<'a>>,
+}
+
+/// A header of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Header<'a> {
+    /// The name.
+    pub name: &'a [u8],
+    /// `None` is Kafka's null, which differs from empty.
+    pub value: Option<&'a [u8]>,
 }
 
 pub(super) struct Handler<F>(F);
@@ -100,22 +111,22 @@ impl<F: FnMut(&Event<'_>) + Send> Observer for Handler<F> {
     }
 
     fn planned(&mut self, record: &Record<'_>, due: Due, target: &str, topics: &[String]) {
-        let (place, key) = (place(topics, record.partition, record.offset), record.key.unwrap_or_default());
-        (self.0)(&Event::Planned { place, key, due_s: due.epoch_s(), target });
+        let (position, key) = (position(topics, record.partition, record.offset), record.key.unwrap_or_default());
+        (self.0)(&Event::Planned { position, key, due_s: due.epoch_s(), target });
     }
 
     fn cancelled(&mut self, record: &Record<'_>, topics: &[String]) {
-        let place = place(topics, record.partition, record.offset);
-        (self.0)(&Event::Cancelled { place, key: record.key.unwrap_or_default() });
+        let position = position(topics, record.partition, record.offset);
+        (self.0)(&Event::Cancelled { position, key: record.key.unwrap_or_default() });
     }
 
     fn report(&mut self, report: &Report, topics: &[String]) {
         match report {
             Report::Invalid { partition, offset, reason } => {
-                (self.0)(&Event::Invalid { place: place(topics, *partition, *offset), reason: *reason });
+                (self.0)(&Event::Invalid { position: position(topics, *partition, *offset), reason: *reason });
             }
             Report::Live { partition, pending, overdue, .. } => {
-                let RecordPosition { topic, partition, .. } = place(topics, *partition, 0);
+                let RecordPosition { topic, partition, .. } = position(topics, *partition, 0);
                 (self.0)(&Event::Live { topic, partition, pending: *pending, overdue: *overdue });
             }
             _ => {}
@@ -126,7 +137,7 @@ impl<F: FnMut(&Event<'_>) + Send> Observer for Handler<F> {
 fn firing<'a>(batch: &'a Batch, item: &'a Item, target: &'a str, due_s: u64, at: Millis) -> Firing<'a> {
     let parts = batch.parts(item);
     Firing {
-        place: RecordPosition {
+        position: RecordPosition {
             topic: batch.topic(item.partition),
             partition: item.partition.number,
             offset: item.origin_offset,
@@ -137,11 +148,11 @@ fn firing<'a>(batch: &'a Batch, item: &'a Item, target: &'a str, due_s: u64, at:
         target,
         target_key: parts.target_key,
         value: parts.value,
-        headers: parts.headers,
+        headers: parts.headers.iter().map(|header| Header { name: header.name, value: header.value }).collect(),
     }
 }
 
-fn place(topics: &[String], partition: TopicPartition, offset: i64) -> RecordPosition<'_> {
+fn position(topics: &[String], partition: TopicPartition, offset: i64) -> RecordPosition<'_> {
     let topic = topics.get(usize::from(partition.topic)).map_or("", String::as_str);
     RecordPosition { topic, partition: partition.number, offset }
 }

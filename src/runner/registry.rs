@@ -7,13 +7,13 @@ use prometheus::Registry;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 
-use crate::handle::board::Board;
+use crate::handle::status_board::StatusBoard;
 use crate::metrics::Metrics;
 
 /// Shows the metrics in `registry` as well.
 pub(super) fn register(
     metrics: &Metrics,
-    board: &Arc<Board>,
+    board: &Arc<StatusBoard>,
     topics: &[String],
     registry: &Registry,
 ) -> prometheus::Result<()> {
@@ -26,7 +26,7 @@ pub(super) fn register(
 
 struct Shown {
     metrics: Metrics,
-    board: Arc<Board>,
+    board: Arc<StatusBoard>,
     topics: Vec<String>,
     descriptions: Vec<Desc>,
 }

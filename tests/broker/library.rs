@@ -124,6 +124,8 @@ fn a_year_in_a_moment(name: &str) {
     reader.wait("it fires", LIMIT, |records| !records.is_empty());
     assert!(began.elapsed() < Duration::from_secs(1), "it took {:?}", began.elapsed());
     assert_eq!(reader.records[0].value_text(), name);
+    let metrics = mini.running().metrics();
+    assert!(metrics.contains("kafka_scheduler_loop_missed_deadlines_total 0\n"), "{metrics}");
     mini.close().expect("it ends well");
 }
 

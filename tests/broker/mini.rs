@@ -99,7 +99,7 @@ fn the_commands_work_against_it_but_for_topics() {
         run(&[&args[..], more].concat()).ok()
     };
     assert!(schedule("1h", "k", &["--header", "a=b"]).starts_with("scheduled k"));
-    assert!(schedule("2h", "k", &[]).starts_with("moved k"));
+    assert!(schedule("2h", "k", &[]).starts_with("rescheduled k"));
     schedule("2h", "cancelled", &[]);
     assert!(run(&["cancel", "cancelled"]).ok().starts_with("cancelled cancelled"));
     run(&["cancel", "cancelled"]).failed(3, &["nothing is pending"]);

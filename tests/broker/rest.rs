@@ -179,7 +179,7 @@ fn status_says(case: &Case, engine: &Engine) {
 #[test]
 fn readiness_names_what_does_not_fire_and_how_far_it_is() {
     let Some(case) = Case::new("readiness", 2) else { return };
-    // On a first start partitions wait for each other's floors; later each is on its own.
+    // On a first start partitions wait for each other's start markers; later each is on its own.
     let mut first = case.engine();
     first.ready();
     first.stop();

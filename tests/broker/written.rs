@@ -114,7 +114,7 @@ fn commands_end_although_the_topics_are_written_to() {
     let target = case.target.clone();
     let schedule = |value| ["schedule", "--in", "1h", "--key", "mine", "--target-topic", &target, "--value", value];
     assert!(said(&schedule("1")).ok().starts_with("scheduled mine"));
-    assert!(said(&schedule("2")).ok().starts_with("moved mine"));
+    assert!(said(&schedule("2")).ok().starts_with("rescheduled mine"));
     assert!(said(&["show", "mine"]).ok().contains("2 (1 bytes)"));
     assert_eq!(said(&["list", "--json"]).ok().lines().count(), 2 * KEYS + 1, "each key once");
     let exported = said(&["export"]).ok();

@@ -94,7 +94,7 @@ const RETIRED: &[Retired] = &[
         // Those of the alphabet.
         .except(&["dead letter", "dead letters", "letters digits", "letter spacing"]),
     text("outrun|outran", "overtaken; in code: needs_rewrite"),
-    text("suspect|suspects", "quarantined"),
+    text("suspect|suspects", "isolated"),
     text("condemn|condemned", "to_dead_letter"),
     text("barred", "waiting for a rewrite"),
     text("put off|puts off|putting off", "parked; in code: deferred").outside(&["CHANGELOG.md"]),
@@ -106,8 +106,9 @@ const RETIRED: &[Retired] = &[
     name("today", "leftover_cutoff").outside(&["sim/", "tests/"]),
     // The end of a transaction is a marker.
     name("mark|marks", "Origin (header), CommitOffsets (purpose), clean_commit_due (flag)")
+        .except(&["mark outstanding"])
         .outside(&["sim/src/kafka/"]),
-    name("floor|floors", "StartMarker"),
+    text("floor|floors", "start marker; in code: StartMarker").except(&["math floor"]),
     // The shell.
     text("voice", "Diagnostics"),
     text("pump", "EngineLoop, the loop"),

@@ -32,7 +32,7 @@ pub fn fill(bench: &Bench, case: &Case, count: u32) -> Result<(), String> {
 pub fn run(bench: &Bench, count: u32) -> Result<Vec<Figures>, String> {
     let case = bench.case("load");
     let mut starts = Starts { bench, case: &case, overdue: count };
-    // The first start ever writes floors, which no other does.
+    // The first start ever writes start markers, which no other does.
     starts.next(0)?.0.stop();
     // The shortest of some: the difference must not understate what loading takes.
     let (mut none_pending, mut empty_s) = (0, f64::INFINITY);

@@ -6,7 +6,7 @@ use kafka_scheduler::core::io::TopicPartition;
 
 use super::log::Stored;
 use super::offsets::{METADATA_BYTES_MAX, Pending};
-use super::{Event, Kafka, Place, Refusal, TRANSACTION_TIMEOUT_MS};
+use super::{Event, Kafka, LogId, Refusal, TRANSACTION_TIMEOUT_MS};
 
 /// The coordinator's state of a transactional id.
 #[derive(Debug, Default)]
@@ -30,7 +30,7 @@ impl Producer {
 struct Open {
     transaction: u64,
     started_ms: i64,
-    places: BTreeSet<Place>,
+    log_ids: BTreeSet<LogId>,
     offsets: BTreeMap<TopicPartition, Pending>,
 }
 
@@ -45,7 +45,7 @@ pub(super) struct Marker {
 
 #[derive(Debug)]
 enum MarkerTarget {
-    Log(Place),
+    Log(LogId),
     Offsets(BTreeMap<TopicPartition, Pending>),
 }
 
@@ -86,15 +86,15 @@ impl Kafka {
         &mut self,
         (id, epoch): (&str, u32),
         now_ms: i64,
-        place: Place,
+        log_id: LogId,
         mut stored: Stored,
     ) -> Result<i64, Refusal> {
         let transaction = self.open(id, epoch, now_ms)?;
-        self.producers.get_mut(id).and_then(|p| p.open.as_mut()).expect("just opened").places.insert(place);
+        self.producers.get_mut(id).and_then(|p| p.open.as_mut()).expect("just opened").log_ids.insert(log_id);
         stored.transaction = Some(transaction);
         stored.at_ms = now_ms;
-        self.written.entry(transaction).or_default().push((place, stored.clone()));
-        let offset = self.log_mut(place).append(stored);
+        self.written.entry(transaction).or_default().push((log_id, stored.clone()));
+        let offset = self.log_mut(log_id).append(stored);
         self.written_at.entry(transaction).or_default().push(offset);
         Ok(offset)
     }
@@ -168,7 +168,7 @@ impl Kafka {
         due.sort_by_key(|marker| marker.at_ms);
         for marker in due {
             match marker.target {
-                MarkerTarget::Log(place) => self.log_mut(place).mark(marker.transaction, marker.commit),
+                MarkerTarget::Log(log_id) => self.log_mut(log_id).mark(marker.transaction, marker.commit),
                 MarkerTarget::Offsets(offsets) if marker.commit => self.take_offsets(offsets),
                 MarkerTarget::Offsets(_) => {}
             }
@@ -198,19 +198,19 @@ impl Kafka {
             *next += 1;
             writers.insert(*next, id.to_owned());
             producer.decided = None;
-            Open { transaction: *next, started_ms: now_ms, places: BTreeSet::new(), offsets: BTreeMap::new() }
+            Open { transaction: *next, started_ms: now_ms, log_ids: BTreeSet::new(), offsets: BTreeMap::new() }
         });
         Ok(open.transaction)
     }
 
     fn decide(&mut self, open: Open, commit: bool, now_ms: i64) {
-        let Open { transaction, places, offsets, .. } = open;
+        let Open { transaction, log_ids, offsets, .. } = open;
         if commit {
             self.commits.push(transaction);
             let sent = offsets.iter().map(|(p, pending)| (*p, pending.offset, pending.metadata.clone())).collect();
             self.sent.insert(transaction, sent);
         }
-        let targets = places.into_iter().map(MarkerTarget::Log).chain([MarkerTarget::Offsets(offsets)]);
+        let targets = log_ids.into_iter().map(MarkerTarget::Log).chain([MarkerTarget::Offsets(offsets)]);
         let (slow_until_ms, slow_ms) = self.slow_markers;
         let slow_ms = if slow_until_ms > now_ms { slow_ms } else { 0 };
         self.markers_are_late = false;

@@ -18,7 +18,7 @@ const FIRING_TIMEOUT_MS: i64 = 8_000;
 const GIVE_UP_TIMEOUT_MS: i64 = 60_000;
 
 /// The partition and the offset of a user's record.
-type Origin = (TopicPartition, i64);
+type RecordId = (TopicPartition, i64);
 
 /// Checks that nothing is lost and nothing that ended is pending: the running engines hold exactly the users' latest
 /// records, in every detail.
@@ -36,19 +36,18 @@ pub fn converged(history: &History, observed: &Observed) -> Result<Fired, Failur
     }
     let mut wanted = 0;
     for ((partition, _), (offset, record)) in &latest_records {
-        let latest =
-            Latest { origin_offset: (*partition, *offset), record, held: listed.get(&(*partition, *offset)).copied() };
+        let latest = Latest { id: (*partition, *offset), record, held: listed.get(&(*partition, *offset)).copied() };
         wanted += usize::from(latest.held.is_some());
-        let moved = fired.dead_letters.contains(&latest.origin_offset);
-        if !record.fit || moved || fired.schedules.contains(&latest.origin_offset) {
+        let moved = fired.dead_letters.contains(&latest.id);
+        if !record.can_fire || moved || fired.schedules.contains(&latest.id) {
             latest.has_ended(moved, history, observed)?;
         } else {
             latest.is_pending(start_markers.get(partition), history, observed)?;
         }
     }
     if wanted != listed.len() {
-        let newest = |origin_offset: &Origin| latest_records.values().any(|(offset, _)| *offset == origin_offset.1);
-        let odd: Vec<_> = listed.keys().filter(|origin_offset| !newest(origin_offset)).collect();
+        let newest = |id: &RecordId| latest_records.values().any(|(offset, _)| *offset == id.1);
+        let odd: Vec<_> = listed.keys().filter(|id| !newest(id)).collect();
         let broken = format!("{odd:?} are held although newer records were read{}", observed.description);
         return Err(Failure::Safety(broken));
     }
@@ -56,7 +55,7 @@ pub fn converged(history: &History, observed: &Observed) -> Result<Fired, Failur
 }
 
 /// Returns the pending schedules of all instances. Each must be pending in one instance only.
-fn listed_once(observed: &Observed) -> Result<BTreeMap<Origin, &Listed>, Failure> {
+fn listed_once(observed: &Observed) -> Result<BTreeMap<RecordId, &Listed>, Failure> {
     let mut listed = BTreeMap::new();
     for held in &observed.listed {
         if let Some(twice) = listed.insert((held.partition, held.offset), held) {
@@ -68,7 +67,7 @@ fn listed_once(observed: &Observed) -> Result<BTreeMap<Origin, &Listed>, Failure
 
 /// The latest record for a key, and the pending schedule that an instance has for it.
 struct Latest<'a> {
-    origin_offset: Origin,
+    id: RecordId,
     record: &'a UserRecord,
     held: Option<&'a Listed>,
 }
@@ -77,15 +76,12 @@ impl Latest<'_> {
     /// Checks a record that has fired, has moved or cannot fire: it is not pending, and has moved if there is a
     /// dead-letter topic.
     fn has_ended(&self, moved: bool, history: &History, observed: &Observed) -> Result<(), Failure> {
-        let Self { origin_offset, record, held } = self;
+        let Self { id, record, held } = self;
         if held.is_some() {
-            return Err(Failure::Safety(format!(
-                "{origin_offset:?} is still held: {record:?}{}",
-                observed.description
-            )));
+            return Err(Failure::Safety(format!("{id:?} is still held: {record:?}{}", observed.description)));
         }
-        if !moved && !record.fit && !record.is_cancel() && history.setup.dead_letters {
-            let broken = format!("{origin_offset:?} is no dead letter: {record:?}{}", observed.description);
+        if !moved && !record.can_fire && !record.is_cancel() && history.setup.dead_letters {
+            let broken = format!("{id:?} is no dead letter: {record:?}{}", observed.description);
             return Err(Failure::Liveness(broken));
         }
         Ok(())
@@ -98,24 +94,21 @@ impl Latest<'_> {
         history: &History,
         observed: &Observed,
     ) -> Result<(), Failure> {
-        let Self { origin_offset, record, held } = self;
+        let Self { id, record, held } = self;
         if let Some(held) = held {
-            is_held(held, record)
-                .map_err(|what| Failure::Safety(format!("{origin_offset:?} is held {what}: {record:?}")))?;
+            is_held(held, record).map_err(|what| Failure::Safety(format!("{id:?} is held {what}: {record:?}")))?;
         }
         let due_ms = record.due_s * 1000;
         let overdue = record.target.delivers() && due_ms + FIRING_TIMEOUT_MS <= observed.now_ms;
-        if start_marker
-            .is_some_and(|start_marker| origin_offset.1 < start_marker.offset && due_ms < start_marker.since.0)
-        {
+        if start_marker.is_some_and(|start_marker| id.1 < start_marker.offset && due_ms < start_marker.since.0) {
             return Ok(());
         }
         let what = format!("{record:?}{}", observed.description);
         match held {
-            None => Err(Failure::Safety(format!("{origin_offset:?} was lost: {what}"))),
-            Some(_) if overdue => Err(Failure::Liveness(format!("{origin_offset:?} does not fire: {what}"))),
+            None => Err(Failure::Safety(format!("{id:?} was lost: {what}"))),
+            Some(_) if overdue => Err(Failure::Liveness(format!("{id:?} does not fire: {what}"))),
             Some(_) if history.setup.dead_letters && due_ms + GIVE_UP_TIMEOUT_MS <= observed.now_ms => {
-                Err(Failure::Liveness(format!("{origin_offset:?} is not given up: {what}")))
+                Err(Failure::Liveness(format!("{id:?} is not given up: {what}")))
             }
             Some(_) => Ok(()),
         }
@@ -143,15 +136,13 @@ pub fn served(history: &History, observed: &Observed) -> Result<(), Failure> {
 pub fn fires_on_time(history: &History, observed: &Observed) -> Result<(), Failure> {
     let fired = safe(history)?;
     served(history, observed)?;
-    let late = |(origin_offset, record): &(&Origin, &UserRecord)| {
+    let late = |(id, record): &(&RecordId, &UserRecord)| {
         record.key.starts_with(b"probe")
             && record.due_s * 1000 + FIRING_TIMEOUT_MS <= observed.now_ms
-            && !fired.schedules.contains(origin_offset)
+            && !fired.schedules.contains(id)
     };
     match history.produced.iter().find(late) {
-        Some((origin_offset, record)) => {
-            Err(Failure::Liveness(format!("{origin_offset:?} is late: {record:?}{}", observed.description)))
-        }
+        Some((id, record)) => Err(Failure::Liveness(format!("{id:?} is late: {record:?}{}", observed.description))),
         None => Ok(()),
     }
 }

@@ -14,7 +14,7 @@ use super::leftovers::is_leftover;
 use super::{header, named};
 use crate::failure::Failure;
 use crate::history::{History, UserRecord};
-use crate::kafka::Place;
+use crate::kafka::LogId;
 use crate::kafka::log::{Headers, Stored};
 use crate::names::topic as topic_of;
 use crate::scenario::{RecordKind, Target};
@@ -48,18 +48,18 @@ fn fired(history: &History) -> Result<Fired, String> {
     for (transaction, records) in history.kafka.journal().filter(|(t, _)| is_engines(history, *t)) {
         let mut ended = ended(history, transaction, records)?;
         let mut histories: Vec<&Stored> =
-            records.iter().filter(|(place, _)| *place == Place::History).map(|(_, stored)| stored).collect();
+            records.iter().filter(|(log_id, _)| *log_id == LogId::History).map(|(_, stored)| stored).collect();
         let mut ends = 0;
-        for (place, stored) in records {
-            let (Place::Target(_) | Place::DeadLetter) = *place else { continue };
+        for (log_id, stored) in records {
+            let (LogId::Target(_) | LogId::DeadLetter) = *log_id else { continue };
             ends += 1;
-            let origin_offset = match place {
-                Place::Target(topic) => check_firing(history, topic, stored, &ended, &mut histories),
+            let origin_offset = match log_id {
+                LogId::Target(topic) => check_firing(history, topic, stored, &ended, &mut histories),
                 _ => check_dead_letter(history, stored, &ended),
             };
             let origin_offset = origin_offset.map_err(|what| format!("transaction {transaction}: {what}"))?;
             ended.remove(&origin_offset);
-            let kept = if *place == Place::DeadLetter { &mut fired.dead_letters } else { &mut fired.schedules };
+            let kept = if *log_id == LogId::DeadLetter { &mut fired.dead_letters } else { &mut fired.schedules };
             if !kept.insert(origin_offset)
                 || (fired.dead_letters.contains(&origin_offset) && fired.schedules.contains(&origin_offset))
             {
@@ -113,7 +113,10 @@ fn check_firing(
             && stored.value.as_ref() == Some(&original.value)
             && stored.headers == *headers
     };
-    if !is(stored, &target) || topic != original.target.name() || original.kind != RecordKind::Schedule || !original.fit
+    if !is(stored, &target)
+        || topic != original.target.name()
+        || original.kind != RecordKind::Schedule
+        || !original.can_fire
     {
         return Err(format!(
             "{origin_offset:?} fired into {topic} as {stored:?}, which differs from the record: {original:?}"
@@ -174,7 +177,7 @@ fn may_move(history: &History, original: &UserRecord, reason: Reason) -> bool {
         RecordKind::NoEpoch => reason == Reason::NoEpoch,
         RecordKind::BadEpoch => reason == Reason::BadEpoch,
         RecordKind::ToSchedules => reason == Reason::TargetIsSchedules,
-        RecordKind::Schedule if !original.fit => matches!(reason, Reason::OverGrace | Reason::BeyondHorizon),
+        RecordKind::Schedule if !original.can_fire => matches!(reason, Reason::OverGrace | Reason::BeyondHorizon),
         RecordKind::Schedule => match original.target {
             Target::Open => false,
             Target::Late => {
@@ -193,11 +196,11 @@ fn may_move(history: &History, original: &UserRecord, reason: Reason) -> bool {
 fn ended<'a>(
     history: &'a History,
     transaction: u64,
-    records: &[(Place, Stored)],
+    records: &[(LogId, Stored)],
 ) -> Result<BTreeMap<(TopicPartition, i64), &'a UserRecord>, String> {
     let mut ended = BTreeMap::new();
-    for (place, stored) in records {
-        let (Place::Schedules(partition), Some(key)) = (*place, stored.key.as_deref()) else { continue };
+    for (log_id, stored) in records {
+        let (LogId::Schedules(partition), Some(key)) = (*log_id, stored.key.as_deref()) else { continue };
         if key == BARRIER_KEY || key == START_MARKER_KEY {
             continue;
         }
@@ -218,8 +221,8 @@ fn ended<'a>(
 fn after_barriers(history: &History) -> Result<(), String> {
     let mut lines: BTreeMap<(TopicPartition, i64), (u64, bool)> = BTreeMap::new();
     for (transaction, records) in history.kafka.journal().filter(|(t, _)| is_engines(history, *t)) {
-        for ((place, stored), offset) in records.iter().zip(history.kafka.offsets_of(transaction)) {
-            if let Place::Schedules(partition) = place {
+        for ((log_id, stored), offset) in records.iter().zip(history.kafka.offsets_of(transaction)) {
+            if let LogId::Schedules(partition) = log_id {
                 let barrier = stored.key.as_deref() == Some(BARRIER_KEY);
                 lines.insert((*partition, *offset), (transaction, barrier));
             }

@@ -6,10 +6,10 @@ use kafka_scheduler::core::batch::{Batch, Kind};
 use kafka_scheduler::core::io::{Cursor, Header, Input, Millis, Outcome, Output, Record, TargetState, TopicPartition};
 use kafka_scheduler::core::{Listed, Phase, Scheduler};
 
-use crate::engine::{config, since_of, today_ms};
+use crate::engine::{config, leftover_cutoff_ms, since_of};
 use crate::failure::Failure;
 use crate::history::{History, Observed};
-use crate::kafka::Place;
+use crate::kafka::LogId;
 use crate::kafka::log::Stored;
 use crate::rng::Rng;
 
@@ -68,7 +68,7 @@ impl<'a> Fresh<'a> {
     fn of(history: &'a History, now_ms: i64) -> Result<Self, String> {
         let core = Scheduler::new(config(NUMBER, 0, &history.setup, Rng::new(1).bits()));
         let mut fresh = Self { history, now_ms, core, written: BTreeMap::new(), waiting: Vec::new() };
-        let leftover_cutoff = Millis(today_ms(now_ms, &history.setup));
+        let leftover_cutoff = Millis(leftover_cutoff_ms(now_ms, &history.setup));
         fresh.feed(Input::Generation(1));
         fresh.feed(Input::Assigned { partitions: &history.partitions, leftover_cutoff });
         while !fresh.waiting.is_empty() {
@@ -102,7 +102,7 @@ impl<'a> Fresh<'a> {
             Output::Fence { request, .. } => self.feed(Input::Fenced { request }),
             Output::FindSince { request, topic, known } => {
                 let since = since_of(&self.history.kafka, &self.history.partitions, topic, &known);
-                let leftover_cutoff = Millis(today_ms(self.now_ms, &self.history.setup));
+                let leftover_cutoff = Millis(leftover_cutoff_ms(self.now_ms, &self.history.setup));
                 self.feed(Input::Since { request, since, leftover_cutoff });
             }
             Output::CheckTarget { target, .. } => self.feed(Input::Target { target, state: TargetState::Exists }),
@@ -113,7 +113,7 @@ impl<'a> Fresh<'a> {
         Ok(())
     }
 
-    /// Commits barriers and floors. All other batches stay in flight.
+    /// Commits barriers and start markers. All other batches stay in flight.
     fn transact(&mut self, batch: &Batch) {
         let own = |kind: &Kind| matches!(kind, Kind::Barrier { .. } | Kind::StartMarker { .. });
         if !batch.items.iter().all(|item| own(&item.kind)) {
@@ -121,8 +121,8 @@ impl<'a> Fresh<'a> {
         }
         let mut records: Vec<(TopicPartition, i64, Stored)> = Vec::new();
         let shown = batch.records(|record| {
-            let partition = record.partition.expect("barriers and floors go to a schedules topic");
-            let end = self.history.kafka.log(Place::Schedules(partition)).end();
+            let partition = record.partition.expect("barriers and start markers go to a schedules topic");
+            let end = self.history.kafka.log(LogId::Schedules(partition)).end();
             let offset = self.written.entry(partition).and_modify(|last| *last += 1).or_insert(end);
             let headers = record.headers.iter().map(|h| (h.name.to_vec(), h.value.map(<[u8]>::to_vec))).collect();
             let (key, value) = (record.key.map(<[u8]>::to_vec), record.value.map(<[u8]>::to_vec));
@@ -136,7 +136,7 @@ impl<'a> Fresh<'a> {
         self.feed(Input::BatchEnded { batch: batch.id, outcome: Outcome::Committed { last_offsets: written } });
         for (partition, offset, stored) in &records {
             if batch.items.iter().any(|item| matches!(item.kind, Kind::Barrier { .. })) {
-                let (found, _) = self.history.kafka.log(Place::Schedules(*partition)).read(0, usize::MAX);
+                let (found, _) = self.history.kafka.log(LogId::Schedules(*partition)).read(0, usize::MAX);
                 found.into_iter().for_each(|(offset, stored)| self.read(*partition, offset, stored));
             }
             self.read(*partition, *offset, stored);

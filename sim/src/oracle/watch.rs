@@ -12,9 +12,9 @@ use kafka_scheduler::core::start_marker::StartMarker;
 
 use super::leftovers::start_markers_of;
 use super::named;
-use crate::engine::today_ms;
+use crate::engine::leftover_cutoff_ms;
 use crate::history::{Decision, History, Holding};
-use crate::kafka::Place;
+use crate::kafka::LogId;
 use crate::scenario::Target;
 
 type Key = Vec<u8>;
@@ -32,7 +32,7 @@ struct Decided {
 struct Reading {
     /// The newest user record for each key.
     newest: BTreeMap<Key, i64>,
-    /// Schedules that wait to be due: due second and identity.
+    /// Schedules that wait to be due: due second and origin offset.
     ready: BTreeMap<Key, (i64, i64)>,
     /// Schedules that are their key's latest record, whether or not they can fire now.
     held: BTreeMap<Key, i64>,
@@ -40,7 +40,7 @@ struct Reading {
     busy: BTreeSet<Key>,
     /// Schedules of aborted batches. They may fire later than others.
     excused: BTreeSet<(Key, i64)>,
-    /// Identities of schedules with large values.
+    /// Origin offsets of schedules with large values.
     large: BTreeSet<i64>,
     /// Throughput was the limit: large schedules have batches of their own, which alternate with the others.
     is_throughput_limited: bool,
@@ -67,20 +67,20 @@ impl Watch {
 
     /// Takes a record that an instance has read.
     pub(super) fn read(&mut self, history: &History, number: usize, (partition, offset): (TopicPartition, i64)) {
-        let record = history.kafka.log(Place::Schedules(partition)).get(offset).expect("the log has it still");
+        let record = history.kafka.log(LogId::Schedules(partition)).get(offset).expect("the log has it still");
         let Some(key) = record.key.as_deref().filter(|key| !key.starts_with(RESERVED_PREFIX)) else { return };
         let reading = self.readings.entry((number, partition)).or_default();
         if let Some(user_record) = history.produced.get(&(partition, offset)) {
             reading.newest.insert(key.to_vec(), offset);
             reading.ready.remove(key);
             reading.held.remove(key);
-            if user_record.fit {
+            if user_record.can_fire {
                 reading.held.insert(key.to_vec(), offset);
             }
             if user_record.value.len() > SMALL_BYTES_MAX {
                 reading.large.insert(offset);
             }
-            if user_record.fit && user_record.target == Target::Open {
+            if user_record.can_fire && user_record.target == Target::Open {
                 reading.ready.insert(key.to_vec(), (user_record.due_s, offset));
             }
             return;
@@ -93,7 +93,7 @@ impl Watch {
             if known < named {
                 reading.newest.insert(key.to_vec(), named);
                 reading.held.remove(key);
-                if history.produced.get(&(partition, named)).is_some_and(|user_record| user_record.fit) {
+                if history.produced.get(&(partition, named)).is_some_and(|user_record| user_record.can_fire) {
                     reading.held.insert(key.to_vec(), named);
                 }
             }
@@ -114,7 +114,7 @@ impl Watch {
     /// The rule that it breaks.
     pub(super) fn decide(&mut self, history: &History, decision: &Decision) -> Result<(), String> {
         let Decision { instance, batch, .. } = decision;
-        let latest_today_ms = today_ms(decision.at_ms + history.ahead_ms_max, &history.setup);
+        let latest_cutoff_ms = leftover_cutoff_ms(decision.at_ms + history.ahead_ms_max, &history.setup);
         let mut decided = Vec::new();
         for item in batch.items.iter().filter(|item| item.origin_offset >= 0) {
             let Some(user_record) = history.produced.get(&(item.partition, item.origin_offset)) else {
@@ -130,7 +130,7 @@ impl Watch {
             if let Kind::Fire { due, target, .. } = &item.kind
                 && **target == *Target::Open.name()
                 && !reading.excused.contains(&(key.clone(), item.origin_offset))
-                && let Some(first) = reading.earlier_than(due.epoch_s() as i64, item.origin_offset, latest_today_ms)
+                && let Some(first) = reading.earlier_than(due.epoch_s() as i64, item.origin_offset, latest_cutoff_ms)
             {
                 return Err(format!("{item:?} was decided before {first:?}, which is due earlier"));
             }
@@ -157,9 +157,9 @@ impl Watch {
                 "i{instance} holds {odd} of {partition:?}, which ended according to what it has read: {user_record:?}"
             ));
         }
-        // A floor from the future would be written again. With days to look back, even a floor from a wrong day is in
+        // A start marker from the future would be written again. With days to look back, even a start marker from a wrong day is in
         // the past.
-        let latest_since_ms = if history.setup.since_days == 0 { holding.today_ms } else { i64::MAX };
+        let latest_since_ms = if history.setup.since_days == 0 { holding.leftover_cutoff_ms } else { i64::MAX };
         let mut start_markers = None;
         for offset in expected.difference(offsets) {
             let Some(user_record) = history.produced.get(&(*partition, *offset)) else { continue };
@@ -194,11 +194,11 @@ impl Watch {
 
 impl Reading {
     /// Returns a schedule that should have fired before one that is due at `due`, except possible leftovers.
-    fn earlier_than(&self, due: i64, origin_offset: i64, today_ms: i64) -> Option<(&Key, i64)> {
+    fn earlier_than(&self, due: i64, origin_offset: i64, leftover_cutoff_ms: i64) -> Option<(&Key, i64)> {
         let of_one_size = |other: &i64| self.large.contains(other) == self.large.contains(&origin_offset);
         let owed = |(key, (other, origin_offset)): &(&Key, &(i64, i64))| {
             *other < due
-                && *other * 1000 >= today_ms
+                && *other * 1000 >= leftover_cutoff_ms
                 && !self.busy.contains(*key)
                 && (!self.is_throughput_limited || of_one_size(origin_offset))
                 && !self.excused.contains(&((*key).clone(), *origin_offset))

@@ -1,6 +1,6 @@
 //! Scenarios as bytes. Each byte has its meaning by its position alone, and any bytes are a scenario.
 
-use super::{Act, Away, Error, OPS_MAX, Op, Point, RecordKind, Scenario, Setup, Target, Timestamps};
+use super::{Act, Away, OPS_MAX, Op, Point, RecordKind, RequestError, Scenario, Setup, Target, Timestamps};
 
 const SETUP_BYTES: usize = 24;
 const OP_BYTES: usize = 10;
@@ -97,8 +97,14 @@ const RECORD_KINDS: [RecordKind; 8] = [
 const TIMESTAMPS: [Timestamps; 3] = [Timestamps::Any, Timestamps::Bounded, Timestamps::BoundedInTargets];
 const POINTS: [Point; 5] =
     [Point::Now, Point::BeforeSend, Point::AfterProduce, Point::AfterOffsets, Point::AfterCommit];
-const ERRORS: [Error; 6] =
-    [Error::Retriable, Error::Abortable, Error::Fatal, Error::RequestLost, Error::ReplyLost, Error::Late];
+const ERRORS: [RequestError; 6] = [
+    RequestError::Retriable,
+    RequestError::Abortable,
+    RequestError::Fatal,
+    RequestError::RequestLost,
+    RequestError::ReplyLost,
+    RequestError::Late,
+];
 const AWAYS: [Away; 4] = [Away::Missing, Away::Forbidden, Away::Silent, Away::Leaderless];
 
 fn of<T: Copy>(all: &[T], byte: u8) -> T {

@@ -1,6 +1,6 @@
 //! Creates scenarios from seeds: first the kinds of fault and how often they hit, then the operations.
 
-use super::{Act, Away, Error, Op, Point, RecordKind, SAFETY_MS, Scenario, Setup, Target, Timestamps};
+use super::{Act, Away, Op, Point, RecordKind, RequestError, SAFETY_MS, Scenario, Setup, Target, Timestamps};
 use crate::faults::{FAULTS, Fault};
 use crate::rng::Rng;
 
@@ -263,12 +263,12 @@ fn act_of(rng: &mut Rng, setup: &Setup, fault: Fault) -> Option<Act> {
         Fault::Stall => Act::Stall { instance, point: some_point, for_ms: rng.range(500, 14_000) as u16 },
         Fault::Retriable => {
             let point = [Point::AfterProduce, Point::AfterOffsets, Point::AfterCommit][rng.index(3)];
-            Act::Error { instance, error: Error::Retriable, point }
+            Act::Error { instance, error: RequestError::Retriable, point }
         }
-        Fault::Abortable => Act::Error { instance, error: Error::Abortable, point: any_point },
-        Fault::Fatal => Act::Error { instance, error: Error::Fatal, point: any_point },
+        Fault::Abortable => Act::Error { instance, error: RequestError::Abortable, point: any_point },
+        Fault::Fatal => Act::Error { instance, error: RequestError::Fatal, point: any_point },
         Fault::Unanswered => {
-            let error = [Error::RequestLost, Error::ReplyLost, Error::Late][rng.index(3)];
+            let error = [RequestError::RequestLost, RequestError::ReplyLost, RequestError::Late][rng.index(3)];
             let point = if rng.chance(70) { Point::AfterOffsets } else { any_point };
             Act::Error { instance, error, point }
         }

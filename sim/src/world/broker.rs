@@ -4,7 +4,7 @@ use kafka_scheduler::core::io::TopicPartition;
 
 use super::World;
 use crate::faults::Fault;
-use crate::kafka::Place;
+use crate::kafka::LogId;
 use crate::kafka::log::{Compacted, Compaction};
 
 /// `min.compaction.lag.ms`.
@@ -41,7 +41,7 @@ impl World {
                     && instance.owned.contains_key(partition)
                     && instance.live().contains(partition)
             });
-            let end = self.history.kafka.log(Place::Schedules(*partition)).end();
+            let end = self.history.kafka.log(LogId::Schedules(*partition)).end();
             let has_read = owner.is_some_and(|owner| owner.owned.get(partition) == Some(&end));
             let steady = self.steady.entry(*partition).or_insert(Steady { read_ms: None, before_ms: i64::MIN });
             steady.read_ms = steady.read_ms.filter(|_| owner.is_some()).or(has_read.then_some(now));
@@ -68,7 +68,7 @@ impl World {
         let now = self.now_ms;
         let settled_ms = self.steady.get(&partition).map_or(i64::MIN, |steady| steady.before_ms);
         let before_ms = settled_ms.min(now - MIN_COMPACTION_LAG_MS);
-        let log = self.history.kafka.logs.get_mut(&Place::Schedules(partition)).expect("it is one of ours");
+        let log = self.history.kafka.logs.get_mut(&LogId::Schedules(partition)).expect("it is one of ours");
         let gone = log.compact(now, Compaction { before_ms, retention_ms: DELETE_RETENTION_MS, tombstones });
         self.trace(|| format!("broker {partition:?} is compacted: {gone:?}"));
         gone

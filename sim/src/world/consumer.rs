@@ -1,4 +1,4 @@
-//! An instance reads records, committed offsets and floors, and fences former owners.
+//! An instance reads records, committed offsets and start markers, and fences former owners.
 
 use kafka_scheduler::core::io::{Header, Input, Millis, Record, RequestId, TopicPartition};
 use kafka_scheduler::core::ownership::Ownership;
@@ -8,7 +8,7 @@ use crate::bugs::{self, Bug};
 use crate::engine;
 use crate::faults::Fault;
 use crate::history::Entry;
-use crate::kafka::Place;
+use crate::kafka::LogId;
 
 /// Longest time between two fetches of a consumer that is not slow.
 const FETCH_INTERVAL_MS: i64 = 60;
@@ -31,7 +31,7 @@ impl World {
             let instance = &mut self.instances[number];
             let count = instance.rng.index(30);
             let Some(from) = instance.owned.get(&partition).copied() else { continue };
-            let log = self.history.kafka.log(Place::Schedules(partition));
+            let log = self.history.kafka.log(LogId::Schedules(partition));
             let (found, next) = match bugs::on(Bug::ReadUncommitted) {
                 true => log.read_uncommitted(from, count),
                 false => log.read(from, count),
@@ -130,7 +130,7 @@ impl World {
     fn is_written_to(&self, topic: u16, known: &[i32]) -> bool {
         let unknown = |p: &&TopicPartition| p.topic == topic && !known.contains(&p.number);
         let is_written = |p: &TopicPartition| {
-            let log = self.history.kafka.log(Place::Schedules(*p));
+            let log = self.history.kafka.log(LogId::Schedules(*p));
             let (found, _) = log.read_uncommitted((log.end() - 1).max(0), 1);
             found.first().is_some_and(|(_, stored)| stored.at_ms > self.now_ms - FETCH_WAIT_TIMEOUT_MS)
         };

@@ -7,7 +7,7 @@ use super::{Task, World};
 use crate::faults::{Activity, Fault};
 use crate::kafka::group::SESSION_TIMEOUT_MS;
 use crate::names::DAY_MS;
-use crate::scenario::{Act, Error, Point};
+use crate::scenario::{Act, Point, RequestError};
 
 impl World {
     /// Carries out an operation of the scenario. Once faults have stopped, only users go on.
@@ -172,10 +172,10 @@ impl World {
             }
             Armed::Error(error) => {
                 let fault = match error {
-                    Error::Retriable => Fault::Retriable,
-                    Error::Abortable => Fault::Abortable,
-                    Error::Fatal => Fault::Fatal,
-                    Error::RequestLost | Error::ReplyLost | Error::Late => Fault::Unanswered,
+                    RequestError::Retriable => Fault::Retriable,
+                    RequestError::Abortable => Fault::Abortable,
+                    RequestError::Fatal => Fault::Fatal,
+                    RequestError::RequestLost | RequestError::ReplyLost | RequestError::Late => Fault::Unanswered,
                 };
                 self.record_hit(fault, number);
                 self.fault_answer(number, batch, producer, error)

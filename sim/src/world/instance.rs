@@ -6,11 +6,11 @@ use kafka_scheduler::core::io::{Cursor, Millis, TopicPartition};
 use kafka_scheduler::core::{Listed, Phase, Scheduler};
 
 use super::transactors::Transactors;
-use crate::engine::{config, today_ms};
+use crate::engine::{config, leftover_cutoff_ms};
 use crate::faults::Activity;
-use crate::kafka::{Kafka, Place};
+use crate::kafka::{Kafka, LogId};
 use crate::rng::Rng;
-use crate::scenario::{Error, Point, Setup};
+use crate::scenario::{Point, RequestError, Setup};
 
 /// A fault that waits for a point of a transaction.
 #[derive(Clone, Copy, Debug)]
@@ -18,7 +18,7 @@ pub(super) enum Armed {
     Crash { down_ms: i64 },
     Pause { for_ms: i64 },
     Stall { for_ms: i64 },
-    Error(Error),
+    Error(RequestError),
 }
 
 #[derive(Debug)]
@@ -131,17 +131,17 @@ impl Instance {
 
     /// Returns local midnight plus `SINCE_DELTA`.
     pub(super) fn leftover_cutoff(&self, now_ms: i64, setup: &Setup) -> Millis {
-        Millis(today_ms(now_ms + self.skew_ms, setup))
+        Millis(leftover_cutoff_ms(now_ms + self.skew_ms, setup))
     }
 
     /// Returns the same by the clock that the core was last told: a paused core has not seen that it was set back.
-    pub(super) fn today_of_core(&self, now_ms: i64, setup: &Setup) -> Millis {
-        Millis(today_ms(self.clock(now_ms).max(self.last_input).0, setup))
+    pub(super) fn core_leftover_cutoff(&self, now_ms: i64, setup: &Setup) -> Millis {
+        Millis(leftover_cutoff_ms(self.clock(now_ms).max(self.last_input).0, setup))
     }
 
     /// Whether no batch is in flight and all assigned logs are read to their ends.
     pub(super) fn is_idle(&self, kafka: &Kafka) -> bool {
-        let read = |(p, next): (&TopicPartition, &i64)| *next == kafka.log(Place::Schedules(*p)).end();
+        let read = |(p, next): (&TopicPartition, &i64)| *next == kafka.log(LogId::Schedules(*p)).end();
         !self.transactors.is_busy() && self.owned.iter().all(read)
     }
 

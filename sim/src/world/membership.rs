@@ -38,7 +38,7 @@ impl World {
     }
 
     /// Leaves the group and joins it again a little later.
-    pub(super) fn restart(&mut self, number: usize) {
+    pub(super) fn rejoin(&mut self, number: usize) {
         if bugs::on(Bug::NoSelfFence) {
             // It stays a member, so the generation does not fence its own former transactions.
             self.forget(number);

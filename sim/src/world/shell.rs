@@ -112,11 +112,11 @@ impl World {
             Output::ReplaceTransactionalIds { transactional_ids } => {
                 self.trace(|| format!("i{number}     renews: {transactional_ids:?}"));
                 self.forget(number);
-                self.instances[number].transactors.renew(transactional_ids);
+                self.instances[number].transactors.replace_ids(transactional_ids);
             }
             Output::Rejoin(why) => {
                 self.trace(|| format!("i{number}     restarts: {why}"));
-                self.restart(number);
+                self.rejoin(number);
             }
             Output::Stopped => self.stopped(number),
             Output::Report(report) => {

@@ -12,9 +12,9 @@ use crate::bugs::{self, Bug};
 use crate::faults::Fault;
 use crate::history::{Decision, Entry};
 use crate::kafka::log::Stored;
-use crate::kafka::{Place, Refusal, sent_by_librdkafka};
+use crate::kafka::{LogId, Refusal, sent_by_librdkafka};
 use crate::names::{DEAD_LETTERS, HISTORY};
-use crate::scenario::{Away, Error, Point, Target, Timestamps};
+use crate::scenario::{Away, Point, RequestError, Target, Timestamps};
 
 /// Longest delay of a commit that arrives late.
 const LATE_COMMIT_MS: i64 = 8_000;
@@ -74,23 +74,23 @@ impl World {
     }
 
     fn outgoing(&self, record: &OutRecord<'_>) -> Outgoing {
-        let place = match record.partition {
+        let log_id = match record.partition {
             Some(partition) if bugs::on(Bug::PartitionerTombstones) && record.value.is_none() => {
                 let sum: usize = record.key.unwrap_or_default().iter().map(|byte| usize::from(*byte)).sum();
                 let number = (sum % usize::from(self.history.setup.partitions)) as i32;
-                Place::Schedules(kafka_scheduler::core::io::TopicPartition { number, ..partition })
+                LogId::Schedules(kafka_scheduler::core::io::TopicPartition { number, ..partition })
             }
-            Some(partition) => Place::Schedules(partition),
-            None if record.topic == HISTORY => Place::History,
-            None if record.topic == DEAD_LETTERS => Place::DeadLetter,
+            Some(partition) => LogId::Schedules(partition),
+            None if record.topic == HISTORY => LogId::History,
+            None if record.topic == DEAD_LETTERS => LogId::DeadLetter,
             None => {
-                Place::Target(Target::ALL.map(Target::name).into_iter().find(|n| *n == record.topic).unwrap_or("?"))
+                LogId::Target(Target::ALL.map(Target::name).into_iter().find(|n| *n == record.topic).unwrap_or("?"))
             }
         };
         let headers = record.headers.iter().map(|h| (h.name.to_vec(), h.value.map(<[u8]>::to_vec))).collect();
         let (key, value) = (record.key.map(<[u8]>::to_vec), record.value.map(<[u8]>::to_vec));
         let stored = Stored { at_ms: 0, key, value, headers, transaction: None };
-        Outgoing { place, stored, item: record.item, topic: record.topic.to_owned() }
+        Outgoing { log_id, stored, item: record.item, topic: record.topic.to_owned() }
     }
 
     /// Wakes the batches that wait for their turn.
@@ -164,11 +164,11 @@ impl World {
                 continue;
             }
             self.send_over_link(number, &outgoing);
-            match self.history.kafka.produce(producer, self.now_ms, outgoing.place, outgoing.stored) {
+            match self.history.kafka.produce(producer, self.now_ms, outgoing.log_id, outgoing.stored) {
                 Ok(offset) => {
                     let job = self.instances[number].transactors.jobs.get_mut(&batch).expect("looked up above");
                     job.produced += 1;
-                    if let Place::Schedules(partition) = outgoing.place {
+                    if let LogId::Schedules(partition) = outgoing.log_id {
                         job.written.insert(partition, offset);
                     }
                 }
@@ -212,7 +212,7 @@ impl World {
 
     /// Returns an error if the brokers reject a record, with the reason if the delivery report has one.
     fn refusal(&mut self, number: usize, outgoing: &Outgoing) -> Result<(), Option<Reason>> {
-        let is_target = matches!(outgoing.place, Place::Target(_));
+        let is_target = matches!(outgoing.log_id, LogId::Target(_));
         let refuses = match self.history.setup.timestamps {
             Timestamps::Any => false,
             Timestamps::Bounded => true,
@@ -350,7 +350,7 @@ impl World {
         let barrier =
             job.records.iter().any(|r| r.stored.key.as_deref() == Some(kafka_scheduler::core::origin::BARRIER_KEY));
         let offset = |(partition, offset): (&kafka_scheduler::core::io::TopicPartition, &i64)| {
-            let stable = self.history.kafka.log(Place::Schedules(*partition)).last_stable() - 1;
+            let stable = self.history.kafka.log(LogId::Schedules(*partition)).last_stable() - 1;
             let end = if barrier && bugs::on(Bug::LoadsToLastStable) { stable.max(0) } else { *offset };
             (*partition, end)
         };
@@ -416,12 +416,18 @@ impl World {
     }
 
     /// Answers a request with an error, or not at all. Returns that the step ends here.
-    pub(super) fn fault_answer(&mut self, number: usize, batch: u64, producer: (&str, u32), error: Error) -> bool {
+    pub(super) fn fault_answer(
+        &mut self,
+        number: usize,
+        batch: u64,
+        producer: (&str, u32),
+        error: RequestError,
+    ) -> bool {
         match error {
-            Error::Retriable => self.later(number, 500, Task::Job(batch)),
-            Error::Abortable => self.give_up(number, batch, producer, Abort::Retry),
-            Error::Fatal | Error::RequestLost => self.end(number, batch, Outcome::Unknown),
-            Error::Late => {
+            RequestError::Retriable => self.later(number, 500, Task::Job(batch)),
+            RequestError::Abortable => self.give_up(number, batch, producer, Abort::Retry),
+            RequestError::Fatal | RequestError::RequestLost => self.end(number, batch, Outcome::Unknown),
+            RequestError::Late => {
                 // Only a late commit does harm: the transaction is still undecided.
                 if self.instances[number].transactors.jobs[&batch].step == Step::Commit {
                     let delay = self.instances[number].rng.range(1, LATE_COMMIT_MS);
@@ -429,7 +435,7 @@ impl World {
                 }
                 self.end(number, batch, Outcome::Unknown);
             }
-            Error::ReplyLost => {
+            RequestError::ReplyLost => {
                 // Only the outcome of a commit can be lost.
                 if self.instances[number].transactors.jobs[&batch].step == Step::Commit {
                     let _ = self.history.kafka.end(producer, self.now_ms, true);
@@ -458,6 +464,6 @@ fn kind(kind: &Kind) -> String {
         Kind::Invalid { .. } => "invalid again".to_owned(),
         Kind::Cancel { .. } => "cancel again".to_owned(),
         Kind::Barrier { owner } => format!("barrier {owner}"),
-        Kind::StartMarker { value } => format!("floor {value}"),
+        Kind::StartMarker { value } => format!("start marker {value}"),
     }
 }

@@ -6,7 +6,7 @@ use kafka_scheduler::core::io::TopicPartition;
 use kafka_scheduler::core::reason::Reason;
 
 use crate::bugs::{self, Bug};
-use crate::kafka::Place;
+use crate::kafka::LogId;
 use crate::kafka::log::Stored;
 
 /// A process without a batch for this long replaces its producers. The engine replaces them if they know topics that
@@ -16,7 +16,7 @@ const IDLE_TIMEOUT_MS: i64 = 3_000;
 /// A record to produce.
 #[derive(Clone, Debug)]
 pub(super) struct Outgoing {
-    pub place: Place,
+    pub log_id: LogId,
     pub stored: Stored,
     /// Index of its item in the batch.
     pub item: u32,
@@ -144,7 +144,7 @@ impl Transactors {
     }
 
     /// Takes new ids. Batches that have begun under the old ones run on until they end.
-    pub(super) fn renew(&mut self, ids: Vec<String>) {
+    pub(super) fn replace_ids(&mut self, ids: Vec<String>) {
         let old: Vec<String> = std::mem::take(&mut self.slots).into_iter().map(|slot| slot.id).collect();
         self.incarnation += 1;
         self.jobs.retain(|_, job| job.producer.is_some() && job.step != Step::Ended);

@@ -7,7 +7,7 @@ use kafka_scheduler::core::origin::{self, BARRIER_KEY, ORIGIN_HEADER, Origin};
 use super::{Event, World};
 use crate::faults::Fault;
 use crate::history::UserRecord;
-use crate::kafka::Place;
+use crate::kafka::LogId;
 use crate::kafka::log::{Headers, Stored};
 use crate::names;
 use crate::scenario::{Act, CONVERGE_TIMEOUT_MS, RecordKind, SAFETY_MS, Target};
@@ -80,7 +80,7 @@ impl World {
             at_ms: 0,
             headers: Headers::new(),
             value,
-            fit: false,
+            can_fire: false,
             readable_ms: 0,
         };
         NewRecord { partition, record }
@@ -93,8 +93,8 @@ impl World {
             return;
         }
         let (stored, record) = self.stored(partition, record);
-        let offset = self.history.kafka.log(Place::Schedules(partition)).end();
-        let log = self.history.kafka.logs.get_mut(&Place::Schedules(partition)).expect("it is one of ours");
+        let offset = self.history.kafka.log(LogId::Schedules(partition)).end();
+        let log = self.history.kafka.logs.get_mut(&LogId::Schedules(partition)).expect("it is one of ours");
         log.append(stored);
         self.acknowledge(partition, offset, record);
     }
@@ -132,7 +132,7 @@ impl World {
             headers = vec![(ORIGIN_HEADER.to_vec(), Some(self.foreign_origin(partition, &record.key)))];
         }
         record.headers.clone_from(&headers);
-        record.fit = record.kind == RecordKind::Schedule && self.is_in_time(&record);
+        record.can_fire = record.kind == RecordKind::Schedule && self.is_in_time(&record);
         let stored = Stored { at_ms: self.now_ms, key, value, headers, transaction: None };
         (stored, record)
     }
@@ -164,8 +164,8 @@ impl World {
             let due_s = self.now_ms.div_euclid(1000) + i64::from(in_s);
             let new = self.new_record(key.wrapping_add(more), RecordKind::Schedule, Target::Open, due_s);
             let (stored, record) = self.stored(new.partition, new.record);
-            let place = Place::Schedules(new.partition);
-            let Ok(offset) = self.history.kafka.produce((&id, epoch), self.now_ms, place, stored) else { continue };
+            let log_id = LogId::Schedules(new.partition);
+            let Ok(offset) = self.history.kafka.produce((&id, epoch), self.now_ms, log_id, stored) else { continue };
             self.record_hit_on(Fault::UserTransaction, new.partition);
             produced.push((new.partition, offset, record));
         }

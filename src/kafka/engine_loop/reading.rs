@@ -96,9 +96,9 @@ impl EngineLoop {
         // The core reports no key, which would take a copy of it: the record has it.
         match self.record_report.take() {
             Some(Report::Planned { due, target, .. }) => {
-                self.publisher.observer.planned(&record, due, &target, &self.topics);
+                self.reporter.observer.planned(&record, due, &target, &self.topics);
             }
-            Some(Report::Cancelled { .. }) => self.publisher.observer.cancelled(&record, &self.topics),
+            Some(Report::Cancelled { .. }) => self.reporter.observer.cancelled(&record, &self.topics),
             _ => {}
         }
     }

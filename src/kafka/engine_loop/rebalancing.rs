@@ -94,7 +94,7 @@ impl EngineLoop {
         self.group.is_member = false;
         self.group.generation = None;
         self.group.is_generation_stale = false;
-        self.batches.formed_at.clear();
+        self.running_batches.formed_at.clear();
         self.requests.reads.clear();
         self.group.rejoin_later();
     }
@@ -113,7 +113,7 @@ impl EngineLoop {
         while self.group.revocation.is_none() {
             let Some(consumer) = self.group.consumer.clone() else { return };
             let Some(event) = consumer.base().context().next() else { return };
-            self.publisher.observer.rebalanced();
+            self.reporter.observer.rebalanced();
             match event {
                 Rebalance::Assign(list) => {
                     let partitions = self.partitions(&list);
@@ -123,7 +123,7 @@ impl EngineLoop {
                     }
                     self.group.is_member = true;
                     self.clients.diagnostics.on_group_joined();
-                    self.publisher.publish_soon();
+                    self.reporter.publish_soon();
                     self.check_generation();
                     let leftover_cutoff = self.clock.leftover_cutoff(self.config.since_delta_days);
                     self.input(Input::Assigned { partitions: &partitions, leftover_cutoff });
@@ -142,7 +142,7 @@ impl EngineLoop {
                     tracing::warn!(partitions = list.count(), "partitions lost: this instance was away too long");
                     // The group has removed this instance, which joins again.
                     self.group.is_member = false;
-                    self.publisher.publish_soon();
+                    self.reporter.publish_soon();
                     let is_answered = group::answer(consumer.base(), &Rebalance::Lost(list));
                     self.input(Input::Lost { partitions: &partitions });
                     if !is_answered {

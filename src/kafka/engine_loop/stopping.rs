@@ -26,7 +26,7 @@ pub(super) struct Shutdown {
 impl EngineLoop {
     pub(super) fn stop(&mut self) {
         self.shutdown.is_stopping = true;
-        self.publisher.publish_soon();
+        self.reporter.publish_soon();
         self.input(Input::Stop);
     }
 
@@ -46,9 +46,9 @@ impl EngineLoop {
     }
 
     pub(super) fn end(mut self) -> Result<(), Error> {
-        self.publisher.report_counters_now(self.core.counters());
+        self.reporter.report_counters_now(self.core.counters());
         self.requests.worker.closing.store(true, Ordering::Release);
-        if let Some(transactors) = self.batches.transactors.take() {
+        if let Some(transactors) = self.running_batches.transactors.take() {
             transactors.stop(TRANSACTORS_TIMEOUT);
         }
         if let Some(left) = self.group.leave() {

@@ -28,7 +28,7 @@ pub(crate) struct TopicDescription {
 /// Describes topics, in one request.
 ///
 /// # Errors
-/// Returns librdkafka's code, also if no broker answers in time.
+/// If the brokers reject the request or do not answer in time: librdkafka's code.
 pub(crate) fn describe_topics<C: ClientContext>(
     client: &Client<C>,
     topics: &[&str],
@@ -61,7 +61,7 @@ pub(crate) fn describe_topics<C: ClientContext>(
 /// answer are left out.
 ///
 /// # Errors
-/// Returns librdkafka's code, also if no broker answers in time.
+/// If the brokers reject the request or do not answer in time: librdkafka's code.
 pub(crate) fn log_start_offsets<C: ClientContext>(
     client: &Client<C>,
     partitions: &[(&str, i32)],

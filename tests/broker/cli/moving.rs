@@ -85,7 +85,7 @@ fn a_bad_line_is_named_and_what_went_before_is_counted() {
         ("nonsense", "expected"),
         (r#"{"key":"k"}"#, "no value"),
         (r#"{"value":"v"}"#, "no key"),
-        (r#"{"key":"__scheduler.floor","value":"v"}"#, "reserved for the engine"),
+        (r#"{"key":"__scheduler.start-marker","value":"v"}"#, "reserved for the engine"),
         (r#"{"key":{"base64":"!"},"value":"v"}"#, "Invalid"),
         (r#"{"key":"k","value":"v","haeders":[]}"#, "haeders"),
     ] {

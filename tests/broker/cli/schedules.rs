@@ -95,7 +95,7 @@ fn keys_of_either_hash_keep_their_partition() {
                     "2",
                 ],
             );
-            assert!(said.ok().starts_with(&format!("moved {key} to ")));
+            assert!(said.ok().starts_with(&format!("rescheduled {key} to ")));
         }
     }
     let fired = case.fired(2 * KEYS);

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use kafka_scheduler::core::io::TopicPartition;
 use sim::kafka::group::Answer;
 use sim::kafka::log::{Compaction, Stored};
-use sim::kafka::{Kafka, Place, Refusal, TRANSACTION_TIMEOUT_MS};
+use sim::kafka::{Kafka, LogId, Refusal, TRANSACTION_TIMEOUT_MS};
 use sim::rng::Rng;
 
 use super::{From, Seen, Step, Why};
@@ -84,8 +84,8 @@ impl Modelled {
             }
             Step::Send(producer, number, key, value) => {
                 let producer = self.producers[producer];
-                let place = Place::Schedules(partition(number));
-                let at = self.insist(|kafka, now| kafka.produce(producer, now, place, stored(now, key, value)));
+                let log_id = LogId::Schedules(partition(number));
+                let at = self.insist(|kafka, now| kafka.produce(producer, now, log_id, stored(now, key, value)));
                 seen(at, Seen::At)
             }
             Step::Offsets(producer, from, offsets, metadata) => self.offsets(producer, from, offsets, metadata),
@@ -106,7 +106,7 @@ impl Modelled {
             }
             Step::Append(number, key, value) => {
                 let stored = stored(self.now_ms, key, value);
-                let log = self.kafka.logs.get_mut(&Place::Schedules(partition(number))).expect("a partition");
+                let log = self.kafka.logs.get_mut(&LogId::Schedules(partition(number))).expect("a partition");
                 Seen::At(log.append(stored))
             }
             Step::Join(members) => {
@@ -126,18 +126,18 @@ impl Modelled {
                 Seen::Done
             }
             Step::Read(number) => {
-                let (found, _) = self.kafka.log(Place::Schedules(partition(number))).read(0, usize::MAX);
+                let (found, _) = self.kafka.log(LogId::Schedules(partition(number))).read(0, usize::MAX);
                 records(found)
             }
             Step::ReadAll(number) => {
-                let (found, _) = self.kafka.log(Place::Schedules(partition(number))).read_uncommitted(0, usize::MAX);
+                let (found, _) = self.kafka.log(LogId::Schedules(partition(number))).read_uncommitted(0, usize::MAX);
                 records(found)
             }
             Step::Committed(number, stable) => self.committed(partition(number), stable),
             Step::Compact(number, _) => {
                 // The last record is in the active segment.
-                let place = Place::Schedules(partition(number));
-                let log = self.kafka.logs.get_mut(&place).expect("a partition");
+                let log_id = LogId::Schedules(partition(number));
+                let log = self.kafka.logs.get_mut(&log_id).expect("a partition");
                 let active = log.read(0, usize::MAX).0.last().map_or(0, |(_, last)| last.at_ms);
                 let how = Compaction { before_ms: active, retention_ms: PATIENCE_MS, tombstones: true };
                 log.compact(self.now_ms, how);

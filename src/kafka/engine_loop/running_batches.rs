@@ -14,7 +14,7 @@ use crate::kafka::job::{Done, Job, Membership, Results};
 use crate::kafka::transactor::Transactors;
 
 /// The transactors of this incarnation, and the batches that they run.
-pub(super) struct Batches {
+pub(super) struct RunningBatches {
     /// `None` if they could not be started.
     pub transactors: Option<Transactors>,
     results: Results,
@@ -22,7 +22,7 @@ pub(super) struct Batches {
     pub formed_at: BTreeMap<u64, Instant>,
 }
 
-impl Batches {
+impl RunningBatches {
     pub(super) fn new(wake: Wake) -> Self {
         let (sender, done) = unbounded();
         Self { transactors: None, results: Results { sender, wake }, done, formed_at: BTreeMap::new() }
@@ -34,24 +34,25 @@ impl EngineLoop {
         // Read here, while the batch's partitions are owned and before any of them can be given away.
         let membership = self.group.consumer.as_ref().and_then(|consumer| ffi::membership(consumer.base()));
         let membership = membership.map(|(metadata, generation, member)| Membership { metadata, generation, member });
-        self.batches.formed_at.insert(batch.id, Instant::now());
-        match &self.batches.transactors {
+        self.running_batches.formed_at.insert(batch.id, Instant::now());
+        match &self.running_batches.transactors {
             Some(transactors) => transactors.run(Job { batch, membership }),
             // They could not be started. After an unknown outcome, the core has them replaced.
-            None => self.batches.results.send(Done { batch, outcome: Outcome::Unknown }),
+            None => self.running_batches.results.send(Done { batch, outcome: Outcome::Unknown }),
         }
     }
 
     pub(super) fn replace_transactors(&mut self, ids: &[String]) {
-        self.batches.transactors = Transactors::start(&self.clients, ids, &self.topics, &self.batches.results)
-            .inspect_err(|error| tracing::error!(%error, "no transactor could be started"))
-            .ok();
+        self.running_batches.transactors =
+            Transactors::start(&self.clients, ids, &self.topics, &self.running_batches.results)
+                .inspect_err(|error| tracing::error!(%error, "no transactor could be started"))
+                .ok();
     }
 
     pub(super) fn on_batch_done(&mut self, Done { batch, outcome }: Done) {
         let id = batch.id;
-        if let Some(formed_at) = self.batches.formed_at.remove(&id) {
-            self.publisher.observer.settled(&batch, label(&outcome), formed_at.elapsed());
+        if let Some(formed_at) = self.running_batches.formed_at.remove(&id) {
+            self.reporter.observer.settled(&batch, label(&outcome), formed_at.elapsed());
         }
         tracing::debug!(batch = id, items = batch.items.len(), ?outcome, "a batch has ended");
         if matches!(outcome, Outcome::Committed { .. }) {
@@ -76,13 +77,13 @@ impl EngineLoop {
                 let is_own = topic == config.history_topic || config.schedules_topics.iter().any(|own| own == topic);
                 is_own || batch.items.iter().any(|item| batch.target(item) == Some(topic))
             });
-            self.publisher.observer.fired(batch, self.clock.now());
+            self.reporter.observer.fired(batch, self.clock.now());
         }
     }
 
     /// Gives up a transactor whose call does not return. The takeover that follows fences its transaction.
     pub(super) fn check_offsets_calls(&mut self) {
-        if let Some(batch) = self.batches.transactors.as_ref().and_then(Transactors::stuck) {
+        if let Some(batch) = self.running_batches.transactors.as_ref().and_then(Transactors::stuck) {
             tracing::warn!(batch, "a call to librdkafka does not return");
             self.input(Input::BatchEnded { batch, outcome: Outcome::Unknown });
         }

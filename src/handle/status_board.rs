@@ -5,12 +5,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::core::Status;
 use crate::core::io::Millis;
-pub use crate::core::{Phase, Status};
 
 /// The engine's membership in its consumer group.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Stage {
+#[non_exhaustive]
+pub enum EngineState {
     /// It has not asked to join yet, for this reason.
     Starting(String),
     /// It asked to join and waits for the answer.
@@ -27,7 +28,7 @@ pub struct Snapshot {
     /// The time of the engine's clock.
     pub at: Millis,
     /// The engine's membership.
-    pub stage: Stage,
+    pub state: EngineState,
     /// Every partition that this instance holds.
     pub partitions: Vec<Status>,
     /// `MEMORY_WARN_BYTES`, if it is set.
@@ -69,9 +70,9 @@ pub struct ClientStatistics {
 
 /// The engine's state, written by the loop and its clients, read by any thread. Each lock is held only for a copy.
 #[derive(Debug)]
-pub struct Board {
+pub struct StatusBoard {
     begun: Instant,
-    beat_ms: AtomicU64,
+    heartbeat_ms: AtomicU64,
     unreachable: AtomicBool,
     snapshot: Mutex<Arc<Snapshot>>,
     clients: Mutex<BTreeMap<String, ClientStatistics>>,
@@ -86,17 +87,17 @@ struct Warning {
     until: Instant,
 }
 
-impl Default for Board {
+impl Default for StatusBoard {
     fn default() -> Self {
         let snapshot = Snapshot {
             at: Millis::default(),
-            stage: Stage::Starting("the engine has not begun".into()),
+            state: EngineState::Starting("the engine has not begun".into()),
             partitions: Vec::new(),
             memory_warn_bytes: None,
         };
         Self {
             begun: Instant::now(),
-            beat_ms: AtomicU64::new(0),
+            heartbeat_ms: AtomicU64::new(0),
             unreachable: AtomicBool::new(false),
             snapshot: Mutex::new(Arc::new(snapshot)),
             clients: Mutex::default(),
@@ -105,17 +106,17 @@ impl Default for Board {
     }
 }
 
-impl Board {
+impl StatusBoard {
     /// Records an iteration of the loop.
-    pub(crate) fn beat(&self) {
+    pub(crate) fn heartbeat(&self) {
         let since = self.begun.elapsed().as_millis();
-        self.beat_ms.store(u64::try_from(since).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.heartbeat_ms.store(u64::try_from(since).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
     /// Returns the time since the loop's last iteration.
     #[must_use]
-    pub fn since_beat(&self) -> Duration {
-        self.begun.elapsed().saturating_sub(Duration::from_millis(self.beat_ms.load(Ordering::Relaxed)))
+    pub fn since_heartbeat(&self) -> Duration {
+        self.begun.elapsed().saturating_sub(Duration::from_millis(self.heartbeat_ms.load(Ordering::Relaxed)))
     }
 
     /// Returns the time since the engine was made.
@@ -188,7 +189,7 @@ mod tests {
 
     #[test]
     fn a_warning_is_news_once_and_ends_when_it_is_not_seen_again() {
-        let board = Board::default();
+        let board = StatusBoard::default();
         assert!(board.warn("clock", "wrong", Duration::from_secs(60)));
         assert!(!board.warn("clock", "still wrong", Duration::from_secs(60)));
         assert_eq!(board.warnings(), ["still wrong"]);

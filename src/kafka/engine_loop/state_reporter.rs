@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::EngineLoop;
 use crate::core::io::Counters;
 use crate::handle::Observer;
-use crate::handle::board::{Board, Snapshot, Stage};
+use crate::handle::status_board::{EngineState, Snapshot, StatusBoard};
 
 /// Minimum interval between counter updates to the observer.
 const COUNTERS_INTERVAL: Duration = Duration::from_millis(100);
@@ -15,16 +15,16 @@ const SNAPSHOT_INTERVAL: Duration = Duration::from_millis(500);
 const SNAPSHOT_SHARE: u32 = 20;
 
 /// The outlets for the loop's state, and when they were last served.
-pub(super) struct Publisher {
+pub(super) struct StateReporter {
     pub observer: Box<dyn Observer>,
-    pub board: Arc<Board>,
+    pub board: Arc<StatusBoard>,
     reported: Counters,
     reported_at: Instant,
     publish_at: Instant,
 }
 
-impl Publisher {
-    pub(super) fn new(observer: Box<dyn Observer>, board: Arc<Board>) -> Self {
+impl StateReporter {
+    pub(super) fn new(observer: Box<dyn Observer>, board: Arc<StatusBoard>) -> Self {
         let now = Instant::now();
         Self { observer, board, reported: Counters::default(), reported_at: now, publish_at: now }
     }
@@ -53,18 +53,18 @@ impl Publisher {
 impl EngineLoop {
     pub(super) fn publish(&mut self) {
         let started = Instant::now();
-        if self.publisher.publish_at > started {
+        if self.reporter.publish_at > started {
             return;
         }
-        let stage = match (self.shutdown.is_stopping, self.group.is_member) {
-            (true, _) => Stage::Ending,
-            (false, true) => Stage::Member,
-            (false, false) => Stage::Joining,
+        let state = match (self.shutdown.is_stopping, self.group.is_member) {
+            (true, _) => EngineState::Ending,
+            (false, true) => EngineState::Member,
+            (false, false) => EngineState::Joining,
         };
         let memory_warn_bytes = self.config.memory_warn_bytes;
-        let snapshot = Snapshot { at: self.clock.now(), stage, partitions: self.core.status(), memory_warn_bytes };
-        self.publisher.observer.held(&snapshot);
-        self.publisher.board.publish(snapshot);
-        self.publisher.publish_at = started + SNAPSHOT_INTERVAL.max(started.elapsed() * SNAPSHOT_SHARE);
+        let snapshot = Snapshot { at: self.clock.now(), state, partitions: self.core.status(), memory_warn_bytes };
+        self.reporter.observer.on_snapshot(&snapshot);
+        self.reporter.board.publish(snapshot);
+        self.reporter.publish_at = started + SNAPSHOT_INTERVAL.max(started.elapsed() * SNAPSHOT_SHARE);
     }
 }

@@ -1,0 +1,104 @@
+//! The engine's status, as [`Handle::status`](super::Handle::status) returns it.
+
+use std::time::Duration;
+
+use super::status_board::{EngineState, StatusBoard};
+use crate::core::{Phase, Status};
+
+/// The status of the engine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct EngineStatus {
+    /// The engine's membership in its consumer group.
+    pub state: EngineState,
+    /// Whether no broker answers the group's consumer.
+    pub is_unreachable: bool,
+    /// The time since the last iteration of the engine's loop. While the loop is blocked, this grows and the rest of the
+    /// status is that old.
+    pub since_heartbeat: Duration,
+    /// Problems that need an operator although the engine continues, as `/readiness` shows them.
+    pub warnings: Vec<String>,
+    /// The partitions that this instance holds.
+    pub partitions: Vec<PartitionStatus>,
+}
+
+impl EngineStatus {
+    pub(super) fn of(board: &StatusBoard, topics: &[String]) -> Self {
+        let snapshot = board.snapshot();
+        Self {
+            state: snapshot.state.clone(),
+            is_unreachable: board.is_unreachable(),
+            since_heartbeat: board.since_heartbeat(),
+            warnings: board.warnings(),
+            partitions: snapshot.partitions.iter().map(|status| PartitionStatus::new(status, topics)).collect(),
+        }
+    }
+}
+
+/// The state of a partition. A partition passes through the states in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PartitionState {
+    /// The engine fences the former owner and commits its barrier.
+    TakingOver,
+    /// The engine reads the partition up to its barrier.
+    Loading,
+    /// The partition fires.
+    Live,
+    /// The engine hands the partition over.
+    Releasing,
+}
+
+impl From<Phase> for PartitionState {
+    fn from(phase: Phase) -> Self {
+        match phase {
+            Phase::TakingOver => Self::TakingOver,
+            Phase::Loading => Self::Loading,
+            Phase::Live => Self::Live,
+            Phase::Releasing => Self::Releasing,
+        }
+    }
+}
+
+/// The status of a partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PartitionStatus {
+    /// The schedules topic.
+    pub topic: String,
+    /// The partition of `topic`.
+    pub partition: i32,
+    /// Its state.
+    pub state: PartitionState,
+    /// The next offset to read.
+    pub position: i64,
+    /// The offset at which loading ends, once it is known.
+    pub barrier: Option<i64>,
+    /// Pending schedules.
+    pub pending: usize,
+    /// Pending schedules that are due and in no batch yet, without parked ones.
+    pub overdue: usize,
+    /// Parked records: schedules, and the rare cancel or invalid record that the engine writes again.
+    pub parked: usize,
+    /// The time from which the next schedule is due, in seconds since 1970, without parked ones.
+    pub next_due_s: Option<u64>,
+    /// An estimate of the memory that its records take.
+    pub held_bytes: usize,
+}
+
+impl PartitionStatus {
+    fn new(status: &Status, topics: &[String]) -> Self {
+        Self {
+            topic: topics.get(usize::from(status.partition.topic)).cloned().unwrap_or_default(),
+            partition: status.partition.number,
+            state: status.phase.into(),
+            position: status.position,
+            barrier: status.barrier,
+            pending: status.pending,
+            overdue: status.overdue,
+            parked: status.parked,
+            next_due_s: status.next_due,
+            held_bytes: status.bytes,
+        }
+    }
+}
