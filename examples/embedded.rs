@@ -16,7 +16,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         // On the engine's own thread: it must return soon.
         .on_event(|event| match event {
             Event::Live { topic, partition, pending, .. } => println!("{topic} [{partition}]: {pending} pending"),
-            Event::Fired { firing } | Event::Missed { firing } => {
+            Event::Fired { firing } => {
                 println!("{} has fired to {}", String::from_utf8_lossy(firing.key), firing.target);
             }
             _ => {}

@@ -21,7 +21,7 @@ use crate::runner::{Runner, RunnerError};
 pub(crate) enum ProgramError {
     Config(ConfigError),
     Bind(BindError),
-    Engine(kafka::Error),
+    Engine(kafka::EngineError),
     Runner(RunnerError),
     System(&'static str, io::Error),
     Mini(rdkafka::error::KafkaError),
@@ -83,8 +83,8 @@ impl From<BindError> for ProgramError {
     }
 }
 
-impl From<kafka::Error> for ProgramError {
-    fn from(e: kafka::Error) -> Self {
+impl From<kafka::EngineError> for ProgramError {
+    fn from(e: kafka::EngineError) -> Self {
         Self::Engine(e)
     }
 }
@@ -165,7 +165,7 @@ mod tests {
     fn each_text_of_a_chain_is_shown_once() {
         let inner = || io::Error::other("no descriptors left");
         assert_eq!(chain(&ProgramError::System("signals", inner())), "signals: no descriptors left");
-        let engine = ProgramError::Runner(RunnerError::Engine(kafka::Error::System(inner())));
+        let engine = ProgramError::Runner(RunnerError::Engine(kafka::EngineError::System(inner())));
         let expected = "the operating system refused a thread or a wake-up: no descriptors left";
         assert_eq!(chain(&engine), expected);
     }

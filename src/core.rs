@@ -6,15 +6,18 @@
 //! # The path of a schedule
 //!
 //! A *schedule* is a user's record that requests another one, the *triggered record*, in a *target* topic at a due
-//! time. To *fire* it is to write, in one transaction, the triggered record, a *history record* and a tombstone for the
+//! time. Its *request headers* (`scheduler-epoch`, `scheduler-target-topic`, `scheduler-target-key`) say so. To *fire* it is to write, in one transaction, the triggered record, a *history record* and a tombstone for the
 //! schedule. The history record is a copy of the triggered record plus the request headers, in the history topic: the
 //! log of what fired.
 //!
-//! 1. `ingest` receives each record of a partition's log. [`schedule`] parses those of users. *Engine records* are the
+//! 1. `ingest` receives each record of a partition's log. [`schedule`] parses those of users: each is a schedule, a
+//!    *cancel* (a tombstone) or *invalid* (it cannot fire, for a [`reason`]), and ends its key's earlier request whichever
+//!    it is. *Engine records* are the
 //!    records that the engine writes into a schedules topic: tombstones, copies, barriers and start markers. [`origin`]
 //!    recognizes the first two by their *origin header*, which names the user record that they were written for.
-//! 2. `key_table` folds the log ([`fold`]) into one entry per key, the latest user record. `wait_queues` orders the
-//!    entries by due time; `deferral` *parks* those that cannot be delivered yet; `targets` checks target topics.
+//! 2. `key_table` folds the log ([`fold`]) into one *entry* per key, the latest user record, in a numbered *slot*, by
+//!    which queues and batches refer to it. A schedule is *pending* while it has an entry: waiting, parked, or in a batch
+//!    whose records have not been read back. `wait_queues` orders the entries by due time; `deferral` *parks* those that cannot be delivered yet; `targets` checks target topics.
 //! 3. `work` lists the batches that each partition needs, and when.
 //! 4. `batching` forms them. A [`batch`] becomes one transaction, which a *transactor* runs: a thread of the shell with
 //!    one transactional producer. Now the keys' engine records are *outstanding*.
@@ -30,10 +33,16 @@
 //! # Ownership
 //!
 //! A partition's *owner* is an instance of the engine, by the name `{run}.{incarnation}`: a *run* is one start of the
-//! process, and it begins a new *incarnation* whenever it changes its transactional ids. `takeover` starts with a
-//! *barrier*, a record committed together with the owner's name; reading up to it is *loading*. A [`start_marker`]
-//! record tells *leftovers*, which do not fire, from schedules that do. `handover` gives a partition back. `partition`
-//! holds the state of one, and [`ownership`] the metadata of its committed offset.
+//! process, and it begins a new *incarnation* whenever it changes its transactional ids. `takeover` reads the
+//! committed metadata and then writes a *barrier*, a record committed together with the owner's name; reading up to it
+//! is *loading*. A [`start_marker`] record holds an offset and the time, `since`, from which schedules are *owed*: they
+//! fire, however late. A *leftover* is below that offset, and due before `since` and before the *leftover cutoff*: local
+//! midnight plus the setting `SINCE_DELTA`, 0 or fewer days. It does not fire. `since` is the cutoff at the first start
+//! of any instance of the group on the topic. Once a partition is loaded and its start marker is known, it goes *live*:
+//! its schedules fire, and those already due at that moment are *missed*. `handover` *releases* a partition: its batches
+//! settle, then a *clean commit* declares that nothing of ours is in flight, so the successor need not fence us. To
+//! *fence* an owner is to run `init_transactions` with its transactional ids, which only saves time. `partition` holds
+//! the state of a partition, and [`ownership`] the metadata of its committed offset.
 //!
 //! A batch's records are acknowledged before its offsets are sent, and the group coordinator rejects offsets of an
 //! older generation (KIP-447). So every record of a former owner that ever commits is before the barrier, and a
@@ -85,7 +94,7 @@ use schedule::AcceptanceRules;
 use takeover::Takeovers;
 use targets::Targets;
 
-/// The table of a live partition shrinks if at most one of this many slots is in use.
+/// The key table of a live partition shrinks if at most one of this many slots is in use.
 const LIVE_SLOTS_PER_ENTRY: usize = 16;
 
 /// Maximum number of transactors of an instance: a successor fences this many transactional ids of each former owner.
@@ -118,7 +127,8 @@ pub struct Config {
     pub transactors: usize,
     /// Maximum number of schedules in one batch.
     pub batch_items_max: usize,
-    /// A batch takes no more schedules once it has this many payload bytes; the last one may exceed it.
+    /// A batch takes no more schedules once it has this many bytes of payloads (key, target key, user headers and value,
+    /// packed by [`payload`]); the last one may exceed it.
     pub batch_bytes_max: usize,
     /// Seed of the hash of keys, against keys chosen to collide.
     pub hash_seed: u64,
@@ -132,7 +142,9 @@ pub struct Config {
 ///   outputs stay queued, in order, but a batch that waits there makes its schedules late.
 /// - [`poll_timeout`](Self::poll_timeout) returns when to send [`Input::Tick`] if nothing else happens.
 ///
-/// Answers that are late, repeated or to no request are ignored. Time may go back.
+/// Late, repeated or unrequested answers to fences, `since` requests and batches are ignored. The shell delivers
+/// [`Input::Committed`] only for the present assignment, and [`Input::Target`] once for each [`Output::CheckTarget`]. Time
+/// may go back.
 #[derive(Debug)]
 pub struct Scheduler<P: Payload = Packed> {
     config: Config,
@@ -271,7 +283,8 @@ impl<P: Payload> Scheduler<P> {
         self.counters
     }
 
-    /// Returns the number of target names in memory: those of pending schedules, and at most about as many unused ones.
+    /// Returns the number of target names in memory: those of pending schedules, and unused ones, which are swept now and
+    /// then.
     #[must_use]
     pub fn targets(&self) -> usize {
         self.targets.len()

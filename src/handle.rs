@@ -15,7 +15,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounde
 use crate::core::io;
 use crate::core::listing;
 pub(crate) use observer::Observer;
-pub use pending::{Cursor, Filter, Page, PendingSchedule, UpcomingSchedule};
+pub use pending::{Cursor, Filter, HeaderRef, Page, PendingSchedule, UpcomingSchedule};
 pub(crate) use query::{Query, Reply};
 pub use status::{EngineStatus, PartitionState, PartitionStatus};
 pub use status_board::EngineState;
@@ -138,10 +138,9 @@ impl Handle {
         Ok(next.into_iter().map(|next| UpcomingSchedule::new(next, &self.topics)).collect())
     }
 
-    /// Asks the engine to hand over its partitions and end; returns at once.
+    /// Asks the engine to hand over its partitions and end. Returns at once, however many queries wait.
     pub fn stop(&self) {
-        // A full channel means that the loop is late, not gone: the request waits its turn.
-        let _ = self.queries.send_timeout(Query::Stop, ANSWER_TIMEOUT);
+        self.board.request_stop();
         (self.wake)();
     }
 
@@ -206,8 +205,8 @@ mod tests {
         assert_eq!((found.topic(), found.partition(), found.offset()), ("two", 3, 7));
         assert_eq!((found.due_s(), found.timestamp_ms(), found.target()), (60, 5, "target"));
         assert_eq!((found.key(), found.target_key(), found.value()), (&b"k"[..], Some(&b"t"[..]), &b"v"[..]));
-        assert_eq!((found.headers(), found.parked()), (vec![(&b"h"[..], None)], None));
-        let filter = Filter { topic: Some("two".into()), ..Filter::default() };
+        assert_eq!((found.headers(), found.parked()), (vec![HeaderRef { name: b"h", value: None }], None));
+        let filter = Filter::new().topic("two").parked();
         assert_eq!(handle.page(None, 1, &filter).expect("a page").schedules[0].topic(), "two");
         assert_eq!(handle.find("three", b"k").err(), Some(QueryError::UnknownTopic));
     }
@@ -221,7 +220,10 @@ mod tests {
         assert_eq!(expired.page(None, 1, &Filter::default()).err(), Some(QueryError::CursorExpired));
         assert_eq!(expired.find("one", b"k").err(), Some(QueryError::Ended), "the loop dropped the query");
         let (busy, _queries) = Handle::new(Arc::new(|| ()), &["one".into()]);
-        while busy.send(Query::Stop).is_ok() {}
+        while busy.send(Query::Upcoming { limit: 1, reply: Reply::new(drop) }).is_ok() {}
         assert_eq!(busy.find("one", b"k").err(), Some(QueryError::Busy));
+        assert!(!busy.board.is_stop_requested());
+        busy.stop();
+        assert!(busy.board.is_stop_requested(), "it does not wait for the queries");
     }
 }

@@ -49,7 +49,7 @@ use crate::handle::{Handle, Observer, Query};
 use clients::{Clients, QueryConsumer};
 pub use clock::Clock;
 use engine_loop::{EngineLoop, LoopParts};
-pub use error::{Error, SettingsError};
+pub use error::{EngineError, SettingsError};
 use sleeper::Sleeper;
 use startup::{NotReady, Ready};
 
@@ -78,8 +78,8 @@ impl Engine {
     ///
     /// # Errors
     /// If the operating system has no file descriptors left.
-    pub fn new(config: Config, clock: Clock, observer: Box<dyn Observer>) -> Result<Self, Error> {
-        let sleeper = Sleeper::new().map_err(Error::System)?;
+    pub fn new(config: Config, clock: Clock, observer: Box<dyn Observer>) -> Result<Self, EngineError> {
+        let sleeper = Sleeper::new().map_err(EngineError::System)?;
         let (handle, queries) = Handle::new(sleeper.wake(), &config.schedules_topics);
         Ok(Self { config, clock, observer, sleeper, handle, queries })
     }
@@ -95,7 +95,7 @@ impl Engine {
     /// # Errors
     /// If librdkafka rejects its settings, no thread can be started, or brokers reject the engine's connections after
     /// a configuration file has changed.
-    pub fn run(mut self) -> Result<(), Error> {
+    pub fn run(mut self) -> Result<(), EngineError> {
         let board = Arc::clone(self.handle.board());
         let mut clients = Clients::new(&self.config, Arc::clone(&board));
         clients.files = Arc::new(Mutex::new(Files::of(&self.config)));
@@ -116,7 +116,7 @@ impl Engine {
 
     /// Repeats the start-up checks until they pass. Returns `None` if the engine was stopped before that. One client
     /// makes all checks, so a slow handshake may take longer than one request.
-    fn wait_until_ready(&mut self, consumer: &QueryConsumer, clients: &Clients) -> Result<Option<Ready>, Error> {
+    fn wait_until_ready(&mut self, consumer: &QueryConsumer, clients: &Clients) -> Result<Option<Ready>, EngineError> {
         let board = Arc::clone(self.handle.board());
         let mut logged = None;
         let mut interval = START_RETRY_INTERVAL_MIN;
@@ -134,17 +134,19 @@ impl Engine {
                 }
                 Err(_) => {}
             }
-            if self.queries.try_iter().any(answer_idle) {
+            self.queries.try_iter().for_each(answer_idle);
+            if board.is_stop_requested() {
                 return Ok(None);
             }
             if logged == Some(NotReady::Unreachable)
                 && let Some(path) = clients.changed_file()
             {
-                return Err(Error::Outdated(path));
+                return Err(EngineError::Outdated(path));
             }
             self.sleeper.sleep(&board, interval);
             interval = (interval * 2).min(START_RETRY_INTERVAL_MAX);
-            if self.queries.try_iter().any(answer_idle) {
+            self.queries.try_iter().for_each(answer_idle);
+            if board.is_stop_requested() {
                 return Ok(None);
             }
         }
@@ -152,17 +154,15 @@ impl Engine {
 }
 
 /// Wraps librdkafka's rejection of its configuration.
-fn rejected(error: KafkaError) -> Error {
-    Error::Settings(SettingsError::new(error))
+fn rejected(error: KafkaError) -> EngineError {
+    EngineError::Settings(SettingsError::new(error))
 }
 
-/// Answers a query while no schedules are held. Returns true if it was a request to stop.
-fn answer_idle(query: Query) -> bool {
+/// Answers a query while no schedules are held.
+fn answer_idle(query: Query) {
     match query {
-        Query::Stop => return true,
         Query::Page { reply, .. } => reply.send(Ok(Page::default())),
         Query::Find { reply, .. } => reply.send(Vec::new()),
         Query::Upcoming { reply, .. } => reply.send(Vec::new()),
     }
-    false
 }

@@ -110,7 +110,7 @@ impl Metrics {
                 &BATCH_ITEMS,
             ),
             iteration: make.histogram(
-                "kafka_scheduler_loop_turn_seconds",
+                "kafka_scheduler_loop_iteration_seconds",
                 "Time the loop worked between two sleeps",
                 &ITERATION_S,
             ),
@@ -365,7 +365,7 @@ mod tests {
         metrics.on_iteration(Duration::from_millis(249));
         metrics.on_iteration(Duration::from_millis(250));
         assert!(text(&metrics).contains("kafka_scheduler_loop_stalls_total 1\n"));
-        assert!(text(&metrics).contains("kafka_scheduler_loop_turn_seconds_count 2\n"));
+        assert!(text(&metrics).contains("kafka_scheduler_loop_iteration_seconds_count 2\n"));
     }
 
     #[test]

@@ -196,7 +196,7 @@ fn log_report(report: &Report, topics: &[String]) {
                 );
             }
             // The clients' diagnostics name the clock, also in `/readiness`.
-            TargetState::RefusesTimestamps => {}
+            TargetState::RejectsTimestamps => {}
             TargetState::NoAnswer => {
                 warn!(target_topic = &**name, "the target topic's metadata did not arrive in time")
             }

@@ -37,15 +37,16 @@ use crate::core::batch::Batch;
 use crate::core::due::Due;
 use crate::core::io::{Counters, Millis, Record, Report};
 pub use crate::core::reason::Reason;
+pub use crate::handle::HeaderRef;
 use crate::handle::status_board::Snapshot;
 use crate::handle::{Handle, Observer};
-use crate::kafka::{self, Clock, Engine};
-pub use crate::kafka::{Error as EngineError, SettingsError};
+use crate::kafka::{Clock, Engine};
+pub use crate::kafka::{EngineError, SettingsError};
 use crate::metrics::Metrics;
 use crate::observe::OperatorObserver;
 use crate::observe::activity::Activity;
 use event::Handler;
-pub use event::{Event, Firing, Header};
+pub use event::{Event, Firing};
 
 /// The reason why a runner could not start, or ended.
 #[derive(Debug)]
@@ -57,7 +58,7 @@ pub enum RunnerError {
     /// this API.
     Registry(prometheus::Error),
     /// The engine could not start or continue.
-    Engine(kafka::Error),
+    Engine(EngineError),
     /// The engine's thread has panicked, which is a bug.
     Panicked,
 }
@@ -88,8 +89,8 @@ impl std::error::Error for RunnerError {
     }
 }
 
-impl From<kafka::Error> for RunnerError {
-    fn from(e: kafka::Error) -> Self {
+impl From<EngineError> for RunnerError {
+    fn from(e: EngineError) -> Self {
         Self::Engine(e)
     }
 }
@@ -197,7 +198,7 @@ pub struct Running {
     handle: Handle,
     metrics: Metrics,
     topics: Vec<String>,
-    thread: Option<JoinHandle<Result<(), kafka::Error>>>,
+    thread: Option<JoinHandle<Result<(), EngineError>>>,
 }
 
 impl Running {

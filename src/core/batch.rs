@@ -31,7 +31,8 @@ pub struct TopicNames {
 /// A transaction to run: its records, then its offsets, then the commit.
 #[derive(Debug)]
 pub struct Batch {
-    /// Consecutive. Batches commit in this order, so schedules fire in due order and offsets never go back.
+    /// Consecutive. Batches commit in this order, so schedules of one lane that are neither retried nor parked fire in
+    /// due order, and offsets never go back.
     pub id: u64,
     /// In the order in which they are produced.
     pub items: Vec<Item>,
@@ -40,6 +41,7 @@ pub struct Batch {
     /// (KIP-447).
     pub offsets: Vec<OffsetCommit>,
     names: Arc<TopicNames>,
+    /// The payloads of the items, each as [`Parts::write`] packs it.
     packed: Vec<u8>,
     outside_bytes: usize,
 }
@@ -49,7 +51,9 @@ pub struct Batch {
 pub struct OffsetCommit {
     /// The schedules partition.
     pub partition: TopicPartition,
-    /// The next offset to read. Never negative: librdkafka would drop it, and with it the fencing of the partition.
+    /// The next offset to read or, until the partition is loaded, the committed offset again. It shows progress and
+    /// carries the metadata: reading always starts at the log's beginning. Never negative: librdkafka would drop it, and
+    /// with it the check of the generation.
     pub offset: i64,
     /// An encoded [`Ownership`](super::ownership::Ownership), at most 2 KiB.
     pub metadata: String,
@@ -121,8 +125,8 @@ pub enum Kind {
     },
     /// The record that a takeover commits together with its ownership; reading up to it ends loading.
     Barrier {
-        /// `{run}.{incarnation}.{batch}`: unique to this takeover.
-        owner: String,
+        /// `{run}.{incarnation}.{batch}`, the same for all barriers of a batch; for people who read the log.
+        label: String,
     },
     /// The record that tells leftovers from owed schedules.
     StartMarker {

@@ -1,8 +1,8 @@
 //! Forms batches, which become transactions.
 //!
 //! A partition's barrier, start marker, clean commit and offset commits have batches of their own ([`Purpose`]).
-//! Firings are divided into *lanes*, so a rejected or backing-off batch of one lane does
-//! not stop the others from forming.
+//! Batches of entries (firings, rewrites and dead letters: [`Purpose::Fire`]) are divided into *lanes* ([`Lane`]), so a rejected or backing-off batch of one lane does not stop the others from
+//! forming.
 
 use std::sync::Arc;
 
@@ -40,6 +40,7 @@ impl<P: Payload> Scheduler<P> {
         for turn in 0..Lane::ALL.len() {
             let lane = Lane::ALL[(after + turn) % Lane::ALL.len()];
             let formed = self.is_ready(Purpose::Fire(lane))
+                && !(lane.is_normal() && self.batches.is_draining())
                 && match lane {
                     Lane::Normal => self.normal(),
                     Lane::Large => self.large(),
@@ -75,8 +76,8 @@ impl<P: Payload> Scheduler<P> {
         let ids = self.ids(|state| state.stage == Stage::Barrier && !self.has_in_flight(state.id));
         let mut batch = self.new_batch();
         for id in &ids {
-            let owner = format!("{}.{}", self.owner(), batch.id);
-            batch.push::<P>(*id, -1, Kind::Barrier { owner }, None);
+            let label = format!("{}.{}", self.owner(), batch.id);
+            batch.push::<P>(*id, -1, Kind::Barrier { label }, None);
             self.set_stage(*id, Stage::BarrierSent);
         }
         self.send(batch, Purpose::Barrier, ids, Vec::new())
@@ -236,6 +237,7 @@ impl<P: Payload> Scheduler<P> {
         }
     }
 
+    /// Takes one entry, and adds it to the batch or parks it for its target. Returns false if there was none to take.
     fn add_one(
         &mut self,
         batch: &mut Batch,
@@ -308,7 +310,7 @@ impl<P: Payload> Scheduler<P> {
         let (origin_offset, timestamp) = (entry.origin_offset, entry.timestamp);
         let (reason, request) = match entry.request {
             Request::Schedule { due, target } => {
-                (entry.parked_for.unwrap_or(Reason::Refused), Some((self.targets.name(target), due)))
+                (entry.parked_for.unwrap_or(Reason::Rejected), Some((self.targets.name(target), due)))
             }
             Request::Invalid(reason) => (reason, None),
             Request::Cancel => return true,

@@ -52,9 +52,9 @@ pub enum Bug {
     /// A start marker stays in the future after the clock was set back.
     ClockSetBackIgnored,
     /// A rejected schedule is never retried.
-    RefusedForgotten,
+    RejectedForgotten,
     /// A rejected schedule is retried at once, in the same batch as others.
-    RefusedNotParked,
+    RejectedNotParked,
     /// A partition waits forever for another one of its topic that was revoked.
     SiblingsNotAskedAgain,
     /// A batch that timed out is retried at the same size.
@@ -87,8 +87,8 @@ pub const ALL: [(Bug, &str); 27] = [
     (Bug::SinceForgotten, "since-forgotten"),
     (Bug::LeftoversFire, "leftovers-fire"),
     (Bug::ClockSetBackIgnored, "clock-set-back-ignored"),
-    (Bug::RefusedForgotten, "refused-forgotten"),
-    (Bug::RefusedNotParked, "refused-not-parked"),
+    (Bug::RejectedForgotten, "rejected-forgotten"),
+    (Bug::RejectedNotParked, "rejected-not-parked"),
     (Bug::SiblingsNotAskedAgain, "siblings-not-asked-again"),
     (Bug::BatchesKeepTheirSize, "batches-keep-their-size"),
 ];

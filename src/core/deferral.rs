@@ -15,7 +15,7 @@ use super::{Scheduler, TopicPartition};
 /// Retries of a record that a broker rejects without a clear cause before it becomes a dead letter, if a topic is set.
 const RETRIES_BEFORE_DEAD_LETTER: u8 = 3;
 
-/// Retries that count if one of the engine's own topics rejects a record: the wait stays at 8 s plus jitter.
+/// Retries that count if one of the engine's own topics rejects a record: the wait doubles to at most 8 s plus jitter.
 const OWN_TOPIC_RETRIES_MAX: u8 = 2;
 
 impl<P: Payload> Scheduler<P> {
@@ -72,15 +72,15 @@ impl<P: Payload> Scheduler<P> {
     /// Parks an entry until its dead letter is written.
     fn make_dead_letter(&mut self, id: TopicPartition, slot: u32, reason: Reason) {
         let Some(state) = self.partitions.get_mut(&id) else { return };
+        let Some(offset) = state.keys.get(slot).map(|entry| entry.origin_offset) else { return };
         state.keys.await_dead_letter(slot);
-        let offset = state.keys.get(slot).map_or(-1, |entry| entry.origin_offset);
         self.count_once(id, slot, reason);
         self.report(Report::ToDeadLetter { partition: id, offset, reason });
     }
 
     /// Handles that a broker rejected a record of this entry.
     pub(super) fn rejected(&mut self, entry: &BatchEntry, reason: Reason) {
-        if bugs::on(Bug::RefusedNotParked) {
+        if bugs::on(Bug::RejectedNotParked) {
             return;
         }
         let BatchEntry { partition, slot, origin_offset, target, is_dead_letter, .. } = *entry;
@@ -103,14 +103,14 @@ impl<P: Payload> Scheduler<P> {
                     self.count_once(partition, slot, reason);
                 }
                 let target_state = match reason {
-                    Reason::Timestamp => TargetState::RefusesTimestamps,
+                    Reason::Timestamp => TargetState::RejectsTimestamps,
                     _ => TargetState::Leaderless,
                 };
                 if let Some(name) = self.targets.quarantine(self.now, target, target_state) {
                     self.report(Report::TargetChanged { name, state: target_state });
                 }
             }
-            (_, Reason::TooLarge | Reason::Refused)
+            (_, Reason::TooLarge | Reason::Rejected)
                 if fires
                     && self.config.dead_letter.is_some()
                     && (reason == Reason::TooLarge || retries >= RETRIES_BEFORE_DEAD_LETTER) =>
@@ -123,7 +123,7 @@ impl<P: Payload> Scheduler<P> {
                     // An operator may correct the topic's settings at any time, and nothing else stops the record.
                     state.keys.limit_retries(slot, OWN_TOPIC_RETRIES_MAX);
                 }
-                if reason == Reason::Refused && fires {
+                if reason == Reason::Rejected && fires {
                     state.keys.isolate(slot, origin_offset);
                 }
                 let retry_at = if is_rewrite {

@@ -1,5 +1,5 @@
 //! The fold of a partition's log: how each record changes the latest record of its key. The engine and the command line
-//! share these rules.
+//! share these rules; the engine takes in users' records in `KeyTable::user_record`.
 
 use std::cmp::Ordering;
 

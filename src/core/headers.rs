@@ -1,4 +1,6 @@
-//! Names of the record headers, which are a public contract.
+//! Names of the record headers, which are a public contract. The origin header is in `origin`.
+
+// The request headers: the next three.
 
 /// On a schedule: when it is due, in decimal seconds since 1970.
 pub const EPOCH: &[u8] = b"scheduler-epoch";
@@ -18,7 +20,7 @@ pub const ERROR: &[u8] = b"scheduler-error";
 pub const ERROR_DETAIL: &[u8] = b"scheduler-error-detail";
 /// On a dead letter: the partition it came from.
 pub const PARTITION: &[u8] = b"scheduler-partition";
-/// On a dead letter: its offset in that partition.
+/// On a dead letter: the offset of the user's record in that partition.
 pub const OFFSET: &[u8] = b"scheduler-offset";
 /// On a barrier: the takeover that wrote it, for people who look at the log. The engine reads only [`GROUP`].
 pub const BARRIER: &[u8] = b"scheduler-barrier";

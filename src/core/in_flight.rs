@@ -12,13 +12,13 @@ const BATCH_BACKOFF_MS_MAX: i64 = 3_200;
 /// The purpose of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Purpose {
-    /// Commits barriers, which begin takeovers.
+    /// Commits barriers, which make us the owner.
     Barrier,
     /// Commits start markers.
     StartMarker,
     /// Commits that partitions are given back clean.
     CleanCommit,
-    /// Commits offsets alone: progress while nothing fires, and that former owners have been fenced.
+    /// Commits offsets alone: progress while nothing fires, and that we have tried to fence former owners.
     CommitOffsets,
     /// Fires schedules, rewrites overtaken records, or moves records to the dead-letter topic.
     Fire(Lane),
@@ -44,9 +44,10 @@ impl Purpose {
 pub(super) enum Lane {
     /// Due schedules that are not isolated, and rewrites.
     Normal,
-    /// Large schedules of the normal lane, while throughput is the limit.
+    /// Schedules with more than 1 KiB of payload, while *throughput is the limit*: brokers take records more slowly than
+    /// schedules are due (see `throughput`). Otherwise they are in the normal lane.
     Large,
-    /// *Isolated* schedules: rejected for no known cause ([`Reason::Refused`](super::reason::Reason::Refused)), or
+    /// *Isolated* schedules: rejected for no known cause ([`Reason::Rejected`](super::reason::Reason::Rejected)), or
     /// members of a rejected batch whose rejected record was not found in time.
     Isolated,
     /// Records that move to the dead-letter topic.
@@ -130,6 +131,8 @@ pub(super) struct Batches {
     /// A broker rejected this generation: no batch is formed until there is another, or until the next rebalance event.
     pub(super) stale_generation: Option<i32>,
     pub(super) throughput: Throughput,
+    /// The last batch in flight when one timed out.
+    drain_to: Option<u64>,
 }
 
 impl Batches {
@@ -144,6 +147,7 @@ impl Batches {
             generation: None,
             stale_generation: None,
             throughput: Throughput::new(bytes_max),
+            drain_to: None,
         }
     }
 
@@ -156,6 +160,17 @@ impl Batches {
     pub(super) fn take(&mut self, id: u64) -> Option<InFlight> {
         let at = self.in_flight.iter().position(|batch| batch.id == id)?;
         self.in_flight.remove(at)
+    }
+
+    /// A batch timed out, and its entries wait again. Batches in flight may hold entries that are due after them and
+    /// before others: no schedule fires until they have settled too, so schedules stay in due order.
+    pub(super) fn drain(&mut self) {
+        self.drain_to = self.in_flight.back().map(|batch| batch.id);
+    }
+
+    pub(super) fn is_draining(&self) -> bool {
+        let first = self.in_flight.front().map(|batch| batch.id);
+        first.zip(self.drain_to).is_some_and(|(first, last)| first <= last)
     }
 
     pub(super) fn clear_in_flight(&mut self) {

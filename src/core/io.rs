@@ -10,7 +10,7 @@ pub use super::targets::TargetState;
 pub use super::throughput::Late;
 pub use super::types::{Cursor, Header, Millis, Record, TopicPartition};
 
-/// Identifies a request of the core; the shell returns it with the answer.
+/// Identifies a question of the core to the shell, which returns it with the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RequestId(pub u64);
 
@@ -104,7 +104,8 @@ pub enum Outcome {
     },
     /// The broker has aborted it (`abort_transaction` returned Ok), or nothing of it was ever sent.
     Aborted(Abort),
-    /// The shell cannot know whether it was committed. The core answers with [`Output::Rejoin`].
+    /// The shell cannot know whether it was committed. The core answers with [`Output::Rejoin`], or while
+    /// stopping with [`Output::Stopped`].
     Unknown,
 }
 
@@ -160,7 +161,8 @@ pub enum Output {
     Transact(Batch),
     /// Seek the consumer to the beginning of this partition.
     Seek(TopicPartition),
-    /// These partitions may be given back. Each revoked partition is named exactly once.
+    /// These partitions may be given back. Each revoked partition is named once, unless [`Output::Rejoin`],
+    /// [`Output::Stopped`] or [`Input::Lost`] comes first: then no release follows.
     Release(Vec<TopicPartition>),
     /// Replace the transactional ids. Producers of the old ones abort their open transaction and end.
     ReplaceTransactionalIds {

@@ -31,7 +31,7 @@ pub(super) struct KeyTable<P> {
     free: Vec<u32>,
     index: KeyIndex,
     queues: WaitQueues,
-    /// When the schedules of each retry queue are next retried.
+    /// By retries so far and jitter group: when the entries of that retry queue are next retried.
     retry_times: BTreeMap<(u8, u8), Millis>,
     /// Slots that may hold an overtaken entry; checked again when taken.
     rewrites: VecDeque<u32>,
@@ -136,7 +136,8 @@ impl<P: Payload> KeyTable<P> {
         self.slots.iter().flatten().any(|entry| entry.origin_offset < offset)
     }
 
-    /// Folds a user's record. Returns true if it replaced or cancelled a schedule that had not been decided to fire.
+    /// Folds a user's record. Returns true if it replaced or cancelled a schedule for which no engine record was
+    /// outstanding (a firing, a copy or a dead letter).
     pub(super) fn user_record(&mut self, key: &[u8], new: NewEntry<P>) -> bool {
         let Some(slot) = self.find(key) else {
             let is_kept = match new.request {
@@ -212,8 +213,8 @@ impl<P: Payload> KeyTable<P> {
         }
     }
 
-    /// Ends loading: from now on, cancels and invalid records are kept only while they must be rewritten. Returns
-    /// offset and reason of the invalid ones.
+    /// Ends loading: from now on, cancels and invalid records are kept only while they must be rewritten or moved
+    /// to the dead-letter topic. Returns offset and reason of the invalid ones.
     pub(super) fn finish_loading(&mut self) -> Vec<(i64, Reason)> {
         self.keeps_all = false;
         let mut invalid = Vec::new();

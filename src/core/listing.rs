@@ -85,7 +85,7 @@ pub struct Page {
     pub next: Option<Cursor>,
 }
 
-/// The cursor's partition was revoked or is being read again: the listing has to begin from the start.
+/// The cursor's partition was revoked, is being read again, or has moved its entries: the listing has to begin from the start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gone;
 
@@ -130,8 +130,7 @@ pub struct Status {
     pub pending: usize,
     /// Schedules of these that are due and in no batch yet; parked ones are not counted.
     pub overdue: usize,
-    /// Records that wait because a broker rejected them or their target cannot be produced to: schedules, and the rare
-    /// cancel or invalid record that has to be rewritten.
+    /// Records that wait for their target or its first lookup, for a retry, or for their dead letter; not only schedules.
     pub parked: usize,
     /// The time from which the next schedule is due, in seconds since 1970; parked ones are not counted.
     pub next_due: Option<u64>,

@@ -103,7 +103,8 @@ impl<P: Payload> Scheduler<P> {
                 offset: match last_offsets.iter().find(|(other, _)| other == id) {
                     _ if read => -1,
                     Some((_, offset)) => *offset,
-                    // Without a report, entries stay outstanding until their engine records are read.
+                    // Without a report, this batch and the later ones of the partition are cleared only record by
+                    // record, as they are read.
                     None => i64::MAX,
                 },
                 items: of_this.map(|entry| (entry.slot, entry.origin_offset, entry.ends)).collect(),
@@ -142,6 +143,9 @@ impl<P: Payload> Scheduler<P> {
             Abort::Retry => self.batches.back_off(batch.purpose, self.now),
             Abort::TimedOut(late) => {
                 self.ran_late(&batch, late);
+                if matches!(batch.purpose, Purpose::Fire(lane) if lane.is_normal()) {
+                    self.batches.drain();
+                }
                 self.batches.back_off(batch.purpose, self.now);
             }
             Abort::StaleGeneration { generation } => {
@@ -178,7 +182,7 @@ impl<P: Payload> Scheduler<P> {
     fn bisect(&mut self, batch: &InFlight) {
         let Purpose::Fire(lane) = batch.purpose else { return self.batches.back_off(batch.purpose, self.now) };
         if let [alone] = batch.entries.as_slice() {
-            self.rejected(alone, Reason::Refused);
+            self.rejected(alone, Reason::Rejected);
         }
         let mut remaining = batch.entries.len();
         if lane.is_normal() {

@@ -38,7 +38,7 @@ pub enum Reason {
     /// A topic of the engine's own rejects a record of the firing because of the topic's settings.
     OwnTopic,
     /// A broker rejected a record for another cause.
-    Refused,
+    Rejected,
     /// A [`BadEpoch`](Self::BadEpoch) in JSON quotes.
     QuotedEpoch,
     /// A [`BadEpoch`](Self::BadEpoch) of eight bytes that are not text, as Java serialises a long.
@@ -71,7 +71,7 @@ impl Reason {
         Self::NoLeader,
         Self::Timestamp,
         Self::OwnTopic,
-        Self::Refused,
+        Self::Rejected,
         Self::QuotedEpoch,
         Self::LongEpoch,
         Self::BinaryEpoch,
@@ -121,7 +121,7 @@ impl Reason {
                  message.timestamp.before.max.ms of the topic is too small"
             }
             Self::OwnTopic => "the history, schedules or dead-letter topic rejects the record because of its settings",
-            Self::Refused => "the broker rejects the record",
+            Self::Rejected => "the broker rejects the record",
         }
     }
 
@@ -146,7 +146,7 @@ impl Reason {
             Self::NoLeader => "no-leader",
             Self::Timestamp => "timestamp",
             Self::OwnTopic => "own-topic",
-            Self::Refused => "refused",
+            Self::Rejected => "refused",
         }
     }
 }
@@ -165,7 +165,7 @@ mod tests {
 
     #[test]
     fn each_code_is_one_reasons_own_and_others_only_say_more_of_it() {
-        let own = &Reason::ALL[..=Reason::Refused as usize];
+        let own = &Reason::ALL[..=Reason::Rejected as usize];
         let codes: std::collections::BTreeSet<_> = own.iter().map(|reason| reason.code()).collect();
         assert_eq!(codes.len(), own.len());
         assert!(Reason::ALL[own.len()..].iter().all(|reason| codes.contains(reason.code())));

@@ -44,7 +44,7 @@ pub enum Report {
         /// The probable mistake, from [`schedule::far_ahead`](super::schedule::far_ahead).
         why: &'static str,
     },
-    /// A schedule could not be delivered and will be retried.
+    /// A firing, rewrite or dead letter was rejected and will be retried; once for each kind of reason.
     Parked {
         /// The record's partition.
         partition: TopicPartition,
@@ -79,7 +79,7 @@ pub enum Report {
         pending: usize,
         /// Number of pending schedules that are already due.
         overdue: usize,
-        /// Number of leftovers: schedules older than the engine's first start, which do not fire.
+        /// Number of leftovers, which do not fire: see [`start_marker`](super::start_marker).
         leftovers: u64,
     },
     /// Another group fires the same topic: schedules may fire once for each group, or be ended by the other one's
@@ -102,6 +102,8 @@ pub enum Report {
 }
 
 /// Numbers of events since the scheduler was made. They never decrease. Field names follow the metrics.
+///
+/// Each time a partition is loaded, the schedules, leftovers, invalid and far-ahead records in its log are counted again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Schedules accepted.
@@ -110,13 +112,13 @@ pub struct Counters {
     pub triggered: u64,
     /// Schedules fired that were already due when their partition became live.
     pub missed: u64,
-    /// Pending schedules that a user cancelled.
+    /// Schedules that a user cancelled while no engine record for their key was outstanding.
     pub deleted: u64,
     /// Invalid records.
     pub invalid: u64,
-    /// Cancels of keys without a pending schedule.
+    /// All other cancels: the key had no schedule, or an engine record for it was outstanding.
     pub other: u64,
-    /// Leftovers: schedules older than the engine's first start, which do not fire.
+    /// Leftovers, which do not fire: see [`start_marker`](super::start_marker).
     pub leftovers: u64,
     /// Schedules accepted that are due more than 100 years ahead.
     pub far_ahead: u64,

@@ -1,12 +1,12 @@
 //! The start marker: a record in each partition that tells old schedules from those that the engine has to fire.
 //!
-//! Schedules that were left there before the engine's first start are *leftovers* and do not fire. All others are
+//! Schedules that were written and due before the engine's first start are *leftovers* and do not fire. All others are
 //! *owed*: they fire, however long the engine is down.
 
 use super::types::Millis;
 
-/// The value of a start marker. A schedule is a leftover only if it is before both, and due before the present
-/// [`leftover_cutoff`](super::io::Input::Assigned) too: a more negative `SINCE_DELTA` set later lets more schedules
+/// The value of a start marker. A leftover is below `offset`, due before `since`, and due before the present
+/// [`leftover_cutoff`](super::io::Input::Assigned): a more negative `SINCE_DELTA` set later lets more schedules
 /// fire, never fewer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StartMarker {

@@ -2,7 +2,8 @@
 //!
 //! A transactional producer needs 30 s to find out that a topic is missing, so the shell looks a target up in the
 //! cluster's metadata before any record is sent to it. A target is *quarantined* if one of its partitions takes no
-//! records: each record that is sent there would cost its batch the delivery timeout.
+//! records, or if it rejects our timestamps: each record that is sent there would cost its batch the delivery timeout or
+//! an abort.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -15,8 +16,8 @@ const LOOKUP_RETRY_MS_MIN: i64 = 1_000;
 /// Longest wait before an unusable target is looked up again.
 const LOOKUP_RETRY_MS_MAX: i64 = 30_000;
 
-/// Lookups that find a target missing or forbidden before its schedules become dead letters, if a topic for them is
-/// set.
+/// Lookups in a row that find a target missing or forbidden before its schedules become dead letters, if a topic for
+/// them is set. A lookup without an answer does not count.
 const LOOKUPS_BEFORE_DEAD_LETTER: u32 = 3;
 /// First quarantine of a target that takes no records though its metadata shows no fault; it doubles up to
 /// [`QUARANTINE_MS_MAX`].
@@ -39,7 +40,7 @@ pub enum TargetState {
     /// It exists, but one of its partitions takes no records: it has no leader, or too few replicas in sync.
     Leaderless,
     /// It exists, but rejects the engine's timestamps. This follows from delivery reports, not from metadata.
-    RefusesTimestamps,
+    RejectsTimestamps,
     /// The cluster did not answer in time, so its state is unknown.
     NoAnswer,
 }
@@ -52,6 +53,8 @@ struct Target {
     has_waiters: bool,
     /// Consecutive lookups that found it unusable.
     failed_lookups: u32,
+    /// Of these, how many found it missing or forbidden.
+    final_lookups: u32,
     /// The last reported state, while it is unusable.
     last_reported: Option<TargetState>,
     /// Consecutive quarantines, which count until `failures_reset_at`.
@@ -123,6 +126,7 @@ impl Targets {
             state: State::Checking,
             has_waiters: false,
             failed_lookups: 0,
+            final_lookups: 0,
             last_reported: None,
             consecutive_failures: 0,
             failures_reset_at: Millis(i64::MIN),
@@ -163,7 +167,7 @@ impl Targets {
                 // If the next lookup is due, the topic may have been created since the last. A partition without a
                 // leader or a wrong clock is not a fault of the schedule.
                 Some(reason @ (Reason::UnknownTarget | Reason::Forbidden))
-                    if target.failed_lookups >= LOOKUPS_BEFORE_DEAD_LETTER && retry_at > now =>
+                    if target.final_lookups >= LOOKUPS_BEFORE_DEAD_LETTER && retry_at > now =>
                 {
                     Verdict::GiveUp(reason)
                 }
@@ -234,7 +238,8 @@ impl Targets {
     pub(super) fn answered(&mut self, now: Millis, target: u32, answer: TargetState) -> Option<Arc<str>> {
         let target = self.list.get_mut(&target)?;
         if answer == TargetState::Exists {
-            (target.state, target.failed_lookups, target.has_waiters) = (State::Usable, 0, false);
+            (target.state, target.has_waiters) = (State::Usable, false);
+            (target.failed_lookups, target.final_lookups) = (0, 0);
             if target.consecutive_failures > 0 && target.failures_reset_at >= now {
                 // The metadata did not show the fault before, so only its next record shows whether that is over.
                 return None;
@@ -243,6 +248,8 @@ impl Targets {
         }
         let delay = LOOKUP_RETRY_MS_MIN.saturating_mul(1 << target.failed_lookups.min(10)).min(LOOKUP_RETRY_MS_MAX);
         target.failed_lookups = target.failed_lookups.saturating_add(1);
+        let is_final = matches!(reason(answer), Some(Reason::UnknownTarget | Reason::Forbidden));
+        target.final_lookups = target.final_lookups.saturating_add(u32::from(is_final));
         target.state = State::Unusable { state: answer, retry_at: now.plus(delay) };
         target.note_state(answer)
     }
@@ -276,7 +283,7 @@ impl Targets {
             target.failures_reset_at = target.failures_reset_at.plus(-back_ms);
             if let State::Unusable { state, retry_at } = &mut target.state {
                 let earlier = retry_at.plus(-back_ms);
-                *retry_at = if *state == TargetState::RefusesTimestamps { Millis(i64::MIN) } else { earlier };
+                *retry_at = if *state == TargetState::RejectsTimestamps { Millis(i64::MIN) } else { earlier };
             }
         }
     }
@@ -299,7 +306,7 @@ fn reason(state: TargetState) -> Option<Reason> {
         TargetState::Missing => Some(Reason::UnknownTarget),
         TargetState::Forbidden => Some(Reason::Forbidden),
         TargetState::Leaderless => Some(Reason::NoLeader),
-        TargetState::RefusesTimestamps => Some(Reason::Timestamp),
+        TargetState::RejectsTimestamps => Some(Reason::Timestamp),
         TargetState::Exists | TargetState::NoAnswer => None,
     }
 }

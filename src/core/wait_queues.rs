@@ -53,7 +53,7 @@ impl Queue {
             Self::Due(second, size) => size.numbers().start + second.min(LARGE - 1),
             Self::Isolated => OTHERS,
             Self::Target(target) => OTHERS | 1 << 32 | u64::from(target),
-            Self::Retry(retries, jitter_slot) => OTHERS | 2 << 32 | u64::from(retries) << 8 | u64::from(jitter_slot),
+            Self::Retry(retries, jitter_group) => OTHERS | 2 << 32 | u64::from(retries) << 8 | u64::from(jitter_group),
             Self::DeadLetter => OTHERS | 3 << 32,
         }
     }

@@ -1,10 +1,10 @@
 //! Lists which batches each partition needs, and when. Both the formation of batches and the deadlines derive from it.
 
+use super::Scheduler;
 use super::in_flight::{Lane, Purpose};
 use super::partition::{PartitionState, Stage};
 use super::payload::Payload;
 use super::types::Millis;
-use super::{Scheduler, TRANSACTORS_MAX};
 
 /// A kind of batch, and the time from which on it is needed.
 type Work = (Purpose, Millis);
@@ -12,8 +12,8 @@ type Work = (Purpose, Millis);
 impl<P: Payload> Scheduler<P> {
     /// Returns whether a transactor is free and the group's generation is valid.
     pub(super) fn may_form(&self) -> bool {
-        let transactors = self.config.transactors.clamp(1, TRANSACTORS_MAX);
-        self.batches.stale_generation.is_none() && !self.stopped && self.batches.in_flight.len() < transactors
+        let is_free = self.batches.in_flight.len() < self.config.transactors;
+        self.batches.stale_generation.is_none() && !self.stopped && is_free
     }
 
     /// Returns whether some batch may be needed now. It runs after every record, mostly returns false, and is cheaper

@@ -6,6 +6,16 @@ use std::sync::Arc;
 use crate::core::io;
 use crate::core::listing::{Listed, Upcoming};
 
+/// A header of a record, borrowed from it. Names need not be text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct HeaderRef<'a> {
+    /// The header's name, as the producer sent it.
+    pub name: &'a [u8],
+    /// The header's value; `None` is Kafka's null, which differs from empty.
+    pub value: Option<&'a [u8]>,
+}
+
 /// A schedule that is pending in a partition of this instance.
 #[derive(Clone)]
 pub struct PendingSchedule {
@@ -72,10 +82,11 @@ impl PendingSchedule {
         self.listed.parts().value
     }
 
-    /// Returns the user's own headers in order, as names and values; a value of `None` is null.
+    /// Returns the user's own headers in order.
     #[must_use]
-    pub fn headers(&self) -> Vec<(&[u8], Option<&[u8]>)> {
-        self.listed.parts().headers.iter().map(|header| (header.name, header.value)).collect()
+    pub fn headers(&self) -> Vec<HeaderRef<'_>> {
+        let headers = self.listed.parts().headers;
+        headers.into_iter().map(|header| HeaderRef { name: header.name, value: header.value }).collect()
     }
 
     /// Returns the [code](crate::runner::Reason::code) of the reason why the schedule is parked, if it is:
@@ -132,16 +143,54 @@ impl UpcomingSchedule {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Filter {
-    /// Only those of this schedules topic.
-    pub topic: Option<String>,
-    /// Only those whose key begins with these bytes.
-    pub key_prefix: Vec<u8>,
-    /// Only those due before this second since 1970.
-    pub due_before_s: Option<u64>,
-    /// Only those due from this second since 1970 on.
-    pub due_from_s: Option<u64>,
-    /// Only those that are parked.
-    pub parked: bool,
+    pub(super) topic: Option<String>,
+    pub(super) key_prefix: Vec<u8>,
+    pub(super) due_before_s: Option<u64>,
+    pub(super) due_from_s: Option<u64>,
+    pub(super) parked: bool,
+}
+
+impl Filter {
+    /// Selects all pending schedules.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Selects only those of a schedules topic.
+    #[must_use]
+    pub fn topic(mut self, topic: impl Into<String>) -> Self {
+        self.topic = Some(topic.into());
+        self
+    }
+
+    /// Selects only those whose key begins with `prefix`.
+    #[must_use]
+    pub fn key_prefix(mut self, prefix: impl Into<Vec<u8>>) -> Self {
+        self.key_prefix = prefix.into();
+        self
+    }
+
+    /// Selects only those due from this second since 1970 on.
+    #[must_use]
+    pub fn due_from_s(mut self, epoch_s: u64) -> Self {
+        self.due_from_s = Some(epoch_s);
+        self
+    }
+
+    /// Selects only those due before this second since 1970.
+    #[must_use]
+    pub fn due_before_s(mut self, epoch_s: u64) -> Self {
+        self.due_before_s = Some(epoch_s);
+        self
+    }
+
+    /// Selects only parked ones.
+    #[must_use]
+    pub fn parked(mut self) -> Self {
+        self.parked = true;
+        self
+    }
 }
 
 /// The place in a listing at which its next page begins.

@@ -56,6 +56,4 @@ pub enum Query {
         /// Takes the answer.
         reply: Reply<Vec<Upcoming>>,
     },
-    /// Hand over the partitions and end.
-    Stop,
 }

@@ -74,6 +74,8 @@ pub struct StatusBoard {
     begun: Instant,
     heartbeat_ms: AtomicU64,
     unreachable: AtomicBool,
+    /// Not a query: those can be rejected, and wait their turn.
+    stop_requested: AtomicBool,
     snapshot: Mutex<Arc<Snapshot>>,
     clients: Mutex<BTreeMap<String, ClientStatistics>>,
     warnings: Mutex<BTreeMap<String, Warning>>,
@@ -99,6 +101,7 @@ impl Default for StatusBoard {
             begun: Instant::now(),
             heartbeat_ms: AtomicU64::new(0),
             unreachable: AtomicBool::new(false),
+            stop_requested: AtomicBool::new(false),
             snapshot: Mutex::new(Arc::new(snapshot)),
             clients: Mutex::default(),
             warnings: Mutex::default(),
@@ -107,6 +110,15 @@ impl Default for StatusBoard {
 }
 
 impl StatusBoard {
+    /// Asks the loop to hand its partitions over and end.
+    pub(crate) fn request_stop(&self) {
+        self.stop_requested.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_stop_requested(&self) -> bool {
+        self.stop_requested.load(Ordering::Acquire)
+    }
+
     /// Records an iteration of the loop.
     pub(crate) fn heartbeat(&self) {
         let since = self.begun.elapsed().as_millis();

@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
+use crate::core::TRANSACTORS_MAX;
 use crate::core::io::{Abort, Outcome};
 
-/// After this many timed-out batches in a row, batches that were formed after them may commit: those may never succeed,
+/// After this many timed-out batches of a transactor in a row, batches that were formed after them may commit: those may never succeed,
 /// for instance with a partition without a leader, and must not block everything else.
-const TIMEOUTS_IN_A_ROW_MAX: u32 = 3;
+const TIMEOUTS_IN_A_ROW_MAX: u32 = 5;
 
 /// Lets batches send their offsets in the order of their ids, each after the one before has ended.
 #[derive(Debug, Default)]
@@ -28,8 +29,8 @@ struct State {
     firing: BTreeSet<u64>,
     /// Those of them that may no longer commit.
     excluded: BTreeSet<u64>,
-    /// Batches that timed out since one was committed.
-    timeouts_in_a_row: u32,
+    /// By transactor: batches that timed out since one of them was committed, without those that might not commit anyway.
+    timeouts_in_a_row: [u32; TRANSACTORS_MAX],
 }
 
 impl CommitOrder {
@@ -56,13 +57,14 @@ impl CommitOrder {
     /// commit before it is tried again.
     pub(super) fn end(&self, id: u64, outcome: &Outcome) {
         let mut state = self.lock();
-        let fires = state.firing.remove(&id);
+        let (fires, was_excluded) = (state.firing.remove(&id), state.excluded.remove(&id));
+        let transactor = (id % TRANSACTORS_MAX as u64) as usize;
         match outcome {
-            Outcome::Committed { .. } if fires => state.timeouts_in_a_row = 0,
+            Outcome::Committed { .. } if fires => state.timeouts_in_a_row[transactor] = 0,
             // However it timed out: under a quota, a batch may be without any acknowledgement.
-            Outcome::Aborted(Abort::TimedOut(_)) if fires => {
-                state.timeouts_in_a_row = state.timeouts_in_a_row.saturating_add(1);
-                if state.timeouts_in_a_row <= TIMEOUTS_IN_A_ROW_MAX {
+            Outcome::Aborted(Abort::TimedOut(_)) if fires && !was_excluded => {
+                state.timeouts_in_a_row[transactor] = state.timeouts_in_a_row[transactor].saturating_add(1);
+                if state.timeouts_in_a_row[transactor] <= TIMEOUTS_IN_A_ROW_MAX {
                     let after: Vec<u64> = state.firing.range(id + 1..).copied().collect();
                     state.excluded.extend(after);
                 }
@@ -70,7 +72,6 @@ impl CommitOrder {
             Outcome::Unknown => state.is_broken = true,
             Outcome::Committed { .. } | Outcome::Aborted(_) => {}
         }
-        state.excluded.remove(&id);
         state.ended.insert(id);
         while let Some(next) = state.next.filter(|next| state.ended.contains(next)) {
             state.ended.remove(&next);
@@ -134,7 +135,29 @@ mod tests {
             order.end(id + 1, &outcome);
             is_excluded
         };
-        assert_eq!([1, 3, 5, 7, 9].map(next_is_excluded), [true, true, true, false, true]);
+        // All of these are the same transactor's, whose coordinator may be away: the other one goes on for good.
+        assert_eq!([1, 3, 5, 7, 9, 11, 13].map(next_is_excluded), [true, true, true, true, true, false, false]);
+        order.register(15, true);
+        order.end(15, &COMMITTED);
+        order.register(16, true);
+        order.end(16, &COMMITTED);
+        assert!(next_is_excluded(17), "it is back");
+    }
+
+    #[test]
+    fn time_outs_of_excluded_batches_do_not_count() {
+        let order = CommitOrder::default();
+        for id in [1, 3, 5, 7, 9] {
+            order.register(id, true);
+            order.register(id + 1, true);
+            order.end(id, &TIMED_OUT);
+            assert!(!order.wait_turn(id + 1, Duration::ZERO));
+            order.end(id + 1, &TIMED_OUT);
+        }
+        (11..14).for_each(|id| order.register(id, true));
+        order.end(11, &COMMITTED);
+        order.end(12, &TIMED_OUT);
+        assert!(!order.wait_turn(13, Duration::ZERO), "the first time-out of its transactor that counts");
     }
 
     #[test]

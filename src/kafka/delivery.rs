@@ -284,7 +284,7 @@ fn reason(code: Code) -> Option<Reason> {
         }
         Code::TopicAuthorizationFailed => Some(Reason::Forbidden),
         Code::InvalidTimestamp => Some(Reason::Timestamp),
-        Code::InvalidRecord | Code::InvalidMessage | Code::PolicyViolation => Some(Reason::Refused),
+        Code::InvalidRecord | Code::InvalidMessage | Code::PolicyViolation => Some(Reason::Rejected),
         _ => None,
     }
 }
@@ -384,12 +384,12 @@ mod tests {
         assert_eq!(attribute(&[(0, Code::PurgeInflight), (1, Code::Unknown)]), Attribution::Unattributed);
         assert_eq!(
             attribute(&[(0, Code::PurgeInflight), (1, Code::InvalidRecord)]),
-            Attribution::Items(vec![(1, Reason::Refused)])
+            Attribution::Items(vec![(1, Reason::Rejected)])
         );
         let two = [(0, Code::MessageSizeTooLarge), (1, Code::MessageSizeTooLarge)];
         assert_eq!(attribute(&two), Attribution::Unattributed, "perhaps only together");
         let three = [two[0], two[1], (2, Code::InvalidRecord)];
-        assert_eq!(attribute(&three), Attribution::Items(vec![(2, Reason::Refused)]), "a named item stays named");
+        assert_eq!(attribute(&three), Attribution::Items(vec![(2, Reason::Rejected)]), "a named item stays named");
         assert_eq!(attribute(&two[..1]), Attribution::Items(vec![(0, Reason::TooLarge)]));
         // One of the engine's own topics: no item is at fault.
         let own = context.attribute(&a_batch(), &delivered(&[(0, Code::TopicAuthorizationFailed)]));

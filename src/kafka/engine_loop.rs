@@ -21,7 +21,7 @@ use super::client_config::ClientConfigs;
 use super::clients::Clients;
 use super::clock::Clock;
 use super::cluster_monitor;
-use super::error::Error;
+use super::error::EngineError;
 use super::ffi;
 use super::sleeper::Sleeper;
 use super::startup::Ready;
@@ -88,7 +88,7 @@ impl Timers {
 
 impl EngineLoop {
     /// Starts the threads.
-    pub(super) fn new(parts: LoopParts, ready: &Ready) -> Result<Self, Error> {
+    pub(super) fn new(parts: LoopParts, ready: &Ready) -> Result<Self, EngineError> {
         let LoopParts { config, clock, mut clients, observer, board, wake, queries } = parts;
         for (topic, entries) in &ready.topic_settings {
             if let Some(bytes) = topics::batch_bytes_max(entries) {
@@ -123,7 +123,7 @@ impl EngineLoop {
     }
 
     /// Runs until the core has stopped.
-    pub(super) fn run(mut self, sleeper: &mut Sleeper) -> Result<(), Error> {
+    pub(super) fn run(mut self, sleeper: &mut Sleeper) -> Result<(), EngineError> {
         let mut has_more = false;
         while !self.shutdown.has_stopped {
             let timeout = if has_more { Duration::ZERO } else { self.sleep_timeout() };
@@ -251,13 +251,15 @@ impl EngineLoop {
     }
 
     fn answer_queries(&mut self) {
+        if self.reporter.board.is_stop_requested() && !self.shutdown.is_stopping {
+            self.stop();
+        }
         while let Ok(query) = self.queries.try_recv() {
             // The requester may have given up.
             match query {
                 Query::Page { cursor, limit, filter, reply } => reply.send(self.core.page(cursor, limit, &filter)),
                 Query::Find { topic, key, reply } => reply.send(self.core.find(topic, &key)),
                 Query::Upcoming { limit, reply } => reply.send(self.core.upcoming(limit)),
-                Query::Stop => self.stop(),
             }
         }
     }
@@ -268,9 +270,9 @@ impl EngineLoop {
     }
 }
 
-fn core_config(config: &Config, ready: &Ready, configs: &ClientConfigs) -> Result<core::Config, Error> {
+fn core_config(config: &Config, ready: &Ready, configs: &ClientConfigs) -> Result<core::Config, EngineError> {
     let mut random = [0u8; 16];
-    getrandom::fill(&mut random).map_err(|error| Error::System(std::io::Error::other(error.to_string())))?;
+    getrandom::fill(&mut random).map_err(|error| EngineError::System(std::io::Error::other(error.to_string())))?;
     let (run, seed) = random.split_at(8);
     let bytes_max = |topic: &String| ready.topic_settings.get(topic).and_then(topics::batch_bytes_max);
     let record_bytes_max = |topic: &String| {

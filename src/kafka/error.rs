@@ -5,7 +5,7 @@ use rdkafka::error::KafkaError;
 /// Why the engine cannot continue.
 #[derive(Debug)]
 #[non_exhaustive]
-pub enum Error {
+pub enum EngineError {
     /// The operating system refused a thread or a wake-up.
     System(std::io::Error),
     /// librdkafka rejects its settings.
@@ -14,7 +14,7 @@ pub enum Error {
     Outdated(String),
 }
 
-impl std::fmt::Display for Error {
+impl std::fmt::Display for EngineError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::System(_) => f.write_str("the operating system refused a thread or a wake-up"),
@@ -30,7 +30,7 @@ impl std::fmt::Display for Error {
     }
 }
 
-impl std::error::Error for Error {
+impl std::error::Error for EngineError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::System(error) => Some(error),

@@ -116,7 +116,7 @@ fn engine(board: &StatusBoard, all: &mut Vec<MetricFamily>) {
             f64::from(u8::from(!board.is_unreachable())),
         ),
         (
-            "kafka_scheduler_loop_last_turn_age_seconds",
+            "kafka_scheduler_loop_heartbeat_age_seconds",
             "Time since the loop's last iteration; /liveness fails beyond 10 s",
             board.since_heartbeat().as_secs_f64(),
         ),

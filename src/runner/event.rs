@@ -5,7 +5,7 @@ use crate::core::batch::{Batch, Item, Kind};
 use crate::core::due::Due;
 use crate::core::io::{Millis, Record, Report, TopicPartition};
 use crate::core::reason::Reason;
-use crate::handle::Observer;
+use crate::handle::{HeaderRef, Observer};
 
 /// An event in the life of a schedule.
 #[derive(Clone, Debug)]
@@ -30,15 +30,26 @@ pub enum Event<'a> {
         /// The schedule's key.
         key: &'a [u8],
     },
-    /// A schedule fired: its transaction is committed.
+    /// A schedule fired: its transaction is committed. Those that were missed fire too: see [`Firing::is_missed`].
     Fired {
         /// The schedule that fired.
         firing: Firing<'a>,
     },
-    /// A schedule fired that was already overdue when its partition became live.
-    Missed {
-        /// The schedule that fired.
-        firing: Firing<'a>,
+    /// A schedule cannot be delivered for now, and is parked. It is retried.
+    Parked {
+        /// The position of the user's record.
+        position: RecordPosition<'a>,
+        /// The reason why a broker rejected it.
+        reason: Reason,
+        /// The time of the retry, in milliseconds since 1970.
+        retry_at_ms: i64,
+    },
+    /// A schedule cannot be delivered, and becomes a dead letter.
+    DeadLetter {
+        /// The position of the user's record.
+        position: RecordPosition<'a>,
+        /// The reason why it cannot be delivered.
+        reason: Reason,
     },
     /// A record cannot fire. It stays in the log, or moves to the dead-letter topic if there is one. Loading a
     /// partition reports only the first ones.
@@ -73,6 +84,8 @@ pub struct Firing<'a> {
     pub due_s: u64,
     /// The time at which its commit was known, in milliseconds since 1970.
     pub at_ms: i64,
+    /// It was already due when its partition became live, for instance because no instance ran.
+    pub is_missed: bool,
     /// Topic of the triggered record.
     pub target: &'a str,
     /// The triggered record's key; `None` is null.
@@ -80,17 +93,7 @@ pub struct Firing<'a> {
     /// The triggered record's value.
     pub value: &'a [u8],
     /// The user's own headers, in order.
-    pub headers: Vec<Header<'a>>,
-}
-
-/// A header of a record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Header<'a> {
-    /// The name.
-    pub name: &'a [u8],
-    /// `None` is Kafka's null, which differs from empty.
-    pub value: Option<&'a [u8]>,
+    pub headers: Vec<HeaderRef<'a>>,
 }
 
 pub(super) struct Handler<F>(F);
@@ -105,8 +108,8 @@ impl<F: FnMut(&Event<'_>) + Send> Observer for Handler<F> {
     fn fired(&mut self, batch: &Batch, at: Millis) {
         for item in &batch.items {
             let Kind::Fire { target, due, missed, .. } = &item.kind else { continue };
-            let firing = firing(batch, item, target, due.epoch_s(), at);
-            (self.0)(&if *missed { Event::Missed { firing } } else { Event::Fired { firing } });
+            let firing = firing(batch, item, target, due.epoch_s(), at, *missed);
+            (self.0)(&Event::Fired { firing });
         }
     }
 
@@ -125,6 +128,13 @@ impl<F: FnMut(&Event<'_>) + Send> Observer for Handler<F> {
             Report::Invalid { partition, offset, reason } => {
                 (self.0)(&Event::Invalid { position: position(topics, *partition, *offset), reason: *reason });
             }
+            Report::Parked { partition, offset, reason, retry_at } => {
+                let position = position(topics, *partition, *offset);
+                (self.0)(&Event::Parked { position, reason: *reason, retry_at_ms: retry_at.0 });
+            }
+            Report::ToDeadLetter { partition, offset, reason } => {
+                (self.0)(&Event::DeadLetter { position: position(topics, *partition, *offset), reason: *reason });
+            }
             Report::Live { partition, pending, overdue, .. } => {
                 let RecordPosition { topic, partition, .. } = position(topics, *partition, 0);
                 (self.0)(&Event::Live { topic, partition, pending: *pending, overdue: *overdue });
@@ -134,7 +144,14 @@ impl<F: FnMut(&Event<'_>) + Send> Observer for Handler<F> {
     }
 }
 
-fn firing<'a>(batch: &'a Batch, item: &'a Item, target: &'a str, due_s: u64, at: Millis) -> Firing<'a> {
+fn firing<'a>(
+    batch: &'a Batch,
+    item: &'a Item,
+    target: &'a str,
+    due_s: u64,
+    at: Millis,
+    is_missed: bool,
+) -> Firing<'a> {
     let parts = batch.parts(item);
     Firing {
         position: RecordPosition {
@@ -145,10 +162,11 @@ fn firing<'a>(batch: &'a Batch, item: &'a Item, target: &'a str, due_s: u64, at:
         key: parts.key,
         due_s,
         at_ms: at.0,
+        is_missed,
         target,
         target_key: parts.target_key,
         value: parts.value,
-        headers: parts.headers.iter().map(|header| Header { name: header.name, value: header.value }).collect(),
+        headers: parts.headers.iter().map(|header| HeaderRef { name: header.name, value: header.value }).collect(),
     }
 }
 

@@ -149,7 +149,7 @@ fn values_after_a_known_workload() {
     for (series, least) in [
         ("kafka_scheduler_transaction_duration_seconds_count{outcome=\"committed\"}", 3.0),
         ("kafka_scheduler_rebalances_total", 1.0),
-        ("kafka_scheduler_loop_turn_seconds_count", 10.0),
+        ("kafka_scheduler_loop_iteration_seconds_count", 10.0),
         ("kafka_scheduler_client_brokers_up{client=\"consumer\"}", 1.0),
         ("kafka_scheduler_client_sent_bytes_total{client=\"transactor-0\"}", 1.0),
         ("kafka_scheduler_client_received_bytes_total{client=\"consumer\"}", 1.0),
@@ -162,7 +162,7 @@ fn values_after_a_known_workload() {
     ] {
         assert!(metrics.get(series).is_some_and(|value| *value >= least), "{series}: {:?}", metrics.get(series));
     }
-    assert!(metrics["kafka_scheduler_loop_last_turn_age_seconds"] < 10.0);
+    assert!(metrics["kafka_scheduler_loop_heartbeat_age_seconds"] < 10.0);
     assert!(metrics["kafka_scheduler_lateness_seconds_sum{kind=\"missed\"}"] >= 20.0 * 600.0);
     assert!(metrics["kafka_scheduler_http_connections{server=\"rest\"}"] <= 1.0);
     assert!(metrics[&at("partition_position", 1)] >= 11.0);
@@ -172,7 +172,7 @@ fn values_after_a_known_workload() {
         let series = format!("kafka_scheduler_transaction_duration_seconds_count{{outcome=\"{outcome}\"}}");
         assert!(metrics.contains_key(&series), "{series}");
     }
-    assert!(metrics["kafka_scheduler_loop_stalls_total"] <= metrics["kafka_scheduler_loop_turn_seconds_count"]);
+    assert!(metrics["kafka_scheduler_loop_stalls_total"] <= metrics["kafka_scheduler_loop_iteration_seconds_count"]);
     the_process_is_told(&engine, &metrics, begun);
 }
 

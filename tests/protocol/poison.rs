@@ -152,7 +152,7 @@ fn a_rejected_record_is_isolated_at_once_at_any_position() {
             let others: Vec<String> = (0..COUNT).filter(|n| *n != place).map(|n| format!("k{n}")).collect();
             assert_eq!(done, others, "place {place}, named {named}: no time has passed");
             assert_eq!(rig.core.status()[0].parked, 1);
-            assert_eq!(rig.core.counters().by_reason[Reason::Refused as usize], 1);
+            assert_eq!(rig.core.counters().by_reason[Reason::Rejected as usize], 1);
         }
     }
 }
@@ -221,7 +221,7 @@ fn a_rejected_rewrite_is_parked_and_retried() {
             assert_eq!(rig.core.status()[0].parked, 1);
         }
         assert!((3..12).contains(&tries), "named {named}: {tries} tries");
-        let reason = if named { Reason::TooLarge } else { Reason::Refused };
+        let reason = if named { Reason::TooLarge } else { Reason::Rejected };
         assert_eq!(rig.core.counters().by_reason[reason as usize], 1, "counted once");
         rig.at(NOW + 100);
         let again = rig.work();
@@ -264,7 +264,7 @@ fn run(rig: &mut Rig, is_poison: impl Fn(&str) -> bool, named: bool) -> Vec<Stri
         let keys: Vec<String> =
             batch.items.iter().map(|item| String::from_utf8(batch.parts(item).key.to_vec()).unwrap()).collect();
         let rejected: Vec<(u32, Reason)> =
-            (0u32..).zip(&keys).filter(|(_, key)| is_poison(key)).map(|(n, _)| (n, Reason::Refused)).collect();
+            (0u32..).zip(&keys).filter(|(_, key)| is_poison(key)).map(|(n, _)| (n, Reason::Rejected)).collect();
         if rejected.is_empty() {
             done.extend(keys);
             rig.commit(&batch);

@@ -100,3 +100,27 @@ fn leaderless(config: Config) -> (Rig, i64, i64) {
     rig.abort(&batch, Abort::Rejected(vec![(0, Reason::NoLeader)]));
     (rig, poison, good)
 }
+
+#[test]
+fn lookups_without_an_answer_make_no_dead_letter() {
+    let mut rig = Rig::live_with(Config { dead_letter: Some("dead".into()), ..config() });
+    rig.schedule_to(P, "k", NOW + 1, SILENT);
+    rig.read(P);
+    let answers = [TargetState::NoAnswer, TargetState::NoAnswer, TargetState::Missing];
+    let mut second = 1;
+    for answer in answers {
+        while !look(&mut rig, answer) {
+            second += 1;
+            rig.at(NOW + second);
+        }
+    }
+    let is_dead = |o: &Output| matches!(o, Output::Report(Report::ToDeadLetter { .. }));
+    assert!(!rig.saw(is_dead), "only one lookup has found it missing");
+    for _ in 0..2 {
+        while !look(&mut rig, TargetState::Missing) {
+            second += 1;
+            rig.at(NOW + second);
+        }
+    }
+    assert!(rig.saw(is_dead), "three have");
+}

@@ -3,7 +3,7 @@
 use kafka_scheduler::core::Config;
 use kafka_scheduler::core::batch::Batch;
 use kafka_scheduler::core::headers;
-use kafka_scheduler::core::io::{Abort, Late, Millis};
+use kafka_scheduler::core::io::{Abort, Input, Late, Millis};
 
 use crate::rig::*;
 
@@ -49,6 +49,31 @@ fn small_schedules_do_not_wait_for_slow_large_ones() {
     let other = next(&mut rig);
     seen.push(fired(&other));
     assert!(seen.iter().any(|batch| *batch == [small]), "the two sizes take turns: {seen:?}");
+}
+
+#[test]
+fn after_a_time_out_nothing_fires_until_later_batches_settle() {
+    let mut rig = Rig::live_with(Config { transactors: 2, batch_items_max: 2, ..config() });
+    let offsets: Vec<i64> = (0..6).map(|n| rig.schedule(P, &format!("k{n}"), NOW + 5 + n / 2)).collect();
+    rig.read(P);
+    rig.at(NOW + 7);
+    let (first, second) = (rig.batch(), rig.batch());
+    rig.abort(&first, Abort::TimedOut(Late::Stalled));
+    for tenths in 0..50 {
+        rig.now = Millis((NOW + 7) * 1000 + tenths * 100);
+        rig.input(Input::Tick);
+        rig.no_work("what is due after the second batch could commit before what that holds");
+    }
+    // As the shell ends a batch that must not commit before the first is tried again.
+    rig.abort(&second, Abort::Retry);
+    let mut all = Vec::new();
+    while all.len() < offsets.len() {
+        let batch = next(&mut rig);
+        all.extend(fired(&batch));
+        rig.commit(&batch);
+        rig.read(P);
+    }
+    assert_eq!(all, offsets);
 }
 
 #[test]
@@ -132,7 +157,7 @@ fn next(rig: &mut Rig) -> Batch {
             rig.commit(&batch);
         }
         rig.now = Millis(rig.now.0 + 100);
-        rig.input(kafka_scheduler::core::io::Input::Tick);
+        rig.input(Input::Tick);
     }
     panic!("nothing fires: {:?}", rig.core.status());
 }

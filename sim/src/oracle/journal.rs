@@ -181,12 +181,12 @@ fn may_move(history: &History, original: &UserRecord, reason: Reason) -> bool {
         RecordKind::Schedule => match original.target {
             Target::Open => false,
             Target::Late => {
-                history.was_away && matches!(reason, Reason::UnknownTarget | Reason::Forbidden | Reason::Refused)
+                history.was_away && matches!(reason, Reason::UnknownTarget | Reason::Forbidden | Reason::Rejected)
             }
             Target::Missing => reason == Reason::UnknownTarget,
             Target::Forbidden => reason == Reason::Forbidden,
             Target::Small => reason == Reason::TooLarge,
-            Target::Silent => reason == Reason::Refused,
+            Target::Silent => reason == Reason::Rejected,
         },
         RecordKind::Cancel | RecordKind::Copied | RecordKind::ReservedKey | RecordKind::NoKey => false,
     }

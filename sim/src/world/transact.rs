@@ -155,7 +155,7 @@ impl World {
                     if bugs::on(Bug::OffsetsBeforeRecords) && !job.failed { Step::Commit } else { Step::Offsets };
                 break;
             };
-            if let Err(reason) = self.refusal(number, &outgoing) {
+            if let Err(reason) = self.rejection(number, &outgoing) {
                 let job = self.instances[number].transactors.jobs.get_mut(&batch).expect("looked up above");
                 job.produced += 1;
                 job.failed = true;
@@ -211,7 +211,7 @@ impl World {
     }
 
     /// Returns an error if the brokers reject a record, with the reason if the delivery report has one.
-    fn refusal(&mut self, number: usize, outgoing: &Outgoing) -> Result<(), Option<Reason>> {
+    fn rejection(&mut self, number: usize, outgoing: &Outgoing) -> Result<(), Option<Reason>> {
         let is_target = matches!(outgoing.log_id, LogId::Target(_));
         let refuses = match self.history.setup.timestamps {
             Timestamps::Any => false,
@@ -221,7 +221,7 @@ impl World {
         if refuses && self.instances[number].skew_ms > TIMESTAMP_AHEAD_LIMIT_MS {
             self.record_hit(Fault::WrongClock, number);
             if bugs::on(Bug::ClockBlamesRecords) {
-                return Err(Some(Reason::Refused));
+                return Err(Some(Reason::Rejected));
             }
             // If the engine's own topics reject its timestamps, no record is to blame.
             return Err((self.history.setup.timestamps == Timestamps::BoundedInTargets).then_some(Reason::Timestamp));
@@ -246,7 +246,7 @@ impl World {
             }
             Some(Away::Missing) => Err(Some(Reason::UnknownTarget)),
             // Sometimes the report names a transient error instead.
-            Some(Away::Leaderless) if self.instances[number].rng.chance(50) => Err(Some(Reason::Refused)),
+            Some(Away::Leaderless) if self.instances[number].rng.chance(50) => Err(Some(Reason::Rejected)),
             Some(Away::Leaderless) => Err(Some(Reason::NoLeader)),
             Some(_) => Err(None),
             None => Ok(()),
@@ -463,7 +463,7 @@ fn kind(kind: &Kind) -> String {
         Kind::Schedule { .. } => "schedule again".to_owned(),
         Kind::Invalid { .. } => "invalid again".to_owned(),
         Kind::Cancel { .. } => "cancel again".to_owned(),
-        Kind::Barrier { owner } => format!("barrier {owner}"),
+        Kind::Barrier { label } => format!("barrier {label}"),
         Kind::StartMarker { value } => format!("start marker {value}"),
     }
 }

@@ -123,8 +123,8 @@ impl<E, V: FnMut(OutRecord<'_>) -> Result<(), E>> Writer<'_, V> {
                 let parts = Parts::unpack(packed);
                 self.send_with_origin(parts.key, Some(parts.value), parts.headers, *timestamp)
             }
-            (Kind::Barrier { owner }, Pass::Outgoing) => {
-                let header = Header { name: headers::BARRIER, value: Some(owner.as_bytes()) };
+            (Kind::Barrier { label }, Pass::Outgoing) => {
+                let header = Header { name: headers::BARRIER, value: Some(label.as_bytes()) };
                 let group = Header { name: headers::GROUP, value: Some(self.batch.names.group.as_bytes()) };
                 self.send_to_own_partition(origin::BARRIER_KEY, None, &[header, group])
             }

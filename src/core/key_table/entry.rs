@@ -29,7 +29,8 @@ pub(in super::super) enum Request {
     },
     /// It is a tombstone: nothing is to fire any more.
     Cancel,
-    /// It cannot fire. It ends the key's earlier request as a cancel does, and stays in the log.
+    /// It cannot fire. It ends the key's earlier request as a cancel does, and stays in the log unless there is a
+    /// dead-letter topic.
     Invalid(Reason),
 }
 

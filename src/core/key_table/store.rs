@@ -108,8 +108,8 @@ impl<P: Payload> KeyTable<P> {
             (Waiting::Isolated, _) => Some(Queue::Isolated),
             (Waiting::Target, Request::Schedule { target, .. }) => Some(Queue::Target(target)),
             (Waiting::Retry | Waiting::RewriteRetry, _) => {
-                let (retries, jitter_slot) = self.retry_slot(slot);
-                Some(Queue::Retry(retries, jitter_slot))
+                let (retries, jitter_group) = self.retry_slot(slot);
+                Some(Queue::Retry(retries, jitter_group))
             }
             (Waiting::DeadLetter, _) => Some(Queue::DeadLetter),
             (Waiting::No | Waiting::Due | Waiting::Target, _) => None,

@@ -16,7 +16,7 @@ const ENTRY_RETRY_MS_MAX: i64 = 64_000;
 /// Largest number of retries that is counted. Entries with this number and one less have the longest wait.
 const RETRIES_MAX: u8 = 6;
 /// Jitter: entries with the same wait are retried in this many groups, each a quarter of the wait after the other.
-const JITTER_SLOTS: u8 = 4;
+const JITTER_GROUPS: u8 = 4;
 /// Maximum number of entries to wake at once, so a large number does not block the loop.
 const WAKE_MAX: usize = 10_000;
 
@@ -143,8 +143,8 @@ impl<P: Payload> KeyTable<P> {
     pub(in super::super) fn wake_retries(&mut self, now: Millis) {
         let mut woken = 0;
         let ready = self.retry_times.iter().filter(|(_, at)| **at <= now);
-        for (retries, jitter_slot) in ready.map(|(slot, _)| *slot).collect::<Vec<_>>() {
-            while let Some(slot) = self.queues.first(Queue::Retry(retries, jitter_slot)) {
+        for (retries, jitter_group) in ready.map(|(slot, _)| *slot).collect::<Vec<_>>() {
+            while let Some(slot) = self.queues.first(Queue::Retry(retries, jitter_group)) {
                 if woken == WAKE_MAX {
                     return;
                 }
@@ -155,7 +155,7 @@ impl<P: Payload> KeyTable<P> {
                 entry.retries = if entry.retries == RETRIES_MAX { RETRIES_MAX - 1 } else { entry.retries + 1 };
                 self.wake(slot);
             }
-            self.retry_times.remove(&(retries, jitter_slot));
+            self.retry_times.remove(&(retries, jitter_group));
         }
     }
 
@@ -206,19 +206,21 @@ impl<P: Payload> KeyTable<P> {
         self.enqueue_or_drop(slot);
     }
 
+    /// All entries of a retry queue are retried at one time, which the first of them sets: later ones wait less, so the
+    /// waits are upper bounds.
     fn retry_at(&mut self, slot: u32, now: Millis) -> Millis {
-        let (retries, jitter_slot) = self.retry_slot(slot);
+        let (retries, jitter_group) = self.retry_slot(slot);
         let delay = (ENTRY_RETRY_MS_MIN << retries).min(ENTRY_RETRY_MS_MAX);
-        if bugs::on(Bug::RefusedForgotten) {
+        if bugs::on(Bug::RejectedForgotten) {
             return now;
         }
-        let jitter = delay / i64::from(JITTER_SLOTS) * i64::from(jitter_slot);
-        *self.retry_times.entry((retries, jitter_slot)).or_insert(now.plus(delay + jitter))
+        let jitter = delay / i64::from(JITTER_GROUPS) * i64::from(jitter_group);
+        *self.retry_times.entry((retries, jitter_group)).or_insert(now.plus(delay + jitter))
     }
 
     pub(super) fn retry_slot(&self, slot: u32) -> (u8, u8) {
         let entry = self.entry(slot);
-        // Below JITTER_SLOTS, which fits.
-        (entry.retries, entry.origin_offset.rem_euclid(i64::from(JITTER_SLOTS)) as u8)
+        // Below JITTER_GROUPS, which fits.
+        (entry.retries, entry.origin_offset.rem_euclid(i64::from(JITTER_GROUPS)) as u8)
     }
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::EngineLoop;
 use crate::core::io::Input;
-use crate::kafka::error::Error;
+use crate::kafka::error::EngineError;
 
 /// Between two checks of the configuration files, while brokers reject clients' connections.
 const FILE_CHECK_INTERVAL: Duration = Duration::from_secs(3);
@@ -20,7 +20,7 @@ pub(super) struct Shutdown {
     /// The core has handed them over.
     pub has_stopped: bool,
     /// Why the engine stops by itself.
-    failure: Option<Error>,
+    failure: Option<EngineError>,
 }
 
 impl EngineLoop {
@@ -40,12 +40,12 @@ impl EngineLoop {
     /// Hands over and ends, for the program to be started again.
     pub(super) fn on_file_change(&mut self, path: String) {
         if !self.shutdown.is_stopping {
-            self.shutdown.failure = Some(Error::Outdated(path));
+            self.shutdown.failure = Some(EngineError::Outdated(path));
             self.stop();
         }
     }
 
-    pub(super) fn end(mut self) -> Result<(), Error> {
+    pub(super) fn end(mut self) -> Result<(), EngineError> {
         self.reporter.report_counters_now(self.core.counters());
         self.requests.worker.closing.store(true, Ordering::Release);
         if let Some(transactors) = self.running_batches.transactors.take() {
