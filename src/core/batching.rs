@@ -40,7 +40,7 @@ impl<P: Payload> Scheduler<P> {
         for turn in 0..Lane::ALL.len() {
             let lane = Lane::ALL[(after + turn) % Lane::ALL.len()];
             let formed = self.is_ready(Purpose::Fire(lane))
-                && !(lane.is_normal() && self.batches.is_draining())
+                && !(lane.is_normal() && self.batches.keeps_back(lane))
                 && match lane {
                     Lane::Normal => self.normal(),
                     Lane::Large => self.large(),

@@ -168,9 +168,12 @@ impl Batches {
         self.drain_to = self.in_flight.back().map(|batch| batch.id);
     }
 
-    pub(super) fn is_draining(&self) -> bool {
+    /// Returns whether no batch may be formed in a lane that fires in due order, until batches in flight have settled.
+    pub(super) fn keeps_back(&self, lane: Lane) -> bool {
         let first = self.in_flight.front().map(|batch| batch.id);
-        first.zip(self.drain_to).is_some_and(|(first, last)| first <= last)
+        let is_draining = first.zip(self.drain_to).is_some_and(|(first, last)| first <= last);
+        let of_lane = |batch: &InFlight| batch.purpose == Purpose::Fire(lane);
+        is_draining || (self.throughput.is_one_at_a_time() && self.in_flight.iter().any(of_lane))
     }
 
     pub(super) fn clear_in_flight(&mut self) {

@@ -34,6 +34,10 @@ impl<P: Payload> Scheduler<P> {
         if self.batches.throughput.is_large_apart() && !large_due() {
             self.batches.throughput.none_large_due();
         }
+        let is_due = |lane| self.next_due(lane).is_some_and(|due| due.is_due(self.now));
+        if self.batches.throughput.is_one_at_a_time() && ![Lane::Normal, Lane::Large].into_iter().any(is_due) {
+            self.batches.throughput.caught_up();
+        }
     }
 
     fn batch_committed(&mut self, batch: InFlight, last_offsets: &[(TopicPartition, i64)]) {
@@ -140,19 +144,24 @@ impl<P: Payload> Scheduler<P> {
                     }
                 }
             }
-            Abort::Retry => self.batches.back_off(batch.purpose, self.now),
+            Abort::Retry => self.try_again(&batch),
             Abort::TimedOut(late) => {
                 self.ran_late(&batch, late);
-                if matches!(batch.purpose, Purpose::Fire(lane) if lane.is_normal()) {
-                    self.batches.drain();
-                }
-                self.batches.back_off(batch.purpose, self.now);
+                self.try_again(&batch);
             }
             Abort::StaleGeneration { generation } => {
                 self.batches.pause(batch.purpose, self.now);
                 self.batches.generation_is_stale(generation);
             }
         }
+    }
+
+    /// Retries the entries of a batch that failed for no fault of theirs.
+    fn try_again(&mut self, batch: &InFlight) {
+        if matches!(batch.purpose, Purpose::Fire(lane) if lane.is_normal()) {
+            self.batches.drain();
+        }
+        self.batches.back_off(batch.purpose, self.now);
     }
 
     fn ran_late(&mut self, batch: &InFlight, late: Late) {

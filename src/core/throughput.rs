@@ -39,12 +39,13 @@ pub(super) struct Throughput {
     /// The bound without timeouts.
     full_bytes_max: usize,
     large_apart: bool,
+    one_at_a_time: bool,
 }
 
 impl Throughput {
     /// Returns a bound of `full_bytes_max` payload bytes.
     pub(super) fn new(full_bytes_max: usize) -> Self {
-        Self { bytes_max: full_bytes_max, full_bytes_max, large_apart: false }
+        Self { bytes_max: full_bytes_max, full_bytes_max, large_apart: false, one_at_a_time: false }
     }
 
     /// Returns the payload bytes after which a batch is full.
@@ -63,6 +64,17 @@ impl Throughput {
         self.large_apart = false;
     }
 
+    /// Returns whether a lane has at most one batch in flight: throughput is the limit, so a second one brings nothing,
+    /// and its records could be written among those of the first, out of due order.
+    pub(super) fn is_one_at_a_time(&self) -> bool {
+        self.one_at_a_time
+    }
+
+    /// Nothing is due any more.
+    pub(super) fn caught_up(&mut self) {
+        self.one_at_a_time = false;
+    }
+
     /// Shrinks the bound after a batch of `batch_bytes` payload bytes timed out. Returns true if throughput is
     /// certainly the limit.
     #[must_use]
@@ -72,6 +84,7 @@ impl Throughput {
             Late::Stalled => (batch_bytes / STALLED_DIVISOR).max(STALLED_BYTES_MIN),
             Late::Taking { delivered, sent } => {
                 self.large_apart = true;
+                self.one_at_a_time = true;
                 // Half of what was delivered, since the next batch may share the link with another one.
                 let half = u128::from(delivered.min(sent)) * batch_bytes as u128 / u128::from(sent.max(1)) / 2;
                 usize::try_from(half).unwrap_or(batch_bytes)
@@ -89,10 +102,12 @@ impl Throughput {
         let is_quick = took_ms < quick_ms;
         let is_limit = self.bytes_max < self.full_bytes_max && !is_quick;
         self.large_apart |= is_limit;
+        self.one_at_a_time |= is_limit;
         // A quick small batch does not show that a large one would be quick.
         if is_quick && batch_bytes >= self.bytes_max / 2 {
             self.bytes_max = self.bytes_max.max(batch_bytes).saturating_mul(2).min(self.full_bytes_max);
         }
+        self.one_at_a_time &= self.bytes_max < self.full_bytes_max;
         is_limit
     }
 }
@@ -106,6 +121,7 @@ mod tests {
         let mut throughput = Throughput::new(16 << 20);
         assert!(throughput.ran_late(16 << 20, Late::Taking { delivered: 500, sent: 2_000 }));
         assert_eq!((throughput.bytes_max(), throughput.is_large_apart()), (2 << 20, true));
+        assert!(throughput.is_one_at_a_time());
         assert!(throughput.committed(2 << 20, 2_500));
         assert!(!throughput.committed(100, 10));
         assert_eq!(throughput.bytes_max(), 2 << 20, "one was slow, and the other says nothing");
@@ -113,6 +129,7 @@ mod tests {
             assert!(!throughput.committed(throughput.bytes_max(), 1_500));
         }
         assert_eq!(throughput.bytes_max(), 16 << 20, "no more than at first");
+        assert!(!throughput.is_one_at_a_time());
     }
 
     #[test]

@@ -62,7 +62,7 @@ impl CommitOrder {
         match outcome {
             Outcome::Committed { .. } if fires => state.timeouts_in_a_row[transactor] = 0,
             // However it timed out: under a quota, a batch may be without any acknowledgement.
-            Outcome::Aborted(Abort::TimedOut(_)) if fires && !was_excluded => {
+            Outcome::Aborted(Abort::TimedOut(_) | Abort::Retry) if fires && !was_excluded => {
                 state.timeouts_in_a_row[transactor] = state.timeouts_in_a_row[transactor].saturating_add(1);
                 if state.timeouts_in_a_row[transactor] <= TIMEOUTS_IN_A_ROW_MAX {
                     let after: Vec<u64> = state.firing.range(id + 1..).copied().collect();

@@ -77,6 +77,31 @@ fn after_a_time_out_nothing_fires_until_later_batches_settle() {
 }
 
 #[test]
+fn batches_of_a_lane_do_not_overlap_if_throughput_is_the_limit() {
+    let mut rig = Rig::live_with(Config { transactors: 2, batch_items_max: 2, ..config() });
+    let offsets: Vec<i64> = (0..6).map(|n| rig.schedule(P, &format!("k{n}"), NOW + 5 + n / 2)).collect();
+    rig.read(P);
+    rig.at(NOW + 7);
+    let (first, second) = (rig.batch(), rig.batch());
+    time_out(&mut rig, &first, 0.9);
+    rig.abort(&second, Abort::Retry);
+    let mut all = Vec::new();
+    while all.len() < offsets.len() {
+        let batch = next(&mut rig);
+        rig.no_work("its records could be written among those of the batch in flight");
+        all.extend(fired(&batch));
+        rig.commit(&batch);
+        rig.read(P);
+    }
+    assert_eq!(all, offsets);
+    // Nothing was due any more: two at a time again.
+    (0..4).for_each(|n| drop(rig.schedule(P, &format!("later{n}"), NOW + 20)));
+    rig.read(P);
+    rig.at(NOW + 20);
+    let _both = (rig.work(), rig.work());
+}
+
+#[test]
 fn sizes_share_batches_again_once_the_large_ones_fired() {
     let (mut rig, _) = with_large(3);
     let first = next(&mut rig);
