@@ -1,6 +1,6 @@
 //! Drives several instances of the scheduler's real core with a model of Kafka on a virtual clock.
 //!
-//! A [`scenario::Scenario`] is a list of operations. [`play`] runs it, and the [`oracle`] judges its
+//! A [`scenario::Scenario`] is a list of operations. [`play()`] runs it, and the [`oracle`] judges its
 //! [`history::History`].
 
 #![warn(unreachable_pub)]
