@@ -206,16 +206,9 @@ impl<P: Payload> Scheduler<P> {
                     Request::Cancel => (Kind::Cancel { timestamp }, true),
                     Request::Invalid(_) => (Kind::Invalid { timestamp }, false),
                 };
-                batch.push(id, origin_offset, kind, Some(&entry.payload));
-                state.keys.mark_outstanding(slot, short_batch_id(batch.id));
-                entries.push(BatchEntry {
-                    partition: id,
-                    slot,
-                    origin_offset,
-                    ends,
-                    target: None,
-                    is_dead_letter: false,
-                });
+                let entry =
+                    BatchEntry { partition: id, slot, origin_offset, ends, target: None, is_dead_letter: false };
+                add_entry(batch, entries, &mut state.keys, kind, entry);
             }
         }
     }
@@ -259,16 +252,9 @@ impl<P: Payload> Scheduler<P> {
         }
         let (missed, after) = (due.at() <= state.live_at, AfterFiring::of(entry.request));
         let kind = Kind::Fire { target: self.targets.name(target), due, timestamp, missed, after };
-        batch.push(id, origin_offset, kind, Some(&entry.payload));
-        state.keys.mark_outstanding(slot, short_batch_id(batch.id));
-        entries.push(BatchEntry {
-            partition: id,
-            slot,
-            origin_offset,
-            ends: after.ends(),
-            target: Some(target),
-            is_dead_letter: false,
-        });
+        let (ends, target) = (after.ends(), Some(target));
+        let entry = BatchEntry { partition: id, slot, origin_offset, ends, target, is_dead_letter: false };
+        add_entry(batch, entries, &mut state.keys, kind, entry);
         true
     }
 
@@ -315,16 +301,10 @@ impl<P: Payload> Scheduler<P> {
             Request::Invalid(reason) => (reason, None),
             Request::Cancel => return true,
         };
-        batch.push(id, origin_offset, Kind::DeadLetter { reason, request, timestamp }, Some(&entry.payload));
-        state.keys.mark_outstanding(slot, short_batch_id(batch.id));
-        entries.push(BatchEntry {
-            partition: id,
-            slot,
-            origin_offset,
-            ends: true,
-            target: Some(topic),
-            is_dead_letter: true,
-        });
+        let kind = Kind::DeadLetter { reason, request, timestamp };
+        let target = Some(topic);
+        let entry = BatchEntry { partition: id, slot, origin_offset, ends: true, target, is_dead_letter: true };
+        add_entry(batch, entries, &mut state.keys, kind, entry);
         true
     }
 
@@ -373,6 +353,20 @@ impl<P: Payload> Scheduler<P> {
         self.outputs.push_back(Output::Transact(batch));
         true
     }
+}
+
+/// Adds an entry to a batch. From now on its key has an outstanding engine record.
+fn add_entry<P: Payload>(
+    batch: &mut Batch,
+    entries: &mut Vec<BatchEntry>,
+    keys: &mut KeyTable<P>,
+    kind: Kind,
+    entry: BatchEntry,
+) {
+    let payload = keys.get(entry.slot).map(|entry| &entry.payload);
+    batch.push(entry.partition, entry.origin_offset, kind, payload);
+    keys.mark_outstanding(entry.slot, short_batch_id(batch.id));
+    entries.push(entry);
 }
 
 fn partitions_of(entries: &[BatchEntry]) -> Vec<TopicPartition> {

@@ -131,7 +131,7 @@ pub(super) struct Batches {
     /// A broker rejected this generation: no batch is formed until there is another, or until the next rebalance event.
     pub(super) stale_generation: Option<i32>,
     pub(super) throughput: Throughput,
-    /// The last batch in flight when one timed out.
+    /// The last batch in flight when one was aborted without fault of a record.
     drain_to: Option<u64>,
 }
 
@@ -162,7 +162,7 @@ impl Batches {
         self.in_flight.remove(at)
     }
 
-    /// A batch timed out, and its entries wait again. Batches in flight may hold entries that are due after them and
+    /// A batch was aborted without fault of a record, and its entries wait again. Batches in flight may hold entries that are due after them and
     /// before others: no schedule fires until they have settled too, so schedules stay in due order.
     pub(super) fn drain(&mut self) {
         self.drain_to = self.in_flight.back().map(|batch| batch.id);

@@ -30,14 +30,16 @@ impl<P: Payload> Scheduler<P> {
             }
         }
         self.reread_trimmed();
-        let large_due = || self.next_due(Lane::Large).is_some_and(|due| due.is_due(self.now));
-        if self.batches.throughput.is_large_apart() && !large_due() {
+        if self.batches.throughput.is_large_apart() && !self.has_due(Lane::Large) {
             self.batches.throughput.none_large_due();
         }
-        let is_due = |lane| self.next_due(lane).is_some_and(|due| due.is_due(self.now));
-        if self.batches.throughput.is_one_at_a_time() && ![Lane::Normal, Lane::Large].into_iter().any(is_due) {
+        if self.batches.throughput.is_one_at_a_time() && !self.has_due(Lane::Normal) && !self.has_due(Lane::Large) {
             self.batches.throughput.caught_up();
         }
+    }
+
+    fn has_due(&self, lane: Lane) -> bool {
+        self.next_due(lane).is_some_and(|due| due.is_due(self.now))
     }
 
     fn batch_committed(&mut self, batch: InFlight, last_offsets: &[(TopicPartition, i64)]) {
