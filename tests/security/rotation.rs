@@ -67,7 +67,7 @@ fn a_changed_password_ends_the_engine_and_the_next_logs_in() {
     interrupt(&secured.cut);
     eventually("the brokers refuse the old password", PATIENCE, || {
         let warnings = running.handle().status().warnings;
-        warnings.iter().any(|warning| warning.contains("refuse the credentials")).then_some(())
+        warnings.iter().any(|warning| warning.contains("reject the credentials")).then_some(())
     });
     assert!(!running.is_finished(), "nothing was rewritten: to start again would change nothing");
     fs::write(&file, old.replace(PASSWORD, NEW_PASSWORD)).expect("written");
