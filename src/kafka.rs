@@ -28,6 +28,7 @@ pub(crate) mod publish;
 mod record_batches;
 mod sleeper;
 mod startup;
+mod statistics;
 pub(crate) mod target_lookup;
 pub(crate) mod topics;
 mod transaction;

@@ -2,7 +2,6 @@
 
 pub(crate) mod activity;
 mod limit;
-pub(crate) mod statistics;
 
 use std::fmt;
 use std::sync::Arc;

@@ -11,10 +11,10 @@ use rdkafka::message::Message;
 use rdkafka::producer::{DeliveryResult, ProducerContext};
 
 use super::diagnostics::Diagnostics;
+use super::statistics;
 use crate::core::batch::{Batch, Kind};
 use crate::core::io::{Late, TopicPartition};
 use crate::core::reason::Reason;
-use crate::observe::statistics;
 
 /// The longest time between two acknowledgements on a link that is slow but works: with the default time-out of 5 s, if
 /// at least two of a partition's requests got through, the last of them came within this time before the end.

@@ -15,8 +15,8 @@ use rdkafka::{Offset, TopicPartitionList};
 use super::clients::Clients;
 use super::diagnostics::Diagnostics;
 use super::ffi::queue::ForwardedQueue;
+use super::statistics;
 use crate::handle::Wake;
-use crate::observe::statistics;
 
 /// Between two checks of whether the loop has dropped a consumer.
 const CLOSE_INTERVAL: Duration = Duration::from_millis(1);

@@ -10,7 +10,8 @@ use crate::hold;
 const LAYERS: &[&[&str]] = &[
     &["core", "span"],
     &["config", "handle", "logging"],
-    &["client", "kafka", "metrics", "observe"],
+    &["kafka", "metrics"],
+    &["client", "observe"],
     &["http", "runner"],
     &["app", "mini"],
     &["cli"],
