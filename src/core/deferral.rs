@@ -83,58 +83,61 @@ impl<P: Payload> Scheduler<P> {
         if bugs::on(Bug::RejectedNotParked) {
             return;
         }
-        let BatchEntry { partition, slot, origin_offset, target, is_dead_letter, .. } = *entry;
+        let latest = self.partitions.get(&entry.partition).and_then(|state| state.keys.get(entry.slot));
+        let Some(latest) = latest.filter(|latest| latest.origin_offset == entry.origin_offset) else { return };
+        let has_dead_letter_topic = self.config.dead_letter.is_some();
+        match decide(Written::of(entry), reason, latest.retries(), has_dead_letter_topic) {
+            Decision::CheckTarget(target) => self.await_lookup(entry, target),
+            Decision::Quarantine(target, state) => self.quarantine(entry, reason, target, state),
+            Decision::MakeDeadLetter => self.make_dead_letter(entry.partition, entry.slot, reason),
+            Decision::Retry { retries_max, is_isolated } => self.await_retry(entry, reason, retries_max, is_isolated),
+        }
+    }
+
+    /// Looks the target up again, which a firing waits for. A dead letter waits by itself: its lane asks for the topic.
+    fn await_lookup(&mut self, entry: &BatchEntry, target: u32) {
+        self.await_target(entry);
+        let check = self.targets.check_again(target);
+        if self.targets.add_waiter(self.now, target) || check {
+            self.check_target(target);
+        }
+    }
+
+    /// Parks all schedules of a target that takes no records.
+    fn quarantine(&mut self, entry: &BatchEntry, reason: Reason, target: u32, state: TargetState) {
+        if self.await_target(entry) {
+            self.count_once(entry.partition, entry.slot, reason);
+        }
+        if let Some(name) = self.targets.quarantine(self.now, target, state) {
+            self.report(Report::TargetChanged { name, state });
+        }
+    }
+
+    /// Lets a firing wait for its target. Returns whether the entry is one.
+    fn await_target(&mut self, entry: &BatchEntry) -> bool {
+        let fires = matches!(Written::of(entry), Written::Firing(_));
+        if let Some(state) = self.partitions.get_mut(&entry.partition).filter(|_| fires) {
+            state.keys.await_target(entry.slot);
+        }
+        fires
+    }
+
+    /// Parks an entry until it is tried again.
+    fn await_retry(&mut self, entry: &BatchEntry, reason: Reason, retries_max: Option<u8>, is_isolated: bool) {
+        let BatchEntry { partition, slot, origin_offset: offset, .. } = *entry;
         let Some(state) = self.partitions.get_mut(&partition) else { return };
-        let Some(latest) = state.keys.get(slot).filter(|latest| latest.origin_offset == origin_offset) else { return };
-        let (retries, fires) = (latest.retries(), target.is_some() && !is_dead_letter);
-        match (target, reason) {
-            (Some(target), Reason::UnknownTarget | Reason::Forbidden) => {
-                if fires {
-                    state.keys.await_target(slot);
-                }
-                let check = self.targets.check_again(target);
-                if self.targets.add_waiter(self.now, target) || check {
-                    self.check_target(target);
-                }
-            }
-            (Some(target), Reason::NoLeader | Reason::Timestamp) => {
-                if fires {
-                    state.keys.await_target(slot);
-                    self.count_once(partition, slot, reason);
-                }
-                let target_state = match reason {
-                    Reason::Timestamp => TargetState::RejectsTimestamps,
-                    _ => TargetState::Leaderless,
-                };
-                if let Some(name) = self.targets.quarantine(self.now, target, target_state) {
-                    self.report(Report::TargetChanged { name, state: target_state });
-                }
-            }
-            (_, Reason::TooLarge | Reason::Rejected)
-                if fires
-                    && self.config.dead_letter.is_some()
-                    && (reason == Reason::TooLarge || retries >= RETRIES_BEFORE_DEAD_LETTER) =>
-            {
-                self.make_dead_letter(partition, slot, reason);
-            }
-            _ => {
-                let is_rewrite = target.is_none();
-                if reason == Reason::OwnTopic {
-                    // An operator may correct the topic's settings at any time, and nothing else stops the record.
-                    state.keys.limit_retries(slot, OWN_TOPIC_RETRIES_MAX);
-                }
-                if reason == Reason::Rejected && fires {
-                    state.keys.isolate(slot, origin_offset);
-                }
-                let retry_at = if is_rewrite {
-                    state.keys.await_rewrite_retry(slot, self.now)
-                } else {
-                    state.keys.await_retry(slot, self.now)
-                };
-                if self.count_once(partition, slot, reason) {
-                    self.report(Report::Parked { partition, offset: origin_offset, reason, retry_at });
-                }
-            }
+        if let Some(retries_max) = retries_max {
+            state.keys.limit_retries(slot, retries_max);
+        }
+        if is_isolated {
+            state.keys.isolate(slot, offset);
+        }
+        let retry_at = match Written::of(entry) {
+            Written::Rewrite => state.keys.await_rewrite_retry(slot, self.now),
+            Written::Firing(_) | Written::DeadLetter(_) => state.keys.await_retry(slot, self.now),
+        };
+        if self.count_once(partition, slot, reason) {
+            self.report(Report::Parked { partition, offset, reason, retry_at });
         }
     }
 
@@ -143,5 +146,111 @@ impl<P: Payload> Scheduler<P> {
         let is_new = self.partitions.get_mut(&id).is_some_and(|state| state.keys.remember_reason(slot, reason));
         self.counters.by_reason[reason as usize] += u64::from(is_new);
         is_new
+    }
+}
+
+/// What a batch wrote for an entry, with the number of its target or dead-letter topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Written {
+    Firing(u32),
+    DeadLetter(u32),
+    Rewrite,
+}
+
+impl Written {
+    fn of(entry: &BatchEntry) -> Self {
+        match entry.target {
+            Some(topic) if entry.is_dead_letter => Self::DeadLetter(topic),
+            Some(target) => Self::Firing(target),
+            None => Self::Rewrite,
+        }
+    }
+}
+
+/// How an entry goes on after a broker has rejected a record of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Decision {
+    /// The topic is looked up again.
+    CheckTarget(u32),
+    /// The topic takes no records: all of its schedules are parked.
+    Quarantine(u32, TargetState),
+    /// The schedule becomes a dead letter.
+    MakeDeadLetter,
+    /// The entry is tried again after a wait that grows with the number of retries.
+    Retry {
+        /// The wait grows no further after this many.
+        retries_max: Option<u8>,
+        /// It fires apart from others.
+        is_isolated: bool,
+    },
+}
+
+fn decide(written: Written, reason: Reason, retries: u8, has_dead_letter_topic: bool) -> Decision {
+    match (written, reason) {
+        (Written::Firing(topic) | Written::DeadLetter(topic), Reason::UnknownTarget | Reason::Forbidden) => {
+            Decision::CheckTarget(topic)
+        }
+        (Written::Firing(topic) | Written::DeadLetter(topic), Reason::NoLeader) => {
+            Decision::Quarantine(topic, TargetState::Leaderless)
+        }
+        (Written::Firing(topic) | Written::DeadLetter(topic), Reason::Timestamp) => {
+            Decision::Quarantine(topic, TargetState::RejectsTimestamps)
+        }
+        (Written::Firing(_), Reason::TooLarge) if has_dead_letter_topic => Decision::MakeDeadLetter,
+        (Written::Firing(_), Reason::Rejected) if has_dead_letter_topic && retries >= RETRIES_BEFORE_DEAD_LETTER => {
+            Decision::MakeDeadLetter
+        }
+        (Written::Firing(_), Reason::Rejected) => Decision::Retry { retries_max: None, is_isolated: true },
+        // An operator may correct the topic's settings at any time, and nothing else stops the record.
+        (_, Reason::OwnTopic) => Decision::Retry { retries_max: Some(OWN_TOPIC_RETRIES_MAX), is_isolated: false },
+        _ => Decision::Retry { retries_max: None, is_isolated: false },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FIRING: Written = Written::Firing(7);
+    const DEAD_LETTER: Written = Written::DeadLetter(8);
+    const REWRITE: Written = Written::Rewrite;
+    const RETRY: Decision = Decision::Retry { retries_max: None, is_isolated: false };
+    const ISOLATED: Decision = Decision::Retry { retries_max: None, is_isolated: true };
+    const OWN: Decision = Decision::Retry { retries_max: Some(OWN_TOPIC_RETRIES_MAX), is_isolated: false };
+
+    #[test]
+    fn each_reason_decides_by_what_was_written() {
+        use Decision::{CheckTarget, MakeDeadLetter, Quarantine};
+        use Reason::{Forbidden, NoLeader, OwnTopic, Rejected, Timestamp, TooLarge, UnknownTarget};
+        let (leaderless, clock) = (TargetState::Leaderless, TargetState::RejectsTimestamps);
+        // The reason, then the decision for a firing, for a dead letter and for a rewrite.
+        for (reason, firing, dead_letter, rewrite) in [
+            (UnknownTarget, CheckTarget(7), CheckTarget(8), RETRY),
+            (Forbidden, CheckTarget(7), CheckTarget(8), RETRY),
+            (NoLeader, Quarantine(7, leaderless), Quarantine(8, leaderless), RETRY),
+            (Timestamp, Quarantine(7, clock), Quarantine(8, clock), RETRY),
+            (TooLarge, MakeDeadLetter, RETRY, RETRY),
+            (Rejected, MakeDeadLetter, RETRY, RETRY),
+            (OwnTopic, OWN, OWN, OWN),
+        ] {
+            let decided = [FIRING, DEAD_LETTER, REWRITE].map(|written| decide(written, reason, u8::MAX, true));
+            assert_eq!(decided, [firing, dead_letter, rewrite], "{reason:?}");
+        }
+    }
+
+    #[test]
+    fn a_firing_gives_up_only_with_a_dead_letter_topic() {
+        const LAST: u8 = RETRIES_BEFORE_DEAD_LETTER - 1;
+        for (reason, retries, has_topic, decision) in [
+            (Reason::Rejected, 0, true, ISOLATED),
+            (Reason::Rejected, LAST, true, ISOLATED),
+            (Reason::Rejected, LAST + 1, true, Decision::MakeDeadLetter),
+            (Reason::Rejected, u8::MAX, false, ISOLATED),
+            (Reason::TooLarge, 0, true, Decision::MakeDeadLetter),
+            (Reason::TooLarge, u8::MAX, false, RETRY),
+            (Reason::OwnTopic, u8::MAX, true, OWN),
+        ] {
+            assert_eq!(decide(FIRING, reason, retries, has_topic), decision, "{reason:?} {retries} {has_topic}");
+        }
     }
 }
