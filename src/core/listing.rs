@@ -7,6 +7,7 @@ use super::due::Due;
 use super::key_table::{KeyEntry, Request};
 use super::partition::{PartitionState, Stage};
 use super::payload::{Parts, Payload, Stored};
+use super::reason::Reason;
 use super::types::{Cursor, Millis, TopicPartition};
 use super::wait_queues::Size;
 
@@ -32,9 +33,29 @@ pub struct Listed {
     pub target: Arc<str>,
     /// Key, target key, user headers and value, as [`Parts::write`] packs them.
     packed: Vec<u8>,
-    /// The [`super::reason::Reason::code`] of the reason why it is parked, if it is, or `unchecked-target` until it is
-    /// known whether its target exists.
-    pub parked: Option<&'static str>,
+    /// Why it is parked, if it is.
+    pub parked: Option<ParkedFor>,
+}
+
+/// Why a schedule is parked: it waits although it may be due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ParkedFor {
+    /// The engine does not know yet whether the target topic exists.
+    UncheckedTarget,
+    /// It cannot be delivered for now, for this reason.
+    Reason(Reason),
+}
+
+impl ParkedFor {
+    /// Returns the code that REST and commands show: `unchecked-target`, or the [`Reason::code`].
+    #[must_use]
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::UncheckedTarget => "unchecked-target",
+            Self::Reason(reason) => reason.code(),
+        }
+    }
 }
 
 impl Listed {
@@ -47,7 +68,7 @@ impl Listed {
         timestamp: Millis,
         target: Arc<str>,
         parts: &Parts<'_>,
-        parked: Option<&'static str>,
+        parked: Option<ParkedFor>,
     ) -> Self {
         let mut packed = Vec::new();
         parts.write(&mut packed);
@@ -224,7 +245,7 @@ impl<P: Payload> Scheduler<P> {
     fn listed(&self, partition: TopicPartition, entry: &KeyEntry<P>) -> Option<Listed> {
         let Request::Schedule { due, target } = entry.request else { return None };
         let packed = packed(&entry.payload).to_vec();
-        let why = || entry.parked_for.map_or("unchecked-target", |reason| reason.code());
+        let why = || entry.parked_for.map_or(ParkedFor::UncheckedTarget, ParkedFor::Reason);
         let parked = entry.is_parked().then(why);
         Some(Listed {
             partition,

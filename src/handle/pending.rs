@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::core::io;
-use crate::core::listing::{Listed, Upcoming};
+use crate::core::listing::{Listed, ParkedFor, Upcoming};
 
 /// A header of a record, borrowed from it. Names need not be text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,10 +89,9 @@ impl PendingSchedule {
         headers.into_iter().map(|header| HeaderRef { name: header.name, value: header.value }).collect()
     }
 
-    /// Returns the [code](crate::runner::Reason::code) of the reason why the schedule is parked, if it is:
-    /// `unchecked-target` until the engine knows whether its target exists.
+    /// Returns why the schedule is parked, if it is.
     #[must_use]
-    pub fn parked(&self) -> Option<&'static str> {
+    pub fn parked(&self) -> Option<ParkedFor> {
         self.listed.parked
     }
 }

@@ -18,7 +18,7 @@ use super::ask::{self, CHUNK_MAX};
 use super::connection::Connection;
 use super::query::{PageQuery, show_cursor};
 use crate::core::io::Cursor;
-use crate::core::listing::{Filter, Listed, Page};
+use crate::core::listing::{Filter, Listed, Page, ParkedFor};
 use crate::core::schedule::far_ahead;
 use crate::handle::{Handle, QueryError};
 
@@ -189,7 +189,7 @@ fn write(text: &mut Vec<u8>, listed: &Listed, topics: &[String]) {
         target_key: parts.target_key.map(String::from_utf8_lossy),
         target_key_base64: parts.target_key.and_then(base64_unless_text),
         value: BASE64_STANDARD.encode(parts.value),
-        parked: listed.parked,
+        parked: listed.parked.map(ParkedFor::code),
         warning: far_ahead(listed.due, listed.timestamp),
     };
     // Writing to memory fails only for maps whose keys are not text, and there are none.
@@ -206,8 +206,9 @@ mod tests {
     use super::*;
     use crate::core::io::{Millis, TopicPartition};
     use crate::core::payload::Parts;
+    use crate::core::reason::Reason;
 
-    fn json(key: &[u8], target_key: Option<&[u8]>, parked: Option<&'static str>) -> serde_json::Value {
+    fn json(key: &[u8], target_key: Option<&[u8]>, parked: Option<ParkedFor>) -> serde_json::Value {
         let parts = Parts { key, target_key, headers: Vec::new(), value: b"video 1" };
         let partition = TopicPartition { topic: 0, number: 2 };
         let timestamp = Millis(1_607_918_336_999);
@@ -229,7 +230,7 @@ mod tests {
 
     #[test]
     fn bytes_that_are_not_text_come_in_base64_too() {
-        let json = json(b"\xff", None, Some("unknown-target"));
+        let json = json(b"\xff", None, Some(ParkedFor::Reason(Reason::UnknownTarget)));
         assert_eq!(json["id"], "\u{fffd}");
         assert_eq!(json["id-base64"], "/w==");
         assert_eq!(json["target-key"], serde_json::Value::Null);
