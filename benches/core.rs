@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 
 use kafka_scheduler::core::batch::{Batch, OutRecord};
 use kafka_scheduler::core::io::{Header, Input, Millis, Outcome, Output, Record, TargetState, TopicPartition};
-use kafka_scheduler::core::{Config, Scheduler};
+use kafka_scheduler::core::ownership::RunId;
+use kafka_scheduler::core::{Config, Scheduler, SchedulesTopic};
 
 const PENDING: [usize; 3] = [1_000, 100_000, 10_000_000];
 const PENDING_QUICK: [usize; 2] = [1_000, 10_000];
@@ -157,12 +158,11 @@ impl Rig {
     fn new(pending: usize) -> Self {
         let config = Config {
             cluster: "cluster".into(),
-            topics: vec!["schedules".into()],
+            topics: vec![SchedulesTopic::new("schedules")],
             history: "history".into(),
             dead_letter: None,
-            record_bytes_max: vec![None],
             group: "group".into(),
-            run: "a0".into(),
+            run: RunId::from_random(7),
             grace_s: None,
             horizon_s: None,
             transactors: 2,

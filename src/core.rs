@@ -88,7 +88,8 @@ pub use listing::{Listed, Phase, Status};
 use batch::TopicNames;
 use in_flight::Batches;
 use io::{Counters, Input, Millis, Output, Report, TopicPartition};
-use partition::{PartitionState, Stage};
+use ownership::RunId;
+use partition::{OwnedPartition, Stage};
 use payload::{Packed, Payload};
 use schedule::AcceptanceRules;
 use takeover::Takeovers;
@@ -100,25 +101,38 @@ const LIVE_SLOTS_PER_ENTRY: usize = 16;
 /// Maximum number of transactors of an instance: a successor fences this many transactional ids of each former owner.
 pub const TRANSACTORS_MAX: usize = 2;
 
+/// A topic that the scheduler reads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SchedulesTopic {
+    /// The topic's name.
+    pub name: String,
+    /// The largest record that both this topic and the history topic take, in bytes of a record batch with this record
+    /// alone. `None` if it is not known: then brokers reject what is larger.
+    pub record_bytes_max: Option<usize>,
+}
+
+impl SchedulesTopic {
+    /// Returns a topic whose largest record is not known.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self { name: name.into(), record_bytes_max: None }
+    }
+}
+
 /// The settings of a scheduler.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The Kafka cluster's id.
     pub cluster: String,
-    /// Names of the schedules topics, without repeats.
-    pub topics: Vec<String>,
+    /// The schedules topics, without repeats. [`TopicPartition::topic`] is an index into them.
+    pub topics: Vec<SchedulesTopic>,
     /// The topic of history records.
     pub history: String,
     /// The topic that records which cannot fire are moved to; without it they stay in the schedules topic.
     pub dead_letter: Option<String>,
-    /// By index in `topics`: the largest record that both that topic and the history topic take, in bytes of a record
-    /// batch with this record alone.
-    pub record_bytes_max: Vec<Option<usize>>,
     /// The consumer group's id.
     pub group: String,
-    /// Unique to this start of the process: 1 to 32 characters of `0-9a-f`. Transactional ids are
-    /// `{group}.{run}.{incarnation}.{number}`.
-    pub run: String,
+    /// Unique to this start of the process. Transactional ids are `{group}.{run}.{incarnation}.{number}`.
+    pub run: RunId,
     /// A schedule due more than this many seconds before its own record's timestamp is invalid. `None`: no limit.
     pub grace_s: Option<u64>,
     /// A schedule due more than this many seconds after its own record's timestamp is invalid. `None`: no limit.
@@ -151,7 +165,7 @@ pub struct Scheduler<P: Payload = Packed> {
     names: Arc<TopicNames>,
     rules: AcceptanceRules,
     now: Millis,
-    partitions: BTreeMap<TopicPartition, PartitionState<P>>,
+    partitions: BTreeMap<TopicPartition, OwnedPartition<P>>,
     store: P::Store,
     targets: Targets,
     outputs: VecDeque<Output>,
@@ -182,7 +196,7 @@ impl<P: Payload> Scheduler<P> {
         config.transactors = config.transactors.clamp(1, TRANSACTORS_MAX);
         let names = Arc::new(TopicNames {
             cluster: config.cluster.clone(),
-            topics: config.topics.clone(),
+            topics: config.topics.iter().map(|topic| topic.name.clone()).collect(),
             history: config.history.clone(),
             dead_letter: config.dead_letter.clone(),
             group: config.group.clone(),
@@ -192,7 +206,7 @@ impl<P: Payload> Scheduler<P> {
             rules: AcceptanceRules {
                 grace_s: config.grace_s,
                 horizon_s: config.horizon_s,
-                record_bytes_max: config.record_bytes_max.clone(),
+                record_bytes_max: config.topics.iter().map(|topic| topic.record_bytes_max).collect(),
             },
             batches: Batches::new(config.batch_items_max, config.batch_bytes_max),
             config,

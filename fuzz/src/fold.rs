@@ -12,6 +12,8 @@ use super::shell::{PARTITIONS, Shell, config};
 pub fn run(data: &[u8]) {
     let mut bytes = Bytes(data);
     let settings = bytes.byte();
+    let mut base = config();
+    base.topics[0].record_bytes_max = [None, Some(250)][usize::from(settings >> 7)];
     let mut shell = Shell::new(Config {
         transactors: 1 + usize::from(settings & 1),
         batch_items_max: [100, 1, 2, 3][usize::from(settings >> 1 & 3)],
@@ -19,8 +21,7 @@ pub fn run(data: &[u8]) {
         grace_s: [None, Some(60)][usize::from(settings >> 4 & 1)],
         horizon_s: [None, Some(3_600)][usize::from(settings >> 5 & 1)],
         dead_letter: [None, Some("dead".to_owned())][usize::from(settings >> 6 & 1)].clone(),
-        record_bytes_max: vec![[None, Some(250)][usize::from(settings >> 7)], None],
-        ..config()
+        ..base
     });
     while let Some(operation) = bytes.next() {
         step(&mut shell, operation, &mut bytes);
@@ -57,7 +58,7 @@ fn step(shell: &mut Shell, operation: u8, bytes: &mut Bytes<'_>) {
             shell.commit(false);
         }
         13 => shell.abort(Abort::Retry),
-        14 => shell.abort(Abort::StaleGeneration { generation: i32::from(bytes.byte() % 4) }),
+        14 => shell.abort(Abort::StaleGeneration { generation: Some(i32::from(bytes.byte() % 4)) }),
         15 => {
             let item = u32::from(bytes.byte());
             shell.reject(item, bytes.pick(&[Reason::TooLarge, Reason::UnknownTarget, Reason::NoLeader]));

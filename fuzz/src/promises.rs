@@ -25,6 +25,7 @@ pub struct Sent {
 #[derive(Debug)]
 pub struct Promises {
     config: Config,
+    topics: Vec<String>,
     limits: AcceptanceRules,
     users: BTreeMap<(TopicPartition, i64), Kept>,
     last: BTreeMap<(TopicPartition, Vec<u8>), i64>,
@@ -40,9 +41,10 @@ impl Promises {
         let limits = AcceptanceRules {
             grace_s: config.grace_s,
             horizon_s: config.horizon_s,
-            record_bytes_max: config.record_bytes_max.clone(),
+            record_bytes_max: config.topics.iter().map(|topic| topic.record_bytes_max).collect(),
         };
-        Self { config, limits, users, last, ended, start_markers: Vec::new(), batches: 0 }
+        let topics = config.topics.iter().map(|topic| topic.name.clone()).collect();
+        Self { config, topics, limits, users, last, ended, start_markers: Vec::new(), batches: 0 }
     }
 
     /// Another process counts its batches from 1.
@@ -136,7 +138,7 @@ impl Promises {
     /// Triggered record, history record, tombstone.
     fn fires(&self, item: &Item, user: &Kept, request: &ParsedSchedule<'_>, sent: &[&Sent]) {
         let [target, history, tombstone] = sent else { panic!("three records: {sent:?}") };
-        let topic = &self.config.topics[usize::from(item.partition.topic)];
+        let topic = &self.config.topics[usize::from(item.partition.topic)].name;
         let seconds = user.timestamp.0.div_euclid(1000).max(0).to_string();
         let mut expected = request.parts.headers.clone();
         expected.push(Header { name: headers::TIMESTAMP, value: Some(seconds.as_bytes()) });
@@ -226,13 +228,13 @@ impl Promises {
         headers: &'a [Header<'a>],
     ) -> Option<ParsedSchedule<'a>> {
         let record = kept.at(of, offset, headers);
-        schedule::parse(&record, record.value?, kept.timestamp, &self.config.topics, &self.limits).ok()
+        schedule::parse(&record, record.value?, kept.timestamp, &self.topics, &self.limits).ok()
     }
 
     pub fn partition_hash(&self, partition: TopicPartition) -> u64 {
         origin::partition_hash(
             &self.config.cluster,
-            &self.config.topics[usize::from(partition.topic)],
+            &self.config.topics[usize::from(partition.topic)].name,
             partition.number,
         )
     }

@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use kafka_scheduler::core::batch::Batch;
 use kafka_scheduler::core::io::{Abort, Cursor, Input, Millis, Outcome, Output, TargetState, TopicPartition};
 use kafka_scheduler::core::origin::START_MARKER_KEY;
-use kafka_scheduler::core::ownership::Ownership;
+use kafka_scheduler::core::ownership::{Ownership, RunId};
 use kafka_scheduler::core::reason::Reason;
 use kafka_scheduler::core::start_marker::StartMarker;
-use kafka_scheduler::core::{Config, Phase, Scheduler};
+use kafka_scheduler::core::{Config, Phase, Scheduler, SchedulesTopic};
 
 use super::kept::{Kept, NOON_S};
 use super::promises::{Promises, Sent};
@@ -63,12 +63,11 @@ pub struct Shell {
 pub fn config() -> Config {
     Config {
         cluster: "c".into(),
-        topics: vec!["schedules".into(), "more".into()],
+        topics: vec![SchedulesTopic::new("schedules"), SchedulesTopic::new("more")],
         history: "history".into(),
         dead_letter: None,
-        record_bytes_max: vec![None, None],
         group: "g".into(),
-        run: "a0".into(),
+        run: RunId::from_random(0xa0),
         grace_s: None,
         horizon_s: None,
         transactors: 2,
@@ -304,7 +303,7 @@ impl Shell {
         self.rest(end);
         if self.stopping {
             assert!(self.stopped, "it stops");
-            self.succeed("b0");
+            self.succeed(0xb0);
         }
         self.now = end;
         self.input(Input::Tick);
@@ -316,7 +315,7 @@ impl Shell {
         assert_eq!(self.core.status().len(), PARTITIONS.len());
         let (pending, listed) = self.pending();
         self.promises.at_rest(&pending);
-        self.succeed("c0");
+        self.succeed(0xc0);
         self.assign(|_| true);
         self.rest(end);
         assert_eq!(self.pending(), (pending, listed), "a successor makes the same of the log");
@@ -335,8 +334,8 @@ impl Shell {
     }
 
     /// Another process takes this one's place.
-    fn succeed(&mut self, run: &str) {
-        self.core = Scheduler::new(Config { run: run.into(), ..self.config.clone() });
+    fn succeed(&mut self, run: u64) {
+        self.core = Scheduler::new(Config { run: RunId::from_random(run), ..self.config.clone() });
         self.promises.successor();
         self.questions.clear();
         self.revoked.clear();

@@ -1,11 +1,11 @@
 //! Configures an engine and answers its questions about the first start: the same for all instances and for the
 //! oracle's fresh engine.
 
-use kafka_scheduler::core::Config;
 use kafka_scheduler::core::io::{Millis, TopicPartition};
 use kafka_scheduler::core::origin::{self, START_MARKER_KEY};
-use kafka_scheduler::core::ownership::Ownership;
+use kafka_scheduler::core::ownership::{Ownership, RunId};
 use kafka_scheduler::core::start_marker::StartMarker;
+use kafka_scheduler::core::{Config, SchedulesTopic};
 
 use crate::kafka::{Kafka, LogId};
 use crate::names::{self, CLUSTER, DAY_MS, DEAD_LETTERS, HISTORY, TOPICS};
@@ -14,12 +14,11 @@ use crate::scenario::Setup;
 pub(crate) fn config(number: usize, run: u64, setup: &Setup, hash_seed: u64) -> Config {
     Config {
         cluster: CLUSTER.into(),
-        topics: TOPICS.iter().take(usize::from(setup.topics)).map(|topic| (*topic).to_owned()).collect(),
+        topics: TOPICS.iter().take(usize::from(setup.topics)).map(|topic| SchedulesTopic::new(*topic)).collect(),
         history: HISTORY.into(),
         dead_letter: setup.dead_letters.then(|| DEAD_LETTERS.to_owned()),
-        record_bytes_max: Vec::new(),
         group: "g".into(),
-        run: format!("{number:x}a{run:x}"),
+        run: RunId::parse(&format!("{number:x}a{run:x}")).expect("hexadecimal digits"),
         grace_s: setup.grace_s.map(u64::from),
         horizon_s: setup.horizon_hs.map(|hundreds| u64::from(hundreds) * 100),
         transactors: usize::from(setup.transactors),

@@ -12,7 +12,7 @@ use super::due::Due;
 use super::in_flight::{BatchEntry, InFlight, Lane, Purpose, short_batch_id};
 use super::io::Output;
 use super::key_table::{KeyTable, Request};
-use super::partition::{PartitionState, Stage};
+use super::partition::{OwnedPartition, Stage};
 use super::payload::Payload;
 use super::reason::Reason;
 use super::targets::Verdict;
@@ -68,7 +68,7 @@ impl<P: Payload> Scheduler<P> {
         self.batches.any_concerns(id)
     }
 
-    fn ids(&self, wanted: impl Fn(&PartitionState<P>) -> bool) -> Vec<TopicPartition> {
+    fn ids(&self, wanted: impl Fn(&OwnedPartition<P>) -> bool) -> Vec<TopicPartition> {
         self.partitions.values().filter(|state| wanted(state)).map(|state| state.id).collect()
     }
 
@@ -193,7 +193,7 @@ impl<P: Payload> Scheduler<P> {
 
     fn add_rewrites(&mut self, batch: &mut Batch, entries: &mut Vec<BatchEntry>) {
         let by = self.fires_by();
-        for id in self.ids(PartitionState::may_fire) {
+        for id in self.ids(OwnedPartition::may_fire) {
             while !self.is_full(batch, Lane::Normal) {
                 let Some(state) = self.partitions.get_mut(&id) else { break };
                 let Some(slot) = state.keys.take_rewrite(by) else { break };
@@ -275,7 +275,7 @@ impl<P: Payload> Scheduler<P> {
         }
         let mut batch = self.new_batch();
         let mut entries = Vec::new();
-        for id in self.ids(PartitionState::may_fire) {
+        for id in self.ids(OwnedPartition::may_fire) {
             while !self.is_full(&batch, Lane::DeadLetters) && self.add_dead_letter(&mut batch, &mut entries, id, topic)
             {
             }

@@ -4,7 +4,7 @@
 use super::bugs::{self, Bug};
 use super::in_flight::BatchEntry;
 use super::io::Output;
-use super::partition::PartitionState;
+use super::partition::OwnedPartition;
 use super::payload::Payload;
 use super::reason::Reason;
 use super::report::Report;
@@ -36,7 +36,7 @@ impl<P: Payload> Scheduler<P> {
     /// Parks the schedules that wait for an unusable target under its present state, or makes them dead letters.
     fn park_waiting(&mut self, target: u32) {
         let verdict = self.targets.verdict(self.now, target);
-        let waits = |state: &PartitionState<P>| state.keys.waiting_for(target).collect::<Vec<_>>();
+        let waits = |state: &OwnedPartition<P>| state.keys.waiting_for(target).collect::<Vec<_>>();
         let waiting: Vec<_> = self.partitions.values().map(|state| (state.id, waits(state))).collect();
         let mut remaining = self.dead_letter_target == Some(target);
         for (id, slots) in waiting {

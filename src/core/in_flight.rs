@@ -115,6 +115,15 @@ pub(super) fn short_batch_id(id: u64) -> u32 {
     (id % u64::from(u32::MAX - 1)) as u32 + 1
 }
 
+/// Why a batch could not be fenced by the group's generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum StaleGeneration {
+    /// A broker rejected this one.
+    Rejected(i32),
+    /// The consumer had none.
+    Missing,
+}
+
 /// The batches in flight, and everything that decides whether and how large the next may be.
 #[derive(Debug)]
 pub(super) struct Batches {
@@ -128,8 +137,8 @@ pub(super) struct Batches {
     pub(super) items_max: [usize; Lane::ALL.len()],
     pub(super) last_lane: Lane,
     pub(super) generation: Option<i32>,
-    /// A broker rejected this generation: no batch is formed until there is another, or until the next rebalance event.
-    pub(super) stale_generation: Option<i32>,
+    /// No batch is formed until there is another generation, or until the next rebalance event.
+    pub(super) stale_generation: Option<StaleGeneration>,
     pub(super) throughput: Throughput,
     /// The last batch in flight when one was aborted without fault of a record.
     drain_to: Option<u64>,
@@ -183,15 +192,16 @@ impl Batches {
 
     pub(super) fn set_generation(&mut self, generation: i32) {
         self.generation = Some(generation);
-        if self.stale_generation.is_some_and(|stale| stale != generation) {
+        if self.stale_generation != Some(StaleGeneration::Rejected(generation)) {
             self.stale_generation = None;
         }
     }
 
-    /// Stops new batches, unless the rejected generation has been replaced meanwhile.
-    pub(super) fn generation_is_stale(&mut self, generation: i32) {
-        if self.generation.is_none_or(|current| current == generation) {
-            self.stale_generation = Some(generation);
+    /// Stops new batches, unless the rejected generation has been replaced meanwhile. `None` if the consumer had none.
+    pub(super) fn generation_is_stale(&mut self, generation: Option<i32>) {
+        if self.generation.is_none() || self.generation == generation {
+            let stale = generation.map_or(StaleGeneration::Missing, StaleGeneration::Rejected);
+            self.stale_generation = Some(stale);
         }
     }
 

@@ -7,7 +7,7 @@ use super::batch::Batch;
 use super::reason::Reason;
 pub use super::report::{Counters, Report};
 pub use super::targets::TargetState;
-pub use super::throughput::Late;
+pub use super::throughput::BatchTimeout;
 pub use super::types::{Cursor, Header, Millis, Record, TopicPartition};
 
 /// Identifies a question of the core to the shell, which returns it with the answer.
@@ -115,15 +115,24 @@ pub enum Abort {
     /// A transient failure that no record caused, such as a timeout: the same records may be tried again.
     Retry,
     /// As [`Abort::Retry`], because records were not acknowledged in time. A smaller batch may get through.
-    TimedOut(Late),
-    /// The broker rejected our member id or generation, or the consumer has none.
+    TimedOut(BatchTimeout),
+    /// The broker rejected our member id or generation, or the consumer had none.
     StaleGeneration {
-        /// The rejected generation.
-        generation: i32,
+        /// The rejected generation; `None` if the consumer had none.
+        generation: Option<i32>,
     },
-    /// The broker rejected these items, as index into [`Batch::items`] and reason. If there are none, it rejected a
-    /// record that no delivery report names.
+    /// The broker rejected these items, as index into [`Batch::items`] and reason: at least one.
     Rejected(Vec<(u32, Reason)>),
+    /// The broker rejected a record that no delivery report names.
+    RejectedUnnamed,
+}
+
+impl Abort {
+    /// Returns the cause of a batch that the broker rejected because of these items, if it named any.
+    #[must_use]
+    pub fn rejected(items: Vec<(u32, Reason)>) -> Self {
+        if items.is_empty() { Self::RejectedUnnamed } else { Self::Rejected(items) }
+    }
 }
 
 /// An action for the shell, or a report.

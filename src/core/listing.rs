@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::Scheduler;
 use super::due::Due;
 use super::key_table::{KeyEntry, Request};
-use super::partition::{PartitionState, Stage};
+use super::partition::{OwnedPartition, Stage};
 use super::payload::{Parts, Payload, Stored};
 use super::reason::Reason;
 use super::types::{Cursor, Millis, TopicPartition};
@@ -261,7 +261,7 @@ impl<P: Payload> Scheduler<P> {
     /// Returns the status of every partition held.
     #[must_use]
     pub fn status(&self) -> Vec<Status> {
-        let status = |state: &PartitionState<P>| Status {
+        let status = |state: &OwnedPartition<P>| Status {
             partition: state.id,
             phase: match state.stage {
                 Stage::Metadata | Stage::Barrier | Stage::BarrierSent => Phase::TakingOver,

@@ -2,7 +2,7 @@
 
 use super::bugs::{self, Bug};
 use super::in_flight::{BatchEntry, InFlight, Lane, Purpose, short_batch_id};
-use super::io::{Abort, Late, Outcome};
+use super::io::{Abort, BatchTimeout, Outcome};
 use super::partition::{COMMIT_INTERVAL_MS, Stage, UnreadBatch};
 use super::payload::Payload;
 use super::reason::Reason;
@@ -106,12 +106,9 @@ impl<P: Payload> Scheduler<P> {
             let of_this = batch.entries.iter().filter(|entry| entry.partition == *id);
             state.unread_batches.push_back(UnreadBatch {
                 batch: short_batch_id(batch.id),
-                offset: match last_offsets.iter().find(|(other, _)| other == id) {
-                    _ if read => -1,
-                    Some((_, offset)) => *offset,
-                    // Without a report, this batch and the later ones of the partition are cleared only record by
-                    // record, as they are read.
-                    None => i64::MAX,
+                last_offset: match last_offsets.iter().find(|(other, _)| other == id) {
+                    _ if read => Some(-1),
+                    reported => reported.map(|(_, offset)| *offset),
                 },
                 items: of_this.map(|entry| (entry.slot, entry.origin_offset, entry.ends)).collect(),
             });
@@ -134,11 +131,12 @@ impl<P: Payload> Scheduler<P> {
         }
         self.revert_stages(&batch, |_| true);
         match abort {
-            Abort::Rejected(items) if items.is_empty() => self.bisect(&batch),
+            Abort::RejectedUnnamed => self.bisect(&batch),
             Abort::Rejected(items) => {
+                debug_assert!(!items.is_empty(), "without items, the same batch would be tried again at once");
                 if items.iter().any(|(_, reason)| *reason == Reason::NoLeader) {
                     // If the metadata shows a leader, the partition was too slow, and a smaller batch may get through.
-                    self.ran_late(&batch, Late::Stalled);
+                    self.timed_out(&batch, BatchTimeout::Stalled);
                 }
                 for (item, reason) in items {
                     if let Some(entry) = batch.entries.get(item as usize) {
@@ -147,8 +145,8 @@ impl<P: Payload> Scheduler<P> {
                 }
             }
             Abort::Retry => self.try_again(&batch),
-            Abort::TimedOut(late) => {
-                self.ran_late(&batch, late);
+            Abort::TimedOut(timeout) => {
+                self.timed_out(&batch, timeout);
                 self.try_again(&batch);
             }
             Abort::StaleGeneration { generation } => {
@@ -166,9 +164,9 @@ impl<P: Payload> Scheduler<P> {
         self.batches.back_off(batch.purpose, self.now);
     }
 
-    fn ran_late(&mut self, batch: &InFlight, late: Late) {
+    fn timed_out(&mut self, batch: &InFlight, timeout: BatchTimeout) {
         let fires = matches!(batch.purpose, Purpose::Fire(_)) && !bugs::on(Bug::BatchesKeepTheirSize);
-        if fires && self.batches.throughput.ran_late(batch.payload_bytes, late) {
+        if fires && self.batches.throughput.timed_out(batch.payload_bytes, timeout) {
             self.report(Report::ThroughputIsLimit);
         }
     }

@@ -6,6 +6,8 @@
 //!
 //! The metadata also carries the topic's `since`, in case the start markers are gone.
 
+use std::fmt;
+
 use super::types::Millis;
 
 /// Maximum number of former owners in the metadata. Dropping older ones costs time, not safety.
@@ -19,6 +21,33 @@ const MEMBER_BYTES_MAX: usize = 255;
 
 /// Longest valid owner; this engine writes none that is longer.
 const OWNER_BYTES_MAX: usize = 48;
+
+/// Longest run.
+const RUN_BYTES_MAX: usize = 32;
+
+/// Identifies one start of the process, as the first part of an owner's name: 1 to 32 characters of `0-9a-f`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunId(String);
+
+impl RunId {
+    /// Returns the run of this name; `None` if the name is not allowed.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        (text.len() <= RUN_BYTES_MAX && is_hexadecimal(text)).then(|| Self(text.to_owned()))
+    }
+
+    /// Returns the run of a random number.
+    #[must_use]
+    pub fn from_random(number: u64) -> Self {
+        Self(format!("{number:016x}"))
+    }
+}
+
+impl fmt::Display for RunId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
 
 /// The decoded metadata of a committed offset.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -123,16 +152,29 @@ fn member_name(member: &[u8]) -> String {
 fn is_owner(text: &str) -> bool {
     text.len() <= OWNER_BYTES_MAX
         && text.split_once('.').is_some_and(|(run, incarnation)| {
-            !run.is_empty()
-                && run.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
-                && !incarnation.is_empty()
-                && incarnation.bytes().all(|b| b.is_ascii_digit())
+            is_hexadecimal(run) && !incarnation.is_empty() && incarnation.bytes().all(|b| b.is_ascii_digit())
         })
+}
+
+fn is_hexadecimal(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_run_is_part_of_a_valid_owner() {
+        for run in [RunId::from_random(0), RunId::from_random(u64::MAX), RunId::parse(&"f".repeat(32)).expect("a run")]
+        {
+            assert!(is_owner(&format!("{run}.{}", i16::MAX)), "{run}");
+        }
+        assert_eq!(RunId::from_random(0xab).to_string(), "00000000000000ab");
+        for text in ["", "g", "AB", "a.b", "a b", &"0".repeat(33)] {
+            assert_eq!(RunId::parse(text), None, "{text:?}");
+        }
+    }
 
     #[test]
     fn metadata_is_read_back() {

@@ -50,15 +50,16 @@ pub(super) enum Stage {
 pub(super) struct UnreadBatch {
     /// Its [`short_batch_id`](super::in_flight::short_batch_id).
     pub batch: u32,
-    /// The highest offset of its records in this partition.
-    pub offset: i64,
+    /// The highest offset of its records in this partition. Without a report of it, this batch and the later ones of the
+    /// partition are cleared only record by record, as they are read.
+    pub last_offset: Option<i64>,
     /// Slot, origin offset, and whether the batch ended the entry.
     pub items: Vec<(u32, i64, bool)>,
 }
 
 /// A partition that this instance owns.
 #[derive(Debug)]
-pub(super) struct PartitionState<P> {
+pub(super) struct OwnedPartition<P> {
     pub id: TopicPartition,
     /// Identifies it in origin headers and start markers.
     pub partition_hash: u64,
@@ -95,7 +96,7 @@ pub(super) struct PartitionState<P> {
     pub is_trimmed: bool,
 }
 
-impl<P: Payload> PartitionState<P> {
+impl<P: Payload> OwnedPartition<P> {
     /// Returns the state of a partition that was just assigned.
     pub(super) fn new(id: TopicPartition, partition_hash: u64, keys: KeyTable<P>, leftover_cutoff: Millis) -> Self {
         Self {
@@ -169,7 +170,9 @@ impl<P: Payload> PartitionState<P> {
 
     /// Clears the outstanding records of batches that the consumer has read past.
     pub(super) fn clear_read(&mut self) {
-        while let Some(read) = self.unread_batches.front().filter(|u| u.offset < self.position) {
+        while let Some(read) =
+            self.unread_batches.front().filter(|u| u.last_offset.is_some_and(|last| last < self.position))
+        {
             let batch = read.batch;
             for (slot, origin_offset, ended) in &read.items {
                 self.keys.read_past(*slot, *origin_offset, batch, *ended);

@@ -25,7 +25,7 @@ pub struct AcceptanceRules {
     pub grace_s: Option<u64>,
     /// How far ahead of its record's timestamp it may be due, in seconds.
     pub horizon_s: Option<u64>,
-    /// As [`Config::record_bytes_max`](super::Config::record_bytes_max).
+    /// By index of the schedules topic: [`SchedulesTopic::record_bytes_max`](super::SchedulesTopic::record_bytes_max).
     pub record_bytes_max: Vec<Option<usize>>,
 }
 

@@ -7,7 +7,7 @@ use super::bugs::{self, Bug};
 use super::io::{Output, RequestId};
 use super::key_table::KeyTable;
 use super::ownership::{FENCE_MAX, Ownership};
-use super::partition::{PartitionState, Stage};
+use super::partition::{OwnedPartition, Stage};
 use super::payload::Payload;
 use super::report::Report;
 use super::start_marker::StartMarker;
@@ -53,7 +53,7 @@ impl<P: Payload> Scheduler<P> {
         for id in partitions {
             let partition_hash =
                 origin::partition_hash(&self.names.cluster, &self.names.topics[usize::from(id.topic)], id.number);
-            self.partitions.insert(*id, PartitionState::new(*id, partition_hash, self.new_table(), leftover_cutoff));
+            self.partitions.insert(*id, OwnedPartition::new(*id, partition_hash, self.new_table(), leftover_cutoff));
         }
         if self.stopping {
             return self.stop();
@@ -161,7 +161,7 @@ impl<P: Payload> Scheduler<P> {
         let request = self.takeovers.new_request();
         self.takeovers.since_requests.insert(topic, request);
         let stays =
-            |state: &&PartitionState<P>| state.id.topic == topic && !matches!(state.stage, Stage::Releasing { .. });
+            |state: &&OwnedPartition<P>| state.id.topic == topic && !matches!(state.stage, Stage::Releasing { .. });
         let known = self.partitions.values().filter(stays).map(|state| state.id.number).collect();
         self.outputs.push_back(Output::FindSince { request, topic, known });
     }
@@ -213,7 +213,7 @@ impl<P: Payload> Scheduler<P> {
     /// Takes the `since` from the topic's other partitions, once all of them are loaded. If none has a start marker,
     /// the engine runs on this topic for the first time.
     fn use_siblings_since(&mut self, topic: u16) {
-        let of_topic = |state: &&PartitionState<P>| state.id.topic == topic;
+        let of_topic = |state: &&OwnedPartition<P>| state.id.topic == topic;
         let siblings = || self.partitions.values().filter(of_topic);
         if !siblings().any(|state| state.stage == Stage::Siblings) || siblings().any(|state| state.is_before_siblings())
         {
@@ -317,7 +317,7 @@ impl<P: Payload> Scheduler<P> {
 
     /// Iterates over the live partitions whose start marker is in the future.
     pub(super) fn ahead_of_clock(&self) -> impl Iterator<Item = TopicPartition> {
-        let ahead = |state: &&PartitionState<P>| {
+        let ahead = |state: &&OwnedPartition<P>| {
             state.is_live() && state.start_marker.is_some_and(|start_marker| self.is_ahead(start_marker))
         };
         self.partitions.values().filter(ahead).map(|state| state.id)
@@ -328,7 +328,7 @@ impl<P: Payload> Scheduler<P> {
     }
 }
 
-fn start_marker_from<P: Payload>(state: &PartitionState<P>, since: Millis) -> StartMarker {
+fn start_marker_from<P: Payload>(state: &OwnedPartition<P>, since: Millis) -> StartMarker {
     // Keep the offset of an earlier start marker: schedules after it stay owed.
     let offset = state.start_marker.map_or(state.barrier.unwrap_or(0), |start_marker| start_marker.offset);
     StartMarker { since, offset }

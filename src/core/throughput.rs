@@ -18,7 +18,7 @@ const STALLED_BYTES_MIN: usize = 256 << 10;
 
 /// How a batch timed out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Late {
+pub enum BatchTimeout {
     /// No record was acknowledged: an outage, or a link too slow even for the first request.
     Silent,
     /// Acknowledgements stopped halfway: some partition may take no records.
@@ -78,11 +78,11 @@ impl Throughput {
     /// Shrinks the bound after a batch of `batch_bytes` payload bytes timed out. Returns true if throughput is
     /// certainly the limit.
     #[must_use]
-    pub(super) fn ran_late(&mut self, batch_bytes: usize, late: Late) -> bool {
-        let fits = match late {
-            Late::Silent => batch_bytes / STALLED_DIVISOR,
-            Late::Stalled => (batch_bytes / STALLED_DIVISOR).max(STALLED_BYTES_MIN),
-            Late::Taking { delivered, sent } => {
+    pub(super) fn timed_out(&mut self, batch_bytes: usize, timeout: BatchTimeout) -> bool {
+        let fits = match timeout {
+            BatchTimeout::Silent => batch_bytes / STALLED_DIVISOR,
+            BatchTimeout::Stalled => (batch_bytes / STALLED_DIVISOR).max(STALLED_BYTES_MIN),
+            BatchTimeout::Taking { delivered, sent } => {
                 self.large_apart = true;
                 self.one_at_a_time = true;
                 // Half of what was delivered, since the next batch may share the link with another one.
@@ -91,7 +91,7 @@ impl Throughput {
             }
         };
         self.bytes_max = self.bytes_max.min(fits).max(1);
-        matches!(late, Late::Taking { .. })
+        matches!(timeout, BatchTimeout::Taking { .. })
     }
 
     /// Grows the bound if a batch was committed quickly, `took_ms` after it was formed. Returns true if throughput is
@@ -119,7 +119,7 @@ mod tests {
     #[test]
     fn batches_shrink_on_timeouts_and_grow_on_fast_commits() {
         let mut throughput = Throughput::new(16 << 20);
-        assert!(throughput.ran_late(16 << 20, Late::Taking { delivered: 500, sent: 2_000 }));
+        assert!(throughput.timed_out(16 << 20, BatchTimeout::Taking { delivered: 500, sent: 2_000 }));
         assert_eq!((throughput.bytes_max(), throughput.is_large_apart()), (2 << 20, true));
         assert!(throughput.is_one_at_a_time());
         assert!(throughput.committed(2 << 20, 2_500));
@@ -137,7 +137,7 @@ mod tests {
         for took_ms in [10, 1_500] {
             let mut throughput = Throughput::new(16 << 20);
             for _ in 0..100 {
-                assert!(!throughput.ran_late(throughput.bytes_max(), Late::Silent));
+                assert!(!throughput.timed_out(throughput.bytes_max(), BatchTimeout::Silent));
             }
             assert_eq!((throughput.bytes_max(), throughput.is_large_apart()), (1, false));
             // One schedule of 300 bytes makes a batch, whatever the bound.
@@ -154,7 +154,7 @@ mod tests {
     fn a_stalled_partition_keeps_batches_above_a_minimum() {
         let mut throughput = Throughput::new(16 << 20);
         for _ in 0..100 {
-            assert!(!throughput.ran_late(throughput.bytes_max(), Late::Stalled));
+            assert!(!throughput.timed_out(throughput.bytes_max(), BatchTimeout::Stalled));
         }
         assert_eq!((throughput.bytes_max(), throughput.is_large_apart()), (STALLED_BYTES_MIN, false));
     }

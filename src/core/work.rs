@@ -2,7 +2,7 @@
 
 use super::Scheduler;
 use super::in_flight::{Lane, Purpose};
-use super::partition::{PartitionState, Stage};
+use super::partition::{OwnedPartition, Stage};
 use super::payload::Payload;
 use super::types::Millis;
 
@@ -43,7 +43,7 @@ impl<P: Payload> Scheduler<P> {
     }
 
     /// Iterates over the work of one partition.
-    fn work(&self, state: &PartitionState<P>) -> impl Iterator<Item = Work> {
+    fn work(&self, state: &OwnedPartition<P>) -> impl Iterator<Item = Work> {
         let now = self.now;
         let is_live = state.is_live();
         let work = match state.stage {

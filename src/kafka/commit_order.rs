@@ -89,11 +89,11 @@ impl CommitOrder {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::io::Late;
+    use crate::core::io::BatchTimeout;
 
     const COMMITTED: Outcome = Outcome::Committed { last_offsets: Vec::new() };
     const ABORTED: Outcome = Outcome::Aborted(Abort::Retry);
-    const TIMED_OUT: Outcome = Outcome::Aborted(Abort::TimedOut(Late::Silent));
+    const TIMED_OUT: Outcome = Outcome::Aborted(Abort::TimedOut(BatchTimeout::Silent));
 
     #[test]
     fn batches_commit_in_order_and_none_after_an_unknown_outcome() {

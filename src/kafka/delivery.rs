@@ -13,7 +13,7 @@ use rdkafka::producer::{DeliveryResult, ProducerContext};
 use super::diagnostics::Diagnostics;
 use super::statistics;
 use crate::core::batch::{Batch, Kind};
-use crate::core::io::{Late, TopicPartition};
+use crate::core::io::{BatchTimeout, TopicPartition};
 use crate::core::reason::Reason;
 
 /// The longest time between two acknowledgements on a link that is slow but works: with the default time-out of 5 s, if
@@ -114,14 +114,14 @@ impl DeliveryReports {
     }
 
     /// Returns how the batch timed out, if records were not acknowledged in time. `sent` counts its bytes.
-    pub(super) fn timed_out(&self, sent: impl FnOnce() -> u64) -> Option<Late> {
+    pub(super) fn timed_out(&self, sent: impl FnOnce() -> u64) -> Option<BatchTimeout> {
         if !self.failed.iter().any(|failure| failure.code == Code::MessageTimedOut) {
             return None;
         }
         Some(match self.acknowledged_at {
-            None => Late::Silent,
-            Some(at) if at.elapsed() >= ACKNOWLEDGEMENT_INTERVAL => Late::Stalled,
-            Some(_) => Late::Taking { delivered: self.acknowledged_bytes, sent: sent() },
+            None => BatchTimeout::Silent,
+            Some(at) if at.elapsed() >= ACKNOWLEDGEMENT_INTERVAL => BatchTimeout::Stalled,
+            Some(_) => BatchTimeout::Taking { delivered: self.acknowledged_bytes, sent: sent() },
         })
     }
 

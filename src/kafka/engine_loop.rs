@@ -29,6 +29,7 @@ use super::topics;
 use super::worker::WorkerResult;
 use crate::config::Config;
 use crate::core::io::{Input, Millis, Output, Report, TopicPartition};
+use crate::core::ownership::RunId;
 use crate::core::{self, Scheduler};
 use crate::handle::status_board::StatusBoard;
 use crate::handle::{Observer, Query, Wake};
@@ -273,26 +274,31 @@ impl EngineLoop {
 fn core_config(config: &Config, ready: &Ready, configs: &ClientConfigs) -> Result<core::Config, EngineError> {
     let mut random = [0u8; 16];
     getrandom::fill(&mut random).map_err(|error| EngineError::System(std::io::Error::other(error.to_string())))?;
+    let number = |bytes: &[u8]| bytes.iter().fold(0, |number, byte| number << 8 | u64::from(*byte));
     let (run, seed) = random.split_at(8);
     let bytes_max = |topic: &String| ready.topic_settings.get(topic).and_then(topics::batch_bytes_max);
-    let record_bytes_max = |topic: &String| {
-        // The size of a compressed record is known only to the brokers.
-        let is_known = !configs.compresses();
-        bytes_max(topic).into_iter().chain(bytes_max(&config.history_topic)).min().filter(|_| is_known)
+    // The size of a compressed record is known only to the brokers.
+    let is_known = !configs.compresses();
+    let topic = |name: &String| core::SchedulesTopic {
+        name: name.clone(),
+        record_bytes_max: bytes_max(name)
+            .into_iter()
+            .chain(bytes_max(&config.history_topic))
+            .min()
+            .filter(|_| is_known),
     };
     Ok(core::Config {
         cluster: ready.cluster_id.clone(),
-        topics: config.schedules_topics.clone(),
+        topics: config.schedules_topics.iter().map(topic).collect(),
         history: config.history_topic.clone(),
         dead_letter: config.dead_letter_topic.clone(),
-        record_bytes_max: config.schedules_topics.iter().map(record_bytes_max).collect(),
         group: config.group_id.clone(),
-        run: run.iter().map(|byte| format!("{byte:02x}")).collect(),
+        run: RunId::from_random(number(run)),
         grace_s: config.grace_s,
         horizon_s: config.horizon_s,
         transactors: core::TRANSACTORS_MAX,
         batch_items_max: BATCH_ITEMS_MAX,
         batch_bytes_max: BATCH_BYTES_MAX,
-        hash_seed: seed.iter().fold(0, |seed, byte| seed << 8 | u64::from(*byte)),
+        hash_seed: number(seed),
     })
 }

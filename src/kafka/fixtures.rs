@@ -2,18 +2,18 @@
 
 use crate::core::batch::Batch;
 use crate::core::io::{Input, Millis, Output, TopicPartition};
-use crate::core::{Config, Scheduler};
+use crate::core::ownership::RunId;
+use crate::core::{Config, Scheduler, SchedulesTopic};
 
 /// A barrier's batch.
 pub(crate) fn a_batch() -> Batch {
     let config = Config {
         cluster: "c".into(),
-        topics: vec!["schedules".into()],
+        topics: vec![SchedulesTopic::new("schedules")],
         history: "history".into(),
         dead_letter: None,
-        record_bytes_max: Vec::new(),
         group: "g".into(),
-        run: "ab".into(),
+        run: RunId::from_random(7),
         grace_s: None,
         horizon_s: None,
         transactors: 1,

@@ -103,7 +103,7 @@ impl TransactionRun<'_> {
     /// Runs a batch to its end.
     pub(super) fn run(&self, job: &Job) -> Ended {
         let Some(membership) = &job.membership else {
-            return Ended::ProducerReusable(Outcome::Aborted(Abort::StaleGeneration { generation: -1 }));
+            return Ended::ProducerReusable(Outcome::Aborted(Abort::StaleGeneration { generation: None }));
         };
         self.producer.client().context().take();
         if let Err(error) = self.producer.begin_transaction() {
@@ -250,7 +250,7 @@ impl TransactionRun<'_> {
             attribution => {
                 let denied = self.find_denied_targets(batch);
                 let is_transient = denied.is_empty() && attribution == Attribution::Transient;
-                if is_transient { transient(batch, &reports) } else { Abort::Rejected(denied) }
+                if is_transient { transient(batch, &reports) } else { Abort::rejected(denied) }
             }
         };
         Err(abort.into())
@@ -294,7 +294,7 @@ impl TransactionRun<'_> {
                 }
                 Err(match (error.is_fatal(), is_stale_generation) {
                     (true, _) => Failed::Unknown,
-                    (_, true) => Abort::StaleGeneration { generation: membership.generation }.into(),
+                    (_, true) => Abort::StaleGeneration { generation: Some(membership.generation) }.into(),
                     _ => Abort::Retry.into(),
                 })
             }

@@ -67,7 +67,7 @@ fn a_clock_set_back_lets_no_rejected_schedule_fire_early() {
     let early = rig.batch();
     assert_eq!(fired(&early), [soon, tomorrow], "by a clock that is a day ahead");
     rig.now = Millis((NOW + 9) * 1000);
-    rig.abort(&early, Abort::Rejected(Vec::new()));
+    rig.abort(&early, Abort::RejectedUnnamed);
     rig.no_work("nothing is due by the right clock");
     rig.at(NOW + 10);
     assert_eq!(fired(&rig.work()), [soon]);

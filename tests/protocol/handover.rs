@@ -117,7 +117,7 @@ fn a_partition_revoked_before_its_reread_is_released_clean() {
     assert!(rig.saw(|o| matches!(o, Output::Seek(_))));
     let barrier = rig.batch();
     rig.input(Input::Revoked { partitions: &[P] });
-    rig.abort(&barrier, Abort::StaleGeneration { generation: 1 });
+    rig.abort(&barrier, Abort::StaleGeneration { generation: Some(1) });
     rig.input(Input::Generation(2));
     rig.at(NOW + 1);
     assert!(!rig.saw(|o| matches!(o, Output::Release(_))), "the group still takes us for the owner");

@@ -39,7 +39,7 @@ fn an_unattributed_rejection_is_bisected_to_its_record() {
         while let Some(batch) = rig.try_batch() {
             let bad = batch.items.iter().any(|i| batch.parts(i).key == b"poison");
             if bad {
-                rig.abort(&batch, Abort::Rejected(Vec::new()));
+                rig.abort(&batch, Abort::RejectedUnnamed);
             } else {
                 done += fired(&batch).len();
                 rig.commit(&batch);
@@ -184,7 +184,7 @@ fn unattributed_rejections_delay_no_fresh_schedule() {
                 rig.read(P);
             } else {
                 aborts += 1;
-                rig.abort(&batch, Abort::Rejected(Vec::new()));
+                rig.abort(&batch, Abort::RejectedUnnamed);
             }
         }
     }
@@ -215,7 +215,7 @@ fn a_rejected_rewrite_is_parked_and_retried() {
                 assert!(matches!(batch.items[at].kind, Kind::Schedule { .. }));
                 tries += 1;
                 let rejected = vec![(at as u32, Reason::TooLarge)];
-                rig.abort(&batch, Abort::Rejected(if named { rejected } else { Vec::new() }));
+                rig.abort(&batch, if named { Abort::Rejected(rejected) } else { Abort::RejectedUnnamed });
             }
             assert_eq!(rig.core.counters().triggered, second as u64, "named {named}: its neighbours fire on time");
             assert_eq!(rig.core.status()[0].parked, 1);
@@ -270,7 +270,7 @@ fn run(rig: &mut Rig, is_poison: impl Fn(&str) -> bool, named: bool) -> Vec<Stri
             rig.commit(&batch);
             rig.read(P);
         } else {
-            rig.abort(&batch, Abort::Rejected(if named { rejected } else { Vec::new() }));
+            rig.abort(&batch, if named { Abort::Rejected(rejected) } else { Abort::RejectedUnnamed });
         }
     }
     done

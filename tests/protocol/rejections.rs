@@ -39,7 +39,7 @@ fn an_invalid_record_becomes_a_dead_letter_with_its_tombstone() {
     assert_eq!((rig.core.counters().dead_lettered, counted(&rig, Reason::BadEpoch)), (1, 1));
     // Nor after a restart: its tombstone ends it.
     let mut successor = with_dead_letters();
-    successor.run = "cd".into();
+    successor.run = run_id("cd");
     rig.core = kafka_scheduler::core::Scheduler::new(successor);
     rig.outs.clear();
     rig.bring_up(&[P]);
@@ -270,7 +270,7 @@ fn parked_schedules_come_back_with_growing_waits_in_shares() {
         while let Some(batch) = rig.try_batch() {
             moments.push((tenths, batch.items.len()));
             let all: Vec<(u32, Reason)> = (0..batch.items.len() as u32).map(|item| (item, Reason::TooLarge)).collect();
-            rig.abort(&batch, Abort::Rejected(all));
+            rig.abort(&batch, Abort::rejected(all));
         }
     }
     let tries: usize = moments.iter().map(|(_, items)| items).sum();
@@ -336,7 +336,9 @@ fn a_cancel_ends_a_parked_schedule() {
 
 #[test]
 fn a_record_too_large_for_the_history_is_invalid_on_arrival() {
-    let mut rig = Rig::live_with(Config { record_bytes_max: vec![Some(1_000), None], ..config() });
+    let mut config = config();
+    config.topics[0].record_bytes_max = Some(1_000);
+    let mut rig = Rig::live_with(config);
     let timestamp = rig.now;
     let with_value = |bytes: usize| {
         let headers = vec![

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use kafka_scheduler::core::batch::{Batch, Kind};
 use kafka_scheduler::core::io::{Abort, Header, Input, Millis, Outcome, Output, Record, TargetState, TopicPartition};
 use kafka_scheduler::core::origin::{self, ORIGIN_HEADER, Origin};
-use kafka_scheduler::core::ownership::Ownership;
-use kafka_scheduler::core::{Config, Phase, Scheduler, headers};
+use kafka_scheduler::core::ownership::{Ownership, RunId};
+use kafka_scheduler::core::{Config, Phase, Scheduler, SchedulesTopic, headers};
 
 pub const P: TopicPartition = TopicPartition { topic: 0, number: 0 };
 pub const Q: TopicPartition = TopicPartition { topic: 0, number: 1 };
@@ -80,12 +80,11 @@ pub struct Rig {
 pub fn config() -> Config {
     Config {
         cluster: "c".into(),
-        topics: vec!["schedules".into(), "more".into()],
+        topics: vec![SchedulesTopic::new("schedules"), SchedulesTopic::new("more")],
         history: "history".into(),
         dead_letter: None,
-        record_bytes_max: Vec::new(),
         group: "g".into(),
-        run: "ab".into(),
+        run: run_id("ab"),
         grace_s: None,
         horizon_s: None,
         transactors: 1,
@@ -93,6 +92,11 @@ pub fn config() -> Config {
         batch_bytes_max: 1 << 20,
         hash_seed: 7,
     }
+}
+
+/// Returns the run of this name.
+pub fn run_id(name: &str) -> RunId {
+    RunId::parse(name).expect("hexadecimal digits")
 }
 
 impl Rig {
@@ -122,7 +126,7 @@ impl Rig {
 
     /// Replaces the scheduler by another process on the same logs.
     pub fn successor(&mut self, run: &str) {
-        self.core = Scheduler::new(Config { run: run.into(), ..config() });
+        self.core = Scheduler::new(Config { run: run_id(run), ..config() });
         self.outs.clear();
     }
 

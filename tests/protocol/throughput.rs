@@ -3,7 +3,7 @@
 use kafka_scheduler::core::Config;
 use kafka_scheduler::core::batch::Batch;
 use kafka_scheduler::core::headers;
-use kafka_scheduler::core::io::{Abort, Input, Late, Millis};
+use kafka_scheduler::core::io::{Abort, BatchTimeout, Input, Millis};
 
 use crate::rig::*;
 
@@ -58,7 +58,7 @@ fn after_a_time_out_nothing_fires_until_later_batches_settle() {
     rig.read(P);
     rig.at(NOW + 7);
     let (first, second) = (rig.batch(), rig.batch());
-    rig.abort(&first, Abort::TimedOut(Late::Stalled));
+    rig.abort(&first, Abort::TimedOut(BatchTimeout::Stalled));
     for tenths in 0..50 {
         rig.now = Millis((NOW + 7) * 1000 + tenths * 100);
         rig.input(Input::Tick);
@@ -133,7 +133,7 @@ fn an_outage_leaves_no_small_batches_behind() {
     rig.at(NOW + 5);
     for _ in 0..30 {
         let batch = next(&mut rig);
-        rig.abort(&batch, Abort::TimedOut(Late::Silent));
+        rig.abort(&batch, Abort::TimedOut(BatchTimeout::Silent));
     }
     let mut batches = 0;
     let mut left = 2_000;
@@ -170,7 +170,7 @@ fn with_large(count: usize) -> (Rig, Vec<i64>) {
 fn time_out(rig: &mut Rig, batch: &Batch, share: f64) {
     let sent = 1_000_000;
     let delivered = (sent as f64 * share) as u64;
-    rig.abort(batch, Abort::TimedOut(Late::Taking { delivered, sent }));
+    rig.abort(batch, Abort::TimedOut(BatchTimeout::Taking { delivered, sent }));
 }
 
 /// Waits as long as it takes for the next batch that fires.

@@ -135,7 +135,7 @@ fn a_stale_generation_stops_batches_until_the_next_one() {
     rig.read(P);
     rig.at(NOW + 1);
     let batch = rig.batch();
-    rig.abort(&batch, Abort::StaleGeneration { generation: 4 });
+    rig.abort(&batch, Abort::StaleGeneration { generation: Some(4) });
     rig.at(NOW + 30);
     rig.no_batch("the generation is the stale one");
     rig.input(Input::Generation(5));

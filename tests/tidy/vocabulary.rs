@@ -85,7 +85,7 @@ const RETIRED: &[Retired] = &[
         "tests/tidy/",
     ]),
     text("newer word|newer words|older word|older words|earlier word|earlier words|last word|latest word", "record"),
-    name("life|lives", "PartitionState; in sim: incarnation").outside(&["tests/"]),
+    name("life|lives", "OwnedPartition; in sim: incarnation").outside(&["tests/"]),
     name("meaning", "RecordKind"),
     text("shelf|shelves", "queue"),
     name("rack|racks", "retry slot"),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use kafka_scheduler::core::batch::{Batch, Kind, OutRecord};
-use kafka_scheduler::core::io::{Abort, Input, Late, Outcome};
+use kafka_scheduler::core::io::{Abort, BatchTimeout, Input, Outcome};
 use kafka_scheduler::core::reason::Reason;
 
 use super::transactors::{Job, Outgoing, Step};
@@ -262,12 +262,12 @@ impl World {
         let parting = job.incarnation != parting;
         if job.failed {
             let rejected_items = std::mem::take(&mut job.rejected_items);
-            let named = job.rejected || !rejected_items.is_empty();
+            let is_rejected = job.rejected || !rejected_items.is_empty();
             let sent = job.records.iter().map(bytes).sum();
             let outcome = match job.late_bytes {
-                _ if named => Abort::Rejected(rejected_items),
-                Some(0) => Abort::TimedOut(Late::Silent),
-                Some(delivered) => Abort::TimedOut(Late::Taking { delivered, sent }),
+                _ if is_rejected => Abort::rejected(rejected_items),
+                Some(0) => Abort::TimedOut(BatchTimeout::Silent),
+                Some(delivered) => Abort::TimedOut(BatchTimeout::Taking { delivered, sent }),
                 None => Abort::Retry,
             };
             return self.give_up(number, batch, producer, outcome);
@@ -298,7 +298,12 @@ impl World {
             Err(Refusal::Concurrent) => self.later(number, 20, Task::Job(batch)),
             Err(Refusal::Generation) => {
                 let generation = self.instances[number].transactors.jobs[&batch].member.1;
-                self.give_up(number, batch, producer, Abort::StaleGeneration { generation });
+                self.give_up(
+                    number,
+                    batch,
+                    producer,
+                    Abort::StaleGeneration { generation: Some(generation).filter(|generation| *generation >= 0) },
+                );
             }
             Err(Refusal::Metadata) => self.give_up(number, batch, producer, Abort::Retry),
             Err(Refusal::Fenced | Refusal::State) => self.end(number, batch, Outcome::Unknown),

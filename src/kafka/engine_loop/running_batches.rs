@@ -96,7 +96,7 @@ const fn label(outcome: &Outcome) -> &'static str {
         Outcome::Committed { .. } => "committed",
         Outcome::Aborted(Abort::Retry | Abort::TimedOut(_)) => "aborted",
         Outcome::Aborted(Abort::StaleGeneration { .. }) => "fenced",
-        Outcome::Aborted(Abort::Rejected(_)) => "rejected",
+        Outcome::Aborted(Abort::Rejected(_) | Abort::RejectedUnnamed) => "rejected",
         Outcome::Unknown => "unknown",
     }
 }

@@ -62,7 +62,7 @@ impl TransactionRun<'_> {
         }
         let abort = match self.producer.client().context().attribute(batch, &reports) {
             Attribution::Items(items) => Abort::Rejected(items),
-            Attribution::Unattributed => Abort::Rejected(Vec::new()),
+            Attribution::Unattributed => Abort::RejectedUnnamed,
             Attribution::Transient => Abort::Retry,
         };
         Ended::ProducerReusable(Outcome::Aborted(abort))
