@@ -181,12 +181,12 @@ fn man(to: Option<&std::path::Path>) -> Result<(), Failure> {
 
 /// Returns the topics that a command reads: the given one, or else all schedules topics.
 fn topics_of(config: &Config, given: Option<&String>) -> Vec<String> {
-    given.map_or_else(|| config.schedules_topics.clone(), |topic| vec![topic.clone()])
+    given.map_or_else(|| config.schedules_topics().to_vec(), |topic| vec![topic.clone()])
 }
 
 /// Returns the topic that a command writes to.
 fn topic_of(config: &Config, given: Option<&String>) -> Result<String, Failure> {
-    match (given, config.schedules_topics.as_slice()) {
+    match (given, config.schedules_topics()) {
         (Some(topic), _) => Ok(topic.clone()),
         (None, [topic]) => Ok(topic.clone()),
         (None, topics) => Err(Failure::usage(format!(

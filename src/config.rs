@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use builder::ConfigBuilder;
 pub use file::ConfigurationFile;
@@ -108,57 +109,43 @@ impl std::error::Error for ConfigError {
     }
 }
 
-/// The settings of an engine.
+/// The settings of an engine, all of them checked.
 ///
-/// [`Config::builder`] sets them in a program, and [`Config::load`] reads them from the environment. Both check every
-/// value; a field that is changed afterwards is not checked again.
+/// [`Config::builder`] sets them in a program, and [`Config::load`] reads them from the environment. They do not change
+/// afterwards: [`Config::to_builder`] begins with them, and checks again. The default has the default of every setting.
 #[derive(Clone)]
-#[non_exhaustive]
 pub struct Config {
-    /// `BOOTSTRAP_SERVERS`
-    pub bootstrap_servers: String,
-    /// `SCHEDULES_TOPICS`: not empty, no repeats.
-    pub schedules_topics: Vec<String>,
-    /// `SINCE_DELTA`: 0 or less, in days.
-    pub since_delta_days: i32,
-    /// `GROUP_ID`
-    pub group_id: String,
-    /// `METRICS_HTTP_ADDR`
-    pub metrics_addr: SocketAddr,
-    /// `HISTORY_TOPIC`
-    pub history_topic: String,
-    /// `DEAD_LETTER_TOPIC`
-    pub dead_letter_topic: Option<String>,
-    /// `CREATE_TOPICS`: whether the engine creates its missing topics.
-    pub create_topics: bool,
-    /// `CREATE_TOPICS_REPLICATION_FACTOR`: replicas of created topics; `None` is the brokers' default.
-    pub create_topics_replicas: Option<i32>,
-    /// `SERVER_ADDR`
-    pub server_addr: SocketAddr,
-    /// `SESSION_TIMEOUT`, in milliseconds.
-    pub session_timeout_ms: u32,
-    /// `SCHEDULE_GRACE_INTERVAL`, in seconds.
-    pub grace_s: Option<u64>,
-    /// `MAX_HORIZON`, in seconds.
-    pub horizon_s: Option<u64>,
-    /// `MEMORY_WARN_BYTES`: warn if pending schedules take more memory.
-    pub memory_warn_bytes: Option<u64>,
+    bootstrap_servers: String,
+    schedules_topics: Vec<String>,
+    since_delta_days: i32,
+    group_id: String,
+    metrics_addr: SocketAddr,
+    history_topic: String,
+    dead_letter_topic: Option<String>,
+    create_topics: bool,
+    create_topics_replicas: Option<i32>,
+    server_addr: SocketAddr,
+    session_timeout_ms: u32,
+    grace_s: Option<u64>,
+    horizon_s: Option<u64>,
+    memory_warn_bytes: Option<u64>,
     /// The broker is inside this process and does not describe its topics' settings.
     #[cfg_attr(not(feature = "engine"), expect(dead_code, reason = "only the engine connects"))]
-    pub(crate) embedded: bool,
-    /// `CONFIGURATION_FILE`, as it was read.
-    pub configuration_file: Option<ConfigurationFile>,
-    /// `kafka.common.configuration` of the file: settings that librdkafka gets unchanged.
-    pub kafka_common: BTreeMap<String, String>,
-    /// `kafka.producer.configuration` of the file.
-    pub kafka_producer: BTreeMap<String, String>,
-    /// `kafka.consumer.configuration` of the file.
-    pub kafka_consumer: BTreeMap<String, String>,
-    /// `REST_TOKEN`: the bearer token that clients of REST must send.
-    pub rest_token: Option<Secret>,
+    embedded: bool,
+    configuration_file: Option<ConfigurationFile>,
+    kafka_common: BTreeMap<String, String>,
+    kafka_producer: BTreeMap<String, String>,
+    kafka_consumer: BTreeMap<String, String>,
+    rest_token: Option<Secret>,
     /// Variables that are set and have no effect, with what to do instead.
     #[cfg_attr(not(feature = "cli"), expect(dead_code, reason = "only the program logs them"))]
-    pub(crate) warnings: Vec<String>,
+    warnings: Vec<String>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self::load(&|_| None).expect("the defaults are valid settings")
+    }
 }
 
 impl Config {
@@ -172,11 +159,25 @@ impl Config {
     ///     .schedules_topics(["reminders"])
     ///     .librdkafka("security.protocol", "ssl")
     ///     .build()?;
-    /// assert_eq!(config.group_id, "scheduler-cg");
+    /// assert_eq!(config.group_id(), "scheduler-cg");
     /// # Ok::<(), kafka_scheduler::config::ConfigError>(())
     /// ```
     pub fn builder() -> ConfigBuilder {
         ConfigBuilder::default()
+    }
+
+    /// Returns a builder that begins with these settings, to change some of them.
+    ///
+    /// ```
+    /// use kafka_scheduler::config::Config;
+    ///
+    /// let config = Config::builder().group_id("reminders").build()?;
+    /// let other = config.to_builder().history_topic("fired").build()?;
+    /// assert_eq!((other.group_id(), other.history_topic()), ("reminders", "fired"));
+    /// # Ok::<(), kafka_scheduler::config::ConfigError>(())
+    /// ```
+    pub fn to_builder(&self) -> ConfigBuilder {
+        ConfigBuilder::from_config(self.clone())
     }
 
     /// Reads the environment and the configuration file that it names. An empty variable counts as not set.
@@ -203,13 +204,15 @@ impl Config {
         let group_id = value::group(&name, group.as_deref().unwrap_or("scheduler-cg"))?;
         let (name, session) = file.setting(env, "SESSION_TIMEOUT", SESSION_KEYS)?;
         let session_timeout_ms =
-            value::whole(&name, session.as_deref().unwrap_or("6000"), 1..=3_600_000, "milliseconds")?;
+            value::whole(&name, session.as_deref().unwrap_or("6000"), value::SESSION_MS, "milliseconds")?;
 
         let schedules_topics =
             value::topics("SCHEDULES_TOPICS", &env("SCHEDULES_TOPICS").unwrap_or("schedules".into()))?;
         let history_topic = value::topic("HISTORY_TOPIC", &env("HISTORY_TOPIC").unwrap_or("history".into()))?;
-        apart("HISTORY_TOPIC", &history_topic, &schedules_topics)?;
-        let dead_letter_topic = dead_letter(env, &schedules_topics, &history_topic)?;
+        check_history(&history_topic, &schedules_topics)?;
+        let dead_letter_topic =
+            env("DEAD_LETTER_TOPIC").map(|text| value::topic("DEAD_LETTER_TOPIC", &text)).transpose()?;
+        check_dead_letter(dead_letter_topic.as_deref(), &history_topic, &schedules_topics)?;
         let (name, metrics) = metrics(env)?;
         let metrics = metrics.as_deref().unwrap_or(":8001");
         let metrics_addr = value::address(name, metrics)?;
@@ -227,17 +230,15 @@ impl Config {
             dead_letter_topic,
             create_topics: env("CREATE_TOPICS").map_or(Ok(false), |text| value::flag("CREATE_TOPICS", &text))?,
             create_topics_replicas: env("CREATE_TOPICS_REPLICATION_FACTOR")
-                .map(|text| value::whole("CREATE_TOPICS_REPLICATION_FACTOR", &text, 1..=REPLICAS_MAX, "replicas"))
+                .map(|text| value::replicas(&text))
                 .transpose()?,
             server_addr,
             session_timeout_ms,
             grace_s: env("SCHEDULE_GRACE_INTERVAL")
-                .map(|text| value::whole("SCHEDULE_GRACE_INTERVAL", &text, 0..=value::CENTURY_S, "seconds"))
+                .map(|text| value::whole("SCHEDULE_GRACE_INTERVAL", &text, value::GRACE_S, "seconds"))
                 .transpose()?,
             horizon_s: env("MAX_HORIZON").map(|text| value::horizon("MAX_HORIZON", &text)).transpose()?,
-            memory_warn_bytes: env("MEMORY_WARN_BYTES")
-                .map(|text| value::whole("MEMORY_WARN_BYTES", &text, 1..=value::BYTES_MAX, "bytes"))
-                .transpose()?,
+            memory_warn_bytes: env("MEMORY_WARN_BYTES").map(|text| value::memory_warn_bytes(&text)).transpose()?,
             embedded: false,
             configuration_file: file.read,
             kafka_common: file.common,
@@ -246,6 +247,152 @@ impl Config {
             rest_token: env("REST_TOKEN").map(|token| Secret::token("REST_TOKEN", token)).transpose()?,
             warnings: env("GRAYLOG_SERVER").map(|_| GRAYLOG.to_owned()).into_iter().collect(),
         })
+    }
+}
+
+/// Each setting as it was read, with the variable that sets it.
+impl Config {
+    /// Returns `BOOTSTRAP_SERVERS`: a comma list of `host:port`, without spaces.
+    #[must_use]
+    pub fn bootstrap_servers(&self) -> &str {
+        &self.bootstrap_servers
+    }
+
+    /// Returns `SCHEDULES_TOPICS`: one or more topics that the engine reads, without repeats.
+    #[must_use]
+    pub fn schedules_topics(&self) -> &[String] {
+        &self.schedules_topics
+    }
+
+    /// Returns `SINCE_DELTA`, 0 to -36,500 days: at the engine's first start, schedules due before today's midnight plus
+    /// this do not fire.
+    #[must_use]
+    pub fn since_delta_days(&self) -> i32 {
+        self.since_delta_days
+    }
+
+    /// Returns `GROUP_ID`: the consumer group that instances share.
+    #[must_use]
+    pub fn group_id(&self) -> &str {
+        &self.group_id
+    }
+
+    /// Returns `METRICS_HTTP_ADDR`, where the program serves metrics. Without the program it has no effect.
+    #[must_use]
+    pub fn metrics_addr(&self) -> SocketAddr {
+        self.metrics_addr
+    }
+
+    /// Returns `HISTORY_TOPIC`, which gets a copy of each triggered record. It is not a schedules topic.
+    #[must_use]
+    pub fn history_topic(&self) -> &str {
+        &self.history_topic
+    }
+
+    /// Returns `DEAD_LETTER_TOPIC`, which gets records that cannot fire. Without it they stay in their schedules topic.
+    #[must_use]
+    pub fn dead_letter_topic(&self) -> Option<&str> {
+        self.dead_letter_topic.as_deref()
+    }
+
+    /// Returns `CREATE_TOPICS`: whether the engine creates those of its own topics that are missing.
+    #[must_use]
+    pub fn create_topics(&self) -> bool {
+        self.create_topics
+    }
+
+    /// Returns `CREATE_TOPICS_REPLICATION_FACTOR`: replicas of created topics, 1 to 10,000; `None` is the brokers' default.
+    #[must_use]
+    pub fn create_topics_replicas(&self) -> Option<i32> {
+        self.create_topics_replicas
+    }
+
+    /// Returns `SERVER_ADDR`, where the program serves REST. Without the program it has no effect.
+    #[must_use]
+    pub fn server_addr(&self) -> SocketAddr {
+        self.server_addr
+    }
+
+    /// Returns `SESSION_TIMEOUT`: after this time without a heartbeat the group takes an instance's partitions away.
+    #[must_use]
+    pub fn session_timeout(&self) -> Duration {
+        Duration::from_millis(self.session_timeout_ms.into())
+    }
+
+    /// Returns `SCHEDULE_GRACE_INTERVAL`: a schedule that was overdue by more than this when it was produced is invalid.
+    /// `None`: no limit.
+    #[must_use]
+    pub fn grace_interval(&self) -> Option<Duration> {
+        self.grace_s.map(Duration::from_secs)
+    }
+
+    /// Returns `MAX_HORIZON`: a schedule that was due further ahead than this when it was produced is invalid. `None`: no
+    /// limit.
+    #[must_use]
+    pub fn max_horizon(&self) -> Option<Duration> {
+        self.horizon_s.map(Duration::from_secs)
+    }
+
+    /// Returns `MEMORY_WARN_BYTES`: the engine warns if pending schedules take more memory than this. `None`: never.
+    #[must_use]
+    pub fn memory_warn_bytes(&self) -> Option<u64> {
+        self.memory_warn_bytes
+    }
+
+    /// Returns `CONFIGURATION_FILE`, as it was read; `None` if it is not set, or the settings are from a builder.
+    #[must_use]
+    pub fn configuration_file(&self) -> Option<&ConfigurationFile> {
+        self.configuration_file.as_ref()
+    }
+
+    /// Returns the settings of librdkafka for all clients: `kafka.common.configuration` of the file. Names are
+    /// librdkafka's; values may be secrets.
+    #[must_use]
+    pub fn kafka_common(&self) -> &BTreeMap<String, String> {
+        &self.kafka_common
+    }
+
+    /// Returns the settings of librdkafka for producers alone: `kafka.producer.configuration` of the file. They win over
+    /// those for all clients.
+    #[must_use]
+    pub fn kafka_producer(&self) -> &BTreeMap<String, String> {
+        &self.kafka_producer
+    }
+
+    /// Returns the settings of librdkafka for consumers alone: `kafka.consumer.configuration` of the file. They win over
+    /// those for all clients.
+    #[must_use]
+    pub fn kafka_consumer(&self) -> &BTreeMap<String, String> {
+        &self.kafka_consumer
+    }
+
+    /// Returns `REST_TOKEN`: the bearer token that clients of REST must send. `None`: no token is needed.
+    #[must_use]
+    pub fn rest_token(&self) -> Option<&Secret> {
+        self.rest_token.as_ref()
+    }
+
+    /// Returns whether the broker is inside this process: it does not describe its topics' settings.
+    #[cfg(feature = "engine")]
+    pub(crate) fn is_embedded(&self) -> bool {
+        self.embedded
+    }
+
+    /// Connects to a broker inside this process, instead of `BOOTSTRAP_SERVERS`.
+    #[cfg(feature = "engine")]
+    #[must_use]
+    pub(crate) fn with_embedded_broker(self, bootstrap_servers: String) -> Self {
+        Self { bootstrap_servers, embedded: true, ..self }
+    }
+
+    /// Returns settings of librdkafka that no builder and no file lets through, beside the defaults.
+    #[cfg(all(test, feature = "engine"))]
+    pub(crate) fn with_unchecked_librdkafka(
+        kafka_common: BTreeMap<String, String>,
+        kafka_consumer: BTreeMap<String, String>,
+        kafka_producer: BTreeMap<String, String>,
+    ) -> Self {
+        Self { kafka_common, kafka_consumer, kafka_producer, ..Self::default() }
     }
 }
 
@@ -258,15 +405,18 @@ fn apart(name: &str, topic: &str, schedules_topics: &[String]) -> Result<(), Con
     Ok(())
 }
 
-fn dead_letter(env: Env<'_>, schedules_topics: &[String], history: &str) -> Result<Option<String>, ConfigError> {
+fn check_history(topic: &str, schedules_topics: &[String]) -> Result<(), ConfigError> {
+    apart("HISTORY_TOPIC", topic, schedules_topics)
+}
+
+fn check_dead_letter(topic: Option<&str>, history: &str, schedules_topics: &[String]) -> Result<(), ConfigError> {
     const NAME: &str = "DEAD_LETTER_TOPIC";
-    let Some(text) = env(NAME) else { return Ok(None) };
-    let topic = value::topic(NAME, &text)?;
-    apart(NAME, &topic, schedules_topics)?;
+    let Some(topic) = topic else { return Ok(()) };
+    apart(NAME, topic, schedules_topics)?;
     if topic == history {
-        return Err(ConfigError::wrong(NAME, &topic, "another topic than HISTORY_TOPIC"));
+        return Err(ConfigError::wrong(NAME, topic, "another topic than HISTORY_TOPIC"));
     }
-    Ok(Some(topic))
+    Ok(())
 }
 
 /// Rejects variables of the process's environment that are not Unicode: reading them as text would hide them.

@@ -79,8 +79,8 @@ impl Listeners {
         let bind =
             |variable, address: SocketAddr| listen(address).map_err(|error| BindError { variable, address, error });
         Ok(Self {
-            rest: bind("SERVER_ADDR", config.server_addr)?,
-            metrics: bind("METRICS_HTTP_ADDR (or METRICS_ADDR)", config.metrics_addr)?,
+            rest: bind("SERVER_ADDR", config.server_addr())?,
+            metrics: bind("METRICS_HTTP_ADDR (or METRICS_ADDR)", config.metrics_addr())?,
         })
     }
 
@@ -114,7 +114,7 @@ impl Listeners {
         let rest = Arc::new(Rest::new(config, handle.clone(), activity, clock));
         let rest_server = Server::new("rest", REST_CONNECTIONS_MAX, &metrics);
         let metrics_server = Server::new("metrics", METRICS_CONNECTIONS_MAX, &metrics);
-        let topics: Arc<[String]> = config.schedules_topics.clone().into();
+        let topics: Arc<[String]> = config.schedules_topics().into();
         let serve = async move {
             let rest = rest_server.run(rest_listener, move |request, connection| {
                 let rest = Arc::clone(&rest);

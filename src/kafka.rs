@@ -81,7 +81,7 @@ impl Engine {
     /// If the operating system has no file descriptors left.
     pub fn new(config: Config, clock: Clock, observer: Box<dyn Observer>) -> Result<Self, EngineError> {
         let sleeper = Sleeper::new().map_err(EngineError::System)?;
-        let (handle, queries) = Handle::new(sleeper.wake(), &config.schedules_topics);
+        let (handle, queries) = Handle::new(sleeper.wake(), config.schedules_topics());
         Ok(Self { config, clock, observer, sleeper, handle, queries })
     }
 
@@ -127,7 +127,7 @@ impl Engine {
                 Err(reason) if logged.as_ref() != Some(&reason) => {
                     tracing::warn!("{reason}; trying again until this changes");
                     let state = EngineState::Starting(reason.to_string());
-                    let memory_warn_bytes = self.config.memory_warn_bytes;
+                    let memory_warn_bytes = self.config.memory_warn_bytes();
                     board.publish(Snapshot { at: self.clock.now(), state, partitions: Vec::new(), memory_warn_bytes });
                     logged = Some(reason);
                     // The reason has changed, and may soon change again.

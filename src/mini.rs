@@ -143,12 +143,8 @@ impl Mini {
     ///
     /// # Errors
     /// If the broker or the engine cannot be started.
-    ///
-    /// # Panics
-    /// Never: the defaults are valid settings.
     pub fn with_topics(topics: impl IntoIterator<Item = Topic>) -> Result<Self, MiniError> {
-        let config = Config::load(&|_| None).expect("the defaults are valid settings");
-        Self::with_runner(topics, Runner::new(config))
+        Self::with_runner(topics, Runner::new(Config::default()))
     }
 
     /// Starts with a runner of your own, for other settings or a handler of events. The `bootstrap_servers` of its settings
@@ -170,10 +166,10 @@ impl Mini {
     pub fn with_runner(topics: impl IntoIterator<Item = Topic>, runner: Runner) -> Result<Self, MiniError> {
         let cluster = Cluster::new(1).map_err(MiniError::Broker)?;
         let bootstrap_servers = cluster.bootstrap_servers();
-        let runner = runner.embedded(&bootstrap_servers);
+        let runner = runner.embedded(bootstrap_servers.clone());
         let topics = topic::with_needed(topics, runner.config());
         topic::create(&cluster, &topics).map_err(MiniError::Broker)?;
-        let (live, waiting) = AllLive::new(topic::partitions(&topics, &runner.config().schedules_topics));
+        let (live, waiting) = AllLive::new(topic::partitions(&topics, runner.config().schedules_topics()));
         let clock = Clock::default();
         let running = runner.clock(clock.clone()).observer(Box::new(live)).start()?;
         let mini = Self { running: Some(running), clock, bootstrap_servers, _cluster: cluster };

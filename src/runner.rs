@@ -146,9 +146,8 @@ impl Runner {
     }
 
     /// Connects to an embedded broker instead of those of the settings.
-    pub(crate) fn embedded(mut self, servers: &str) -> Self {
-        self.config.bootstrap_servers = servers.to_owned();
-        self.config.embedded = true;
+    pub(crate) fn embedded(mut self, servers: String) -> Self {
+        self.config = self.config.with_embedded_broker(servers);
         self
     }
 
@@ -163,7 +162,7 @@ impl Runner {
 
     /// Returns the engine, not yet running, its metrics, and the data of the status page.
     pub(crate) fn engine(mut self) -> Result<(Engine, Metrics, Arc<Activity>), RunnerError> {
-        let topics = self.config.schedules_topics.clone();
+        let topics = self.config.schedules_topics().to_vec();
         let activity = Arc::<Activity>::default();
         let clock = self.clock.clone();
         let operator =
@@ -183,7 +182,7 @@ impl Runner {
     /// If the system has no threads or file descriptors left, or the registry has the metrics already. Later
     /// errors are returned by [`Running::close`] and [`Running::wait`].
     pub fn start(self) -> Result<Running, RunnerError> {
-        let topics = self.config.schedules_topics.clone();
+        let topics = self.config.schedules_topics().to_vec();
         let (engine, metrics, _) = self.engine()?;
         let handle = engine.handle();
         let thread =

@@ -3,6 +3,7 @@
 
 use std::error::Error;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use kafka_scheduler::config::Config;
 use kafka_scheduler::internal::Logging;
@@ -70,22 +71,22 @@ const TOPIC: &str = "1 to 249 of the characters a-z A-Z 0-9 . _ - (and not . or 
 #[test]
 fn defaults() {
     let config = good(&[]);
-    assert_eq!(config.bootstrap_servers, "localhost:9092");
-    assert_eq!(config.schedules_topics, ["schedules"]);
-    assert_eq!(config.since_delta_days, 0);
-    assert_eq!(config.group_id, "scheduler-cg");
-    assert_eq!(config.metrics_addr.to_string(), "[::]:8001");
-    assert_eq!(config.history_topic, "history");
-    assert_eq!(config.server_addr.to_string(), "[::]:8000");
-    assert_eq!(config.session_timeout_ms, 6000);
-    assert_eq!(config.grace_s, None);
-    assert_eq!(config.horizon_s, None);
+    assert_eq!(config.bootstrap_servers(), "localhost:9092");
+    assert_eq!(config.schedules_topics(), ["schedules"]);
+    assert_eq!(config.since_delta_days(), 0);
+    assert_eq!(config.group_id(), "scheduler-cg");
+    assert_eq!(config.metrics_addr().to_string(), "[::]:8001");
+    assert_eq!(config.history_topic(), "history");
+    assert_eq!(config.server_addr().to_string(), "[::]:8000");
+    assert_eq!(config.session_timeout().as_millis(), 6000);
+    assert_eq!(config.grace_interval(), None);
+    assert_eq!(config.max_horizon(), None);
 }
 
 #[test]
 fn the_memory_to_warn_of() {
-    assert_eq!(good(&[]).memory_warn_bytes, None);
-    assert_eq!(good(&[("MEMORY_WARN_BYTES", " 2000000000 ")]).memory_warn_bytes, Some(2_000_000_000));
+    assert_eq!(good(&[]).memory_warn_bytes(), None);
+    assert_eq!(good(&[("MEMORY_WARN_BYTES", " 2000000000 ")]).memory_warn_bytes(), Some(2_000_000_000));
     for bytes in ["0", "-1", "2G", "1e9", "1125899906842625"] {
         let allowed = "must be a whole number of bytes from 1 to 1125899906842624";
         wrong(&[("MEMORY_WARN_BYTES", bytes)], &format!("MEMORY_WARN_BYTES is {bytes:?}, but {allowed}"));
@@ -104,22 +105,22 @@ fn an_empty_variable_is_not_set() {
         ("CONFIGURATION_FILE", ""),
         ("SCHEDULE_GRACE_INTERVAL", ""),
     ]);
-    assert_eq!(config.bootstrap_servers, "localhost:9092");
-    assert_eq!(config.schedules_topics, ["schedules"]);
-    assert_eq!(config.grace_s, None);
+    assert_eq!(config.bootstrap_servers(), "localhost:9092");
+    assert_eq!(config.schedules_topics(), ["schedules"]);
+    assert_eq!(config.grace_interval(), None);
 }
 
 #[test]
 fn lists_may_have_spaces_around_commas() {
     let config = good(&[("BOOTSTRAP_SERVERS", " a:1 , b:2"), ("SCHEDULES_TOPICS", "one , two")]);
-    assert_eq!(config.bootstrap_servers, "a:1,b:2");
-    assert_eq!(config.schedules_topics, ["one", "two"]);
+    assert_eq!(config.bootstrap_servers(), "a:1,b:2");
+    assert_eq!(config.schedules_topics(), ["one", "two"]);
 }
 
 #[test]
 fn servers_as_librdkafka_takes_them() {
     for servers in ["broker", "broker:9092", "SASL_SSL://broker:9093", "[::1]:9092", "[::1]", "10.0.0.1:1,b"] {
-        assert_eq!(good(&[("BOOTSTRAP_SERVERS", servers)]).bootstrap_servers, servers);
+        assert_eq!(good(&[("BOOTSTRAP_SERVERS", servers)]).bootstrap_servers(), servers);
     }
 }
 
@@ -182,8 +183,8 @@ fn history_among_the_schedules_topics() {
 
 #[test]
 fn the_dead_letter_topic() {
-    assert_eq!(good(&[("DEAD_LETTER_TOPIC", "dead")]).dead_letter_topic.as_deref(), Some("dead"));
-    assert_eq!(good(&[]).dead_letter_topic, None);
+    assert_eq!(good(&[("DEAD_LETTER_TOPIC", "dead")]).dead_letter_topic(), Some("dead"));
+    assert_eq!(good(&[]).dead_letter_topic(), None);
     wrong(&[("DEAD_LETTER_TOPIC", "a/b")], &format!("DEAD_LETTER_TOPIC is \"a/b\", but must be {TOPIC}"));
     wrong(
         &[("DEAD_LETTER_TOPIC", "schedules")],
@@ -198,13 +199,13 @@ fn the_dead_letter_topic() {
 
 #[test]
 fn creating_topics() {
-    assert!(!good(&[]).create_topics);
+    assert!(!good(&[]).create_topics());
     for (text, create) in [("true", true), ("1", true), ("yes", true), ("false", false), ("0", false), ("no", false)] {
-        assert_eq!(good(&[("CREATE_TOPICS", text)]).create_topics, create);
+        assert_eq!(good(&[("CREATE_TOPICS", text)]).create_topics(), create);
     }
     wrong(&[("CREATE_TOPICS", "maybe")], "CREATE_TOPICS is \"maybe\", but must be true or false");
-    assert_eq!(good(&[]).create_topics_replicas, None);
-    assert_eq!(good(&[("CREATE_TOPICS_REPLICATION_FACTOR", "3")]).create_topics_replicas, Some(3));
+    assert_eq!(good(&[]).create_topics_replicas(), None);
+    assert_eq!(good(&[("CREATE_TOPICS_REPLICATION_FACTOR", "3")]).create_topics_replicas(), Some(3));
     for text in ["0", "-1", "three"] {
         wrong(
             &[("CREATE_TOPICS_REPLICATION_FACTOR", text)],
@@ -224,9 +225,9 @@ fn addresses() {
         ("[::1]:80", "[::1]:80"),
         (":0", "[::]:0"),
     ] {
-        assert_eq!(good(&[("SERVER_ADDR", text)]).server_addr.to_string(), address);
+        assert_eq!(good(&[("SERVER_ADDR", text)]).server_addr().to_string(), address);
     }
-    assert!(good(&[("SERVER_ADDR", "localhost:80")]).server_addr.ip().is_loopback());
+    assert!(good(&[("SERVER_ADDR", "localhost:80")]).server_addr().ip().is_loopback());
 }
 
 #[test]
@@ -252,8 +253,8 @@ fn both_names_of_the_metrics_address() {
         &[("METRICS_HTTP_ADDR", ":1"), ("METRICS_ADDR", ":2")],
         "METRICS_HTTP_ADDR is \":1\" and METRICS_ADDR is \":2\", but they mean the same: set one of them",
     );
-    assert_eq!(good(&[("METRICS_HTTP_ADDR", ":1"), ("METRICS_ADDR", ":1")]).metrics_addr.port(), 1);
-    assert_eq!(good(&[("METRICS_ADDR", ":2")]).metrics_addr.port(), 2);
+    assert_eq!(good(&[("METRICS_HTTP_ADDR", ":1"), ("METRICS_ADDR", ":1")]).metrics_addr().port(), 1);
+    assert_eq!(good(&[("METRICS_ADDR", ":2")]).metrics_addr().port(), 2);
 }
 
 #[test]
@@ -263,7 +264,7 @@ fn one_address_for_both_servers() {
 
 #[test]
 fn a_wrong_since_delta() {
-    assert_eq!(good(&[("SINCE_DELTA", "-1")]).since_delta_days, -1);
+    assert_eq!(good(&[("SINCE_DELTA", "-1")]).since_delta_days(), -1);
     for text in ["1", "x", "-1.5", "-36501", "99999999999"] {
         let message = format!(
             "SINCE_DELTA is {text:?}, but must be 0 (today) or less: -1 goes back to yesterday, and so on, down to -36500"
@@ -293,7 +294,7 @@ fn a_wrong_session_timeout() {
 
 #[test]
 fn a_wrong_grace() {
-    assert_eq!(good(&[("SCHEDULE_GRACE_INTERVAL", "0")]).grace_s, Some(0));
+    assert_eq!(good(&[("SCHEDULE_GRACE_INTERVAL", "0")]).grace_interval(), Some(Duration::ZERO));
     for text in ["-1", "1h", "1.5", "3153600001"] {
         let message =
             format!("SCHEDULE_GRACE_INTERVAL is {text:?}, but must be a whole number of seconds from 0 to 3153600000");
@@ -304,7 +305,7 @@ fn a_wrong_grace() {
 #[test]
 fn a_horizon_in_seconds_or_as_a_duration() {
     for (text, seconds) in [("60", 60), ("P400D", 400 * 86_400), ("P2W", 14 * 86_400), ("P1DT1H", 90_000)] {
-        assert_eq!(good(&[("MAX_HORIZON", text)]).horizon_s, Some(seconds), "{text}");
+        assert_eq!(good(&[("MAX_HORIZON", text)]).max_horizon(), Some(Duration::from_secs(seconds)), "{text}");
     }
 }
 
@@ -327,8 +328,8 @@ fn a_token_that_no_header_can_carry_is_rejected_and_not_shown() {
     for token in ["two words", "gehéim", "line\nbreak", "tab\there"] {
         wrong(&[("REST_TOKEN", token)], "REST_TOKEN must be ASCII without spaces and control characters");
     }
-    assert!(good(&[("REST_TOKEN", " abc-123 ")]).rest_token.is_some_and(|token| token.is(b"abc-123")));
-    assert!(good(&[("REST_TOKEN", "")]).rest_token.is_none());
+    assert!(good(&[("REST_TOKEN", " abc-123 ")]).rest_token().is_some_and(|token| token.matches(b"abc-123")));
+    assert!(good(&[("REST_TOKEN", "")]).rest_token().is_none());
 }
 
 #[test]
@@ -419,12 +420,12 @@ fn a_file_with_dots_or_nested_maps_and_scalars_of_any_kind() {
         ),
     ] {
         let config = File::new(name, text).good();
-        assert_eq!(config.kafka_common["ssl.ca.location"], "/ca");
-        assert_eq!(config.kafka_common["socket.keepalive.enable"], "true");
-        assert_eq!(config.kafka_producer["linger.ms"], "5");
-        assert!(config.kafka_consumer.is_empty());
+        assert_eq!(config.kafka_common()["ssl.ca.location"], "/ca");
+        assert_eq!(config.kafka_common()["socket.keepalive.enable"], "true");
+        assert_eq!(config.kafka_producer()["linger.ms"], "5");
+        assert!(config.kafka_consumer().is_empty());
     }
-    assert!(File::new("empty", "# nothing\n").good().kafka_common.is_empty());
+    assert!(File::new("empty", "# nothing\n").good().kafka_common().is_empty());
 }
 
 #[test]
@@ -435,19 +436,19 @@ fn the_environment_overrides_the_file_and_the_file_defaults() {
          kafka.consumer.configuration: {group.id: from-file, session.timeout.ms: 10000}\n",
     );
     let config = file.good();
-    assert_eq!(config.bootstrap_servers, "file:1");
-    assert_eq!(config.group_id, "from-file");
-    assert_eq!(config.session_timeout_ms, 10_000);
-    assert!(config.kafka_common.is_empty() && config.kafka_consumer.is_empty());
+    assert_eq!(config.bootstrap_servers(), "file:1");
+    assert_eq!(config.group_id(), "from-file");
+    assert_eq!(config.session_timeout().as_millis(), 10_000);
+    assert!(config.kafka_common().is_empty() && config.kafka_consumer().is_empty());
     let config = good(&[
         ("CONFIGURATION_FILE", file.path()),
         ("BOOTSTRAP_SERVERS", "env:2"),
         ("GROUP_ID", "from-env"),
         ("SESSION_TIMEOUT", "7000"),
     ]);
-    assert_eq!(config.bootstrap_servers, "env:2");
-    assert_eq!(config.group_id, "from-env");
-    assert_eq!(config.session_timeout_ms, 7_000);
+    assert_eq!(config.bootstrap_servers(), "env:2");
+    assert_eq!(config.group_id(), "from-env");
+    assert_eq!(config.session_timeout().as_millis(), 7_000);
 }
 
 #[test]

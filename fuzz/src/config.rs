@@ -48,17 +48,19 @@ fn without_lookup(variable: &str, value: &str) -> String {
 }
 
 fn holds(config: &Config) {
-    assert!(!config.bootstrap_servers.is_empty() && !config.group_id.is_empty());
-    assert!(config.since_delta_days <= 0 && config.session_timeout_ms >= 1);
-    assert!(!config.schedules_topics.is_empty() && !config.schedules_topics.contains(&config.history_topic));
-    let mut topics = config.schedules_topics.clone();
+    assert!(!config.bootstrap_servers().is_empty() && !config.group_id().is_empty());
+    assert!(config.since_delta_days() <= 0 && !config.session_timeout().is_zero());
+    let history = config.history_topic().to_owned();
+    assert!(!config.schedules_topics().is_empty() && !config.schedules_topics().contains(&history));
+    let mut topics = config.schedules_topics().to_vec();
     topics.sort_unstable();
     topics.dedup();
-    assert_eq!(topics.len(), config.schedules_topics.len(), "no repeats");
+    assert_eq!(topics.len(), config.schedules_topics().len(), "no repeats");
     assert!(topics.len() <= usize::from(u16::MAX) && topics.iter().all(|topic| (1..=249).contains(&topic.len())));
-    let maps = [&config.kafka_common, &config.kafka_producer, &config.kafka_consumer];
+    let maps = [config.kafka_common(), config.kafka_producer(), config.kafka_consumer()];
     for (key, value) in maps.into_iter().flatten() {
         assert!(!key.contains('\0') && !value.contains('\0'), "librdkafka takes C strings");
         assert!(!["bootstrap.servers", "group.id", "session.timeout.ms"].contains(&&**key), "they have variables");
     }
+    assert!(config.to_builder().build().is_ok(), "what was loaded may be built");
 }

@@ -26,11 +26,11 @@ impl Rules {
     /// Returns the rules of an engine with these settings.
     pub(super) fn new(config: &Config) -> Self {
         Self {
-            topics: config.schedules_topics.clone(),
+            topics: config.schedules_topics().to_vec(),
             // Only the engine knows the brokers' limits on the size of records.
             limits: AcceptanceRules {
-                grace_s: config.grace_s,
-                horizon_s: config.horizon_s,
+                grace_s: config.grace_interval().map(|grace| grace.as_secs()),
+                horizon_s: config.max_horizon().map(|horizon| horizon.as_secs()),
                 record_bytes_max: Vec::new(),
             },
         }

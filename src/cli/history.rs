@@ -35,7 +35,7 @@ pub(super) struct Args {
 
 pub(super) fn run(config: Config, args: &Args) -> Result<(), Failure> {
     let key = args.key.bytes()?;
-    let history = config.history_topic.clone();
+    let history = config.history_topic().to_owned();
     let broker = BrokerClient::connect(&config)?;
     broker.fix_ends([&history])?;
     let mut fired = Vec::new();

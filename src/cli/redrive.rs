@@ -120,7 +120,7 @@ type DeadLetters = BTreeMap<(String, i32), BTreeMap<u128, Newest>>;
 type Offsets = BTreeMap<i32, i64>;
 
 pub(super) fn run(config: Config, args: &Args) -> Result<(), Failure> {
-    let from = args.from.clone().or_else(|| config.dead_letter_topic.clone());
+    let from = args.from.clone().or_else(|| config.dead_letter_topic().map(str::to_owned));
     let from =
         from.ok_or_else(|| Failure::usage("--from is missing, and DEAD_LETTER_TOPIC is not set: set one of them"))?;
     let key = args.key.as_ref().map(|key| decode("--key", key, args.base64)).transpose()?;
@@ -128,7 +128,7 @@ pub(super) fn run(config: Config, args: &Args) -> Result<(), Failure> {
     let selection = Selection { topics, key, error: args.error.as_deref(), rules: Rules::new(&config) };
     let broker = BrokerClient::connect(&config)?;
     let remembers = !args.all && args.key.is_none() && args.error.is_none() && args.topic.is_none();
-    let progress = ProgressOffsets::new(&broker, format!("{}.redrive", config.group_id), &from)?;
+    let progress = ProgressOffsets::new(&broker, format!("{}.redrive", config.group_id()), &from)?;
     let begins = begins(&broker, &from, &if remembers { progress.read()? } else { BTreeMap::new() })?;
     let hasher = KeyHasher::default();
     let (mut dead_letters, ends) = find(&broker, &hasher, &from, &selection, &begins)?;

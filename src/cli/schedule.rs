@@ -120,7 +120,7 @@ pub(super) fn run(config: Config, args: Args) -> Result<(), Failure> {
         schedule = schedule.at(moment);
     }
     let record = schedule.value(args.payload()?).build().map_err(|e| Failure::usage(e.to_string()))?;
-    if config.schedules_topics.contains(&args.target_topic) {
+    if config.schedules_topics().contains(&args.target_topic) {
         return Err(Failure::usage(format!(
             "--target-topic is {:?}, but must not be a schedules topic",
             args.target_topic

@@ -43,7 +43,7 @@ pub(super) fn run(config: Config, command: &Command) -> Result<(), Failure> {
     let admin = Admin::new(broker.clients()).map_err(BrokerError::settings)?;
     match command {
         Command::Create { partitions, replication_factor } => {
-            let replicas = replication_factor.or(config.create_topics_replicas);
+            let replicas = replication_factor.or(config.create_topics_replicas());
             create(&config, &broker, &admin, *partitions, replicas)
         }
         Command::Check => check(&config, &broker, &admin),

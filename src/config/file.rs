@@ -14,7 +14,7 @@ const CONSUMER: &str = "kafka.consumer.configuration";
 /// The configuration file as it was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigurationFile {
-    /// The file's path.
+    /// The file's path, as `CONFIGURATION_FILE` gives it.
     pub path: String,
     pub(super) digest: u64,
 }

@@ -63,7 +63,7 @@ impl Secret {
 
     /// Returns whether `other` is the same, in a time that depends only on the lengths.
     #[must_use]
-    pub fn is(&self, other: &[u8]) -> bool {
+    pub fn matches(&self, other: &[u8]) -> bool {
         self.0.as_bytes().ct_eq(other).into()
     }
 }
@@ -89,8 +89,8 @@ mod tests {
     fn a_secret_shows_nothing_and_compares() {
         let secret = Secret::token("REST_TOKEN", "abc-123".into()).expect("it is allowed");
         assert_eq!(format!("{secret:?} {:#?}", Some(&secret)).matches("abc").count(), 0);
-        assert!(secret.is(b"abc-123"));
-        assert!(!secret.is(b"abc-124") && !secret.is(b"abc-12") && !secret.is(b""));
+        assert!(secret.matches(b"abc-123"));
+        assert!(!secret.matches(b"abc-124") && !secret.matches(b"abc-12") && !secret.matches(b""));
     }
 
     #[test]

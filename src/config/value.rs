@@ -5,16 +5,26 @@ use std::fmt::Display;
 use std::net::{Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::ops::RangeInclusive;
 use std::str::FromStr;
+use std::time::Duration;
 
 use jiff::{Span, SpanRelativeTo, Unit};
 
-use super::ConfigError;
+use super::{ConfigError, REPLICAS_MAX};
 
 /// The largest number of seconds that a setting takes: far from every overflow.
-pub(super) const CENTURY_S: u64 = 100 * 365 * 86_400;
+const CENTURY_S: u64 = 100 * 365 * 86_400;
+
+/// `SESSION_TIMEOUT`, in milliseconds.
+pub(super) const SESSION_MS: RangeInclusive<u32> = 1..=3_600_000;
+
+/// `SCHEDULE_GRACE_INTERVAL`, in seconds.
+pub(super) const GRACE_S: RangeInclusive<u64> = 0..=CENTURY_S;
+
+/// `MAX_HORIZON`, in seconds.
+pub(super) const HORIZON_S: RangeInclusive<u64> = 1..=CENTURY_S;
 
 /// Larger than any machine's memory, and exactly representable as an `f64`.
-pub(super) const BYTES_MAX: u64 = 1 << 50;
+const BYTES_MAX: u64 = 1 << 50;
 
 /// Indexes of schedules topics have 16 bits.
 const TOPICS_MAX: usize = 1_000;
@@ -33,6 +43,51 @@ where
         let allowed = format!("a whole number of {unit} from {} to {}", range.start(), range.end());
         ConfigError::wrong(name, text, &allowed)
     })
+}
+
+/// Returns a duration as milliseconds, which must be whole and within a range.
+pub(super) fn milliseconds<T>(name: &str, duration: Duration, range: RangeInclusive<T>) -> Result<T, ConfigError>
+where
+    T: TryFrom<u128> + PartialOrd + Display,
+{
+    units(name, duration, 1_000_000, range, "milliseconds")
+}
+
+/// Returns a duration as seconds, which must be whole and within a range.
+pub(super) fn seconds<T>(name: &str, duration: Duration, range: RangeInclusive<T>) -> Result<T, ConfigError>
+where
+    T: TryFrom<u128> + PartialOrd + Display,
+{
+    units(name, duration, 1_000_000_000, range, "seconds")
+}
+
+fn units<T>(
+    name: &str,
+    duration: Duration,
+    unit_ns: u128,
+    range: RangeInclusive<T>,
+    units: &str,
+) -> Result<T, ConfigError>
+where
+    T: TryFrom<u128> + PartialOrd + Display,
+{
+    let is_whole = duration.as_nanos().is_multiple_of(unit_ns);
+    let number = is_whole.then(|| T::try_from(duration.as_nanos() / unit_ns).ok()).flatten();
+    number.filter(|number| range.contains(number)).ok_or_else(|| {
+        let round = if is_whole { "" } else { ": round it" };
+        let allowed = format!("a whole number of {units} from {} to {}{round}", range.start(), range.end());
+        ConfigError::wrong(name, &format!("{duration:?}"), &allowed)
+    })
+}
+
+/// `CREATE_TOPICS_REPLICATION_FACTOR`
+pub(super) fn replicas(text: &str) -> Result<i32, ConfigError> {
+    whole("CREATE_TOPICS_REPLICATION_FACTOR", text, 1..=REPLICAS_MAX, "replicas")
+}
+
+/// `MEMORY_WARN_BYTES`
+pub(super) fn memory_warn_bytes(text: &str) -> Result<u64, ConfigError> {
+    whole("MEMORY_WARN_BYTES", text, 1..=BYTES_MAX, "bytes")
 }
 
 /// Parses a boolean.
@@ -135,7 +190,7 @@ pub(super) fn address(name: &str, text: &str) -> Result<SocketAddr, ConfigError>
 /// Parses seconds or an ISO 8601 duration. Years and months have no fixed length and are rejected.
 pub(super) fn horizon(name: &str, text: &str) -> Result<u64, ConfigError> {
     let seconds = text.parse().ok().or_else(|| iso_seconds(text));
-    seconds.filter(|seconds| (1..=CENTURY_S).contains(seconds)).ok_or_else(|| {
+    seconds.filter(|seconds| HORIZON_S.contains(seconds)).ok_or_else(|| {
         let allowed = format!(
             "1 to {CENTURY_S} seconds, or an ISO 8601 duration of weeks, days, hours, minutes and seconds, such as P400D"
         );

@@ -13,6 +13,6 @@ pub(super) fn is_authorized(token: Option<&Secret>, headers: &HeaderMap) -> bool
     let sent = headers.get(AUTHORIZATION).map(|value| value.as_bytes());
     sent.and_then(|sent| sent.split_at_checked(7)).is_some_and(|(scheme, sent)| {
         // The scheme's name is not secret, and its case does not matter.
-        scheme.eq_ignore_ascii_case(b"bearer ") && token.is(sent)
+        scheme.eq_ignore_ascii_case(b"bearer ") && token.matches(sent)
     })
 }

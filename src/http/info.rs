@@ -8,7 +8,7 @@ use crate::config::Config;
 
 /// Returns the response's JSON.
 pub(super) fn info(config: &Config, hostname: &str) -> Value {
-    let address = config.server_addr;
+    let address = config.server_addr();
     // The usual way to configure it.
     let server_address =
         if address.ip().is_unspecified() { format!(":{}", address.port()) } else { address.to_string() };
@@ -17,9 +17,9 @@ pub(super) fn info(config: &Config, hostname: &str) -> Value {
         "address": outward_address().into_iter().map(|ip| ip.to_string()).collect::<Vec<_>>(),
         "server_address": server_address,
         "kafka": {
-            "bootstrap_servers": config.bootstrap_servers,
-            "topics": config.schedules_topics,
-            "history_topic": config.history_topic,
+            "bootstrap_servers": config.bootstrap_servers(),
+            "topics": config.schedules_topics(),
+            "history_topic": config.history_topic(),
         },
     })
 }

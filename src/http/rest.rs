@@ -56,8 +56,8 @@ impl Rest {
         Self {
             handle,
             activity,
-            topics: config.schedules_topics.clone().into(),
-            token: config.rest_token.clone(),
+            topics: config.schedules_topics().into(),
+            token: config.rest_token().cloned(),
             info: info(config, &hostname),
             hostname,
             lists: Arc::new(Semaphore::new(LISTS_MAX)),

@@ -196,7 +196,7 @@ impl BrokerClient {
             // Errors are reported while it is polled.
             drop(client.poll(Duration::from_millis(100)));
             if begun.elapsed() > CONNECT_TIMEOUT {
-                let servers = config.bootstrap_servers.clone();
+                let servers = config.bootstrap_servers().to_owned();
                 return Err(BrokerError::Unreachable { servers, last_error: last_error.get() });
             }
         }

@@ -124,8 +124,8 @@ impl ClientConfigs {
 }
 
 fn consumer_properties(config: &Config, warnings: &mut Vec<String>) -> BTreeMap<String, String> {
-    let mut consumer = common_properties(config, &config.kafka_consumer);
-    let session_ms = config.session_timeout_ms;
+    let mut consumer = common_properties(config, config.kafka_consumer());
+    let session_ms = config.session_timeout().as_millis();
     for (key, value) in [
         ("heartbeat.interval.ms", (session_ms / 3).clamp(1, 500).to_string()),
         ("fetch.wait.max.ms", "100".into()),
@@ -140,7 +140,7 @@ fn consumer_properties(config: &Config, warnings: &mut Vec<String>) -> BTreeMap<
     }
     fix(&mut consumer, CONSUMER_FIXED, warnings);
     fit_responses(&mut consumer);
-    for (key, value) in [("group.id", config.group_id.clone()), ("session.timeout.ms", session_ms.to_string())] {
+    for (key, value) in [("group.id", config.group_id().to_owned()), ("session.timeout.ms", session_ms.to_string())] {
         consumer.insert(key.into(), value);
     }
     if consumer.remove("group.instance.id").is_some() {
@@ -154,7 +154,7 @@ fn consumer_properties(config: &Config, warnings: &mut Vec<String>) -> BTreeMap<
 }
 
 fn producer_properties(config: &Config, warnings: &mut Vec<String>) -> BTreeMap<String, String> {
-    let mut producer = common_properties(config, &config.kafka_producer);
+    let mut producer = common_properties(config, config.kafka_producer());
     for (key, value) in [
         ("partitioner", "murmur2_random"),
         ("transaction.timeout.ms", "15000"),
@@ -170,14 +170,14 @@ fn producer_properties(config: &Config, warnings: &mut Vec<String>) -> BTreeMap<
 }
 
 fn common_properties(config: &Config, own: &BTreeMap<String, String>) -> BTreeMap<String, String> {
-    let mut all = config.kafka_common.clone();
+    let mut all = config.kafka_common().clone();
     all.extend(own.clone());
     for (alias, name) in ALIASES {
         if let Some(value) = all.remove(*alias) {
             all.entry((*name).into()).or_insert(value);
         }
     }
-    all.insert("bootstrap.servers".into(), config.bootstrap_servers.clone());
+    all.insert("bootstrap.servers".into(), config.bootstrap_servers().to_owned());
     for (key, value) in [
         ("client.id", CLIENT_ID),
         ("socket.nagle.disable", "true"),
@@ -233,27 +233,20 @@ mod tests {
 
     fn configs(common: &[(&str, &str)], consumer: &[(&str, &str)], producer: &[(&str, &str)]) -> ClientConfigs {
         let owned = |all: &[(&str, &str)]| all.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-        let mut config = Config::load(&|_| None).expect("the defaults are allowed");
-        config.kafka_common = owned(common);
-        config.kafka_consumer = owned(consumer);
-        config.kafka_producer = owned(producer);
-        ClientConfigs::new(&config)
+        ClientConfigs::new(&Config::with_unchecked_librdkafka(owned(common), owned(consumer), owned(producer)))
     }
 
     #[test]
     fn what_the_protocol_needs_wins_and_says_so() {
-        let mut config = Config::load(&|_| None).expect("the defaults are legal");
-        for (key, value) in [
-            ("group.instance.id", "static"),
-            ("isolation.level", "read_uncommitted"),
-            ("enable.auto.commit", "true"),
-            ("fetch.min.bytes", "7"),
-        ] {
-            config.kafka_consumer.insert(key.into(), value.into());
-        }
-        config.kafka_producer.insert("enable.idempotence".into(), "false".into());
-        config.kafka_producer.insert("transaction.timeout.ms".into(), "60000".into());
-        let configs = ClientConfigs::new(&config);
+        let config = Config::builder()
+            .librdkafka_consumer("group.instance.id", "static")
+            .librdkafka_consumer("isolation.level", "read_uncommitted")
+            .librdkafka_consumer("enable.auto.commit", "true")
+            .librdkafka_consumer("fetch.min.bytes", "7")
+            .librdkafka_producer("enable.idempotence", "false")
+            .librdkafka_producer("transaction.timeout.ms", "60000")
+            .build();
+        let configs = ClientConfigs::new(&config.expect("only the engine's own settings win over them"));
         let consumer = configs.consumer();
         assert_eq!(consumer.get("group.instance.id"), None);
         assert_eq!(consumer.get("isolation.level"), Some("read_committed"));

@@ -30,12 +30,12 @@ pub(crate) type QueryConsumer = BaseConsumer<QueryContext>;
 
 impl Clients {
     pub(crate) fn new(config: &Config, board: Arc<StatusBoard>) -> Self {
-        let diagnostics = Diagnostics::new(board, config.group_id.clone(), config.session_timeout_ms);
+        let diagnostics = Diagnostics::new(board, config.group_id().to_owned(), config.session_timeout());
         Self {
             configs: ClientConfigs::new(config),
             diagnostics: Arc::new(diagnostics),
             topic_limits: Arc::default(),
-            can_describe: !config.embedded,
+            can_describe: !config.is_embedded(),
             files: Arc::default(),
         }
     }

@@ -399,7 +399,7 @@ mod tests {
     #[test]
     fn a_rejection_by_an_own_topic_is_its_fault() {
         let (board, batch) = (Arc::<StatusBoard>::default(), firing(2));
-        let diagnostics = Diagnostics::new(Arc::clone(&board), "g".into(), 6_000);
+        let diagnostics = Diagnostics::new(Arc::clone(&board), "g".into(), Duration::from_secs(6));
         let context = DeliveryContext::new("p".into(), vec!["schedules".into()], Arc::new(diagnostics));
         let own = |topic: &str, code| DeliveryReports {
             failed: vec![Failure { item: 1, code, topic: topic.into(), partition: 0 }],
@@ -467,7 +467,7 @@ mod tests {
     #[test]
     fn a_wrong_clock_is_no_schedules_fault() {
         let (board, batch) = (Arc::<StatusBoard>::default(), firing(2));
-        let diagnostics = Diagnostics::new(Arc::clone(&board), "g".into(), 6_000);
+        let diagnostics = Diagnostics::new(Arc::clone(&board), "g".into(), Duration::from_secs(6));
         let context = DeliveryContext::new("p".into(), vec!["schedules".into()], Arc::new(diagnostics));
         // If only a target rejects timestamps, its own schedules wait.
         let mut failed = delivered(&[(0, Code::InvalidTimestamp), (1, Code::InvalidTimestamp)]);

@@ -82,7 +82,7 @@ pub(crate) struct Diagnostics {
     board: Arc<StatusBoard>,
     /// The consumer group, which is also the prefix of transactional ids.
     group: String,
-    session_timeout_ms: u32,
+    session_timeout: Duration,
     state: Mutex<State>,
 }
 
@@ -110,8 +110,8 @@ struct Repeat {
 }
 
 impl Diagnostics {
-    pub(crate) fn new(board: Arc<StatusBoard>, group: String, session_timeout_ms: u32) -> Self {
-        Self { board, group, session_timeout_ms, state: Mutex::default() }
+    pub(crate) fn new(board: Arc<StatusBoard>, group: String, session_timeout: Duration) -> Self {
+        Self { board, group, session_timeout, state: Mutex::default() }
     }
 
     /// The board, on which clients also put their statistics.
@@ -195,7 +195,7 @@ impl Diagnostics {
             Problem::SessionTimeout => format!(
                 "the brokers reject SESSION_TIMEOUT ({} ms): set it to at least their group.min.session.timeout.ms \
                  (6000 by default) and at most their group.max.session.timeout.ms (1800000 by default)",
-                self.session_timeout_ms
+                self.session_timeout.as_millis()
             )
             .into(),
             Problem::GroupFull => {
@@ -366,7 +366,7 @@ mod tests {
     #[test]
     fn readiness_shows_a_problem_until_recovery() {
         let board = Arc::<StatusBoard>::default();
-        let diagnostics = Diagnostics::new(Arc::clone(&board), "g".into(), 3_000);
+        let diagnostics = Diagnostics::new(Arc::clone(&board), "g".into(), Duration::from_secs(3));
         let error = |code| diagnostics.on_error(&KafkaError::Global(code), "why");
         error(Code::InvalidSessionTimeout);
         error(Code::InvalidSessionTimeout);
@@ -383,7 +383,7 @@ mod tests {
     #[test]
     fn an_error_without_a_line_is_reported_if_it_repeats() {
         let board = Arc::<StatusBoard>::default();
-        let diagnostics = Diagnostics::new(Arc::clone(&board), "g".into(), 6_000);
+        let diagnostics = Diagnostics::new(Arc::clone(&board), "g".into(), Duration::from_secs(6));
         let error = || diagnostics.on_error(&KafkaError::Global(Code::ClusterAuthorizationFailed), "why");
         (0..REPEATS_MIN * 2).for_each(|_| error());
         assert_eq!(board.warnings(), [""; 0], "all of them within a moment");

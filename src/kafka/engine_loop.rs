@@ -99,7 +99,7 @@ impl EngineLoop {
         clients.configs.limit_batches(ready.topic_settings.values().filter_map(topics::batch_bytes_max).min());
         let core = Scheduler::new(core_config(&config, ready, &clients.configs)?);
         let clients = Arc::new(clients);
-        let topics = Arc::new(config.schedules_topics.clone());
+        let topics = Arc::new(config.schedules_topics().to_vec());
         let requests = Requests::new(&clients, &topics, &ready.cluster_id, &wake);
         if clients.can_describe {
             cluster_monitor::start(&requests.worker);
@@ -214,7 +214,7 @@ impl EngineLoop {
             }
             WorkerResult::Fenced { request } => self.input(Input::Fenced { request }),
             WorkerResult::Since { request, since } => {
-                let leftover_cutoff = self.clock.leftover_cutoff(self.config.since_delta_days);
+                let leftover_cutoff = self.clock.leftover_cutoff(self.config.since_delta_days());
                 self.input(Input::Since { request, since, leftover_cutoff });
             }
             WorkerResult::FileChanged { path } => self.on_file_change(path),
@@ -276,26 +276,26 @@ fn core_config(config: &Config, ready: &Ready, configs: &ClientConfigs) -> Resul
     getrandom::fill(&mut random).map_err(|error| EngineError::System(std::io::Error::other(error.to_string())))?;
     let number = |bytes: &[u8]| bytes.iter().fold(0, |number, byte| number << 8 | u64::from(*byte));
     let (run, seed) = random.split_at(8);
-    let bytes_max = |topic: &String| ready.topic_settings.get(topic).and_then(topics::batch_bytes_max);
+    let bytes_max = |topic: &str| ready.topic_settings.get(topic).and_then(topics::batch_bytes_max);
     // The size of a compressed record is known only to the brokers.
     let is_known = !configs.compresses();
     let topic = |name: &String| core::SchedulesTopic {
         name: name.clone(),
         record_bytes_max: bytes_max(name)
             .into_iter()
-            .chain(bytes_max(&config.history_topic))
+            .chain(bytes_max(config.history_topic()))
             .min()
             .filter(|_| is_known),
     };
     Ok(core::Config {
         cluster: ready.cluster_id.clone(),
-        topics: config.schedules_topics.iter().map(topic).collect(),
-        history: config.history_topic.clone(),
-        dead_letter: config.dead_letter_topic.clone(),
-        group: config.group_id.clone(),
+        topics: config.schedules_topics().iter().map(topic).collect(),
+        history: config.history_topic().to_owned(),
+        dead_letter: config.dead_letter_topic().map(str::to_owned),
+        group: config.group_id().to_owned(),
         run: RunId::from_random(number(run)),
-        grace_s: config.grace_s,
-        horizon_s: config.horizon_s,
+        grace_s: config.grace_interval().map(|grace| grace.as_secs()),
+        horizon_s: config.max_horizon().map(|horizon| horizon.as_secs()),
         transactors: core::TRANSACTORS_MAX,
         batch_items_max: BATCH_ITEMS_MAX,
         batch_bytes_max: BATCH_BYTES_MAX,

@@ -344,9 +344,7 @@ mod tests {
     const TOPIC: &str = "schedules";
 
     fn config(servers: String) -> Config {
-        let mut config = Config::load(&|_| None).expect("the defaults are legal");
-        config.bootstrap_servers = servers;
-        config
+        Config::builder().bootstrap_servers(servers).build().expect("the mock's address is one")
     }
 
     fn record(key: &[u8]) -> NewRecord<'_> {

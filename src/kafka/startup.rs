@@ -89,7 +89,7 @@ fn check_topics(
             // The brokers may still be starting.
             TargetState::Exists | TargetState::Leaderless => {}
             TargetState::NoAnswer => return Err(NotReady::Unreachable),
-            TargetState::Missing if config.create_topics => {
+            TargetState::Missing if config.create_topics() => {
                 if create(config, clients, topic, role)? {
                     created.push(topic);
                 }
@@ -113,7 +113,7 @@ fn create(config: &Config, clients: &Clients, topic: &str, role: Role) -> Result
         };
         NotReady::Creation(topic.into(), format!("{error}{hint}"))
     };
-    Admin::new(clients).map_err(failed)?.create(topic, role, None, config.create_topics_replicas).map_err(failed)
+    Admin::new(clients).map_err(failed)?.create(topic, role, None, config.create_topics_replicas()).map_err(failed)
 }
 
 /// Reads the topics' settings. Logs which topics were created, and warnings about their settings.

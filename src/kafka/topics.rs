@@ -101,9 +101,9 @@ impl Role {
 
 /// Returns the engine's own topics, by its configuration.
 pub(crate) fn own(config: &Config) -> impl Iterator<Item = (&str, Role)> {
-    let schedules = config.schedules_topics.iter().map(|topic| (topic.as_str(), Role::Schedules));
-    let history = std::iter::once((config.history_topic.as_str(), Role::History));
-    schedules.chain(history).chain(config.dead_letter_topic.as_deref().map(|topic| (topic, Role::DeadLetter)))
+    let schedules = config.schedules_topics().iter().map(|topic| (topic.as_str(), Role::Schedules));
+    let history = std::iter::once((config.history_topic(), Role::History));
+    schedules.chain(history).chain(config.dead_letter_topic().map(|topic| (topic, Role::DeadLetter)))
 }
 
 /// Returns the settings that a topic is created with, with the values that the broker returned.

@@ -15,19 +15,18 @@ use crate::runner::Runner;
 ///
 /// # Errors
 /// If one of them cannot start or go on.
-pub(crate) fn run(mut config: Config, topics: &[Topic], with_demos: bool) -> Result<(), ProgramError> {
+pub(crate) fn run(config: Config, topics: &[Topic], with_demos: bool) -> Result<(), ProgramError> {
     let stopper = Stopper::start()?;
     let listeners = Listeners::bind(&config)?;
     // Declared first, and so dropped last: clients must not outlive it.
     let cluster = Cluster::new(1).map_err(ProgramError::Mini)?;
-    config.bootstrap_servers = cluster.bootstrap_servers();
-    config.embedded = true;
+    let config = config.with_embedded_broker(cluster.bootstrap_servers());
     let demo = with_demos.then(|| Topic { name: DEMO_TARGET.into(), partitions: 1 });
     let topics = topic::with_needed(topics.iter().cloned().chain(demo), &config);
     topic::create(&cluster, &topics).map_err(ProgramError::Mini)?;
     print_banner(&config, &listeners, &topics, with_demos).map_err(|e| ProgramError::System("stdout", e))?;
     let clock = Clock::default();
-    let demos = with_demos.then(|| Demos::start(&config, &config.schedules_topics[0], clock.clone())).transpose()?;
+    let demos = with_demos.then(|| Demos::start(&config, &config.schedules_topics()[0], clock.clone())).transpose()?;
     let firings = Firings::start(demos.as_ref().map(Demos::fired))?;
     let runner = Runner::new(config).clock(clock.clone()).observer(Box::new(firings));
     let ended = app::run(runner, listeners, &stopper, Some(clock));
@@ -60,7 +59,7 @@ exactly-once; it does not compact; it keeps at most 5 MB a partition and drops t
 aborted records; and it keeps nothing after exit.
 
 {demos}",
-        config.bootstrap_servers,
+        config.bootstrap_servers(),
         names.join(", "),
         metrics.port(),
         port = rest.port(),

@@ -51,8 +51,9 @@ impl fmt::Display for Topic {
 
 /// Returns the given topics, and the engine's own that are not among them.
 pub(super) fn with_needed(given: impl IntoIterator<Item = Topic>, config: &Config) -> Vec<Topic> {
-    let needed = config.schedules_topics.iter().chain(&config.dead_letter_topic).chain([&config.history_topic]);
-    let needed = needed.map(|name| Topic { name: name.clone(), partitions: PARTITIONS_DEFAULT });
+    let schedules_topics = config.schedules_topics().iter().map(String::as_str);
+    let needed = schedules_topics.chain(config.dead_letter_topic()).chain([config.history_topic()]);
+    let needed = needed.map(|name| Topic { name: name.to_owned(), partitions: PARTITIONS_DEFAULT });
     let mut all: Vec<Topic> = Vec::new();
     for topic in given.into_iter().chain(needed) {
         if all.iter().all(|other| other.name != topic.name) {

@@ -16,7 +16,7 @@ fn container() -> Value {
 #[test]
 fn ports_are_those_of_the_defaults() {
     let config = Config::load(&|_| None).expect("the defaults are legal");
-    let [rest, metrics] = [config.server_addr.port(), config.metrics_addr.port()];
+    let [rest, metrics] = [config.server_addr().port(), config.metrics_addr().port()];
     let ports = [("rest", rest), ("metrics", metrics)];
     let inside: Vec<Value> = ports.map(|(name, port)| json!({"name": name, "containerPort": port})).into();
     assert_eq!(container()["ports"], Value::from(inside));

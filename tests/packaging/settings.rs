@@ -41,11 +41,12 @@ fn compose() {
     let compose = &documents("packaging/compose.yaml")[0];
     let config = taken(&map(&compose["services"]["scheduler"]["environment"]), None);
     let kafka = map(&compose["services"]["kafka"]["environment"]);
-    let reached =
-        kafka["KAFKA_ADVERTISED_LISTENERS"].split(',').any(|l| l.ends_with(&format!("//{}", config.bootstrap_servers)));
-    assert!(reached, "{} is no address of the broker", config.bootstrap_servers);
+    let reached = kafka["KAFKA_ADVERTISED_LISTENERS"]
+        .split(',')
+        .any(|l| l.ends_with(&format!("//{}", config.bootstrap_servers())));
+    assert!(reached, "{} is no address of the broker", config.bootstrap_servers());
     // Nothing else would create the topics.
-    assert!(config.create_topics);
+    assert!(config.create_topics());
 }
 
 #[test]
@@ -73,8 +74,8 @@ fn kubernetes() {
     assert_eq!(settings["CONFIGURATION_FILE"], format!("{folder}/{file}"));
     let key = text(pod, "/volumes/0/secret/items/0/key");
     let config = taken(&settings, Some(text(&secret["stringData"], &format!("/{key}"))));
-    assert!(config.rest_token.is_some());
-    assert_eq!(config.kafka_common["security.protocol"], "PLAINTEXT");
+    assert!(config.rest_token().is_some());
+    assert_eq!(config.kafka_common()["security.protocol"], "PLAINTEXT");
 }
 
 #[test]
@@ -85,5 +86,5 @@ fn systemd() {
     let settings: Settings = lines.filter_map(|line| line.split_once('=')).map(|(n, v)| (n.into(), v.into())).collect();
     assert!(settings.len() > 5, "{settings:?}");
     let config = taken(&settings, Some(""));
-    assert!(config.server_addr.ip().is_loopback(), "REST has no token there");
+    assert!(config.server_addr().ip().is_loopback(), "REST has no token there");
 }

@@ -125,7 +125,7 @@ impl EngineLoop {
                     self.clients.diagnostics.on_group_joined();
                     self.reporter.publish_soon();
                     self.check_generation();
-                    let leftover_cutoff = self.clock.leftover_cutoff(self.config.since_delta_days);
+                    let leftover_cutoff = self.clock.leftover_cutoff(self.config.since_delta_days());
                     self.input(Input::Assigned { partitions: &partitions, leftover_cutoff });
                 }
                 Rebalance::Revoke(list) => {

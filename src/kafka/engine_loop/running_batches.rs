@@ -74,7 +74,8 @@ impl EngineLoop {
         if batch.items.iter().any(|item| matches!(item.kind, Kind::Fire { .. })) {
             let config = &self.config;
             self.clients.diagnostics.on_accepted(|topic| {
-                let is_own = topic == config.history_topic || config.schedules_topics.iter().any(|own| own == topic);
+                let is_own =
+                    topic == config.history_topic() || config.schedules_topics().iter().any(|own| own == topic);
                 is_own || batch.items.iter().any(|item| batch.target(item) == Some(topic))
             });
             self.reporter.observer.fired(batch, self.clock.now());

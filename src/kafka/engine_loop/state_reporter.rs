@@ -61,7 +61,7 @@ impl EngineLoop {
             (false, true) => EngineState::Member,
             (false, false) => EngineState::Joining,
         };
-        let memory_warn_bytes = self.config.memory_warn_bytes;
+        let memory_warn_bytes = self.config.memory_warn_bytes();
         let snapshot = Snapshot { at: self.clock.now(), state, partitions: self.core.status(), memory_warn_bytes };
         self.reporter.observer.on_snapshot(&snapshot);
         self.reporter.board.publish(snapshot);
