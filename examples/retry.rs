@@ -36,7 +36,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     consumer.subscribe(&["payments"])?;
     let producer: BaseProducer = client.set("partitioner", "murmur2_random").create()?;
     let send = |record: &Record, topic| {
-        producer.send(record.base(topic)).map_err(|(error, _)| error)?;
+        producer.send(record.to_base_record(topic)).map_err(|(error, _)| error)?;
         producer.flush(Duration::from_secs(10))
     };
     send(&Record::new("customer-3", "pay 5"), "payments")?;
@@ -53,7 +53,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             println!("done with retry-attempt {}", attempts(&record)?);
             break;
         };
-        match retry.after_failure(&record, RecordPosition::of(&message))? {
+        match retry.after_failure(&record, RecordPosition::from_message(&message))? {
             Next::Again { record, attempt, delay } => {
                 println!("{error}: retry {attempt} in {delay:?}");
                 send(&record, "schedules")?;

@@ -32,9 +32,9 @@
 //! ```
 //! use kafka_scheduler::client::{Record, Triggered};
 //!
-//! # let record = Record::new("customer-3", "your cart is waiting").with("scheduler-key", "reminder-17")
-//! #     .with("scheduler-topic", "schedules").with("scheduler-timestamp", "1607918336");
-//! let triggered = Triggered::of(&record).expect("it came from the scheduler");
+//! # let record = Record::new("customer-3", "your cart is waiting").with_header("scheduler-key", "reminder-17")
+//! #     .with_header("scheduler-topic", "schedules").with_header("scheduler-timestamp", "1607918336");
+//! let triggered = Triggered::from_record(&record).expect("it came from the scheduler");
 //! assert_eq!(triggered.key, b"reminder-17");
 //! assert_eq!(triggered.topic, "schedules");
 //! assert_eq!(triggered.timestamp_s, 1_607_918_336);
@@ -56,12 +56,12 @@ pub use time::{Delay, Moment};
 pub use triggered::{Triggered, is_retried, is_schedule, is_triggered};
 
 /// The prefix of the scheduler's headers.
-pub const PREFIX: &str = "scheduler-";
+pub const HEADER_PREFIX: &str = "scheduler-";
 
 /// A header as Kafka carries it. Names repeat, and order matters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// The name.
+    /// The name. Those of the scheduler begin with [`HEADER_PREFIX`].
     pub name: String,
     /// `None` is Kafka's null, which differs from empty.
     pub value: Option<Vec<u8>>,
@@ -77,11 +77,11 @@ impl Header {
 /// A Kafka record without its position.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Record {
-    /// `None` is Kafka's null.
+    /// `None` is Kafka's null. A schedule must have a key.
     pub key: Option<Vec<u8>>,
     /// `None` is Kafka's null: a tombstone.
     pub value: Option<Vec<u8>>,
-    /// In the record's order.
+    /// Headers in the order in which they are produced, or were.
     pub headers: Vec<Header>,
     /// Milliseconds since 1970. `None` for a record to produce, which gets the time at which it is produced.
     pub timestamp_ms: Option<i64>,
@@ -93,9 +93,9 @@ impl Record {
         Self { key: Some(key.into()), value: Some(value.into()), ..Self::default() }
     }
 
-    /// Adds a header.
+    /// Adds a header at the end. It replaces none: names may repeat.
     #[must_use]
-    pub fn with(mut self, name: impl Into<String>, value: impl Into<Vec<u8>>) -> Self {
+    pub fn with_header(mut self, name: impl Into<String>, value: impl Into<Vec<u8>>) -> Self {
         self.headers.push(Header::new(name, value));
         self
     }
@@ -107,14 +107,14 @@ impl Record {
     }
 }
 
-/// The position of a record.
+/// The position of a record: [`retry`] names the schedule of a failed record after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RecordPosition<'a> {
-    /// The topic.
+    /// The topic that holds the record.
     pub topic: &'a str,
-    /// The partition.
+    /// The partition of `topic`, from 0.
     pub partition: i32,
-    /// The offset.
+    /// The offset in the partition, from 0.
     pub offset: i64,
 }
 

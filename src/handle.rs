@@ -25,8 +25,8 @@ use status_board::StatusBoard;
 /// Queries that may wait for the loop at once; a further one is rejected.
 const WAITING_MAX: usize = 64;
 
-/// Entries of a page at most, so one page never holds up the loop.
-pub const PAGE_MAX: usize = 1_000;
+/// Most entries of a page, so one page never holds up the loop. A larger limit counts as this one.
+pub const PAGE_ENTRIES_MAX: usize = 1_000;
 
 /// How long a query waits for the loop's answer.
 pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -35,7 +35,7 @@ pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum QueryError {
-    /// The engine has ended.
+    /// The engine has ended, and takes no more queries.
     Ended,
     /// The engine is busy: 64 queries wait already, or it did not answer within 10 s.
     Busy,
@@ -100,8 +100,8 @@ impl Handle {
     }
 
     /// Returns a page of the pending schedules that match, in no particular order: up to `limit` of them (at most
-    /// [`PAGE_MAX`]), from the start or from the [`Page::next`] of an earlier page. It covers the partitions that this
-    /// instance holds.
+    /// [`PAGE_ENTRIES_MAX`]), from the start or from the [`Page::next`] of an earlier page. It covers the partitions
+    /// that this instance holds.
     ///
     /// # Errors
     /// If the cursor has expired, the filter's topic is unknown, or the engine does not answer.
@@ -113,7 +113,7 @@ impl Handle {
             due_from: filter.due_from_s,
             parked: filter.parked,
         };
-        let (cursor, limit) = (cursor.map_or_else(io::Cursor::default, |cursor| cursor.0), limit.min(PAGE_MAX));
+        let (cursor, limit) = (cursor.map_or_else(io::Cursor::default, |cursor| cursor.0), limit.min(PAGE_ENTRIES_MAX));
         let page = self.wait(|reply| Query::Page { cursor, limit, filter, reply })?;
         let page = page.map_err(|listing::Gone| QueryError::CursorExpired)?;
         Ok(Page { schedules: self.named(page.entries), next: page.next.map(Cursor) })
@@ -130,12 +130,12 @@ impl Handle {
         Ok(self.named(found))
     }
 
-    /// Returns the next `limit` schedules to fire (at most [`PAGE_MAX`]), earliest first.
+    /// Returns the next `limit` schedules to fire (at most [`PAGE_ENTRIES_MAX`]), earliest first.
     ///
     /// # Errors
     /// If the engine does not answer.
     pub fn upcoming(&self, limit: usize) -> Result<Vec<UpcomingSchedule>, QueryError> {
-        let next = self.wait(|reply| Query::Upcoming { limit: limit.min(PAGE_MAX), reply })?;
+        let next = self.wait(|reply| Query::Upcoming { limit: limit.min(PAGE_ENTRIES_MAX), reply })?;
         Ok(next.into_iter().map(|next| UpcomingSchedule::new(next, &self.topics)).collect())
     }
 

@@ -21,7 +21,7 @@
 //! let producer: BaseProducer = client.create()?;
 //! let in_a_year = Duration::from_secs(365 * 86_400);
 //! let schedule = Schedule::new("k").to("videos").value("video 1").after(in_a_year).build()?;
-//! producer.send(schedule.base("schedules")).map_err(|(e, _)| e)?;
+//! producer.send(schedule.to_base_record("schedules")).map_err(|(e, _)| e)?;
 //! producer.flush(Duration::from_secs(10))?;
 //!
 //! // There is no need to wait: the engine's clock can be moved.
@@ -58,7 +58,7 @@ use crate::runner::{Runner, RunnerError, Running};
 use live::AllLive;
 #[cfg(feature = "cli")]
 pub(crate) use program::run;
-pub use topic::{BadTopic, Topic};
+pub use topic::{ParseTopicError, Topic};
 
 /// Partitions of a topic whose number is not given.
 const PARTITIONS_DEFAULT: i32 = 3;
@@ -183,7 +183,7 @@ impl Mini {
         }
     }
 
-    /// Returns the broker's address.
+    /// Returns the broker's address, `host:port`, for the clients of a test.
     #[must_use]
     pub fn bootstrap_servers(&self) -> &str {
         &self.bootstrap_servers

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
-use kafka_scheduler::client::retry::{ATTEMPT, Next, ORIGINAL_TIMESTAMP, Retry, RetryError};
+use kafka_scheduler::client::retry::{ATTEMPT_HEADER, Next, ORIGINAL_TIMESTAMP_HEADER, Retry, RetryError};
 use kafka_scheduler::client::retry::{Constant, Exponential, Strategy};
 use kafka_scheduler::client::{
     Header, Moment, Record, RecordPosition, Schedule, ScheduleError, Triggered, cancel, is_retried, is_schedule,
@@ -82,7 +82,10 @@ fn each_mistake_has_an_error_of_its_own() {
 
 #[test]
 fn a_wrapped_message_comes_back_without_the_schedulers_headers() {
-    let message = Record::new("k", "v").with("x", "1").with("scheduler-key", "old").with("scheduler-epoch", "7");
+    let message = Record::new("k", "v")
+        .with_header("x", "1")
+        .with_header("scheduler-key", "old")
+        .with_header("scheduler-epoch", "7");
     let record = Schedule::wrap("s", message).to("t").after(Duration::from_secs(2)).build_at(NOW).expect("complete");
     assert_eq!(engine_reads(&record), (1_607_918_339, "t".into(), Some(b"k".to_vec()), vec![Header::new("x", "1")]));
     let without_key = Record { key: None, ..Record::new("", "v") };
@@ -96,20 +99,23 @@ fn kinds_of_records_are_told_apart() {
     let schedule = Schedule::new("k").to("t").value("v").after(Duration::ZERO).build_at(NOW).expect("complete");
     let triggered = plain
         .clone()
-        .with("scheduler-key", [0xff])
-        .with("scheduler-topic", "schedules")
-        .with("scheduler-timestamp", "1607918336");
-    let retried = plain.clone().with(ATTEMPT, "1");
+        .with_header("scheduler-key", [0xff])
+        .with_header("scheduler-topic", "schedules")
+        .with_header("scheduler-timestamp", "1607918336");
+    let retried = plain.clone().with_header(ATTEMPT_HEADER, "1");
     let kinds = |record: &Record| (is_triggered(record), is_schedule(record), is_retried(record));
     assert_eq!(kinds(&plain), (false, false, false));
     assert_eq!(kinds(&cancel("k")), (false, false, false));
     assert_eq!(kinds(&schedule), (false, true, false));
     assert_eq!(kinds(&triggered), (true, false, false));
     assert_eq!(kinds(&retried), (false, false, true));
-    let read = Triggered::of(&triggered).expect("it is one");
+    let read = Triggered::from_record(&triggered).expect("it is one");
     assert_eq!(read, Triggered { key: &[0xff], topic: "schedules", timestamp_s: 1_607_918_336 });
-    let forged = plain.with("scheduler-key", "k").with("scheduler-topic", "s").with("scheduler-timestamp", "soon");
-    assert_eq!(Triggered::of(&forged), None);
+    let forged = plain
+        .with_header("scheduler-key", "k")
+        .with_header("scheduler-topic", "s")
+        .with_header("scheduler-timestamp", "soon");
+    assert_eq!(Triggered::from_record(&forged), None);
 }
 
 const POSITION: RecordPosition<'_> = RecordPosition { topic: "payments", partition: 3, offset: 41 };
@@ -124,7 +130,7 @@ fn comes_back(schedule: &Record) -> Record {
 #[test]
 fn a_record_is_retried_with_growing_delays_until_it_is_given_up() {
     let retry = Retry::default();
-    let mut failed = Record { timestamp_ms: Some(1_600_000_000_000), ..Record::new("k", "v").with("x", "1") };
+    let mut failed = Record { timestamp_ms: Some(1_600_000_000_000), ..Record::new("k", "v").with_header("x", "1") };
     let mut delays = Vec::new();
     loop {
         match retry.after_failure_at(&failed, POSITION, NOW).expect("it can be scheduled") {
@@ -135,7 +141,7 @@ fn a_record_is_retried_with_growing_delays_until_it_is_given_up() {
                 failed = comes_back(&record);
                 assert_eq!(failed.key.as_deref(), Some(&b"k"[..]));
                 assert_eq!(failed.header("x"), Some(&b"1"[..]));
-                assert_eq!(failed.header(ORIGINAL_TIMESTAMP), Some(&b"1600000000000"[..]));
+                assert_eq!(failed.header(ORIGINAL_TIMESTAMP_HEADER), Some(&b"1600000000000"[..]));
                 assert_eq!(failed.headers.len(), 3, "counted in place, not doubled: {failed:?}");
             }
             Next::Exhausted { attempts, since } => {
@@ -154,9 +160,9 @@ fn what_cannot_be_retried_says_why() {
     let retry = Retry::default();
     let of = |record: &Record| retry.after_failure_at(record, POSITION, NOW);
     assert_eq!(of(&cancel("k")), Err(RetryError::Schedule(ScheduleError::NoValue)));
-    let miscounted = Record::new("k", "v").with(ATTEMPT, "many");
+    let miscounted = Record::new("k", "v").with_header(ATTEMPT_HEADER, "many");
     assert_eq!(of(&miscounted), Err(RetryError::BadAttempt(b"many".to_vec())));
-    let overflowing = Record::new("k", "v").with(ATTEMPT, u32::MAX.to_string());
+    let overflowing = Record::new("k", "v").with_header(ATTEMPT_HEADER, u32::MAX.to_string());
     assert!(matches!(of(&overflowing), Ok(Next::Exhausted { attempts: u32::MAX, since: None })));
 }
 

@@ -22,11 +22,11 @@ impl Record {
     /// use kafka_scheduler::client::Record;
     /// use rdkafka::message::Headers;
     ///
-    /// let headers = Record::new("k", "v").with("trace", "5f2a").owned_headers();
+    /// let headers = Record::new("k", "v").with_header("trace", "5f2a").to_owned_headers();
     /// assert_eq!(headers.get(0).value, Some(&b"5f2a"[..]));
     /// ```
     #[must_use]
-    pub fn owned_headers(&self) -> OwnedHeaders {
+    pub fn to_owned_headers(&self) -> OwnedHeaders {
         self.headers.iter().fold(OwnedHeaders::new_with_capacity(self.headers.len()), |all, header| {
             all.insert(rdkafka::message::Header { key: &header.name, value: header.value.as_deref() })
         })
@@ -38,16 +38,16 @@ impl Record {
     /// use kafka_scheduler::client::cancel;
     ///
     /// let record = cancel("reminder-17");
-    /// let out = record.base("schedules").partition(2);
+    /// let out = record.to_base_record("schedules").partition(2);
     /// assert_eq!((out.topic, out.key, out.payload), ("schedules", Some(&b"reminder-17"[..]), None));
     /// ```
     #[must_use]
-    pub fn base<'a>(&'a self, topic: &'a str) -> BaseRecord<'a, [u8], [u8]> {
+    pub fn to_base_record<'a>(&'a self, topic: &'a str) -> BaseRecord<'a, [u8], [u8]> {
         let mut record = BaseRecord::to(topic);
         record.key = self.key.as_deref();
         record.payload = self.value.as_deref();
         record.timestamp = self.timestamp_ms;
-        record.headers = (!self.headers.is_empty()).then(|| self.owned_headers());
+        record.headers = (!self.headers.is_empty()).then(|| self.to_owned_headers());
         record
     }
 
@@ -59,13 +59,13 @@ impl Record {
     /// use rdkafka::message::Headers;
     ///
     /// let record = Schedule::new("k").to("t").value("v").after(Duration::from_secs(60)).build()?;
-    /// let out = record.future("schedules");
+    /// let out = record.to_future_record("schedules");
     /// assert_eq!(out.headers.expect("a schedule has headers").get(1).key, "scheduler-target-topic");
     /// # Ok::<(), kafka_scheduler::client::ScheduleError>(())
     /// ```
     #[must_use]
-    pub fn future<'a>(&'a self, topic: &'a str) -> FutureRecord<'a, [u8], [u8]> {
-        let base = self.base(topic);
+    pub fn to_future_record<'a>(&'a self, topic: &'a str) -> FutureRecord<'a, [u8], [u8]> {
+        let base = self.to_base_record(topic);
         let mut record = FutureRecord::to(topic);
         record.key = base.key;
         record.payload = base.payload;
@@ -82,12 +82,12 @@ impl Record {
 /// use rdkafka::Timestamp;
 /// use rdkafka::message::OwnedMessage;
 ///
-/// let headers = Record::default().with("trace", "5f2a").owned_headers();
+/// let headers = Record::default().with_header("trace", "5f2a").to_owned_headers();
 /// let (key, value) = (b"k".to_vec(), b"v".to_vec());
 /// let message =
 ///     OwnedMessage::new(Some(value), Some(key), "t".into(), Timestamp::CreateTime(7), 0, 41, Some(headers));
 /// let record = Record::from(&message);
-/// assert_eq!(record, Record { timestamp_ms: Some(7), ..Record::new("k", "v").with("trace", "5f2a") });
+/// assert_eq!(record, Record { timestamp_ms: Some(7), ..Record::new("k", "v").with_header("trace", "5f2a") });
 /// ```
 impl From<&OwnedMessage> for Record {
     fn from(message: &OwnedMessage) -> Self {
@@ -104,7 +104,7 @@ impl From<&BorrowedMessage<'_>> for Record {
 
 impl<'a> RecordPosition<'a> {
     /// Returns the position of a message.
-    pub fn of(message: &'a impl Message) -> Self {
+    pub fn from_message(message: &'a impl Message) -> Self {
         Self { topic: message.topic(), partition: message.partition(), offset: message.offset() }
     }
 }

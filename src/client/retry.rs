@@ -48,10 +48,10 @@ use super::{Delay, Header, Moment, Record, RecordPosition, Schedule, ScheduleErr
 pub use strategy::{Capped, Constant, Exponential, Jittered, Limited, Strategy};
 
 /// The header that counts the retries of a record, in decimal.
-pub const ATTEMPT: &str = "retry-attempt";
+pub const ATTEMPT_HEADER: &str = "retry-attempt";
 
 /// The header with the timestamp of the record that failed first, in decimal milliseconds since 1970.
-pub const ORIGINAL_TIMESTAMP: &str = "retry-original-timestamp";
+pub const ORIGINAL_TIMESTAMP_HEADER: &str = "retry-original-timestamp";
 
 /// The next step for a record that could not be processed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,7 +59,7 @@ pub const ORIGINAL_TIMESTAMP: &str = "retry-original-timestamp";
 pub enum Next {
     /// Produce this to a schedules topic.
     Again {
-        /// The schedule.
+        /// The schedule: it produces the failed record to its topic again, when it is due.
         record: Record,
         /// The number of this retry, from 1.
         attempt: u32,
@@ -68,7 +68,7 @@ pub enum Next {
     },
     /// The strategy gives the record up.
     Exhausted {
-        /// Retries that have been made.
+        /// Number of retries that have been made; 0 if the strategy allows none.
         attempts: u32,
         /// The timestamp of the original record, if it is known.
         since: Option<Moment>,
@@ -89,7 +89,7 @@ impl fmt::Display for RetryError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::BadAttempt(value) => {
-                write!(f, "the header {ATTEMPT} is \"{}\", but must be a decimal number", value.escape_ascii())
+                write!(f, "the header {ATTEMPT_HEADER} is \"{}\", but must be a decimal number", value.escape_ascii())
             }
             Self::Schedule(error) => error.fmt(f),
         }
@@ -112,7 +112,7 @@ impl From<ScheduleError> for RetryError {
     }
 }
 
-/// Builds schedules of failed records.
+/// Builds the schedules that bring failed records back, with the delays of a [`Strategy`].
 #[derive(Debug)]
 pub struct Retry {
     strategy: Box<dyn Strategy + Send + Sync>,
@@ -155,10 +155,10 @@ impl Retry {
         let Some(attempt) = attempts.checked_add(1) else { return Ok(exhausted) };
         let Some(delay) = self.strategy.delay(attempt) else { return Ok(exhausted) };
         let mut message = failed.clone();
-        message.headers.retain(|header| header.name != ATTEMPT && header.name != ORIGINAL_TIMESTAMP);
-        message.headers.push(Header::new(ATTEMPT, attempt.to_string()));
+        message.headers.retain(|header| header.name != ATTEMPT_HEADER && header.name != ORIGINAL_TIMESTAMP_HEADER);
+        message.headers.push(Header::new(ATTEMPT_HEADER, attempt.to_string()));
         let original_ms = original_ms.unwrap_or(now.epoch_ms());
-        message.headers.push(Header::new(ORIGINAL_TIMESTAMP, original_ms.to_string()));
+        message.headers.push(Header::new(ORIGINAL_TIMESTAMP_HEADER, original_ms.to_string()));
         let key = format!("retry.{}.{}.{}", position.topic, position.partition, position.offset);
         let record = Schedule::wrap(key, message).to(position.topic).after(Delay::from(delay)).build_at(now)?;
         Ok(Next::Again { record, attempt, delay })
@@ -170,13 +170,14 @@ impl Retry {
 /// # Errors
 /// If the header is not a number.
 pub fn attempts(record: &Record) -> Result<u32, RetryError> {
-    let Some(value) = record.header(ATTEMPT) else { return Ok(0) };
+    let Some(value) = record.header(ATTEMPT_HEADER) else { return Ok(0) };
     let number = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok());
     number.ok_or_else(|| RetryError::BadAttempt(value.to_vec()))
 }
 
 /// Returns the header's value, or else the record's own timestamp.
 fn original_timestamp_ms(record: &Record) -> Option<i64> {
-    let header = record.header(ORIGINAL_TIMESTAMP).and_then(|value| std::str::from_utf8(value).ok()?.parse().ok());
+    let header =
+        record.header(ORIGINAL_TIMESTAMP_HEADER).and_then(|value| std::str::from_utf8(value).ok()?.parse().ok());
     header.or(record.timestamp_ms)
 }

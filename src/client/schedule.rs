@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Delay, Header, Moment, PREFIX, Record, name};
+use super::{Delay, HEADER_PREFIX, Header, Moment, Record, name};
 use crate::core::due::EPOCH_S_MAX;
 use crate::core::headers;
 use crate::core::origin::RESERVED_PREFIX;
@@ -64,7 +64,7 @@ pub enum ScheduleError {
     NoKey,
     /// The key begins with the prefix that is reserved for the engine.
     ReservedKey,
-    /// There is no target topic.
+    /// There is no target topic, or its name is empty.
     NoTarget,
     /// The target is not a valid topic name.
     BadTarget(String),
@@ -112,7 +112,8 @@ impl fmt::Display for ScheduleError {
             Self::ReservedHeader(name) => {
                 write!(
                     f,
-                    "the header {name:?} is reserved for the scheduler: choose a name without the prefix {PREFIX:?}"
+                    "the header {name:?} is reserved for the scheduler: choose a name without the prefix \
+                     {HEADER_PREFIX:?}"
                 )
             }
         }
@@ -134,7 +135,9 @@ impl Schedule {
     /// use std::time::Duration;
     /// use kafka_scheduler::client::{Record, Schedule};
     ///
-    /// let message = Record::new("customer-3", "pay").with("trace", "5f2a").with("scheduler-key", "of an earlier firing");
+    /// let message = Record::new("customer-3", "pay")
+    ///     .with_header("trace", "5f2a")
+    ///     .with_header("scheduler-key", "of an earlier firing");
     /// let record = Schedule::wrap("later-1", message).to("payments").after(Duration::from_secs(60)).build()?;
     /// assert_eq!(record.key.as_deref(), Some(&b"later-1"[..]));
     /// assert_eq!(record.header("scheduler-target-key"), Some(&b"customer-3"[..]));
@@ -144,7 +147,7 @@ impl Schedule {
     /// ```
     pub fn wrap(key: impl Into<Vec<u8>>, message: Record) -> Self {
         let mut headers = message.headers;
-        headers.retain(|header| !header.name.starts_with(PREFIX));
+        headers.retain(|header| !header.name.starts_with(HEADER_PREFIX));
         Self { target_key: message.key, value: message.value, headers, ..Self::new(key) }
     }
 
@@ -172,7 +175,7 @@ impl Schedule {
         self
     }
 
-    /// Sets the triggered record's value.
+    /// Sets the triggered record's value. It may be empty, and there must be one: null would cancel the key.
     pub fn value(mut self, value: impl Into<Vec<u8>>) -> Self {
         self.value = Some(value.into());
         self
@@ -214,7 +217,7 @@ impl Schedule {
             return Err(ScheduleError::BadTarget(target));
         }
         let value = self.value.ok_or(ScheduleError::NoValue)?;
-        if let Some(header) = self.headers.iter().find(|header| header.name.starts_with(PREFIX)) {
+        if let Some(header) = self.headers.iter().find(|header| header.name.starts_with(HEADER_PREFIX)) {
             return Err(ScheduleError::ReservedHeader(header.name.clone()));
         }
         let due_s = epoch(self.due.ok_or(ScheduleError::NoDate)?, now)?;

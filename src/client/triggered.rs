@@ -1,15 +1,15 @@
 //! Reads records that the scheduler has produced.
 
-use super::retry::ATTEMPT;
+use super::retry::ATTEMPT_HEADER;
 use super::{Record, name};
 use crate::core::headers;
 
 /// The schedule of a triggered record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Triggered<'a> {
-    /// The schedule's key.
+    /// The key that named the schedule, from `scheduler-key`.
     pub key: &'a [u8],
-    /// The schedules topic.
+    /// The topic that the schedule was in, from `scheduler-topic`.
     pub topic: &'a str,
     /// The schedule record's own timestamp, in seconds since 1970.
     pub timestamp_s: i64,
@@ -19,7 +19,7 @@ impl<'a> Triggered<'a> {
     /// Reads a record of a target or history topic. Returns `None` if the scheduler did not produce it: `scheduler-key`,
     /// `scheduler-topic` or `scheduler-timestamp` is missing or malformed.
     #[must_use]
-    pub fn of(record: &'a Record) -> Option<Self> {
+    pub fn from_record(record: &'a Record) -> Option<Self> {
         let text = |bytes| std::str::from_utf8(bytes).ok();
         Some(Self {
             key: record.header(name(headers::KEY))?,
@@ -38,7 +38,7 @@ impl<'a> Triggered<'a> {
 /// ```
 #[must_use]
 pub fn is_triggered(record: &Record) -> bool {
-    Triggered::of(record).is_some()
+    Triggered::from_record(record).is_some()
 }
 
 /// Returns whether this record is a schedule. A history record is one too, because it repeats the request headers.
@@ -63,9 +63,9 @@ pub fn is_schedule(record: &Record) -> bool {
 /// ```
 /// use kafka_scheduler::client::{Record, is_retried};
 ///
-/// assert!(is_retried(&Record::new("k", "v").with("retry-attempt", "1")));
+/// assert!(is_retried(&Record::new("k", "v").with_header("retry-attempt", "1")));
 /// ```
 #[must_use]
 pub fn is_retried(record: &Record) -> bool {
-    record.header(ATTEMPT).is_some()
+    record.header(ATTEMPT_HEADER).is_some()
 }

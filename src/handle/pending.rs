@@ -28,13 +28,13 @@ impl PendingSchedule {
         Self { listed, topics }
     }
 
-    /// Returns the schedules topic.
+    /// Returns the schedules topic that holds the user's record.
     #[must_use]
     pub fn topic(&self) -> &str {
         self.topics.get(usize::from(self.listed.partition.topic)).map_or("", String::as_str)
     }
 
-    /// Returns the partition of [`topic`](Self::topic).
+    /// Returns the partition of [`topic`](Self::topic) that holds the user's record.
     #[must_use]
     pub fn partition(&self) -> i32 {
         self.listed.partition.number
@@ -46,7 +46,7 @@ impl PendingSchedule {
         self.listed.offset
     }
 
-    /// Returns the schedule's key.
+    /// Returns the key that names the schedule: a later record with it replaces or cancels the schedule.
     #[must_use]
     pub fn key(&self) -> &[u8] {
         self.listed.parts().key
@@ -114,9 +114,9 @@ impl fmt::Debug for PendingSchedule {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct UpcomingSchedule {
-    /// The schedules topic.
+    /// The schedules topic that holds the user's record.
     pub topic: String,
-    /// The partition of `topic`.
+    /// The partition of `topic` that holds the user's record.
     pub partition: i32,
     /// The time from which the schedule is due, in seconds since 1970.
     pub due_s: u64,
@@ -184,7 +184,7 @@ impl Filter {
         self
     }
 
-    /// Selects only parked ones.
+    /// Selects only those that are [parked](PendingSchedule::parked).
     #[must_use]
     pub fn parked(mut self) -> Self {
         self.parked = true;
@@ -196,7 +196,7 @@ impl Filter {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cursor(pub(super) io::Cursor);
 
-/// A page of pending schedules.
+/// A page of pending schedules, with at most [`PAGE_ENTRIES_MAX`](super::PAGE_ENTRIES_MAX) of them.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Page {

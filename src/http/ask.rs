@@ -4,7 +4,7 @@ use tokio::sync::oneshot;
 
 use crate::core::io::Cursor;
 use crate::core::listing::{Filter, Gone, Listed, Page, Upcoming};
-use crate::handle::{ANSWER_TIMEOUT, Handle, PAGE_MAX, Query, QueryError, Reply};
+use crate::handle::{ANSWER_TIMEOUT, Handle, PAGE_ENTRIES_MAX, Query, QueryError, Reply};
 
 /// Entries that a list takes from the loop at a time: more than a page, as each chunk of a long list waits for an
 /// iteration of the loop and for a pause.
@@ -21,9 +21,9 @@ pub(super) async fn find(handle: &Handle, topic: u16, key: Vec<u8>) -> Result<Ve
     ask(handle, |reply| Query::Find { topic, key, reply }).await
 }
 
-/// Returns the next `limit` schedules to fire (at most [`PAGE_MAX`]).
+/// Returns the next `limit` schedules to fire (at most [`PAGE_ENTRIES_MAX`]).
 pub(super) async fn upcoming(handle: &Handle, limit: usize) -> Result<Vec<Upcoming>, QueryError> {
-    ask(handle, |reply| Query::Upcoming { limit: limit.min(PAGE_MAX), reply }).await
+    ask(handle, |reply| Query::Upcoming { limit: limit.min(PAGE_ENTRIES_MAX), reply }).await
 }
 
 async fn ask<T: Send + 'static>(handle: &Handle, query: impl FnOnce(Reply<T>) -> Query) -> Result<T, QueryError> {

@@ -4,7 +4,7 @@ use percent_encoding::percent_decode_str;
 
 use crate::core::io::{Cursor, TopicPartition};
 use crate::core::listing::Filter;
-use crate::handle::PAGE_MAX;
+use crate::handle::PAGE_ENTRIES_MAX;
 
 /// Entries of a page without `limit`.
 const LIMIT_DEFAULT: usize = 100;
@@ -46,8 +46,9 @@ impl PageQuery {
         let text = std::str::from_utf8(&value).ok();
         match name {
             "limit" => {
-                let limit = text.and_then(|text| text.parse().ok()).filter(|limit| (1..=PAGE_MAX).contains(limit));
-                self.limit = limit.ok_or(format!("limit must be a whole number from 1 to {PAGE_MAX}"))?;
+                let limit =
+                    text.and_then(|text| text.parse().ok()).filter(|limit| (1..=PAGE_ENTRIES_MAX).contains(limit));
+                self.limit = limit.ok_or(format!("limit must be a whole number from 1 to {PAGE_ENTRIES_MAX}"))?;
             }
             "after" => {
                 let cursor = text.and_then(parse_cursor).ok_or("after must be next of an earlier page")?;

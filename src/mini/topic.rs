@@ -20,24 +20,24 @@ pub struct Topic {
 
 /// A text that is not a topic with its partitions.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BadTopic;
+pub struct ParseTopicError;
 
-impl fmt::Display for BadTopic {
+impl fmt::Display for ParseTopicError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "must be a topic's name, a colon, and a number of partitions from 1 to {PARTITIONS_MAX}")
     }
 }
 
-impl std::error::Error for BadTopic {}
+impl std::error::Error for ParseTopicError {}
 
 impl FromStr for Topic {
-    type Err = BadTopic;
+    type Err = ParseTopicError;
 
-    fn from_str(text: &str) -> Result<Self, BadTopic> {
-        let (name, partitions) = text.rsplit_once(':').ok_or(BadTopic)?;
-        let partitions = partitions.parse().map_err(|_| BadTopic)?;
+    fn from_str(text: &str) -> Result<Self, ParseTopicError> {
+        let (name, partitions) = text.rsplit_once(':').ok_or(ParseTopicError)?;
+        let partitions = partitions.parse().map_err(|_| ParseTopicError)?;
         if !is_topic(name) || !(1..=PARTITIONS_MAX).contains(&partitions) {
-            return Err(BadTopic);
+            return Err(ParseTopicError);
         }
         Ok(Self { name: name.to_owned(), partitions })
     }
@@ -82,7 +82,7 @@ mod tests {
     fn topics_of_the_command_line() {
         assert_eq!("videos:3".parse(), Ok(Topic { name: "videos".into(), partitions: 3 }));
         for bad in ["videos", "videos:", "videos:0", "videos:x", ":3", "a b:3", "..:1", "videos:1001"] {
-            assert_eq!(bad.parse::<Topic>(), Err(BadTopic), "{bad}");
+            assert_eq!(bad.parse::<Topic>(), Err(ParseTopicError), "{bad}");
         }
     }
 }

@@ -87,7 +87,7 @@ fn what_is_asked_for_is_served() {
     let due = std::time::Duration::from_secs(1);
     for (key, topic, after) in [("fires", "target", due), ("waits", "target", due * 3600), ("dead", "nowhere", due)] {
         let schedule = Schedule::new(key).to(topic).value("v").after(after).build().expect("it is legal");
-        producer.send(schedule.base("schedules")).map_err(|(e, _)| e).expect("sent");
+        producer.send(schedule.to_base_record("schedules")).map_err(|(e, _)| e).expect("sent");
     }
     producer
         .send(BaseRecord::<str, str>::to("schedules").key("k").payload("no headers"))
