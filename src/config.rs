@@ -264,8 +264,8 @@ impl Config {
         &self.schedules_topics
     }
 
-    /// Returns `SINCE_DELTA`, 0 to -36,500 days: at the engine's first start, schedules due before today's midnight plus
-    /// this do not fire.
+    /// Returns `SINCE_DELTA`, 0 to -36,500 days: at the engine's first start, schedules due before today's midnight
+    /// plus this do not fire.
     #[must_use]
     pub fn since_delta_days(&self) -> i32 {
         self.since_delta_days
@@ -301,7 +301,8 @@ impl Config {
         self.create_topics
     }
 
-    /// Returns `CREATE_TOPICS_REPLICATION_FACTOR`: replicas of created topics, 1 to 10,000; `None` is the brokers' default.
+    /// Returns `CREATE_TOPICS_REPLICATION_FACTOR`: replicas of created topics, 1 to 10,000. `None` is the brokers'
+    /// default.
     #[must_use]
     pub fn create_topics_replicas(&self) -> Option<i32> {
         self.create_topics_replicas
@@ -319,15 +320,15 @@ impl Config {
         Duration::from_millis(self.session_timeout_ms.into())
     }
 
-    /// Returns `SCHEDULE_GRACE_INTERVAL`: a schedule that was overdue by more than this when it was produced is invalid.
-    /// `None`: no limit.
+    /// Returns `SCHEDULE_GRACE_INTERVAL`: a schedule that was overdue by more than this when it was produced is
+    /// invalid. `None`: no limit.
     #[must_use]
     pub fn grace_interval(&self) -> Option<Duration> {
         self.grace_s.map(Duration::from_secs)
     }
 
-    /// Returns `MAX_HORIZON`: a schedule that was due further ahead than this when it was produced is invalid. `None`: no
-    /// limit.
+    /// Returns `MAX_HORIZON`: a schedule that was due further ahead than this when it was produced is invalid. `None`:
+    /// no limit.
     #[must_use]
     pub fn max_horizon(&self) -> Option<Duration> {
         self.horizon_s.map(Duration::from_secs)
@@ -352,15 +353,15 @@ impl Config {
         &self.kafka_common
     }
 
-    /// Returns the settings of librdkafka for producers alone: `kafka.producer.configuration` of the file. They win over
-    /// those for all clients.
+    /// Returns the settings of librdkafka for producers alone: `kafka.producer.configuration` of the file. They win
+    /// over those for all clients.
     #[must_use]
     pub fn kafka_producer(&self) -> &BTreeMap<String, String> {
         &self.kafka_producer
     }
 
-    /// Returns the settings of librdkafka for consumers alone: `kafka.consumer.configuration` of the file. They win over
-    /// those for all clients.
+    /// Returns the settings of librdkafka for consumers alone: `kafka.consumer.configuration` of the file. They win
+    /// over those for all clients.
     #[must_use]
     pub fn kafka_consumer(&self) -> &BTreeMap<String, String> {
         &self.kafka_consumer

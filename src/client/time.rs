@@ -23,7 +23,7 @@ impl Moment {
         Self { ms }
     }
 
-    /// Returns milliseconds since 1970.
+    /// Returns milliseconds since 1970; before it, they are negative.
     #[must_use]
     pub const fn epoch_ms(self) -> i64 {
         self.ms
@@ -35,13 +35,13 @@ impl Moment {
         self.ms.div_euclid(1000) + (self.ms.rem_euclid(1000) > 0) as i64
     }
 
-    /// Reads this machine's clock.
+    /// Reads this machine's clock. The engine fires by the clock of its own machine.
     #[must_use]
     pub fn now() -> Self {
         SystemTime::now().into()
     }
 
-    /// Adds a delay.
+    /// Adds a delay. A sum out of range is the first or last moment of the range.
     #[must_use]
     pub const fn plus(self, delay: Delay) -> Self {
         Self { ms: self.ms.saturating_add(delay.ms) }

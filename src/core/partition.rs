@@ -50,8 +50,8 @@ pub(super) enum Stage {
 pub(super) struct UnreadBatch {
     /// Its [`short_batch_id`](super::in_flight::short_batch_id).
     pub batch: u32,
-    /// The highest offset of its records in this partition. Without a report of it, this batch and the later ones of the
-    /// partition are cleared only record by record, as they are read.
+    /// The highest offset of its records in this partition. Without a report of it, this batch and the later ones of
+    /// the partition are cleared only record by record, as they are read.
     pub last_offset: Option<i64>,
     /// Slot, origin offset, and whether the batch ended the entry.
     pub items: Vec<(u32, i64, bool)>,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::status_board::{EngineState, StatusBoard};
 use crate::core::{Phase, Status};
 
-/// The status of the engine.
+/// The status of the engine as its loop last published it, at most some seconds ago.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct EngineStatus {
@@ -43,7 +43,7 @@ pub enum PartitionState {
     TakingOver,
     /// The engine reads the partition up to its barrier.
     Loading,
-    /// The partition fires.
+    /// The engine fires the partition's schedules.
     Live,
     /// The engine hands the partition over.
     Releasing,
@@ -60,29 +60,29 @@ impl From<Phase> for PartitionState {
     }
 }
 
-/// The status of a partition.
+/// The status of a partition that this instance holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PartitionStatus {
-    /// The schedules topic.
+    /// The schedules topic of the partition.
     pub topic: String,
-    /// The partition of `topic`.
+    /// The number of the partition in `topic`, from 0.
     pub partition: i32,
-    /// Its state.
+    /// How far the takeover or the handover has come.
     pub state: PartitionState,
-    /// The next offset to read.
+    /// The offset of the next record to read. The partition is loaded once it is past `barrier`.
     pub position: i64,
     /// The offset at which loading ends, once it is known.
     pub barrier: Option<i64>,
-    /// Pending schedules.
+    /// Number of pending schedules, parked ones included.
     pub pending: usize,
-    /// Pending schedules that are due and in no batch yet, without parked ones.
+    /// Number of pending schedules that are due and in no batch yet, without parked ones.
     pub overdue: usize,
-    /// Parked records: schedules, and the rare cancel or invalid record that the engine writes again.
+    /// Number of parked records: schedules, and the rare cancel or invalid record that the engine writes again.
     pub parked: usize,
     /// The time from which the next schedule is due, in seconds since 1970, without parked ones.
     pub next_due_s: Option<u64>,
-    /// An estimate of the memory that its records take.
+    /// An estimate of the memory that its records take, in bytes.
     pub held_bytes: usize,
 }
 

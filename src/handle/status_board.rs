@@ -16,7 +16,7 @@ pub enum EngineState {
     Starting(String),
     /// It asked to join and waits for the answer.
     Joining,
-    /// It is a member.
+    /// It is a member, with or without partitions.
     Member,
     /// It hands over its partitions and ends.
     Ending,

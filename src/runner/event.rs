@@ -14,25 +14,25 @@ pub enum Event<'a> {
     /// A schedule was accepted as pending while its partition was live. [`Event::Live`] has the number of those that
     /// were found when the partition was loaded.
     Planned {
-        /// The record's position.
+        /// The position of the user's record.
         position: RecordPosition<'a>,
-        /// The schedule's key.
+        /// The key that names the schedule.
         key: &'a [u8],
         /// The time from which it is due, in seconds since 1970.
         due_s: u64,
-        /// Topic of the triggered record.
+        /// The topic that the record will be produced to.
         target: &'a str,
     },
     /// A user cancelled a pending schedule.
     Cancelled {
-        /// The cancel's position.
+        /// The position of the tombstone that cancelled it.
         position: RecordPosition<'a>,
-        /// The schedule's key.
+        /// The key that names the schedule.
         key: &'a [u8],
     },
     /// A schedule fired: its transaction is committed. Those that were missed fire too: see [`Firing::is_missed`].
     Fired {
-        /// The schedule that fired.
+        /// The schedule, with the record that it produced.
         firing: Firing<'a>,
     },
     /// A schedule cannot be delivered for now, and is parked. It is retried.
@@ -54,31 +54,31 @@ pub enum Event<'a> {
     /// A record cannot fire. It stays in the log, or moves to the dead-letter topic if there is one. Loading a
     /// partition reports only the first ones.
     Invalid {
-        /// The record's position.
+        /// The position of the user's record.
         position: RecordPosition<'a>,
         /// The reason why it cannot fire.
         reason: Reason,
     },
     /// A partition is loaded and fires from now on.
     Live {
-        /// The schedules topic.
+        /// The schedules topic of the partition.
         topic: &'a str,
-        /// The partition.
+        /// The number of the partition in `topic`, from 0.
         partition: i32,
-        /// Schedules pending.
+        /// Number of pending schedules that loading found, overdue ones included.
         pending: usize,
         /// The number of these that are overdue.
         overdue: usize,
     },
 }
 
-/// A schedule that fired.
+/// A schedule that fired, and the record that it produced.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Firing<'a> {
     /// The position of the user's record.
     pub position: RecordPosition<'a>,
-    /// The schedule's key.
+    /// The key that names the schedule.
     pub key: &'a [u8],
     /// The time from which it was due, in seconds since 1970.
     pub due_s: u64,
@@ -86,11 +86,11 @@ pub struct Firing<'a> {
     pub at_ms: i64,
     /// It was already due when its partition became live, for instance because no instance ran.
     pub is_missed: bool,
-    /// Topic of the triggered record.
+    /// The topic that the triggered record went to.
     pub target: &'a str,
     /// The triggered record's key; `None` is null.
     pub target_key: Option<&'a [u8]>,
-    /// The triggered record's value.
+    /// The triggered record's value, which may be empty.
     pub value: &'a [u8],
     /// The user's own headers, in order.
     pub headers: Vec<HeaderRef<'a>>,

@@ -26,7 +26,7 @@ pub trait Strategy: Debug {
     /// Returns the delay before the retry with this number, counted from 1; `None` gives the record up.
     fn delay(&self, attempt: u32) -> Option<Duration>;
 
-    /// Limits each delay to `max`.
+    /// Limits each delay to `max`. What is applied afterwards, such as jitter, may exceed it.
     fn capped(self, max: Duration) -> Capped<Self>
     where
         Self: Sized,
@@ -43,7 +43,7 @@ pub trait Strategy: Debug {
         Jittered { inner: self, part: if part.is_nan() { 0.0 } else { part.clamp(0.0, 1.0) } }
     }
 
-    /// Limits the number of retries.
+    /// Gives a record up after this many retries; 0 allows none.
     fn limited(self, attempts: u32) -> Limited<Self>
     where
         Self: Sized,
@@ -65,13 +65,13 @@ impl Strategy for Constant {
 /// Delays that grow by a factor, for ever.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Exponential {
-    /// The first delay.
+    /// The delay before the first retry.
     pub first: Duration,
     /// The ratio of each delay to the one before. Below 1, delays shrink.
     pub factor: f64,
 }
 
-/// 5 s, doubling.
+/// The first delay is 5 s, and each is twice the one before.
 impl Default for Exponential {
     fn default() -> Self {
         Self { first: Duration::from_secs(5), factor: 2.0 }
@@ -86,7 +86,7 @@ impl Strategy for Exponential {
     }
 }
 
-/// See [`Strategy::capped`].
+/// A strategy whose delays have a maximum: made by [`Strategy::capped`].
 #[derive(Clone, Copy, Debug)]
 pub struct Capped<S> {
     inner: S,
@@ -99,7 +99,7 @@ impl<S: Strategy> Strategy for Capped<S> {
     }
 }
 
-/// See [`Strategy::jittered`].
+/// A strategy whose delays vary at random: made by [`Strategy::jittered`].
 #[derive(Clone, Copy, Debug)]
 pub struct Jittered<S> {
     inner: S,
@@ -115,7 +115,7 @@ impl<S: Strategy> Strategy for Jittered<S> {
     }
 }
 
-/// See [`Strategy::limited`].
+/// A strategy that gives up after some retries: made by [`Strategy::limited`].
 #[derive(Clone, Copy, Debug)]
 pub struct Limited<S> {
     inner: S,
