@@ -109,13 +109,13 @@ impl Handle {
         let filter = listing::Filter {
             topic: filter.topic.as_deref().map(|topic| self.topic_index(topic)).transpose()?,
             key_prefix: filter.key_prefix.clone(),
-            due_before: filter.due_before_s,
-            due_from: filter.due_from_s,
+            due_before_s: filter.due_before_s,
+            due_from_s: filter.due_from_s,
             parked: filter.parked,
         };
         let (cursor, limit) = (cursor.map_or_else(io::Cursor::default, |cursor| cursor.0), limit.min(PAGE_ENTRIES_MAX));
         let page = self.wait(|reply| Query::Page { cursor, limit, filter, reply })?;
-        let page = page.map_err(|listing::Gone| QueryError::CursorExpired)?;
+        let page = page.map_err(|listing::CursorExpired| QueryError::CursorExpired)?;
         Ok(Page { schedules: self.named(page.entries), next: page.next.map(Cursor) })
     }
 
@@ -215,7 +215,7 @@ mod tests {
     #[test]
     fn a_query_without_an_answer_says_why() {
         let expired = handle(|query| match query {
-            Query::Page { reply, .. } => reply.send(Err(listing::Gone)),
+            Query::Page { reply, .. } => reply.send(Err(listing::CursorExpired)),
             other => drop(other),
         });
         assert_eq!(expired.page(None, 1, &Filter::default()).err(), Some(QueryError::CursorExpired));

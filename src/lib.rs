@@ -7,9 +7,13 @@
 //! Where to begin:
 //!
 //! - to schedule from your own program, and to retry what has failed: [`client`], which needs no Kafka library;
-//! - to run the engine inside your own program: the module `runner`, with a `Config` from the module `config`;
-//! - to list what is pending, or to stop the engine, from other threads: the module `handle`;
-//! - to test against an engine with a Kafka in the same process: the module `mini`.
+#![cfg_attr(
+    feature = "engine",
+    doc = "- to run the engine inside your own program: [`runner`], with a [`config::Config`];
+- to list what is pending, or to stop the engine, from other threads: [`handle`];
+- to test against an engine with a Kafka in the same process: [`mini`]."
+)]
+#![cfg_attr(not(feature = "engine"), doc = "- to run the engine inside your own program: the feature `engine`.")]
 //!
 //! # Features
 //!
@@ -21,6 +25,11 @@
 //! | `engine` | the modules `runner`, `handle`, `mini`, and rdkafka's types for [`client`]; includes `config`, `jiff` |
 //! | `http` | the servers of REST, metrics and the status page, for the program; includes `engine` |
 //! | `cli` | the program `kafka-scheduler` (default); includes `http` |
+//!
+//! # Versions of other crates
+//!
+//! Types of `rdkafka`, `jiff` and `prometheus` are part of the API, so a new major version of one of them is one of this
+//! crate. They are re-exported: use `kafka_scheduler::rdkafka` and so on, and the versions match.
 
 #![warn(unreachable_pub)]
 #[cfg(feature = "cli")]
@@ -50,6 +59,11 @@ mod observe;
 pub mod runner;
 #[cfg(feature = "http")]
 mod span;
+
+#[cfg(feature = "jiff")]
+pub use jiff;
+#[cfg(feature = "engine")]
+pub use {prometheus, rdkafka};
 
 #[cfg(feature = "engine")]
 pub use runner::{Event, Runner, Running};

@@ -83,7 +83,7 @@ impl Metrics {
         let make = Make(&registry);
         let events = events(&make);
         let refused = "Records that could not fire, each once for each reason";
-        let refused = make.counters("kafka_scheduler_refused_records_total", refused, &["reason"]);
+        let refused = make.counters("kafka_scheduler_unfired_records_total", refused, &["reason"]);
         // Reasons with the same code count into the same series.
         let by_reason = Reason::ALL.iter().map(|reason| refused.with_label_values(&[reason.code()])).collect();
         let late = "Time between a schedule's due second and its transaction's commit, live and missed ones apart";

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use kafka_scheduler::config::Config;
 use kafka_scheduler::core::io::{Cursor, Millis, TopicPartition};
-use kafka_scheduler::core::listing::{Gone, Listed, Page};
+use kafka_scheduler::core::listing::{CursorExpired, Listed, Page};
 use kafka_scheduler::core::payload::Parts;
 use kafka_scheduler::handle::{EngineState, Handle, PartitionState};
 use kafka_scheduler::internal::{Clock, Engine, Listeners, Metrics, Observer, Query};
@@ -145,7 +145,7 @@ fn a_list_that_cannot_be_ended_is_cut_in_every_http_version() {
         for query in asks {
             let Query::Page { reply, .. } = query else { continue };
             let page = Page { entries: vec![listed()], next: Some(Cursor::default()) };
-            reply.send(if first { Ok(page) } else { Err(Gone) });
+            reply.send(if first { Ok(page) } else { Err(CursorExpired) });
             first = !first;
         }
     });

@@ -120,17 +120,17 @@ impl Promises {
                 self.fires(item, user, &request, sent);
             }
             Kind::DeadLetter { reason, .. } => self.dead_letter(item, user, *reason, sent),
-            Kind::Schedule { .. } => {
+            Kind::RewriteSchedule { .. } => {
                 assert_eq!(sent.len(), 1);
                 let again =
                     self.read(&own.kept_with(user.timestamp), item.partition, item.origin_offset, &headers).map(said);
                 assert_eq!(again, request.map(said), "a copy says what the original said");
             }
-            Kind::Invalid { .. } => {
+            Kind::RewriteInvalid { .. } => {
                 assert!(sent.len() == 1 && request.is_none() && own.kept.value == user.value);
                 assert!(headers.iter().filter(not_origin).eq(lent.iter().filter(not_origin)), "whole");
             }
-            Kind::Cancel { .. } => assert!(sent.len() == 1 && user.value.is_none() && own.kept.value.is_none()),
+            Kind::RewriteCancel { .. } => assert!(sent.len() == 1 && user.value.is_none() && own.kept.value.is_none()),
             Kind::Barrier { .. } | Kind::StartMarker { .. } => {}
         }
     }

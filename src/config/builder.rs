@@ -77,6 +77,12 @@ impl ConfigBuilder {
         self.set(NAME, checked, |config, topic| config.dead_letter_topic = Some(topic))
     }
 
+    /// Unsets `DEAD_LETTER_TOPIC`: records that cannot fire stay in their schedules topic.
+    pub fn without_dead_letter_topic(mut self) -> Self {
+        self.config.dead_letter_topic = None;
+        self
+    }
+
     /// Sets `CREATE_TOPICS`: whether the engine creates those of its own topics that are missing.
     pub fn create_topics(mut self, create: bool) -> Self {
         self.config.create_topics = create;
@@ -111,11 +117,23 @@ impl ConfigBuilder {
         self.set(NAME, checked, |config, grace_s| config.grace_s = Some(grace_s))
     }
 
+    /// Unsets `SCHEDULE_GRACE_INTERVAL`: a schedule may be overdue on arrival by any time.
+    pub fn without_grace_interval(mut self) -> Self {
+        self.config.grace_s = None;
+        self
+    }
+
     /// Sets `MAX_HORIZON`: whole seconds, from 1 s to 100 years of 365 days.
     pub fn max_horizon(self, horizon: Duration) -> Self {
         const NAME: &str = "MAX_HORIZON";
         let checked = value::seconds(NAME, horizon, value::HORIZON_S);
         self.set(NAME, checked, |config, horizon_s| config.horizon_s = Some(horizon_s))
+    }
+
+    /// Unsets `MAX_HORIZON`: a schedule may be due any time ahead.
+    pub fn without_max_horizon(mut self) -> Self {
+        self.config.horizon_s = None;
+        self
     }
 
     /// Sets `MEMORY_WARN_BYTES`: 1 to 2^50 bytes.
@@ -128,6 +146,15 @@ impl ConfigBuilder {
     /// brokers, the group and the session timeout have methods of their own.
     pub fn librdkafka(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.config.kafka_common.insert(name.into(), value.into());
+        self
+    }
+
+    /// Removes a setting of librdkafka from all clients.
+    pub fn without_librdkafka(mut self, name: &str) -> Self {
+        let Config { kafka_common, kafka_producer, kafka_consumer, .. } = &mut self.config;
+        for settings in [kafka_common, kafka_producer, kafka_consumer] {
+            settings.remove(name);
+        }
         self
     }
 
@@ -270,5 +297,21 @@ mod tests {
         let error = config.to_builder().schedules_topics(["dead"]).build().expect_err("its own dead letters");
         assert_eq!(error.variable(), "DEAD_LETTER_TOPIC");
         assert!(config.to_builder().history_topic("dead").build().is_err());
+    }
+
+    #[test]
+    fn what_is_optional_can_be_unset() {
+        let set = Config::builder()
+            .dead_letter_topic("dead")
+            .grace_interval(Duration::from_secs(1))
+            .max_horizon(Duration::from_secs(1))
+            .librdkafka("linger.ms", "5")
+            .librdkafka_producer("linger.ms", "6")
+            .build()
+            .expect("it is valid");
+        let builder = set.to_builder().without_dead_letter_topic().without_grace_interval().without_max_horizon();
+        let unset = builder.without_librdkafka("linger.ms").build().expect("it is valid");
+        assert_eq!((unset.dead_letter_topic(), unset.grace_s, unset.horizon_s), (None, None, None));
+        assert!(unset.kafka_common.is_empty() && unset.kafka_producer.is_empty());
     }
 }

@@ -105,7 +105,7 @@ pub enum Kind {
     },
     /// A copy of an overtaken schedule, which compaction may remove (see `key_table`). Its origin header names the
     /// original.
-    Schedule {
+    RewriteSchedule {
         /// The target topic.
         target: Arc<str>,
         /// When the schedule is due.
@@ -114,12 +114,12 @@ pub enum Kind {
         timestamp: Millis,
     },
     /// A copy of an overtaken invalid record, with all of its headers. Its origin header names the original.
-    Invalid {
+    RewriteInvalid {
         /// Timestamp of the user's record.
         timestamp: Millis,
     },
     /// A tombstone for an overtaken cancel. Its origin header names the cancel.
-    Cancel {
+    RewriteCancel {
         /// Timestamp of the user's record.
         timestamp: Millis,
     },

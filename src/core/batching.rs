@@ -1,7 +1,7 @@
 //! Forms batches, which become transactions.
 //!
 //! A partition's barrier, start marker, clean commit and offset commits have batches of their own ([`Purpose`]).
-//! Batches of entries (firings, rewrites and dead letters: [`Purpose::Fire`]) are divided into *lanes* ([`Lane`]), so a rejected or backing-off batch of one lane does not stop the others from
+//! Batches of entries (firings, rewrites and dead letters: [`Purpose::Entries`]) are divided into *lanes* ([`Lane`]), so a rejected or backing-off batch of one lane does not stop the others from
 //! forming.
 
 use std::sync::Arc;
@@ -39,8 +39,8 @@ impl<P: Payload> Scheduler<P> {
         let after = self.batches.last_lane as usize + 1;
         for turn in 0..Lane::ALL.len() {
             let lane = Lane::ALL[(after + turn) % Lane::ALL.len()];
-            let formed = self.is_ready(Purpose::Fire(lane))
-                && !(lane.is_normal() && self.batches.keeps_back(lane))
+            let formed = self.is_ready(Purpose::Entries(lane))
+                && !(lane.fires_in_due_order() && self.batches.keeps_back(lane))
                 && match lane {
                     Lane::Normal => self.normal(),
                     Lane::Large => self.large(),
@@ -149,13 +149,13 @@ impl<P: Payload> Scheduler<P> {
             batch.items.reverse();
             entries.reverse();
         }
-        self.send(batch, Purpose::Fire(Lane::Normal), partitions_of(&entries), entries)
+        self.send(batch, Purpose::Entries(Lane::Normal), partitions_of(&entries), entries)
     }
 
     fn large(&mut self) -> bool {
         let (mut batch, mut entries) = (self.new_batch(), Vec::new());
         self.add_due(&mut batch, &mut entries, Lane::Large);
-        self.send(batch, Purpose::Fire(Lane::Large), partitions_of(&entries), entries)
+        self.send(batch, Purpose::Entries(Lane::Large), partitions_of(&entries), entries)
     }
 
     /// Returns the sizes of schedules that share batches of a lane; empty if the lane takes no schedules by due time
@@ -183,7 +183,7 @@ impl<P: Payload> Scheduler<P> {
                 && self.add_one(&mut batch, &mut entries, id, |keys| keys.take_isolated(by))
             {}
         }
-        self.send(batch, Purpose::Fire(Lane::Isolated), partitions_of(&entries), entries)
+        self.send(batch, Purpose::Entries(Lane::Isolated), partitions_of(&entries), entries)
     }
 
     fn is_full(&self, batch: &Batch, lane: Lane) -> bool {
@@ -201,10 +201,10 @@ impl<P: Payload> Scheduler<P> {
                 let (origin_offset, timestamp) = (entry.origin_offset, entry.timestamp);
                 let (kind, ends) = match entry.request {
                     Request::Schedule { due, target } => {
-                        (Kind::Schedule { target: self.targets.name(target), due, timestamp }, false)
+                        (Kind::RewriteSchedule { target: self.targets.name(target), due, timestamp }, false)
                     }
-                    Request::Cancel => (Kind::Cancel { timestamp }, true),
-                    Request::Invalid(_) => (Kind::Invalid { timestamp }, false),
+                    Request::Cancel => (Kind::RewriteCancel { timestamp }, true),
+                    Request::Invalid(_) => (Kind::RewriteInvalid { timestamp }, false),
                 };
                 let entry =
                     BatchEntry { partition: id, slot, origin_offset, ends, target: None, is_dead_letter: false };
@@ -280,7 +280,7 @@ impl<P: Payload> Scheduler<P> {
             {
             }
         }
-        self.send(batch, Purpose::Fire(Lane::DeadLetters), partitions_of(&entries), entries)
+        self.send(batch, Purpose::Entries(Lane::DeadLetters), partitions_of(&entries), entries)
     }
 
     fn add_dead_letter(

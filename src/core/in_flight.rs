@@ -21,7 +21,7 @@ pub(super) enum Purpose {
     /// Commits offsets alone: progress while nothing fires, and that we have tried to fence former owners.
     CommitOffsets,
     /// Fires schedules, rewrites overtaken records, or moves records to the dead-letter topic.
-    Fire(Lane),
+    Entries(Lane),
 }
 
 impl Purpose {
@@ -33,7 +33,7 @@ impl Purpose {
             Self::StartMarker => 1,
             Self::CleanCommit => 2,
             Self::CommitOffsets => 3,
-            Self::Fire(lane) => 4 + lane as usize,
+            Self::Entries(lane) => 4 + lane as usize,
         }
     }
 }
@@ -58,7 +58,7 @@ impl Lane {
     pub(super) const ALL: [Self; 4] = [Self::Normal, Self::Large, Self::Isolated, Self::DeadLetters];
 
     /// Returns whether it has no isolated entries or dead letters.
-    pub(super) fn is_normal(self) -> bool {
+    pub(super) fn fires_in_due_order(self) -> bool {
         matches!(self, Self::Normal | Self::Large)
     }
 }
@@ -181,7 +181,7 @@ impl Batches {
     pub(super) fn keeps_back(&self, lane: Lane) -> bool {
         let first = self.in_flight.front().map(|batch| batch.id);
         let is_draining = first.zip(self.drain_to).is_some_and(|(first, last)| first <= last);
-        let of_lane = |batch: &InFlight| batch.purpose == Purpose::Fire(lane);
+        let of_lane = |batch: &InFlight| batch.purpose == Purpose::Entries(lane);
         is_draining || (self.throughput.is_one_at_a_time() && self.in_flight.iter().any(of_lane))
     }
 

@@ -21,7 +21,7 @@ use super::key_index::KeyIndex;
 use super::payload::Payload;
 use super::reason::Reason;
 use super::types::Millis;
-use super::wait_queues::{Queue, Size, WaitQueues};
+use super::wait_queues::{Queue, RetryGroup, Size, WaitQueues};
 use entry::OVERTAKEN;
 
 /// The entries of one partition, each in a slot that it keeps until the table shrinks.
@@ -31,8 +31,8 @@ pub(super) struct KeyTable<P> {
     free: Vec<u32>,
     index: KeyIndex,
     queues: WaitQueues,
-    /// By retries so far and jitter group: when the entries of that retry queue are next retried.
-    retry_times: BTreeMap<(u8, u8), Millis>,
+    /// When the entries of each retry group are next retried.
+    retry_times: BTreeMap<RetryGroup, Millis>,
     /// Slots that may hold an overtaken entry; checked again when taken.
     rewrites: VecDeque<u32>,
     /// Slots that may hold a cancel, until loading ends or no engine record can overtake it any more.

@@ -1,4 +1,4 @@
-//! Listings of pending schedules, in pieces of bounded size.
+//! Listings of pending schedules, in pages of bounded size.
 
 use std::sync::Arc;
 
@@ -26,7 +26,7 @@ pub struct Listed {
     /// Offset of the user's record.
     pub offset: i64,
     /// The time from which it is due, in seconds since 1970.
-    pub due: u64,
+    pub due_s: u64,
     /// The timestamp of the user's record.
     pub timestamp: Millis,
     /// Topic of the triggered record.
@@ -64,7 +64,7 @@ impl Listed {
     pub fn new(
         partition: TopicPartition,
         offset: i64,
-        due: u64,
+        due_s: u64,
         timestamp: Millis,
         target: Arc<str>,
         parts: &Parts<'_>,
@@ -72,7 +72,7 @@ impl Listed {
     ) -> Self {
         let mut packed = Vec::new();
         parts.write(&mut packed);
-        Self { partition, offset, due, timestamp, target, packed, parked }
+        Self { partition, offset, due_s, timestamp, target, packed, parked }
     }
 
     /// Returns key, target key, user headers and value; all empty if the payload is stored outside memory.
@@ -90,9 +90,9 @@ pub struct Filter {
     /// Only those whose key begins with these bytes.
     pub key_prefix: Vec<u8>,
     /// Only those due before this second.
-    pub due_before: Option<u64>,
+    pub due_before_s: Option<u64>,
     /// Only those due from this second on.
-    pub due_from: Option<u64>,
+    pub due_from_s: Option<u64>,
     /// Only those that are parked.
     pub parked: bool,
 }
@@ -108,7 +108,7 @@ pub struct Page {
 
 /// The cursor's partition was revoked, is being read again, or has moved its entries: the listing has to begin from the start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Gone;
+pub struct CursorExpired;
 
 /// One of the next schedules to fire.
 #[derive(Clone, Debug)]
@@ -116,7 +116,7 @@ pub struct Upcoming {
     /// The partition of the user's record.
     pub partition: TopicPartition,
     /// The time from which it is due, in seconds since 1970.
-    pub due: u64,
+    pub due_s: u64,
     /// Topic of the triggered record.
     pub target: Arc<str>,
     /// The schedule's key, up to [`KEY_SHOWN_MAX`] bytes.
@@ -154,7 +154,7 @@ pub struct Status {
     /// Records that wait for their target or its first lookup, for a retry, or for their dead letter; not only schedules.
     pub parked: usize,
     /// The time from which the next schedule is due, in seconds since 1970; parked ones are not counted.
-    pub next_due: Option<u64>,
+    pub next_due_s: Option<u64>,
     /// About how many bytes of memory its records take: payloads, and a fixed sum for each record.
     pub bytes: usize,
 }
@@ -164,7 +164,7 @@ impl<P: Payload> Scheduler<P> {
     /// page. It has no other bound.
     #[must_use]
     pub fn list(&self, cursor: Cursor, limit: usize) -> (Vec<Listed>, Option<Cursor>) {
-        let page = self.piece(cursor, limit, &Filter::default(), usize::MAX, u32::MAX);
+        let page = self.bounded_page(cursor, limit, &Filter::default(), usize::MAX, u32::MAX);
         page.map_or((Vec::new(), None), |page| (page.entries, page.next))
     }
 
@@ -172,18 +172,18 @@ impl<P: Payload> Scheduler<P> {
     ///
     /// # Errors
     /// When the cursor has expired.
-    pub fn page(&self, cursor: Cursor, limit: usize, filter: &Filter) -> Result<Page, Gone> {
-        self.piece(cursor, limit, filter, BYTES_MAX, LOOKED_AT_MAX)
+    pub fn page(&self, cursor: Cursor, limit: usize, filter: &Filter) -> Result<Page, CursorExpired> {
+        self.bounded_page(cursor, limit, filter, BYTES_MAX, LOOKED_AT_MAX)
     }
 
-    fn piece(
+    fn bounded_page(
         &self,
         cursor: Cursor,
         limit: usize,
         filter: &Filter,
         bytes_max: usize,
         looked_at_max: u32,
-    ) -> Result<Page, Gone> {
+    ) -> Result<Page, CursorExpired> {
         let mut page = Page::default();
         let (mut bytes, mut looked_at) = (0, 0);
         let from = cursor.partition.unwrap_or(TopicPartition { topic: 0, number: i32::MIN });
@@ -191,7 +191,7 @@ impl<P: Payload> Scheduler<P> {
             .partition
             .is_some_and(|id| self.partitions.get(&id).is_none_or(|state| state.cursor_tag() != cursor.barrier))
         {
-            return Err(Gone);
+            return Err(CursorExpired);
         }
         for (id, state) in
             self.partitions.range(from..).filter(|(id, _)| filter.topic.is_none_or(|topic| topic == id.topic))
@@ -239,7 +239,7 @@ impl<P: Payload> Scheduler<P> {
         let Request::Schedule { due, target } = entry.request else { return None };
         let key = key(&entry.payload);
         let key = key[..key.len().min(KEY_SHOWN_MAX)].to_vec();
-        Some(Upcoming { partition, due: due.epoch_s(), target: self.targets.name(target), key })
+        Some(Upcoming { partition, due_s: due.epoch_s(), target: self.targets.name(target), key })
     }
 
     fn listed(&self, partition: TopicPartition, entry: &KeyEntry<P>) -> Option<Listed> {
@@ -250,7 +250,7 @@ impl<P: Payload> Scheduler<P> {
         Some(Listed {
             partition,
             offset: entry.origin_offset,
-            due: due.epoch_s(),
+            due_s: due.epoch_s(),
             timestamp: entry.timestamp,
             target: self.targets.name(target),
             packed,
@@ -276,7 +276,7 @@ impl<P: Payload> Scheduler<P> {
             pending: state.keys.pending(),
             overdue: state.keys.overdue(self.now),
             parked: state.keys.parked(),
-            next_due: state.keys.next_due(&Size::ALL).map(Due::epoch_s),
+            next_due_s: state.keys.next_due(&Size::ALL).map(Due::epoch_s),
             bytes: state.keys.bytes(),
         };
         self.partitions.values().map(status).collect()
@@ -286,8 +286,8 @@ impl<P: Payload> Scheduler<P> {
 impl Filter {
     fn matches<P: Payload>(&self, entry: &KeyEntry<P>) -> bool {
         let Request::Schedule { due, .. } = entry.request else { return false };
-        self.due_before.is_none_or(|before| due.epoch_s() < before)
-            && self.due_from.is_none_or(|from| due.epoch_s() >= from)
+        self.due_before_s.is_none_or(|before| due.epoch_s() < before)
+            && self.due_from_s.is_none_or(|from| due.epoch_s() >= from)
             && (!self.parked || entry.is_parked())
             && key(&entry.payload).starts_with(&self.key_prefix)
     }

@@ -44,7 +44,7 @@ impl<P: Payload> Scheduler<P> {
 
     fn batch_committed(&mut self, batch: InFlight, last_offsets: &[(TopicPartition, i64)]) {
         self.batches.recovered(batch.purpose);
-        if let Purpose::Fire(lane) = batch.purpose {
+        if let Purpose::Entries(lane) = batch.purpose {
             let items_max = &mut self.batches.items_max[lane as usize];
             *items_max = (*items_max * 2).min(self.config.batch_items_max);
             if lane == Lane::Normal && *items_max == self.config.batch_items_max {
@@ -83,7 +83,7 @@ impl<P: Payload> Scheduler<P> {
                 self.released(&ids);
             }
             Purpose::CommitOffsets => {}
-            Purpose::Fire(_) => self.fired(&batch, last_offsets),
+            Purpose::Entries(_) => self.fired(&batch, last_offsets),
         }
     }
 
@@ -117,7 +117,7 @@ impl<P: Payload> Scheduler<P> {
     }
 
     fn batch_aborted(&mut self, batch: InFlight, abort: Abort) {
-        if bugs::on(Bug::AbortedForgotten) && matches!(batch.purpose, Purpose::Fire(_)) {
+        if bugs::on(Bug::AbortedForgotten) && matches!(batch.purpose, Purpose::Entries(_)) {
             return;
         }
         for entry in &batch.entries {
@@ -158,15 +158,15 @@ impl<P: Payload> Scheduler<P> {
 
     /// Retries the entries of a batch that failed for no fault of theirs.
     fn try_again(&mut self, batch: &InFlight) {
-        if matches!(batch.purpose, Purpose::Fire(lane) if lane.is_normal()) {
+        if matches!(batch.purpose, Purpose::Entries(lane) if lane.fires_in_due_order()) {
             self.batches.drain();
         }
         self.batches.back_off(batch.purpose, self.now);
     }
 
     fn timed_out(&mut self, batch: &InFlight, timeout: BatchTimeout) {
-        let fires = matches!(batch.purpose, Purpose::Fire(_)) && !bugs::on(Bug::BatchesKeepTheirSize);
-        if fires && self.batches.throughput.timed_out(batch.payload_bytes, timeout) {
+        let has_entries = matches!(batch.purpose, Purpose::Entries(_)) && !bugs::on(Bug::BatchesKeepTheirSize);
+        if has_entries && self.batches.throughput.timed_out(batch.payload_bytes, timeout) {
             self.report(Report::ThroughputIsLimit);
         }
     }
@@ -189,12 +189,12 @@ impl<P: Payload> Scheduler<P> {
     /// record is alone. That keeps due order, but all later schedules wait; if it takes too long, the batch's schedules
     /// are isolated instead.
     fn bisect(&mut self, batch: &InFlight) {
-        let Purpose::Fire(lane) = batch.purpose else { return self.batches.back_off(batch.purpose, self.now) };
+        let Purpose::Entries(lane) = batch.purpose else { return self.batches.back_off(batch.purpose, self.now) };
         if let [alone] = batch.entries.as_slice() {
             self.rejected(alone, Reason::Rejected);
         }
         let mut remaining = batch.entries.len();
-        if lane.is_normal() {
+        if lane.fires_in_due_order() {
             self.batches.unattributed_rejections = self.batches.unattributed_rejections.saturating_add(1);
             let takes_long = self.batches.unattributed_rejections > UNATTRIBUTED_REJECTIONS_MAX;
             let must_isolate = |entry: &&BatchEntry| entry.target.is_some() && takes_long;

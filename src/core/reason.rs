@@ -2,6 +2,7 @@
 
 /// A reason why a record is invalid or cannot be delivered. Each has a stable code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum Reason {
     /// The record has no key, so no later record could replace or cancel it.
     NoKey,
@@ -53,7 +54,7 @@ pub enum Reason {
 
 impl Reason {
     /// All reasons, in the order of their numbers. Reasons that share another one's code come last.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: &'static [Self] = &[
         Self::NoKey,
         Self::ReservedKey,
         Self::NoEpoch,
@@ -146,7 +147,7 @@ impl Reason {
             Self::NoLeader => "no-leader",
             Self::Timestamp => "timestamp",
             Self::OwnTopic => "own-topic",
-            Self::Rejected => "refused",
+            Self::Rejected => "rejected",
         }
     }
 }

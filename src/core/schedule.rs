@@ -156,15 +156,15 @@ fn is_quoted(bytes: &[u8]) -> bool {
 
 /// Returns the probable mistake in a due time that is over a century ahead of its record: producers use the wrong unit.
 #[must_use]
-pub fn far_ahead(due: u64, timestamp: Millis) -> Option<&'static str> {
+pub fn far_ahead(due_s: u64, timestamp: Millis) -> Option<&'static str> {
     /// The due time may be in the past by this much, in seconds.
     const PAST_S: u64 = 366 * 86_400;
     let written = u64::try_from(timestamp.0.div_euclid(1000)).unwrap_or(0);
     let likely = written.saturating_sub(PAST_S)..=written.saturating_add(FAR_S);
-    match due {
-        _ if due <= *likely.end() => None,
-        _ if likely.contains(&(due / 1_000)) => Some("due more than 100 years ahead: looks like milliseconds"),
-        _ if likely.contains(&(due / 1_000_000)) => Some("due more than 100 years ahead: looks like microseconds"),
+    match due_s {
+        _ if due_s <= *likely.end() => None,
+        _ if likely.contains(&(due_s / 1_000)) => Some("due more than 100 years ahead: looks like milliseconds"),
+        _ if likely.contains(&(due_s / 1_000_000)) => Some("due more than 100 years ahead: looks like microseconds"),
         _ => Some("due more than 100 years ahead"),
     }
 }

@@ -31,6 +31,15 @@ impl Size {
     }
 }
 
+/// The entries that are retried at one time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct RetryGroup {
+    /// Number of retries so far.
+    pub(super) retries: u8,
+    /// The part of the entries with so many retries, so that they are not all retried at once.
+    pub(super) jitter_group: u8,
+}
+
 /// A queue, by what its slots wait for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Queue {
@@ -40,8 +49,8 @@ pub(super) enum Queue {
     Isolated,
     /// Its slots wait for the target with this number to take records.
     Target(u32),
-    /// Its slots wait for a retry: by the number of retries so far, and by a jitter slot.
-    Retry(u8, u8),
+    /// Its slots wait for a retry.
+    Retry(RetryGroup),
     /// Its slots wait for a batch of dead letters.
     DeadLetter,
 }
@@ -53,7 +62,9 @@ impl Queue {
             Self::Due(second, size) => size.numbers().start + second.min(LARGE - 1),
             Self::Isolated => OTHERS,
             Self::Target(target) => OTHERS | 1 << 32 | u64::from(target),
-            Self::Retry(retries, jitter_group) => OTHERS | 2 << 32 | u64::from(retries) << 8 | u64::from(jitter_group),
+            Self::Retry(RetryGroup { retries, jitter_group }) => {
+                OTHERS | 2 << 32 | u64::from(retries) << 8 | u64::from(jitter_group)
+            }
             Self::DeadLetter => OTHERS | 3 << 32,
         }
     }
@@ -249,7 +260,7 @@ mod tests {
     fn queues_do_not_mix() {
         let mut queues = WaitQueues::default();
         queues.insert(Queue::Target(1), 0);
-        queues.insert(Queue::Retry(0, 1), 1);
+        queues.insert(Queue::Retry(RetryGroup { retries: 0, jitter_group: 1 }), 1);
         queues.insert(Queue::DeadLetter, 2);
         queues.insert(Queue::Target(1), 3);
         assert_eq!((queues.first_due(&Size::ALL), queues.due_before(u64::MAX).count()), (None, 0));

@@ -34,7 +34,7 @@ impl<P: Payload> Scheduler<P> {
         let later = self.partitions.values().flat_map(|state| self.work(state)).filter_map(|(purpose, at)| {
             let why = match purpose {
                 _ if at <= self.now => "an aborted batch is tried again",
-                Purpose::Fire(_) => "a schedule is due",
+                Purpose::Entries(_) => "a schedule is due",
                 _ => "progress is committed",
             };
             Some((at.max(self.batches.backoff_until(purpose)), why)).filter(|(at, _)| *at > self.now)
@@ -62,8 +62,8 @@ impl<P: Payload> Scheduler<P> {
                 }
             }
             Stage::Loading | Stage::Since | Stage::Siblings | Stage::Live => {
-                let due = |lane| state.keys.next_due(self.sizes(lane)).map(|due| (Purpose::Fire(lane), due.at()));
-                let waits = |does: bool, lane| does.then_some((Purpose::Fire(lane), now));
+                let due = |lane| state.keys.next_due(self.sizes(lane)).map(|due| (Purpose::Entries(lane), due.at()));
+                let waits = |does: bool, lane| does.then_some((Purpose::Entries(lane), now));
                 let has_progress = state.offset() > state.committed;
                 [
                     due(Lane::Normal),

@@ -55,7 +55,7 @@ impl PendingSchedule {
     /// Returns the time from which the schedule is due, in seconds since 1970.
     #[must_use]
     pub fn due_s(&self) -> u64 {
-        self.listed.due
+        self.listed.due_s
     }
 
     /// Returns the timestamp of the user's record, in milliseconds since 1970.
@@ -131,7 +131,7 @@ impl UpcomingSchedule {
         Self {
             topic: topics.get(usize::from(next.partition.topic)).cloned().unwrap_or_default(),
             partition: next.partition.number,
-            due_s: next.due,
+            due_s: next.due_s,
             target: next.target.to_string(),
             key: next.key,
         }

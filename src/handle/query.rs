@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::core::io::Cursor;
-use crate::core::listing::{Filter, Gone, Listed, Page, Upcoming};
+use crate::core::listing::{Filter, CursorExpired, Listed, Page, Upcoming};
 
 /// Takes the answer to a query. Dropping it tells the caller that the engine has ended.
 pub struct Reply<T>(Box<dyn FnOnce(T) + Send>);
@@ -38,7 +38,7 @@ pub enum Query {
         /// Selects schedules.
         filter: Filter,
         /// Takes the answer.
-        reply: Reply<Result<Page, Gone>>,
+        reply: Reply<Result<Page, CursorExpired>>,
     },
     /// The pending schedules with a key.
     Find {

@@ -97,7 +97,7 @@ impl PartitionStatus {
             pending: status.pending,
             overdue: status.overdue,
             parked: status.parked,
-            next_due_s: status.next_due,
+            next_due_s: status.next_due_s,
             held_bytes: status.bytes,
         }
     }

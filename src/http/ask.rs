@@ -3,7 +3,7 @@
 use tokio::sync::oneshot;
 
 use crate::core::io::Cursor;
-use crate::core::listing::{Filter, Gone, Listed, Page, Upcoming};
+use crate::core::listing::{Filter, CursorExpired, Listed, Page, Upcoming};
 use crate::handle::{ANSWER_TIMEOUT, Handle, PAGE_ENTRIES_MAX, Query, QueryError, Reply};
 
 /// Entries that a list takes from the loop at a time: more than a page, as each chunk of a long list waits for an
@@ -13,7 +13,7 @@ pub(super) const CHUNK_MAX: usize = 2_000;
 /// Returns a chunk of the pending schedules that match: up to `limit` (at most [`CHUNK_MAX`]), from `cursor` on.
 pub(super) async fn page(handle: &Handle, cursor: Cursor, limit: usize, filter: Filter) -> Result<Page, QueryError> {
     let page = ask(handle, |reply| Query::Page { cursor, limit: limit.min(CHUNK_MAX), filter, reply }).await?;
-    page.map_err(|Gone| QueryError::CursorExpired)
+    page.map_err(|CursorExpired| QueryError::CursorExpired)
 }
 
 /// Returns the pending schedules of a topic with this key.

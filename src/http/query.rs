@@ -54,9 +54,9 @@ impl PageQuery {
                 let cursor = text.and_then(parse_cursor).ok_or("after must be next of an earlier page")?;
                 self.cursor = cursor;
             }
-            "due-before" => self.filter.due_before = Some(seconds(name, text)?),
+            "due-before" => self.filter.due_before_s = Some(seconds(name, text)?),
             // Inclusive, so windows that share a boundary have no gap and no overlap.
-            "due-after" => self.filter.due_from = Some(seconds(name, text)?),
+            "due-after" => self.filter.due_from_s = Some(seconds(name, text)?),
             "topic" => {
                 let topic = text.and_then(|text| topic_index(text, topics));
                 self.filter.topic = Some(topic.ok_or("topic must be one of SCHEDULES_TOPICS; see /info")?);
@@ -114,8 +114,8 @@ mod tests {
         let page = parse("limit=7&due-before=20&due-after=10&topic=b&key-prefix=a%2Fb+%ff%2B").expect("they are legal");
         assert_eq!(page.limit, 7);
         assert_eq!(page.filter.topic, Some(1));
-        assert_eq!((page.filter.due_from, page.filter.due_before), (Some(10), Some(20)), "from 10 on, and before 20");
-        assert_eq!(parse("due-after=0").expect("legal").filter.due_from, Some(0), "no schedule is due before 1970");
+        assert_eq!((page.filter.due_from_s, page.filter.due_before_s), (Some(10), Some(20)), "from 10 on, and before 20");
+        assert_eq!(parse("due-after=0").expect("legal").filter.due_from_s, Some(0), "no schedule is due before 1970");
         assert_eq!(page.filter.key_prefix, b"a/b \xff+");
         assert_eq!(parse("topic=a").expect("legal").limit, LIMIT_DEFAULT);
     }

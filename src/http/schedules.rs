@@ -180,7 +180,7 @@ fn write(text: &mut Vec<u8>, listed: &Listed, topics: &[String]) {
     let schedule = Schedule {
         id: String::from_utf8_lossy(parts.key),
         id_base64: base64_unless_text(parts.key),
-        epoch: listed.due,
+        epoch: listed.due_s,
         timestamp: listed.timestamp.0.div_euclid(1000),
         topic: topics.get(usize::from(listed.partition.topic)).map_or("", String::as_str),
         partition: listed.partition.number,
@@ -190,7 +190,7 @@ fn write(text: &mut Vec<u8>, listed: &Listed, topics: &[String]) {
         target_key_base64: parts.target_key.and_then(base64_unless_text),
         value: BASE64_STANDARD.encode(parts.value),
         parked: listed.parked.map(ParkedFor::code),
-        warning: far_ahead(listed.due, listed.timestamp),
+        warning: far_ahead(listed.due_s, listed.timestamp),
     };
     // Writing to memory fails only for maps whose keys are not text, and there are none.
     let _ = serde_json::to_writer(text, &schedule);

@@ -73,7 +73,7 @@ fn total(partitions: &[Status]) -> Value {
         "pending": sum(|status| status.pending),
         "overdue": sum(|status| status.overdue),
         "parked": sum(|status| status.parked),
-        "next_due": partitions.iter().filter_map(|status| status.next_due).min(),
+        "next_due": partitions.iter().filter_map(|status| status.next_due_s).min(),
     })
 }
 
@@ -91,7 +91,7 @@ fn partitions<'a>(board: &StatusBoard, held: &[Status], topics: &'a [String]) ->
             pending: status.pending,
             overdue: status.overdue,
             parked: status.parked,
-            next_due: status.next_due,
+            next_due: status.next_due_s,
             lag: consumer.and_then(|consumer| consumer.lag.get(&(topic.to_owned(), number)).copied()),
         }
     };
@@ -116,7 +116,7 @@ fn upcoming(next: &Upcoming, topics: &[String]) -> Value {
     keyed(
         &next.key,
         json!({
-            "topic": topic, "partition": next.partition.number, "target": &*next.target, "due": next.due,
+            "topic": topic, "partition": next.partition.number, "target": &*next.target, "due": next.due_s,
         }),
     )
 }

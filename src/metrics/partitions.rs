@@ -46,7 +46,7 @@ const PARTITIONS: [(&str, &str, Value); 7] = [
     ),
     ("kafka_scheduler_held_bytes", "Estimated memory of pending schedules", |s| Some(s.bytes as f64)),
     ("kafka_scheduler_next_due_timestamp_seconds", "Due time of the next schedule; no series if there is none", |s| {
-        s.next_due.map(|due| due as f64)
+        s.next_due_s.map(|due| due as f64)
     }),
     (
         "kafka_scheduler_loading_progress_ratio",

@@ -82,7 +82,7 @@ fn values_after_a_known_workload() {
     let state = |partition: i32, state: &str| {
         format!("kafka_scheduler_partition_state{{partition=\"{partition}\",state=\"{state}\",topic=\"{topic}\"}}")
     };
-    let refused = |reason: &str| format!("kafka_scheduler_refused_records_total{{reason=\"{reason}\"}}");
+    let refused = |reason: &str| format!("kafka_scheduler_unfired_records_total{{reason=\"{reason}\"}}");
     let (version, (_, librdkafka)) = (env!("CARGO_PKG_VERSION"), rdkafka::util::get_rdkafka_version());
     let expected: Vec<(String, f64)> = vec![
         (event("planned_schedule"), 59.0),
@@ -211,7 +211,7 @@ fn values_of_what_goes_wrong() {
     case.produce(&[bad("bad1"), bad("bad2"), Scheduled::new("refused", "v", now_s(), &compacted)]);
     let series = |name: &str| engine.metric(&format!("kafka_scheduler_{name}"));
     eventually("all three are dead letters", PATIENCE, || (series("dead_lettered_records_total ")? == 3).then_some(()));
-    assert_eq!(engine.refused("refused"), Some(1), "counted once, whatever is tried");
+    assert_eq!(engine.refused("rejected"), Some(1), "counted once, whatever is tried");
     let rejected = series("transaction_duration_seconds_count{outcome=\"rejected\"}");
     assert!(rejected.is_some_and(|count| count >= 3), "each try was rejected: {rejected:?}");
     let other = case.engine_with(&[("GROUP_ID", &format!("{}-other", case.group))]);

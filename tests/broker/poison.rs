@@ -67,7 +67,7 @@ impl Traps {
             ("beyond-horizon", schedule("beyond-horizon", due + 10 * DAY_S, &case.target)),
             ("over-grace", schedule("over-grace", due - 1_000, &case.target)),
             ("unknown-target", schedule("unknown-target", due, &self.missing)),
-            ("refused", schedule("refused", due, &self.compacted)),
+            ("rejected", schedule("refused", due, &self.compacted)),
             ("too-large", Scheduled { value: Some(vec![7; 50_000]), ..schedule("too-large", due, &self.small) }),
         ]);
         let mut reserved = good("reserved-key");

@@ -19,7 +19,7 @@ fn an_overtaken_schedule_is_rewritten_with_its_origin() {
     rig.commit(&batch);
     rig.read(P);
     let copy = rig.batch();
-    assert!(matches!(copy.items[0].kind, Kind::Schedule { .. }), "{copy:?}");
+    assert!(matches!(copy.items[0].kind, Kind::RewriteSchedule { .. }), "{copy:?}");
     let records = sent(&copy, rig.now);
     assert_eq!(records.len(), 1);
     let original = rig.kept(P, second);
@@ -53,7 +53,7 @@ fn a_cancel_overtaken_by_a_copy_is_rewritten() {
     rig.commit(&copy);
     rig.read(P);
     let again = rig.batch();
-    assert!(matches!(again.items[0].kind, Kind::Cancel { .. }), "{again:?}");
+    assert!(matches!(again.items[0].kind, Kind::RewriteCancel { .. }), "{again:?}");
     let records = sent(&again, rig.now);
     assert_eq!((records[0].2.origin(), &records[0].2.value), (Some(cancel), &None));
     rig.commit(&again);
@@ -80,7 +80,7 @@ fn a_cancel_overtaken_by_a_tombstone_is_rewritten() {
     rig.read(P);
     let again = rig.batch();
     assert_eq!((again.items[0].origin_offset, again.items.len()), (cancel, 1));
-    assert!(matches!(again.items[0].kind, Kind::Cancel { .. }));
+    assert!(matches!(again.items[0].kind, Kind::RewriteCancel { .. }));
 }
 
 #[test]
@@ -92,7 +92,7 @@ fn a_tombstone_ends_records_up_to_its_origin_offset() {
     rig.read(P);
     rig.at(NOW + 10);
     let copy = rig.batch();
-    assert!(matches!(copy.items[0].kind, Kind::Schedule { .. }));
+    assert!(matches!(copy.items[0].kind, Kind::RewriteSchedule { .. }));
     rig.commit(&copy);
     rig.read(P);
     rig.engine(P, "k", new, None);
@@ -114,7 +114,7 @@ fn a_copy_of_an_older_record_does_not_revive_it() {
     rig.run_until_quiet(&[P]);
     rig.at(NOW + 10);
     let again = rig.batch();
-    assert!(again.items.iter().all(|i| matches!(i.kind, Kind::Cancel { .. })), "{again:?}");
+    assert!(again.items.iter().all(|i| matches!(i.kind, Kind::RewriteCancel { .. })), "{again:?}");
 }
 
 #[test]
@@ -167,7 +167,7 @@ fn an_invalid_record_replaces_older_ones_and_is_rewritten_whole() {
     rig.commit(&batch);
     rig.read(P);
     let again = rig.batch();
-    assert!(matches!(again.items[0].kind, Kind::Invalid { .. }), "{again:?}");
+    assert!(matches!(again.items[0].kind, Kind::RewriteInvalid { .. }), "{again:?}");
     let records = sent(&again, rig.now);
     let original = rig.kept(P, invalid);
     assert_eq!((&records[0].2.value, records[0].2.origin()), (&original.value, Some(invalid)));

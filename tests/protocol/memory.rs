@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use kafka_scheduler::core::batch::Kind;
 use kafka_scheduler::core::io::{Abort, Cursor, Input, Output};
-use kafka_scheduler::core::listing::{Filter, Gone};
+use kafka_scheduler::core::listing::{Filter, CursorExpired};
 use kafka_scheduler::core::origin::BARRIER_KEY;
 use kafka_scheduler::core::{Config, headers};
 
@@ -42,7 +42,7 @@ fn a_cancel_overtaken_before_a_barrier_is_rewritten() {
     rig.bring_up_keeping_outputs(&[P]);
     let batch = rig.work();
     let cancels: Vec<i64> =
-        batch.items.iter().filter(|i| matches!(i.kind, Kind::Cancel { .. })).map(|i| i.origin_offset).collect();
+        batch.items.iter().filter(|i| matches!(i.kind, Kind::RewriteCancel { .. })).map(|i| i.origin_offset).collect();
     assert_eq!(cancels, [cancel]);
 }
 
@@ -89,7 +89,7 @@ fn tables_shrink_when_most_has_fired_and_a_listing_begins_again() {
     assert!(rig.core.page(cursor, 10, &Filter::default()).is_ok(), "the tombstones are not read yet");
     rig.read(P);
     rig.input(Input::Tick);
-    assert_eq!(rig.core.page(cursor, 10, &Filter::default()).err(), Some(Gone), "entries have moved");
+    assert_eq!(rig.core.page(cursor, 10, &Filter::default()).err(), Some(CursorExpired), "entries have moved");
     let all = rig.core.list(Cursor::default(), 10).0;
     assert_eq!(all.iter().map(|listed| listed.offset).collect::<Vec<_>>(), [left]);
     rig.at(NOW + 60);

@@ -87,7 +87,7 @@ fn a_rejected_schedule_is_rewritten_if_overtaken() {
     assert_eq!(fired(&firing), [poison], "its tombstone would settle the matter");
     rig.abort(&firing, Abort::Rejected(vec![(0, Reason::TooLarge)]));
     let again = rig.batch();
-    assert!(matches!(again.items[0].kind, Kind::Schedule { .. }), "{again:?}");
+    assert!(matches!(again.items[0].kind, Kind::RewriteSchedule { .. }), "{again:?}");
     assert_eq!(again.items[0].origin_offset, poison);
 }
 
@@ -212,7 +212,7 @@ fn a_rejected_rewrite_is_parked_and_retried() {
                     rig.read(P);
                     continue;
                 };
-                assert!(matches!(batch.items[at].kind, Kind::Schedule { .. }));
+                assert!(matches!(batch.items[at].kind, Kind::RewriteSchedule { .. }));
                 tries += 1;
                 let rejected = vec![(at as u32, Reason::TooLarge)];
                 rig.abort(&batch, if named { Abort::Rejected(rejected) } else { Abort::RejectedUnnamed });

@@ -149,7 +149,7 @@ pub fn fires_on_time(history: &History, observed: &Observed) -> Result<(), Failu
 
 fn is_held(held: &Listed, record: &UserRecord) -> Result<(), String> {
     let parts = held.parts();
-    let same = held.due as i64 == record.due_s
+    let same = held.due_s as i64 == record.due_s
         && held.timestamp.0 == record.at_ms
         && &*held.target == record.target.name()
         && parts.key == record.key

@@ -110,16 +110,16 @@ impl<E, V: FnMut(OutRecord<'_>) -> Result<(), E>> Writer<'_, V> {
                 Kind::Fire { timestamp, after: AfterFiring::End, .. } | Kind::DeadLetter { timestamp, .. },
                 Pass::FollowUp,
             )
-            | (Kind::Cancel { timestamp }, Pass::Outgoing) => {
+            | (Kind::RewriteCancel { timestamp }, Pass::Outgoing) => {
                 self.send_with_origin(Parts::key_of(packed), None, Vec::new(), *timestamp)
             }
-            (Kind::Schedule { target, due, timestamp }, Pass::Outgoing) => {
+            (Kind::RewriteSchedule { target, due, timestamp }, Pass::Outgoing) => {
                 let (due, parts) = (due.epoch_s().to_string(), Parts::unpack(packed));
                 let mut headers = parts.headers;
                 headers.extend(request_headers(&due, target, parts.target_key));
                 self.send_with_origin(parts.key, Some(parts.value), headers, *timestamp)
             }
-            (Kind::Invalid { timestamp }, Pass::Outgoing) => {
+            (Kind::RewriteInvalid { timestamp }, Pass::Outgoing) => {
                 let parts = Parts::unpack(packed);
                 self.send_with_origin(parts.key, Some(parts.value), parts.headers, *timestamp)
             }

@@ -107,10 +107,7 @@ impl<P: Payload> KeyTable<P> {
             (Waiting::Due, Request::Schedule { due, .. }) => Some(Queue::Due(due.second(), entry.size())),
             (Waiting::Isolated, _) => Some(Queue::Isolated),
             (Waiting::Target, Request::Schedule { target, .. }) => Some(Queue::Target(target)),
-            (Waiting::Retry | Waiting::RewriteRetry, _) => {
-                let (retries, jitter_group) = self.retry_slot(slot);
-                Some(Queue::Retry(retries, jitter_group))
-            }
+            (Waiting::Retry | Waiting::RewriteRetry, _) => Some(Queue::Retry(self.retry_group(slot))),
             (Waiting::DeadLetter, _) => Some(Queue::DeadLetter),
             (Waiting::No | Waiting::Due | Waiting::Target, _) => None,
         }

@@ -5,7 +5,7 @@ use super::super::due::second_of;
 use super::super::payload::Payload;
 use super::super::reason::Reason;
 use super::super::types::Millis;
-use super::super::wait_queues::{Queue, Size};
+use super::super::wait_queues::{Queue, RetryGroup, Size};
 use super::entry::{ISOLATED, OVERTAKEN, TO_DEAD_LETTER, Waiting};
 use super::{KeyTable, Request};
 
@@ -143,8 +143,8 @@ impl<P: Payload> KeyTable<P> {
     pub(in super::super) fn wake_retries(&mut self, now: Millis) {
         let mut woken = 0;
         let ready = self.retry_times.iter().filter(|(_, at)| **at <= now);
-        for (retries, jitter_group) in ready.map(|(slot, _)| *slot).collect::<Vec<_>>() {
-            while let Some(slot) = self.queues.first(Queue::Retry(retries, jitter_group)) {
+        for group in ready.map(|(group, _)| *group).collect::<Vec<_>>() {
+            while let Some(slot) = self.queues.first(Queue::Retry(group)) {
                 if woken == WAKE_MAX {
                     return;
                 }
@@ -155,7 +155,7 @@ impl<P: Payload> KeyTable<P> {
                 entry.retries = if entry.retries == RETRIES_MAX { RETRIES_MAX - 1 } else { entry.retries + 1 };
                 self.wake(slot);
             }
-            self.retry_times.remove(&(retries, jitter_group));
+            self.retry_times.remove(&group);
         }
     }
 
@@ -209,18 +209,19 @@ impl<P: Payload> KeyTable<P> {
     /// All entries of a retry queue are retried at one time, which the first of them sets: later ones wait less, so the
     /// waits are upper bounds.
     fn retry_at(&mut self, slot: u32, now: Millis) -> Millis {
-        let (retries, jitter_group) = self.retry_slot(slot);
-        let delay = (ENTRY_RETRY_MS_MIN << retries).min(ENTRY_RETRY_MS_MAX);
+        let group = self.retry_group(slot);
+        let delay = (ENTRY_RETRY_MS_MIN << group.retries).min(ENTRY_RETRY_MS_MAX);
         if bugs::on(Bug::RejectedForgotten) {
             return now;
         }
-        let jitter = delay / i64::from(JITTER_GROUPS) * i64::from(jitter_group);
-        *self.retry_times.entry((retries, jitter_group)).or_insert(now.plus(delay + jitter))
+        let jitter = delay / i64::from(JITTER_GROUPS) * i64::from(group.jitter_group);
+        *self.retry_times.entry(group).or_insert(now.plus(delay + jitter))
     }
 
-    pub(super) fn retry_slot(&self, slot: u32) -> (u8, u8) {
+    pub(super) fn retry_group(&self, slot: u32) -> RetryGroup {
         let entry = self.entry(slot);
         // Below JITTER_GROUPS, which fits.
-        (entry.retries, entry.origin_offset.rem_euclid(i64::from(JITTER_GROUPS)) as u8)
+        let jitter_group = entry.origin_offset.rem_euclid(i64::from(JITTER_GROUPS)) as u8;
+        RetryGroup { retries: entry.retries, jitter_group }
     }
 }

@@ -114,7 +114,7 @@ impl Engine {
 
     /// Records that cannot fire for this reason; `None` without an answer.
     pub fn refused(&self, reason: &str) -> Option<u64> {
-        self.metric(&format!("kafka_scheduler_refused_records_total{{reason=\"{reason}\"}}"))
+        self.metric(&format!("kafka_scheduler_unfired_records_total{{reason=\"{reason}\"}}"))
     }
 
     /// A whole exchange with REST.
