@@ -100,7 +100,7 @@ fn queried_metrics_are_served() {
         .expect("sent");
     producer.flush(std::time::Duration::from_secs(10)).expect("acknowledged");
     let queries = queries();
-    until_none("queried for in dashboard or alerts", || {
+    until_none("queried by dashboard or alerts", || {
         let served = served(&running.mini.running().metrics());
         queries.iter().filter_map(|queried| wrong(queried, &served)).collect::<BTreeSet<_>>().into_iter().collect()
     });
