@@ -87,7 +87,7 @@ const RETIRED: &[Retired] = &[
     text("suspect|suspects", "isolated"),
     text("condemn|condemned", "to_dead_letter"),
     text("barred", "waiting for a rewrite"),
-    text("put off|puts off|putting off", "parked; in code: deferred").outside(&["CHANGELOG.md"]),
+    text("put off|puts off|putting off", "parked; in code: deferred"),
     name("patience|patient", "Backoff; in tests: TIMEOUT"),
     name("narrow down", "bisect"),
     text("unfit", "invalid"),
