@@ -1,8 +1,9 @@
-//! What one record costs the scheduler's core, without Kafka: loaded, fired, cancelled, by how many are pending.
+//! Measures the cost of one record in the scheduler's core, without Kafka: to load, fire or cancel it, by the number of
+//! pending schedules.
 //!
-//! `cargo bench --bench core -- [--quick] [--runs N] [--pending N,N,...] [--json PATH]`. Nanoseconds a record, the median
-//! of the runs. To fire is: to form the batch, to show its records as for producing, to settle, and to read back the
-//! tombstones.
+//! `cargo bench --bench core -- [--quick] [--runs N] [--pending N,N,...] [--json PATH]`. The unit is nanoseconds per
+//! record, as the median of all runs. Firing consists of forming the batch, encoding its records for the producer,
+//! settling it, and reading the tombstones back.
 
 use std::convert::Infallible;
 use std::fmt::Write;
@@ -19,20 +20,20 @@ use kafka_scheduler::core::{Config, Scheduler, SchedulesTopic};
 const PENDING: [usize; 3] = [1_000, 100_000, 10_000_000];
 const PENDING_QUICK: [usize; 2] = [1_000, 10_000];
 
-/// Growth is told against this one.
+/// The other counts are compared with this one.
 const GROWS_FROM: usize = 100_000;
 
-/// Runs with few pending are short: there are more of them.
+/// Runs with few pending schedules are short, so there are more of them.
 const RECORDS_MIN: usize = 2_000_000;
 const RUNS_MAX: usize = 200;
 
-/// Cancelled are a tenth; fired at most so many.
+/// A tenth of the schedules is cancelled; at most this many fire.
 const FIRED_MAX: usize = 1_000_000;
 
-/// Due in the same second: a batch.
+/// The number of schedules that are due in the same second, and so share a batch.
 const PER_SECOND: usize = 10_000;
 
-/// Records prepared before the clock runs.
+/// The number of records that are prepared before the measurement begins.
 const CHUNK: usize = 1_000;
 
 const NOON_S: i64 = 1_893_499_200;
@@ -44,7 +45,7 @@ const KEY_BYTES: usize = 16;
 const VALUE_BYTES: usize = 200;
 const NO_HEADER: Header<'static> = Header { name: b"", value: None };
 
-/// Scatters numbers: a prime, so each comes once with any count but its multiples.
+/// A prime that scatters numbers: every number occurs once for any count that is not one of its multiples.
 const STRIDE: usize = 7_368_787;
 
 fn main() -> ExitCode {
@@ -96,7 +97,7 @@ impl Options {
                 "--runs" => options.runs = number(&value()?)?,
                 "--pending" => options.pending = value()?.split(',').map(number).collect::<Result<_, _>>()?,
                 "--json" => options.json = Some(value()?),
-                // Cargo adds it.
+                // Cargo adds this option.
                 "--bench" => {}
                 _ => return Err(format!("{arg}: there are --quick, --runs, --pending and --json")),
             }
@@ -105,7 +106,7 @@ impl Options {
     }
 }
 
-/// Nanoseconds a record.
+/// Nanoseconds per record.
 struct Row {
     pending: usize,
     runs: usize,
@@ -144,7 +145,7 @@ fn json(rows: &[Row]) -> String {
     format!("[\n{}\n]\n", rows.iter().map(row).collect::<Vec<_>>().join(",\n"))
 }
 
-/// A scheduler that owns one partition, and the end of that partition's log.
+/// A scheduler that owns one partition, and the end offset of that partition's log.
 struct Rig {
     core: Scheduler,
     now: Millis,
@@ -180,7 +181,7 @@ impl Rig {
         }
     }
 
-    /// Takes the partition over, with all its records. Returns the nanoseconds of a record.
+    /// Takes the partition over with all its records. Returns the nanoseconds per record.
     fn load(&mut self) -> f64 {
         self.input(Input::Assigned { partitions: &[PLACE], leftover_cutoff: MIDNIGHT });
         let mut took = Duration::ZERO;
@@ -205,11 +206,11 @@ impl Rig {
         }
         self.read_back();
         let status = self.core.status();
-        assert_eq!(status[0].pending, self.pending, "all are pending: {status:?}");
+        assert_eq!(status[0].pending, self.pending, "every schedule is pending: {status:?}");
         each(took, self.pending)
     }
 
-    /// Cancels so many, here and there.
+    /// Cancels this many schedules, scattered over the log.
     fn cancel(&mut self, count: usize) -> f64 {
         let mut took = Duration::ZERO;
         for start in (0..count).step_by(CHUNK) {
@@ -223,11 +224,11 @@ impl Rig {
             }
             took += began.elapsed();
         }
-        assert_eq!(self.core.counters().deleted, count as u64, "all are cancelled");
+        assert_eq!(self.core.counters().deleted, count as u64, "every cancel was counted");
         each(took, count)
     }
 
-    /// Lets one second after the other come, until all or enough have fired.
+    /// Advances the clock second by second, until enough schedules have fired.
     fn fire(&mut self) -> f64 {
         let left = self.core.status()[0].pending;
         let wanted = left.min(FIRED_MAX);
@@ -242,11 +243,11 @@ impl Rig {
         }
         let took = began.elapsed();
         let fired = self.core.counters().triggered as usize;
-        assert_eq!(self.core.status()[0].pending, left - fired, "what has fired is not pending");
+        assert_eq!(self.core.status()[0].pending, left - fired, "fired schedules are no longer pending");
         each(took, fired)
     }
 
-    /// In another order than that of the log.
+    /// Returns due times in another order than the log's.
     fn due_s(&self, number: usize) -> i64 {
         FIRST_DUE_S + (number * STRIDE % self.pending / PER_SECOND) as i64
     }
@@ -255,7 +256,7 @@ impl Rig {
         number * STRIDE % self.pending
     }
 
-    /// Hands an input over, and does all that follows at once.
+    /// Passes an input to the core, and carries all outputs out.
     fn input(&mut self, input: Input<'_>) {
         self.core.handle(self.now, input);
         self.carry_out();
@@ -278,7 +279,7 @@ impl Rig {
                 }
                 Output::Transact(batch) => self.commit(&batch),
                 Output::Report(report) => drop(black_box(report)),
-                other => panic!("nothing has happened that leads to {other:?}"),
+                other => panic!("unexpected output: {other:?}"),
             }
         }
     }
@@ -304,7 +305,7 @@ impl Rig {
         );
     }
 
-    /// The consumer comes to what the engine has written.
+    /// Lets the consumer read the records that the engine has written.
     fn read_back(&mut self) {
         while !self.written.records.is_empty() {
             let written = std::mem::take(&mut self.written);
@@ -324,7 +325,7 @@ impl Rig {
 
 const HEADERS_MAX: usize = 2;
 
-/// Records of the engine in the schedules topic that have not been read back.
+/// The engine's records in the schedules topic that have not been read back.
 #[derive(Default)]
 struct Written {
     bytes: Vec<u8>,
@@ -341,7 +342,7 @@ struct Stored {
 
 impl Written {
     fn push(&mut self, offset: i64, record: &OutRecord<'_>) {
-        assert!(record.headers.len() <= HEADERS_MAX, "the engine marks its records with little");
+        assert!(record.headers.len() <= HEADERS_MAX, "an engine record has few headers");
         let key = self.keep(record.key.unwrap_or_default());
         let value = record.value.map(|value| self.keep(value));
         let mut headers = [(0..0, 0..0), (0..0, 0..0)];

@@ -1,4 +1,4 @@
-//! The scheduler inside another program, which goes on until its standard input ends.
+//! Runs the scheduler inside another program until the program's standard input ends.
 //!
 //! ```sh
 //! BOOTSTRAP_SERVERS=localhost:9092 SCHEDULES_TOPICS=schedules cargo run --example embedded
@@ -13,17 +13,17 @@ fn main() -> Result<(), Box<dyn Error>> {
     let registry = Registry::new_custom(Some("shop".into()), None)?;
     let running = Runner::from_env()?
         .registry(&registry)
-        // On the engine's own thread: it must return soon.
+        // Runs on the engine's thread, so it must return quickly.
         .on_event(|event| match event {
             Event::Live { topic, partition, pending, .. } => println!("{topic} [{partition}]: {pending} pending"),
             Event::Fired { firing } => {
-                println!("{} has fired to {}", String::from_utf8_lossy(firing.key), firing.target);
+                println!("{} fired to {}", String::from_utf8_lossy(firing.key), firing.target);
             }
             _ => {}
         })
         .start()?;
 
-    // Whatever else this program does.
+    // The program's own work goes here.
     std::io::copy(&mut std::io::stdin(), &mut std::io::sink())?;
 
     running.close()?;

@@ -1,5 +1,5 @@
-//! A consumer that fails three times on a message and succeeds on the fourth: each failure sends the message back through
-//! the scheduler, a little later each time.
+//! A consumer that fails three times on a message and succeeds on the fourth attempt. After each failure, the scheduler
+//! redelivers the message after a growing delay.
 //!
 //! ```sh
 //! cargo run -- mini --topic payments:1
@@ -15,7 +15,7 @@ use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::producer::{BaseProducer, Producer};
 
-/// What the consumer is for. It fails until it is tried for the fourth time.
+/// The consumer's work. It fails until the fourth attempt.
 fn process(record: &Record) -> Result<(), Box<dyn Error>> {
     match attempts(record)? {
         3.. => Ok(()),
@@ -41,7 +41,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     send(&Record::new("customer-3", "pay 5"), "payments")?;
 
-    // 1, 2, 4 s, ...; the default begins with 5 s, and gives up after 50 retries.
+    // Delays of 1, 2, 4 s and so on. By default they start at 5 s, and the message is given up after 50 retries.
     let first = Duration::from_secs(1);
     let retry =
         Retry::new(Exponential { first, factor: 2.0 }.capped(Duration::from_secs(60)).jittered(0.1).limited(10));
@@ -58,11 +58,11 @@ fn main() -> Result<(), Box<dyn Error>> {
                 println!("{error}: retry {attempt} in {delay:?}");
                 send(&record, "schedules")?;
             }
-            // A real consumer would alert an operator here, or use a topic of its own.
+            // A real consumer would alert an operator here, or produce to another topic.
             Next::Exhausted { attempts, .. } => println!("{error}: given up after {attempts} retries"),
             other => println!("{error}: {other:?} is of a later version"),
         }
-        // Only now: what has failed must not be lost before it is scheduled.
+        // Commit only now: the failed message must be scheduled first, or it could be lost.
         consumer.commit_message(&message, CommitMode::Sync)?;
     }
     Ok(())

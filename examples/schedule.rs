@@ -32,7 +32,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .value("hello")
         .after(Duration::from_secs(2))
         .build()?;
-    // As Java's producers do it, so all clients find the same key in the same partition.
+    // The partitioner of Java clients, so all clients produce a key to the same partition.
     let producer: BaseProducer = client.set("partitioner", "murmur2_random").create()?;
     producer.send(record.to_base_record("schedules")).map_err(|(error, _)| error)?;
     producer.flush(Duration::from_secs(10))?;
@@ -42,7 +42,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let record = Record::from(&message?);
         if let Some(triggered) = Triggered::from_record(&record) {
             let value = String::from_utf8_lossy(record.value.as_deref().unwrap_or_default()).into_owned();
-            println!("{value:?} has arrived, scheduled as {:?}", String::from_utf8_lossy(triggered.key));
+            println!("{value:?} arrived, scheduled as {:?}", String::from_utf8_lossy(triggered.key));
             break;
         }
     }

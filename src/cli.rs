@@ -1,7 +1,8 @@
 //! The command line: runs the engine or `mini`, and manages schedules and topics.
 //!
-//! Every command reads the same environment variables and the same `CONFIGURATION_FILE` as the engine, so TLS and SASL work
-//! everywhere. Exit codes: 0 done; 1 failed; 2 wrong arguments or settings; 3 not found; 4 a check found a problem.
+//! Every command reads the same environment variables and the same `CONFIGURATION_FILE` as the engine, so TLS and SASL
+//! work everywhere. Exit codes: 0 done; 1 failed; 2 wrong arguments or settings; 3 not found; 4 a check found a
+//! problem.
 
 mod args;
 mod cancel;

@@ -1,8 +1,8 @@
 //! For programs that schedule: builds schedules, reads triggered records, and retries failed records with back-off.
 //!
 //! This module needs neither Kafka nor the engine: with `default-features = false` the crate depends on nothing but the
-//! standard library (and on `jiff`, with the feature of that name). It builds and reads plain [`Record`]s, for any Kafka
-//! client. With the feature `engine` they convert to and from rdkafka's types.
+//! standard library (and on `jiff`, with the feature of that name). It builds and reads plain [`Record`]s, for any
+//! Kafka client. With the feature `engine` they convert to and from rdkafka's types.
 //!
 //! # Schedule a message
 //!

@@ -1,53 +1,44 @@
 //! The scheduler as a state machine: no I/O, no clock, no randomness, no threads.
 //!
 //! A shell passes events to [`Scheduler::handle`] and executes what [`Scheduler::poll`] returns. The same machine runs
-//! against Kafka, in the simulator and in the fuzzers.
+//! against Kafka, in the simulator and in the fuzzers. `docs/glossary.md` defines the terms.
 //!
 //! # The path of a schedule
 //!
-//! A *schedule* is a user's record that requests another one, the *triggered record*, in a *target* topic at a due
-//! time. Its *request headers* (`scheduler-epoch`, `scheduler-target-topic`, `scheduler-target-key`) say so. To *fire* it is to write, in one transaction, the triggered record, a *history record* and a tombstone for the
-//! schedule. The history record is a copy of the triggered record plus the request headers, in the history topic: the
-//! log of what fired.
-//!
-//! 1. `ingest` receives each record of a partition's log. [`schedule`] parses those of users: each is a schedule, a
-//!    *cancel* (a tombstone) or *invalid* (it cannot fire, for a [`reason`]), and ends its key's earlier request whichever
-//!    it is. *Engine records* are the
-//!    records that the engine writes into a schedules topic: tombstones, copies, barriers and start markers. [`origin`]
-//!    recognizes the first two by their *origin header*, which names the user record that they were written for.
-//! 2. `key_table` folds the log ([`fold`]) into one *entry* per key, the latest user record, in a numbered *slot*, by
-//!    which queues and batches refer to it. A schedule is *pending* while it has an entry: waiting, parked, or in a batch
-//!    whose records have not been read back. `wait_queues` orders the entries by due time; `deferral` *parks* those that cannot be delivered yet; `targets` checks target topics.
+//! 1. `ingest` receives each record of a partition's log. [`origin`] recognizes *engine records*, which the engine
+//!    wrote; [`schedule`] parses users' records: a schedule, a *cancel* (a tombstone), or an *invalid* record, which
+//!    cannot fire for a [`reason`].
+//! 2. `key_table` folds the log ([`fold`]) into one *entry* per key, for its latest user record. `wait_queues` orders
+//!    the entries by due time. `targets` checks target topics, and `deferral` *parks* entries that cannot be delivered
+//!    yet.
 //! 3. `work` lists the batches that each partition needs, and when.
-//! 4. `batching` forms them. A [`batch`] becomes one transaction, which a *transactor* runs: a thread of the shell with
-//!    one transactional producer. Now the keys' engine records are *outstanding*.
-//! 5. `in_flight` holds the batch until it has *settled*: the shell reports its outcome.
-//! 6. `outcomes` acts on that. Aborted entries are tried again. Committed records are outstanding until the consumer
+//! 4. `batching` forms them. A [`batch`] becomes one transaction. To *fire* a schedule is to write the triggered
+//!    record, a history record and a tombstone in it. From now on the key's engine record is *outstanding*.
+//! 5. `in_flight` holds the batch until it has *settled*, that is, until the shell reports its outcome.
+//! 6. `outcomes` acts on that. Aborted entries are tried again. Committed records stay outstanding until the consumer
 //!    has read past them; then their keys are free. If the outcome is unknown, the engine forgets everything and
 //!    rejoins the group.
 //!
-//! A user writes A at offset 10 and, while A fires, B at offset 11 under the same key; the tombstone for A is at offset
-//! 12. B is *overtaken*: compaction keeps the last record of a key, so it may remove B. The engine *rewrites* B: it
-//! writes a *copy*, whose origin header names offset 11.
+//! A user's record is *overtaken* if an engine record for an older record of its key comes after it in the log: B is
+//! at offset 11, and the tombstone for A at offset 12. Compaction may now remove B, so the engine writes a *copy* of B.
 //!
 //! # Ownership
 //!
-//! A partition's *owner* is an instance of the engine, by the name `{run}.{incarnation}`: a *run* is one start of the
-//! process, and it begins a new *incarnation* whenever it changes its transactional ids. `takeover` reads the
-//! committed metadata and then writes a *barrier*, a record committed together with the owner's name; reading up to it
-//! is *loading*. A [`start_marker`] record holds an offset and the time, `since`, from which schedules are *owed*: they
-//! fire, however late. A *leftover* is below that offset, and due before `since` and before the *leftover cutoff*: local
-//! midnight plus the setting `SINCE_DELTA`, 0 or fewer days. It does not fire. `since` is the cutoff at the first start
-//! of any instance of the group on the topic. Once a partition is loaded and its start marker is known, it goes *live*:
-//! its schedules fire, and those already due at that moment are *missed*. `handover` *releases* a partition: its batches
-//! settle, then a *clean commit* declares that nothing of ours is in flight, so the successor need not fence us. To
-//! *fence* an owner is to run `init_transactions` with its transactional ids, which only saves time. `partition` holds
-//! the state of a partition, and [`ownership`] the metadata of its committed offset.
+//! A partition's *owner* is the instance that its committed metadata names ([`ownership`]). `partition` holds the
+//! state, which passes through these steps:
 //!
-//! A batch's records are acknowledged before its offsets are sent, and the group coordinator rejects offsets of an
-//! older generation (KIP-447). So every record of a former owner that ever commits is before the barrier, and a
-//! read_committed consumer cannot pass the barrier while such a transaction is open. Reading up to the barrier
-//! therefore sees all that former owners did, even if one of them commits after it.
+//! 1. `takeover` reads the committed metadata, and commits a *barrier* record together with the new owner's name. Then
+//!    it *fences* former owners: `init_transactions` aborts their open transactions, which only saves time.
+//! 2. The partition is *loading* until the consumer has read up to the barrier.
+//! 3. The partition goes *live* once its [`start_marker`] is known, which separates *owed* schedules from *leftovers*
+//!    of the time before the first start. Owed schedules fire, however late.
+//! 4. `handover` *releases* the partition: its batches settle, and a *clean commit* declares that none is in flight, so
+//!    the successor need not fence this owner.
+//!
+//! The barrier is safe for this reason. A batch's records are acknowledged before its offsets are sent, and the group
+//! coordinator rejects offsets of an older generation (KIP-447). So every record of a former owner that ever commits is
+//! before the barrier, and a read_committed consumer cannot pass the barrier while such a transaction is open. Reading
+//! up to the barrier therefore sees all that former owners did, even if one of them commits after it.
 
 pub mod batch;
 mod batching;
@@ -141,8 +132,8 @@ pub struct Config {
     pub transactors: usize,
     /// Maximum number of schedules in one batch.
     pub batch_items_max: usize,
-    /// A batch takes no more schedules once it has this many bytes of payloads (key, target key, user headers and value,
-    /// packed by [`payload`]); the last one may exceed it.
+    /// A batch takes no more schedules once it has this many bytes of payloads (key, target key, user headers and
+    /// value, packed by [`payload`]); the last one may exceed it.
     pub batch_bytes_max: usize,
     /// Seed of the hash of keys, against keys chosen to collide.
     pub hash_seed: u64,
@@ -157,8 +148,8 @@ pub struct Config {
 /// - [`poll_timeout`](Self::poll_timeout) returns when to send [`Input::Tick`] if nothing else happens.
 ///
 /// Late, repeated or unrequested answers to fences, `since` requests and batches are ignored. The shell delivers
-/// [`Input::Committed`] only for the present assignment, and [`Input::Target`] once for each [`Output::CheckTarget`]. Time
-/// may go back.
+/// [`Input::Committed`] only for the present assignment, and [`Input::Target`] once for each [`Output::CheckTarget`].
+/// Time may go back.
 #[derive(Debug)]
 pub struct Scheduler<P: Payload = Packed> {
     config: Config,
@@ -297,8 +288,8 @@ impl<P: Payload> Scheduler<P> {
         self.counters
     }
 
-    /// Returns the number of target names in memory: those of pending schedules, and unused ones, which are swept now and
-    /// then.
+    /// Returns the number of target names in memory: those of pending schedules, and unused ones, which are swept now
+    /// and then.
     #[must_use]
     pub fn targets(&self) -> usize {
         self.targets.len()

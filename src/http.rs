@@ -62,8 +62,8 @@ impl std::error::Error for BindError {
     }
 }
 
-/// The listeners of both addresses. They are bound before anything else starts, so an address in use ends the program at
-/// once.
+/// The listeners of both addresses. They are bound before anything else starts, so an address in use ends the program
+/// at once.
 #[derive(Debug)]
 pub struct Listeners {
     rest: TcpListener,

@@ -1,8 +1,8 @@
 //! Exactly-once message scheduling on Apache Kafka.
 //!
-//! A schedule is a record in a compacted *schedules topic* whose headers name a time, a topic and a key. At that time the
-//! engine produces the record's value there, with a copy in the history topic, and deletes the schedule: all in one Kafka
-//! transaction.
+//! A schedule is a record in a compacted *schedules topic* whose headers name a time, a topic and a key. At that time
+//! the engine produces the record's value there, with a copy in the history topic, and deletes the schedule: all in one
+//! Kafka transaction.
 //!
 //! Where to begin:
 //!

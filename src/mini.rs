@@ -1,8 +1,8 @@
 //! The scheduler with a Kafka broker in the same process, to try it out and for tests.
 //!
-//! The command `kafka-scheduler mini` runs it as a program; [`Mini`] runs it inside a Rust test. The embedded
-//! broker is librdkafka's mock. Do not rely on it: it does not fence, so it cannot prove exactly-once; it does not compact;
-//! it keeps at most 5 MB a partition; it shows aborted records; it has no topic administration; and it keeps nothing after
+//! The command `kafka-scheduler mini` runs it as a program; [`Mini`] runs it inside a Rust test. The embedded broker is
+//! librdkafka's mock. Do not rely on it: it does not fence, so it cannot prove exactly-once; it does not compact; it
+//! keeps at most 5 MB a partition; it shows aborted records; it has no topic administration; and it keeps nothing after
 //! exit.
 //!
 //! ```
@@ -147,8 +147,8 @@ impl Mini {
         Self::with_runner(topics, Runner::new(Config::default()))
     }
 
-    /// Starts with a runner of your own, for other settings or a handler of events. The `bootstrap_servers` of its settings
-    /// are ignored.
+    /// Starts with a runner of your own, for other settings or a handler of events. The `bootstrap_servers` of its
+    /// settings are ignored.
     ///
     /// ```
     /// use kafka_scheduler::config::Config;
@@ -189,8 +189,8 @@ impl Mini {
         &self.bootstrap_servers
     }
 
-    /// Moves the engine's clock forward, and returns its new time: schedules that are due by then fire at once. Kafka's own
-    /// timestamps do not move.
+    /// Moves the engine's clock forward, and returns its new time: schedules that are due by then fire at once. Kafka's
+    /// own timestamps do not move.
     pub fn advance(&self, by: Duration) -> Moment {
         Moment::from_epoch_ms(self.clock.advance(by).0)
     }

@@ -1,4 +1,4 @@
-//! The client library: what it makes, and what it refuses.
+//! The client library: the records that it builds, and the errors that it returns.
 
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -13,7 +13,7 @@ use kafka_scheduler::core::schedule::{AcceptanceRules, parse};
 
 const NOW: Moment = Moment::from_epoch_ms(1_607_918_336_500);
 
-/// What the engine makes of a record: the due second, the target, its key, and the user headers.
+/// Parses a record as the engine does: due second, target, target key and user headers.
 fn engine_reads(record: &Record) -> (u64, String, Option<Vec<u8>>, Vec<Header>) {
     let headers: Vec<io::Header<'_>> = record
         .headers
@@ -30,7 +30,7 @@ fn engine_reads(record: &Record) -> (u64, String, Option<Vec<u8>>, Vec<Header>) 
     };
     let value = read.value.expect("a schedule has a value");
     let request = parse(&read, value, read.timestamp, &["schedules".into()], &AcceptanceRules::default());
-    let request = request.expect("the engine takes what the client library builds");
+    let request = request.expect("the engine accepts a record of the client library");
     let customer = request.parts.headers.iter().map(|header| Header {
         name: String::from_utf8_lossy(header.name).into_owned(),
         value: header.value.map(<[u8]>::to_vec),
@@ -39,7 +39,7 @@ fn engine_reads(record: &Record) -> (u64, String, Option<Vec<u8>>, Vec<Header>) 
 }
 
 #[test]
-fn the_engine_reads_what_is_built() {
+fn the_engine_reads_records_of_the_client_library() {
     let record = Schedule::new([0xff, 0])
         .to("videos")
         .target_key([0xfe])
@@ -49,7 +49,7 @@ fn the_engine_reads_what_is_built() {
         .value("")
         .at(UNIX_EPOCH + Duration::from_millis(4_102_444_800_001))
         .build_at(NOW)
-        .expect("it is complete");
+        .expect("the schedule is complete");
     let customer = vec![Header::new("a", "1"), Header { name: "a".into(), value: None }, Header::new("b", vec![0xfd])];
     assert_eq!(engine_reads(&record), (4_102_444_801, "videos".into(), Some(vec![0xfe]), customer));
     assert_eq!((record.key, record.value), (Some(vec![0xff, 0]), Some(Vec::new())));
@@ -109,7 +109,7 @@ fn kinds_of_records_are_told_apart() {
     assert_eq!(kinds(&schedule), (false, true, false));
     assert_eq!(kinds(&triggered), (true, false, false));
     assert_eq!(kinds(&retried), (false, false, true));
-    let read = Triggered::from_record(&triggered).expect("it is one");
+    let read = Triggered::from_record(&triggered).expect("it is a triggered record");
     assert_eq!(read, Triggered { key: &[0xff], topic: "schedules", timestamp_s: 1_607_918_336 });
     let forged = plain
         .with_header("scheduler-key", "k")
@@ -120,7 +120,7 @@ fn kinds_of_records_are_told_apart() {
 
 const POSITION: RecordPosition<'_> = RecordPosition { topic: "payments", partition: 3, offset: 41 };
 
-/// The record as it comes back: what the engine makes of the schedule.
+/// Returns the triggered record of a schedule, as the engine writes it.
 fn comes_back(schedule: &Record) -> Record {
     let (_, target, key, headers) = engine_reads(schedule);
     assert_eq!(target, "payments");
@@ -133,7 +133,7 @@ fn a_record_is_retried_with_growing_delays_until_it_is_given_up() {
     let mut failed = Record { timestamp_ms: Some(1_600_000_000_000), ..Record::new("k", "v").with_header("x", "1") };
     let mut delays = Vec::new();
     loop {
-        match retry.after_failure_at(&failed, POSITION, NOW).expect("it can be scheduled") {
+        match retry.after_failure_at(&failed, POSITION, NOW).expect("the retry can be scheduled") {
             Next::Again { record, attempt, delay } => {
                 delays.push(delay.as_secs());
                 assert_eq!(attempt as usize, delays.len());
@@ -142,7 +142,7 @@ fn a_record_is_retried_with_growing_delays_until_it_is_given_up() {
                 assert_eq!(failed.key.as_deref(), Some(&b"k"[..]));
                 assert_eq!(failed.header("x"), Some(&b"1"[..]));
                 assert_eq!(failed.header(ORIGINAL_TIMESTAMP_HEADER), Some(&b"1600000000000"[..]));
-                assert_eq!(failed.headers.len(), 3, "counted in place, not doubled: {failed:?}");
+                assert_eq!(failed.headers.len(), 3, "the attempt header is replaced, not repeated: {failed:?}");
             }
             Next::Exhausted { attempts, since } => {
                 assert_eq!((attempts, since), (50, Some(Moment::from_epoch_s(1_600_000_000))));
@@ -156,7 +156,7 @@ fn a_record_is_retried_with_growing_delays_until_it_is_given_up() {
 }
 
 #[test]
-fn what_cannot_be_retried_says_why() {
+fn a_record_that_cannot_be_retried_has_an_error() {
     let retry = Retry::default();
     let of = |record: &Record| retry.after_failure_at(record, POSITION, NOW);
     assert_eq!(of(&cancel("k")), Err(RetryError::Schedule(ScheduleError::NoValue)));
@@ -167,14 +167,15 @@ fn what_cannot_be_retried_says_why() {
 }
 
 #[test]
-fn strategies_bear_extremes() {
+fn strategies_accept_extreme_values() {
     let steep = Exponential { first: Duration::from_secs(5), factor: f64::MAX };
-    let century = steep.delay(u32::MAX).expect("it never gives up");
+    let century = steep.delay(u32::MAX).expect("the strategy never gives up");
     assert!(century > Duration::from_secs(99 * 365 * 86_400) && century < Duration::MAX / 2);
     assert_eq!(Exponential { first: Duration::ZERO, factor: f64::INFINITY }.delay(3), Some(Duration::ZERO));
     assert_eq!(steep.capped(Duration::from_secs(9)).delay(2), Some(Duration::from_secs(9)));
     let jittered = Constant(Duration::from_secs(1_000)).jittered(0.5);
-    let delays: Vec<u64> = (1..=100).map(|n| jittered.delay(n).expect("no end").as_secs()).collect();
+    let delays: Vec<u64> =
+        (1..=100).map(|n| jittered.delay(n).expect("the strategy never gives up").as_secs()).collect();
     assert!(delays.iter().all(|delay| (500..=1_500).contains(delay)), "{delays:?}");
     assert!(delays.iter().any(|delay| *delay < 900) && delays.iter().any(|delay| *delay > 1_100), "{delays:?}");
     assert_eq!(Constant(Duration::from_secs(7)).jittered(f64::NAN).delay(1), Some(Duration::from_secs(7)));

@@ -1,4 +1,4 @@
-//! What settings mean, and the message for each wrong one.
+//! The settings, and the message for each invalid value.
 #![cfg(feature = "cli")]
 
 use std::error::Error;
@@ -18,21 +18,21 @@ fn load(variables: &[(&str, &str)]) -> Result<Config, String> {
 
 #[track_caller]
 fn good(variables: &[(&str, &str)]) -> Config {
-    load(variables).expect("this is allowed")
+    load(variables).expect("the settings are valid")
 }
 
 #[track_caller]
 fn wrong(variables: &[(&str, &str)], message: &str) {
-    assert_eq!(load(variables).expect_err("this is not allowed"), message);
+    assert_eq!(load(variables).expect_err("the settings are invalid"), message);
 }
 
-/// A configuration file that goes away with it.
+/// A configuration file that is deleted when it goes out of scope.
 struct File(PathBuf);
 
 impl File {
     fn new(name: &str, text: &str) -> Self {
         let path = std::env::temp_dir().join(format!("kafka-scheduler-{}-{name}.yaml", std::process::id()));
-        std::fs::write(&path, text).expect("the temporary directory takes a file");
+        std::fs::write(&path, text).expect("the temporary directory is writable");
         Self(path)
     }
 
@@ -53,7 +53,7 @@ impl File {
         );
     }
 
-    /// The message, less the file's name at its beginning.
+    /// The message without the file's name at its beginning.
     #[track_caller]
     fn wrong(&self, message: &str) {
         wrong(&[("CONFIGURATION_FILE", self.path())], &format!("CONFIGURATION_FILE is {:?}: {message}", self.path()));
@@ -84,7 +84,7 @@ fn defaults() {
 }
 
 #[test]
-fn the_memory_to_warn_of() {
+fn memory_warn_bytes() {
     assert_eq!(good(&[]).memory_warn_bytes(), None);
     assert_eq!(good(&[("MEMORY_WARN_BYTES", " 2000000000 ")]).memory_warn_bytes(), Some(2_000_000_000));
     for bytes in ["0", "-1", "2G", "1e9", "1125899906842625"] {
@@ -118,14 +118,14 @@ fn lists_may_have_spaces_around_commas() {
 }
 
 #[test]
-fn servers_as_librdkafka_takes_them() {
+fn valid_servers() {
     for servers in ["broker", "broker:9092", "SASL_SSL://broker:9093", "[::1]:9092", "[::1]", "10.0.0.1:1,b"] {
         assert_eq!(good(&[("BOOTSTRAP_SERVERS", servers)]).bootstrap_servers(), servers);
     }
 }
 
 #[test]
-fn servers_that_are_none() {
+fn invalid_servers() {
     for servers in [",", "a:1,,b:2", "a:x", "a:0", "a:99999", "a b:1", ":9092", "::1", "http://a/b"] {
         let message = format!("BOOTSTRAP_SERVERS is {servers:?}, but must be a comma list of host:port");
         wrong(&[("BOOTSTRAP_SERVERS", servers)], &message);
@@ -141,7 +141,7 @@ fn an_empty_list_of_topics() {
 }
 
 #[test]
-fn an_illegal_topic_among_them() {
+fn an_illegal_schedules_topic() {
     wrong(
         &[("SCHEDULES_TOPICS", "good,b d")],
         &format!(
@@ -346,7 +346,7 @@ fn a_host_that_cannot_be_resolved() {
 
 #[cfg(unix)]
 #[test]
-fn a_variable_that_is_no_text_stops_the_program() {
+fn a_variable_that_is_not_utf8_stops_the_program() {
     use std::ffi::OsStr;
     use std::os::unix::ffi::OsStrExt;
     for (name, message) in [
@@ -361,18 +361,18 @@ fn a_variable_that_is_no_text_stops_the_program() {
                 .args(args)
                 .env(name, OsStr::from_bytes(b"g\xff"))
                 .output()
-                .expect("it starts");
+                .expect("the program starts");
             assert_eq!(program.status.code(), Some(2), "{name} {args:?}");
-            let said = String::from_utf8(program.stderr).expect("what it says is UTF-8");
+            let said = String::from_utf8(program.stderr).expect("stderr is UTF-8");
             assert_eq!(said, format!("kafka-scheduler: {message}\n"), "{name} {args:?}");
         }
     }
 }
 
 #[test]
-fn a_file_that_is_no_text() {
+fn a_file_that_is_not_utf8() {
     let file = File::new("binary", "");
-    std::fs::write(file.path(), b"kafka:\xff").expect("it can be written");
+    std::fs::write(file.path(), b"kafka:\xff").expect("the file can be written");
     file.unreadable("must be the path of a readable text file: stream did not contain valid UTF-8");
 }
 
@@ -400,7 +400,10 @@ fn log_settings() {
         "LOG_LEVEL is \"loud\", but must be trace, debug, info, warn, warning, error, fatal or panic"
     );
     assert_eq!(load("LOG_FORMAT", "json").map(|l| l.json), Ok(true));
-    assert_eq!(load("LOG_FORMAT", "xml").expect_err("no format"), "LOG_FORMAT is \"xml\", but must be text or json");
+    assert_eq!(
+        load("LOG_FORMAT", "xml").expect_err("xml is not a format"),
+        "LOG_FORMAT is \"xml\", but must be text or json"
+    );
 }
 
 #[test]
@@ -452,7 +455,7 @@ fn the_environment_overrides_the_file_and_the_file_defaults() {
 }
 
 #[test]
-fn a_wrong_value_of_the_file_is_named_as_the_file_s() {
+fn an_error_in_the_file_names_the_file() {
     let file = File::new("session", "kafka.consumer.configuration: {session.timeout.ms: soon}\n");
     wrong(
         &[("CONFIGURATION_FILE", file.path())],
@@ -473,7 +476,7 @@ fn two_values_for_one_setting_in_the_file() {
 }
 
 #[test]
-fn values_of_the_file_that_are_no_scalars() {
+fn values_of_the_file_that_are_not_scalars() {
     let all = "it must be text, a number or a boolean";
     let name = "\"kafka.common.configuration: a\"";
     for (file, value, message) in [
@@ -489,7 +492,7 @@ fn values_of_the_file_that_are_no_scalars() {
 }
 
 #[test]
-fn keys_of_the_file_that_are_unknown() {
+fn unknown_keys_in_the_file() {
     let allowed = "is unknown; allowed are kafka.common.configuration, kafka.producer.configuration, kafka.consumer.configuration";
     File::new("unknown", "kafka.commmon.configuration: {}\n")
         .wrong(&format!("\"kafka.commmon.configuration\" {allowed}"));
@@ -507,7 +510,7 @@ fn a_file_of_another_shape() {
 }
 
 #[test]
-fn a_file_that_is_missing_or_no_yaml() {
+fn a_file_that_is_missing_or_not_yaml() {
     wrong(
         &[("CONFIGURATION_FILE", "/nowhere/at.all")],
         "CONFIGURATION_FILE is \"/nowhere/at.all\", but must be the path of a readable text file: No such file or \

@@ -1,4 +1,4 @@
-//! Replays what the fuzzers have found: every entry of `fuzz/corpus`, without cargo fuzz and on stable Rust.
+//! Replays the fuzzers' corpus, every entry of `fuzz/corpus`, without cargo fuzz and on stable Rust.
 #![cfg(feature = "config")]
 
 use std::fs;
@@ -17,10 +17,15 @@ fn every_entry_of_the_corpus_passes_whole_and_cut() {
         for entry in entries {
             let path = entry.expect("an entry").path();
             let data = fs::read(&path).expect("a file");
-            // Bytes that are missing at the end read as zeros, so each half is an input as well.
+            // Missing bytes at the end read as zeros, so each half is a valid input as well.
             for input in [&data[..], &data[..data.len() / 2]] {
                 let passed = catch_unwind(AssertUnwindSafe(|| run(input)));
-                assert!(passed.is_ok(), "{} fails in target {name}, with {} bytes of it", path.display(), input.len());
+                assert!(
+                    passed.is_ok(),
+                    "{} fails in target {name} with its first {} bytes",
+                    path.display(),
+                    input.len()
+                );
             }
             count += 1;
         }
@@ -29,7 +34,7 @@ fn every_entry_of_the_corpus_passes_whole_and_cut() {
 }
 
 #[test]
-fn no_input_is_an_input() {
+fn every_target_accepts_an_empty_input() {
     for (_, run) in fuzz::TARGETS {
         run(&[]);
     }

@@ -1,4 +1,4 @@
-//! Checks the promises in scenarios that proptest generates, and shrinks if they fail.
+//! Checks the promises in scenarios that proptest generates and shrinks.
 
 use std::cell::RefCell;
 
@@ -9,12 +9,12 @@ use sim::faults::Fault;
 use sim::scenario::{Act, Away, Op, Point, RecordKind, RequestError, SAFETY_MS, Scenario, Setup, Target, Timestamps};
 use sim::{Summary, play};
 
-/// Scenarios of a test.
+/// The number of scenarios in a test.
 const CASES: u32 = 16;
-/// Scenarios that are played to shrink a failing one.
+/// The number of scenarios that are played to shrink a failing one.
 const SHRINK_MAX: u32 = 400;
 
-/// Checks that every scenario keeps every promise, and that each of these faults hits in some.
+/// Checks that every scenario keeps every promise, and that each of these faults occurs in at least one.
 fn hold(faults: &[Fault], scenarios: impl Strategy<Value = Scenario>) {
     let total = RefCell::new(Summary::default());
     let config = Config { cases: CASES, max_shrink_iters: SHRINK_MAX, failure_persistence: None, ..Config::default() };
@@ -126,7 +126,7 @@ fn slow_group() -> BoxedStrategy<Act> {
     .boxed()
 }
 
-/// Faults that the others leave out.
+/// The faults that the other functions leave out.
 fn more() -> BoxedStrategy<Act> {
     use RequestError::{Abortable, Fatal, Late, ReplyLost, RequestLost, Retriable};
     let errors = proptest::sample::select(vec![Retriable, Abortable, Fatal, RequestLost, ReplyLost, Late]);
@@ -182,7 +182,7 @@ fn a_first_start_with_wrong_clocks_forgets_no_owed_schedule() {
     hold(&[Fault::Skew, Fault::Growth], scenario(setup, prop_oneof![1 => before, 4 => within(SAFETY_MS, acts)]));
 }
 
-/// A run ends with a check that the running engines hold what a fresh engine reads from the compacted log.
+/// Each run ends with a check that the running engines have the state that a fresh engine reads from the compacted log.
 #[test]
 fn a_running_core_and_one_that_rereads_the_log_agree() {
     let faults =

@@ -1,4 +1,4 @@
-//! Several instances against the model of Kafka: a few seeds of the swarm that `sim` plays.
+//! Several instances on the model of Kafka: a few seeds of the swarm that `sim` plays.
 
 use sim::scenario::Scenario;
 use sim::swarm::{self, Scenarios};
@@ -25,7 +25,7 @@ fn the_same_seed_gives_the_same_run() {
     assert_eq!(play(&scenario, false), play(&scenario, false));
 }
 
-/// Scenarios that found a bug in the engine, by their bytes.
+/// Plays a scenario, given by its bytes, that found a bug in the engine.
 fn holds(bytes: &str) {
     let scenario = Scenario::from_hex(bytes).expect("hexadecimal digits");
     if let Err(failure) = play(&scenario, false) {
@@ -35,7 +35,7 @@ fn holds(bytes: &str) {
 
 #[test]
 fn a_rejected_schedule_waits_if_the_clock_is_set_back() {
-    // Fires a day early, is refused, and waits apart from the others: setting the clock back must make it wait again.
+    // The schedule fires a day early, is rejected and isolated. When the clock is set back, it must wait again.
     holds(
         "010002060106000000000000000000000aab9465ec6a1ddf3e3f0e00000000000000403705010100023e0000ae1d0000000500060000",
     );

@@ -1,5 +1,5 @@
-//! What is said over HTTP of an engine whose loop is stuck, whose brokers have gone, or that loses a partition while it is
-//! listed. Needs no broker but the embedded one, and blocks the loop by an observer that does not return.
+//! HTTP responses of an engine whose loop is blocked, whose brokers are down, or that loses a partition during a list.
+//! The tests need only the embedded broker, and block the loop with an observer that does not return.
 #![cfg(feature = "http")]
 
 use std::io::{Read, Write};
@@ -17,9 +17,9 @@ use kafka_scheduler::handle::{EngineState, Handle, PartitionState};
 use kafka_scheduler::internal::{Clock, Engine, Listeners, Metrics, Observer, Query};
 use rdkafka::mocking::MockCluster;
 
-const PATIENCE: Duration = Duration::from_secs(40);
+const TIMEOUT: Duration = Duration::from_secs(40);
 
-/// Blocks the loop from the moment that a message comes until the other end is dropped.
+/// Blocks the loop from the first message until the sender is dropped.
 struct Blocking(Receiver<()>);
 
 impl Observer for Blocking {
@@ -30,7 +30,7 @@ impl Observer for Blocking {
     }
 }
 
-/// An engine in this process.
+/// An engine in this process, with the embedded broker.
 struct Rig {
     cluster: MockCluster<'static, rdkafka::producer::DefaultProducerContext>,
     port: u16,
@@ -49,18 +49,18 @@ fn rig(observer: Box<dyn Observer>) -> Rig {
         "SERVER_ADDR" | "METRICS_HTTP_ADDR" => Some("127.0.0.1:0".into()),
         _ => None,
     });
-    let config = config.expect("it is legal");
+    let config = config.expect("the settings are valid");
     let listeners = Listeners::bind(&config).expect("free ports");
     let port = listeners.addresses().expect("addresses").0.port();
     let engine = Engine::new(config.clone(), Clock::default(), observer).expect("an engine");
     let handle = engine.handle();
     listeners.serve(&config, handle.clone(), Metrics::new(), Arc::default(), None).expect("servers");
-    let engine = thread::spawn(move || engine.run().expect("it runs"));
+    let engine = thread::spawn(move || engine.run().expect("the engine runs"));
     Rig { cluster, port, handle, engine }
 }
 
 impl Rig {
-    /// Status and body.
+    /// Returns the status and body of a response.
     fn get(&self, path: &str) -> (u16, String) {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).expect("a connection");
         write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").expect("sent");
@@ -70,14 +70,14 @@ impl Rig {
         (head.split(' ').nth(1).and_then(|s| s.parse().ok()).expect("a status"), body.to_owned())
     }
 
-    fn until(&self, path: &str, status: u16, word: &str) {
+    fn until(&self, path: &str, status: u16, text: &str) {
         let since = Instant::now();
         loop {
             let answer = self.get(path);
-            if answer.0 == status && answer.1.contains(word) {
+            if answer.0 == status && answer.1.contains(text) {
                 return;
             }
-            assert!(since.elapsed() < PATIENCE, "{path} is not {status} {word:?} but {answer:?}");
+            assert!(since.elapsed() < TIMEOUT, "{path} returned {answer:?} instead of {status} with {text:?}");
             thread::sleep(Duration::from_millis(50));
         }
     }
@@ -99,10 +99,10 @@ fn liveness_fails_while_the_loop_is_blocked() {
     let partitions: Vec<_> = status.partitions.iter().map(|p| (p.topic.as_str(), p.partition, p.state)).collect();
     assert_eq!(partitions, [("schedules", 0, PartitionState::Live), ("schedules", 1, PartitionState::Live)]);
     assert!(status.since_heartbeat < Duration::from_secs(10), "{status:?}");
-    block.send(()).expect("the observer is there");
+    block.send(()).expect("the observer is running");
     rig.until("/liveness", 503, "has not run");
     rig.until("/readiness", 503, "does not run");
-    // What does not need the loop is still answered.
+    // Requests that do not need the loop are still answered.
     let blocked = rig.handle.status();
     assert!(blocked.since_heartbeat > Duration::from_secs(10) && blocked.partitions == status.partitions);
     assert_eq!(rig.get("/info").0, 200);
@@ -131,11 +131,11 @@ fn listed() -> Listed {
     Listed::new(TopicPartition { topic: 0, number: 0 }, 0, 1, Millis(0), "t".into(), &parts, None)
 }
 
-/// A loop that gives one piece of a list, and says then that the partition has gone.
+/// A loop that sends one part of a list, and then reports that the partition is gone.
 #[test]
-fn a_list_that_cannot_be_ended_is_cut_in_every_http_version() {
+fn an_incomplete_list_breaks_off_in_every_http_version() {
     let config = Config::load(&|name| name.ends_with("_ADDR").then(|| "127.0.0.1:0".to_owned()));
-    let config = config.expect("it is legal");
+    let config = config.expect("the settings are valid");
     let listeners = Listeners::bind(&config).expect("free ports");
     let port = listeners.addresses().expect("addresses").0.port();
     let (handle, asks) = Handle::new(Arc::new(|| ()), &["schedules".into()]);
@@ -154,6 +154,10 @@ fn a_list_that_cannot_be_ended_is_cut_in_every_http_version() {
         write!(stream, "GET /schedules HTTP/{version}\r\nHost: x\r\n\r\n").expect("sent");
         let mut answer = Vec::new();
         let ended = stream.read_to_end(&mut answer);
-        assert!(ended.is_err(), "HTTP/{version}: a clean end after {:?}", String::from_utf8_lossy(&answer));
+        assert!(
+            ended.is_err(),
+            "HTTP/{version}: the response ended cleanly after {:?}",
+            String::from_utf8_lossy(&answer)
+        );
     }
 }

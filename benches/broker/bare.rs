@@ -1,4 +1,4 @@
-//! What the broker and the client library let through at all.
+//! Measures the throughput of the broker and the client library without the engine.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -16,10 +16,10 @@ use crate::records::{Names, Places, Values, number_of, send_fired};
 
 const REQUEST: Duration = Duration::from_secs(30);
 
-/// Schedules a transaction.
+/// Schedules per transaction.
 const BATCH: u32 = 10_000;
 
-/// Nothing has come for so long: there is something wrong.
+/// If no record arrives for this long, reading has failed.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
 
 /// Writes the three records of each schedule with one transactional producer and nothing else.
@@ -50,7 +50,7 @@ pub fn produce(case: &Case, values: &Values, count: u32) -> Result<(), String> {
         for number in sent..end {
             send_fired(&producer, &to, names.of(number, due_s), values).map_err(failed)?;
         }
-        // A commit that waits for records itself looks for them in slices of 100 ms.
+        // A commit that itself waits for delivery polls every 100 ms.
         while producer.in_flight_count() > 0 {
             producer.poll(Duration::from_millis(1));
         }
@@ -60,7 +60,7 @@ pub fn produce(case: &Case, values: &Values, count: u32) -> Result<(), String> {
     Ok(())
 }
 
-/// A read_committed consumer that begins with a topic's first record.
+/// Creates a read_committed consumer that reads a topic from its beginning.
 pub fn consumer(bootstrap: &str, topic: &str) -> Result<(BaseConsumer, usize), String> {
     let failed = |error: KafkaError| format!("reading {topic}: {error}");
     let consumer: BaseConsumer = client::config(bootstrap)
@@ -69,7 +69,7 @@ pub fn consumer(bootstrap: &str, topic: &str) -> Result<(BaseConsumer, usize), S
         .set("enable.auto.offset.store", "false")
         .set("enable.partition.eof", "true")
         .set("isolation.level", "read_committed")
-        // Otherwise a reader that is slower than the broker stands still for a second whenever much waits.
+        // Otherwise a consumer that is slower than the broker pauses fetching for a second whenever its queue is full.
         .set("fetch.queue.backoff.ms", "1")
         .create()
         .map_err(failed)?;
@@ -83,10 +83,10 @@ pub fn consumer(bootstrap: &str, topic: &str) -> Result<(BaseConsumer, usize), S
     Ok((consumer, partitions.len()))
 }
 
-/// What a consumer has read in all.
+/// The number of records that a consumer has read, and how long that took.
 pub struct Read {
     pub records: u64,
-    /// From its assignment to the last record.
+    /// From the assignment to the last record.
     pub took: Duration,
 }
 
@@ -96,8 +96,9 @@ impl Read {
     }
 }
 
-/// Reads a topic to the end of each partition, which is not before so many records have come: a transaction that its
-/// producer knows to be committed may still wait for its markers, and what a read_committed consumer sees ends there.
+/// Reads a topic to the end of every partition, but at least `least` records: after a commit is acknowledged, the
+/// transaction's markers may still be on their way, and until they are written a read_committed consumer ends before
+/// them.
 pub fn read(
     bootstrap: &str,
     topic: &str,
@@ -117,7 +118,7 @@ pub fn read(
                 heard = Instant::now();
                 read.took = heard - began;
                 if !ends.is_empty() {
-                    // Its end has moved, and is reported again.
+                    // More records were appended, so the consumer reports the end again.
                     ends.remove(&message.partition());
                 }
             }
@@ -125,7 +126,7 @@ pub fn read(
             Some(Err(error)) => return Err(format!("reading {topic}: {error}")),
             None if heard.elapsed() > SILENCE_MAX => {
                 let Read { records, .. } = read;
-                return Err(format!("{topic}: {records} records, of at least {least}, and nothing more comes"));
+                return Err(format!("{topic}: {records} records instead of at least {least}, and no more arrive"));
             }
             None => {}
         }
@@ -133,15 +134,15 @@ pub fn read(
     Ok(read)
 }
 
-/// Reads a target topic: each schedule once.
+/// The firings in a target topic, one for each schedule.
 pub struct Landed {
     pub read: Read,
-    /// Number of the schedule, and when the broker appended its record.
+    /// The number of the schedule, and the time at which the broker appended its record.
     pub each: Vec<(u32, i64)>,
 }
 
 impl Landed {
-    /// Reads a target topic, which must hold each of so many schedules once.
+    /// Reads a target topic, and fails unless it has each of `count` schedules once.
     pub fn of(case: &Case, count: u32) -> Result<Self, String> {
         let mut each = Vec::with_capacity(count as usize);
         let topic = &case.target;
@@ -153,14 +154,14 @@ impl Landed {
         for (number, _) in &each {
             match seen.get_mut(*number as usize) {
                 Some(seen) if !*seen => *seen = true,
-                Some(_) => return Err(format!("{topic}: schedule {number} is there twice")),
-                None => return Err(format!("{topic}: a foreign record")),
+                Some(_) => return Err(format!("{topic}: schedule {number} fired twice")),
+                None => return Err(format!("{topic}: a record of another program")),
             }
         }
         Ok(Self { read, each })
     }
 
-    /// Records a second, from the first append to the last.
+    /// Records per second, from the first append to the last.
     pub fn appended_per_s(&self) -> f64 {
         let times = || self.each.iter().map(|(_, at_ms)| *at_ms);
         let span_ms = times().max().unwrap_or(0) - times().min().unwrap_or(0);

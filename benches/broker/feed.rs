@@ -13,10 +13,10 @@ use crate::records::{Names, Values, send_schedule};
 
 const FLUSH_LIMIT: Duration = Duration::from_secs(60);
 
-/// Between two portions of a steady stream.
+/// The interval at which a steady stream is produced.
 const SLICE_MS: i64 = 10;
 
-/// How far a steady stream may fall behind, in milliseconds, before what it says is worthless.
+/// If a steady stream lags by more than this many milliseconds, its measurement is invalid.
 const BEHIND_MAX_MS: i64 = 500;
 
 #[derive(Default)]
@@ -34,7 +34,7 @@ impl ProducerContext for Failures {
     }
 }
 
-/// Produces to a case's first schedules topic.
+/// Produces schedules to the first schedules topic of a case.
 pub struct Feed<'a> {
     case: &'a Case,
     values: &'a Values,
@@ -52,11 +52,12 @@ impl<'a> Feed<'a> {
             .set("linger.ms", "5")
             .set("batch.num.messages", "10000")
             .set("queue.buffering.max.messages", "500000");
-        let producer = config.create_with_context(Failures::default()).map_err(|e| format!("a producer: {e}"))?;
+        let producer =
+            config.create_with_context(Failures::default()).map_err(|e| format!("creating a producer: {e}"))?;
         Ok(Self { case, values, producer, names: Names::default() })
     }
 
-    /// Produces one after the other as fast as it goes, and waits until all have arrived.
+    /// Produces schedules as fast as possible, and waits until all are delivered.
     pub fn all(&mut self, count: u32, due_s: impl Fn(u32) -> i64) -> Result<(), String> {
         for number in 0..count {
             self.send(number, due_s(number))?;
@@ -64,7 +65,7 @@ impl<'a> Feed<'a> {
         self.flush()
     }
 
-    /// Produces so many a second from a moment on, evenly, and waits until all have arrived.
+    /// Produces `per_s` schedules per second from a given time on, evenly, and waits until all are delivered.
     pub fn steadily(&mut self, count: u32, per_s: u32, from_ms: i64, due_s: impl Fn(u32) -> i64) -> Result<(), String> {
         let planned_ms = |number: u32| from_ms + i64::from(number) * 1000 / i64::from(per_s);
         let mut behind_ms = 0;
@@ -78,12 +79,14 @@ impl<'a> Feed<'a> {
         }
         self.flush()?;
         if behind_ms > BEHIND_MAX_MS {
-            return Err(format!("{per_s}/s could not be produced evenly here: once {behind_ms} ms behind"));
+            return Err(format!(
+                "{per_s}/s cannot be produced evenly on this machine: the producer was {behind_ms} ms behind"
+            ));
         }
         Ok(())
     }
 
-    /// Produces a single one, and waits until it has arrived.
+    /// Produces one schedule, and waits until it is delivered.
     pub fn one(&mut self, number: u32, due_s: i64) -> Result<(), String> {
         self.send(number, due_s)?;
         self.flush()
@@ -92,7 +95,7 @@ impl<'a> Feed<'a> {
     fn send(&mut self, number: u32, due_s: i64) -> Result<(), String> {
         let (topic, target) = (&self.case.schedules[0], &self.case.target);
         send_schedule(&self.producer, topic, target, self.names.of(number, due_s), self.values)
-            .map_err(|e| format!("{topic} was not produced to: {e}"))?;
+            .map_err(|e| format!("cannot produce to {topic}: {e}"))?;
         self.producer.poll(Duration::ZERO);
         Ok(())
     }

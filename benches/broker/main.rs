@@ -1,13 +1,13 @@
-//! What the engine does a second, how late it is, and what it costs, against a real Kafka broker.
+//! Measures throughput, lateness and resource usage of the engine against a real Kafka broker.
 //!
-//! `cargo bench --bench broker` starts the release binary as a process of its own, drives it from outside and reads what it
-//! has done from the target topic. The same run measures what the broker lets through at all: a bare transactional
-//! producer and a bare read_committed consumer. `-- --help` names the options.
+//! `cargo bench --bench broker` starts the release binary as a separate process, produces schedules, and reads the
+//! results from the target topic. The same run measures the broker without the engine: with a bare transactional
+//! producer, and with a bare read_committed consumer. `-- --help` lists the options.
 
 mod args;
 mod bare;
 mod feed;
-// The benchmark needs a part of it.
+// The benchmark uses only a part of the kit.
 #[path = "../../tests/broker/kit/mod.rs"]
 mod kit;
 mod lateness;
@@ -32,7 +32,7 @@ fn main() -> ExitCode {
         Err(error) => return failed(&error),
     };
     if cfg!(debug_assertions) {
-        eprintln!("this is no release build: its figures say nothing");
+        eprintln!("this is not a release build: its figures are meaningless");
     }
     let Some(broker) = broker() else { return failed("without a broker nothing can be measured") };
     let mut report = Report::new(&args);
@@ -45,7 +45,7 @@ fn main() -> ExitCode {
     let mut broken = Vec::new();
     for scenario in scenarios {
         eprintln!("{} ...", scenario.name());
-        // What was measured before must not be lost with one that breaks; the panic's message has been printed.
+        // A scenario that panics must not lose the results of the others. The panic's message is already printed.
         match catch_unwind(AssertUnwindSafe(|| scenario.run(&bench))) {
             Ok(Ok(runs)) => println!("{}", report.add(scenario.name(), runs)),
             Ok(Err(error)) => {

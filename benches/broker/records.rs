@@ -1,4 +1,4 @@
-//! The schedules that every scenario uses, and what they turn into.
+//! The schedules that all scenarios use, and the records that they result in.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -10,33 +10,34 @@ use rdkafka::types::RDKafkaErrorCode;
 
 pub const VALUE_BYTES: usize = 200;
 
-/// User header: name and value.
+/// Name and value of the user header.
 const CUSTOMER: (&str, &str) = ("kind", "benchmark");
 
-/// Far beyond what any codec looks back.
+/// Larger than the window of any codec.
 const POOL_VALUES: usize = 80_000;
 
 const TARGET_KEY: &str = "target-";
 
-/// What a user has put into a schedule besides its time and its target topic: key, value, target key, user header.
+/// Bytes that a user puts into a schedule besides its due time and target topic: key, value, target key and user
+/// header.
 pub fn user_bytes() -> usize {
     let names = Names::default().of(0, 0).bytes();
     names + VALUE_BYTES + CUSTOMER.0.len() + CUSTOMER.1.len()
 }
 
-/// The number of the schedule that a triggered record comes from.
+/// Returns the number of the schedule that a triggered record belongs to.
 pub fn number_of(target_key: &[u8]) -> Option<u32> {
     std::str::from_utf8(target_key).ok()?.strip_prefix(TARGET_KEY)?.parse().ok()
 }
 
-/// Values that no codec makes smaller.
+/// Values that no codec can compress.
 pub struct Values(Vec<u8>);
 
 impl Values {
     pub fn new() -> Self {
         let mut state = 1_u64;
-        let words = std::iter::repeat_with(|| splitmix(&mut state).to_le_bytes());
-        Self(words.take(POOL_VALUES * VALUE_BYTES / 8).flatten().collect())
+        let numbers = std::iter::repeat_with(|| splitmix(&mut state).to_le_bytes());
+        Self(numbers.take(POOL_VALUES * VALUE_BYTES / 8).flatten().collect())
     }
 
     pub fn of(&self, number: u32) -> &[u8] {
@@ -53,7 +54,7 @@ fn splitmix(state: &mut u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// What tells a schedule from the others. Rewritten in place: a limit must not be slow because of its strings.
+/// The texts of one schedule. They are rewritten in place, so formatting does not slow the producer down.
 #[derive(Default)]
 pub struct Names {
     number: u32,
@@ -92,7 +93,7 @@ impl Names {
     }
 }
 
-/// Where the three records of a firing go.
+/// The topics and partition of the three records of a firing.
 pub struct Places<'a> {
     pub schedules: &'a str,
     pub partitions: i32,
@@ -100,7 +101,7 @@ pub struct Places<'a> {
     pub history: &'a str,
 }
 
-/// Hands a schedule over to the client, with four headers.
+/// Passes a schedule with its four headers to the client.
 pub fn send_schedule<C: ProducerContext<DeliveryOpaque = ()>>(
     producer: &BaseProducer<C>,
     topic: &str,
@@ -113,14 +114,15 @@ pub fn send_schedule<C: ProducerContext<DeliveryOpaque = ()>>(
     send(producer, BaseRecord::to(topic).key(names.key.as_str()).payload(values.of(names.number)).headers(headers))
 }
 
-/// Hands over what the engine writes for a schedule: target record, history record, tombstone.
+/// Passes the records that the engine writes for a schedule to the client: triggered record, history record and
+/// tombstone.
 pub fn send_fired<C: ProducerContext<DeliveryOpaque = ()>>(
     producer: &BaseProducer<C>,
     to: &Places<'_>,
     names: &Names,
     values: &Values,
 ) -> Result<(), KafkaError> {
-    // As long as the engine's own.
+    // As long as the engine's origin header.
     const ORIGIN_BYTES: usize = 33;
     let value = values.of(names.number);
     let triggered =

@@ -1,4 +1,4 @@
-//! What was measured, as a table and as JSON.
+//! Reports the measurements as a table and as JSON.
 
 use std::fmt::Write;
 use std::fs;
@@ -9,10 +9,10 @@ use serde_json::{Map, Value, json};
 use crate::args::Args;
 use crate::records::{VALUE_BYTES, user_bytes};
 
-/// What one run has measured. Names end in their unit; ratios have none.
+/// The measurements of one run. Each name ends in its unit; a ratio has none.
 pub type Figures = Vec<(String, f64)>;
 
-/// One figure in every run.
+/// The values of one measurement in all runs.
 struct Row {
     name: String,
     runs: Vec<f64>,
@@ -25,7 +25,7 @@ impl Row {
         sorted
     }
 
-    /// Of an even number, the mean of the two in the middle.
+    /// The median; for an even number of runs, the mean of the two in the middle.
     fn median(&self) -> f64 {
         let sorted = self.sorted();
         let middle = sorted.len() / 2;
@@ -33,7 +33,7 @@ impl Row {
     }
 }
 
-/// Everything measured so far.
+/// All measurements so far.
 pub struct Report {
     setting: Value,
     scenarios: Vec<(String, Vec<Row>)>,
@@ -53,7 +53,7 @@ impl Report {
         Self { setting, scenarios: Vec::new() }
     }
 
-    /// Takes a scenario's runs in, and gives its table.
+    /// Adds the runs of a scenario, and returns their table.
     pub fn add(&mut self, name: String, runs: Vec<Figures>) -> String {
         let mut rows: Vec<Row> = Vec::new();
         for (name, value) in runs.into_iter().flatten() {
@@ -88,7 +88,7 @@ fn table(name: &str, rows: &[Row]) -> String {
     text
 }
 
-/// Three digits that matter, or all before the point.
+/// Formats a value with three significant digits, or with all digits before the decimal point.
 fn shown(value: f64) -> String {
     match value.abs() {
         size if size >= 1000.0 => grouped(value.round()),
@@ -98,7 +98,7 @@ fn shown(value: f64) -> String {
     }
 }
 
-/// With a comma before every three digits.
+/// Separates groups of three digits by commas.
 fn grouped(whole: f64) -> String {
     let digits = format!("{:.0}", whole.abs());
     let mut text = if whole < 0.0 { "-".to_owned() } else { String::new() };

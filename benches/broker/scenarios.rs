@@ -1,4 +1,4 @@
-//! What is measured.
+//! The scenarios.
 
 mod burst;
 mod idle;
@@ -14,11 +14,11 @@ use crate::kit::client;
 use crate::records::Values;
 use crate::report::Figures;
 
-/// Schedules that the bare producer writes before anything is measured, and how often.
+/// The bare producer writes this many schedules, this often, to warm the broker up.
 const WARM_UP: u32 = 400_000;
 const WARM_UPS: u32 = 4;
 
-/// What all scenarios share.
+/// The configuration of all scenarios.
 pub struct Bench {
     pub broker: &'static Broker,
     pub values: Values,
@@ -26,12 +26,12 @@ pub struct Bench {
 }
 
 impl Bench {
-    /// Topics of one run's own.
+    /// Creates the topics of one run.
     fn case(&self, name: &str) -> Case {
         Case::on(self.broker, name, self.args.partitions, 1)
     }
 
-    /// Lets the broker's own compiler finish before anything is measured: a cold broker is several times slower.
+    /// Waits until the broker's JIT compiler has finished: a cold broker is several times slower.
     pub fn warm_up(&self) -> Result<(), String> {
         for _ in 0..WARM_UPS {
             let case = self.case("warm-up");
@@ -43,11 +43,12 @@ impl Bench {
         Ok(())
     }
 
-    /// One run after the other. The broker compiles what each kind of load needs in a first one, which does not count.
+    /// Runs a scenario repeatedly. The first run, in which the broker compiles code for this kind of load, does not
+    /// count.
     fn runs(&self, mut run: impl FnMut() -> Result<Figures, String>) -> Result<Vec<Figures>, String> {
         let all = self.args.runs();
         if !self.args.quick {
-            eprintln!("  a run that does not count");
+            eprintln!("  warm-up run");
             run()?;
         }
         (1..=all)
@@ -59,23 +60,23 @@ impl Bench {
     }
 }
 
-/// Removes a case's topics: what many runs write may fill a disk.
+/// Deletes the topics of a case: many runs could fill the disk.
 fn sweep(case: &Case) {
     for topic in case.schedules.iter().chain([&case.target, &case.history]) {
         client::delete_topic(case.bootstrap(), topic);
     }
 }
 
-/// One of them, with its size.
+/// A scenario with its number of schedules.
 #[derive(Clone, Copy)]
 pub enum Scenario {
-    /// So many due in the same second.
+    /// This many schedules are due in the same second.
     Burst { count: u32 },
-    /// So many a second for a while.
+    /// This many schedules are due in each second, for a while.
     Steady { per_s: u32, seconds: u32 },
-    /// A start with so many pending.
+    /// The engine starts with this many pending schedules.
     Load { count: u32 },
-    /// So many pending, and nothing to do.
+    /// This many schedules are pending, and none is due.
     Idle { count: u32, seconds: u32 },
 }
 
@@ -98,7 +99,7 @@ impl Scenario {
         }
     }
 
-    /// The same with another number of schedules.
+    /// Returns the same scenario with another number of schedules.
     fn with_count(self, count: u32) -> Self {
         match self {
             Self::Burst { .. } => Self::Burst { count },
@@ -127,7 +128,7 @@ const QUICK: [Scenario; 4] = [
     Scenario::Idle { count: 10_000, seconds: 2 },
 ];
 
-/// Those that the command line asks for.
+/// Returns the scenarios that the command line selects.
 pub fn chosen(args: &Args) -> Result<Vec<Scenario>, String> {
     let all: &[Scenario] = if args.quick { &QUICK } else { &ALL };
     let known = || all.iter().map(|scenario| scenario.name()).collect::<Vec<_>>().join(", ");

@@ -1,4 +1,5 @@
-//! What the engine writes for a record: fired, overtaken and written again, read again by a successor.
+//! Fuzzes the records that the engine writes: for firings, for overtaken records, and for records that a successor
+//! reads again.
 
 use kafka_scheduler::core::Config;
 use kafka_scheduler::core::io::{Input, Millis, TargetState};
@@ -7,7 +8,8 @@ use super::bytes::Bytes;
 use super::kept::Kept;
 use super::shell::{PARTITIONS, Shell, config};
 
-/// Records, of which some come when the engine has decided to fire those before. [`Shell`] checks every batch.
+/// Decodes records, some of which arrive after the engine has decided to fire the ones before. [`Shell`] checks every
+/// batch.
 pub fn run(data: &[u8]) {
     let mut bytes = Bytes(data);
     let here = PARTITIONS[0];
@@ -19,7 +21,7 @@ pub fn run(data: &[u8]) {
     for _ in 0..=bytes.byte() % 4 {
         shell.append(here, Kept::decode(&mut bytes));
     }
-    // Up to the first firing, which stays in flight.
+    // Stop at the first firing, and leave it in flight.
     while shell.answer(TargetState::Exists, None) || shell.deliver(here) || shell.commit_before_firing() {}
     shell.now = Millis(shell.now.0 + i64::from(bytes.short().max(0)) * 1_000);
     shell.input(Input::Tick);

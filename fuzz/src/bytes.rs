@@ -1,33 +1,33 @@
-//! Reading an input from left to right.
+//! Reads a fuzz input from left to right.
 
-/// What is left of an input.
+/// The rest of an input.
 #[derive(Debug)]
 pub struct Bytes<'a>(pub &'a [u8]);
 
 impl<'a> Bytes<'a> {
-    /// The next byte, while there is one.
+    /// Returns the next byte, or `None` at the end.
     pub fn next(&mut self) -> Option<u8> {
         let (first, rest) = self.0.split_first()?;
         self.0 = rest;
         Some(*first)
     }
 
-    /// The next byte; 0 after the end.
+    /// Returns the next byte, or 0 at the end.
     pub fn byte(&mut self) -> u8 {
         self.next().unwrap_or(0)
     }
 
-    /// Two bytes, with a sign.
+    /// Returns the next two bytes as a signed number.
     pub fn short(&mut self) -> i16 {
         i16::from_be_bytes([self.byte(), self.byte()])
     }
 
-    /// Eight bytes, with a sign.
+    /// Returns the next eight bytes as a signed number.
     pub fn long(&mut self) -> i64 {
         i64::from_be_bytes(std::array::from_fn(|_| self.byte()))
     }
 
-    /// A byte for the length, then as many bytes as there still are.
+    /// Reads a length byte, and returns that many bytes, or fewer at the end.
     pub fn slice(&mut self) -> &'a [u8] {
         let length = usize::from(self.byte()).min(self.0.len());
         let (taken, rest) = self.0.split_at(length);
@@ -35,7 +35,7 @@ impl<'a> Bytes<'a> {
         taken
     }
 
-    /// One of these.
+    /// Returns one of the items, chosen by the next byte.
     pub fn pick<T: Copy>(&mut self, from: &[T]) -> T {
         from[usize::from(self.byte()) % from.len()]
     }

@@ -1,4 +1,4 @@
-//! The environment and the configuration file.
+//! Fuzzes the environment variables and the configuration file.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -7,7 +7,7 @@ use kafka_scheduler::config::Config;
 
 const PATH: &str = "a.yaml";
 
-/// Lines `NAME=value` up to one of three dashes, then the configuration file.
+/// The input has lines `NAME=value`, then a line of three dashes, then the configuration file.
 pub fn run(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     match text.split_once("---\n") {
@@ -16,7 +16,7 @@ pub fn run(data: &[u8]) {
     }
 }
 
-/// Loads the settings and checks them, or the message.
+/// Loads and checks the settings; returns the message if they are rejected.
 pub fn load(environment: &str, file: Option<&str>) {
     let mut variables: BTreeMap<&str, String> =
         environment.lines().filter_map(|line| line.split_once('=')).map(|(n, v)| (n, without_lookup(n, v))).collect();
@@ -32,12 +32,12 @@ pub fn load(environment: &str, file: Option<&str>) {
         Ok(config) => holds(&config),
         Err(e) => {
             let line = e.to_string();
-            assert!(!line.is_empty() && !line.contains(['\n', '\r', '\0']), "one line: {line:?}");
+            assert!(!line.is_empty() && !line.contains(['\n', '\r', '\0']), "a message is one line: {line:?}");
         }
     }
 }
 
-/// A host's name would be looked up in the network: it is made into one that is refused.
+/// Replaces a hostname by one that is rejected, so no DNS lookup happens.
 fn without_lookup(variable: &str, value: &str) -> String {
     let listens = ["METRICS_HTTP_ADDR", "METRICS_ADDR", "SERVER_ADDR"].contains(&variable);
     let host = value.trim().rsplit_once(':').map_or("", |(host, _)| host);
@@ -55,12 +55,15 @@ fn holds(config: &Config) {
     let mut topics = config.schedules_topics().to_vec();
     topics.sort_unstable();
     topics.dedup();
-    assert_eq!(topics.len(), config.schedules_topics().len(), "no repeats");
+    assert_eq!(topics.len(), config.schedules_topics().len(), "no topic is repeated");
     assert!(topics.len() <= usize::from(u16::MAX) && topics.iter().all(|topic| (1..=249).contains(&topic.len())));
     let maps = [config.kafka_common(), config.kafka_producer(), config.kafka_consumer()];
     for (key, value) in maps.into_iter().flatten() {
         assert!(!key.contains('\0') && !value.contains('\0'), "librdkafka takes C strings");
-        assert!(!["bootstrap.servers", "group.id", "session.timeout.ms"].contains(&&**key), "they have variables");
+        assert!(
+            !["bootstrap.servers", "group.id", "session.timeout.ms"].contains(&&**key),
+            "settings with an environment variable are not passed through"
+        );
     }
-    assert!(config.to_builder().build().is_ok(), "what was loaded may be built");
+    assert!(config.to_builder().build().is_ok(), "a loaded configuration can be built again");
 }

@@ -1,4 +1,4 @@
-//! The whole scheduler: records, faults and answers in any order.
+//! Fuzzes the whole scheduler with records, faults and answers in any order.
 
 use kafka_scheduler::core::Config;
 use kafka_scheduler::core::io::{Abort, Input, Millis, TargetState, TopicPartition};
@@ -8,7 +8,7 @@ use super::bytes::Bytes;
 use super::kept::Kept;
 use super::shell::{PARTITIONS, Shell, config};
 
-/// Settings, then operations of an opcode and what it needs. Each can be left out.
+/// The input has settings, then operations, each an opcode with its operands. Any part may be missing.
 pub fn run(data: &[u8]) {
     let mut bytes = Bytes(data);
     let settings = bytes.byte();
@@ -96,7 +96,7 @@ fn rare(shell: &mut Shell, bytes: &mut Bytes<'_>) {
     }
 }
 
-/// A bit for each partition; no bit is all of them.
+/// Selects partitions by one bit each; no bit selects all.
 fn some(bytes: &mut Bytes<'_>) -> impl Fn(TopicPartition) -> bool + use<> {
     let bits = bytes.byte();
     move |partition| {

@@ -1,4 +1,4 @@
-//! Records, as they lie in a log.
+//! Records of a log that own their bytes.
 
 use kafka_scheduler::core::headers;
 use kafka_scheduler::core::io::{Header, Millis, Record, TopicPartition};
@@ -6,7 +6,7 @@ use kafka_scheduler::core::origin::{self, ORIGIN_HEADER, Origin, RESERVED_PREFIX
 
 use super::bytes::Bytes;
 
-/// A noon: the moment at which every input begins.
+/// Noon: the time at which every input starts.
 pub const NOON_S: i64 = 1_700_049_600;
 
 /// A record that owns its bytes.
@@ -19,7 +19,7 @@ pub struct Kept {
 }
 
 impl Kept {
-    /// A record as a user may send it: most often a schedule, else anything.
+    /// Decodes a user's record: usually a schedule, otherwise anything.
     pub fn decode(bytes: &mut Bytes<'_>) -> Self {
         let shape = bytes.byte();
         let (kind, headers_more) = (shape & 7, shape >> 5);
@@ -40,18 +40,18 @@ impl Kept {
         Self { timestamp, key, value, headers }
     }
 
-    /// Its headers, borrowed.
+    /// Returns the headers, borrowed.
     pub fn headers(&self) -> Vec<Header<'_>> {
         self.headers.iter().map(|(name, value)| Header { name, value: value.as_deref() }).collect()
     }
 
-    /// The record at its place in a log.
+    /// Returns the record at an offset of a log.
     pub fn at<'a>(&'a self, partition: TopicPartition, offset: i64, headers: &'a [Header<'a>]) -> Record<'a> {
         let (key, value) = (self.key.as_deref(), self.value.as_deref());
         Record { partition, offset, timestamp: self.timestamp, key, value, headers }
     }
 
-    /// The mark that it would carry if the engine had written it.
+    /// Returns the origin that the record would have if the engine had written it.
     pub fn origin(&self, partition_hash: u64, offset: i64) -> Origin {
         let content_hash =
             origin::content_hash(self.key.as_deref().unwrap_or_default(), self.value.as_deref(), &self.headers());
@@ -59,12 +59,12 @@ impl Kept {
     }
 }
 
-/// Few keys, so records meet.
+/// Returns one of a few keys, so records often share one.
 fn key(bytes: &mut Bytes<'_>) -> Option<Vec<u8>> {
     match bytes.byte() % 8 {
         0 => None,
         1 => Some(bytes.slice().to_vec()),
-        // The engine believes a forged start marker, so none is made.
+        // The engine trusts a start marker, so the input must not forge one.
         2 => Some([RESERVED_PREFIX, bytes.slice()].concat()).filter(|key| key != START_MARKER_KEY),
         few => Some(vec![b'k', few]),
     }

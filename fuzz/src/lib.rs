@@ -1,7 +1,7 @@
-//! The bodies of the fuzz targets. cargo fuzz runs them on new input, `tests/corpus.rs` on all that is kept.
+//! The fuzz targets. cargo fuzz runs them on new inputs; `tests/corpus.rs` runs them on the stored corpus.
 //!
-//! Every input is decoded by hand and from left to right, so its meaning depends on nothing but itself: any bytes
-//! are a valid input, and what is missing at the end reads as zeros.
+//! Each input is decoded by hand from left to right, so its meaning depends on nothing else. Any bytes are a valid
+//! input; missing bytes read as zeros.
 
 pub mod batch;
 mod bytes;
@@ -15,10 +15,10 @@ pub mod settings;
 mod shell;
 pub mod stored;
 
-/// Runs one input; panics where it breaks something.
+/// Runs a target on one input, and panics if a promise is broken.
 pub type Target = fn(&[u8]);
 
-/// Every target, by the name of its corpus.
+/// All targets, by the names of their corpora.
 pub const TARGETS: &[(&str, Target)] = &[
     ("batch", batch::run),
     ("config", config::run),

@@ -1,4 +1,4 @@
-//! What every batch has to keep, and what must be true in the end.
+//! Checks the promises of every batch, and of the final state.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,7 +21,7 @@ pub struct Sent {
     item: usize,
 }
 
-/// Everything that users and the engine have said.
+/// All records of users, all start markers, and the schedules that have ended.
 #[derive(Debug)]
 pub struct Promises {
     config: Config,
@@ -29,7 +29,7 @@ pub struct Promises {
     limits: AcceptanceRules,
     users: BTreeMap<(TopicPartition, i64), Kept>,
     last: BTreeMap<(TopicPartition, Vec<u8>), i64>,
-    /// Fired, or made a dead letter.
+    /// User records that fired or became dead letters.
     ended: BTreeSet<(TopicPartition, i64)>,
     start_markers: Vec<(TopicPartition, StartMarker)>,
     batches: u64,
@@ -47,26 +47,26 @@ impl Promises {
         Self { config, topics, limits, users, last, ended, start_markers: Vec::new(), batches: 0 }
     }
 
-    /// Another process counts its batches from 1.
+    /// A new process numbers its batches from 1.
     pub fn successor(&mut self) {
         self.batches = 0;
     }
 
-    /// A user's record was appended.
-    pub fn said(&mut self, partition: TopicPartition, offset: i64, kept: &Kept) {
+    /// Adds a record that a user has appended.
+    pub fn added(&mut self, partition: TopicPartition, offset: i64, kept: &Kept) {
         if let Some(key) = kept.key.clone() {
             self.last.insert((partition, key), offset);
             self.users.insert((partition, offset), kept.clone());
         }
     }
 
-    /// A batch was formed beside those in flight. Gives its records.
+    /// Checks a batch that was formed while others are in flight. Returns its records.
     pub fn formed<'a>(&mut self, batch: &Batch, in_flight: impl Iterator<Item = &'a Batch>, now: Millis) -> Vec<Sent> {
         self.batches += 1;
-        assert_eq!(batch.id, self.batches, "no gaps");
+        assert_eq!(batch.id, self.batches, "batches are numbered without gaps");
         assert!(!batch.offsets.is_empty() && batch.items.len() <= self.config.batch_items_max.max(3), "{batch:?}");
         let named: BTreeSet<TopicPartition> = batch.offsets.iter().map(|position| position.partition).collect();
-        assert_eq!(named.len(), batch.offsets.len(), "each partition once");
+        assert_eq!(named.len(), batch.offsets.len(), "each partition has one offset");
         assert!(batch.offsets.iter().all(|p| p.offset >= 0 && p.metadata.len() <= 2_048), "{:?}", batch.offsets);
         let mut keys = BTreeSet::new();
         let with_key = |item: &&Item| item.origin_offset >= 0;
@@ -76,7 +76,10 @@ impl Promises {
             );
         }
         for item in &batch.items {
-            assert!(named.contains(&item.partition), "every partition is fenced");
+            assert!(
+                named.contains(&item.partition),
+                "a batch commits an offset for each partition it writes for, so it is fenced"
+            );
             let first = item.origin_offset < 0 || keys.insert((item.partition, batch.parts(item).key.to_vec()));
             assert!(first, "two engine records for one key are outstanding");
         }
@@ -92,7 +95,7 @@ impl Promises {
         let place = self.partition_hash(item.partition);
         match &item.kind {
             Kind::Barrier { .. } | Kind::StartMarker { .. } => {
-                let [only] = sent else { panic!("one record: {sent:?}") };
+                let [only] = sent else { panic!("expected one record: {sent:?}") };
                 assert_eq!(only.schedules, Some(item.partition));
                 let key = only.kept.key.as_deref();
                 assert!(key == Some(BARRIER_KEY) || key == Some(START_MARKER_KEY) && only.kept.value.is_some());
@@ -101,14 +104,14 @@ impl Promises {
             _ => {}
         }
         let Some(user) = self.users.get(&(item.partition, item.origin_offset)) else {
-            panic!("it speaks for no user's record: {item:?} {sent:?}");
+            panic!("no user record belongs to the item: {item:?} {sent:?}");
         };
         let own = sent.last().expect("at least one record");
         assert_eq!((own.topic.as_str(), own.schedules), (batch.topic(item.partition), Some(item.partition)));
         assert_eq!(own.kept.key, user.key);
         let headers = own.kept.headers();
         let origin = Origin::of(&own.kept.at(item.partition, item.origin_offset + 1, &headers), place);
-        let origin = origin.expect("the engine knows its own records");
+        let origin = origin.expect("the engine recognizes its own record");
         assert_eq!((origin.offset, origin.timestamp), (item.origin_offset, user.timestamp));
         let lent = user.headers();
         let request = self.read(user, item.partition, item.origin_offset, &lent);
@@ -116,28 +119,31 @@ impl Promises {
             Kind::Fire { due, timestamp, .. } => {
                 let request = request.expect("only a schedule fires");
                 assert!(request.due == *due && *timestamp == user.timestamp);
-                assert!(due.is_due(now), "never early");
+                assert!(due.is_due(now), "no schedule fires early");
                 self.fires(item, user, &request, sent);
             }
             Kind::DeadLetter { reason, .. } => self.dead_letter(item, user, *reason, sent),
             Kind::RewriteSchedule { .. } => {
                 assert_eq!(sent.len(), 1);
                 let again =
-                    self.read(&own.kept_with(user.timestamp), item.partition, item.origin_offset, &headers).map(said);
-                assert_eq!(again, request.map(said), "a copy says what the original said");
+                    self.read(&own.kept_with(user.timestamp), item.partition, item.origin_offset, &headers).map(owned);
+                assert_eq!(again, request.map(owned), "a copy requests the same as its original");
             }
             Kind::RewriteInvalid { .. } => {
                 assert!(sent.len() == 1 && request.is_none() && own.kept.value == user.value);
-                assert!(headers.iter().filter(not_origin).eq(lent.iter().filter(not_origin)), "whole");
+                assert!(
+                    headers.iter().filter(not_origin).eq(lent.iter().filter(not_origin)),
+                    "a copy keeps all user headers"
+                );
             }
             Kind::RewriteCancel { .. } => assert!(sent.len() == 1 && user.value.is_none() && own.kept.value.is_none()),
             Kind::Barrier { .. } | Kind::StartMarker { .. } => {}
         }
     }
 
-    /// Triggered record, history record, tombstone.
+    /// Checks a firing: triggered record, history record and tombstone.
     fn fires(&self, item: &Item, user: &Kept, request: &ParsedSchedule<'_>, sent: &[&Sent]) {
-        let [target, history, tombstone] = sent else { panic!("three records: {sent:?}") };
+        let [target, history, tombstone] = sent else { panic!("expected three records: {sent:?}") };
         let topic = &self.config.topics[usize::from(item.partition.topic)].name;
         let seconds = user.timestamp.0.div_euclid(1000).max(0).to_string();
         let mut expected = request.parts.headers.clone();
@@ -151,25 +157,27 @@ impl Promises {
         for record in [target, history] {
             assert_eq!((record.kept.key.as_deref(), &record.kept.value), (request.parts.target_key, &user.value));
         }
-        // The history record keeps the request.
+        // The history record has the request headers.
         let as_request = Kept { key: user.key.clone(), timestamp: user.timestamp, ..history.kept.clone() };
         let lent = as_request.headers();
-        let read = self.read(&as_request, item.partition, item.origin_offset, &lent).expect("the request, in full");
+        let read = self
+            .read(&as_request, item.partition, item.origin_offset, &lent)
+            .expect("the history record has the whole request");
         assert_eq!((read.due, read.target), (request.due, request.target));
         assert_eq!(read.parts.target_key, request.parts.target_key);
         assert_eq!(tombstone.kept.value, None);
-        assert!(tombstone.kept.headers.len() == 1, "only its origin");
+        assert!(tombstone.kept.headers.len() == 1, "a tombstone has only the origin header");
     }
 
-    /// Dead letter, tombstone. The dead letter keeps the request, so it can be redriven.
+    /// Checks a dead letter and its tombstone. The dead letter keeps the request headers, so it can be redriven.
     fn dead_letter(&self, item: &Item, user: &Kept, reason: Reason, sent: &[&Sent]) {
-        let [dead_letter, tombstone] = sent else { panic!("two records: {sent:?}") };
+        let [dead_letter, tombstone] = sent else { panic!("expected two records: {sent:?}") };
         assert_eq!((Some(&dead_letter.topic), dead_letter.schedules), (self.config.dead_letter.as_ref(), None));
         assert_eq!((&dead_letter.kept.key, &dead_letter.kept.value), (&user.key, &user.value));
         let (headers, lent) = (dead_letter.kept.headers(), user.headers());
         let why: Vec<_> = headers.iter().filter(|header| header.name == headers::ERROR).collect();
         assert!(why.len() == 1 && why[0].value == Some(reason.code().as_bytes()), "{why:?}");
-        // The dead letter is the larger of the two, by its reason.
+        // The dead letter is larger than the original by the header with its reason.
         if self.limits.record_bytes_max.iter().all(Option::is_none) {
             let dead_letter = dead_letter.kept_with(user.timestamp);
             let read = |kept, headers| {
@@ -180,8 +188,8 @@ impl Promises {
         assert_eq!(tombstone.kept.value, None);
     }
 
-    /// The batch is committed.
-    pub fn landed(&mut self, batch: &Batch) {
+    /// Adds a committed batch.
+    pub fn committed(&mut self, batch: &Batch) {
         for item in &batch.items {
             match &item.kind {
                 Kind::Fire { .. } | Kind::DeadLetter { .. } => {
@@ -189,7 +197,7 @@ impl Promises {
                 }
                 Kind::StartMarker { value } => {
                     let start_marker = StartMarker::decode(value.as_bytes(), self.partition_hash(item.partition))
-                        .expect("it parses back");
+                        .expect("the start marker can be decoded");
                     self.start_markers.push((item.partition, start_marker));
                 }
                 _ => {}
@@ -197,7 +205,8 @@ impl Promises {
         }
     }
 
-    /// At rest, with everything read: every pending schedule is the latest record for its key, and nothing is lost.
+    /// Checks the final state, with all records read: every pending schedule is the latest record for its key, and none
+    /// is lost.
     pub fn at_rest(&self, pending: &BTreeMap<(TopicPartition, i64), Vec<u8>>) {
         for (at, key) in pending {
             assert_eq!(self.last.get(&(at.0, key.clone())), Some(&at.1), "{key:?} has a newer record");
@@ -250,8 +259,8 @@ fn not_origin(header: &&Header<'_>) -> bool {
     header.name != ORIGIN_HEADER
 }
 
-/// What a request says, without borrowing it.
-fn said(request: ParsedSchedule<'_>) -> (u64, String, Vec<u8>) {
+/// Returns the due time, target and target key of a request, owned.
+fn owned(request: ParsedSchedule<'_>) -> (u64, String, Vec<u8>) {
     let mut packed = Vec::new();
     request.parts.write(&mut packed);
     (request.due.epoch_s(), request.target.to_owned(), packed)

@@ -1,4 +1,4 @@
-//! Records and headers: what a schedule is, and which record is the engine's own.
+//! Fuzzes the parsing of records and headers: which record is a schedule, and which one the engine wrote.
 
 use kafka_scheduler::core::headers;
 use kafka_scheduler::core::io::{Header, Record, TopicPartition};
@@ -12,7 +12,7 @@ use super::kept::Kept;
 const PLACE: u64 = 0x1234_5678_9abc_def0;
 const HERE: TopicPartition = TopicPartition { topic: 0, number: 3 };
 
-/// One record with its limits.
+/// Checks one record against limits from the input.
 pub fn run(data: &[u8]) {
     let mut bytes = Bytes(data);
     let limits = AcceptanceRules {
@@ -27,10 +27,10 @@ pub fn run(data: &[u8]) {
     let kept = Kept::decode(&mut bytes);
     let headers = kept.headers();
     let record = kept.at(HERE, offset, &headers);
-    // Any header may come: the engine did not write this record.
+    // No engine wrote this record, so it may have any header.
     let _ = Origin::of(&record, PLACE);
     parsed(&record, &limits);
-    marked(&kept, offset);
+    check_origin(&kept, offset);
 }
 
 fn parsed(record: &Record<'_>, limits: &AcceptanceRules) {
@@ -41,8 +41,8 @@ fn parsed(record: &Record<'_>, limits: &AcceptanceRules) {
     let kept = record.headers.iter().filter(|h| h.name != ORIGIN_HEADER);
     assert!(verbatim.headers.iter().eq(kept), "an invalid record keeps all headers but the engine's");
     let Ok(request) = schedule::parse(record, value, record.timestamp, &topics, limits) else { return };
-    assert!(request.due.epoch_s() <= i64::MAX as u64 / 1000, "its milliseconds fit");
-    assert!(!topics.iter().any(|topic| topic == request.target), "no loops");
+    assert!(request.due.epoch_s() <= i64::MAX as u64 / 1000, "the due time fits in milliseconds");
+    assert!(!topics.iter().any(|topic| topic == request.target), "a schedules topic cannot be a target");
     assert!((1..=249).contains(&request.target.len()));
     assert!(record.key.is_some_and(|key| key == request.parts.key && !key.starts_with(RESERVED_PREFIX)));
     assert_eq!(request.parts.value, value);
@@ -53,7 +53,7 @@ fn parsed(record: &Record<'_>, limits: &AcceptanceRules) {
         !known.contains(&h.name) && ![headers::KEY, headers::TOPIC, ORIGIN_HEADER].contains(&h.name)
     };
     assert!(record.headers.iter().filter(own).all(|h| request.parts.headers.contains(h)));
-    assert!(request.parts.headers.iter().eq(record.headers.iter().filter(unknown)), "user headers, in order");
+    assert!(request.parts.headers.iter().eq(record.headers.iter().filter(unknown)), "user headers keep their order");
     packs(&request.parts);
 }
 
@@ -61,26 +61,29 @@ fn packs(parts: &Parts<'_>) {
     let packed = Packed::pack(parts, &mut ());
     assert!(packed.has_key(parts.key));
     assert_eq!(packed.hash(7), Packed::hash_of(parts.key, 7));
-    let Stored::Memory(written) = packed.stored() else { panic!("the bytes lie in memory") };
+    let Stored::Memory(written) = packed.stored() else { panic!("the bytes are stored in memory") };
     assert_eq!(packed.memory_bytes(), written.len());
     assert_eq!(&Parts::unpack(written), parts);
 }
 
-/// A mark counts where it was written and as it was written, and nowhere else.
-fn marked(kept: &Kept, offset: i64) {
+/// An origin header is valid only in its own partition, and on the record that it was written for.
+fn check_origin(kept: &Kept, offset: i64) {
     let mut own = kept.clone();
     own.headers.retain(|(name, _)| name != ORIGIN_HEADER);
     let origin = own.origin(PLACE, offset / 2);
     own.headers.push((ORIGIN_HEADER.to_vec(), Some(origin.encode().to_vec())));
     let read = |kept: &Kept, place| Origin::of(&kept.at(HERE, offset, &kept.headers()), place);
-    let speaks = (offset / 2 < offset).then_some(origin);
-    assert_eq!(read(&own, PLACE), speaks);
-    assert_eq!(read(&own, PLACE + 1), None, "copied to another place");
+    let expected = (offset / 2 < offset).then_some(origin);
+    assert_eq!(read(&own, PLACE), expected);
+    assert_eq!(read(&own, PLACE + 1), None, "a record copied to another partition");
     if let Some(byte) = own.value.as_mut().and_then(|value| value.first_mut()) {
         *byte ^= 1;
-        assert_eq!(read(&own, PLACE), None, "another value");
-        *own.value.as_mut().and_then(|value| value.first_mut()).expect("there was one above") ^= 1;
+        assert_eq!(read(&own, PLACE), None, "a record with another value");
+        *own.value
+            .as_mut()
+            .and_then(|value| value.first_mut())
+            .expect("the value was changed above, so it has a byte") ^= 1;
     }
     own.headers.push((b"more".to_vec(), None));
-    assert_eq!(read(&own, PLACE), None, "another header");
+    assert_eq!(read(&own, PLACE), None, "a record with one more header");
 }

@@ -1,4 +1,4 @@
-//! The scheduler between a small broker and a consumer that do as an input says.
+//! Runs the scheduler with a small broker and a consumer that the input controls.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -13,7 +13,7 @@ use kafka_scheduler::core::{Config, Phase, Scheduler, SchedulesTopic};
 use super::kept::{Kept, NOON_S};
 use super::promises::{Promises, Sent};
 
-/// What there is to own.
+/// The partitions.
 pub const PARTITIONS: [TopicPartition; 3] = [
     TopicPartition { topic: 0, number: 0 },
     TopicPartition { topic: 0, number: 1 },
@@ -22,14 +22,14 @@ pub const PARTITIONS: [TopicPartition; 3] = [
 
 const DAY_MS: i64 = 86_400_000;
 
-/// Longer than everything that is parked.
+/// Longer than any schedule stays parked.
 const REST_MS: i64 = 600_000;
 
-/// A clock before a start marker is never done: the partition is read again and again.
+/// A limit, because a clock that is before the start marker makes the engine read the partition again without end.
 const PROCEED_MAX: usize = 1_000;
 
-/// A partition at the broker, and how far the consumer has come with it. What was aborted, compacted or a control
-/// marker takes an offset and is never delivered.
+/// A partition at the broker, and the consumer's position in it. `None` is an aborted or compacted record or a control
+/// marker: it takes an offset, and is never delivered.
 #[derive(Clone, Debug, Default)]
 struct Place {
     log: Vec<Option<Kept>>,
@@ -38,10 +38,10 @@ struct Place {
     read: usize,
 }
 
-/// Pending schedules: place and offset, and the key.
+/// Pending schedules: partition and offset, with the key.
 type Pending = BTreeMap<(TopicPartition, i64), Vec<u8>>;
 
-/// See above.
+/// The scheduler, its broker and its consumer.
 #[derive(Debug)]
 pub struct Shell {
     config: Config,
@@ -55,11 +55,11 @@ pub struct Shell {
     promises: Promises,
     stopping: bool,
     stopped: bool,
-    /// How many of the batches in flight the broker commits when they are forgotten.
+    /// How many batches in flight the broker commits when the engine drops them.
     landing: usize,
 }
 
-/// Settings that any input starts from.
+/// Returns the settings that all inputs start from.
 pub fn config() -> Config {
     Config {
         cluster: "c".into(),
@@ -95,15 +95,15 @@ impl Shell {
         }
     }
 
-    /// A user produces.
+    /// Appends a user's record.
     pub fn append(&mut self, partition: TopicPartition, kept: Kept) {
         let log = &mut self.place(partition).log;
         log.push(Some(kept.clone()));
         let offset = log.len() as i64 - 1;
-        self.promises.said(partition, offset, &kept);
+        self.promises.added(partition, offset, &kept);
     }
 
-    /// Compaction keeps the last record of each key.
+    /// Compacts a partition: only the last record of each key stays.
     pub fn compact(&mut self, partition: TopicPartition) {
         let log = &mut self.place(partition).log;
         let mut newer = BTreeSet::new();
@@ -114,7 +114,7 @@ impl Shell {
         }
     }
 
-    /// The group's committed offset expires.
+    /// Removes the committed offset of a partition, as if it had expired.
     pub fn forget_offset(&mut self, partition: TopicPartition) {
         self.place(partition).committed = None;
     }
@@ -146,7 +146,7 @@ impl Shell {
         self.landing = 0;
     }
 
-    /// The consumer gives the next entry, if there is one. False if there is none.
+    /// Delivers the next record. Returns whether there was one.
     pub fn deliver(&mut self, partition: TopicPartition) -> bool {
         let place = self.place(partition);
         if !place.held || place.read >= place.log.len() {
@@ -161,12 +161,12 @@ impl Shell {
         true
     }
 
-    /// The log was cut: the consumer starts over without being asked to.
+    /// Makes the consumer read from the start by itself, as it does after its part of the log was deleted.
     pub fn rewind(&mut self, partition: TopicPartition) {
         self.place(partition).read = 0;
     }
 
-    /// Answers the oldest question. False if there is none.
+    /// Answers the oldest question. Returns whether there was one.
     pub fn answer(&mut self, target: TargetState, metadata: Option<&[u8]>) -> bool {
         let Some(question) = self.questions.pop_front() else { return false };
         match question {
@@ -185,12 +185,12 @@ impl Shell {
                 self.input(Input::Since { request, since, leftover_cutoff });
             }
             Output::CheckTarget { target: number, .. } => self.input(Input::Target { target: number, state: target }),
-            other => panic!("no question: {other:?}"),
+            other => panic!("not a question: {other:?}"),
         }
         true
     }
 
-    /// Commits the oldest batch. False if there is none.
+    /// Commits the oldest batch. Returns whether there was one.
     pub fn commit(&mut self, reported: bool) -> bool {
         let Some((batch, sent)) = self.in_flight.pop_front() else { return false };
         let written = self.land(&batch, sent);
@@ -199,13 +199,13 @@ impl Shell {
         true
     }
 
-    /// Commits the oldest batch unless it fires something.
+    /// Commits the oldest batch, unless it fires a schedule.
     pub fn commit_before_firing(&mut self) -> bool {
         let fires = |batch: &Batch| batch.items.iter().any(|item| item.origin_offset >= 0);
         !self.in_flight.front().is_some_and(|(batch, _)| fires(batch)) && self.commit(true)
     }
 
-    /// Aborts the oldest batch, whose records take offsets nevertheless.
+    /// Aborts the oldest batch; its records take offsets all the same.
     pub fn abort(&mut self, abort: Abort) {
         let Some((batch, sent)) = self.in_flight.pop_front() else { return };
         for partition in sent.iter().filter_map(|sent| sent.schedules) {
@@ -214,13 +214,13 @@ impl Shell {
         self.input(Input::BatchEnded { batch: batch.id, outcome: Outcome::Aborted(abort) });
     }
 
-    /// Aborts the oldest batch because of one of its records.
+    /// Aborts the oldest batch, because the broker rejected one of its records.
     pub fn reject(&mut self, item: u32, reason: Reason) {
         let items = self.in_flight.front().map_or(0, |(batch, _)| batch.items.len() as u32);
         self.abort(Abort::Rejected(vec![(item % items.max(1), reason)]));
     }
 
-    /// The outcome of the oldest batch is unknown.
+    /// Ends the oldest batch with an unknown outcome.
     pub fn lose_outcome(&mut self, landed: bool) {
         let Some((batch, sent)) = self.in_flight.pop_front() else { return };
         if landed {
@@ -234,7 +234,7 @@ impl Shell {
         self.input(Input::Stop);
     }
 
-    /// Time passes up to the next deadline. False if there is none before `end`.
+    /// Advances the clock to the next deadline. Returns false if there is none before `end`.
     pub fn until_deadline(&mut self, end: Millis) -> bool {
         let Some((at, _)) = self.core.poll_timeout().filter(|(at, _)| *at <= end) else { return false };
         self.now = self.now.max(at);
@@ -242,7 +242,7 @@ impl Shell {
         true
     }
 
-    /// Lets everything happen that can happen at once.
+    /// Carries out everything that can happen without time passing.
     pub fn proceed(&mut self) {
         for _ in 0..PROCEED_MAX {
             if !self.proceed_once() {
@@ -257,7 +257,7 @@ impl Shell {
             || PARTITIONS.iter().any(|partition| self.deliver(*partition))
     }
 
-    /// Hands an input over and carries out what comes back.
+    /// Passes an input to the core, and carries its outputs out.
     pub fn input(&mut self, input: Input<'_>) {
         if self.stopped {
             return;
@@ -275,7 +275,7 @@ impl Shell {
                 Output::Seek(partition) => self.place(partition).read = 0,
                 Output::Release(partitions) => {
                     for id in partitions {
-                        assert!(self.revoked.remove(&id), "{id:?} is released once, and only when asked for");
+                        assert!(self.revoked.remove(&id), "{id:?} is released once, and only after it was revoked");
                         self.place(id).held = false;
                     }
                 }
@@ -297,18 +297,19 @@ impl Shell {
         }
     }
 
-    /// Faults end, the clock is right again: everything comes to rest, keeps its promises, and is what a successor makes of the same logs.
+    /// Ends all faults and corrects the clock. Then the engine must come to rest and keep its promises, and a successor
+    /// must rebuild the same state from the logs.
     pub fn finish(mut self) {
         let end = self.latest.plus(REST_MS);
         self.rest(end);
         if self.stopping {
-            assert!(self.stopped, "it stops");
+            assert!(self.stopped, "the engine stops");
             self.succeed(0xb0);
         }
         self.now = end;
         self.input(Input::Tick);
         self.rest(end);
-        // After a restart, too, the group gives everything to its only member.
+        // After a restart, too, the group's only member gets all partitions.
         self.assign(|_| true);
         self.rest(end);
         assert!(self.core.status().iter().all(|status| status.phase == Phase::Live), "{:?}", self.core.status());
@@ -318,10 +319,10 @@ impl Shell {
         self.succeed(0xc0);
         self.assign(|_| true);
         self.rest(end);
-        assert_eq!(self.pending(), (pending, listed), "a successor makes the same of the log");
+        assert_eq!(self.pending(), (pending, listed), "a successor rebuilds the same state from the log");
     }
 
-    /// Lets everything happen that can until `end`.
+    /// Carries out everything that can happen before `end`.
     fn rest(&mut self, end: Millis) {
         const STEPS_MAX: usize = 100_000;
         self.input(Input::Generation(1_000));
@@ -330,10 +331,10 @@ impl Shell {
                 return;
             }
         }
-        panic!("it does not come to rest: {:?}", self.core.poll_timeout());
+        panic!("the engine does not come to rest: {:?}", self.core.poll_timeout());
     }
 
-    /// Another process takes this one's place.
+    /// Replaces the process by a successor.
     fn succeed(&mut self, run: u64) {
         self.core = Scheduler::new(Config { run: RunId::from_random(run), ..self.config.clone() });
         self.promises.successor();
@@ -352,9 +353,9 @@ impl Shell {
         (keys, listed.into_iter().map(|l| (l.timestamp, l.due_s, l.target.to_string())).collect())
     }
 
-    /// Gives the highest offset in each schedules partition.
+    /// Returns the highest offset in each schedules partition.
     fn land(&mut self, batch: &Batch, sent: Vec<Sent>) -> Vec<(TopicPartition, i64)> {
-        self.promises.landed(batch);
+        self.promises.committed(batch);
         let mut written = BTreeMap::new();
         for Sent { schedules, kept, .. } in sent {
             let Some(partition) = schedules else { continue };

@@ -1,4 +1,4 @@
-//! What the engine stores as text and reads back: the metadata of committed offsets, and start markers.
+//! Fuzzes the texts that the engine stores and reads back: the metadata of committed offsets, and start markers.
 
 use kafka_scheduler::core::ownership::Ownership;
 use kafka_scheduler::core::start_marker::StartMarker;
@@ -12,13 +12,16 @@ pub fn run(data: &[u8]) {
 fn metadata(data: &[u8]) {
     let Some(read) = Ownership::decode(data) else { return };
     let written = read.encode();
-    assert!(written.len() <= 2_048, "the broker would refuse it");
+    assert!(written.len() <= 2_048, "the broker rejects longer metadata");
     assert_eq!(Ownership::decode(written.as_bytes()).as_ref(), Some(&read));
     let successor = "ab.7";
     let fence = read.to_fence(successor);
     assert!(fence.len() <= 16 && !fence.iter().any(|owner| owner == successor));
-    assert!(read.clean || read.owner == successor || fence.contains(&read.owner), "the owner is fenced first");
-    // These become transactional ids.
+    assert!(
+        read.clean || read.owner == successor || fence.contains(&read.owner),
+        "an owner that is not clean is fenced"
+    );
+    // The names become transactional ids.
     let harmless =
         |owner: &String| owner.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b) || b == b'.');
     assert!(fence.iter().all(harmless));

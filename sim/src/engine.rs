@@ -39,8 +39,8 @@ pub(crate) fn committed_since(kafka: &Kafka, topic: u16) -> Vec<Millis> {
     committed.filter_map(|(_, (_, metadata))| Ownership::decode(metadata.as_bytes())?.since).collect()
 }
 
-/// Returns the earliest `since` in the group's metadata or, if there is none, in the start markers of the topic's partitions
-/// that are not in `known`.
+/// Returns the earliest `since` in the group's metadata or, if there is none, in the start markers of the topic's
+/// partitions that are not in `known`.
 pub(crate) fn since_of(kafka: &Kafka, partitions: &[TopicPartition], topic: u16, known: &[i32]) -> Option<Millis> {
     let mut since = committed_since(kafka, topic);
     if since.is_empty() {

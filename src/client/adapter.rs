@@ -75,7 +75,8 @@ impl Record {
     }
 }
 
-/// Copies a message. Header names that are not UTF-8, at which rdkafka's own accessors panic, get replacement characters.
+/// Copies a message. Header names that are not UTF-8, at which rdkafka's own accessors panic, get replacement
+/// characters.
 ///
 /// ```
 /// use kafka_scheduler::client::Record;
@@ -95,7 +96,8 @@ impl From<&OwnedMessage> for Record {
     }
 }
 
-/// Copies a message. Header names that are not UTF-8, at which rdkafka's own accessors panic, get replacement characters.
+/// Copies a message. Header names that are not UTF-8, at which rdkafka's own accessors panic, get replacement
+/// characters.
 impl From<&BorrowedMessage<'_>> for Record {
     fn from(message: &BorrowedMessage<'_>) -> Self {
         record(message, message.headers())

@@ -1,8 +1,8 @@
 //! Retries a record that a consumer could not process, with growing delays, until the strategy gives it up.
 //!
 //! A consumer that fails to process a record produces the schedule that [`Retry::after_failure`] builds to a schedules
-//! topic, and continues with the next record. After the delay the engine produces the record to its topic again, with its
-//! key, value and headers, and two headers that count:
+//! topic, and continues with the next record. After the delay the engine produces the record to its topic again, with
+//! its key, value and headers, and two headers that count:
 //!
 //! | header | meaning |
 //! |---|---|
@@ -31,11 +31,11 @@
 //! ```
 //!
 //! The schedule's key is the position of the failed record: `retry.payments.0.41`. A consumer that crashes after it has
-//! produced the schedule and before it has committed its offset produces the same schedule again, which replaces the first
-//! one unless that has fired.
+//! produced the schedule and before it has committed its offset produces the same schedule again, which replaces the
+//! first one unless that has fired.
 //!
-//! The key does not contain the consumer group, and every group that reads the topic receives the retry: groups that fail
-//! on the same record share one retry, at the time of the group that failed last.
+//! The key does not contain the consumer group, and every group that reads the topic receives the retry: groups that
+//! fail on the same record share one retry, at the time of the group that failed last.
 //!
 //! A [`Strategy`] chooses the delays.
 

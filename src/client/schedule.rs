@@ -128,8 +128,8 @@ impl Schedule {
         Self { key: key.into(), target: None, target_key: None, value: None, headers: Vec::new(), due: None }
     }
 
-    /// Begins a schedule of an existing message: the triggered record has its key, value and headers, without the headers
-    /// that begin with `scheduler-`.
+    /// Begins a schedule of an existing message: the triggered record has its key, value and headers, without the
+    /// headers that begin with `scheduler-`.
     ///
     /// ```
     /// use std::time::Duration;

@@ -16,8 +16,8 @@ pub struct Triggered<'a> {
 }
 
 impl<'a> Triggered<'a> {
-    /// Reads a record of a target or history topic. Returns `None` if the scheduler did not produce it: `scheduler-key`,
-    /// `scheduler-topic` or `scheduler-timestamp` is missing or malformed.
+    /// Reads a record of a target or history topic. Returns `None` if the scheduler did not produce it:
+    /// `scheduler-key`, `scheduler-topic` or `scheduler-timestamp` is missing or malformed.
     #[must_use]
     pub fn from_record(record: &'a Record) -> Option<Self> {
         let text = |bytes| std::str::from_utf8(bytes).ok();

@@ -30,8 +30,8 @@ impl Files {
         Self { configuration: file.map(|file| file.path.clone()), known, seen: BTreeMap::new() }
     }
 
-    /// Returns a file whose content changed, once two checks in a row found the same: it is incomplete while it is being
-    /// written. A file that cannot be read, or a wrong configuration file, does not count.
+    /// Returns a file whose content changed, once two checks in a row found the same: it is incomplete while it is
+    /// being written. A file that cannot be read, or a wrong configuration file, does not count.
     pub(crate) fn rewritten(&mut self) -> Option<String> {
         let now: BTreeMap<String, u64> =
             self.known.keys().filter_map(|path| Some((path.clone(), read(path)?))).collect();

@@ -52,8 +52,8 @@ pub struct OffsetCommit {
     /// The schedules partition.
     pub partition: TopicPartition,
     /// The next offset to read or, until the partition is loaded, the committed offset again. It shows progress and
-    /// carries the metadata: reading always starts at the log's beginning. Never negative: librdkafka would drop it, and
-    /// with it the check of the generation.
+    /// carries the metadata: reading always starts at the log's beginning. Never negative: librdkafka would drop it,
+    /// and with it the check of the generation.
     pub offset: i64,
     /// An encoded [`Ownership`](super::ownership::Ownership), at most 2 KiB.
     pub metadata: String,

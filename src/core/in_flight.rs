@@ -44,8 +44,8 @@ impl Purpose {
 pub(super) enum Lane {
     /// Due schedules that are not isolated, and rewrites.
     Normal,
-    /// Schedules with more than 1 KiB of payload, while *throughput is the limit*: brokers take records more slowly than
-    /// schedules are due (see `throughput`). Otherwise they are in the normal lane.
+    /// Schedules with more than 1 KiB of payload, while *throughput is the limit*: brokers take records more slowly
+    /// than schedules are due (see `throughput`). Otherwise they are in the normal lane.
     Large,
     /// *Isolated* schedules: rejected for no known cause ([`Reason::Rejected`](super::reason::Reason::Rejected)), or
     /// members of a rejected batch whose rejected record was not found in time.
@@ -171,8 +171,9 @@ impl Batches {
         self.in_flight.remove(at)
     }
 
-    /// A batch was aborted without fault of a record, and its entries wait again. Batches in flight may hold entries that are due after them and
-    /// before others: no schedule fires until they have settled too, so schedules stay in due order.
+    /// A batch was aborted without fault of a record, and its entries wait again. Batches in flight may hold entries
+    /// that are due after them and before others: no schedule fires until they have settled too, so schedules stay in
+    /// due order.
     pub(super) fn drain(&mut self) {
         self.drain_to = self.in_flight.back().map(|batch| batch.id);
     }

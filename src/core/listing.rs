@@ -106,7 +106,8 @@ pub struct Page {
     pub next: Option<Cursor>,
 }
 
-/// The cursor's partition was revoked, is being read again, or has moved its entries: the listing has to begin from the start.
+/// The cursor's partition was revoked, is being read again, or has moved its entries: the listing has to begin from the
+/// start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CursorExpired;
 
@@ -151,7 +152,8 @@ pub struct Status {
     pub pending: usize,
     /// Schedules of these that are due and in no batch yet; parked ones are not counted.
     pub overdue: usize,
-    /// Records that wait for their target or its first lookup, for a retry, or for their dead letter; not only schedules.
+    /// Records that wait for their target or its first lookup, for a retry, or for their dead letter; not only
+    /// schedules.
     pub parked: usize,
     /// The time from which the next schedule is due, in seconds since 1970; parked ones are not counted.
     pub next_due_s: Option<u64>,

@@ -103,7 +103,8 @@ pub enum Report {
 
 /// Numbers of events since the scheduler was made. They never decrease. Field names follow the metrics.
 ///
-/// Each time a partition is loaded, the schedules, leftovers, invalid and far-ahead records in its log are counted again.
+/// Each time a partition is loaded, the schedules, leftovers, invalid and far-ahead records in its log are counted
+/// again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Schedules accepted.

@@ -2,8 +2,8 @@
 //!
 //! A transactional producer needs 30 s to find out that a topic is missing, so the shell looks a target up in the
 //! cluster's metadata before any record is sent to it. A target is *quarantined* if one of its partitions takes no
-//! records, or if it rejects our timestamps: each record that is sent there would cost its batch the delivery timeout or
-//! an abort.
+//! records, or if it rejects our timestamps: each record that is sent there would cost its batch the delivery timeout
+//! or an abort.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -13,8 +13,8 @@ pub struct EngineStatus {
     pub state: EngineState,
     /// Whether no broker answers the group's consumer.
     pub is_unreachable: bool,
-    /// The time since the last iteration of the engine's loop. While the loop is blocked, this grows and the rest of the
-    /// status is that old.
+    /// The time since the last iteration of the engine's loop. While the loop is blocked, this grows and the rest of
+    /// the status is that old.
     pub since_heartbeat: Duration,
     /// Problems that need an operator although the engine continues, as `/readiness` shows them.
     pub warnings: Vec<String>,

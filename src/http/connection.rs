@@ -22,8 +22,8 @@ const PROGRESS_BYTES_MIN: usize = 16 << 10;
 
 /// How long a request's line and headers may take from their first byte, and a new connection until it sends one.
 const HEADERS_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a connection may be idle. Proxies and load balancers keep idle ones for up to 600 s, and answer 502 if we close
-/// one just as they use it again.
+/// How long a connection may be idle. Proxies and load balancers keep idle ones for up to 600 s, and answer 502 if we
+/// close one just as they use it again.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(620);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,8 +102,8 @@ impl Connection {
         }
     }
 
-    /// Makes the connection end with a reset, because its response is incomplete. No client takes a reset for the end of a
-    /// response, whatever version of HTTP it speaks.
+    /// Makes the connection end with a reset, because its response is incomplete. No client takes a reset for the end
+    /// of a response, whatever version of HTTP it speaks.
     pub(super) fn reset_on_close(&self) {
         self.resets.store(true, Ordering::Relaxed);
     }

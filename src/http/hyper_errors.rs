@@ -5,8 +5,8 @@ use serde_json::json;
 /// hyper's longest error is far shorter.
 const ERROR_BYTES_MAX: usize = 256;
 
-/// Returns hyper's error with a body, or `None` if these bytes are something else: all our own responses have headers that
-/// hyper does not set, and the chunks of a list have no line ends.
+/// Returns hyper's error with a body, or `None` if these bytes are something else: all our own responses have headers
+/// that hyper does not set, and the chunks of a list have no line ends.
 pub(super) fn with_body(bytes: &[u8]) -> Option<Vec<u8>> {
     let text = std::str::from_utf8(bytes.get(..bytes.len().min(ERROR_BYTES_MAX + 1))?).ok()?;
     let mut lines = text.strip_suffix("\r\n\r\n")?.split("\r\n");

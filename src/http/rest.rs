@@ -24,8 +24,8 @@ use crate::handle::Handle;
 use crate::kafka::Clock;
 use crate::observe::activity::Activity;
 
-/// The most lists and pages at once; a further one gets 503. Slow readers cost a bounded amount of memory and of the loop's
-/// time.
+/// The most lists and pages at once; a further one gets 503. Slow readers cost a bounded amount of memory and of the
+/// loop's time.
 const LISTS_MAX: usize = 8;
 
 const OPENAPI: &str = include_str!("openapi.json");

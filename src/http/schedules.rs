@@ -29,8 +29,8 @@ const PAGE_BYTES_MAX: usize = 1 << 20;
 
 type NextChunk = Pin<Box<dyn Future<Output = Result<Page, QueryError>> + Send>>;
 
-/// All pending schedules, as one JSON list. The next chunk is requested once the client has read the last one, so a slow
-/// reader costs no memory.
+/// All pending schedules, as one JSON list. The next chunk is requested once the client has read the last one, so a
+/// slow reader costs no memory.
 pub(super) struct Listing {
     handle: Handle,
     topics: Arc<[String]>,

@@ -1,5 +1,5 @@
-//! Reads topics up to the end that they have when it is asked, with the engine's settings: for commands, and to find the
-//! partition in which a key is pending.
+//! Reads topics up to the end that they have when it is asked, with the engine's settings: for commands, and to find
+//! the partition in which a key is pending.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -266,8 +266,8 @@ impl BrokerClient {
         Ok(())
     }
 
-    /// Returns the first offset of a partition, and the end at which reads stop: the one that the partition had when its
-    /// end was fixed, or else when it was first asked for. Producers may write to it all the time.
+    /// Returns the first offset of a partition, and the end at which reads stop: the one that the partition had when
+    /// its end was fixed, or else when it was first asked for. Producers may write to it all the time.
     ///
     /// # Errors
     /// If its leader does not answer.
@@ -279,8 +279,9 @@ impl BrokerClient {
         Ok((low, end))
     }
 
-    /// Passes each committed record of a partition to `visit`, from an offset up to the end of [`BrokerClient::bounds`].
-    /// `visit` must not read itself: there is one client, and a new read replaces the one before.
+    /// Passes each committed record of a partition to `visit`, from an offset up to the end of
+    /// [`BrokerClient::bounds`]. `visit` must not read itself: there is one client, and a new read replaces the one
+    /// before.
     ///
     /// # Errors
     /// If the brokers stop sending records, or `visit` returns an error.

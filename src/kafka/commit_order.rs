@@ -7,8 +7,8 @@ use std::time::Duration;
 use crate::core::TRANSACTORS_MAX;
 use crate::core::io::{Abort, Outcome};
 
-/// After this many timed-out batches of a transactor in a row, batches that were formed after them may commit: those may never succeed,
-/// for instance with a partition without a leader, and must not block everything else.
+/// After this many timed-out batches of a transactor in a row, batches that were formed after them may commit: those
+/// may never succeed, for instance with a partition without a leader, and must not block everything else.
 const TIMEOUTS_IN_A_ROW_MAX: u32 = 5;
 
 /// Lets batches send their offsets in the order of their ids, each after the one before has ended.
@@ -29,7 +29,8 @@ struct State {
     firing: BTreeSet<u64>,
     /// Those of them that may no longer commit.
     excluded: BTreeSet<u64>,
-    /// By transactor: batches that timed out since one of them was committed, without those that might not commit anyway.
+    /// By transactor: batches that timed out since one of them was committed, without those that might not commit
+    /// anyway.
     timeouts_in_a_row: [u32; TRANSACTORS_MAX],
 }
 

@@ -154,8 +154,8 @@ impl Worker {
         Ok(since)
     }
 
-    /// Reads another instance's partition for its start marker, up to its present end. A missed start marker would leave
-    /// owed schedules unfired, so silence does not count as the end.
+    /// Reads another instance's partition for its start marker, up to its present end. A missed start marker would
+    /// leave owed schedules unfired, so silence does not count as the end.
     fn read_start_marker(&self, topic: &str, number: i32) -> KafkaResult<Option<StartMarker>> {
         let here = partition_hash(&self.cluster_id, topic, number);
         let mut config = self.clients.configs.read_uncommitted_consumer();

@@ -1,4 +1,4 @@
-//! What goes wrong in a user's first days: quotas and slow links, wrong clocks, topics with the wrong settings.
+//! Problems of the first days in production: quotas, slow links, wrong clocks and wrong topic settings.
 
 use std::time::Duration;
 
@@ -11,27 +11,27 @@ use crate::kit::wait::{eventually, now_ms, now_s};
 use crate::kit::{Case, Record, Scheduled};
 use crate::ledger::alone;
 
-const PATIENCE: Duration = Duration::from_secs(120);
+const TIMEOUT: Duration = Duration::from_secs(120);
 const HOUR_S: i64 = 3_600;
 const CONFIGS: &str = "kafka.admin.ConfigCommand";
 
 /// Waits until `/readiness` shows a warning with this text.
 fn warned(engine: &Engine, text: &str) {
-    eventually(&format!("a warning of {text:?}"), PATIENCE, || engine.get("/readiness")?.contains(text).then_some(()));
+    eventually(&format!("a warning of {text:?}"), TIMEOUT, || engine.get("/readiness")?.contains(text).then_some(()));
 }
 
 fn lines(engine: &Engine, text: &str) -> usize {
     engine.output().lines().filter(|line| line.contains(text)).count()
 }
 
-/// A dead-letter topic of the case's own.
+/// Creates a dead-letter topic for the case.
 fn dead_letters(case: &Case) -> String {
     let topic = format!("{}-dead", case.target);
     client::create_topic(case.bootstrap(), &topic, 1, &[]);
     topic
 }
 
-/// Large schedules that throughput holds up fire once and in due order, and small ones do not wait for all of them.
+/// Large schedules, delayed by limited throughput, fire once and in due order; small ones do not wait for all of them.
 struct Load {
     large: usize,
     small: usize,
@@ -43,7 +43,7 @@ impl Load {
     fn produce(&self, case: &Case) {
         let due = now_s() + 6;
         for n in 0..self.large {
-            // The second half is due a second later.
+            // The second half is due one second later.
             let due = due + i64::from(n >= self.large / 2);
             let key = format!("large-{due}-{n}");
             case.queue(&Scheduled::new(&key, vec![b'v'; Self::LARGE_BYTES], due, &case.target).target_key(&key));
@@ -58,20 +58,24 @@ impl Load {
     fn check(&self, case: &Case) {
         let mut reader = case.target_reader();
         let count = self.large + self.small;
-        reader.wait("everything fires", PATIENCE, |records| records.len() >= count);
+        reader.wait("everything fires", TIMEOUT, |records| records.len() >= count);
         let mut keys: Vec<String> = reader.records.iter().map(Record::key_text).collect();
         let large = keys.iter().filter(|key| key.starts_with("large-"));
         let due: Vec<&str> = large.map(|key| key.split('-').nth(1).expect("the due second")).collect();
         let out_of_order = due.windows(2).position(|two| two[0] > two[1]);
-        assert_eq!(out_of_order, None, "in due order, of {} large ones", due.len());
+        assert_eq!(out_of_order, None, "{} large schedules fired out of due order", due.len());
         let at = |record: &&Record| record.timestamp;
         let of = |kind: &'static str| reader.records.iter().filter(move |r| r.key_text().starts_with(kind));
         let last_small = of("small-").map(|r| at(&r)).max().expect("some");
         let last_large = of("large-").map(|r| at(&r)).max().expect("some");
-        assert!(last_small < last_large, "the small ones are {} ms later than all large ones", last_small - last_large);
+        assert!(
+            last_small < last_large,
+            "the last small schedule fired {} ms after all large ones",
+            last_small - last_large
+        );
         keys.sort();
         keys.dedup();
-        assert_eq!((keys.len(), case.read_target().len()), (count, count), "each once");
+        assert_eq!((keys.len(), case.read_target().len()), (count, count), "each schedule fires once");
     }
 }
 
@@ -98,15 +102,15 @@ fn a_produce_quota_slows_firing_down_and_stops_nothing() {
 fn a_slow_link_slows_firing_down_and_stops_nothing() {
     let _alone = alone();
     let Some(case) = Case::new("slow-link", 1) else { return };
-    let Some((port, behind)) = case.broker.proxied else { return };
-    let proxy = Proxy::shared(port, behind);
+    let Some((port, upstream)) = case.broker.proxied else { return };
+    let proxy = Proxy::shared(port, upstream);
     proxy.pass(Duration::ZERO);
-    // What a socket holds is on its way already, as far as its sender knows.
+    // The sender regards data in a socket's buffer as sent.
     let file = configuration("slow-link", "kafka.common.configuration:\n  socket.send.buffer.bytes: 65536\n");
     let through = format!("127.0.0.1:{port}");
     let mut engine = case.engine_with(&[("CONFIGURATION_FILE", &file), ("BOOTSTRAP_SERVERS", &through)]);
     engine.ready();
-    // Not even one full request of librdkafka gets through within the 5 s that a record has.
+    // A record has 5 s, and in that time the link does not even deliver one full request of librdkafka.
     proxy.limit(100_000);
     let load = Load { large: 300, small: 3 };
     load.produce(&case);
@@ -118,7 +122,7 @@ fn a_slow_link_slows_firing_down_and_stops_nothing() {
 #[test]
 fn a_wrong_clock_makes_no_dead_letters() {
     let _alone = alone();
-    // The history refuses the timestamps as well, or the target alone does.
+    // Either the history topic rejects the timestamps too, or only the target does.
     for (name, history, in_s) in
         [("clock-all", &[][..], 15), ("clock-target", &[("message.timestamp.type", "LogAppendTime")][..], 25)]
     {
@@ -137,25 +141,29 @@ fn a_wrong_clock_makes_no_dead_letters() {
         case.settled();
         clock.set(2 * HOUR_S);
         const LINE: &str = "the brokers reject the timestamps of this machine's clock";
-        // By the wrong clock they are due at once.
+        // By the wrong clock they are due now.
         let due = now_s() + in_s;
         let schedules: Vec<_> = (0..20).map(|n| Scheduled::new(format!("k{n}"), "v", due, &case.target)).collect();
         case.produce(&schedules);
         warned(&engine, LINE);
-        // Long enough for three refusals, after which a record of unclear fault becomes a dead letter.
+        // Enough time for three rejections; after three, a record whose rejection has no known cause would be a dead
+        // letter.
         let aborted = "kafka_scheduler_transaction_duration_seconds_count{outcome=\"";
-        eventually("it has been tried again some times", PATIENCE, || {
+        eventually("the schedule is retried several times", TIMEOUT, || {
             let count = |outcome: &str| engine.metric(&format!("{aborted}{outcome}\"}}")).unwrap_or(0);
             (count("aborted") + count("rejected") >= 4).then_some(())
         });
         clock.set(0);
         let mut reader = case.target_reader();
-        reader.wait("all fire", PATIENCE, |r| r.iter().filter(|r| r.value_text() == "v").count() >= 20);
+        reader.wait("all fire", TIMEOUT, |r| r.iter().filter(|r| r.value_text() == "v").count() >= 20);
         let fired = case.settled();
-        assert_eq!(fired.len(), 20, "each once");
-        assert!(fired.iter().all(|r| r.timestamp >= due * 1_000 && r.timestamp < (due + 10) * 1_000), "at its time");
-        assert!(client::read_all(case.bootstrap(), &dead).is_empty(), "no dead letters");
-        assert_eq!(lines(&engine, LINE), 1, "one line");
+        assert_eq!(fired.len(), 20, "each schedule fires once");
+        assert!(
+            fired.iter().all(|r| r.timestamp >= due * 1_000 && r.timestamp < (due + 10) * 1_000),
+            "a schedule fired early or late"
+        );
+        assert!(client::read_all(case.bootstrap(), &dead).is_empty(), "a schedule became a dead letter");
+        assert_eq!(lines(&engine, LINE), 1, "the warning is logged once");
         assert!(!engine.get("/readiness").expect("an answer").contains(LINE), "the warning ends");
         engine.stop();
     }
@@ -176,20 +184,20 @@ fn a_history_that_rejects_records_is_named_and_schedules_wait() {
     }
     case.flush();
     let mut reader = case.target_reader();
-    reader.wait("those with a key fire", PATIENCE, |records| records.len() >= 10);
+    reader.wait("those with a key fire", TIMEOUT, |records| records.len() >= 10);
     assert!(reader.records.iter().all(|record| record.value_text() == "keyed"));
-    eventually("the others are parked", PATIENCE, || (engine.refused("own-topic")? == 10).then_some(()));
+    eventually("the others are parked", TIMEOUT, || (engine.refused("own-topic")? == 10).then_some(()));
     warned(&engine, &history);
-    // Longer than a schedule that is to blame for three refusals.
+    // Longer than three rejections of a single schedule take.
     let begun = now_ms();
-    eventually("some time has passed", PATIENCE, || (now_ms() > begun + 20_000).then_some(()));
+    eventually("some time has passed", TIMEOUT, || (now_ms() > begun + 20_000).then_some(()));
     let fix =
         ["--alter", "--add-config", "cleanup.policy=delete", "--entity-type", "topics", "--entity-name", &history];
     if case.broker.tool(CONFIGS, &fix).is_some() {
-        reader.wait("they fire once the topic takes them", PATIENCE, |records| records.len() >= 20);
-        assert_eq!(case.read_target().len(), 20, "each once");
+        reader.wait("they fire once the topic takes them", TIMEOUT, |records| records.len() >= 20);
+        assert_eq!(case.read_target().len(), 20, "each schedule fires once");
     }
-    assert!(client::read_all(case.bootstrap(), &dead).is_empty(), "no dead letters");
-    assert_eq!(lines(&engine, "the topic rejects records"), 1, "one line");
+    assert!(client::read_all(case.bootstrap(), &dead).is_empty(), "a schedule became a dead letter");
+    assert_eq!(lines(&engine, "the topic rejects records"), 1, "the warning is logged once");
     engine.stop();
 }

@@ -1,4 +1,4 @@
-//! What was asked for, and what came of it.
+//! Records the schedules that were produced, and checks that each fired.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
@@ -9,13 +9,13 @@ use crate::kit::process::configuration;
 use crate::kit::wait::now_s;
 use crate::kit::{Case, Record, Scheduled};
 
-/// Held by each test from its beginning to its end: most of them judge lateness.
+/// Locks the machine for one test from beginning to end, because most tests measure lateness.
 pub fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The cluster of this run, whole. `None` where there can be none. Only for whom [`alone`] has let in.
+/// Returns the shared cluster with all brokers running, or `None` without Java. The caller holds the lock of [`alone`].
 pub fn cluster(_: &MutexGuard<'static, ()>) -> Option<MutexGuard<'static, Cluster>> {
     static CLUSTER: OnceLock<Option<Mutex<Cluster>>> = OnceLock::new();
     let cluster = CLUSTER.get_or_init(|| Cluster::start().map(Mutex::new)).as_ref()?;
@@ -24,13 +24,13 @@ pub fn cluster(_: &MutexGuard<'static, ()>) -> Option<MutexGuard<'static, Cluste
     Some(cluster)
 }
 
-/// A configuration file with which an open transaction hangs for a minute: what is shown then is the fence, not the
-/// time-out.
-pub fn patient() -> String {
-    configuration("patient", "kafka.producer.configuration:\n  transaction.timeout.ms: 60000\n")
+/// Returns a configuration file with a transaction timeout of one minute: if transactions end earlier, fencing ended
+/// them and not the timeout.
+pub fn long_transaction_timeout() -> String {
+    configuration("long_transaction_timeout", "kafka.producer.configuration:\n  transaction.timeout.ms: 60000\n")
 }
 
-/// Schedules that were produced, key by key.
+/// The schedules that were produced, by key.
 pub struct Ledger<'a> {
     case: &'a Case,
     keys: BTreeSet<String>,
@@ -41,7 +41,7 @@ impl<'a> Ledger<'a> {
         Self { case, keys: BTreeSet::new() }
     }
 
-    /// Hands over schedules `from..to`; each is due when `due` says, in seconds. All have arrived on return.
+    /// Produces schedules `from..to` with the due times of `due`, in seconds, and waits until all are delivered.
     pub fn schedule(&mut self, range: std::ops::Range<usize>, due: impl Fn(usize) -> i64) {
         for n in range {
             self.queue(format!("k{n}"), due(n), None);
@@ -49,7 +49,7 @@ impl<'a> Ledger<'a> {
         self.case.flush();
     }
 
-    /// Hands one over, to a partition if one is named.
+    /// Produces one schedule without waiting, to a partition if one is given.
     pub fn queue(&mut self, key: String, due: i64, partition: Option<i32>) {
         let mut schedule = Scheduled::new(&key, due.to_string(), due, &self.case.target).target_key(&key);
         schedule.partition = partition;
@@ -57,13 +57,13 @@ impl<'a> Ledger<'a> {
         self.keys.insert(key);
     }
 
-    /// So many were handed over.
+    /// Returns the number of schedules that were produced.
     pub fn len(&self) -> usize {
         self.keys.len()
     }
 
-    /// Waits until everything has fired: nothing lost, nothing doubled, nothing early; target, history and tombstones
-    /// agree. Gives the latest firing's lateness, in milliseconds to the broker's append.
+    /// Waits until all schedules have fired, and checks that none is lost, doubled or early, and that target, history
+    /// and tombstones agree. Returns the worst lateness up to the broker's append, in milliseconds.
     pub fn settle(&self) -> i64 {
         let mut reader = self.case.target_reader();
         reader.wait("all have fired", Duration::from_secs(120), |r| r.len() >= self.keys.len());
@@ -78,7 +78,7 @@ impl<'a> Ledger<'a> {
         latest
     }
 
-    /// Target, history and tombstones hold each key once.
+    /// Checks that target, history and tombstones have each key once.
     pub fn agree(&self) {
         self.holds("the target", self.case.read_target());
         self.holds("the history", self.case.read_history());
@@ -98,7 +98,7 @@ impl<'a> Ledger<'a> {
         );
     }
 
-    /// Schedules spread evenly over seconds from now, so many a second.
+    /// Returns due times spread evenly over seconds from now, `per_s` in each.
     pub fn spread(&mut self, a_second: usize, seconds: std::ops::Range<i64>) {
         let now = now_s();
         let count = a_second * usize::try_from(seconds.end - seconds.start).expect("forward");

@@ -1,5 +1,5 @@
-//! The whole program on Apache Kafka while processes are killed, paused and cut off. Each test has the machine to itself,
-//! since most of them judge lateness.
+//! The whole program on Apache Kafka while processes are killed, paused and disconnected. The tests run one at a time,
+//! because most of them measure lateness.
 #![cfg(feature = "cli")]
 
 #[path = "../broker/kit/mod.rs"]

@@ -1,4 +1,4 @@
-//! Metrics of trouble that has to be made: what docs/metrics.md says of it is seen to be counted.
+//! Provokes faults, and checks that the metrics count them as docs/metrics.md says.
 
 use std::time::Duration;
 
@@ -7,9 +7,9 @@ use crate::kit::engine::Engine;
 use crate::kit::process::signal;
 use crate::kit::wait::{eventually, now_ms, now_s, until_ms};
 use crate::ledger::{Ledger, alone};
-use crate::network::behind_proxy;
+use crate::network::through_proxy;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 fn count(engine: &Engine, series: &str) -> u64 {
     engine.metric(&format!("kafka_scheduler_{series}")).unwrap_or_default()
@@ -20,14 +20,14 @@ fn an_overtaken_record_is_rewritten_and_counted() {
     const COUNT: usize = 50;
     let _alone = alone();
     let Some(case) = Case::new("overtaken", 1) else { return };
-    let (proxy, mut engine) = behind_proxy(&case);
+    let (proxy, mut engine) = through_proxy(&case);
     let due = now_s() + 3;
     let keys = || (0..COUNT).map(|n| format!("overtaken-{n}"));
     keys().for_each(|key| case.queue(&case.due_in(key, "first", due - now_s())));
     case.flush();
-    eventually("all are pending", PATIENCE, || (engine.counter("planned_schedule")? >= COUNT as u64).then_some(()));
-    assert!(now_s() < due, "the machine is too slow for this");
-    // The transactions of their firing reach the broker only after the newer records.
+    eventually("all are pending", TIMEOUT, || (engine.counter("planned_schedule")? >= COUNT as u64).then_some(()));
+    assert!(now_s() < due, "the machine is too slow for this test");
+    // The transactions that fire the schedules reach the broker after the newer records.
     until_ms(due * 1_000 - 200);
     proxy.hold();
     until_ms(due * 1_000 + 500);
@@ -35,9 +35,9 @@ fn an_overtaken_record_is_rewritten_and_counted() {
     case.flush();
     proxy.pass(Duration::ZERO);
     let series = "reasserted_records_total ";
-    eventually("all are written again", PATIENCE, || (count(&engine, series) == COUNT as u64).then_some(()));
+    eventually("all are written again", TIMEOUT, || (count(&engine, series) == COUNT as u64).then_some(()));
     case.fired(COUNT);
-    eventually("the newer ones are pending", PATIENCE, || {
+    eventually("the newer ones are pending", TIMEOUT, || {
         let listed = engine.get("/schedules")?;
         keys().all(|key| listed.contains(&format!("\"{key}\""))).then_some(())
     });
@@ -48,13 +48,13 @@ fn an_overtaken_record_is_rewritten_and_counted() {
 fn a_batch_that_the_group_has_overtaken_is_fenced_and_counted() {
     let _alone = alone();
     let Some(case) = Case::new("refused", 4) else { return };
-    let (proxy, mut engine) = behind_proxy(&case);
+    let (proxy, mut engine) = through_proxy(&case);
     let mut ledger = Ledger::new(&case);
-    // On a slow network a batch takes over a second, and the end of a rebalance is heard of late: with work due all the
-    // time, one is always under way when another instance comes, for the partitions that this one keeps.
+    // On a slow network a batch takes over a second, and an instance learns late that a rebalance has ended. There is
+    // always work, so when another instance joins, a batch is in flight for partitions that this instance keeps.
     proxy.pass(Duration::from_millis(200));
     let mut from = 0;
-    eventually("a batch is fenced", PATIENCE * 2, || {
+    eventually("a batch is fenced", TIMEOUT * 2, || {
         let due = now_s() + 1;
         ledger.schedule(from..from + 2_000, |n| due + (n % 20) as i64);
         from += 2_000;
@@ -73,9 +73,9 @@ fn a_batch_that_the_group_has_overtaken_is_fenced_and_counted() {
 fn a_loop_that_stalls_and_requests_that_fail_are_counted() {
     let _alone = alone();
     let Some(case) = Case::new("stalls", 1) else { return };
-    let (proxy, mut engine) = behind_proxy(&case);
-    // Stopped in the middle of a turn: while it catches up with what came when it was stopped, it hardly waits.
-    eventually("a stall is counted", PATIENCE, || {
+    let (proxy, mut engine) = through_proxy(&case);
+    // Pause it in the middle of an iteration: while it catches up, the loop hardly waits.
+    eventually("a stall is counted", TIMEOUT, || {
         for n in 0..10_000 {
             case.queue(&case.due_in(format!("k{n}"), "v", 3_600));
         }
@@ -91,7 +91,7 @@ fn a_loop_that_stalls_and_requests_that_fail_are_counted() {
         (count(&engine, "loop_stalls_total ") > 0).then_some(())
     });
     proxy.cut();
-    eventually("failed requests are counted", PATIENCE, || {
+    eventually("failed requests are counted", TIMEOUT, || {
         (count(&engine, "client_request_errors_total{client=\"consumer\"}") > 0).then_some(())
     });
     proxy.pass(Duration::ZERO);

@@ -1,4 +1,4 @@
-//! A bad network between one engine and its broker.
+//! A bad network between an engine and its broker.
 
 use std::time::Duration;
 
@@ -6,49 +6,50 @@ use crate::kit::Case;
 use crate::kit::engine::Engine;
 use crate::kit::proxy::Proxy;
 use crate::kit::wait::{eventually, now_ms, now_s, until_ms};
-use crate::ledger::{Ledger, alone, patient};
+use crate::ledger::{Ledger, alone, long_transaction_timeout};
 
 const COUNT: usize = 10_000;
-const PATIENCE: Duration = Duration::from_secs(40);
+const TIMEOUT: Duration = Duration::from_secs(40);
 
-/// An engine that reaches the broker through the proxy only, and fires.
-pub fn behind_proxy(case: &Case) -> (Proxy, Engine) {
-    let (port, behind) = case.broker.proxied.expect("these tests need a broker of their own: unset KAFKA_BOOTSTRAP");
-    let proxy = Proxy::shared(port, behind);
+/// Starts an engine that reaches the broker only through the proxy, and waits until it is ready.
+pub fn through_proxy(case: &Case) -> (Proxy, Engine) {
+    let (port, upstream) = case.broker.proxied.expect("these tests need a broker of their own: unset KAFKA_BOOTSTRAP");
+    let proxy = Proxy::shared(port, upstream);
     proxy.pass(Duration::ZERO);
     let bootstrap = format!("127.0.0.1:{port}");
-    let engine = case.engine_with(&[("BOOTSTRAP_SERVERS", &bootstrap), ("CONFIGURATION_FILE", &patient())]);
+    let engine =
+        case.engine_with(&[("BOOTSTRAP_SERVERS", &bootstrap), ("CONFIGURATION_FILE", &long_transaction_timeout())]);
     engine.ready();
     (proxy, engine)
 }
 
-/// Runs a burst of 10 s through the proxy, with something done to it in the middle for 15 s: trouble in which nothing
-/// comes through, or through which the engine works.
+/// Runs a burst of 10 s through the proxy. In the middle, `trouble` applies to the proxy for 15 s; `nothing_passes`
+/// says whether it blocks all data.
 fn burst(name: &str, nothing_passes: bool, trouble: impl FnOnce(&Proxy)) {
     let _alone = alone();
     let Some(case) = Case::new(name, 2) else { return };
-    let (proxy, mut engine) = behind_proxy(&case);
+    let (proxy, mut engine) = through_proxy(&case);
     case.settled();
     let mut ledger = Ledger::new(&case);
     let due = now_s() + 4;
     ledger.schedule(0..COUNT, |n| due + (n % 10) as i64);
     let mut reader = case.target_reader();
-    reader.wait("the burst has begun", PATIENCE, |r| r.len() > 500);
+    reader.wait("the burst has begun", TIMEOUT, |r| r.len() > 500);
     let began_ms = now_ms();
     trouble(&proxy);
     let pending = COUNT - case.read_target().len();
-    assert!(pending > 0, "the burst was over before the trouble began");
+    assert!(pending > 0, "the burst ended before the fault began");
     until_ms(began_ms + 15_000);
     let ended_ms = now_ms();
     proxy.pass(Duration::ZERO);
     let late_ms = ledger.settle();
     eprintln!("{name}: {pending} were pending, worst lateness {late_ms} ms");
-    // What the proxy had taken when the trouble began may still have come through.
+    // Data that the proxy had read before the fault may still arrive.
     let fired = case.read_target();
     let meanwhile = fired.iter().filter(|r| (began_ms + 500..ended_ms).contains(&r.timestamp)).count();
-    assert!(!nothing_passes || meanwhile == 0, "{meanwhile} came through");
+    assert!(!nothing_passes || meanwhile == 0, "{meanwhile} fired through a blocked network");
     engine.ready();
-    assert!(engine.running(), "it was not restarted");
+    assert!(engine.running(), "the engine exited");
     engine.stop();
 }
 
@@ -71,9 +72,9 @@ fn connections_cut_for_15_s() {
 fn readiness_is_false_while_connections_are_cut() {
     let _alone = alone();
     let Some(case) = Case::new("not-ready", 1) else { return };
-    let (proxy, mut engine) = behind_proxy(&case);
+    let (proxy, mut engine) = through_proxy(&case);
     proxy.cut();
-    eventually("it is not ready, and says why", PATIENCE, || {
+    eventually("readiness fails with a reason", TIMEOUT, || {
         let answer = engine.probe("/readiness")?;
         (answer.status == 503 && answer.text().contains("no broker answers")).then_some(())
     });
@@ -86,11 +87,11 @@ fn readiness_is_false_while_connections_are_cut() {
 fn readiness_is_false_from_the_loss_of_the_partitions_on() {
     let _alone = alone();
     let Some(case) = Case::new("lost", 1) else { return };
-    let (proxy, mut engine) = behind_proxy(&case);
-    // The connections stay open, so no broker is missed; but the session ends.
+    let (proxy, mut engine) = through_proxy(&case);
+    // The connections stay open, so the engine misses no broker, but the session expires.
     proxy.silence();
-    eventually("its partitions are lost", PATIENCE, || engine.output().contains("partitions lost").then_some(()));
-    eventually("it is not ready, and says why", PATIENCE, || {
+    eventually("its partitions are lost", TIMEOUT, || engine.output().contains("partitions lost").then_some(()));
+    eventually("readiness fails with a reason", TIMEOUT, || {
         let answer = engine.probe("/readiness")?;
         (answer.status == 503 && answer.text().contains("the consumer group has not answered yet")).then_some(())
     });

@@ -1,4 +1,4 @@
-//! Topics that are missing, or that change under a running engine.
+//! Topics that are missing, or change while the engine runs.
 
 use std::process::Command;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::kit::process::configuration;
 use crate::kit::wait::{eventually, now_s};
 use crate::ledger::{Ledger, alone};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 #[test]
 fn partitions_that_are_added_are_taken_up() {
@@ -30,7 +30,7 @@ fn partitions_that_are_added_are_taken_up() {
 fn a_recreated_topic_with_more_records_is_read_from_its_start() {
     let _alone = alone();
     let Some(case) = Case::new("recreated-long", 1) else { return };
-    // The consumer does not look so soon itself.
+    // By default the consumer refreshes its metadata less often.
     let mut engine = case.engine();
     case.settled();
     client::delete_topic(case.bootstrap(), &case.schedules[0]);
@@ -50,7 +50,7 @@ fn a_recreated_topic_is_a_new_one() {
     let mut engine = case.engine_with(&[("CONFIGURATION_FILE", &fast_metadata())]);
     case.settled();
     case.produce(&[case.due_in("before", "v", 3_600)]);
-    eventually("it is pending", PATIENCE, || (engine.get("/schedules")?.contains("\"before\"")).then_some(()));
+    eventually("the schedule is pending", TIMEOUT, || (engine.get("/schedules")?.contains("\"before\"")).then_some(()));
     client::delete_topic(case.bootstrap(), &case.schedules[0]);
     let settings = [("cleanup.policy", "compact"), ("min.compaction.lag.ms", "86400000")];
     client::create_topic(case.bootstrap(), &case.schedules[0], 1, &settings);
@@ -60,7 +60,7 @@ fn a_recreated_topic_is_a_new_one() {
     ledger.settle();
     ledger.schedule(1..100, |n| due + n as i64 % 3);
     ledger.settle();
-    eventually("what the old topic held is gone", PATIENCE, || {
+    eventually("what the old topic held is gone", TIMEOUT, || {
         (!engine.get("/schedules")?.contains("\"before\"")).then_some(())
     });
     engine.stop();
@@ -74,7 +74,7 @@ fn a_missing_topic_is_named_once_and_waited_for() {
     let mut engine = case.engine_with(&[("CONFIGURATION_FILE", &fast_metadata())]);
     let said = format!("topic \"{}\" does not exist: create it", case.schedules[0]);
     let count = |text: &str| text.matches(&said).count();
-    eventually("it names the topic", PATIENCE, || (count(&engine.output()) > 0).then_some(()));
+    eventually("the log names the topic", TIMEOUT, || (count(&engine.output()) > 0).then_some(()));
     let answer = engine.probe("/readiness").expect("an answer");
     assert_eq!(answer.status, 503);
     assert!(answer.json()["reason"].as_str().expect("a reason").contains(&said), "{}", answer.text());
@@ -89,7 +89,7 @@ fn a_missing_topic_is_named_once_and_waited_for() {
     engine.stop();
 }
 
-/// Runs `topics check`; gives its exit code and what it says.
+/// Runs `topics check`. Returns its exit code and output.
 fn check(env: &[(&str, &str)]) -> (i32, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_kafka-scheduler"));
     let output = command.args(["topics", "check"]).envs(env.iter().copied()).output().expect("it runs");
@@ -128,14 +128,14 @@ fn topics_with_one_replica_are_found_on_three_brokers() {
 }
 
 #[test]
-fn what_was_deleted_from_the_log_does_not_fire() {
+fn schedules_deleted_from_the_log_do_not_fire() {
     let _alone = alone();
     let Some(case) = Case::new("deleted-records", 1) else { return };
     let mut engine = case.engine();
     case.settled();
     let ten: Vec<_> = (0..10).map(|n| case.due_in(format!("gone-{n}"), "gone", 40)).collect();
     case.produce(&ten);
-    eventually("they are pending", PATIENCE, || {
+    eventually("they are pending", TIMEOUT, || {
         (engine.get("/schedules")?.matches("\"gone-").count() == 10).then_some(())
     });
     let policy = |policy: &str| {
@@ -159,12 +159,12 @@ fn what_was_deleted_from_the_log_does_not_fire() {
     case.produce(&[case.due_in("stays", "stays", 41)]);
     let mut reader = case.target_reader();
     let fired = |records: &[crate::kit::Record], value: &str| records.iter().any(|r| r.value_text() == value);
-    reader.wait("what was produced since fires", PATIENCE, |records| fired(records, "stays"));
-    assert!(!fired(&reader.records, "gone"), "they would not fire after a restart either");
+    reader.wait("what was produced since fires", TIMEOUT, |records| fired(records, "stays"));
+    assert!(!fired(&reader.records, "gone"), "deleted schedules do not fire after a restart");
     engine.stop();
 }
 
-/// Clients look at their topics again every five minutes by default, which is too long for a test.
+/// Shortens the metadata refresh interval, whose default of five minutes is too long for a test.
 fn fast_metadata() -> String {
     configuration(
         "metadata",

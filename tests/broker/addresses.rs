@@ -1,16 +1,16 @@
-//! IPv4 and IPv6: who listens where, and which brokers are reached.
+//! IPv4 and IPv6: the addresses that servers listen on, and the brokers that clients reach.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener, TcpStream};
 
 use crate::kit::Case;
-use crate::kit::case::PATIENCE;
+use crate::kit::case::TIMEOUT;
 use crate::kit::engine::Engine;
 use crate::kit::http;
 use crate::kit::process::{free_port, skipped};
 use crate::kit::wait::eventually;
 
-/// Whether this machine has IPv6; says so where it has none.
+/// Returns whether this machine has IPv6; prints a message if not.
 fn has_ipv6() -> bool {
     let has = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_ok();
     if !has {
@@ -28,7 +28,7 @@ fn status(host: IpAddr, port: u16, path: &str) -> Option<u16> {
 }
 
 #[test]
-fn without_a_host_it_listens_on_ipv4_and_ipv6() {
+fn without_a_host_servers_listen_on_ipv4_and_ipv6() {
     if !has_ipv6() {
         return;
     }
@@ -42,7 +42,7 @@ fn without_a_host_it_listens_on_ipv4_and_ipv6() {
     let _engine = Engine::start("both-families", &[], &env.map(|(name, value)| (name.to_owned(), value)));
     for host in [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()] {
         for (port, path) in [(rest, "/info"), (metrics, "/metrics")] {
-            let found = eventually(&format!("{path} on {host}"), PATIENCE, || status(host, port, path));
+            let found = eventually(&format!("{path} on {host}"), TIMEOUT, || status(host, port, path));
             assert_eq!(found, 200, "{path} on {host}");
         }
     }
@@ -63,7 +63,7 @@ fn brokers_that_have_only_ipv6_addresses_are_reached() {
 }
 
 #[test]
-fn a_configured_address_family_counts() {
+fn a_configured_address_family_is_used() {
     let Some(case) = Case::new("family", 1) else { return };
     if !has_ipv6() {
         return;
@@ -72,7 +72,7 @@ fn a_configured_address_family_counts() {
     let file =
         crate::kit::process::configuration("family", "kafka.common.configuration:\n  broker.address.family: v4\n");
     let engine = case.engine_with(&[("BOOTSTRAP_SERVERS", six), ("CONFIGURATION_FILE", &file)]);
-    eventually("it says that it reaches no broker", PATIENCE, || {
+    eventually("the log says that no broker answers", TIMEOUT, || {
         engine.output().contains("no broker of BOOTSTRAP_SERVERS answers").then_some(())
     });
 }

@@ -1,4 +1,4 @@
-//! Schedules that are moved, cancelled and set again.
+//! Schedules that are moved, cancelled and scheduled again.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -30,7 +30,7 @@ fn the_latest_record_for_a_key_fires() {
     let fired: BTreeMap<String, (String, i64)> =
         case.settled().iter().map(|r| (r.key_text(), (r.value_text(), r.timestamp))).collect();
     let keys: Vec<&str> = fired.keys().map(String::as_str).collect();
-    // A probe does not overtake what was due before it, but "later" is due in the very second of the probe.
+    // A probe fires after all schedules that were due before it, but "later" is due in the same second as the probe.
     assert!(keys.iter().all(|key| ["earlier", "later", "set-again"].contains(key)), "{keys:?}");
     let fired = {
         let mut all = case.fired(5 + 2);
@@ -45,16 +45,16 @@ fn the_latest_record_for_a_key_fires() {
     }
 }
 
-/// All that must hold of keys whose second date replaced a first one that may or may not have fired before.
+/// Checks that each key fired once, with its second due time, after a first one that may have fired too.
 fn assert_once(records: &[Record], count: usize) {
     let mut seen: BTreeMap<(String, String), usize> = BTreeMap::new();
     for record in records {
         *seen.entry((record.value_text(), record.key_text())).or_default() += 1;
     }
     let twice: Vec<_> = seen.iter().filter(|(_, n)| **n > 1).take(5).collect();
-    assert!(twice.is_empty(), "fired twice: {twice:?}");
+    assert!(twice.is_empty(), "these keys fired twice: {twice:?}");
     let second = seen.keys().filter(|(value, _)| value == "second").count();
-    assert_eq!(second, count, "keys that fired their second date");
+    assert_eq!(second, count, "the number of keys that fired at their second due time");
 }
 
 #[test]
@@ -71,7 +71,7 @@ fn rescheduled_around_its_due_time_the_second_date_fires_once() {
         case.queue(&at(n, "first", first + i64::try_from(n % 3).expect("small")));
     }
     case.flush();
-    // Each key is moved between 300 ms before and 300 ms after its first date, in no order.
+    // Each key is moved between 300 ms before and 300 ms after its first due time, in no particular order.
     let mut moves: Vec<(i64, usize)> = (0..KEYS)
         .map(|n| {
             let jitter = i64::try_from(n.wrapping_mul(7_919) % 600).expect("small") - 300;
@@ -84,7 +84,7 @@ fn rescheduled_around_its_due_time_the_second_date_fires_once() {
         case.queue(&at(n, "second", second));
     }
     case.flush();
-    assert!(now_ms() < second * 1000, "too slow to prove anything");
+    assert!(now_ms() < second * 1000, "the machine is too slow for this test");
     engine.kill();
     let mut engine = case.engine();
     let mut reader = case.target_reader();
@@ -96,6 +96,6 @@ fn rescheduled_around_its_due_time_the_second_date_fires_once() {
     let fired = case.settled();
     assert_once(&fired, KEYS);
     let firsts = fired.iter().filter(|r| r.value_text() == "first").count();
-    eprintln!("{firsts} first dates fired before they were moved");
+    eprintln!("{firsts} keys fired before they were moved");
     assert!(0 < firsts && firsts < KEYS, "{firsts} of {KEYS} fired before they were moved: there was no race");
 }

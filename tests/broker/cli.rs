@@ -1,4 +1,4 @@
-//! Each command as a process against a real broker.
+//! Runs each command as a process against a real broker.
 
 mod moving;
 mod redrive;
@@ -13,7 +13,7 @@ use std::process::{Command, Stdio};
 use crate::kit::Case;
 use crate::kit::process::target_dir;
 
-/// What a command has said, and how it ended.
+/// The output and exit code of a command.
 pub struct Ran {
     pub code: i32,
     pub out: String,
@@ -21,24 +21,24 @@ pub struct Ran {
 }
 
 impl Ran {
-    /// It must have gone well.
+    /// Expects exit code 0, and returns stdout.
     #[track_caller]
     pub fn ok(self) -> String {
         assert_eq!(self.code, 0, "{}{}", self.out, self.err);
         self.out
     }
 
-    /// It must have ended with this code, and have said why.
+    /// Expects this exit code, and a message with these texts.
     #[track_caller]
-    pub fn failed(self, code: i32, words: &[&str]) {
+    pub fn failed(self, code: i32, texts: &[&str]) {
         assert_eq!(self.code, code, "{}{}", self.out, self.err);
-        for word in words {
-            assert!(self.err.contains(word), "{word:?} is not in: {}", self.err);
+        for part in texts {
+            assert!(self.err.contains(part), "{part:?} is not in: {}", self.err);
         }
     }
 }
 
-/// Runs the program with nothing in its environment but this, `PATH` and `HOME`.
+/// Runs the program with an environment of only these variables, `PATH` and `HOME`.
 pub fn run(env: &[(&str, &str)], args: &[&str], input: &[u8]) -> Ran {
     let mut child = Command::new(env!("CARGO_BIN_EXE_kafka-scheduler"))
         .args(args)
@@ -49,27 +49,27 @@ pub fn run(env: &[(&str, &str)], args: &[&str], input: &[u8]) -> Ran {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .expect("it starts");
+        .expect("the program starts");
     let mut stdin = child.stdin.take().expect("a pipe");
-    // One that ends before it has read everything says why.
+    // A command that exits before it has read all its input prints the reason.
     let _ = stdin.write_all(input);
     drop(stdin);
-    let output = child.wait_with_output().expect("it ends");
+    let output = child.wait_with_output().expect("the program exits");
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
     Ran { code: output.status.code().expect("an exit code"), out: text(output.stdout), err: text(output.stderr) }
 }
 
-/// A command on a case's topics.
+/// Runs a command on a case's topics.
 pub fn on(case: &Case, args: &[&str]) -> Ran {
     on_with(case, args, b"")
 }
 
-/// The same with more in its environment.
+/// Runs a command on a case's topics with more environment variables.
 pub fn on_env(case: &Case, more: &[(&str, &str)], args: &[&str]) -> Ran {
     on_all(case, more, args, b"")
 }
 
-/// The same with something on its standard input.
+/// Runs a command on a case's topics with standard input.
 pub fn on_with(case: &Case, args: &[&str], input: &[u8]) -> Ran {
     on_all(case, &[], args, input)
 }
@@ -85,7 +85,7 @@ fn on_all(case: &Case, more: &[(&str, &str)], args: &[&str], input: &[u8]) -> Ra
     run(&[&env, more].concat(), args, input)
 }
 
-/// A path for a file of one test.
+/// Returns a path for a test's file.
 pub fn path(case: &Case, name: &str) -> PathBuf {
     target_dir().join("tmp").join(format!("{}-{name}", case.group))
 }

@@ -1,14 +1,14 @@
-//! What brokers refuse is told in the log and in readiness, once.
+//! Errors of brokers appear once in the log, and in readiness.
 
 use crate::kit::Case;
 use crate::kit::broker::broker_with;
-use crate::kit::case::PATIENCE;
+use crate::kit::case::TIMEOUT;
 use crate::kit::engine::Engine;
 use crate::kit::wait::eventually;
 
-/// Waits until readiness shows a warning that contains this, and gives it.
+/// Waits until readiness has a warning with this text, and returns it.
 fn shown(engine: &Engine, text: &str) -> String {
-    eventually(&format!("readiness warns of {text}"), PATIENCE, || {
+    eventually(&format!("readiness warns of {text}"), TIMEOUT, || {
         let answer = engine.probe("/readiness")?.json();
         let warnings = answer["warnings"].as_array()?.iter().filter_map(|warning| warning.as_str());
         warnings.filter(|warning| warning.contains(text)).map(str::to_owned).next()
@@ -27,7 +27,7 @@ fn a_rejected_session_timeout_names_the_brokers_settings() {
     assert!(warning.contains("group.min.session.timeout.ms"), "{warning}");
     assert!(warning.contains("group.max.session.timeout.ms"), "{warning}");
     assert_eq!(engine.probe("/readiness").map(|answer| answer.status), Some(503));
-    eventually("it is refused again", PATIENCE, || {
+    eventually("joining is rejected again", TIMEOUT, || {
         let refusals = engine.output().lines().filter(|line| line.contains("consumer error")).count();
         (refusals > 2).then_some(())
     });

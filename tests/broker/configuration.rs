@@ -1,4 +1,4 @@
-//! The configuration file reaches librdkafka.
+//! Passing the configuration file's settings to librdkafka.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

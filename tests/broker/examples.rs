@@ -1,4 +1,4 @@
-//! The examples and the documented clients, against mini.
+//! Runs the examples and the documented clients against mini.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -33,7 +33,7 @@ fn example(name: &str, bootstrap: &str) -> Child {
 }
 
 fn output(child: Child) -> String {
-    let output = child.wait_with_output().expect("it ends");
+    let output = child.wait_with_output().expect("the example exits");
     assert!(output.status.success(), "{}", output.status);
     String::from_utf8(output.stdout).expect("UTF-8")
 }
@@ -42,11 +42,11 @@ fn output(child: Child) -> String {
 fn a_message_is_scheduled_and_arrives() {
     let (_mini, bootstrap) = mini("example-schedule", "greetings:1");
     let said = output(example("schedule", &bootstrap));
-    assert!(said.contains("\"hello\" has arrived, scheduled as \"greeting-1\""), "{said}");
+    assert!(said.contains("\"hello\" arrived, scheduled as \"greeting-1\""), "{said}");
 }
 
 #[test]
-fn what_fails_three_times_succeeds_with_retry_attempt_3() {
+fn three_failures_lead_to_success_with_retry_attempt_3() {
     let (_mini, bootstrap) = mini("example-retry", "payments:1");
     let said = output(example("retry", &bootstrap));
     let lines: Vec<&str> = said.lines().collect();
@@ -70,14 +70,18 @@ fn the_engine_runs_inside_another_program() {
     assert_eq!(case.fired(1)[0].value_text(), "v");
     drop(stdin);
     let said = output(child);
-    assert!(said.contains("1 pending") && said.contains("k has fired to") && said.contains("shop_kafka"), "{said}");
+    assert!(said.contains("1 pending") && said.contains("k fired to") && said.contains("shop_kafka"), "{said}");
 }
 
-/// Python with the client library that the documentation uses, fetched once. `None`, after saying so, without Python.
+/// Returns a Python with the client library of the documentation, installed once; prints a message and returns `None`
+/// without Python.
 fn python() -> Option<PathBuf> {
     let found = Command::new("python3").arg("--version").stdout(Stdio::null()).status().is_ok_and(|s| s.success());
     if !found {
-        assert!(std::env::var("CI").as_deref() != Ok("true"), "no python3, and CI=true does not let this be skipped");
+        assert!(
+            std::env::var("CI").as_deref() != Ok("true"),
+            "no python3, and with CI=true this test must not be skipped"
+        );
         skipped("no python3");
         return None;
     }
@@ -91,7 +95,7 @@ fn python() -> Option<PathBuf> {
         let venv = Command::new("python3").args(["-m", "venv"]).arg(&home).status().expect("python3 runs");
         assert!(venv.success(), "no virtual environment in {}", home.display());
         let pip = Command::new(&python).args(["-m", "pip", "install", "--quiet", "confluent-kafka"]).status();
-        assert!(pip.expect("pip runs").success(), "confluent-kafka could not be fetched");
+        assert!(pip.expect("pip runs").success(), "pip cannot install confluent-kafka");
     }
     Some(python)
 }

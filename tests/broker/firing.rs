@@ -1,20 +1,20 @@
-//! What a schedule turns into, and when.
+//! The records of a firing, and its time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::kit::case::PATIENCE;
+use crate::kit::case::TIMEOUT;
 use crate::kit::client::{self, HeaderPair, Producer};
 use crate::kit::wait::{now_ms, now_s};
 use crate::kit::{Case, Scheduled};
 
 #[test]
-fn two_schedules_topics_fire_each_with_its_own_name() {
+fn two_schedules_topics_fire_each_under_its_own_name() {
     let Some(case) = Case::with_topics("two-topics", 2, 2) else { return };
     let _engine = case.engine();
     for topic in 0..2 {
-        // The same key in both: two schedules.
+        // Two schedules have the same key, one in each topic.
         case.produce_to(topic, &[case.due_in("same", format!("{topic}"), 2).target_key("k")]);
     }
     let fired: BTreeSet<(String, String)> = case
@@ -56,7 +56,7 @@ fn any_bytes_pass_through() {
     case.produce(&[schedule]);
     let fired = case.fired(1);
     assert_eq!(fired[0].key.as_deref(), Some(&target_key[..]));
-    assert_eq!(fired[0].value.as_deref(), Some(&b""[..]), "empty, not null");
+    assert_eq!(fired[0].value.as_deref(), Some(&b""[..]), "an empty value stays empty and does not become null");
     let (own, others): (Vec<HeaderPair>, Vec<HeaderPair>) =
         fired[0].headers.iter().cloned().partition(|(name, _)| name.starts_with("scheduler-"));
     assert_eq!(others, customer);
@@ -68,7 +68,7 @@ fn any_bytes_pass_through() {
     ]
     .into();
     assert_eq!(own, expected);
-    assert_eq!(fired[0].headers.len(), customer.len() + 3, "replaced, not doubled");
+    assert_eq!(fired[0].headers.len(), customer.len() + 3, "the scheduler's headers are replaced, not repeated");
     assert_eq!(case.tombstones()[0].key.as_deref(), Some(&key[..]));
 }
 
@@ -86,7 +86,7 @@ fn every_codec_is_read() {
     const CODECS: [&str; 4] = ["gzip", "snappy", "lz4", "zstd"];
     let Some(case) = Case::new("codecs", 2) else { return };
     let _engine = case.engine();
-    // Compresses well: librdkafka sends what does not as it is.
+    // The value must compress well: librdkafka sends it uncompressed otherwise.
     let value = "v".repeat(10_000);
     for codec in CODECS {
         let producer = Producer::new(case.bootstrap(), &[("compression.type", codec)]);
@@ -115,7 +115,7 @@ fn triggered_records_are_appended_before_history_records() {
     let of_schedules = |records: &[crate::kit::Record]| -> Vec<i64> {
         records.iter().filter(|r| r.key_text().starts_with('t')).map(|r| r.timestamp).collect()
     };
-    reader.wait("all have fired", PATIENCE, |records| of_schedules(records).len() == schedules.len());
+    reader.wait("all have fired", TIMEOUT, |records| of_schedules(records).len() == schedules.len());
     let fired_ms = of_schedules(&reader.records);
     let noted_ms = of_schedules(&client::read_all(case.bootstrap(), &history));
     assert_eq!(noted_ms.len(), schedules.len());
@@ -129,11 +129,11 @@ fn overdue_on_arrival_fires_at_once() {
     let _engine = case.engine();
     case.settled();
     let sent = now_ms();
-    // Ten years ago: on a live engine no date is too old.
+    // Ten years ago: a live engine fires a new schedule however long it is overdue.
     case.produce(&[case.due_in("k", "v", -10 * 365 * 86_400).target_key("old")]);
     let mut reader = case.target_reader();
     let records = reader.wait("it fires", Duration::from_secs(5), |r| r.iter().any(|r| r.key_text() == "old"));
-    let fired = records.iter().find(|r| r.key_text() == "old").expect("it fired");
+    let fired = records.iter().find(|r| r.key_text() == "old").expect("the schedule fired");
     eprintln!("fired {} ms after it was sent", fired.timestamp - sent);
 }
 
@@ -160,7 +160,7 @@ fn murmur2_producers_and_the_engine_agree_on_partitions() {
     assert_eq!(places(&case.tombstones()), places(&of_schedules));
     engine.stop();
     let _engine = case.engine();
-    assert_eq!(case.settled().len(), KEYS, "nothing fires again");
+    assert_eq!(case.settled().len(), KEYS, "a schedule fired twice");
 }
 
 #[test]
@@ -190,12 +190,12 @@ fn overdue_schedules_fire_soon_in_a_busy_topic() {
         let fired = fired.expect("all fire");
         let took = fired.iter().map(|r| r.timestamp).max().expect("some fired") - started;
         assert_eq!(fired.len(), OVERDUE);
-        assert!(took <= 5_000, "the last of them fired {took} ms after the start");
+        assert!(took <= 5_000, "the last overdue schedule fired {took} ms after the start");
     });
 }
 
 #[test]
-fn nothing_fires_before_it_is_due_and_years_ahead_is_held() {
+fn nothing_fires_early_and_schedules_years_ahead_are_pending() {
     const SPREAD: i64 = 4;
     let Some(case) = Case::new("not-early", 3) else { return };
     let begin = now_s() + 3;

@@ -1,4 +1,4 @@
-//! What is owed from before the engine ever ran, and that nothing else is left behind.
+//! Which schedules of the time before the first start are owed, and which are leftovers.
 
 use crate::kit::client::delete_group;
 use crate::kit::wait::now_s;
@@ -6,12 +6,12 @@ use crate::kit::{Case, Scheduled};
 
 const DAY: i64 = 86_400;
 
-/// A zone where it is about noon now, so no midnight comes in between; and when its day began.
+/// Returns a time zone in which it is about noon, so midnight does not interfere, and the beginning of the day there.
 pub fn noon_zone() -> (String, i64) {
     let now = now_s();
     let offset_hours = 12 - (now % DAY) / 3_600;
     let local = now + offset_hours * 3_600;
-    // POSIX counts hours west of Greenwich.
+    // A POSIX time zone counts hours west of Greenwich.
     (format!("TST{}", -offset_hours), now - local % DAY)
 }
 
@@ -65,7 +65,7 @@ fn after_a_first_start_changes_of_the_group_skip_nothing() {
     let start = |group: &str| case.engine_with(&[("SINCE_DELTA", "0"), ("GROUP_ID", group)]);
     let mut engine = start(&case.group);
     case.settled();
-    // Below every later barrier, and pending when the engine ends.
+    // These schedules are below all later barriers, and pending when the engine stops.
     case.produce(&[at(&case, "pending", now_s() + 5)]);
     engine.stop();
     case.produce(&[at(&case, "while-down", now_s() - 10 * DAY)]);
@@ -79,9 +79,9 @@ fn after_a_first_start_changes_of_the_group_skip_nothing() {
     assert_eq!(keys(&case), ["pending", "while-down", "while-down-again"], "with another group");
 }
 
-/// A zone where the day began, or begins, at this second.
+/// Returns a time zone in which a day begins at this second.
 fn zone_with_midnight(at: i64) -> String {
-    // Seconds that its clocks are behind Greenwich: POSIX counts them so. Within half a day of it either way.
+    // POSIX counts the seconds by which a zone's clocks are slow. They must be within half a day of Greenwich.
     let west = (at % DAY + DAY / 2) % DAY - DAY / 2;
     let (sign, west) = if west < 0 { ("-", -west) } else { ("", west) };
     format!("TST{sign}{}:{:02}:{:02}", west / 3_600, west / 60 % 60, west % 60)
@@ -97,14 +97,14 @@ fn after_a_first_start_another_time_zone_skips_nothing() {
     let mut engine = start(&zone);
     assert_eq!(keys(&case), [""; 0]);
     engine.stop();
-    assert!(now_s() < due, "too slow to prove anything");
-    // Where the day begins just after that, it was due yesterday.
+    assert!(now_s() < due, "the machine is too slow for this test");
+    // In a zone where the day begins just after its due time, the schedule was due yesterday.
     let later = due + 2;
     crate::kit::wait::until_ms((later + 1) * 1_000);
     let mut engine = start(&zone_with_midnight(later));
     assert_eq!(keys(&case), ["owed"]);
     engine.stop();
-    // And where it began long before, the other one is not yesterday's any more.
+    // In a zone where the day began long before, the other schedule was due today as well.
     let _engine = start(&zone_with_midnight(midnight - 3_600));
     assert_eq!(keys(&case), ["leftover", "owed"]);
 }

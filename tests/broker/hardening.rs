@@ -1,11 +1,11 @@
-//! What a careless or hostile client of HTTP can do: nothing that matters.
+//! Careless and hostile HTTP clients do no harm.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::kit::case::PATIENCE;
+use crate::kit::case::TIMEOUT;
 use crate::kit::engine::Engine;
 use crate::kit::http;
 use crate::kit::wait::{eventually, now_s};
@@ -15,9 +15,9 @@ const IDLE: usize = 1_000;
 const SLOW: usize = 100;
 const HUGE: usize = 100 << 20;
 const GROWTH_MAX: u64 = 64 << 20;
-/// How soon it must answer again.
+/// The server must answer again within this time.
 const RECOVERY_MAX: Duration = Duration::from_secs(5);
-/// How late a firing may be while all this goes on, on a busy machine: it must not wait for the end of it.
+/// The largest lateness allowed during an attack, on a busy machine: firing must not wait for the attack's end.
 const LATE_MAX_MS: i64 = 5_000;
 
 fn limit_files(pid: u32, limit: usize) {
@@ -25,7 +25,7 @@ fn limit_files(pid: u32, limit: usize) {
     assert!(status.expect("prlimit of util-linux runs").success(), "prlimit {pid} {limit}");
 }
 
-fn lives_again(engine: &Engine) {
+fn wait_for_liveness(engine: &Engine) {
     let since = Instant::now();
     loop {
         let answer = http::connect(engine.port).ok().and_then(|mut stream| {
@@ -42,7 +42,7 @@ fn lives_again(engine: &Engine) {
     }
 }
 
-/// One schedule a second, from now on.
+/// Produces one schedule per second, from now on.
 fn plan(case: &Case, name: &str, seconds: i64) -> i64 {
     let from = now_s() + 1;
     for second in 0..seconds {
@@ -57,7 +57,7 @@ fn fired_in_time(case: &Case, name: &str, from: i64, seconds: i64) {
     let mut reader = case.target_reader();
     let ours = |record: &&Record| record.key_text().starts_with(name);
     let count = usize::try_from(seconds).expect("a count");
-    reader.wait("all of them fire", PATIENCE, |records| records.iter().filter(ours).count() == count);
+    reader.wait("all of them fire", TIMEOUT, |records| records.iter().filter(ours).count() == count);
     for record in reader.records.iter().filter(ours) {
         let second: i64 = record.key_text()[name.len()..].parse().expect("a number");
         let late_ms = record.timestamp - (from + second) * 1_000;
@@ -72,15 +72,15 @@ fn idle_and_slow_connections_and_huge_requests_disturb_nothing() {
     limit_files(std::process::id(), 4_096);
     let engine = case.engine();
     engine.ready();
-    // Enough that no reader can leave the list to the system's buffers.
+    // The list is too long for the socket buffers, so a client that stops reading stalls it.
     let far = now_s() + 86_400;
     let value = "v".repeat(2_000);
     for n in 0..5_000 {
         case.queue(&crate::kit::Scheduled::new(format!("far{n}"), &value, far, &case.target));
     }
     case.flush();
-    eventually("they are pending", PATIENCE, || (engine.counter("planned_schedule")? >= 5_000).then_some(()));
-    lives_again(&engine);
+    eventually("they are pending", TIMEOUT, || (engine.counter("planned_schedule")? >= 5_000).then_some(()));
+    wait_for_liveness(&engine);
     engine.forget_peak();
     let before = engine.peak_memory();
     let from = plan(&case, "conn", SECONDS);
@@ -89,12 +89,12 @@ fn idle_and_slow_connections_and_huge_requests_disturb_nothing() {
     assert_eq!(idle.len(), IDLE);
     let mut slow: Vec<TcpStream> = (0..SLOW).filter_map(|_| http::connect(engine.port).ok()).collect();
     for (n, stream) in slow.iter_mut().enumerate() {
-        // Half of them never end their headers, the others never read the list they ask for.
+        // Half of the clients never end their headers; the others never read the list that they request.
         let request = if n % 2 == 0 { "GET /liveness HTTP/1.1\r\nX: " } else { "GET /schedules HTTP/1.0\r\n\r\n" };
         let _ = stream.write_all(request.as_bytes());
     }
     let huge = huge_requests(engine.port);
-    // The list stays to be had within its bound, and liveness always.
+    // Lists are still served up to their limit, and liveness always.
     for _ in 0..20 {
         for stream in slow.iter_mut().step_by(2) {
             let _ = stream.write_all(b"x");
@@ -105,15 +105,15 @@ fn idle_and_slow_connections_and_huge_requests_disturb_nothing() {
     fired_in_time(&case, "conn", from, SECONDS);
     idle.clear();
     slow.clear();
-    lives_again(&engine);
+    wait_for_liveness(&engine);
     let metrics = engine.metrics();
     assert!(metrics["kafka_scheduler_http_connections_cut_total{server=\"rest\",why=\"evicted\"}"] > 500.0);
     let grown = engine.peak_memory().saturating_sub(before);
-    assert!(grown <= GROWTH_MAX, "memory has grown by {} KiB", grown >> 10);
+    assert!(grown <= GROWTH_MAX, "memory grew by {} KiB", grown >> 10);
     assert_eq!(engine.ask("GET", "/schedules", &[]).json().as_array().map(Vec::len), Some(5_000));
 }
 
-/// Requests of 100 MB: a header, a body with its length, and one in chunks. Each ends with an error or is cut off.
+/// Sends requests of 100 MB: as a header, as a body with a length, and as a chunked body. Each must fail.
 fn huge_requests(port: u16) -> Vec<std::thread::JoinHandle<()>> {
     let beginnings = [
         "GET /liveness HTTP/1.1\r\nHost: x\r\nX: ".to_owned(),
@@ -139,17 +139,17 @@ fn a_ninth_list_is_rejected_until_readers_that_stall_are_cut() {
     let Some(case) = Case::new("lists", 1) else { return };
     let engine = case.engine();
     engine.ready();
-    // Enough that no reader can leave the list to the system's buffers.
+    // The list is too long for the socket buffers, so a client that stops reading stalls it.
     let (far, value) = (now_s() + 86_400, "v".repeat(2_000));
     for n in 0..5_000 {
         case.queue(&crate::kit::Scheduled::new(format!("far{n}"), &value, far, &case.target));
     }
     case.flush();
-    eventually("they are pending", PATIENCE, || (engine.counter("planned_schedule")? >= 5_000).then_some(()));
+    eventually("they are pending", TIMEOUT, || (engine.counter("planned_schedule")? >= 5_000).then_some(()));
     let begin = |_| {
         let mut reader = http::connect(engine.port).expect("a connection");
         reader.write_all(b"GET /schedules HTTP/1.1\r\nHost: x\r\n\r\n").expect("sent");
-        reader.read_exact(&mut [0; 12]).expect("it begins");
+        reader.read_exact(&mut [0; 12]).expect("the response begins");
         reader
     };
     let readers: Vec<TcpStream> = (0..LISTS).map(begin).collect();
@@ -159,7 +159,7 @@ fn a_ninth_list_is_rejected_until_readers_that_stall_are_cut() {
         assert_eq!(refused.json()["error"], "too many lists are being read; try again later", "{path}");
     }
     assert_eq!(engine.ask("GET", "/readiness", &[]).status, 200);
-    eventually("a reader that stalls is cut", PATIENCE, || {
+    eventually("a reader that stalls is cut", TIMEOUT, || {
         let cut = engine.metrics()["kafka_scheduler_http_connections_cut_total{server=\"rest\",why=\"stalled\"}"];
         (cut >= LISTS as f64).then_some(())
     });
@@ -169,10 +169,10 @@ fn a_ninth_list_is_rejected_until_readers_that_stall_are_cut() {
 
 #[test]
 fn oversized_headers_and_malformed_http_are_rejected() {
-    // It needs no broker for that.
+    // This needs no broker.
     let nowhere = format!("127.0.0.1:{}", crate::kit::process::free_port());
     let engine = Engine::start("headers", &[], &[("BOOTSTRAP_SERVERS".to_owned(), nowhere)]);
-    eventually("it answers", PATIENCE, || engine.get("/info"));
+    eventually("the server answers", TIMEOUT, || engine.get("/info"));
     assert_eq!(engine.ask("GET", "/info", &[("X", &"x".repeat(8_000))]).status, 200);
     let many: Vec<(&str, &str)> = (0..200).map(|_| ("X", "x")).collect();
     for headers in [&[("X", "x".repeat(20_000).as_str())][..], &many] {
@@ -193,11 +193,11 @@ fn oversized_headers_and_malformed_http_are_rejected() {
 
 #[test]
 fn idle_connections_are_kept_and_slow_headers_are_cut() {
-    // The case itself: headers may take 10 s, and this is no slow header.
+    // A connection that sends nothing is idle, so the 10 s for slow headers do not apply to it.
     const IDLE: Duration = Duration::from_secs(11);
     let nowhere = format!("127.0.0.1:{}", crate::kit::process::free_port());
     let engine = Engine::start("keep-alive", &[], &[("BOOTSTRAP_SERVERS".to_owned(), nowhere)]);
-    eventually("it answers", PATIENCE, || engine.get("/info"));
+    eventually("the server answers", TIMEOUT, || engine.get("/info"));
     for (port, path) in [(engine.port, "/info"), (engine.metrics_port, "/metrics")] {
         let mut stream = http::connect(port).expect("a connection");
         exchange(&mut stream, path);
@@ -218,7 +218,7 @@ fn idle_connections_are_kept_and_slow_headers_are_cut() {
     }
 }
 
-/// A request and its answer, after which the connection stays.
+/// Sends a request and reads the response; the connection stays open.
 fn exchange(stream: &mut TcpStream, path: &str) {
     write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").expect("sent");
     let mut raw = Vec::new();
@@ -246,14 +246,14 @@ fn descriptors_may_run_out_and_come_back() {
     let before = engine.peak_memory();
     let from = plan(&case, "file", SECONDS);
     limit_files(engine.pid(), open);
-    // No more than the system queues for a listener: beyond that it is the connecting that hangs.
+    // No more than the listener's backlog: more clients would hang while connecting.
     let held: Vec<TcpStream> = (0..100).filter_map(|_| http::connect(engine.port).ok()).collect();
     fired_in_time(&case, "file", from, SECONDS);
     limit_files(engine.pid(), 1_024);
     drop(held);
-    lives_again(&engine);
+    wait_for_liveness(&engine);
     assert!(engine.peak_memory().saturating_sub(before) <= GROWTH_MAX);
     let said = engine.output();
-    assert_eq!(said.matches("connections cannot be accepted").count(), 1, "said once: {said}");
+    assert_eq!(said.matches("connections cannot be accepted").count(), 1, "the error is logged once: {said}");
     assert!(said.contains("connections are accepted again"), "{said}");
 }

@@ -1,4 +1,4 @@
-//! The harness itself.
+//! Tests of the test harness.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -58,8 +58,8 @@ fn a_transaction_shows_all_its_records_at_once() {
     assert_eq!(values, ["true", "true"]);
 }
 
-/// One test of this program, in a process of its own, with a broker of its own if it can have one.
-fn alone(test: &str) -> Command {
+/// Runs one test of this program in a process of its own, with a broker of its own if possible.
+fn single_test(test: &str) -> Command {
     let mut command = Command::new(std::env::current_exe().expect("this program"));
     command.args([test, "--exact"]).env_remove("KAFKA_BOOTSTRAP").env_remove("CI");
     command
@@ -68,8 +68,9 @@ fn alone(test: &str) -> Command {
 #[test]
 fn without_java_tests_are_skipped_loudly_and_in_ci_they_fail() {
     let run = |ci: &[(&str, &str)]| -> (Output, String) {
-        let mut command = alone("harness::what_is_produced_is_read_back");
-        let output = command.env("PATH", "/no/such/directory").envs(ci.iter().copied()).output().expect("it runs");
+        let mut command = single_test("harness::what_is_produced_is_read_back");
+        let output =
+            command.env("PATH", "/no/such/directory").envs(ci.iter().copied()).output().expect("the test runs");
         let said = [output.stdout.clone(), output.stderr.clone()].concat();
         (output, String::from_utf8(said).expect("UTF-8"))
     };
@@ -78,27 +79,27 @@ fn without_java_tests_are_skipped_loudly_and_in_ci_they_fail() {
     assert!(said.contains("*** SKIPPED: no java and no KAFKA_BOOTSTRAP"), "{said}");
     let (output, said) = run(&[("CI", "true")]);
     assert!(!output.status.success(), "{said}");
-    assert!(said.contains("no java") && said.contains("CI=true does not let them be skipped"), "{said}");
+    assert!(said.contains("no java") && said.contains("with CI=true they must not be skipped"), "{said}");
 }
 
-/// Set for the process that is to be killed.
-const STANDS: &str = "STANDS_UNTIL_IT_IS_KILLED";
+/// Set in the process that is to be killed.
+const RUN_UNTIL_KILLED: &str = "RUN_UNTIL_KILLED";
 
 #[test]
-fn stands_until_it_is_killed() {
-    if std::env::var_os(STANDS).is_none() {
+fn runs_until_killed() {
+    if std::env::var_os(RUN_UNTIL_KILLED).is_none() {
         return;
     }
-    let case = Case::new("harness-stands", 1).expect("a broker");
+    let case = Case::new("harness-killed", 1).expect("a broker");
     let _engine = case.engine();
     case.settled();
-    writeln!(std::io::stderr(), "\nit stands").expect("someone reads");
+    writeln!(std::io::stderr(), "\nrunning").expect("the parent reads stderr");
     loop {
         std::thread::park();
     }
 }
 
-/// A process that runs: its name, its parent, and when it began.
+/// A running process: name, parent and start time.
 struct Process {
     name: String,
     parent: u32,
@@ -110,7 +111,7 @@ fn processes() -> BTreeMap<u32, Process> {
     let ids = ids.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     ids.filter_map(|id| {
         let stat = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
-        // The name is in parentheses, and may contain some itself.
+        // The name is in parentheses, and may contain parentheses.
         let (name, rest) = (stat.get(stat.find('(')? + 1..stat.rfind(')')?)?, stat.get(stat.rfind(')')? + 2..)?);
         let fields: Vec<&str> = rest.split(' ').collect();
         let is_zombie = fields.first() == Some(&"Z");
@@ -121,8 +122,8 @@ fn processes() -> BTreeMap<u32, Process> {
     .collect()
 }
 
-/// All that was begun by a process, and by those, and so on.
-fn below(ancestor: u32) -> BTreeMap<u32, Process> {
+/// Returns all descendants of a process.
+fn descendants(ancestor: u32) -> BTreeMap<u32, Process> {
     let mut rest = processes();
     let mut found: BTreeMap<u32, Process> = BTreeMap::new();
     loop {
@@ -137,23 +138,23 @@ fn nothing_outlives_tests_that_are_killed() {
     if broker::home().expect("Kafka").is_none() {
         return;
     }
-    let mut tests = alone("harness::stands_until_it_is_killed")
-        .env(STANDS, "1")
+    let mut tests = single_test("harness::runs_until_killed")
+        .env(RUN_UNTIL_KILLED, "1")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
-        .expect("they start");
+        .expect("the tests start");
     let mut said = BufReader::new(tests.stderr.take().expect("a pipe")).lines();
-    assert!(said.any(|line| line.is_ok_and(|line| line == "it stands")), "the tests have ended by themselves");
-    let begun = below(tests.id());
+    assert!(said.any(|line| line.is_ok_and(|line| line == "running")), "the tests exited by themselves");
+    let begun = descendants(tests.id());
     for name in ["java", "kafka-scheduler"] {
         assert!(begun.values().any(|process| process.name.starts_with(&name[..name.len().min(15)])), "no {name} runs");
     }
     let data = format!("kafka-{}-", tests.id());
     tests.kill().expect("kill -9");
-    tests.wait().expect("they are gone");
-    eventually("all that the tests had begun is gone", Duration::from_secs(30), || {
+    tests.wait().expect("the tests are gone");
+    eventually("all processes of the tests are gone", Duration::from_secs(30), || {
         let now = processes();
         let is_left = |id: &u32, process: &Process| now.get(id).is_some_and(|other| other.begun == process.begun);
         (!begun.iter().any(|(id, process)| is_left(id, process))).then_some(())

@@ -31,7 +31,7 @@ fn of_case(case: &Case) -> Config {
     ])
 }
 
-/// An event in a line.
+/// Formats an event as a line.
 fn line(event: &Event<'_>) -> String {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     match event {
@@ -50,14 +50,14 @@ fn two_engines_in_one_process_count_apart() {
     let (Some(one), Some(two)) = (Case::new("library-one", 1), Case::new("library-two", 1)) else { return };
     one.produce(&[one.due_in("missed", "m", -5)]);
     let registry = prometheus::Registry::new();
-    // A program that shows its own process already, as the library's default registry does.
+    // A registry with metrics of the process, which the `prometheus` crate's default registry has too.
     let process = prometheus::process_collector::ProcessCollector::for_self();
-    registry.register(Box::new(process)).expect("it is new");
+    registry.register(Box::new(process)).expect("the registry is empty");
     let start = |case: &Case, registry: Option<&prometheus::Registry>| {
         let (tell, told) = mpsc::channel();
         let runner = Runner::new(of_case(case)).on_event(move |event| tell.send(line(event)).expect("a listener"));
         let runner = if let Some(registry) = registry { runner.registry(registry) } else { runner };
-        (runner.start().expect("it starts"), told)
+        (runner.start().expect("the engine starts"), told)
     };
     let (first, told_by_first) = start(&one, Some(&registry));
     let (second, told_by_second) = start(&two, None);
@@ -93,13 +93,13 @@ fn two_engines_in_one_process_count_apart() {
         (text.contains(&format!("{triggered} 1\n")) && text.contains(&held)).then_some(())
     });
     assert!(second.metrics().contains(&format!("{triggered} 0\n")), "{}", second.metrics());
-    assert!(told_by_second.try_recv().is_err(), "the second engine has nothing to do with the first one's");
-    first.close().expect("it ends well");
-    assert!(!second.is_finished(), "and neither ends with the other");
-    second.close().expect("it ends well");
+    assert!(told_by_second.try_recv().is_err(), "the second engine reports no events of the first one");
+    first.close().expect("the engine stops cleanly");
+    assert!(!second.is_finished(), "an engine does not stop with another");
+    second.close().expect("the engine stops cleanly");
 }
 
-/// Engine and broker come up, and a year passes.
+/// Starts mini, schedules a message for next year, and advances the clock by a year.
 fn a_year_in_a_moment(name: &str) {
     let mini = Mini::with_topics(["mine:1".parse().expect("a topic")]).expect("mini starts");
     let producer = Producer::new(mini.bootstrap_servers(), &[]);
@@ -117,16 +117,16 @@ fn a_year_in_a_moment(name: &str) {
         mini.running().metrics().contains(planned).then_some(())
     });
     reader.read_to_end();
-    assert!(reader.records.is_empty(), "it is not due yet");
+    assert!(reader.records.is_empty(), "a schedule fired early");
     let now = mini.advance(Duration::from_secs(u64::try_from(in_a_year - now_s()).expect("later") + 1));
     assert!(now.epoch_s() >= in_a_year);
     let began = Instant::now();
     reader.wait("it fires", LIMIT, |records| !records.is_empty());
-    assert!(began.elapsed() < Duration::from_secs(1), "it took {:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(1), "advancing the clock took {:?}", began.elapsed());
     assert_eq!(reader.records[0].value_text(), name);
     let metrics = mini.running().metrics();
     assert!(metrics.contains("kafka_scheduler_loop_missed_deadlines_total 0\n"), "{metrics}");
-    mini.close().expect("it ends well");
+    mini.close().expect("mini stops cleanly");
 }
 
 #[test]

@@ -1,9 +1,9 @@
-//! A topic's `max.message.bytes` is changed while the engine runs.
+//! `max.message.bytes` of a topic changes while the engine runs.
 
 use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
 
-use crate::kit::case::PATIENCE;
+use crate::kit::case::TIMEOUT;
 use crate::kit::client;
 use crate::kit::wait::now_s;
 use crate::kit::{Case, Scheduled};
@@ -29,7 +29,7 @@ fn a_changed_size_limit_affects_only_records_beyond_it() {
     let dead = format!("{}-dead", case.target);
     client::create_topic(case.bootstrap(), &dead, 1, &[]);
     let mut engine = case.engine_with(&[("DEAD_LETTER_TOPIC", &dead)]);
-    // The engine uses the target, and so knows how much it takes.
+    // The engine uses the target, and so knows its limit.
     case.settled();
     set_limit(&case, "2000");
     let due = now_s() + 2;
@@ -40,19 +40,19 @@ fn a_changed_size_limit_affects_only_records_beyond_it() {
     case.flush();
     let mut reader = case.target_reader();
     let smalls = |records: &[client::Record]| records.iter().filter(|r| r.key_text().starts_with("small-")).count();
-    reader.wait("the small ones fire", PATIENCE, |records| smalls(records) == MANY);
+    reader.wait("the small ones fire", TIMEOUT, |records| smalls(records) == MANY);
     let mut dead_letters = client::Reader::new(case.bootstrap(), &dead);
-    dead_letters.wait("the large one is a dead letter", PATIENCE, |records| !records.is_empty());
+    dead_letters.wait("the large one is a dead letter", TIMEOUT, |records| !records.is_empty());
 
     let aborted = engine.metric("kafka_scheduler_transaction_duration_seconds_count{outcome=\"aborted\"}");
-    assert!(aborted >= Some(1), "what was sent by the old limit was aborted and tried again: {aborted:?}");
+    assert!(aborted >= Some(1), "batches that were formed by the old limit were aborted and retried: {aborted:?}");
     set_limit(&case, "100000");
-    // Longer than it takes until the limit is asked for again.
+    // Longer than the interval at which the engine reads the limit.
     let due = now_s() + 11;
     case.produce(&[sized(&case, "large-2", 5_000, due)]);
-    reader.wait("the large one fires", PATIENCE, |records| records.iter().any(|r| r.key_text() == "large-2"));
+    reader.wait("the large one fires", TIMEOUT, |records| records.iter().any(|r| r.key_text() == "large-2"));
     engine.stop();
     let dead_letters = client::read_all(case.bootstrap(), &dead);
     let keys: Vec<String> = dead_letters.iter().map(client::Record::key_text).collect();
-    assert_eq!(keys, ["large"], "no other record is moved");
+    assert_eq!(keys, ["large"], "only the large record becomes a dead letter");
 }

@@ -1,10 +1,10 @@
-//! What it writes to stderr, and that it does not depend on anybody reading it.
+//! The engine's log on stderr, also when its reader stops.
 
 use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::kit::case::PATIENCE;
+use crate::kit::case::TIMEOUT;
 use crate::kit::process::{configuration, free_port, outliving_shell, signal};
 use crate::kit::wait::{eventually, now_s};
 use crate::kit::{Case, Scheduled};
@@ -71,7 +71,7 @@ fn json_logs_begin_with_version_and_masked_configuration() {
 }
 
 #[test]
-fn whatever_keeps_it_from_running_is_json_too() {
+fn errors_that_prevent_the_start_are_json_too() {
     let run = |args: &[&str], env: &[(&str, &str)]| {
         let output = Command::new(env!("CARGO_BIN_EXE_kafka-scheduler"))
             .args(args)
@@ -80,10 +80,10 @@ fn whatever_keeps_it_from_running_is_json_too() {
             .envs(env.iter().copied())
             .stdin(Stdio::null())
             .output()
-            .expect("it runs");
+            .expect("the program runs");
         let said = String::from_utf8(output.stderr).expect("UTF-8");
         let lines: Vec<Value> = said.lines().map(|line| serde_json::from_str(line).expect(line)).collect();
-        let last = lines.last().cloned().expect("it says why");
+        let last = lines.last().cloned().expect("the log has the reason");
         assert_eq!((&last["severity"], &last["level"]), (&json!("ERROR"), &json!("ERROR")), "{said}");
         assert!(last["timestamp"].as_str().is_some_and(|at| at.ends_with('Z')), "{said}");
         (output.status.code(), last["message"].as_str().expect("a text").to_owned())
@@ -98,13 +98,13 @@ fn whatever_keeps_it_from_running_is_json_too() {
     let address = taken.local_addr().expect("an address").to_string();
     let (code, why) = run(&["run"], &[("SERVER_ADDR", &address)]);
     assert!(code == Some(1) && why.contains("cannot listen on"), "{code:?} {why}");
-    // A command that cannot reach its broker: librdkafka's words come through the same log.
+    // A command cannot reach its broker: messages of librdkafka go through the same log.
     let nowhere = format!("127.0.0.1:{}", free_port());
     let (code, _) = run(&["export", "--to", "/dev/null"], &[("BOOTSTRAP_SERVERS", &nowhere)]);
     assert_eq!(code, Some(1));
 }
 
-/// Ends a process that is not the kit's engine.
+/// Kills a process that the kit did not start.
 struct Killed(std::process::Child, std::process::Child);
 
 impl Drop for Killed {
@@ -117,12 +117,12 @@ impl Drop for Killed {
 }
 
 #[test]
-fn a_reader_of_stderr_who_stops_does_not_stop_the_engine() {
-    // A pipe holds 64 KiB, about 600 lines; the rest of the 10,000 waits.
+fn a_stalled_reader_of_stderr_does_not_stop_the_engine() {
+    // A pipe holds 64 KiB, about 600 lines; the other lines of the 10,000 are queued.
     const PENDING: usize = 3_000;
     let Some(case) = Case::new("blocked-log", 1) else { return };
     let (port, metrics_port) = (free_port(), free_port());
-    // librdkafka says a lot about each set of records. The pipe to the engine is never read from.
+    // librdkafka logs several lines per batch of records. The test never reads from the pipe.
     let talkative = configuration("talkative", "kafka.common.configuration:\n  debug: all\n");
     let child = Command::new(env!("CARGO_BIN_EXE_kafka-scheduler"))
         .env_clear()
@@ -144,13 +144,13 @@ fn a_reader_of_stderr_who_stops_does_not_stop_the_engine() {
     let pid = child.id();
     let engine = Killed(child, outliving_shell("read _; kill -9 \"$1\"", &[&pid.to_string()]));
     let ask = |path: &str| crate::kit::http::ask(port, "GET", path, &[]).ok();
-    eventually("it is ready", PATIENCE, || ask("/readiness").filter(|answer| answer.status == 200));
+    eventually("the engine is ready", TIMEOUT, || ask("/readiness").filter(|answer| answer.status == 200));
     let dropped = || {
         let body = crate::kit::http::get(metrics_port, "/metrics")?.1;
         let line = body.lines().find_map(|line| line.strip_prefix("kafka_scheduler_log_lines_dropped_total "))?;
         line.parse::<u64>().ok()
     };
-    eventually("lines are given up, and counted", PATIENCE * 2, || {
+    eventually("lines are given up, and counted", TIMEOUT * 2, || {
         for n in 0..PENDING {
             case.queue(&case.due_in(format!("pending{n}"), "v", 3_600));
         }
@@ -160,9 +160,9 @@ fn a_reader_of_stderr_who_stops_does_not_stop_the_engine() {
     let due = now_s() + 1;
     case.produce(&[Scheduled::new("fires", "v", due, &case.target).target_key("fires")]);
     let fired = case.fired(1);
-    assert!(fired[0].timestamp / 1000 < due + 5, "it fires in time: {fired:?}");
+    assert!(fired[0].timestamp / 1000 < due + 5, "the schedule fires on time: {fired:?}");
     assert_eq!(ask("/liveness").map(|answer| answer.status), Some(200));
     signal(pid, "TERM");
     let mut engine = engine;
-    eventually("it ends", PATIENCE, || engine.0.try_wait().expect("a status"));
+    eventually("the engine stops", TIMEOUT, || engine.0.try_wait().expect("a status"));
 }

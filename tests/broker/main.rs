@@ -1,4 +1,4 @@
-//! The engine against a real Kafka broker, from outside: the tests start the binary and look only at topics and HTTP.
+//! The engine on a real Kafka broker, as a black box: the tests start the binary, and use only topics and HTTP.
 #![cfg(feature = "cli")]
 
 mod kit;

@@ -1,15 +1,15 @@
-//! Who is in the group: our own instances know each other, and name a foreign program.
+//! The group's members: instances recognize each other, and report a foreign program.
 
 use std::time::Duration;
 
 use crate::kit::Case;
-use crate::kit::case::PATIENCE;
+use crate::kit::case::TIMEOUT;
 use crate::kit::engine::Engine;
 use crate::kit::process::configuration;
 use crate::kit::wait::eventually;
 use crate::moving_over::member;
 
-/// Begins the line that names members of another program.
+/// The beginning of the log line about foreign members.
 const FOREIGN: &str = "the group has members that do not call themselves";
 
 fn lines(engine: &Engine, text: &str) -> Vec<String> {
@@ -25,8 +25,8 @@ fn instances_identify_each_other_by_what_they_commit() {
     };
     let mut engines = [start("client-id-1", "billing"), start("client-id-2", "my app/2 %")];
     for engine in &engines {
-        eventually("it fires, and knows every member", PATIENCE, || {
-            assert_eq!(lines(engine, FOREIGN), [""; 0], "they are of one kind");
+        eventually("the instance is ready and has described every member", TIMEOUT, || {
+            assert_eq!(lines(engine, FOREIGN), [""; 0], "both are instances of the engine");
             let output = engine.output();
             let rebalanced = output.rfind(" partitions ")?.max(output.rfind("partition live")?);
             (output.rfind("every member of the group is identified")? > rebalanced).then_some(())
@@ -34,17 +34,20 @@ fn instances_identify_each_other_by_what_they_commit() {
     }
     case.settled();
     for engine in &engines {
-        assert_eq!(lines(engine, FOREIGN), [""; 0], "they still are");
+        assert_eq!(lines(engine, FOREIGN), [""; 0], "after a commit, both are instances of the engine");
     }
     let other = member(&case, "cooperative-sticky");
-    eventually("both name the other program", PATIENCE, || {
+    eventually("both name the other program", TIMEOUT, || {
         while let Some(Ok(_)) = other.poll(Duration::from_millis(10)) {}
         engines.iter().all(|engine| !lines(engine, FOREIGN).is_empty()).then_some(())
     });
     for engine in &engines {
         let told = lines(engine, FOREIGN);
         assert!(told.len() == 1 && told[0].contains("rdkafka/"), "{told:?}");
-        assert!(!told[0].contains("billing") && !told[0].contains("my app"), "the other program only: {told:?}");
+        assert!(
+            !told[0].contains("billing") && !told[0].contains("my app"),
+            "the line names only the other program: {told:?}"
+        );
     }
     drop(other);
     engines.iter_mut().for_each(Engine::stop);

@@ -1,15 +1,15 @@
-//! Metrics: all that docs/metrics.md names are there, no others are, and they say what is so.
+//! Metrics: `/metrics` has exactly those of docs/metrics.md, with correct values.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::kit::case::PATIENCE;
+use crate::kit::case::TIMEOUT;
 use crate::kit::client;
 use crate::kit::engine::Engine;
 use crate::kit::http;
 use crate::kit::wait::{eventually, now_s};
 use crate::kit::{Case, Scheduled};
 
-/// Names and types in the tables of docs/metrics.md.
+/// Returns names and types from the tables of docs/metrics.md.
 fn documented() -> BTreeMap<String, String> {
     let text = include_str!("../../docs/metrics.md");
     let rows = text.lines().map(|line| line.split('|').map(str::trim).collect::<Vec<_>>());
@@ -18,7 +18,7 @@ fn documented() -> BTreeMap<String, String> {
         .collect()
 }
 
-/// Names and types as they are exposed.
+/// Returns names and types from `/metrics`.
 fn exposed(body: &str) -> BTreeMap<String, String> {
     let types = body.lines().filter_map(|line| line.strip_prefix("# TYPE "));
     types.filter_map(|line| line.split_once(' ')).map(|(name, kind)| (name.to_owned(), kind.to_owned())).collect()
@@ -32,11 +32,11 @@ fn every_documented_metric_is_there_and_no_other() {
     case.produce(&[case.due_in("later", "v", 3_600)]);
     let documented = documented();
     assert!(documented.len() > 35, "{documented:?}");
-    eventually("the exposed metrics are those of docs/metrics.md", PATIENCE, || {
+    eventually("the exposed metrics are those of docs/metrics.md", TIMEOUT, || {
         let exposed = exposed(&http::get(engine.metrics_port, "/metrics")?.1);
         let unknown: BTreeSet<_> = exposed.iter().filter(|(name, _)| !documented.contains_key(*name)).collect();
         assert!(unknown.is_empty(), "not documented: {unknown:?}");
-        // Clients have to report once.
+        // The clients must have reported their statistics once.
         (exposed == documented).then_some(())
     });
     let answer = http::ask(engine.metrics_port, "HEAD", "/metrics", &[]).expect("an answer");
@@ -59,7 +59,7 @@ fn values_after_a_known_workload() {
     let begun = now_s();
     let engine = case.engine();
     engine.ready();
-    eventually("the missed ones are fired", PATIENCE, || (engine.counter("missed_schedule")? == 20).then_some(()));
+    eventually("the missed ones are fired", TIMEOUT, || (engine.counter("missed_schedule")? == 20).then_some(()));
     let later = now_s() + 3_600;
     for n in 0..7 {
         case.queue(&Scheduled::new(format!("later{n}"), "v", later + n, &case.target).partition(1));
@@ -130,7 +130,7 @@ fn values_after_a_known_workload() {
     ];
     let mut wrong = Vec::new();
     let settled = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        eventually("every value is as the workload has it", PATIENCE, || {
+        eventually("every value is as the workload has it", TIMEOUT, || {
             let metrics = engine.metrics();
             wrong = expected
                 .iter()
@@ -141,11 +141,11 @@ fn values_after_a_known_workload() {
         });
     }));
     assert!(settled.is_ok(), "{wrong:#?}");
-    let metrics = eventually("every client has reported", PATIENCE, || {
+    let metrics = eventually("every client has reported", TIMEOUT, || {
         let metrics = engine.metrics();
         metrics.contains_key("kafka_scheduler_client_sent_bytes_total{client=\"transactor-0\"}").then_some(metrics)
     });
-    assert!(!metrics.contains_key(&at("next_due_timestamp_seconds", 0)), "nothing is due there");
+    assert!(!metrics.contains_key(&at("next_due_timestamp_seconds", 0)), "the partition has no due time");
     for (series, least) in [
         ("kafka_scheduler_transaction_duration_seconds_count{outcome=\"committed\"}", 3.0),
         ("kafka_scheduler_rebalances_total", 1.0),
@@ -154,7 +154,7 @@ fn values_after_a_known_workload() {
         ("kafka_scheduler_client_sent_bytes_total{client=\"transactor-0\"}", 1.0),
         ("kafka_scheduler_client_received_bytes_total{client=\"consumer\"}", 1.0),
         ("kafka_scheduler_http_requests_total{code=\"200\",server=\"rest\"}", 1.0),
-        // Asked for at the least: a round trip on this machine, and payloads of seven schedules.
+        // Minimums: a round trip on this machine, and the payloads of seven schedules.
         ("kafka_scheduler_client_round_trip_p99_seconds{client=\"consumer\"}", 1e-6),
         ("kafka_scheduler_client_request_errors_total{client=\"consumer\"}", 0.0),
         (&at("held_bytes", 1), 7.0 * 64.0),
@@ -173,32 +173,32 @@ fn values_after_a_known_workload() {
         assert!(metrics.contains_key(&series), "{series}");
     }
     assert!(metrics["kafka_scheduler_loop_stalls_total"] <= metrics["kafka_scheduler_loop_iteration_seconds_count"]);
-    the_process_is_told(&engine, &metrics, begun);
+    process_metrics_are_those_of_the_system(&engine, &metrics, begun);
 }
 
-/// What the system says of the process.
-fn the_process_is_told(engine: &Engine, metrics: &BTreeMap<String, f64>, begun: i64) {
+/// Compares process metrics with /proc.
+fn process_metrics_are_those_of_the_system(engine: &Engine, metrics: &BTreeMap<String, f64>, begun: i64) {
     let entries =
         |what: &str| std::fs::read_dir(format!("/proc/{}/{what}", engine.pid())).expect("a process").count() as f64;
     let limits = std::fs::read_to_string(format!("/proc/{}/limits", engine.pid())).expect("a process");
     let files = limits.lines().find(|line| line.starts_with("Max open files")).expect("a limit");
     let files: f64 = files.split_whitespace().nth(3).and_then(|n| n.parse().ok()).expect("a number");
     assert_eq!(metrics["process_max_fds"], files);
-    // Connections and threads may come and go in between.
+    // Connections and threads may change in between.
     let about = |name: &str, now: f64| assert!((metrics[name] - now).abs() <= 5.0, "{name}: {}, {now}", metrics[name]);
     about("process_threads", entries("task"));
     about("process_open_fds", entries("fd"));
-    // User and system time in hundredths; the metric has whole seconds.
+    // User and system time are in hundredths of a second; the metric has whole seconds.
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", engine.pid())).expect("a process");
     let times = stat.rsplit(") ").next().expect("fields").split(' ').skip(11).take(2);
     about("process_cpu_seconds_total", times.map(|time| time.parse::<f64>().expect("a number")).sum::<f64>() / 100.0);
     assert!(metrics["process_virtual_memory_bytes"] >= metrics["process_resident_memory_bytes"]);
     let since = metrics["process_start_time_seconds"] as i64;
-    assert!((begun - 2..=now_s() + 2).contains(&since), "{since}, not from {begun} on");
+    assert!((begun - 2..=now_s() + 2).contains(&since), "the start time is {since}, but must be about {begun}");
 }
 
 #[test]
-fn values_of_what_goes_wrong() {
+fn values_after_errors() {
     let Some(case) = Case::new("metric-trouble", 1) else { return };
     let topic = |what: &str| format!("{}-{what}", case.target);
     let (dead, compacted) = (topic("dead"), topic("compacted"));
@@ -207,14 +207,14 @@ fn values_of_what_goes_wrong() {
     let engine = case.engine_with(&[("DEAD_LETTER_TOPIC", &dead)]);
     case.settled();
     let bad = |key: &str| case.due_in(key, "v", 0).header("scheduler-epoch", "1");
-    // A compacted topic takes no record without a key.
+    // A compacted topic accepts no record without a key.
     case.produce(&[bad("bad1"), bad("bad2"), Scheduled::new("refused", "v", now_s(), &compacted)]);
     let series = |name: &str| engine.metric(&format!("kafka_scheduler_{name}"));
-    eventually("all three are dead letters", PATIENCE, || (series("dead_lettered_records_total ")? == 3).then_some(()));
-    assert_eq!(engine.refused("rejected"), Some(1), "counted once, whatever is tried");
+    eventually("all three are dead letters", TIMEOUT, || (series("dead_lettered_records_total ")? == 3).then_some(()));
+    assert_eq!(engine.refused("rejected"), Some(1), "a record is counted once, however often it is retried");
     let rejected = series("transaction_duration_seconds_count{outcome=\"rejected\"}");
-    assert!(rejected.is_some_and(|count| count >= 3), "each try was rejected: {rejected:?}");
+    assert!(rejected.is_some_and(|count| count >= 3), "each attempt is counted as rejected: {rejected:?}");
     let other = case.engine_with(&[("GROUP_ID", &format!("{}-other", case.group))]);
-    eventually("the other group is seen", PATIENCE, || (series("foreign_groups_total ")? == 1).then_some(()));
+    eventually("the other group is seen", TIMEOUT, || (series("foreign_groups_total ")? == 1).then_some(()));
     drop(other);
 }

@@ -1,4 +1,5 @@
-//! A stock client in another process than `mini` schedules a message and receives it. Needs no broker but mini's own.
+//! A stock client in another process than `mini` schedules a message and receives it. Only mini's embedded broker is
+//! needed.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,7 @@ use crate::kit::wait::{eventually, now_ms, now_s};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// Starts it and waits until it has said where its broker is.
+/// Starts mini, and waits until it has printed its broker's address.
 fn start(args: &[&str]) -> (Engine, String) {
     start_with(args, &[])
 }
@@ -22,7 +23,7 @@ fn start_with(args: &[&str], env: &[(&str, &str)]) -> (Engine, String) {
     let bootstrap = eventually("mini prints its address", LIMIT, || {
         let output = mini.output();
         let line = output.lines().find(|line| line.contains("bootstrap server"))?;
-        line.split_whitespace().find(|word| word.contains(':')).map(str::to_owned)
+        line.split_whitespace().find(|part| part.contains(':')).map(str::to_owned)
     });
     (mini, bootstrap)
 }
@@ -30,7 +31,7 @@ fn start_with(args: &[&str], env: &[(&str, &str)]) -> (Engine, String) {
 #[test]
 fn a_stock_client_schedules_and_receives_through_mini() {
     let (mut mini, bootstrap) = start(&["mini", "--topic", "mine:2"]);
-    // Like the commands' own, an idempotent one.
+    // Idempotent, like the producers of the commands.
     let producer = Producer::new(&bootstrap, &[]);
     let due = now_s() + 2;
     producer.send("schedules", &Scheduled::new("id", "hello", due, "mine").target_key("k").header("h", "x"));
@@ -51,7 +52,7 @@ fn next_year_comes_with_a_request_and_the_demo_can_be_left_out() {
     producer.send("schedules", &Scheduled::new("id", "hello", now_s() + 365 * 86_400, "mine"));
     producer.flush();
     let mut reader = Reader::new(&bootstrap, "mine");
-    eventually("it is planned", LIMIT, || (mini.counter("planned_schedule")? == 1).then_some(()));
+    eventually("the schedule is planned", LIMIT, || (mini.counter("planned_schedule")? == 1).then_some(()));
     let (status, body) = post(mini.port, "/advance?by=365d").expect("an answer");
     assert_eq!(status, 200, "{body}");
     // Its due second may begin a moment after the clock's.
@@ -59,12 +60,15 @@ fn next_year_comes_with_a_request_and_the_demo_can_be_left_out() {
     let sent = Instant::now();
     assert!(status == 200 && body.contains("\"now\""), "{body}");
     reader.wait("it fires", LIMIT, |records| !records.is_empty());
-    assert!(sent.elapsed() < Duration::from_secs(1), "it took {:?}", sent.elapsed());
+    assert!(sent.elapsed() < Duration::from_secs(1), "advancing the clock took {:?}", sent.elapsed());
     let (status, body) = post(mini.port, "/advance?by=soon").expect("an answer");
     assert_eq!(status, 400, "{body}");
-    assert!(body.contains("soon") && body.contains("1h30m"), "names what is wrong and what is allowed: {body}");
+    assert!(
+        body.contains("soon") && body.contains("1h30m"),
+        "the message names the invalid value and a valid one: {body}"
+    );
     assert_eq!(post(mini.port, "/schedules").map(|(status, _)| status), Some(405));
-    // The status page shows it by that clock.
+    // The status page uses mini's clock.
     let status = eventually("the firing is shown", LIMIT, || {
         let status = mini.ask("GET", "/status", &[]).json();
         (!status["firings"].as_array()?.is_empty()).then_some(status)
@@ -74,12 +78,17 @@ fn next_year_comes_with_a_request_and_the_demo_can_be_left_out() {
     assert!((year_ms..year_ms + 10_000).contains(&ahead_ms), "{ahead_ms} ms ahead");
     let (at, due) = (&status["firings"][0]["at"], &status["firings"][0]["due"]);
     assert!(at.as_i64() >= due.as_i64().map(|due_s| due_s * 1_000), "fired at {at}, due at {due} s");
-    assert_eq!(status["seconds"].as_array().map(Vec::len), Some(1), "and in its rates: {}", status["seconds"]);
+    assert_eq!(
+        status["seconds"].as_array().map(Vec::len),
+        Some(1),
+        "its rates use mini's clock: {}",
+        status["seconds"]
+    );
     mini.stop();
 }
 
 #[test]
-fn its_clock_is_moved_by_those_who_know_the_token() {
+fn advancing_the_clock_needs_the_token() {
     let env = [("REST_TOKEN".to_owned(), "hunter2hunter2".to_owned())];
     let mut mini = Engine::start("mini", &["mini", "--no-demo"], &env);
     mini.ready();
@@ -166,7 +175,7 @@ fn a_dead_letter_goes_back_and_fires_once_its_target_is_there() {
         dry.contains("would redrive k (unknown-target)") && dry.contains("1 dead letters would be redriven"),
         "{dry}"
     );
-    // The embedded broker creates a topic for the first record produced to it.
+    // The embedded broker creates a topic when a record is first produced to it.
     let producer = Producer::new(&bootstrap, &[("enable.idempotence", "false")]);
     producer.send("late", &Scheduled { headers: Vec::new(), ..Scheduled::new("first", "first", 0, "-") });
     producer.flush();
@@ -183,7 +192,7 @@ fn a_dead_letter_goes_back_and_fires_once_its_target_is_there() {
     mini.stop();
 }
 
-/// Due second, and milliseconds late, of a line that tells of a demo's firing.
+/// Parses a line about a demo's firing: due second, and lateness in milliseconds.
 fn firing(line: &str, key: &str) -> Option<(String, i64)> {
     let (time, rest) = line.split_once("  ")?;
     let rest = rest.strip_prefix(&format!("{key} -> mini-demo  due "))?;
@@ -203,19 +212,19 @@ fn the_demos_print_readable_lines_until_ctrl_c() {
     }
     let firings =
         |key: &str| -> Vec<(String, i64)> { mini.output().lines().filter_map(|line| firing(line, key)).collect() };
-    // One as it comes, by the real clock.
+    // One demo runs by the real clock.
     eventually("the demo of 5 s fires again", LIMIT, || (firings("demo-5s").len() >= 3).then_some(()));
     for (n, (due, late)) in firings("demo-5s").iter().enumerate() {
         assert!(due.ends_with(['0', '5']), "every 5 seconds: {due}");
-        // The first one may have been due before the engine came up.
+        // The first schedule may be due before the engine is up.
         assert!((0..5_000).contains(late) || n == 0, "{late} ms late");
     }
-    // All three, by a clock that is moved; not so far that one would be taken for lost.
+    // All three run by a clock that is advanced, in steps small enough that no schedule counts as lost.
     while firings("demo-30s").len() < 3 {
         let before = firings("demo-5s").len();
         post(mini.port, "/advance?by=20s").expect("an answer");
         eventually("a demo fires", LIMIT, || (firings("demo-5s").len() > before).then_some(()));
-        assert!(before < 30, "the demo of 30 s does not fire: {}", mini.output());
+        assert!(before < 30, "the 30 s demo does not fire: {}", mini.output());
     }
     for key in ["demo-5s", "demo-10s", "demo-30s"] {
         let dues: Vec<String> = firings(key).into_iter().map(|(due, _)| due).collect();

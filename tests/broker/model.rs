@@ -1,6 +1,7 @@
-//! The simulator's model of Kafka beside Apache Kafka: each script runs on both, and a client sees the same.
+//! Compares the simulator's model of Kafka with Apache Kafka: each script runs on both, and a client must see the same.
 //!
-//! What the scheduler's protocol rests on stands here, also where it is strange. Where Kafka differs, the model is wrong.
+//! The scripts cover the behaviour that the scheduler's protocol relies on, including surprising behaviour. If Kafka
+//! differs, the model is wrong.
 
 mod modelled;
 mod real;
@@ -12,57 +13,57 @@ use Step::{
     TimeOut,
 };
 
-/// The transactional id of a producer whose transactions may be open for 2 s.
+/// The transactional id of a producer whose transactions time out after 2 s.
 const SHORT: &str = "short";
 /// The transactional id of a producer that reaches the broker through a proxy.
 const PROXIED: &str = "proxied";
 
-/// Who an offset commit says that it comes from.
+/// The consumer whose metadata an offset commit carries.
 #[derive(Clone, Copy, Debug)]
 enum From {
-    /// A member, as its metadata is now.
+    /// A member, with its current metadata.
     Member(&'static str),
-    /// Metadata that was kept.
+    /// Metadata that a member had earlier.
     Kept(&'static str),
-    /// A consumer that never joined.
+    /// A consumer that never joined the group.
     NonMember,
 }
 
-/// What a client does. Producers and members are named by the script.
+/// An action of a client. The script names producers and members.
 #[derive(Clone, Copy, Debug)]
 enum Step {
-    /// A producer takes a transactional id.
+    /// A producer runs `init_transactions` for a transactional id: producer, id.
     Init(&'static str, &'static str),
-    /// A record in a producer's transaction, which begins with it: partition, key, value.
+    /// A producer sends a record in its transaction, which this may begin: partition, key, value.
     Send(&'static str, i32, &'static str, Option<&'static str>),
-    /// Offsets in a producer's transaction: partition, offset, bytes of metadata.
+    /// A producer sends offsets in its transaction: partition, offset, length of the metadata.
     Offsets(&'static str, From, &'static [(i32, i64)], usize),
     Commit(&'static str),
     Abort(&'static str),
-    /// A commit that reaches the broker, and whose answer is lost.
+    /// A producer commits; the request reaches the broker, and the response is lost.
     End(&'static str),
-    /// The broker ends a producer's transaction, because it has been open for too long.
+    /// The broker aborts a transaction whose timeout has passed.
     TimeOut(&'static str),
-    /// Offsets outside of any transaction.
+    /// Commits an offset outside of any transaction.
     Plain(From, i32, i64),
-    /// A record outside of any transaction.
+    /// Produces a record outside of any transaction.
     Append(i32, &'static str, Option<&'static str>),
-    /// Members join, one after the other, and everybody waits until the partitions are shared out.
+    /// Members join one after the other; then all wait for the assignment.
     Join(&'static [&'static str]),
     Leave(&'static str),
-    /// Keeps a member's metadata under a name.
+    /// Stores a member's current metadata under a name.
     Keep(&'static str, &'static str),
-    /// What a read_committed consumer is given.
+    /// Reads the records that a read_committed consumer gets.
     Read(i32),
-    /// What a read_uncommitted consumer is given.
+    /// Reads the records that a read_uncommitted consumer gets.
     ReadAll(i32),
-    /// The group's offset, as a read_committed client asks for it, or as a read_uncommitted one does.
+    /// Fetches the group's committed offset, with or without waiting for pending transactions.
     Committed(i32, bool),
-    /// Waits until the partition is compacted, so these offsets are gone.
+    /// Waits until compaction has removed these offsets of the partition.
     Compact(i32, &'static [i64]),
 }
 
-/// What the client sees of it.
+/// The result that the client sees.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Seen {
     Done,
@@ -70,13 +71,13 @@ enum Seen {
     At(i64),
     Refused(Why),
     Unanswered,
-    /// No answer while something is pending.
+    /// No response while a transaction is pending.
     Hangs,
-    /// Offsets with their values.
+    /// Offsets and values of records.
     Records(Vec<(i64, Option<String>)>),
-    /// An offset, with the length of its metadata.
+    /// A committed offset, with the length of its metadata.
     Offset(Option<(i64, usize)>),
-    /// How many generations it took, and how many partitions each member has.
+    /// The number of new generations, and of each member's partitions.
     Shares(i32, Vec<usize>),
 }
 
@@ -100,23 +101,23 @@ fn records(all: &[(i64, &str)]) -> Seen {
     Seen::Records(all.iter().map(|(offset, value)| (*offset, Some((*value).to_owned()))).collect())
 }
 
-/// Runs a script on both. Its second column says what is expected of them.
-fn same(name: &str, partitions: i32, script: &[(Step, Seen)]) {
+/// Runs a script on the model and on Kafka. Each step has its expected result.
+fn run_on_both(name: &str, partitions: i32, script: &[(Step, Seen)]) {
     let expected: Vec<&Seen> = script.iter().map(|(_, seen)| seen).collect();
     let steps = || script.iter().map(|(step, _)| *step);
     let mut model = modelled::Modelled::new(partitions);
     let modelled: Vec<Seen> = steps().map(|step| model.act(step)).collect();
-    assert_eq!(modelled.iter().collect::<Vec<_>>(), expected, "the model");
+    assert_eq!(modelled.iter().collect::<Vec<_>>(), expected, "the model differs");
     let Some(mut kafka) = real::Real::new(name, partitions) else { return };
     let real: Vec<Seen> = steps().map(|step| kafka.act(step)).collect();
-    assert_eq!(real.iter().collect::<Vec<_>>(), expected, "Apache Kafka");
+    assert_eq!(real.iter().collect::<Vec<_>>(), expected, "Apache Kafka differs");
 }
 
 const BOTH: &[(i32, i64)] = &[(0, 3), (1, 4)];
 
 #[test]
 fn offsets_from_a_stale_generation_are_rejected() {
-    same(
+    run_on_both(
         "stale-generation",
         2,
         &[
@@ -138,14 +139,14 @@ fn offsets_from_a_stale_generation_are_rejected() {
 
 #[test]
 fn the_generation_of_a_member_that_left_is_rejected() {
-    same(
+    run_on_both(
         "left",
         1,
         &[
             (Join(&["m"]), Seen::Shares(1, vec![1])),
             (Keep("old", "m"), Done),
             (Leave("m"), Seen::Shares(0, vec![])),
-            // An empty group has a generation of its own.
+            // An empty group has its own generation.
             (Join(&["n"]), Seen::Shares(2, vec![1])),
             (Init("p", "id"), Done),
             (Offsets("p", From::Kept("old"), &[(0, 1)], 0), Refused(Why::Generation)),
@@ -157,14 +158,14 @@ fn the_generation_of_a_member_that_left_is_rejected() {
 
 #[test]
 fn offsets_of_partitions_that_the_member_does_not_own_are_taken() {
-    same(
+    run_on_both(
         "not-the-owner",
         2,
         &[
             (Join(&["m"]), Seen::Shares(1, vec![2])),
             (Join(&["n"]), Seen::Shares(2, vec![1, 1])),
             (Init("p", "id"), Done),
-            // Each of the two has one of them.
+            // Each of the two members owns one of the partitions.
             (Offsets("p", From::Member("n"), BOTH, 0), Done),
             (Commit("p"), Done),
             (Committed(0, true), offset(3, 0)),
@@ -175,7 +176,7 @@ fn offsets_of_partitions_that_the_member_does_not_own_are_taken() {
 
 #[test]
 fn blank_metadata_is_taken_without_any_check() {
-    same(
+    run_on_both(
         "blank",
         1,
         &[
@@ -192,7 +193,7 @@ fn blank_metadata_is_taken_without_any_check() {
 
 #[test]
 fn negative_offsets_pass_unfenced() {
-    same(
+    run_on_both(
         "negative",
         2,
         &[
@@ -211,7 +212,7 @@ fn negative_offsets_pass_unfenced() {
 
 #[test]
 fn records_may_follow_the_offsets_of_a_transaction() {
-    same(
+    run_on_both(
         "records-after-offsets",
         1,
         &[
@@ -227,7 +228,7 @@ fn records_may_follow_the_offsets_of_a_transaction() {
 
 #[test]
 fn a_plain_commit_makes_pending_offsets_vanish() {
-    same(
+    run_on_both(
         "plain",
         1,
         &[
@@ -243,7 +244,7 @@ fn a_plain_commit_makes_pending_offsets_vanish() {
 
 #[test]
 fn only_read_committed_clients_wait_for_pending_offsets() {
-    same(
+    run_on_both(
         "pending",
         1,
         &[
@@ -262,7 +263,7 @@ fn only_read_committed_clients_wait_for_pending_offsets() {
 
 #[test]
 fn a_new_producer_aborts_the_open_transaction_of_its_id() {
-    same(
+    run_on_both(
         "hanging",
         1,
         &[
@@ -270,26 +271,26 @@ fn a_new_producer_aborts_the_open_transaction_of_its_id() {
             (Init("p", "id"), Done),
             (Send("p", 0, "k", Some("hangs")), at(0)),
             (Offsets("p", From::Member("m"), &[(0, 1)], 0), Done),
-            (Append(0, "k", Some("behind")), at(1)),
+            (Append(0, "k", Some("next")), at(1)),
             (Read(0), records(&[])),
-            (ReadAll(0), records(&[(0, "hangs"), (1, "behind")])),
+            (ReadAll(0), records(&[(0, "hangs"), (1, "next")])),
             (Committed(0, true), Hangs),
             (Init("q", "id"), Done),
-            (Read(0), records(&[(1, "behind")])),
+            (Read(0), records(&[(1, "next")])),
             (Committed(0, true), Seen::Offset(None)),
-            // The marker has taken an offset.
+            // The abort marker takes an offset.
             (Append(0, "k", Some("more")), at(3)),
             (Commit("p"), Refused(Why::Fenced)),
             (Send("q", 0, "k", Some("new")), at(4)),
             (Commit("q"), Done),
-            (Read(0), records(&[(1, "behind"), (3, "more"), (4, "new")])),
+            (Read(0), records(&[(1, "next"), (3, "more"), (4, "new")])),
         ],
     );
 }
 
 #[test]
 fn markers_take_offsets_and_are_never_delivered() {
-    same(
+    run_on_both(
         "markers",
         2,
         &[
@@ -309,7 +310,7 @@ fn markers_take_offsets_and_are_never_delivered() {
 
 #[test]
 fn metadata_has_4096_bytes_at_the_most() {
-    same(
+    run_on_both(
         "metadata",
         1,
         &[
@@ -328,10 +329,10 @@ fn metadata_has_4096_bytes_at_the_most() {
 #[test]
 fn after_an_unanswered_commit_only_a_commit_is_allowed() {
     if broker().is_some_and(|broker| broker.proxied.is_none()) {
-        // A broker that was there already has no listener for a proxy.
+        // The broker of KAFKA_BOOTSTRAP has no listener for a proxy.
         return;
     }
-    same(
+    run_on_both(
         "no-answer",
         1,
         &[
@@ -350,24 +351,24 @@ fn after_an_unanswered_commit_only_a_commit_is_allowed() {
 
 #[test]
 fn a_timed_out_transaction_is_aborted_and_its_producer_fenced() {
-    same(
+    run_on_both(
         "time-out",
         1,
         &[
             (Init("p", SHORT), Done),
             (Send("p", 0, "k", Some("v")), at(0)),
-            (Append(0, "k", Some("behind")), at(1)),
+            (Append(0, "k", Some("next")), at(1)),
             (TimeOut("p"), Done),
-            (Read(0), records(&[(1, "behind")])),
+            (Read(0), records(&[(1, "next")])),
             (Commit("p"), Refused(Why::Fenced)),
-            (Read(0), records(&[(1, "behind")])),
+            (Read(0), records(&[(1, "next")])),
         ],
     );
 }
 
 #[test]
 fn a_handover_takes_two_generations_and_leaving_one() {
-    same(
+    run_on_both(
         "handover",
         2,
         &[
@@ -381,7 +382,7 @@ fn a_handover_takes_two_generations_and_leaving_one() {
 #[test]
 fn compaction_keeps_the_last_record_and_no_aborted_one() {
     let kept = vec![(1, Some("2".to_owned())), (6, None), (7, Some("roll".to_owned()))];
-    same(
+    run_on_both(
         "compaction",
         1,
         &[

@@ -1,5 +1,5 @@
-//! A topic that another scheduler has served for years, with the records its clients and itself have left there, goes
-//! over with the same topics and the same group. See docs/moving-over.md.
+//! The engine takes over topics and group of another scheduler, with the records that it and its clients have left
+//! there over the years. See docs/moving-over.md.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 
 use crate::first_start::noon_zone;
-use crate::kit::case::PATIENCE;
+use crate::kit::case::TIMEOUT;
 use crate::kit::client::{self, Producer, Record};
 use crate::kit::engine::Engine;
 use crate::kit::wait::{eventually, now_s};
@@ -15,9 +15,9 @@ use crate::kit::{Case, Scheduled};
 
 const DAY_S: i64 = 86_400;
 
-// 10,000 schedules in all.
+// 10,000 schedules in total.
 const FIRED_EARLIER: usize = 3_000;
-const FIRED_TODAY: usize = 500;
+const FIRED_SINCE_MIDNIGHT: usize = 500;
 const CANCELLED: usize = 300;
 const LEFTOVERS: usize = 200;
 const INVALID: usize = 100;
@@ -25,7 +25,7 @@ const OVERDUE: usize = 400;
 const SOON: usize = 1_500;
 const LATER: usize = 4_000;
 
-/// What was on the topics before.
+/// The state of the topics before.
 struct Past {
     case: Case,
     producer: Producer,
@@ -33,7 +33,7 @@ struct Past {
 }
 
 impl Past {
-    /// A schedule as clients send it, long ago.
+    /// Returns an old schedule of a client.
     fn schedule(&self, key: &str, epoch: i64, at: i64) -> Scheduled {
         Scheduled::new(key, format!("value of {key}"), epoch, &self.case.target)
             .target_key(format!("target {key}"))
@@ -45,8 +45,8 @@ impl Past {
         self.producer.send(&self.case.schedules[0], &self.schedule(key, epoch, at));
     }
 
-    /// A schedule, and what the other scheduler wrote when it fired: the record with all its headers to the target and
-    /// to the history, and a tombstone that carries them too.
+    /// Produces a schedule and the records that the other scheduler wrote when it fired: the record with all its
+    /// headers to target and history, and a tombstone with the same headers.
     fn fired(&self, key: &str, epoch: i64) {
         let asked = self.schedule(key, epoch, epoch - 3_600);
         self.producer.send(&self.case.schedules[0], &asked);
@@ -63,7 +63,7 @@ impl Past {
         self.producer.send(&self.case.schedules[0], &Scheduled { value: None, ..told });
     }
 
-    /// Records that never were schedules, and stay.
+    /// Produces records that are not valid schedules, and must stay.
     fn invalid(&self, key: &str, number: usize) {
         let bare = Scheduled { headers: Vec::new(), ..Scheduled::new(key, "v", 0, "-") };
         let target = |record: Scheduled| record.header("scheduler-target-topic", &self.case.target);
@@ -81,13 +81,13 @@ fn keys(prefix: &str, count: usize) -> Vec<String> {
     (0..count).map(|n| format!("{prefix}-{n}")).collect()
 }
 
-/// Fills the topics. Some keys are used again and again, as those of real clients are.
+/// Fills the topics. Some keys are used repeatedly, like those of real clients.
 fn fill(past: &Past) {
     let ago = |days: i64| past.midnight - days * DAY_S + 3_600;
     for (n, key) in keys("earlier", FIRED_EARLIER).iter().enumerate() {
         past.fired(key, ago(1 + (n % 20) as i64));
     }
-    keys("today", FIRED_TODAY).iter().for_each(|key| past.fired(key, past.midnight + 60));
+    keys("today", FIRED_SINCE_MIDNIGHT).iter().for_each(|key| past.fired(key, past.midnight + 60));
     for key in keys("cancelled", CANCELLED) {
         past.schedule_now(&key, now_s() + 3_600, ago(2));
         past.producer.send(&past.case.schedules[0], &Scheduled::cancel(&key).timestamp(ago(1) * 1_000));
@@ -96,7 +96,7 @@ fn fill(past: &Past) {
     keys("invalid", INVALID).iter().enumerate().for_each(|(n, key)| past.invalid(key, n));
     keys("overdue", OVERDUE).iter().for_each(|key| past.schedule_now(key, past.midnight + 3_600, ago(1)));
     for (n, key) in keys("later", LATER).iter().enumerate() {
-        // Fired before, under the same key.
+        // The same key has fired before.
         if n % 10 == 0 {
             past.fired(key, ago(5));
         }
@@ -104,7 +104,7 @@ fn fill(past: &Past) {
     }
 }
 
-/// The other scheduler's membership: an assignor by its version, and offsets with nothing beside them.
+/// Joins the group as the other scheduler does: with its assignor, and with offsets without metadata.
 pub fn member(case: &Case, assignor: &str) -> BaseConsumer {
     let consumer: BaseConsumer = client::config(case.bootstrap())
         .set("group.id", &case.group)
@@ -115,7 +115,7 @@ pub fn member(case: &Case, assignor: &str) -> BaseConsumer {
         .create()
         .expect("a consumer");
     consumer.subscribe(&[&case.schedules[0]]).expect("a subscription");
-    eventually("the other scheduler has read its topic", PATIENCE, || {
+    eventually("the other scheduler has read its topic", TIMEOUT, || {
         while let Some(Ok(_)) = consumer.poll(Duration::from_millis(100)) {}
         consumer.commit_consumer_state(CommitMode::Sync).ok()
     });
@@ -142,8 +142,8 @@ fn ten_thousand_schedules_of_another_scheduler_are_taken_over() {
     let case = &past.case;
     let other = member(case, "range");
     let mut engine = case.engine_with(&[("SINCE_DELTA", "0"), ("TZ", &zone)]);
-    eventually("it says that another kind of member is in its group", PATIENCE, || {
-        // As a living member does.
+    eventually("the log reports a foreign member of the group", TIMEOUT, || {
+        // Like a running member.
         while let Some(Ok(_)) = other.poll(Duration::from_millis(10)) {}
         engine.output().contains("the group has members that are not kafka-scheduler").then_some(())
     });
@@ -156,13 +156,17 @@ fn ten_thousand_schedules_of_another_scheduler_are_taken_over() {
     engine.ready();
     let fired = before + OVERDUE + SOON;
     let mut reader = case.target_reader();
-    reader.wait("what is owed has fired", PATIENCE * 2, |records| records.len() >= fired);
+    reader.wait("what is owed has fired", TIMEOUT * 2, |records| records.len() >= fired);
 
     let owed: BTreeSet<String> = keys("overdue", OVERDUE).into_iter().chain(keys("soon", SOON)).collect();
     let counts = scheduled_keys(&case.settled());
-    assert_eq!(counts.values().sum::<usize>(), fired, "nothing beside what the other fired and what was owed");
-    assert!(counts.values().all(|count| *count == 1), "nothing fires twice: {counts:?}");
-    assert!(owed.iter().all(|key| counts.contains_key(key)), "nothing owed is lost");
+    assert_eq!(
+        counts.values().sum::<usize>(),
+        fired,
+        "only the other scheduler's firings and owed schedules are in the target"
+    );
+    assert!(counts.values().all(|count| *count == 1), "no schedule fires twice: {counts:?}");
+    assert!(owed.iter().all(|key| counts.contains_key(key)), "every owed schedule fires");
 
     assert_eq!(engine.metric("kafka_scheduler_leftover_schedules_total"), Some(LEFTOVERS as u64));
     let lines: Vec<String> =
@@ -171,17 +175,17 @@ fn ten_thousand_schedules_of_another_scheduler_are_taken_over() {
     assert_eq!(leftovers.sum::<usize>(), LEFTOVERS, "{lines:?}");
     assert_eq!(engine.counter("invalid_schedule"), Some(INVALID as u64));
     assert_eq!(engine.counter("missed_schedule").map(|missed| missed >= OVERDUE as u64), Some(true));
-    // Shown from a snapshot that may be half a second old.
-    eventually("what is due later is held, and nothing else", PATIENCE, || {
+    // The status is a snapshot, up to half a second old.
+    eventually("what is due later is held, and nothing else", TIMEOUT, || {
         let held = |(name, held): (String, f64)| name.contains("_pending_schedules{").then_some(held);
         (engine.metrics().into_iter().filter_map(held).sum::<f64>() == LATER as f64).then_some(())
     });
     engine.stop();
 
-    // Records that the engine must not delete are where they were.
+    // Records that the engine must not delete are still there.
     let ended: BTreeSet<String> = case.tombstones().iter().map(Record::key_text).collect();
     assert!(keys("leftover", LEFTOVERS).iter().chain(&keys("invalid", INVALID)).all(|key| !ended.contains(key)));
-    // And a second start finds nothing to do.
+    // A second start finds nothing to fire.
     let mut engine = case.engine_with(&[("SINCE_DELTA", "0"), ("TZ", &zone)]);
     assert_eq!(case.settled().len(), fired, "after a restart");
     engine.stop();
@@ -191,18 +195,21 @@ fn ten_thousand_schedules_of_another_scheduler_are_taken_over() {
 fn a_foreign_member_that_shares_the_partitions_is_named() {
     let Some(case) = Case::new("stranger", 2) else { return };
     case.produce(&[case.due_in("later", "v", 3_600)]);
-    // As the other scheduler is from v0.0.7 on.
+    // The other scheduler's version v0.0.7 or later.
     let other = member(&case, "cooperative-sticky");
     let mut first = case.engine();
     let mut second = case.engine();
     let told = |engine: &Engine| engine.output().lines().filter(|l| l.contains("do not call themselves")).count();
-    eventually("both say who else is in their group", PATIENCE, || {
+    eventually("both say who else is in their group", TIMEOUT, || {
         while let Some(Ok(_)) = other.poll(Duration::from_millis(10)) {}
         (told(&first) > 0 && told(&second) > 0).then_some(())
     });
     let line = first.output().lines().find(|l| l.contains("do not call themselves")).map(str::to_owned);
-    let line = line.expect("it was there");
-    assert!(line.contains("rdkafka/") && !line.contains("kafka-scheduler/"), "the other one only: {line}");
+    let line = line.expect("the log has the line");
+    assert!(
+        line.contains("rdkafka/") && !line.contains("kafka-scheduler/"),
+        "the line names only the other program: {line}"
+    );
     assert_eq!((told(&first), told(&second)), (1, 1), "once");
     drop(other);
     first.stop();

@@ -1,8 +1,8 @@
-//! What it shows over HTTP.
+//! Counters and pending schedules over HTTP.
 
 use serde_json::Value;
 
-use crate::kit::case::PATIENCE;
+use crate::kit::case::TIMEOUT;
 use crate::kit::wait::{eventually, now_s};
 use crate::kit::{Case, Scheduled};
 
@@ -11,7 +11,7 @@ fn the_counters_count() {
     let Some(case) = Case::new("counters", 1) else { return };
     case.produce(&[case.due_in("missed", "v", -5)]);
     let engine = case.engine();
-    eventually("the missed one is counted", PATIENCE, || (engine.counter("missed_schedule")? == 1).then_some(()));
+    eventually("the missed one is counted", TIMEOUT, || (engine.counter("missed_schedule")? == 1).then_some(()));
     let soon = now_s() + 2;
     case.produce(&[
         Scheduled::new("fires", "v", soon, &case.target),
@@ -24,18 +24,18 @@ fn the_counters_count() {
     for (event, count) in
         [("triggered_schedule", 1), ("missed_schedule", 1), ("deleted_schedule", 1), ("invalid_schedule", 2)]
     {
-        eventually(&format!("{event} is {count}"), PATIENCE, || (engine.counter(event)? == count).then_some(()));
+        eventually(&format!("{event} is {count}"), TIMEOUT, || (engine.counter(event)? == count).then_some(()));
     }
     assert_eq!(engine.counter("planned_schedule"), Some(3));
-    // The cancel of nothing; what the engine writes itself counts nowhere.
+    // The cancel had no schedule; the engine's own records are not counted.
     assert_eq!(engine.counter("other"), Some(1));
 }
 
 #[test]
-fn rest_tells_that_it_lives_what_it_is_and_what_is_pending() {
+fn rest_serves_liveness_info_and_pending_schedules() {
     let Some(case) = Case::new("rest", 2) else { return };
     let engine = case.engine();
-    eventually("it lives", PATIENCE, || engine.get("/liveness"));
+    eventually("liveness is served", TIMEOUT, || engine.get("/liveness"));
     let info: Value = serde_json::from_str(&engine.get("/info").expect("an answer")).expect("JSON");
     assert!(info["hostname"].is_string() && info["address"].is_array(), "{info}");
     assert!(info["server_address"].as_str().is_some_and(|a| a.ends_with(&engine.port.to_string())), "{info}");
@@ -45,7 +45,7 @@ fn rest_tells_that_it_lives_what_it_is_and_what_is_pending() {
     let epoch = now_s() + 3_600;
     let schedule = Scheduled::new("id", "video 1", epoch, &case.target).target_key("tk").timestamp(1_607_918_336_000);
     case.produce(&[schedule]);
-    let listed = eventually("it is listed", PATIENCE, || {
+    let listed = eventually("the schedule is listed", TIMEOUT, || {
         let listed: Vec<Value> = serde_json::from_str(&engine.get("/schedules")?).ok()?;
         listed.first().cloned()
     });

@@ -1,10 +1,10 @@
-//! Bad records harm only themselves.
+//! Records that cannot be delivered affect only themselves.
 
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use crate::kit::case::PATIENCE;
+use crate::kit::case::TIMEOUT;
 use crate::kit::client::{self, Reader};
 use crate::kit::engine::Engine;
 use crate::kit::wait::{eventually, now_s};
@@ -13,18 +13,18 @@ use crate::kit::{Case, Record, Scheduled};
 const GOOD: usize = 40;
 const DAY_S: i64 = 86_400;
 
-/// The longest wait before a missing target is looked for again, by docs/refusals.md.
+/// The longest interval at which a missing target is looked up again, by docs/refusals.md.
 const LOOK_MAX: Duration = Duration::from_secs(30);
-/// What a look and a firing take.
+/// The time for a lookup and a firing.
 const LOOK_MARGIN: Duration = Duration::from_secs(2);
 
-/// Topics that no schedule can be delivered to, and one that takes only small records.
+/// Topics that accept no records, and one that accepts only small records.
 struct Traps {
     small: String,
     missing: String,
-    /// Compacted: it takes no record without a key.
+    /// A compacted topic, which accepts no record without a key.
     compacted: String,
-    /// `None` where no right can be taken away.
+    /// A topic without write permission; `None` if the broker has no authorizer.
     forbidden: Option<String>,
 }
 
@@ -41,13 +41,13 @@ impl Traps {
         let allow = ["--add", "--allow-principal", "User:*", "--operation", "All", "--topic", &forbidden];
         case.broker.tool("org.apache.kafka.tools.AclCommand", &allow);
         if denied.is_none() {
-            // Not with eprintln!, which the test runner keeps to itself when a test passes.
+            // The test runner hides the output of eprintln! when a test passes.
             let _ = writeln!(std::io::stderr(), "\n*** SKIPPED: nothing can be forbidden on this broker ***\n");
         }
         Self { small, missing: topic("missing"), compacted, forbidden: denied.map(|_| forbidden) }
     }
 
-    /// One record of each kind that cannot fire, by its reason.
+    /// Returns one record for each reason, with that reason.
     fn records(&self, case: &Case, due: i64) -> BTreeMap<&'static str, Scheduled> {
         let schedule =
             |reason: &str, epoch: i64, target: &str| Scheduled::new(format!("bad-{reason}"), "v", epoch, target);
@@ -80,7 +80,7 @@ impl Traps {
     }
 }
 
-/// Puts forty good schedules and one of each bad kind into the same second, and waits for the good ones.
+/// Schedules forty valid records and one invalid record of each kind for the same second, and waits for the valid ones.
 fn mixed(case: &Case, traps: &Traps, engine: &mut Engine) -> BTreeMap<&'static str, Scheduled> {
     case.settled();
     let due = now_s() + 4;
@@ -100,14 +100,14 @@ fn mixed(case: &Case, traps: &Traps, engine: &mut Engine) -> BTreeMap<&'static s
     for topic in [&case.target, &traps.small] {
         let mut reader = Reader::new(case.bootstrap(), topic);
         let is_good = |r: &&Record| r.value.as_deref() == Some(&[b'v'; 100]);
-        reader.wait("the good ones fire", PATIENCE, |r| r.iter().filter(is_good).count() >= GOOD / 2);
+        reader.wait("the good ones fire", TIMEOUT, |r| r.iter().filter(is_good).count() >= GOOD / 2);
         for record in reader.records.iter().filter(is_good) {
             let late_ms = record.timestamp - due * 1_000;
             assert!((0..=1_000).contains(&late_ms), "{} was {late_ms} ms late", record.key_text());
         }
     }
     for reason in bad.keys() {
-        eventually(&format!("{reason} is counted"), PATIENCE, || (engine.refused(reason)? == 1).then_some(()));
+        eventually(&format!("{reason} is counted"), TIMEOUT, || (engine.refused(reason)? == 1).then_some(()));
     }
     assert!(engine.running());
     assert!(
@@ -126,11 +126,11 @@ fn good_schedules_fire_on_time_beside_one_of_each_bad_kind() {
     let traps = Traps::new(&case);
     let mut engine = case.engine_with(&LIMITS);
     let bad = mixed(&case, &traps, &mut engine);
-    // Nothing of them is fired, lost or deleted.
+    // None of the invalid records is fired, lost or deleted.
     let kept = client::read_all(case.bootstrap(), &case.schedules[0]);
     for (reason, record) in &bad {
         let of_key: Vec<&Record> = kept.iter().filter(|r| r.key == record.key).collect();
-        assert_eq!(of_key.len(), 1, "{reason} stays as it is");
+        assert_eq!(of_key.len(), 1, "the record with {reason} is unchanged");
         assert_eq!(of_key[0].value, record.value, "{reason}");
     }
     let fired = case.settled();
@@ -140,9 +140,9 @@ fn good_schedules_fire_on_time_beside_one_of_each_bad_kind() {
     client::create_topic(case.bootstrap(), &traps.missing, 1, &[]);
     let made = Instant::now();
     let mut reader = Reader::new(case.bootstrap(), &traps.missing);
-    reader.wait("the schedule has found its target", PATIENCE, |r| r.len() == 1);
+    reader.wait("the schedule has found its target", TIMEOUT, |r| r.len() == 1);
     let took = made.elapsed();
-    assert!(took <= LOOK_MAX + LOOK_MARGIN, "it took {took:?} from the target's creation");
+    assert!(took <= LOOK_MAX + LOOK_MARGIN, "firing took {took:?} from the target's creation");
     engine.stop();
 }
 
@@ -156,13 +156,13 @@ fn with_a_dead_letter_topic_each_bad_record_arrives_there_once() {
     let mut engine = case.engine_with(&env);
     let bad = mixed(&case, &traps, &mut engine);
     let mut reader = Reader::new(case.bootstrap(), &dead);
-    reader.wait("all bad ones are dead letters", PATIENCE, |r| r.len() >= bad.len());
+    reader.wait("all bad ones are dead letters", TIMEOUT, |r| r.len() >= bad.len());
     engine.stop();
     let mut engine = case.engine_with(&env);
     case.settled();
     engine.stop();
     let dead_letters = client::read_all(case.bootstrap(), &dead);
-    assert_eq!(dead_letters.len(), bad.len(), "each once, also after a restart");
+    assert_eq!(dead_letters.len(), bad.len(), "each dead letter is written once, also after a restart");
     let mut tombstones = client::read_all(case.bootstrap(), &case.schedules[0]);
     tombstones.retain(|r| r.value.is_none());
     for (reason, record) in &bad {
@@ -177,14 +177,14 @@ fn with_a_dead_letter_topic_each_bad_record_arrives_there_once() {
             assert!(dead_letter.headers.contains(&(name.clone(), value.clone())), "{reason}: header {name}");
         }
         let ended = tombstones.iter().filter(|r| r.key == record.key).count();
-        assert_eq!(ended, 1, "{reason}: one tombstone");
+        assert_eq!(ended, 1, "{reason}: a dead letter has one tombstone");
     }
 }
 
 #[test]
 fn a_record_without_a_key_is_counted_and_left_where_it_is() {
     let Some(case) = Case::new("no-key", 1) else { return };
-    // A compacted topic takes none.
+    // A compacted topic accepts no record without a key.
     let (schedules, dead) = (format!("{}-keyless", case.group), format!("{}-dead", case.group));
     client::create_topic(case.bootstrap(), &schedules, 1, &[("cleanup.policy", "delete")]);
     client::create_topic(case.bootstrap(), &dead, 1, &[]);
@@ -199,16 +199,19 @@ fn a_record_without_a_key_is_counted_and_left_where_it_is() {
         producer.flush();
         let fired = case.fired(start);
         assert!(fired.iter().all(|record| record.value_text() == "good"), "{fired:?}");
-        eventually("it is counted", PATIENCE, || (engine.refused("no-key")? == 1).then_some(()));
+        eventually("the record is counted", TIMEOUT, || (engine.refused("no-key")? == 1).then_some(()));
         engine.stop();
     }
-    assert!(client::read_all(case.bootstrap(), &dead).is_empty(), "it cannot be deleted, so it is not moved");
+    assert!(
+        client::read_all(case.bootstrap(), &dead).is_empty(),
+        "a record without a key cannot be deleted, so it does not become a dead letter"
+    );
     let kept = client::read_all(case.bootstrap(), &schedules);
-    assert_eq!(kept.iter().filter(|record| record.key.is_none()).count(), 1, "it stays as it is");
+    assert_eq!(kept.iter().filter(|record| record.key.is_none()).count(), 1, "the record is unchanged");
 }
 
 #[test]
-fn a_batch_of_poison_is_parked_and_a_later_good_one_fires() {
+fn a_rejected_batch_is_parked_and_a_later_schedule_fires() {
     let Some(case) = Case::new("all-poison", 2) else { return };
     let traps = Traps::new(&case);
     let mut engine = case.engine();
@@ -219,7 +222,7 @@ fn a_batch_of_poison_is_parked_and_a_later_good_one_fires() {
         case.queue(&Scheduled::new(format!("bad-{n}"), value, due, &traps.small));
     }
     case.flush();
-    eventually("all are counted", PATIENCE, || (engine.refused("too-large")? == 20).then_some(()));
+    eventually("all are counted", TIMEOUT, || (engine.refused("too-large")? == 20).then_some(()));
     assert!(case.settled().is_empty());
     assert!(client::read_all(case.bootstrap(), &traps.small).is_empty());
     assert!(engine.running());

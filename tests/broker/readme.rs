@@ -1,4 +1,4 @@
-//! The commands of the README, as they stand there.
+//! Runs the README's commands.
 
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -13,7 +13,7 @@ const README: &str = include_str!("../../README.md");
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// The section under a heading, and its blocks of shell commands.
+/// Returns the section under a heading, and its shell blocks.
 fn section(heading: &str) -> (&'static str, Vec<&'static str>) {
     let section = README.split("\n## ").find(|section| section.lines().next() == Some(heading));
     let section = section.unwrap_or_else(|| panic!("the README has no section {heading:?}"));
@@ -21,7 +21,7 @@ fn section(heading: &str) -> (&'static str, Vec<&'static str>) {
     (section, blocks.map(|rest| rest.split_once("```").expect("the end of a block").0).collect())
 }
 
-/// Runs shell commands with the program that the tests have built in place of one that cargo would build.
+/// Runs shell commands with the tests' build of the program instead of one that cargo would build.
 fn sh(commands: &str) -> String {
     const CARGO: &str = "set -e
 cargo() {
@@ -46,15 +46,15 @@ fn a_newcomer_fires_a_message_of_their_own_with_three_commands() {
     const ADDRESS: &str = "127.0.0.1:12345";
     let (text, blocks) = section("Try it");
     assert_eq!(blocks.len(), 3, "{blocks:?}");
-    assert_eq!(blocks[0].lines().chain(blocks[1].lines()).count(), 3, "three commands: {blocks:?}");
+    assert_eq!(blocks[0].lines().chain(blocks[1].lines()).count(), 3, "the README has three commands: {blocks:?}");
     assert_eq!(blocks[2], "cargo test --workspace\n");
-    let mini = blocks[0].trim().strip_prefix("cargo run --release -- ").expect("it runs the program");
+    let mini = blocks[0].trim().strip_prefix("cargo run --release -- ").expect("the command runs the program");
     let args: Vec<&str> = mini.split(' ').collect();
     let mini = Engine::start("readme", &args, &[]);
-    let address = eventually("it prints the address", LIMIT, || {
+    let address = eventually("mini prints the address", LIMIT, || {
         let output = mini.output();
         let line = output.lines().find(|line| line.contains("bootstrap server"))?;
-        line.split_whitespace().find(|word| word.starts_with("127.0.0.1:")).map(str::to_owned)
+        line.split_whitespace().find(|argument| argument.starts_with("127.0.0.1:")).map(str::to_owned)
     });
     assert!(blocks[1].contains(ADDRESS), "{}", blocks[1]);
     sh(&blocks[1].replace(ADDRESS, &address));
@@ -68,36 +68,36 @@ fn a_newcomer_fires_a_message_of_their_own_with_three_commands() {
 }
 
 #[test]
-fn topics_created_as_the_readme_says_are_good() {
+fn topics_created_as_the_readme_says_pass_the_check() {
     let Some(case) = Case::new("readme", 1) else { return };
     let (_, blocks) = section("Running it");
     let [build, run, create] = blocks[..] else { panic!("{blocks:?}") };
-    // What the image is built with, to which `tests/packaging` holds it.
+    // The build command of the image; `tests/packaging` checks that.
     assert_eq!(build.trim(), "cargo build --release --locked");
     let (schedules, history) = (format!("{}-schedules", case.group), format!("{}-history", case.group));
-    let own = |word: &str| match word {
+    let own = |argument: &str| match argument {
         "schedules" => schedules.clone(),
         "history" => history.clone(),
-        word => word.replace("kafka:9092", case.bootstrap()),
+        argument => argument.replace("kafka:9092", case.bootstrap()),
     };
     for command in create.replace("\\\n", " ").lines() {
-        let words: Vec<String> = command.split_whitespace().map(own).collect();
-        let [tool, server, at, args @ ..] = &words[..] else { panic!("{command}") };
+        let arguments: Vec<String> = command.split_whitespace().map(own).collect();
+        let [tool, server, at, args @ ..] = &arguments[..] else { panic!("{command}") };
         assert_eq!([tool, server, at], ["kafka-topics.sh", "--bootstrap-server", case.bootstrap()]);
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
         if case.broker.tool("org.apache.kafka.tools.TopicCommand", &args).is_none() {
             return;
         }
     }
-    let words: Vec<&str> = run.split_whitespace().collect();
-    let (program, variables) = words.split_last().expect("a program");
+    let arguments: Vec<&str> = run.split_whitespace().collect();
+    let (program, variables) = arguments.split_last().expect("a program");
     assert_eq!(*program, "kafka-scheduler");
-    let variable = |word: &&str| {
-        let (name, value) = word.split_once('=').expect("a variable");
+    let variable = |argument: &&str| {
+        let (name, value) = argument.split_once('=').expect("a variable");
         (name.to_owned(), own(value))
     };
     let mut env: Vec<(String, String)> = variables.iter().map(variable).collect();
-    // Its default, and a group, are other tests' too.
+    // Other tests use the default topic, and a group.
     env.extend([("HISTORY_TOPIC".into(), history.clone()), ("GROUP_ID".into(), case.group.clone())]);
     let borrowed: Vec<(&str, &str)> = env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     let checked = cli::run(&borrowed, &["topics", "check"], b"").ok();

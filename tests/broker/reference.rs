@@ -1,10 +1,10 @@
-//! The example that etf1/kafka-message-scheduler documents, byte for byte.
+//! The documented example of etf1/kafka-message-scheduler, byte for byte.
 
 use crate::kit::client::HeaderPair;
 use crate::kit::wait::now_s;
 use crate::kit::{Case, Scheduled};
 
-/// Sorted by name: only repeats and user headers have an order that is promised.
+/// Sorts headers by name: only the order of repeated headers and user headers is promised.
 fn sorted(headers: &[HeaderPair]) -> Vec<(&str, &[u8])> {
     let mut headers: Vec<(&str, &[u8])> =
         headers.iter().map(|(name, value)| (name.as_str(), value.as_deref().expect("a value"))).collect();

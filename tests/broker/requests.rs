@@ -1,13 +1,13 @@
 //! Request headers as header mappers and converters of other programs write them.
 
 use crate::cli;
-use crate::kit::case::PATIENCE;
+use crate::kit::case::TIMEOUT;
 use crate::kit::client::{self, Reader};
 use crate::kit::engine::Engine;
 use crate::kit::wait::{eventually, now_s};
 use crate::kit::{Case, Record, Scheduled};
 
-/// In 2030.
+/// A time in 2030.
 const EPOCH_S: i64 = 1_893_456_000;
 
 fn asked(key: &str, epoch: impl AsRef<[u8]>, target: &str) -> Scheduled {
@@ -43,14 +43,14 @@ fn a_header_that_cannot_be_read_is_described_and_never_shown() {
     }
     case.flush();
     let mut dead_letters = Reader::new(case.bootstrap(), &dead);
-    dead_letters.wait("the dead letters", PATIENCE, |records| records.len() >= bad.len());
+    dead_letters.wait("the dead letters", TIMEOUT, |records| records.len() >= bad.len());
     let output = engine.output();
-    for (dead_letter, (record, code, words)) in dead_letters.records.iter().zip(&bad) {
+    for (dead_letter, (record, code, beginning)) in dead_letters.records.iter().zip(&bad) {
         assert_eq!((&dead_letter.key, text(dead_letter, "scheduler-error")), (&record.key, *code));
         let detail = text(dead_letter, "scheduler-error-detail");
-        assert!(detail.starts_with(words), "{words}: {detail}");
-        let said = output.lines().filter(|line| line.contains(&format!("reason=\"{code}\" detail=\"{words}")));
-        assert_eq!(said.count(), 1, "{words}: {output}");
+        assert!(detail.starts_with(beginning), "{beginning}: {detail}");
+        let said = output.lines().filter(|line| line.contains(&format!("reason=\"{code}\" detail=\"{beginning}")));
+        assert_eq!(said.count(), 1, "{beginning}: {output}");
     }
     for hidden in [digits.as_str(), "2030-01-01", "greetings"] {
         assert!(!output.contains(hidden), "{hidden} is in the log: {output}");
@@ -87,7 +87,7 @@ fn an_epoch_in_milliseconds_is_warned_about_counted_and_shown() {
     engine.ready();
     case.produce(&[Scheduled::new("ms", "v", EPOCH_S * 1_000, &case.target), case.due_in("s", "v", 3_600)]);
     let seen = |engine: &Engine| {
-        eventually("it is counted", PATIENCE, || {
+        eventually("the record is counted", TIMEOUT, || {
             (engine.metric("kafka_scheduler_far_ahead_schedules_total")? == 1).then_some(())
         });
         let output = engine.output();
@@ -114,7 +114,7 @@ fn an_epoch_in_milliseconds_is_warned_about_counted_and_shown() {
     seen(&again);
     again.stop();
     let mut bounded = case.engine_with(&[("MAX_HORIZON", "P400D")]);
-    eventually("a horizon refuses it", PATIENCE, || (bounded.refused("beyond-horizon")? == 1).then_some(()));
+    eventually("a horizon refuses it", TIMEOUT, || (bounded.refused("beyond-horizon")? == 1).then_some(()));
     bounded.stop();
     assert!(case.read_target().is_empty() && now_s() < EPOCH_S);
 }

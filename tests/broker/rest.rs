@@ -1,4 +1,4 @@
-//! REST: every route answers as openapi.json says, and says what is so.
+//! REST: every route responds as openapi.json documents, with correct values.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -6,14 +6,14 @@ use std::time::Duration;
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer as _, ThreadedProducer};
 use serde_json::{Value, json};
 
-use crate::kit::case::PATIENCE;
+use crate::kit::case::TIMEOUT;
 use crate::kit::client;
 use crate::kit::engine::Engine;
 use crate::kit::http::Answer;
 use crate::kit::wait::{eventually, now_s};
 use crate::kit::{Case, Scheduled};
 
-/// What openapi.json says of a path.
+/// The specification of a path in openapi.json.
 struct Spec(Value);
 
 impl Spec {
@@ -25,7 +25,7 @@ impl Spec {
         self.0["paths"].as_object().expect("paths").keys().map(String::as_str).collect()
     }
 
-    /// Holds an answer to what is said of its path and status.
+    /// Checks a response against the specification of its path and status.
     fn holds(&self, path: &str, answer: &Answer) {
         let said = &self.0["paths"][path]["get"]["responses"][answer.status.to_string()];
         assert!(said.is_object(), "{path}: {} is not documented: {}", answer.status, answer.text());
@@ -63,7 +63,7 @@ fn every_route_answers_as_documented() {
         case.due_in("fires", "v", 0).partition(0),
     ]);
     engine.ready();
-    let parked = eventually("one is parked", PATIENCE, || {
+    let parked = eventually("one is parked", TIMEOUT, || {
         let parked = engine.ask("GET", "/parked", &[]).json();
         (parked["schedules"].as_array()?.len() == 1).then_some(parked)
     });
@@ -95,7 +95,7 @@ fn every_route_answers_as_documented() {
     assert_eq!(
         spec.paths(),
         answers.iter().map(|(path, ..)| *path).collect(),
-        "documented paths, and those asked here"
+        "the documented paths, and the paths that this test requests"
     );
     for (path, asked, status) in &answers {
         let answer = engine.ask("GET", asked, &[]);
@@ -120,7 +120,7 @@ fn ids(page: &Value) -> BTreeSet<String> {
     list.iter().map(|entry| format!("{}@{}", entry["id"].as_str().expect("an id"), entry["partition"])).collect()
 }
 
-/// What the lists of [`every_route_answers_as_documented`] hold.
+/// Checks the lists of [`every_route_answers_as_documented`].
 fn lists(case: &Case, engine: &Engine, hour: i64) {
     let get = |path: &str| engine.ask("GET", path, &[]).json();
     let all = ["id@0", "\u{fffd}/x@1", "a b/ü@0", "a b/ü@1", "lost@1"].map(str::to_owned).into();
@@ -135,7 +135,7 @@ fn lists(case: &Case, engine: &Engine, hour: i64) {
     assert_eq!(entry("id"), expected);
     assert_eq!(entry("\u{fffd}/x")["id-base64"], "/y94");
     assert_eq!(entry("\u{fffd}/x")["target-key-base64"], "/g==");
-    // Pages of every size hold the same, each once.
+    // Pages of every size have the same entries, each once.
     for limit in 1..=6 {
         let (mut seen, mut count, mut after) = (BTreeSet::new(), 0, String::new());
         loop {
@@ -163,9 +163,10 @@ fn lists(case: &Case, engine: &Engine, hour: i64) {
 }
 
 fn status_says(case: &Case, engine: &Engine) {
-    let status = eventually("the status is up to date", PATIENCE, || {
+    let status = eventually("the status is up to date", TIMEOUT, || {
         let status = engine.ask("GET", "/status", &[]).json();
-        // The snapshot is up to half a second older than the list of firings: what has fired may still be in it.
+        // The snapshot is up to half a second older than the list of firings, so it may still have schedules that have
+        // fired.
         let total = &status["total"];
         (total["parked"] == 1 && total["pending"] == 5 && !status["firings"].as_array()?.is_empty()).then_some(status)
     });
@@ -177,13 +178,13 @@ fn status_says(case: &Case, engine: &Engine) {
 }
 
 #[test]
-fn readiness_names_what_does_not_fire_and_how_far_it_is() {
+fn readiness_names_waiting_partitions_and_their_progress() {
     let Some(case) = Case::new("readiness", 2) else { return };
-    // On a first start partitions wait for each other's start markers; later each is on its own.
+    // On a first start, partitions wait for each other's start markers; later each loads independently.
     let mut first = case.engine();
     first.ready();
     first.stop();
-    // A user's open transaction holds up every reader before what follows it.
+    // A user's open transaction blocks all read_committed consumers before the records after it.
     let producer: ThreadedProducer<DefaultProducerContext> =
         client::config(case.bootstrap()).set("transactional.id", &case.group).create().expect("a producer");
     let limit = Duration::from_secs(30);
@@ -193,7 +194,7 @@ fn readiness_names_what_does_not_fire_and_how_far_it_is() {
     producer.send(record).map_err(|(e, _)| e).expect("sent");
     producer.flush(limit).expect("written");
     let engine = case.engine();
-    let waiting = eventually("partition 1 alone is loading", PATIENCE, || {
+    let waiting = eventually("partition 1 alone is loading", TIMEOUT, || {
         let answer = crate::kit::http::ask(engine.port, "GET", "/readiness", &[]).ok()?;
         assert_eq!(answer.status, 503, "{}", answer.text());
         Spec::of(&engine).holds("/readiness", &answer);
@@ -217,7 +218,7 @@ fn memory_above_the_bound_only_warns() {
     engine.ready();
     let spec = Spec::of(&engine);
     let warnings = |count: usize| {
-        eventually(&format!("{count} warnings"), PATIENCE, || {
+        eventually(&format!("{count} warnings"), TIMEOUT, || {
             let answer = engine.ask("GET", "/readiness", &[]);
             assert_eq!(answer.status, 200, "{}", answer.text());
             spec.holds("/readiness", &answer);
@@ -232,7 +233,7 @@ fn memory_above_the_bound_only_warns() {
     let warning = warnings(1)[0].as_str().expect("a text").to_owned();
     assert!(warning.contains("more than MEMORY_WARN_BYTES (20000)"), "{warning}");
     let held = format!("kafka_scheduler_held_bytes{{partition=\"0\",topic=\"{}\"}}", case.schedules[0]);
-    eventually("all of them are held", PATIENCE, || {
+    eventually("all of them are held", TIMEOUT, || {
         let metrics = engine.metrics();
         assert_eq!(metrics["kafka_scheduler_memory_warn_bytes"], 20_000.0);
         let each = metrics[&held] / COUNT as f64;
@@ -240,31 +241,31 @@ fn memory_above_the_bound_only_warns() {
     });
     let due = now_s() + 1;
     case.produce(&[Scheduled::new("fires", "v", due, &case.target)]);
-    assert!(case.fired(1)[0].timestamp < (due + 1) * 1_000, "it fires on time");
+    assert!(case.fired(1)[0].timestamp < (due + 1) * 1_000, "the schedule fires on time");
     let cancelled: Vec<Scheduled> = keys().map(Scheduled::cancel).collect();
     case.produce(&cancelled);
     warnings(0);
-    eventually("that it is over is said", PATIENCE, || engine.output().contains("less memory than").then_some(()));
-    assert_eq!(engine.output().matches(SAID).count(), 1, "said once: {}", engine.output());
+    eventually("that it is over is said", TIMEOUT, || engine.output().contains("less memory than").then_some(()));
+    assert_eq!(engine.output().matches(SAID).count(), 1, "the warning is logged once: {}", engine.output());
 }
 
 #[test]
 fn no_instance_is_ready_without_brokers() {
     let nowhere = format!("127.0.0.1:{}", crate::kit::process::free_port());
     let engine = Engine::start("unreachable", &[], &[("BOOTSTRAP_SERVERS".to_owned(), nowhere)]);
-    let body = eventually("it says why", PATIENCE, || {
+    let body = eventually("readiness has a reason", TIMEOUT, || {
         let answer = crate::kit::http::ask(engine.port, "GET", "/readiness", &[]).ok()?;
         assert_eq!(answer.status, 503);
         let body = answer.json();
         body["reason"].as_str()?.contains("BOOTSTRAP_SERVERS").then_some(body)
     });
     assert_eq!(body["ready"], false);
-    assert_eq!(engine.ask("GET", "/liveness", &[]).status, 200, "waiting for brokers is no death");
+    assert_eq!(engine.ask("GET", "/liveness", &[]).status, 200, "an instance that waits for brokers is alive");
     assert_eq!(engine.ask("GET", "/schedules", &[]).json(), json!([]));
 }
 
 #[test]
-fn a_token_is_asked_for_and_never_shown() {
+fn a_token_is_required_and_never_shown() {
     const TOKEN: &str = "hunter2-0123456789";
     let Some(case) = Case::new("token", 1) else { return };
     let mut engine = case.engine_with(&[("REST_TOKEN", TOKEN), ("LOG_LEVEL", "trace")]);
@@ -288,7 +289,7 @@ fn a_token_is_asked_for_and_never_shown() {
     let page = engine.ask("GET", "/", &[]);
     assert_eq!(page.status, 401);
     assert!(page.text().contains("token-form"), "the page asks for the token");
-    assert!(engine.metrics().len() > 50, "metrics ask for none");
+    assert!(engine.metrics().len() > 50, "metrics need no token");
     engine.stop();
     let output = engine.output();
     assert!(output.contains("rest_token=\"***\""), "{output}");

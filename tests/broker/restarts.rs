@@ -1,4 +1,4 @@
-//! Ending and coming back.
+//! Stopping and restarting.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ fn a_restart_fires_nothing_again() {
     for round in 0..3 {
         let mut engine = case.engine();
         assert_eq!(case.settled().len(), COUNT, "after start {round}");
-        // Well once, badly once.
+        // One stop with SIGTERM, one with SIGKILL.
         if round == 0 { engine.stop() } else { engine.kill() }
     }
     let mut history = case.read_history();
@@ -24,7 +24,7 @@ fn a_restart_fires_nothing_again() {
 }
 
 #[test]
-fn what_comes_due_while_down_fires_after_the_start() {
+fn schedules_due_while_down_fire_after_the_start() {
     let Some(case) = Case::new("missed", 2) else { return };
     let mut engine = case.engine();
     case.settled();
@@ -37,17 +37,17 @@ fn what_comes_due_while_down_fires_after_the_start() {
 }
 
 #[test]
-fn sigterm_ends_it_soon_and_well() {
+fn sigterm_stops_the_engine_cleanly_and_quickly() {
     let Some(case) = Case::new("sigterm", 2) else { return };
     let mut engine = case.engine();
     case.settled();
     let asked = Instant::now();
     engine.stop();
-    assert!(asked.elapsed() < Duration::from_secs(10), "it took {:?}", asked.elapsed());
+    assert!(asked.elapsed() < Duration::from_secs(10), "stopping took {:?}", asked.elapsed());
 }
 
 #[test]
-fn ctrl_c_ends_it_as_well() {
+fn ctrl_c_stops_the_engine_cleanly() {
     let Some(case) = Case::new("sigint", 2) else { return };
     let mut engine = case.engine();
     case.produce(&[case.due_in("k", "v", 0)]);
@@ -55,5 +55,5 @@ fn ctrl_c_ends_it_as_well() {
     assert_eq!(engine.interrupt().code(), Some(0), "{}", engine.output());
     assert!(engine.output().contains("stopping; a second signal ends the program at once"), "{}", engine.output());
     let _engine = case.engine();
-    assert_eq!(case.settled().len(), 1, "nothing fires again");
+    assert_eq!(case.settled().len(), 1, "a schedule fired twice");
 }

@@ -1,8 +1,8 @@
-//! The engine's own topics: made where that is wanted, and looked at when it starts.
+//! The engine's own topics: created if configured, and checked at the start.
 
 use crate::cli;
 use crate::kit::Case;
-use crate::kit::case::PATIENCE;
+use crate::kit::case::TIMEOUT;
 use crate::kit::client;
 use crate::kit::wait::eventually;
 
@@ -18,7 +18,7 @@ fn missing_topics_are_created_with_settings_that_lose_nothing() {
         ("DEAD_LETTER_TOPIC", &dead),
     ]);
     let record = case.due_in("k", "v", 0);
-    eventually("the topics are there", PATIENCE, || {
+    eventually("the topics are there", TIMEOUT, || {
         let all = [&schedules, &history, &dead];
         all.iter().all(|topic| client::partitions(case.bootstrap(), topic) > 0).then_some(())
     });
@@ -64,13 +64,13 @@ fn settings_that_can_lose_schedules_are_warned_about() {
         "min.compaction.lag.ms=0: an update at the moment of firing can be compacted away",
         "delete.retention.ms=1: a tombstone can be removed before an instance that was down has read it",
     ] {
-        eventually(wanted, PATIENCE, || engine.output().contains(wanted).then_some(()));
+        eventually(wanted, TIMEOUT, || engine.output().contains(wanted).then_some(()));
     }
     engine.stop();
 }
 
 #[test]
-fn a_topic_with_nothing_but_the_brokers_defaults_is_found_bad() {
+fn a_topic_with_only_broker_defaults_fails_the_check() {
     let Some(case) = Case::with_defaults("default-topic", 1) else { return };
     let plain = format!("{}-plain", case.group);
     client::create_topic(case.bootstrap(), &plain, 1, &[]);
@@ -93,12 +93,15 @@ fn a_topic_with_nothing_but_the_brokers_defaults_is_found_bad() {
     engine.ready();
     let output = engine.output();
     assert!(warnings.iter().all(|wanted| output.contains(wanted)), "{output}");
-    assert!(!advice.iter().any(|wanted| output.contains(wanted)), "the engine warns of losses alone: {output}");
+    assert!(
+        !advice.iter().any(|wanted| output.contains(wanted)),
+        "the engine warns only of settings that can lose schedules: {output}"
+    );
     engine.stop();
 }
 
 #[test]
-fn a_topic_that_is_created_is_good_with_the_brokers_defaults() {
+fn a_created_topic_passes_the_check_with_broker_defaults() {
     let Some(case) = Case::with_defaults("created-defaults", 1) else { return };
     let name = |what: &str| format!("{}-{what}", case.group);
     let (schedules, history, dead) = (name("new-schedules"), name("new-history"), name("new-dead"));
@@ -122,7 +125,9 @@ fn a_record_too_large_for_the_history_is_invalid_on_arrival() {
     let mut engine = case.engine_with(&[("HISTORY_TOPIC", &history)]);
     case.settled();
     case.produce(&[case.due_in("large", vec![7; 3_000], 3_600), case.due_in("fits", "v", 1)]);
-    eventually("it is refused long before it is due", PATIENCE, || (engine.refused("too-large")? == 1).then_some(()));
-    assert_eq!(case.fired(1 + 1).len(), 1 + 1, "the probe and the one that fits");
+    eventually("the record is rejected long before it is due", TIMEOUT, || {
+        (engine.refused("too-large")? == 1).then_some(())
+    });
+    assert_eq!(case.fired(1 + 1).len(), 1 + 1, "the probe and the record that fits fire");
     engine.stop();
 }

@@ -1,4 +1,4 @@
-//! Topics that users write to all the time: nothing waits for an end that moves on.
+//! Users write to the topics all the time: no command may wait for an end that keeps moving.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -11,19 +11,19 @@ use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer as _, ThreadedProducer};
 
 use crate::cli::{Ran, on, on_with};
-use crate::kit::case::PATIENCE;
+use crate::kit::case::TIMEOUT;
 use crate::kit::client::{self, Producer, create_topic, read_all};
 use crate::kit::engine::Engine;
 use crate::kit::wait::now_s;
 use crate::kit::{Case, Scheduled};
 
-/// Records a second in each partition.
+/// Records per second in each partition.
 const RATE: u64 = 300;
-/// Keys that the writers use.
+/// The number of keys that the writers use.
 const KEYS: usize = 50;
-/// Producers of transactions: each of them needs some time for one.
+/// The number of transactional producers; each transaction takes a while.
 const PRODUCERS: usize = 6;
-/// How long a command may take.
+/// The time limit of a command.
 const LIMIT: Duration = Duration::from_secs(20);
 
 /// Writes until it goes out of scope.
@@ -33,7 +33,7 @@ struct Writing {
 }
 
 impl Writing {
-    /// Calls `write` with a number that counts up, at `RATE`.
+    /// Calls `write` with increasing numbers, at `RATE`.
     fn new(write: impl Fn(u64) + Send + 'static) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
@@ -49,16 +49,16 @@ impl Writing {
         Self { stop, thread: Some(thread) }
     }
 
-    /// Produces what `record` makes of the number and the partition to each partition.
+    /// Produces one record to each partition, as returned by `record` for the number and the partition.
     fn to(case: &Case, topic: &str, record: impl Fn(u64, i32) -> Scheduled + Send + 'static) -> Self {
         let (producer, topic, partitions) = (Producer::new(case.bootstrap(), &[]), topic.to_owned(), case.partitions);
         let write = move |n| (0..partitions).for_each(|p| producer.send(&topic, &record(n, p).partition(p)));
-        // Each of the keys is there before anything looks.
+        // Each key must exist before a command runs.
         (0..KEYS as u64).for_each(&write);
         Self::new(write)
     }
 
-    /// The same of schedules that are due much later.
+    /// Produces schedules that are due much later.
     fn schedules(case: &Case) -> Self {
         let (due, target) = (now_s() + 3_600, case.target.clone());
         Self::to(case, &case.schedules[0], move |n, p| {
@@ -69,7 +69,7 @@ impl Writing {
     fn stop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
-            thread.join().expect("the writer wrote");
+            thread.join().expect("the writer does not panic");
         }
     }
 }
@@ -83,7 +83,7 @@ impl Drop for Writing {
     }
 }
 
-/// What a command says that must end although topics are written to. One that does not ends when the writers stop.
+/// Returns the output of a command that must exit while topics are written to. If it hangs, it ends with the writers.
 fn within(what: &str, writers: &mut [Writing], run: impl FnOnce() -> Ran + Send) -> Ran {
     thread::scope(|scope| {
         let (ended, end) = mpsc::channel();
@@ -118,7 +118,7 @@ fn commands_end_although_the_topics_are_written_to() {
     assert!(said(&["show", "mine"]).ok().contains("2 (1 bytes)"));
     assert_eq!(said(&["list", "--json"]).ok().lines().count(), 2 * KEYS + 1, "each key once");
     let exported = said(&["export"]).ok();
-    assert_eq!(exported.lines().count(), 2 * KEYS + 1, "both passes cover the same: {exported}");
+    assert_eq!(exported.lines().count(), 2 * KEYS + 1, "both passes of the export cover the same records: {exported}");
     assert!(said(&["cancel", "mine"]).ok().starts_with("cancelled mine"));
     said(&["show", "mine"]).failed(3, &["nothing is pending"]);
     assert!(said(&["history", "fired"]).ok().contains("the message"));
@@ -134,13 +134,13 @@ fn commands_end_although_the_topics_are_written_to() {
     assert!(keys.contains("dead-letter") && keys.len() == 2 * KEYS + 2, "{keys:?}");
 }
 
-/// One of several producers whose transactions go to both partitions of a topic, one after the other.
+/// Starts one of several producers whose transactions write to both partitions of a topic, one after the other.
 fn transactions(case: &Case, number: usize, topic: &str, commit: bool) -> Writing {
     let producer: ThreadedProducer<DefaultProducerContext> = client::config(case.bootstrap())
         .set("transactional.id", format!("{}-{number}", case.group))
         .create()
         .expect("a transactional producer");
-    producer.init_transactions(PATIENCE).expect("init");
+    producer.init_transactions(TIMEOUT).expect("init");
     let (topic, due, target) = (topic.to_owned(), now_s() + 3_600, case.target.clone());
     let write = move |n: u64| {
         producer.begin_transaction().expect("begin");
@@ -152,9 +152,9 @@ fn transactions(case: &Case, number: usize, topic: &str, commit: bool) -> Writin
             let record = BaseRecord::to(&topic).key(&key).payload("v").partition(partition).headers(headers);
             producer.send(record).map_err(|(e, _)| e).expect("sent");
         }
-        producer.flush(PATIENCE).expect("written");
-        let ended = if commit { producer.commit_transaction(PATIENCE) } else { producer.abort_transaction(PATIENCE) };
-        ended.expect("it ends");
+        producer.flush(TIMEOUT).expect("written");
+        let ended = if commit { producer.commit_transaction(TIMEOUT) } else { producer.abort_transaction(TIMEOUT) };
+        ended.expect("the transaction ends");
     };
     write(0);
     Writing::new(write)
@@ -168,7 +168,7 @@ fn commands_end_although_transactions_are_written() {
         let mut writers: Vec<Writing> =
             (0..PRODUCERS).map(|number| transactions(&case, number, &case.schedules[0], commit)).collect();
         let listed = within("list", &mut writers, || on(&case, &["list", "--json"])).ok();
-        assert_eq!(listed.lines().count() > 1, commit, "no aborted ones: {listed}");
+        assert_eq!(listed.lines().count() > 1, commit, "aborted records are not listed: {listed}");
         assert!(listed.contains("\"mine\""), "{listed}");
         let shown = within("show", &mut writers, || on(&case, &["show", "mine"])).ok();
         assert!(shown.contains("mine"), "{shown}");

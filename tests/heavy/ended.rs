@@ -1,13 +1,13 @@
-//! A log that holds much that is over.
+//! A log with many records that have ended.
 
 use crate::alone;
-use crate::kit::case::PATIENCE;
+use crate::kit::case::TIMEOUT;
 use crate::kit::wait::{eventually, now_s};
 use crate::kit::{Case, Scheduled};
 
-/// Schedules that were cancelled. A table that kept their places would hold some 50 MB.
+/// Cancelled schedules. A table that kept their slots would take about 50 MB.
 const PAIRS: usize = 500_000;
-/// What an engine may hold more after it has read them than on an empty topic.
+/// After reading them, the engine may use this much more memory than on an empty topic.
 const KEPT_BYTES_MAX: u64 = 20 << 20;
 
 #[test]
@@ -26,7 +26,7 @@ fn ended_schedules_cost_no_memory_once_they_are_read() {
     case.flush();
     let mut engine = case.engine();
     case.settled();
-    eventually("the memory is given back", PATIENCE, || {
+    eventually("the memory is given back", TIMEOUT, || {
         (engine.anonymous_memory() < empty + KEPT_BYTES_MAX).then_some(())
     });
     engine.stop();

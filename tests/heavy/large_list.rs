@@ -1,11 +1,11 @@
-//! A long list is read while schedules fire. `cargo test --release --test heavy large_list -- --nocapture` measures what
-//! docs/rest.md says of it; without `--release` the list is shorter, and `LISTED` sets its length.
+//! Reads a long list while schedules fire. `cargo test --release --test heavy large_list -- --nocapture` measures the
+//! figures of docs/rest.md; without `--release` the list is shorter, and `LISTED` sets its length.
 
 use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
 use crate::alone;
-use crate::kit::case::PATIENCE;
+use crate::kit::case::TIMEOUT;
 use crate::kit::engine::Engine;
 use crate::kit::http;
 use crate::kit::wait::{eventually, now_s};
@@ -13,19 +13,19 @@ use crate::kit::{Case, Record, Scheduled};
 
 const GROWTH_MAX: u64 = 64 << 20;
 const LISTED: usize = if cfg!(debug_assertions) { 30_000 } else { 1_000_000 };
-/// From how many on schedules fire by the thousand.
+/// With lists of this length or more, thousands of schedules fire meanwhile.
 const MANY: usize = 100_000;
 const FIRST_BYTE_MAX: Duration = Duration::from_secs(1);
-/// The Go scheduler's admin server waits no longer for a list.
+/// The Go scheduler's admin server waits this long for a list.
 const WHOLE_MAX: Duration = Duration::from_secs(5);
-/// A doubled lateness below twice this is the machine's doing, not the list's.
+/// If lateness doubles but stays below twice this, the machine is the cause, and not the list.
 const LATE_MIN_MS: i64 = if cfg!(debug_assertions) { 250 } else { 100 };
 
 fn number(name: &str, default: usize) -> usize {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
-/// What reading the list once took.
+/// The times and entries of reading the list once.
 struct Reading {
     first_byte: Duration,
     whole: Duration,
@@ -52,9 +52,9 @@ fn resident(engine: &Engine) -> f64 {
     engine.metrics()["process_resident_memory_bytes"]
 }
 
-/// What schedules cost, by the process' memory and by its own account of it.
+/// Prints the memory that schedules use, by the process's memory and by the engine's own estimate.
 fn cost(engine: &Engine, listed: usize, empty: f64) -> String {
-    let metrics = eventually("the snapshot has all of them", PATIENCE, || {
+    let metrics = eventually("the snapshot has all of them", TIMEOUT, || {
         let metrics = engine.metrics();
         let sum =
             |name: &str| metrics.iter().filter(|(series, _)| series.starts_with(name)).map(|(_, value)| value).sum();
@@ -64,13 +64,13 @@ fn cost(engine: &Engine, listed: usize, empty: f64) -> String {
     });
     let each = |bytes: f64| bytes / listed as f64;
     format!(
-        "a schedule costs {:.0} bytes by its account, {:.0} by the process'",
+        "a schedule costs {:.0} bytes by its own estimate, {:.0} by the process",
         each(metrics.0),
         each(metrics.1 - empty)
     )
 }
 
-/// Schedules `rate` a second for some seconds; returns the second of the first.
+/// Schedules `rate` records per second for some seconds. Returns the first due second.
 fn plan(case: &Case, name: &str, rate: usize, seconds: usize) -> i64 {
     let from = now_s() + 3;
     for n in 0..rate * seconds {
@@ -83,12 +83,12 @@ fn plan(case: &Case, name: &str, rate: usize, seconds: usize) -> i64 {
     from
 }
 
-/// How late each was, sorted.
+/// Returns how late each record was, sorted.
 fn lateness_ms(case: &Case, name: &str, from: i64, count: usize) -> Vec<i64> {
     let mut reader = case.target_reader();
     let prefix = format!("{name}-");
     let ours = |record: &&Record| record.key_text().starts_with(&prefix);
-    reader.wait("all of them fire", PATIENCE * 2, |records| {
+    reader.wait("all of them fire", TIMEOUT * 2, |records| {
         records.len() >= count && records.iter().filter(ours).count() >= count
     });
     let late = |record: &Record| {
@@ -118,7 +118,7 @@ fn a_long_list_is_whole_and_costs_little_while_schedules_fire() {
         );
     }
     case.flush();
-    eventually("they are pending", PATIENCE * 4, || {
+    eventually("they are pending", TIMEOUT * 4, || {
         (engine.counter("planned_schedule")? >= listed as u64).then_some(())
     });
     let costs = cost(&engine, listed, empty);
@@ -141,7 +141,7 @@ fn a_long_list_is_whole_and_costs_little_while_schedules_fire() {
     println!("{costs}");
     println!("lateness p99 at {rate}/s: {} ms alone, {} ms while listed", p99(&alone), p99(&during));
     println!("peak memory {} MiB before, {} KiB more after", before >> 20, grown >> 10);
-    assert!(grown <= GROWTH_MAX, "memory has grown by {} KiB", grown >> 10);
+    assert!(grown <= GROWTH_MAX, "memory grew by {} KiB", grown >> 10);
     let allowed = 2 * p99(&alone).max(LATE_MIN_MS);
     assert!(p99(&during) <= allowed, "{} ms late while listed, {allowed} ms are allowed", p99(&during));
 }

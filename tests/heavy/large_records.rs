@@ -1,7 +1,7 @@
-//! A gigabyte of schedules, each of them nearly as large as a broker takes.
+//! A gigabyte of schedules, each nearly as large as a broker accepts.
 
 use crate::alone;
-use crate::kit::case::PATIENCE;
+use crate::kit::case::TIMEOUT;
 use crate::kit::client;
 use crate::kit::wait::now_s;
 use crate::kit::{Case, Scheduled};
@@ -17,12 +17,12 @@ fn schedules_of_900_kb_fire_within_the_stated_memory() {
     let mut engine = case.engine();
     case.settled();
     let before = engine.peak_memory();
-    // Later than all have arrived, so all are pending at once.
+    // Later than the last arrival, so all schedules are pending at once.
     let due = now_s() + 20;
     let large = vec![b'x'; BYTES];
     for n in 0..COUNT {
         let schedule = Scheduled::new(format!("k{n}"), "v", due, &case.target);
-        // Half of them have a large header, half a large key.
+        // Half of them have a large header, the others a large key.
         let schedule = if n % 2 == 0 {
             schedule.header("customer", &large)
         } else {
@@ -33,13 +33,13 @@ fn schedules_of_900_kb_fire_within_the_stated_memory() {
         case.queue(&schedule);
     }
     case.flush();
-    assert!(now_s() < due, "the machine is too slow for this");
+    assert!(now_s() < due, "the machine is too slow for this test");
     let fired = |records: &[client::Record]| records.iter().filter(|r| r.value_text() == "v").count();
     let mut reader = case.target_reader();
-    reader.wait("all have fired", PATIENCE * 4, |r| fired(r) >= COUNT);
-    assert_eq!(case.settled().len(), COUNT, "each once");
-    // What is pending and a twentieth of it for the allocator, two batches with three records a schedule, and what was
-    // fetched ahead: docs/refusals.md.
+    reader.wait("all have fired", TIMEOUT * 4, |r| fired(r) >= COUNT);
+    assert_eq!(case.settled().len(), COUNT, "each schedule fires once");
+    // The bound of docs/refusals.md: the pending schedules with a twentieth for the allocator, two batches with three
+    // records per schedule, and the prefetched records.
     let pending = (COUNT * BYTES) as u64;
     let bound = pending + pending / 20 + 2 * 4 * 17 * MB + 64 * MB;
     let grown = engine.peak_memory().saturating_sub(before);

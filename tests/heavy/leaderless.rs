@@ -1,4 +1,4 @@
-//! A target whose only replica is away.
+//! A target partition without a leader: its only replica is down.
 
 use std::time::Duration;
 
@@ -8,8 +8,8 @@ use crate::kit::cluster::Cluster;
 use crate::kit::wait::{eventually, now_s};
 use crate::kit::{Case, Scheduled};
 
-const PATIENCE: Duration = Duration::from_secs(60);
-/// docs/refusals.md: the longest wait of a parked record.
+const TIMEOUT: Duration = Duration::from_secs(60);
+/// The longest retry interval of a parked schedule, by docs/refusals.md.
 const BACK_OFF_MAX: Duration = Duration::from_secs(112);
 const GOOD: usize = 20;
 
@@ -25,8 +25,8 @@ fn a_schedule_without_a_leader_waits_and_delays_no_other() {
     case.settled();
     let node = cluster.leader(&target, 0).expect("a leader");
     cluster.kill(node);
-    eventually("it has no leader", PATIENCE, || cluster.leader(&target, 0).is_none().then_some(()));
-    // What else that node led has found others by then.
+    eventually("the partition has no leader", TIMEOUT, || cluster.leader(&target, 0).is_none().then_some(()));
+    // By then, the other partitions that this node led have new leaders.
     case.settled();
     let due = now_s() + 2;
     for n in 0..GOOD {
@@ -36,11 +36,11 @@ fn a_schedule_without_a_leader_waits_and_delays_no_other() {
         }
     }
     case.flush();
-    eventually("it is counted", PATIENCE, || (engine.refused("no-leader")? == 1).then_some(()));
+    eventually("the schedule is counted", TIMEOUT, || (engine.refused("no-leader")? == 1).then_some(()));
     let fired = case.settled();
-    assert_eq!(fired.len(), GOOD, "its neighbours fire, each once");
+    assert_eq!(fired.len(), GOOD, "each of the other schedules fires once");
     let late_ms = fired.iter().map(|record| record.timestamp - due * 1_000).max();
-    println!("neighbours of a leaderless record were at most {late_ms:?} ms late");
+    println!("the other schedules were at most {late_ms:?} ms late");
     let parked = engine.ask("GET", "/parked", &[]).json();
     let (id, reason) = (&parked["schedules"][0]["id"], &parked["schedules"][0]["parked"]);
     assert_eq!((id.as_str(), reason.as_str()), (Some("lonely"), Some("no-leader")), "{parked}");
@@ -50,6 +50,6 @@ fn a_schedule_without_a_leader_waits_and_delays_no_other() {
         records.iter().any(|record| record.header("scheduler-key") == Some(b"lonely"))
     });
     assert_eq!(client::read_all(case.bootstrap(), &target).len(), 1, "once");
-    assert!(client::read_all(case.bootstrap(), &dead).is_empty(), "it was not the record's fault");
+    assert!(client::read_all(case.bootstrap(), &dead).is_empty(), "a schedule without a leader is not a dead letter");
     engine.stop();
 }

@@ -1,5 +1,5 @@
-//! The engine against a real Kafka where it has much to do or little to work with. Each test has the machine to itself:
-//! some move gigabytes, and others judge lateness.
+//! The engine on a real Kafka with large amounts of data or with missing resources. The tests run one at a time: some
+//! move gigabytes, and others measure lateness.
 #![cfg(feature = "cli")]
 
 #[path = "../broker/kit/mod.rs"]
@@ -12,7 +12,7 @@ mod leaderless;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Held by the test that runs.
+/// The lock that the running test holds.
 fn alone() -> MutexGuard<'static, ()> {
     static ONE: Mutex<()> = Mutex::new(());
     ONE.lock().unwrap_or_else(PoisonError::into_inner)

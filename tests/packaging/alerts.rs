@@ -13,13 +13,13 @@ fn rules() -> Vec<(String, String)> {
     rules.map(|rule| (text(rule, "/alert").to_owned(), text(rule, "/expr").to_owned())).collect()
 }
 
-/// What the rules ask.
+/// Returns the rules' PromQL expressions.
 pub fn expressions() -> Vec<String> {
     rules().into_iter().map(|(_, expression)| expression).collect()
 }
 
 #[test]
-fn each_rule_is_shown_to_fire_and_to_be_silent() {
+fn each_rule_has_a_test_that_fires_and_one_that_is_silent() {
     let names: Vec<String> = rules().into_iter().map(|(name, _)| name).collect();
     let unique: BTreeSet<String> = names.iter().cloned().collect();
     assert_eq!(unique.len(), names.len(), "{names:?}");
@@ -29,13 +29,13 @@ fn each_rule_is_shown_to_fire_and_to_be_silent() {
         let into = if case.get("exp_alerts").is_some() { &mut firing } else { &mut silent };
         into.insert(text(case, "/alertname").to_owned());
     }
-    assert_eq!(firing, unique, "{TESTS} shows each to fire");
-    assert_eq!(silent, unique, "{TESTS} shows each to be silent");
+    assert_eq!(firing, unique, "{TESTS} has a test in which each alert fires");
+    assert_eq!(silent, unique, "{TESTS} has a test in which each alert is silent");
 }
 
 #[test]
-fn prometheus_takes_the_rules_and_they_do_what_is_expected() {
-    // Debian's package is prometheus. Without it nothing but the syntax is checked, in metrics.rs.
+fn prometheus_accepts_the_rules_and_their_tests_pass() {
+    // promtool is in Debian's package prometheus. Without it, only metrics.rs checks the syntax.
     for (command, file) in [("check", RULES), ("test", TESTS)] {
         tool("promtool", &[command, "rules", path(file).to_str().expect("UTF-8")]);
     }

@@ -10,14 +10,14 @@ fn dashboard() -> Value {
     document("packaging/grafana/kafka-scheduler.json")
 }
 
-/// What its panels and variables ask.
+/// Returns the PromQL expressions of panels and variables.
 pub fn expressions() -> Vec<String> {
     let dashboard = dashboard();
     let targets = list(&dashboard, "/panels").iter().filter_map(|panel| panel["targets"].as_array()).flatten();
     targets.map(|target| text(target, "/expr").to_owned()).chain(variables(&dashboard)).collect()
 }
 
-/// `label_values(selector, label)` asks for the selector.
+/// `label_values(selector, label)` contains a selector.
 fn variables(dashboard: &Value) -> Vec<String> {
     let list = list(dashboard, "/templating/list").iter().filter(|variable| variable["type"] == "query");
     let selector = |variable: &Value| {
@@ -34,7 +34,7 @@ fn panels_have_ids_of_their_own_and_do_not_overlap() {
     let (mut ids, mut cells) = (BTreeSet::new(), BTreeSet::new());
     for panel in list(&dashboard, "/panels") {
         let title = text(panel, "/title");
-        assert!(ids.insert(panel["id"].as_u64()), "{title}: its id is another's");
+        assert!(ids.insert(panel["id"].as_u64()), "{title}: another panel has the same id");
         let [x, y, w, h] = ["x", "y", "w", "h"].map(|side| panel["gridPos"][side].as_u64().expect("a number"));
         assert!(x + w <= 24, "{title} is off the grid");
         let overlaps = (x..x + w).any(|x| (y..y + h).any(|y| !cells.insert((x, y))));
@@ -43,7 +43,7 @@ fn panels_have_ids_of_their_own_and_do_not_overlap() {
 }
 
 #[test]
-fn every_variable_that_is_used_is_there() {
+fn every_variable_that_is_used_is_defined() {
     let dashboard = dashboard();
     let names: Vec<&str> = list(&dashboard, "/templating/list").iter().map(|v| text(v, "/name")).collect();
     for expression in expressions() {

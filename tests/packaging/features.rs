@@ -1,10 +1,10 @@
-//! A program compiles the crates that its features need, and no others.
+//! Each cargo feature compiles the crates that it needs, and no others.
 
 use std::collections::BTreeSet;
 
 use crate::{path, tool};
 
-/// The server's and the program's own crates, which no program around the engine needs.
+/// The crates that only the server and the program need.
 const PROGRAM: [&str; 11] = [
     "clap",
     "comfy-table",
@@ -19,14 +19,14 @@ const PROGRAM: [&str; 11] = [
     "ureq",
 ];
 
-/// The names of all crates that the library is compiled from.
+/// Returns the names of all crates that the library depends on.
 fn crates(features: &str) -> BTreeSet<String> {
     let manifest = path("Cargo.toml");
     let manifest = manifest.to_str().expect("UTF-8");
     let args = ["tree", "--locked", "--offline", "--manifest-path", manifest, "--no-default-features"];
     let form = ["--edges", "normal", "--prefix", "none", "--format", "{p}", "--features", features];
-    let said = tool(env!("CARGO"), &[&args[..], &form].concat()).expect("cargo is there");
-    // Lines such as `libc v0.2.1`, among what cargo says of its locks.
+    let said = tool(env!("CARGO"), &[&args[..], &form].concat()).expect("cargo is installed");
+    // Crates are on lines such as `libc v0.2.1`; cargo's messages about locks are not.
     let crates = said.lines().filter_map(|line| line.split_once(" v"));
     crates
         .filter(|(_, version)| version.starts_with(|c: char| c.is_ascii_digit()))
@@ -48,5 +48,5 @@ fn the_engine_needs_no_server_and_no_command_line() {
     let of = |crates: &BTreeSet<String>| PROGRAM.into_iter().filter(|name| crates.contains(*name)).collect::<Vec<_>>();
     assert_eq!(of(&engine), [""; 0]);
     assert_eq!(of(&http), ["hyper", "hyper-util", "socket2", "tokio"]);
-    assert_eq!(of(&cli), PROGRAM, "the names are right");
+    assert_eq!(of(&cli), PROGRAM, "the program uses all crates of the list");
 }

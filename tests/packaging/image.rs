@@ -1,8 +1,8 @@
-//! The image is built by commands that are run elsewhere, too, and runs without rights.
+//! The image: its build commands are tested elsewhere, and it runs without privileges.
 
 use crate::{manifest, read, text, tool};
 
-/// The instructions of the Dockerfile, one a line.
+/// Returns the Dockerfile's instructions, one per line.
 fn instructions() -> Vec<(String, String)> {
     let text = read("packaging/Dockerfile");
     let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
@@ -16,13 +16,13 @@ fn of(name: &str) -> Vec<String> {
 }
 
 #[test]
-fn it_is_built_by_a_command_that_is_run_elsewhere() {
+fn its_build_command_is_run_elsewhere() {
     let run_elsewhere = read(".ci/run") + &read("README.md");
     let runs = of("RUN");
     let steps: Vec<String> = runs
         .iter()
         .flat_map(|run| run.split("&&"))
-        .map(|step| step.split_whitespace().filter(|word| !word.starts_with("--mount=")).collect::<Vec<_>>().join(" "))
+        .map(|step| step.split_whitespace().filter(|part| !part.starts_with("--mount=")).collect::<Vec<_>>().join(" "))
         .collect();
     let unknown: Vec<&String> = steps
         .iter()
@@ -36,7 +36,7 @@ fn it_runs_the_program_as_an_unprivileged_user() {
     assert_eq!(of("ENTRYPOINT"), [r#"["/usr/local/bin/kafka-scheduler"]"#]);
     let stages = of("FROM");
     let names: Vec<&str> = stages.iter().filter_map(|stage| stage.rsplit_once(" AS ")).map(|(_, name)| name).collect();
-    // The last is what is built where none is named.
+    // The last stage is the one that is built by default.
     assert_eq!(names, ["build", "runtime", "mini", "scheduler"]);
     assert_eq!(of("CMD"), [r#"["mini"]"#, r#"["run"]"#]);
     let deployment = manifest("Deployment");
@@ -48,7 +48,7 @@ fn it_runs_the_program_as_an_unprivileged_user() {
 }
 
 #[test]
-fn it_is_built_by_a_compiler_that_is_new_enough() {
+fn its_compiler_is_new_enough() {
     let version = |text: &str| -> Vec<u32> { text.split('.').map(|part| part.parse().expect("a number")).collect() };
     let from = of("FROM").remove(0);
     let tag = from.split([':', ' ']).nth(1).expect("a tag").trim_end_matches("-bookworm").to_owned();
@@ -58,7 +58,7 @@ fn it_is_built_by_a_compiler_that_is_new_enough() {
 #[test]
 #[cfg(target_os = "linux")]
 fn it_has_the_libraries_that_the_program_needs() {
-    // What distroless/cc brings, of what a Rust program may need.
+    // Of the libraries that a Rust program may need, distroless/cc has these.
     const THERE: &[&str] = &["libc.so", "libm.so", "libgcc_s.so", "ld-linux"];
     let Some(said) = tool("readelf", &["--dynamic", env!("CARGO_BIN_EXE_kafka-scheduler")]) else { return };
     let needed = said.lines().filter(|line| line.contains("(NEEDED)")).filter_map(|line| line.split(['[', ']']).nth(1));

@@ -1,4 +1,4 @@
-//! The licences of everything that is built are among those that `deny.toml` allows.
+//! `deny.toml` allows the licences of all dependencies.
 #![cfg(target_os = "linux")]
 
 use serde_json::Value;
@@ -11,20 +11,20 @@ fn allowed() -> Vec<String> {
     list.split('"').skip(1).step_by(2).map(str::to_owned).collect()
 }
 
-/// Whether one of the ways to read an SPDX expression needs nothing but these.
+/// Returns whether an SPDX expression has an alternative with only these licences.
 fn fits(expression: &str, allowed: &[String]) -> bool {
     let spaced = expression.replace('/', " OR ").replace('(', " ( ").replace(')', " ) ").replace(" WITH ", "-with-");
-    let mut words = spaced.split_whitespace().peekable();
-    fn either<'a>(words: &mut std::iter::Peekable<impl Iterator<Item = &'a str>>, allowed: &[String]) -> bool {
+    let mut tokens = spaced.split_whitespace().peekable();
+    fn either<'a>(tokens: &mut std::iter::Peekable<impl Iterator<Item = &'a str>>, allowed: &[String]) -> bool {
         let mut one = true;
         let mut any = false;
         loop {
-            one &= match words.next() {
-                Some("(") => either(words, allowed),
+            one &= match tokens.next() {
+                Some("(") => either(tokens, allowed),
                 Some(name) => allowed.iter().any(|allowed| allowed == name),
                 None => false,
             };
-            match words.next() {
+            match tokens.next() {
                 Some("AND") => {}
                 Some("OR") => {
                     any |= one;
@@ -34,11 +34,11 @@ fn fits(expression: &str, allowed: &[String]) -> bool {
             }
         }
     }
-    either(&mut words, allowed)
+    either(&mut tokens, allowed)
 }
 
 #[test]
-fn expressions_are_read_as_they_are_meant() {
+fn spdx_expressions_are_evaluated() {
     let allowed = ["MIT".to_owned(), "Zlib".to_owned()];
     for good in ["MIT", "GPL-3.0 OR MIT", "GPL-3.0/MIT", "(GPL-3.0 OR MIT) AND Zlib", "MIT AND Zlib OR GPL-3.0"] {
         assert!(fits(good, &allowed), "{good}");
@@ -49,12 +49,12 @@ fn expressions_are_read_as_they_are_meant() {
 }
 
 #[test]
-fn nothing_is_built_that_is_not_allowed() {
+fn all_licences_are_allowed() {
     let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
     let manifest = path("Cargo.toml");
     let manifest = manifest.to_str().expect("UTF-8");
     let args = ["metadata", "--format-version", "1", "--locked", "--offline", "--manifest-path", manifest];
-    let said = tool(env!("CARGO"), &[&args[..], &["--filter-platform", &target]].concat()).expect("cargo is there");
+    let said = tool(env!("CARGO"), &[&args[..], &["--filter-platform", &target]].concat()).expect("cargo is installed");
     let line = said.lines().find(|line| line.starts_with('{')).expect("JSON");
     let metadata: Value = serde_json::from_str(line).expect("JSON");
     let allowed = allowed();

@@ -1,4 +1,4 @@
-//! The files of `packaging/` fit the program. Needs no engine for containers, no cluster and no broker.
+//! The files of `packaging/` fit the program. These tests need no container engine, no cluster and no broker.
 #![cfg(feature = "cli")]
 
 mod alerts;
@@ -21,7 +21,7 @@ use std::process::Command;
 use serde::Deserialize;
 use serde_json::Value;
 
-/// A file of the repository.
+/// Returns the path of a file of the repository.
 fn path(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
@@ -30,38 +30,38 @@ fn read(file: &str) -> String {
     fs::read_to_string(path(file)).unwrap_or_else(|e| panic!("{file}: {e}"))
 }
 
-/// The documents of a YAML file, of which JSON is one.
+/// Parses the documents of a YAML file. JSON is YAML, too.
 fn documents(file: &str) -> Vec<Value> {
     let document = |document| Value::deserialize(document).unwrap_or_else(|e| panic!("{file}: {e}"));
     serde_yaml_ng::Deserializer::from_str(&read(file)).map(document).collect()
 }
 
-/// The one document of a file.
+/// Parses a file with one document.
 fn document(file: &str) -> Value {
     let mut documents = documents(file);
     assert_eq!(documents.len(), 1, "{file}");
     documents.remove(0)
 }
 
-/// The manifest of this kind.
+/// Returns the Kubernetes manifest of this kind.
 fn manifest(kind: &str) -> Value {
     let all = documents("packaging/kubernetes.yaml").into_iter();
     all.into_iter().find(|document| document["kind"] == kind).unwrap_or_else(|| panic!("there is no {kind}"))
 }
 
-/// Text at a pointer.
+/// Returns the text at a JSON pointer.
 #[track_caller]
 fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
     value.pointer(pointer).and_then(Value::as_str).unwrap_or_else(|| panic!("no text at {pointer} of {value}"))
 }
 
-/// The elements of a list.
+/// Returns the elements of the list at a JSON pointer.
 #[track_caller]
 fn list<'a>(value: &'a Value, pointer: &str) -> &'a [Value] {
     value.pointer(pointer).and_then(Value::as_array).unwrap_or_else(|| panic!("no list at {pointer} of {value}"))
 }
 
-/// What a tool says, if it is installed; fails if it fails.
+/// Returns the output of a tool, or `None` if it is not installed; panics if it fails.
 fn tool(name: &str, args: &[&str]) -> Option<String> {
     let output = match Command::new(name).args(args).output() {
         Ok(output) => output,

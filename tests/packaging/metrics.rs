@@ -1,4 +1,4 @@
-//! Dashboard and alerts ask for metrics that there are.
+//! Dashboard and alerts query metrics that exist.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,18 +7,18 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
 use kafka_scheduler::client::Schedule;
 
-use crate::promql::{Asked, asked};
+use crate::promql::{Asked, queried};
 use crate::running::{Running, until_none};
 use crate::{alerts, dashboard, read};
 
-/// A metric's type, and the labels that its series have.
+/// A metric's type, and the labels of its series.
 #[derive(Default)]
 struct Served {
     kind: String,
     labels: BTreeSet<String>,
 }
 
-/// The metrics of an answer.
+/// Parses the metrics of a response.
 fn served(answer: &str) -> BTreeMap<String, Served> {
     let mut metrics: BTreeMap<String, Served> = BTreeMap::new();
     let mut now = String::new();
@@ -36,36 +36,41 @@ fn served(answer: &str) -> BTreeMap<String, Served> {
     metrics
 }
 
-/// What is wrong with a question, if the program serves this.
-fn wrong(asked: &Asked, served: &BTreeMap<String, Served>) -> Option<String> {
-    // Prometheus gives these itself.
+/// Returns the error of a query against these metrics, if it has one.
+fn wrong(queried: &Asked, served: &BTreeMap<String, Served>) -> Option<String> {
+    // Prometheus adds these labels.
     const GIVEN: &[&str] = &["job", "instance"];
     let parts = ["_bucket", "_sum", "_count"];
-    let whole = parts.iter().find_map(|part| asked.metric.strip_suffix(part));
+    let whole = parts.iter().find_map(|part| queried.metric.strip_suffix(part));
     let whole = whole.filter(|whole| served.get(*whole).is_some_and(|metric| metric.kind == "histogram"));
-    let name = whole.unwrap_or(&asked.metric);
-    let Some(metric) = served.get(name) else { return Some(format!("there is no {name}")) };
+    let name = whole.unwrap_or(&queried.metric);
+    let Some(metric) = served.get(name) else { return Some(format!("{name} does not exist")) };
     if whole.is_none() && metric.kind == "histogram" {
         return Some(format!("{name} is a histogram"));
     }
-    if asked.counted != (metric.kind == "counter" || whole.is_some()) && name != "kafka_scheduler_foreign_groups_total"
+    if queried.counted != (metric.kind == "counter" || whole.is_some())
+        && name != "kafka_scheduler_foreign_groups_total"
     {
-        return Some(format!("{name} is a {}: rate and increase are for what counts", metric.kind));
+        return Some(format!(
+            "{name} is a {}: rate and increase need a counter, and a counter needs one of them",
+            metric.kind
+        ));
     }
-    let unknown = asked.labels.iter().find(|label| !GIVEN.contains(&label.as_str()) && !metric.labels.contains(*label));
+    let unknown =
+        queried.labels.iter().find(|label| !GIVEN.contains(&label.as_str()) && !metric.labels.contains(*label));
     unknown.map(|label| format!("{name} has no label {label}"))
 }
 
-fn questions() -> Vec<Asked> {
-    dashboard::expressions().iter().chain(&alerts::expressions()).flat_map(|expression| asked(expression)).collect()
+fn queries() -> Vec<Asked> {
+    dashboard::expressions().iter().chain(&alerts::expressions()).flat_map(|expression| queried(expression)).collect()
 }
 
 #[test]
-fn what_is_asked_for_is_documented() {
+fn queried_metrics_are_documented() {
     let documented = read("docs/metrics.md");
-    let unknown: BTreeSet<String> = questions()
+    let unknown: BTreeSet<String> = queries()
         .into_iter()
-        .map(|asked| asked.metric)
+        .map(|queried| queried.metric)
         .filter(|name| {
             let whole = ["_bucket", "_sum", "_count"].iter().find_map(|part| name.strip_suffix(part));
             ![Some(name.as_str()), whole]
@@ -79,14 +84,14 @@ fn what_is_asked_for_is_documented() {
 
 #[test]
 #[cfg(target_os = "linux")]
-fn what_is_asked_for_is_served() {
+fn queried_metrics_are_served() {
     let running = Running::start();
     let producer: BaseProducer =
         ClientConfig::new().set("bootstrap.servers", running.mini.bootstrap_servers()).create().expect("a producer");
-    // One that fires, one that waits, and one that cannot fire.
+    // One schedule fires, one is pending, and one is invalid.
     let due = std::time::Duration::from_secs(1);
     for (key, topic, after) in [("fires", "target", due), ("waits", "target", due * 3600), ("dead", "nowhere", due)] {
-        let schedule = Schedule::new(key).to(topic).value("v").after(after).build().expect("it is legal");
+        let schedule = Schedule::new(key).to(topic).value("v").after(after).build().expect("the schedule is valid");
         producer.send(schedule.to_base_record("schedules")).map_err(|(e, _)| e).expect("sent");
     }
     producer
@@ -94,10 +99,10 @@ fn what_is_asked_for_is_served() {
         .map_err(|(e, _)| e)
         .expect("sent");
     producer.flush(std::time::Duration::from_secs(10)).expect("acknowledged");
-    let questions = questions();
-    until_none("asked for in dashboard or alerts", || {
+    let queries = queries();
+    until_none("queried by dashboard or alerts", || {
         let served = served(&running.mini.running().metrics());
-        questions.iter().filter_map(|asked| wrong(asked, &served)).collect::<BTreeSet<_>>().into_iter().collect()
+        queries.iter().filter_map(|queried| wrong(queried, &served)).collect::<BTreeSet<_>>().into_iter().collect()
     });
-    running.mini.close().expect("it ends");
+    running.mini.close().expect("mini stops");
 }

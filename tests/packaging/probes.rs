@@ -1,4 +1,4 @@
-//! Kubernetes asks where the program answers.
+//! Kubernetes probes use the program's ports and paths.
 
 use kafka_scheduler::config::Config;
 use serde_json::{Value, json};
@@ -15,7 +15,7 @@ fn container() -> Value {
 
 #[test]
 fn ports_are_those_of_the_defaults() {
-    let config = Config::load(&|_| None).expect("the defaults are legal");
+    let config = Config::load(&|_| None).expect("the defaults are valid");
     let [rest, metrics] = [config.server_addr().port(), config.metrics_addr().port()];
     let ports = [("rest", rest), ("metrics", metrics)];
     let inside: Vec<Value> = ports.map(|(name, port)| json!({"name": name, "containerPort": port})).into();
@@ -27,11 +27,15 @@ fn ports_are_those_of_the_defaults() {
     assert_eq!(scraped["prometheus.io/port"], metrics.to_string());
     let compose = &documents("packaging/compose.yaml")[0];
     let published = ports.map(|(_, port)| format!("127.0.0.1:{port}:{port}"));
-    assert_eq!(compose["services"]["scheduler"]["ports"], json!(published), "on this machine alone: it has no token");
+    assert_eq!(
+        compose["services"]["scheduler"]["ports"],
+        json!(published),
+        "without a token, ports are published only on this machine"
+    );
 }
 
 #[test]
-fn probes_ask_what_the_program_answers() {
+fn the_program_answers_the_probes() {
     let container = container();
     let probes = ["/livenessProbe/httpGet", "/readinessProbe/httpGet"];
     let paths: Vec<&str> = probes
@@ -46,7 +50,7 @@ fn probes_ask_what_the_program_answers() {
     let wrong =
         || paths.iter().map(|path| (*path, running.status(path))).filter(|(_, status)| *status != 200).collect();
     until_none("answers other than 200", wrong);
-    running.mini.close().expect("it ends");
+    running.mini.close().expect("mini stops");
 }
 
 #[test]
@@ -64,8 +68,8 @@ fn everything_selects_the_pods() {
 }
 
 #[test]
-fn it_is_given_time_to_hand_over() {
-    // What is in flight may take 5 s, and leaving the group a little more.
+fn there_is_time_for_a_handover() {
+    // Batches in flight may take 5 s, and leaving the group a little longer.
     const NEEDED_S: u64 = 15;
     let deployment = manifest("Deployment");
     let pod = deployment["spec"]["template"]["spec"]["terminationGracePeriodSeconds"].as_u64().expect("a number");

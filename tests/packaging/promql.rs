@@ -1,15 +1,15 @@
-//! PromQL: what an expression asks for.
+//! Finds the metrics that a PromQL expression queries.
 
 use promql_parser::parser::{self, Expr, VectorSelector};
 use promql_parser::util::{ExprVisitor, walk_expr};
 
-/// One metric that an expression names.
+/// A metric that an expression queries.
 #[derive(Debug)]
 pub struct Asked {
     pub metric: String,
-    /// Labels that it is selected by.
+    /// The labels that the expression selects or groups by.
     pub labels: Vec<String>,
-    /// It is in `rate` or `increase`, which is for counters.
+    /// Whether it is inside `rate` or `increase`, which need a counter.
     pub counted: bool,
 }
 
@@ -48,23 +48,23 @@ impl ExprVisitor for Asking {
     }
 }
 
-/// What an expression asks for. Grafana's own variables are put in first.
+/// Returns the metrics that an expression queries, after replacing Grafana's variables.
 #[track_caller]
-pub fn asked(expression: &str) -> Vec<Asked> {
+pub fn queried(expression: &str) -> Vec<Asked> {
     let expression = expression.replace("$__rate_interval", "5m");
     let parsed = parser::parse(&expression).unwrap_or_else(|e| panic!("{expression}: {e}"));
     let mut asking = Asking::default();
-    walk_expr(&mut asking, &parsed).expect("it never fails");
-    assert!(!asking.found.is_empty(), "{expression} asks for nothing");
+    walk_expr(&mut asking, &parsed).expect("the visitor never fails");
+    assert!(!asking.found.is_empty(), "{expression} queries no metric");
     asking.found
 }
 
 #[test]
-fn what_is_wrong_is_seen() {
+fn wrong_queries_are_found() {
     for wrong in ["sum(a", "rate(a)", "a{b=}", "sum by a (b)", "a[5x]"] {
         assert!(parser::parse(wrong).is_err(), "{wrong}");
     }
-    let found = asked(r#"sum by (le) (rate(a_bucket{b="c"}[$__rate_interval])) / max_over_time(d[1h:1m])"#);
+    let found = queried(r#"sum by (le) (rate(a_bucket{b="c"}[$__rate_interval])) / max_over_time(d[1h:1m])"#);
     let found: Vec<_> = found.iter().map(|a| (a.metric.as_str(), a.labels.len(), a.counted)).collect();
     assert_eq!(found, [("a_bucket", 1, true), ("d", 0, false)]);
 }

@@ -1,4 +1,4 @@
-//! The program as it runs: an engine with the embedded broker, and its REST.
+//! The running program: an engine with the embedded broker, and its REST.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -10,7 +10,7 @@ use kafka_scheduler::config::Config;
 use kafka_scheduler::internal::{Listeners, Metrics};
 use kafka_scheduler::mini::Mini;
 
-const PATIENCE: Duration = Duration::from_secs(40);
+const TIMEOUT: Duration = Duration::from_secs(40);
 
 pub struct Running {
     pub mini: Mini,
@@ -19,9 +19,9 @@ pub struct Running {
 
 impl Running {
     pub fn start() -> Self {
-        let mini = Mini::with_topics(["target:1".parse().expect("a topic")]).expect("it starts");
+        let mini = Mini::with_topics(["target:1".parse().expect("a topic")]).expect("mini starts");
         let config = Config::load(&|name| name.ends_with("_ADDR").then(|| "127.0.0.1:0".to_owned()));
-        let config = config.expect("it is legal");
+        let config = config.expect("the settings are valid");
         let listeners = Listeners::bind(&config).expect("free ports");
         let port = listeners.addresses().expect("addresses").0.port();
         let handle = mini.running().handle().clone();
@@ -29,7 +29,7 @@ impl Running {
         Self { mini, port }
     }
 
-    /// The status of an answer.
+    /// Returns the status of a response.
     pub fn status(&self, path: &str) -> u16 {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).expect("a connection");
         write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").expect("sent");
@@ -39,7 +39,7 @@ impl Running {
     }
 }
 
-/// Waits until nothing is missing.
+/// Waits until the list is empty.
 #[track_caller]
 pub fn until_none<T: std::fmt::Debug>(what: &str, missing: impl Fn() -> Vec<T>) {
     let since = Instant::now();
@@ -48,7 +48,7 @@ pub fn until_none<T: std::fmt::Debug>(what: &str, missing: impl Fn() -> Vec<T>) 
         if missing.is_empty() {
             return;
         }
-        assert!(since.elapsed() < PATIENCE, "{what}: {missing:#?}");
+        assert!(since.elapsed() < TIMEOUT, "{what}: {missing:#?}");
         thread::sleep(Duration::from_millis(100));
     }
 }

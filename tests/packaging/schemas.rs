@@ -1,4 +1,4 @@
-//! Each file holds to its schema. A schema has the fields that the file uses; add the others there when you use them.
+//! Each file matches its schema. A schema has only the fields that the file uses; add more when you need them.
 
 use serde_json::Value;
 

@@ -1,4 +1,4 @@
-//! The settings in compose, Kubernetes and systemd are the program's, and it takes them.
+//! The settings of compose, Kubernetes and systemd exist and are valid.
 
 use std::collections::BTreeMap;
 
@@ -9,18 +9,18 @@ use crate::{documents, list, manifest, read, text};
 
 type Settings = BTreeMap<String, String>;
 
-/// The variables in the README's table, those that it explains in a row of another, and `TZ`.
+/// Returns the variables in the README's table, including those that another variable's row explains, and `TZ`.
 fn documented() -> Vec<String> {
     let readme = read("README.md");
     let rows = readme.lines().filter(|line| line.starts_with("| `"));
-    let words = rows.flat_map(|row| row.split('`').skip(1).step_by(2));
-    let capital = |word: &&str| word.len() > 1 && word.chars().all(|c| c.is_ascii_uppercase() || c == '_');
-    words.filter(capital).map(str::to_owned).collect()
+    let spans = rows.flat_map(|row| row.split('`').skip(1).step_by(2));
+    let capital = |span: &&str| span.len() > 1 && span.chars().all(|c| c.is_ascii_uppercase() || c == '_');
+    spans.filter(capital).map(str::to_owned).collect()
 }
 
-/// They are known, and legal together; `file` is the configuration file, if there is one.
+/// Checks that the variables are documented and valid together; `file` is the content of the configuration file.
 #[track_caller]
-fn taken(settings: &Settings, file: Option<&str>) -> Config {
+fn checked(settings: &Settings, file: Option<&str>) -> Config {
     let documented = documented();
     assert!(documented.iter().any(|name| name == "REST_TOKEN") && documented.len() > 15, "{documented:?}");
     let unknown: Vec<&String> = settings.keys().filter(|name| !documented.contains(name)).collect();
@@ -39,13 +39,13 @@ fn map(value: &Value) -> Settings {
 #[test]
 fn compose() {
     let compose = &documents("packaging/compose.yaml")[0];
-    let config = taken(&map(&compose["services"]["scheduler"]["environment"]), None);
+    let config = checked(&map(&compose["services"]["scheduler"]["environment"]), None);
     let kafka = map(&compose["services"]["kafka"]["environment"]);
     let reached = kafka["KAFKA_ADVERTISED_LISTENERS"]
         .split(',')
         .any(|l| l.ends_with(&format!("//{}", config.bootstrap_servers())));
-    assert!(reached, "{} is no address of the broker", config.bootstrap_servers());
-    // Nothing else would create the topics.
+    assert!(reached, "the broker does not advertise {}", config.bootstrap_servers());
+    // In compose, no one else creates the topics.
     assert!(config.create_topics());
 }
 
@@ -63,7 +63,7 @@ fn kubernetes() {
     let deployment = manifest("Deployment");
     let pod = &deployment["spec"]["template"]["spec"];
     for variable in list(pod, "/containers/0/env") {
-        // A token that is taken from a secret looks like any other.
+        // Any token has the form of one from a secret.
         let value = variable["value"].as_str().unwrap_or("secret");
         settings.insert(text(variable, "/name").to_owned(), value.to_owned());
     }
@@ -73,7 +73,7 @@ fn kubernetes() {
     let file = text(pod, "/volumes/0/secret/items/0/path");
     assert_eq!(settings["CONFIGURATION_FILE"], format!("{folder}/{file}"));
     let key = text(pod, "/volumes/0/secret/items/0/key");
-    let config = taken(&settings, Some(text(&secret["stringData"], &format!("/{key}"))));
+    let config = checked(&settings, Some(text(&secret["stringData"], &format!("/{key}"))));
     assert!(config.rest_token().is_some());
     assert_eq!(config.kafka_common()["security.protocol"], "PLAINTEXT");
 }
@@ -81,10 +81,10 @@ fn kubernetes() {
 #[test]
 fn systemd() {
     let text = read("packaging/systemd/kafka-scheduler.env");
-    // Those that are commented out are there to be switched on, and hold to the same.
+    // Commented-out settings are examples, so they must be valid as well.
     let lines = text.lines().map(|line| line.trim_start_matches('#')).filter(|line| !line.contains(' '));
     let settings: Settings = lines.filter_map(|line| line.split_once('=')).map(|(n, v)| (n.into(), v.into())).collect();
     assert!(settings.len() > 5, "{settings:?}");
-    let config = taken(&settings, Some(""));
-    assert!(config.server_addr().ip().is_loopback(), "REST has no token there");
+    let config = checked(&settings, Some(""));
+    assert!(config.server_addr().ip().is_loopback(), "without a token, REST listens only on this machine");
 }

@@ -1,4 +1,4 @@
-//! systemd takes the unit, where there is systemd to ask.
+//! systemd-analyze accepts the unit, if it is installed.
 
 use std::fs;
 use std::path::Path;
@@ -9,10 +9,10 @@ const UNIT: &str = "packaging/systemd/kafka-scheduler.service";
 const INSTALLED: &str = "/usr/local/bin/kafka-scheduler";
 
 #[test]
-fn systemd_takes_the_unit() {
+fn systemd_accepts_the_unit() {
     let unit = read(UNIT);
     assert!(unit.contains(&format!("\nExecStart={INSTALLED} run\n")), "{unit}");
-    // It wants to see the program, which is installed nowhere.
+    // systemd-analyze checks that the program exists, so the copy names an existing one.
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("packaging");
     fs::create_dir_all(&folder).expect("a folder");
     let copy = folder.join("kafka-scheduler.service");
@@ -21,8 +21,8 @@ fn systemd_takes_the_unit() {
     fs::write(&copy, here).expect("a copy");
     let copy = copy.to_str().expect("UTF-8");
     if let Some(said) = tool("systemd-analyze", &["verify", copy]) {
-        assert_eq!(said.trim(), "", "unknown settings are warnings only");
+        assert_eq!(said.trim(), "", "systemd-analyze only warns of unknown settings");
     }
-    // From 0, nothing is exposed, to 10; in tenths.
+    // The exposure level in tenths, from 0 (best) to 100.
     tool("systemd-analyze", &["security", "--offline=true", "--threshold=20", "--no-pager", copy]);
 }

@@ -1,4 +1,4 @@
-//! Rejections that are not attributed to a schedule: a wrong clock, and topics of the engine's own.
+//! Rejections without a schedule as their cause: a wrong clock, or one of the engine's own topics.
 
 use kafka_scheduler::core::Config;
 use kafka_scheduler::core::batch::Kind;
@@ -17,19 +17,19 @@ fn a_rejection_by_an_own_topic_makes_no_dead_letter() {
     let batch = rig.batch();
     rig.abort(&batch, Abort::Rejected(vec![(0, Reason::OwnTopic)]));
     let parked = |o: &Output| matches!(o, Output::Report(Report::Parked { reason: Reason::OwnTopic, .. }));
-    assert!(rig.saw(parked), "it is reported once");
+    assert!(rig.saw(parked), "parking is reported once");
     let batch = rig.batch();
     assert_eq!(fired(&batch), [neighbour]);
     rig.commit(&batch);
     rig.read(P);
     for _ in 0..20 {
-        let (batch, took_ms) = wait_for(&mut rig, 20).expect("it is tried again");
-        assert!(took_ms <= 14_200, "it waits for {took_ms} ms");
-        assert_eq!(fired(&batch), [keyless], "it is not given up: {batch:?}");
+        let (batch, took_ms) = wait_for(&mut rig, 20).expect("the schedule is retried");
+        assert!(took_ms <= 14_200, "the retry came after {took_ms} ms");
+        assert_eq!(fired(&batch), [keyless], "the schedule does not become a dead letter: {batch:?}");
         rig.abort(&batch, Abort::Rejected(vec![(0, Reason::OwnTopic)]));
     }
-    assert!(!rig.saw(parked), "and not again");
-    let (batch, _) = wait_for(&mut rig, 20).expect("the topic takes it now");
+    assert!(!rig.saw(parked), "parking is not reported again");
+    let (batch, _) = wait_for(&mut rig, 20).expect("the topic accepts the record now");
     assert_eq!(fired(&batch), [keyless]);
     rig.commit(&batch);
     rig.read(P);
@@ -43,28 +43,31 @@ fn a_rejected_timestamp_waits_until_the_clock_is_right() {
     let early = rig.schedule(P, "early", NOW + 3_600);
     let elsewhere = rig.schedule_to(P, "elsewhere", NOW + 3_600, "other");
     rig.read(P);
-    // The clock is two hours ahead, and both are due by it.
+    // The clock is two hours ahead, so both schedules are due.
     rig.at(NOW + AHEAD_S);
     let batch = rig.batch();
     assert_eq!(fired(&batch), [early, elsewhere]);
     rig.abort(&batch, Abort::Rejected(vec![(0, Reason::Timestamp)]));
     let batch = rig.batch();
-    assert_eq!(fired(&batch), [elsewhere], "another target's schedule does not wait");
+    assert_eq!(fired(&batch), [elsewhere], "a schedule for another target does not wait");
     rig.commit(&batch);
     rig.read(P);
     for _ in 0..6 {
-        let (batch, _) = wait_for(&mut rig, 70).expect("it is tried again");
-        assert!(batch.items.iter().all(|item| matches!(item.kind, Kind::Fire { .. })), "no dead letter: {batch:?}");
+        let (batch, _) = wait_for(&mut rig, 70).expect("the schedule is retried");
+        assert!(
+            batch.items.iter().all(|item| matches!(item.kind, Kind::Fire { .. })),
+            "a schedule became a dead letter: {batch:?}"
+        );
         rig.abort(&batch, Abort::Rejected(vec![(0, Reason::Timestamp)]));
     }
-    assert!(wait_for(&mut rig, 30).is_none(), "the wait has grown");
-    // The clock is right again.
+    assert!(wait_for(&mut rig, 30).is_none(), "the retry interval has grown");
+    // Now the clock is right.
     rig.at(NOW + 10);
     rig.no_batch("it is not due");
     rig.at(NOW + 3_599);
     rig.no_batch("it is not due");
     rig.at(NOW + 3_600);
-    assert_eq!(fired(&rig.batch()), [early], "at its time");
+    assert_eq!(fired(&rig.batch()), [early], "the schedule fires when it is due");
 }
 
 fn with_dead_letters() -> Rig {
@@ -73,7 +76,7 @@ fn with_dead_letters() -> Rig {
     rig
 }
 
-/// Ticks until a batch fires, at most for so long. Gives the time that it took.
+/// Ticks until a batch fires, at most for this many seconds. Returns the time that it took.
 fn wait_for(rig: &mut Rig, seconds: i64) -> Option<(kafka_scheduler::core::batch::Batch, i64)> {
     let begun = rig.now.0;
     while rig.now.0 <= begun + seconds * 1_000 {

@@ -21,7 +21,7 @@ fn nothing_fires_before_its_second_and_the_deadline_says_when() {
 }
 
 #[test]
-fn what_was_missed_fires_first_and_in_due_order() {
+fn missed_schedules_fire_first_and_in_due_order() {
     let mut rig = Rig::live();
     let c = rig.schedule(P, "c", NOW + 30);
     let a = rig.schedule(P, "a", NOW + 10);
@@ -39,7 +39,7 @@ fn what_was_missed_fires_first_and_in_due_order() {
     assert_eq!((rig.core.counters().missed, rig.core.counters().triggered), (3, 0));
 }
 
-/// Found by the simulator: after an abort, everything waited for a day when the clock was set back by one.
+/// Found by the simulator: after an abort, all schedules waited for a day when the clock was set back by one.
 #[test]
 fn a_clock_set_back_delays_no_schedule_after_an_abort() {
     let mut rig = Rig::live();
@@ -56,7 +56,7 @@ fn a_clock_set_back_delays_no_schedule_after_an_abort() {
     assert_eq!(fired(&rig.work()), [soon]);
 }
 
-/// Found by the simulator: schedules that the broker had rejected together fired at once, also when it was not due any more.
+/// Found by the simulator: schedules that were rejected together fired early when the clock was set back.
 #[test]
 fn a_clock_set_back_lets_no_rejected_schedule_fire_early() {
     let mut rig = Rig::live();

@@ -1,4 +1,4 @@
-//! Giving partitions up.
+//! Releasing partitions.
 
 use kafka_scheduler::core::io::{Abort, Input, Outcome, Output};
 use kafka_scheduler::core::ownership::Ownership;
@@ -21,7 +21,7 @@ fn release_waits_for_batches_in_flight_and_the_clean_commit() {
     assert!(!rig.saw(|o| matches!(o, Output::Release(_))));
     rig.commit(&batch);
     let clean = rig.batch();
-    assert!(clean.items.is_empty(), "b is the successor's");
+    assert!(clean.items.is_empty(), "the handover fires nothing: b is left to the successor");
     assert!(!rig.saw(|o| matches!(o, Output::Release(_))));
     rig.commit(&clean);
     assert!(rig.saw(|o| matches!(o, Output::Release(p) if p == &[P])));
@@ -95,7 +95,7 @@ fn an_unknown_outcome_replaces_the_ids_and_reloads_the_log() {
     rig.no_batch("nothing is known until the log is read");
     rig.bring_up(&[P]);
     rig.at(NOW + 3);
-    assert!(rig.try_batch().is_none_or(|b| fired(&b).is_empty()), "it had been committed");
+    assert!(rig.try_batch().is_none_or(|b| fired(&b).is_empty()), "the firing was committed");
 }
 
 #[test]
@@ -109,7 +109,7 @@ fn stopping_hands_everything_over_first() {
     assert!(rig.ownership(P).clean);
 }
 
-/// Found by the simulator: its successor fenced an owner that was alive.
+/// Found by the simulator: a successor fenced an owner that was alive.
 #[test]
 fn a_partition_revoked_before_its_reread_is_released_clean() {
     let mut rig = Rig::live_with(Config { transactors: 2, ..config() });
@@ -120,7 +120,7 @@ fn a_partition_revoked_before_its_reread_is_released_clean() {
     rig.abort(&barrier, Abort::StaleGeneration { generation: Some(1) });
     rig.input(Input::Generation(2));
     rig.at(NOW + 1);
-    assert!(!rig.saw(|o| matches!(o, Output::Release(_))), "the group still takes us for the owner");
+    assert!(!rig.saw(|o| matches!(o, Output::Release(_))), "the clean commit is still missing");
     let clean = rig.batch();
     assert!(clean.items.is_empty());
     rig.commit(&clean);
@@ -138,14 +138,15 @@ fn a_stop_that_times_out_keeps_the_transactional_ids() {
     rig.input(Input::Stop);
     assert!(!rig.saw(|o| matches!(o, Output::Stopped)), "a batch is in flight");
     let (at, _) = rig.core.poll_timeout().expect("a stop has a deadline");
-    assert!(at.0 <= rig.now.0 + 1_000, "the process is to end within 2 s");
+    assert!(at.0 <= rig.now.0 + 1_000, "the process must stop within 2 s");
     rig.now = at;
     rig.input(Input::Tick);
     assert!(rig.saw(|o| matches!(o, Output::Stopped)));
     assert!(!rig.saw(|o| matches!(o, Output::ReplaceTransactionalIds { .. })), "no new transactors are needed");
 }
 
-/// Else the new barrier waits for our own open transaction until that times out: the metadata names no owner yet.
+/// Otherwise the new barrier would wait for our own open transaction until it times out, because the metadata names no
+/// owner yet.
 #[test]
 fn a_former_incarnation_is_fenced_after_the_next_barrier() {
     let mut rig = Rig::new(config());
@@ -159,12 +160,12 @@ fn a_former_incarnation_is_fenced_after_the_next_barrier() {
     let barrier = rig.batch();
     let ownership = Ownership::decode(barrier.offsets[0].metadata.as_bytes()).unwrap();
     assert_eq!((ownership.owner.as_str(), ownership.owners_to_fence), ("ab.1", vec!["ab.0".to_owned()]));
-    assert!(!rig.saw(|o| matches!(o, Output::Fence { .. })), "not before it stands");
+    assert!(!rig.saw(|o| matches!(o, Output::Fence { .. })), "fencing waits for the barrier's commit");
     rig.commit(&barrier);
     let ids = |o: &Output| matches!(o, Output::Fence { transactional_ids, .. } if transactional_ids[0] == "g.ab.0.0");
     assert!(rig.outs.iter().any(ids));
     rig.run_until_quiet(&[P]);
-    // Once is enough.
+    // Fencing once is enough.
     rig.input(Input::Lost { partitions: &[P] });
     rig.assign(&[P]);
     rig.tell_committed(&[P]);

@@ -35,7 +35,7 @@ fn an_overtaken_schedule_is_rewritten_with_its_origin() {
     let batch = rig.batch();
     assert_eq!(fired(&batch), [second], "the copy keeps the original's offset");
     let stamp = sent(&batch, rig.now)[0].2.headers.iter().find(|(n, _)| n == headers::TIMESTAMP).unwrap().1.clone();
-    assert_eq!(text(stamp.as_ref()), (NOW + 1).to_string(), "and its timestamp");
+    assert_eq!(text(stamp.as_ref()), (NOW + 1).to_string(), "the copy keeps the original's timestamp");
 }
 
 #[test]
@@ -60,11 +60,11 @@ fn a_cancel_overtaken_by_a_copy_is_rewritten() {
     rig.compact(P, cancel);
     rig.read(P);
     rig.at(NOW + 60);
-    assert!(rig.try_batch().is_none_or(|b| b.items.is_empty()), "it is cancelled");
+    assert!(rig.try_batch().is_none_or(|b| b.items.is_empty()), "the schedule is cancelled");
     rig.successor("cd");
     rig.bring_up(&[P]);
     rig.at(NOW + 70);
-    assert!(rig.try_batch().is_none_or(|b| b.items.is_empty()), "it is cancelled for the successor as well");
+    assert!(rig.try_batch().is_none_or(|b| b.items.is_empty()), "the successor finds the schedule cancelled");
 }
 
 #[test]
@@ -131,7 +131,7 @@ fn a_copy_is_the_latest_record_if_nothing_newer_is_known() {
 }
 
 #[test]
-fn a_record_with_a_foreign_origin_is_a_users() {
+fn a_record_with_a_foreign_origin_is_a_user_record() {
     let mut rig = Rig::live();
     let old = rig.schedule(P, "k", NOW + 10);
     let mut mirrored = rig.kept(P, old);
@@ -146,7 +146,7 @@ fn a_record_with_a_foreign_origin_is_a_users() {
 }
 
 #[test]
-fn a_tombstone_without_an_origin_is_a_users_cancel() {
+fn a_tombstone_without_an_origin_is_a_cancel() {
     let mut rig = Rig::live();
     rig.schedule(P, "k", NOW + 10);
     rig.cancel(P, "k");
@@ -203,7 +203,8 @@ fn grace_of_a_copy_is_judged_by_the_originals_timestamp() {
         rig.compact(P, original);
         let arrived = rig.now;
         rig.now = Millis((NOW + 3_600) * 1000);
-        // As the engine writes it: the origin keeps the original's timestamp, the record gets the current one.
+        // The record as the engine writes it: the origin header has the original's timestamp, and the record the
+        // current one.
         let copy = rig.engine(P, "k", original, Some(&kept));
         assert!(rig.kept(P, copy).timestamp > arrived);
         rig.core = kafka_scheduler::core::Scheduler::new(Config { grace_s: Some(10), run: run_id("cd"), ..config() });
@@ -225,7 +226,7 @@ fn accepted_and_cancelled_schedules_are_reported_while_live() {
     rig.schedule(P, "loaded", NOW + 50);
     rig.bring_up(&[P]);
     let planned = |o: &Output| matches!(o, Output::Report(Report::Planned { .. }));
-    assert!(!rig.saw(planned), "what loading found is counted together");
+    assert!(!rig.saw(planned), "schedules found while loading are reported as a count");
     let offset = rig.schedule_to(P, "k", NOW + 60, "target");
     rig.read(P);
     let wanted = Report::Planned {

@@ -1,4 +1,4 @@
-//! The rules of the protocol, one by one, at the scheduler's own inputs and outputs.
+//! The rules of the protocol, tested one by one at the core's inputs and outputs.
 
 mod attribution;
 mod due;

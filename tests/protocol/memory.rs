@@ -1,4 +1,4 @@
-//! What is remembered of a log, and for how long.
+//! What the core keeps of a log in memory, and for how long.
 
 use std::collections::BTreeSet;
 
@@ -24,7 +24,7 @@ fn cancels_before_a_barrier_of_the_group_are_forgotten() {
     assert!(before > 100 * 100, "an engine record may still come after them: {before}");
     barrier(&mut rig, "another");
     rig.read(P);
-    assert_eq!(held_bytes(&rig), before, "another group may go on writing");
+    assert_eq!(held_bytes(&rig), before, "another group may still write");
     barrier(&mut rig, "g");
     rig.cancel(P, "later");
     rig.read(P);
@@ -80,7 +80,7 @@ fn tables_shrink_when_most_has_fired_and_a_listing_begins_again() {
     }
     let left = rig.schedule(P, "left", NOW + 60);
     rig.read(P);
-    let page = rig.core.page(Cursor::default(), 10, &Filter::default()).expect("it begins");
+    let page = rig.core.page(Cursor::default(), 10, &Filter::default()).expect("the first page");
     let cursor = page.next.expect("there is more");
     rig.at(NOW + 5);
     let batch = rig.work();
@@ -113,7 +113,7 @@ fn records_before_the_log_start_do_not_fire() {
     rig.outs.clear();
     let pending: Vec<i64> = rig.core.list(Cursor::default(), 10).0.iter().map(|listed| listed.offset).collect();
     assert_eq!(pending.iter().copied().collect::<BTreeSet<_>>(), BTreeSet::from([moved, stays]), "not {gone}");
-    // With a batch in flight it is read again when that has settled, and nothing else is fired until then.
+    // A batch is in flight, so the engine rereads after it has settled, and fires nothing until then.
     rig.schedule(P, "soon", NOW + 5);
     rig.schedule(P, "later", NOW + 6);
     rig.read(P);
@@ -130,14 +130,14 @@ fn records_before_the_log_start_do_not_fire() {
     rig.reads.insert(P, 0);
     rig.run_until_quiet(&[P]);
     rig.outs.clear();
-    assert_eq!(rig.core.status()[0].pending, 0, "all of it was deleted");
-    // Nothing held is below this: no reason to read again.
+    assert_eq!(rig.core.status()[0].pending, 0, "all schedules were deleted");
+    // No entry is below this offset, so the engine need not reread.
     let before = rig.core.status()[0].position;
     rig.input(Input::Trimmed { partition: P, start: 1 });
     assert_eq!(rig.core.status()[0].position, before);
 }
 
-/// The barrier of a former owner.
+/// Appends a barrier of a former owner.
 fn barrier(rig: &mut Rig, group: &str) -> i64 {
     let headers = vec![
         (headers::BARRIER.to_vec(), Some(b"cd.0.1".to_vec())),

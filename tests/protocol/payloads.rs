@@ -1,4 +1,4 @@
-//! Payloads that lie outside memory: the core keeps references, and the shell reads the bytes when it writes a batch.
+//! Payloads outside memory: the core keeps references, and the shell reads the bytes when it writes a batch.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -8,12 +8,12 @@ use kafka_scheduler::core::io::{Header, Input, Millis, Outcome, Output, Record, 
 use kafka_scheduler::core::payload::{Packed, Parts, Payload, PayloadRef, Stored};
 use kafka_scheduler::core::{Phase, Scheduler};
 
-use crate::rig::{Kept, NOW, P, Rig, Sent, TODAY, config, sent};
+use crate::rig::{Kept, LEFTOVER_CUTOFF, NOW, P, Rig, Sent, config, sent};
 
-/// What a shell could keep on disk: packed bytes by their place.
+/// The storage of a shell, such as a disk: packed bytes by position.
 type Disk = Rc<RefCell<Vec<Vec<u8>>>>;
 
-/// A reference and the key's hash, instead of the bytes.
+/// A reference, and the key's hash.
 #[derive(Debug)]
 struct OnDisk {
     reference: PayloadRef,
@@ -57,20 +57,20 @@ impl Payload for OnDisk {
     }
 }
 
-/// Reads a log with schedules, an update, an overtaken schedule and a cancel, and returns what each batch writes once the
-/// partition is live. `resolve` makes a batch readable.
+/// Reads a log with schedules, an update, an overtaken schedule and a cancel. Returns the records of each batch after
+/// the partition is live. `resolve` reads the batch's payloads.
 fn play<Y: Payload>(mut core: Scheduler<Y>, mut resolve: impl FnMut(&mut Batch)) -> Vec<Vec<Sent>> {
     let mut log = log();
     let mut now = Millis(NOW * 1000);
     let (mut read, mut batches) = (0, Vec::new());
-    core.handle(now, Input::Assigned { partitions: &[P], leftover_cutoff: TODAY });
+    core.handle(now, Input::Assigned { partitions: &[P], leftover_cutoff: LEFTOVER_CUTOFF });
     for _ in 0..1_000 {
         match core.poll() {
             Some(Output::ReadCommitted(_)) => {
                 core.handle(now, Input::Committed { partition: P, offset: None, metadata: b"" });
             }
             Some(Output::FindSince { request, .. }) => {
-                core.handle(now, Input::Since { request, since: None, leftover_cutoff: TODAY });
+                core.handle(now, Input::Since { request, since: None, leftover_cutoff: LEFTOVER_CUTOFF });
             }
             Some(Output::CheckTarget { target, .. }) => {
                 core.handle(now, Input::Target { target, state: TargetState::Exists });
@@ -103,7 +103,7 @@ fn play<Y: Payload>(mut core: Scheduler<Y>, mut resolve: impl FnMut(&mut Batch))
             None => return batches,
         }
     }
-    panic!("it does not come to rest");
+    panic!("the core does not come to rest");
 }
 
 fn log() -> Vec<Kept> {
@@ -128,8 +128,8 @@ fn batches_of_references_write_the_same_records() {
             buffer.extend_from_slice(&disk.borrow()[reference.place as usize]);
             Ok::<(), ()>(())
         };
-        assert_eq!(batch.resolve(read), Ok(()), "an error does no harm");
-        assert_eq!(batch.payload_bytes(), bytes, "the size is known before");
+        assert_eq!(batch.resolve(read), Ok(()), "a batch can be resolved after an error");
+        assert_eq!(batch.payload_bytes(), bytes, "the size is known before the batch is resolved");
     });
     assert_eq!(outside, in_memory);
     let fired = |batch: &&Vec<Sent>| batch.iter().any(|(topic, ..)| topic == "target");

@@ -22,7 +22,7 @@ fn a_rejected_record_is_parked_and_its_neighbours_fire() {
     rig.commit(&next);
     assert!(rig.saw(|o| matches!(o, Output::Report(Report::Parked { offset, .. }) if *offset == poison)));
     rig.at(NOW + 60);
-    assert_eq!(fired(&rig.batch()), [poison], "and tried again later");
+    assert_eq!(fired(&rig.batch()), [poison], "the rejected record is retried later");
 }
 
 #[test]
@@ -67,12 +67,12 @@ fn a_missing_target_delays_only_its_own_schedules() {
     rig.commit(&batch);
     rig.read(P);
     rig.at(NOW + 10);
-    assert!(rig.saw(|o| matches!(o, Output::CheckTarget { .. })), "it is looked for again");
+    assert!(rig.saw(|o| matches!(o, Output::CheckTarget { .. })), "the target is looked up again");
     rig.input(Input::Target { target, state: TargetState::Exists });
     assert_eq!(fired(&rig.batch()), [waits]);
 }
 
-/// Found by the simulator: it was lost to compaction.
+/// Found by the simulator: a rejected schedule was lost to compaction.
 #[test]
 fn a_rejected_schedule_is_rewritten_if_overtaken() {
     let mut rig = Rig::live();
@@ -84,7 +84,7 @@ fn a_rejected_schedule_is_rewritten_if_overtaken() {
     rig.commit(&first);
     rig.read(P);
     let firing = rig.batch();
-    assert_eq!(fired(&firing), [poison], "its tombstone would settle the matter");
+    assert_eq!(fired(&firing), [poison], "the retry's tombstone would end the schedule");
     rig.abort(&firing, Abort::Rejected(vec![(0, Reason::TooLarge)]));
     let again = rig.batch();
     assert!(matches!(again.items[0].kind, Kind::RewriteSchedule { .. }), "{again:?}");
@@ -109,12 +109,12 @@ fn an_outage_is_no_schedules_fault() {
                 }
             }
         }
-        assert!((100..250).contains(&aborts), "{aborts} tries in ten minutes");
+        assert!((100..250).contains(&aborts), "{aborts} retries in ten minutes");
         assert_eq!(rig.core.status()[0].parked, 0);
         assert_eq!(rig.core.counters().by_reason, [0; Reason::ALL.len()]);
         rig.at(NOW + 700);
         let batch = rig.work();
-        assert_eq!(fired(&batch), [offset], "and at once when the outage is over");
+        assert_eq!(fired(&batch), [offset], "the schedule fires as soon as the outage is over");
         rig.commit(&batch);
     }
 }
@@ -150,7 +150,7 @@ fn a_rejected_record_is_isolated_at_once_at_any_position() {
             let mut done = run(&mut rig, |key| key == poison, named);
             done.sort();
             let others: Vec<String> = (0..COUNT).filter(|n| *n != place).map(|n| format!("k{n}")).collect();
-            assert_eq!(done, others, "place {place}, named {named}: no time has passed");
+            assert_eq!(done, others, "place {place}, named {named}: the others fire without a delay");
             assert_eq!(rig.core.status()[0].parked, 1);
             assert_eq!(rig.core.counters().by_reason[Reason::Rejected as usize], 1);
         }
@@ -189,7 +189,7 @@ fn unattributed_rejections_delay_no_fresh_schedule() {
         }
     }
     assert_eq!((fired, rig.core.status()[0].parked), (119, MANY));
-    assert!(aborts_max <= 1, "a fresh one waits for {aborts_max} batches of rejected ones");
+    assert!(aborts_max <= 1, "a fresh schedule waits for {aborts_max} batches of rejected ones");
 }
 
 #[test]
@@ -217,15 +217,15 @@ fn a_rejected_rewrite_is_parked_and_retried() {
                 let rejected = vec![(at as u32, Reason::TooLarge)];
                 rig.abort(&batch, if named { Abort::Rejected(rejected) } else { Abort::RejectedUnnamed });
             }
-            assert_eq!(rig.core.counters().triggered, second as u64, "named {named}: its neighbours fire on time");
+            assert_eq!(rig.core.counters().triggered, second as u64, "named {named}: the other schedules fire on time");
             assert_eq!(rig.core.status()[0].parked, 1);
         }
         assert!((3..12).contains(&tries), "named {named}: {tries} tries");
         let reason = if named { Reason::TooLarge } else { Reason::Rejected };
-        assert_eq!(rig.core.counters().by_reason[reason as usize], 1, "counted once");
+        assert_eq!(rig.core.counters().by_reason[reason as usize], 1, "the record is counted once");
         rig.at(NOW + 100);
         let again = rig.work();
-        assert_eq!(again.items[0].origin_offset, poison, "and tried again until it is taken");
+        assert_eq!(again.items[0].origin_offset, poison, "the copy is retried until it is accepted");
         rig.commit(&again);
         rig.read(P);
         assert_eq!((rig.core.status()[0].parked, rig.core.counters().reasserted), (0, 1));
@@ -252,12 +252,12 @@ fn an_aborted_firing_holds_up_nothing_else() {
     rig.abort(&batch, Abort::Retry);
     rig.input(Input::Revoked { partitions: &[P] });
     let clean = rig.batch();
-    assert!(clean.items.is_empty(), "at once");
+    assert!(clean.items.is_empty(), "the handover does not wait");
     rig.commit(&clean);
     assert!(rig.saw(|o| matches!(o, Output::Release(_))));
 }
 
-/// Rejects each batch with such a record, and commits the others.
+/// Rejects each batch that contains such a record, and commits the others.
 fn run(rig: &mut Rig, is_poison: impl Fn(&str) -> bool, named: bool) -> Vec<String> {
     let mut done = Vec::new();
     while let Some(batch) = rig.try_batch() {
@@ -276,7 +276,7 @@ fn run(rig: &mut Rig, is_poison: impl Fn(&str) -> bool, named: bool) -> Vec<Stri
     done
 }
 
-/// A schedule that a tombstone has overtaken.
+/// Returns a schedule that a tombstone has overtaken.
 fn overtaken(rig: &mut Rig, key: &str) -> i64 {
     let old = rig.schedule(P, key, NOW + 500);
     let new = rig.schedule(P, key, NOW + 1_000);

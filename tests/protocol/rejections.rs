@@ -1,5 +1,5 @@
-//! What cannot fire: kept where it is, counted once, tried again or moved to the dead-letter topic, and never in the
-//! way of its neighbours.
+//! Records that cannot fire: they stay in the log, are counted once, are retried or become dead letters, and do not
+//! delay others.
 
 use kafka_scheduler::core::batch::{Batch, Kind};
 use kafka_scheduler::core::io::{Abort, Header, Input, Output, Record, Report, TargetState};
@@ -16,14 +16,14 @@ fn an_invalid_record_becomes_a_dead_letter_with_its_tombstone() {
     rig.read(P);
     let batch = rig.work();
     assert_eq!(dead_letters(&batch), [(offset, Reason::BadEpoch)]);
-    assert_eq!(batch.offsets.len(), 1, "fenced like any other");
+    assert_eq!(batch.offsets.len(), 1, "a dead letter's batch commits an offset, so it is fenced");
     let records = sent(&batch, rig.now);
     let [(topic, partition, dead_letter), (schedules, own, tombstone)] = records.as_slice() else {
         panic!("{records:?}");
     };
     assert_eq!((topic.as_str(), *partition), ("dead", None));
     assert_eq!((text(dead_letter.key.as_ref()), text(dead_letter.value.as_ref())), ("k".into(), "poison".into()));
-    assert_eq!(header(dead_letter, b"customer"), [None], "the original's headers");
+    assert_eq!(header(dead_letter, b"customer"), [None], "the dead letter has the original's headers");
     assert_eq!(header(dead_letter, headers::EPOCH), [Some(&b"soon"[..])]);
     assert_eq!(header(dead_letter, headers::ERROR), [Some(&b"bad-epoch"[..])]);
     assert_eq!(header(dead_letter, headers::ERROR_DETAIL), [Some(Reason::BadEpoch.detail().as_bytes())]);
@@ -37,7 +37,7 @@ fn an_invalid_record_becomes_a_dead_letter_with_its_tombstone() {
     rig.at(NOW + 100);
     rig.no_work("a dead letter is written once");
     assert_eq!((rig.core.counters().dead_lettered, counted(&rig, Reason::BadEpoch)), (1, 1));
-    // Nor after a restart: its tombstone ends it.
+    // After a restart it does not fire either, because its tombstone ended it.
     let mut successor = with_dead_letters();
     successor.run = run_id("cd");
     rig.core = kafka_scheduler::core::Scheduler::new(successor);
@@ -67,7 +67,10 @@ fn a_newer_record_outlives_the_dead_letter_of_an_older_one() {
     rig.commit(&batch);
     rig.read(P);
     let again = rig.work();
-    assert_eq!(again.items[0].origin_offset, newer, "the tombstone overtook it: it is rewritten");
+    assert_eq!(
+        again.items[0].origin_offset, newer,
+        "the newer record was overtaken by the tombstone, so it is rewritten"
+    );
     rig.commit(&again);
     rig.read(P);
     rig.at(NOW + 5);
@@ -83,7 +86,7 @@ fn invalid_records_stay_without_a_dead_letter_topic() {
     assert_eq!((rig.core.counters().invalid, counted(&rig, Reason::BadEpoch)), (1, 1));
     rig.successor("cd");
     rig.bring_up(&[P]);
-    assert_eq!((rig.core.counters().invalid, counted(&rig, Reason::BadEpoch)), (1, 1), "by the new process too");
+    assert_eq!((rig.core.counters().invalid, counted(&rig, Reason::BadEpoch)), (1, 1), "the successor counts it too");
 }
 
 #[test]
@@ -128,7 +131,7 @@ fn a_target_that_stays_missing_makes_a_dead_letter() {
         seconds += 1;
     }
     let batch = rig.work();
-    assert!(seconds > NOW + 2, "it waits a little for a topic that is just being made");
+    assert!(seconds > NOW + 2, "the engine waits in case the topic is just being created");
     assert_eq!(dead_letters(&batch), [(offset, Reason::UnknownTarget)]);
     let (_, _, dead_letter) = &sent(&batch, rig.now)[0];
     assert_eq!(header(dead_letter, headers::EPOCH), [Some((NOW + 1).to_string().as_bytes())]);
@@ -138,7 +141,7 @@ fn a_target_that_stays_missing_makes_a_dead_letter() {
     assert_eq!(counted(&rig, Reason::UnknownTarget), 1);
     rig.commit(&batch);
     rig.read(P);
-    // Another one, once the topic is there: an old answer does not make it a dead letter.
+    // Another schedule for the target, which exists by now: an old answer must not make it a dead letter.
     let second = rig.schedule_to(P, "l", seconds + 100, "missing");
     rig.read(P);
     rig.at(seconds + 100);
@@ -157,13 +160,17 @@ fn without_a_dead_letter_topic_schedules_wait_for_their_target() {
         rig.at(NOW + second);
     }
     rig.no_work("its target is missing");
-    assert_eq!(counted(&rig, Reason::UnknownTarget), 1, "counted once, however often it is looked for");
+    assert_eq!(
+        counted(&rig, Reason::UnknownTarget),
+        1,
+        "a schedule is counted once, however often its target is looked up"
+    );
     assert_eq!((rig.core.status()[0].parked, rig.core.status()[0].pending), (1, 1));
     let asked = (600..631).find(|second| {
         rig.at(NOW + second);
         rig.outs.iter().any(|o| matches!(o, Output::CheckTarget { .. }))
     });
-    assert!(asked.is_some(), "it is looked for at least every 30 s");
+    assert!(asked.is_some(), "the target is looked up at least every 30 s");
     answer(&mut rig, TargetState::Exists).unwrap();
     assert_eq!(fired(&rig.work()), [offset]);
     assert_eq!(rig.core.status()[0].parked, 0);
@@ -179,7 +186,7 @@ fn a_schedule_rejected_as_too_large_becomes_a_dead_letter() {
     let batch = rig.work();
     rig.abort(&batch, Abort::Rejected(vec![(0, Reason::TooLarge)]));
     let next = rig.work();
-    assert_eq!(fired(&next), [good], "at once");
+    assert_eq!(fired(&next), [good], "the other schedule does not wait");
     rig.commit(&next);
     assert_eq!(dead_letters(&rig.work()), [(poison, Reason::TooLarge)]);
 }
@@ -197,7 +204,7 @@ fn a_rejected_dead_letter_is_parked_and_retried() {
         rig.at(NOW + second);
         rig.outs.iter().any(|o| matches!(o, Output::Transact(_)))
     });
-    assert!(again.is_some(), "within its back-off");
+    assert!(again.is_some(), "the retry comes within its backoff");
     assert_eq!(dead_letters(&rig.work()), [(offset, Reason::BadEpoch)]);
 }
 
@@ -214,7 +221,7 @@ fn an_aborted_or_rejected_dead_letter_is_not_fired_instead() {
         for second in 2..40 {
             rig.at(NOW + second);
             while let Some(batch) = rig.try_batch().filter(|batch| !batch.items.is_empty()) {
-                assert_eq!(dead_letters(&batch), [(poison, Reason::TooLarge)], "it is not fired again");
+                assert_eq!(dead_letters(&batch), [(poison, Reason::TooLarge)], "the dead letter is not fired instead");
                 let rejected = vec![(0, Reason::TooLarge)];
                 rig.abort(&batch, if is_rejected { Abort::Rejected(rejected) } else { Abort::Retry });
             }
@@ -247,9 +254,9 @@ fn dead_letters_wait_for_their_topic_while_schedules_fire() {
         rig.at(NOW + second);
         rig.outs.iter().any(|o| matches!(o, Output::CheckTarget { .. }))
     });
-    assert!(asked, "it is looked for again");
+    assert!(asked, "the dead-letter topic is looked up again");
     answer(&mut rig, TargetState::Exists);
-    // The firing's batch is still in flight, and there is one transactor.
+    // The batch of the firing is still in flight, and there is only one transactor.
     rig.no_work("one batch at a time");
     assert_eq!(rig.core.status()[0].parked, 1);
 }
@@ -275,11 +282,14 @@ fn parked_schedules_come_back_with_growing_waits_in_shares() {
     }
     let tries: usize = moments.iter().map(|(_, items)| items).sum();
     assert!((5 * MANY..12 * MANY).contains(&tries), "{moments:?}");
-    assert!(moments[1..].iter().all(|(_, items)| *items <= MANY / 2), "they do not come back at once: {moments:?}");
-    assert!(moments.last().unwrap().0 > 2_000, "and never stop: {moments:?}");
-    assert_eq!(counted(&rig, Reason::TooLarge), MANY as u64, "each is counted once");
+    assert!(
+        moments[1..].iter().all(|(_, items)| *items <= MANY / 2),
+        "the schedules are not retried all at once: {moments:?}"
+    );
+    assert!(moments.last().unwrap().0 > 2_000, "retries do not stop: {moments:?}");
+    assert_eq!(counted(&rig, Reason::TooLarge), MANY as u64, "each schedule is counted once");
     let told = rig.outs.iter().filter(|o| matches!(o, Output::Report(Report::Parked { .. }))).count();
-    assert_eq!(told, MANY, "and told once");
+    assert_eq!(told, MANY, "each schedule is reported once");
 }
 
 #[test]
@@ -295,7 +305,7 @@ fn many_parked_schedules_are_retried_and_delay_no_other() {
     let mut tried = 0;
     let mut second = NOW + 1;
     while tried < 2 * MANY {
-        assert!(second < NOW + 60, "{tried} tried by then");
+        assert!(second < NOW + 60, "only {tried} were retried by then");
         rig.at(second);
         while let Some(batch) = rig.try_batch() {
             let is_poison = |item: &kafka_scheduler::core::batch::Item| item.origin_offset != good;
@@ -303,7 +313,7 @@ fn many_parked_schedules_are_retried_and_delay_no_other() {
             let rejected: Vec<_> = rejected.map(|(number, _)| (number, Reason::TooLarge)).collect();
             tried += rejected.len();
             if rejected.is_empty() {
-                assert!(second <= NOW + 3, "the good one fires on time");
+                assert!(second <= NOW + 3, "the other schedule fires on time");
                 rig.commit(&batch);
                 rig.read(P);
             } else {

@@ -1,4 +1,4 @@
-//! A scheduler, the logs that it reads and what the group has committed, all in memory.
+//! Runs a scheduler on logs and committed offsets in memory.
 
 use std::collections::BTreeMap;
 
@@ -10,11 +10,11 @@ use kafka_scheduler::core::{Config, Phase, Scheduler, SchedulesTopic, headers};
 
 pub const P: TopicPartition = TopicPartition { topic: 0, number: 0 };
 pub const Q: TopicPartition = TopicPartition { topic: 0, number: 1 };
-/// A noon.
+/// Noon.
 pub const NOW: i64 = 1_700_049_600;
-pub const TODAY: Millis = Millis((NOW - 43_200) * 1000);
+pub const LEFTOVER_CUTOFF: Millis = Millis((NOW - 43_200) * 1000);
 
-/// A record as a log keeps it.
+/// A record of a log.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Kept {
     pub timestamp: Millis,
@@ -31,7 +31,7 @@ impl Kept {
     }
 }
 
-/// A record that a batch produces: its topic, its partition if that is a schedules topic's, and the record.
+/// A record of a batch: its topic, its partition if the topic is a schedules topic, and the record.
 pub type Sent = (String, Option<TopicPartition>, Kept);
 
 /// Returns the records that a batch produces.
@@ -62,17 +62,17 @@ macro_rules! take {
 }
 pub(crate) use take;
 
-/// A scheduler and the partitions it reads: what is appended is delivered by [`Rig::read`].
+/// A scheduler and its partitions: [`Rig::read`] delivers appended records.
 pub struct Rig {
     pub core: Scheduler,
     pub now: Millis,
-    /// Outputs that no test has taken yet.
+    /// Outputs that the test has not taken yet.
     pub outs: Vec<Output>,
-    /// `None` is a place that is never delivered.
+    /// `None` is an offset that is never delivered.
     pub logs: BTreeMap<TopicPartition, Vec<Option<Kept>>>,
     /// The offset that [`Rig::read`] delivers next.
     pub reads: BTreeMap<TopicPartition, usize>,
-    /// What the group has committed.
+    /// The committed offsets with their metadata.
     pub metadata: BTreeMap<TopicPartition, (i64, String)>,
 }
 
@@ -100,7 +100,7 @@ pub fn run_id(name: &str) -> RunId {
 }
 
 impl Rig {
-    /// Returns a scheduler without partitions, and empty logs.
+    /// Returns a scheduler without partitions, with empty logs.
     pub fn new(config: Config) -> Self {
         Self {
             core: Scheduler::new(config),
@@ -112,7 +112,7 @@ impl Rig {
         }
     }
 
-    /// Returns a scheduler that is live on `P`, whose log has the start marker of the first start.
+    /// Returns a scheduler that is live on `P`; the log has the start marker of the first start.
     pub fn live() -> Self {
         Self::live_with(config())
     }
@@ -139,7 +139,7 @@ impl Rig {
         self.batch()
     }
 
-    /// Passes an input, and keeps the outputs. Every target exists but those whose names begin with `missing`.
+    /// Passes an input, and keeps the outputs. Lookups find every target, unless its name begins with `missing`.
     pub fn input(&mut self, input: Input<'_>) {
         self.core.handle(self.now, input);
         while let Some(out) = self.core.poll() {
@@ -195,7 +195,8 @@ impl Rig {
         self.append(p, Kept { timestamp, key: Some(key.into()), value: Some(b"poison".to_vec()), headers })
     }
 
-    /// Appends an engine record for the user record at `names`: a copy of `like`, else a tombstone.
+    /// Appends an engine record for the user record at offset `names`: a copy if `like` is given, otherwise a
+    /// tombstone.
     pub fn engine(&mut self, p: TopicPartition, key: &str, names: i64, like: Option<&Kept>) -> i64 {
         let (value, mut headers) = like.map_or((None, Vec::new()), |k| (k.value.clone(), k.headers.clone()));
         let borrowed: Vec<Header<'_>> = headers.iter().map(|(n, v)| Header { name: n, value: v.as_deref() }).collect();
@@ -232,7 +233,7 @@ impl Rig {
         }
     }
 
-    /// Delivers one record, which need not be in the log.
+    /// Delivers one record, which may be absent from the log.
     pub fn deliver(&mut self, partition: TopicPartition, offset: i64, kept: &Kept) {
         let headers: Vec<Header<'_>> =
             kept.headers.iter().map(|(n, v)| Header { name: n, value: v.as_deref() }).collect();
@@ -266,7 +267,7 @@ impl Rig {
         }
     }
 
-    /// Takes the next batch with items, and commits those of offsets alone before it.
+    /// Takes the next batch with items; commits batches with only offsets before it.
     #[track_caller]
     pub fn work(&mut self) -> Batch {
         loop {
@@ -278,7 +279,7 @@ impl Rig {
         }
     }
 
-    /// Asserts that there is no batch with items, and commits those of offsets alone.
+    /// Asserts that there is no batch with items; commits batches with only offsets.
     #[track_caller]
     pub fn no_work(&mut self, why: &str) {
         while let Some(batch) = self.try_batch() {
@@ -287,7 +288,7 @@ impl Rig {
         }
     }
 
-    /// Removes the first output that is wanted. Returns whether there was one.
+    /// Removes the first matching output. Returns whether there was one.
     pub fn saw(&mut self, wanted: impl Fn(&Output) -> bool) -> bool {
         let at = self.outs.iter().position(wanted);
         at.map(|at| self.outs.remove(at)).is_some()
@@ -327,11 +328,11 @@ impl Rig {
         for p in partitions {
             self.reads.insert(*p, 0);
         }
-        self.input(Input::Assigned { partitions, leftover_cutoff: TODAY });
+        self.input(Input::Assigned { partitions, leftover_cutoff: LEFTOVER_CUTOFF });
         assert!(self.saw(|o| matches!(o, Output::ReadCommitted(asked) if asked == partitions)));
     }
 
-    /// Answers what the group has committed.
+    /// Answers the query for the committed offset.
     pub fn tell_committed(&mut self, partitions: &[TopicPartition]) {
         for p in partitions {
             let known = self.metadata.get(p).cloned();
@@ -346,7 +347,7 @@ impl Rig {
         self.outs.clear();
     }
 
-    /// Does the same, and keeps the outputs.
+    /// Assigns and reads partitions until they are live, and keeps the outputs.
     pub fn bring_up_keeping_outputs(&mut self, partitions: &[TopicPartition]) {
         self.assign(partitions);
         self.tell_committed(partitions);
@@ -356,7 +357,7 @@ impl Rig {
         }
     }
 
-    /// Answers barriers, start markers, fences and questions about `since`, until something else has to happen.
+    /// Answers barriers, start markers, fencing and queries for `since`, until nothing is left to answer.
     pub fn run_until_quiet(&mut self, partitions: &[TopicPartition]) {
         for _ in 0..20 {
             for p in partitions {
@@ -365,7 +366,7 @@ impl Rig {
             if let Some(request) = take!(self, Output::Fence { request, .. } => request) {
                 self.input(Input::Fenced { request });
             }
-            self.answer_since(None, TODAY);
+            self.answer_since(None, LEFTOVER_CUTOFF);
             let own = |kind: &Kind| matches!(kind, Kind::Barrier { .. } | Kind::StartMarker { .. });
             let is_own = |batch: &Batch| batch.items.iter().all(|item| own(&item.kind));
             if let Some(batch) = take!(self, Output::Transact(batch) if is_own(batch) => batch) {
@@ -398,7 +399,7 @@ pub fn fired(batch: &Batch) -> Vec<i64> {
     batch.items.iter().filter(|i| matches!(i.kind, Kind::Fire { .. })).map(|i| i.origin_offset).collect()
 }
 
-/// Returns bytes that are there as text.
+/// Returns bytes as text; panics if there are none.
 pub fn text(bytes: Option<&Vec<u8>>) -> String {
     String::from_utf8(bytes.unwrap().clone()).unwrap()
 }

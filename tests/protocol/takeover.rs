@@ -1,4 +1,4 @@
-//! Taking a partition over.
+//! Taking over a partition.
 
 use kafka_scheduler::core::Phase;
 use kafka_scheduler::core::batch::Kind;
@@ -22,7 +22,7 @@ fn barrier_precedes_fencing() {
     assert_eq!(records[0].2.value, None);
     let ownership = Ownership::decode(barrier.offsets[0].metadata.as_bytes()).unwrap();
     assert_eq!((ownership.owner.as_str(), &ownership.owners_to_fence[..]), ("cd.0", &["ab.0".to_owned()][..]));
-    assert!(!rig.saw(|o| matches!(o, Output::Fence { .. })), "a late riser would fence a live owner");
+    assert!(!rig.saw(|o| matches!(o, Output::Fence { .. })), "an instance that was paused would fence a live owner");
     rig.commit(&barrier);
     let ids = take!(rig, Output::Fence { request, transactional_ids } => (request, transactional_ids));
     let (request, ids) = ids.expect("the former owner is fenced");
@@ -86,7 +86,7 @@ fn a_late_answer_to_fencing_drops_no_newer_owner() {
 }
 
 #[test]
-fn each_takeover_writes_a_barrier_that_is_its_own() {
+fn each_takeover_writes_its_own_barrier() {
     let mut rig = Rig::live();
     rig.successor("cd");
     rig.bring_up(&[P]);
@@ -107,7 +107,7 @@ fn only_the_barriers_own_offset_ends_loading() {
     let barrier = rig.successors_barrier("cd");
     rig.read(P);
     rig.at(NOW + 60);
-    rig.no_batch("the end of the log was reached and time has passed, but the barrier does not stand");
+    rig.no_batch("the end of the log was reached and time has passed, but the barrier is not committed");
     let written = rig.land(&barrier);
     rig.input(Input::BatchEnded { batch: barrier.id, outcome: Outcome::Committed { last_offsets: written } });
     assert_eq!(rig.phase(P), Some(Phase::Loading));
@@ -129,7 +129,7 @@ fn a_record_after_the_barrier_ends_loading_as_well() {
     let at = rig.logs[&P].iter().rposition(|k| k.as_ref().is_some_and(|k| k.value.is_none())).unwrap();
     rig.compact(P, at as i64);
     rig.read(P);
-    assert_eq!(rig.phase(P), Some(Phase::Loading), "compaction took the barrier");
+    assert_eq!(rig.phase(P), Some(Phase::Loading), "compaction removed the barrier");
     rig.schedule(P, "a", NOW + 9);
     rig.read(P);
     assert_eq!(rig.phase(P), Some(Phase::Live));

@@ -1,4 +1,4 @@
-//! Targets that cannot be produced to.
+//! Targets that accept no records.
 
 use kafka_scheduler::core::Config;
 use kafka_scheduler::core::io::{Abort, Input, Millis, Output, Report, TargetState};
@@ -6,14 +6,14 @@ use kafka_scheduler::core::reason::Reason;
 
 use crate::rig::*;
 
-/// Its lookups are answered by the tests alone.
+/// A target whose lookups only the tests answer.
 const SILENT: &str = "missing-leader";
 
 #[test]
 fn a_target_without_a_leader_is_quarantined() {
     let (mut rig, poison, good) = leaderless(Config { dead_letter: Some("dead".into()), ..config() });
     let batch = rig.batch();
-    assert_eq!(fired(&batch), [good], "at once");
+    assert_eq!(fired(&batch), [good], "the other schedule does not wait");
     rig.commit(&batch);
     let told = |o: &Output| matches!(o, Output::Report(Report::TargetChanged { state: TargetState::Leaderless, .. }));
     assert!(rig.saw(told));
@@ -24,7 +24,10 @@ fn a_target_without_a_leader_is_quarantined() {
         rig.at(NOW + second);
         look(&mut rig, TargetState::Leaderless);
         while let Some(batch) = rig.try_batch() {
-            assert!(batch.items.is_empty(), "nothing is sent there, and nothing given up: {batch:?}");
+            assert!(
+                batch.items.is_empty(),
+                "nothing is produced to the target, and there is no dead letter: {batch:?}"
+            );
             rig.commit(&batch);
         }
     }
@@ -87,7 +90,7 @@ fn look(rig: &mut Rig, state: TargetState) -> bool {
     true
 }
 
-/// A batch with a record for the target whose partition has no leader has come back.
+/// Aborts a batch because the partition of one of its targets has no leader.
 fn leaderless(config: Config) -> (Rig, i64, i64) {
     let mut rig = Rig::live_with(config);
     let poison = rig.schedule_to(P, "a", NOW + 1, SILENT);
@@ -115,12 +118,12 @@ fn lookups_without_an_answer_make_no_dead_letter() {
         }
     }
     let is_dead = |o: &Output| matches!(o, Output::Report(Report::ToDeadLetter { .. }));
-    assert!(!rig.saw(is_dead), "only one lookup has found it missing");
+    assert!(!rig.saw(is_dead), "one lookup is not enough for a dead letter");
     for _ in 0..2 {
         while !look(&mut rig, TargetState::Missing) {
             second += 1;
             rig.at(NOW + second);
         }
     }
-    assert!(rig.saw(is_dead), "three have");
+    assert!(rig.saw(is_dead), "three lookups are enough");
 }

@@ -1,4 +1,4 @@
-//! Batches while the brokers take less in time than is due.
+//! Batches while throughput is the limit.
 
 use kafka_scheduler::core::Config;
 use kafka_scheduler::core::batch::Batch;
@@ -17,14 +17,18 @@ fn batches_that_time_out_are_retried_smaller_in_due_order() {
     time_out(&mut rig, &first, 0.4);
     let mut all = Vec::new();
     let second = next(&mut rig);
-    assert!((15..=25).contains(&second.items.len()), "half of what got through, not {}", second.items.len());
+    assert!(
+        (15..=25).contains(&second.items.len()),
+        "the next batch has {} items, not half of those that were acknowledged",
+        second.items.len()
+    );
     all.extend(fired(&second));
     rig.commit(&second);
     rig.read(P);
     while all.len() < 100 {
         let batch = next(&mut rig);
         all.extend(fired(&batch));
-        // Each takes longer than two seconds, which is no sign that more would fit.
+        // Each batch takes more than two seconds, so batches must not grow.
         rig.now = Millis(rig.now.0 + 2_500);
         assert!(batch.items.len() <= 2 * second.items.len(), "{}", batch.items.len());
         rig.commit(&batch);
@@ -38,7 +42,7 @@ fn small_schedules_do_not_wait_for_slow_large_ones() {
     let (mut rig, _) = with_large(100);
     let first = next(&mut rig);
     time_out(&mut rig, &first, 0.1);
-    // Due after all of the large ones.
+    // Due after all large schedules.
     let small = rig.schedule(P, "small", NOW + 6);
     rig.read(P);
     rig.at(NOW + 6);
@@ -64,7 +68,7 @@ fn after_a_time_out_nothing_fires_until_later_batches_settle() {
         rig.input(Input::Tick);
         rig.no_work("what is due after the second batch could commit before what that holds");
     }
-    // As the shell ends a batch that must not commit before the first is tried again.
+    // The shell settles this batch before the core may retry the first one.
     rig.abort(&second, Abort::Retry);
     let mut all = Vec::new();
     while all.len() < offsets.len() {
@@ -94,7 +98,7 @@ fn batches_of_a_lane_do_not_overlap_if_throughput_is_the_limit() {
         rig.read(P);
     }
     assert_eq!(all, offsets);
-    // Nothing was due any more: two at a time again.
+    // No schedule was left over, so two batches may be in flight again.
     for n in 0..4 {
         rig.schedule(P, &format!("later{n}"), NOW + 20);
     }
@@ -144,10 +148,10 @@ fn an_outage_leaves_no_small_batches_behind() {
         rig.commit(&batch);
         rig.read(P);
     }
-    assert!(batches <= 20, "batches grow back: {batches}");
+    assert!(batches <= 20, "batches grow again: {batches}");
 }
 
-/// A schedule with a value of so many bytes.
+/// A schedule with a value of this size.
 fn schedule_of(rig: &mut Rig, key: &str, due: i64, bytes: usize) -> i64 {
     let headers = vec![
         (headers::EPOCH.to_vec(), Some(due.to_string().into_bytes())),
@@ -157,7 +161,7 @@ fn schedule_of(rig: &mut Rig, key: &str, due: i64, bytes: usize) -> i64 {
     rig.append(P, Kept { timestamp, key: Some(key.into()), value: Some(vec![b'v'; bytes]), headers })
 }
 
-/// A live partition with so many large schedules due at `NOW + 5`. Gives their offsets.
+/// A live partition with large schedules, all due at `NOW + 5`. Returns their offsets.
 fn with_large(count: usize) -> (Rig, Vec<i64>) {
     let mut rig = Rig::live_with(Config { batch_items_max: 10_000, batch_bytes_max: 1 << 24, ..config() });
     let offsets = (0..count).map(|n| schedule_of(&mut rig, &format!("large-{n}"), NOW + 5, LARGE_BYTES)).collect();
@@ -166,14 +170,14 @@ fn with_large(count: usize) -> (Rig, Vec<i64>) {
     (rig, offsets)
 }
 
-/// The batch ran out of time after a share of it.
+/// Aborts a batch that timed out after this share of it was acknowledged.
 fn time_out(rig: &mut Rig, batch: &Batch, share: f64) {
     let sent = 1_000_000;
     let delivered = (sent as f64 * share) as u64;
     rig.abort(batch, Abort::TimedOut(BatchTimeout::Taking { delivered, sent }));
 }
 
-/// Waits as long as it takes for the next batch that fires.
+/// Advances the clock until the next batch fires.
 #[track_caller]
 fn next(rig: &mut Rig) -> Batch {
     for _ in 0..100 {
@@ -186,5 +190,5 @@ fn next(rig: &mut Rig) -> Batch {
         rig.now = Millis(rig.now.0 + 100);
         rig.input(Input::Tick);
     }
-    panic!("nothing fires: {:?}", rig.core.status());
+    panic!("no batch fires: {:?}", rig.core.status());
 }

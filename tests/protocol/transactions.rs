@@ -1,4 +1,4 @@
-//! A firing transaction.
+//! The transaction of a firing.
 
 use kafka_scheduler::core::batch::Batch;
 use kafka_scheduler::core::io::{Abort, Input, Millis, Outcome};
@@ -50,7 +50,7 @@ fn a_firing_writes_target_history_and_tombstone_records() {
     let (topic, partition, tombstone) = &records[2];
     assert_eq!((topic.as_str(), *partition), ("schedules", Some(P)));
     assert_eq!((text(tombstone.key.as_ref()), &tombstone.value), ("k".into(), &None));
-    assert_eq!(tombstone.origin(), Some(offset), "it names the record that it speaks for");
+    assert_eq!(tombstone.origin(), Some(offset), "the tombstone's origin is the schedule");
 }
 
 #[test]
@@ -194,7 +194,7 @@ fn an_aborted_batch_frees_its_keys() {
     let batch = rig.batch();
     rig.abort(&batch, Abort::Retry);
     rig.no_batch("it is tried again after a moment, not at once");
-    let (at, _) = rig.core.poll_timeout().expect("there is a deadline");
+    let (at, _) = rig.core.poll_timeout().expect("a retry has a deadline");
     rig.now = at;
     rig.input(Input::Tick);
     assert_eq!(fired(&rig.batch()), [offset]);

@@ -5,11 +5,11 @@ use std::process::{Command, Stdio};
 
 use crate::kit::broker::text;
 
-/// Of the key stores. What they hold is worth nothing.
+/// The password of the key stores, which protect nothing.
 pub const STORE_PASSWORD: &str = "changeit";
 
-/// Makes `ca.pem`, `broker.p12` with a certificate for 127.0.0.1 that this authority has signed, and `other.pem` of an
-/// authority that has signed nothing.
+/// Creates `ca.pem`, `broker.p12` with a certificate for 127.0.0.1 that this authority has signed, and `other.pem` of
+/// another authority.
 pub fn make(dir: &Path) -> Result<(), String> {
     let pair = |store: &str, alias: &str, more: &[&str]| {
         let name = format!("CN={alias}");
@@ -29,7 +29,7 @@ pub fn make(dir: &Path) -> Result<(), String> {
     keytool(dir, "broker.p12", &["-importcert", "-alias", "broker", "-file", "broker.pem"])
 }
 
-/// Makes `NAME.p12` with a certificate of a client's own that the authority has signed. It ends so many seconds from now.
+/// Creates `NAME.p12` with a client certificate of the authority, which expires after this many seconds.
 pub fn client(dir: &Path, name: &str, seconds: u32) {
     let store = format!("{name}.p12");
     let own = |args: &[&str]| keytool(dir, &store, args).expect("a key store");
@@ -37,7 +37,7 @@ pub fn client(dir: &Path, name: &str, seconds: u32) {
     own(&["-genkeypair", "-alias", name, "-dname", &subject, "-keyalg", "EC", "-groupname", "secp256r1"]);
     let (request, signed) = (format!("{name}.csr"), format!("{name}.pem"));
     own(&["-certreq", "-alias", name, "-file", &request]);
-    // keytool counts validity in days alone.
+    // keytool takes the validity only in days.
     let (start, sign) = (format!("-1d+{seconds}S"), ["-gencert", "-alias", "ca", "-rfc", "-validity", "1"]);
     let files = ["-infile", &request, "-outfile", &signed, "-startdate", &start];
     keytool(dir, "ca.p12", &[&sign[..], &files].concat()).expect("a certificate");

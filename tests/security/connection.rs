@@ -1,24 +1,24 @@
-//! TLS and credentials through the configuration file.
+//! TLS and credentials in the configuration file.
 
 use crate::guide;
 use crate::kit::Case;
-use crate::kit::case::PATIENCE;
+use crate::kit::case::TIMEOUT;
 use crate::kit::process::configuration;
 use crate::kit::wait::eventually;
 use crate::secured::{PASSWORD, PLAIN_USER, Secured, TOKEN_USER, secured};
 
-/// Lets a user do everything.
-pub fn welcome(secured: &Secured, user: &str) {
+/// Grants a user everything.
+pub fn grant_all(secured: &Secured, user: &str) {
     let user = format!("User:{user}");
     let all = ["--add", "--allow-principal", &user, "--operation", "All"];
     for on in ["--topic", "--group", "--transactional-id"] {
         let args = [&all[..], &[on, "*"]].concat();
-        secured.broker.tool("org.apache.kafka.tools.AclCommand", &args).expect("Kafka's tools are at hand");
+        secured.broker.tool("org.apache.kafka.tools.AclCommand", &args).expect("Kafka's tools are available");
     }
 }
 
 fn fires(user: &str, text: &str, secured: &'static Secured) {
-    welcome(secured, user);
+    grant_all(secured, user);
     let case = Case::on(secured.broker, user, 1, 1);
     let file = configuration(user, text);
     case.produce(&[case.due_in("k", "v", 0)]);
@@ -35,7 +35,7 @@ fn plain_within_tls() {
 }
 
 #[test]
-fn tokens_that_the_program_makes_itself() {
+fn unsecured_tokens() {
     let Some(secured) = secured() else { return };
     let text = guide::block("yaml", "OAUTHBEARER")
         .replace("principal=scheduler", &format!("principal={TOKEN_USER}"))
@@ -43,13 +43,13 @@ fn tokens_that_the_program_makes_itself() {
     fires(TOKEN_USER, &text, secured);
 }
 
-/// Starts an engine that cannot connect, and waits for a line that says why. Gives what it printed.
+/// Starts an engine that cannot connect, and waits for a log line with the reason. Returns the output.
 fn refused(name: &str, text: &str, why: &str) {
     let Some(secured) = secured() else { return };
     let case = Case::on(secured.broker, name, 1, 1);
     let file = configuration(&case.group, text);
     let engine = case.engine_with(&[("BOOTSTRAP_SERVERS", &secured.address), ("CONFIGURATION_FILE", &file)]);
-    eventually(&format!("it says: {why}"), PATIENCE, || engine.output().contains(why).then_some(()));
+    eventually(&format!("the log says: {why}"), TIMEOUT, || engine.output().contains(why).then_some(()));
     assert!(!engine.output().contains(PASSWORD));
 }
 
@@ -68,7 +68,7 @@ fn a_certificate_of_another_ca_is_named() {
 }
 
 #[test]
-fn oidc_is_not_in_the_build_and_that_is_said() {
+fn oidc_is_reported_as_missing_from_the_build() {
     let Some(secured) = secured() else { return };
     let text = guide::block("yaml", "OAUTHBEARER")
         .replace("enable.sasl.oauthbearer.unsecure.jwt: true", "sasl.oauthbearer.method: oidc")

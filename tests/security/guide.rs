@@ -1,4 +1,4 @@
-//! Reads docs/security.md, so the tests do what it says.
+//! Reads docs/security.md, so the tests use its commands.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use std::path::Path;
 pub struct Grant {
     /// `--topic`, `--group` or `--transactional-id`
     pub on: String,
-    /// Of that, by the guide's names.
+    /// The resource, by the guide's names.
     pub name: String,
     pub operation: String,
     pub prefixed: bool,
@@ -20,7 +20,7 @@ impl Grant {
     }
 }
 
-/// The first fenced block of that language which contains a text.
+/// Returns the first fenced block of this language that contains a text.
 pub fn block(language: &str, containing: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/security.md");
     let text = std::fs::read_to_string(&path).expect("docs/security.md");
@@ -30,21 +30,22 @@ pub fn block(language: &str, containing: &str) -> String {
     block.unwrap_or_else(|| panic!("no {language} with {containing} in docs/security.md")).to_owned()
 }
 
-/// The commands that grant the engine what it needs: their arguments, without those that say where to and by whom.
+/// Returns the arguments of the commands that grant the engine its permissions, without bootstrap server and command
+/// configuration.
 pub fn commands() -> Vec<Vec<String>> {
     let text = block("sh", "--allow-principal User:scheduler").replace("\\\n", " ");
     let command = |line: &str| -> Option<Vec<String>> {
-        let mut words = line.split_whitespace().map(str::to_owned);
-        assert_eq!(words.next()?, "kafka-acls.sh", "{line}");
-        let words: Vec<String> = words.collect();
-        let elsewhere = |word: &String| word == "--bootstrap-server" || word == "--command-config";
-        let skipped = |n: usize| elsewhere(&words[n]) || (n > 0 && elsewhere(&words[n - 1]));
-        Some((0..words.len()).filter(|n| !skipped(*n)).map(|n| words[n].clone()).collect())
+        let mut arguments = line.split_whitespace().map(str::to_owned);
+        assert_eq!(arguments.next()?, "kafka-acls.sh", "{line}");
+        let arguments: Vec<String> = arguments.collect();
+        let elsewhere = |argument: &String| argument == "--bootstrap-server" || argument == "--command-config";
+        let skipped = |n: usize| elsewhere(&arguments[n]) || (n > 0 && elsewhere(&arguments[n - 1]));
+        Some((0..arguments.len()).filter(|n| !skipped(*n)).map(|n| arguments[n].clone()).collect())
     };
     text.lines().filter_map(command).collect()
 }
 
-/// Each single permission that these commands grant.
+/// Returns the single permissions that these commands grant.
 pub fn grants() -> Vec<Grant> {
     let mut grants = Vec::new();
     for command in commands() {

@@ -1,4 +1,4 @@
-//! The whole program on a Kafka that asks for TLS, credentials and permissions.
+//! The whole program on a Kafka broker that requires TLS, credentials and permissions.
 #![cfg(feature = "cli")]
 
 #[path = "../broker/kit/mod.rs"]

@@ -1,9 +1,9 @@
-//! The permissions that docs/security.md names suffice, and none of them can be done without.
+//! The permissions in docs/security.md are sufficient, and each is necessary.
 
 use std::thread;
 
 use crate::guide::{Grant, commands, grants};
-use crate::kit::case::PATIENCE;
+use crate::kit::case::TIMEOUT;
 use crate::kit::client;
 use crate::kit::wait::{eventually, now_s};
 use crate::kit::{Case, Scheduled, engine::Engine};
@@ -11,7 +11,7 @@ use crate::secured::{Secured, secured};
 
 const ACLS: &str = "org.apache.kafka.tools.AclCommand";
 
-/// One user's topics, on a broker that asks.
+/// The topics and permissions of one user.
 struct Site {
     secured: &'static Secured,
     case: Case,
@@ -20,7 +20,7 @@ struct Site {
 }
 
 impl Site {
-    /// With everything granted that the guide names.
+    /// Grants every permission of the guide.
     fn new(user: &'static str) -> Option<Self> {
         let secured = secured()?;
         let case = Case::on(secured.broker, user, 1, 1);
@@ -36,7 +36,7 @@ impl Site {
         Some(site)
     }
 
-    /// The name that stands for one of the guide's.
+    /// Returns the name that replaces one of the guide's.
     fn name(&self, name: &str) -> String {
         match name {
             "schedules" => self.case.schedules[0].clone(),
@@ -54,7 +54,7 @@ impl Site {
         let own = |arg: &String| if arg == "User:scheduler" { user.clone() } else { self.name(arg) };
         let args: Vec<String> = args.iter().map(own).collect();
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
-        self.secured.broker.tool(ACLS, &args).expect("Kafka's tools are at hand");
+        self.secured.broker.tool(ACLS, &args).expect("Kafka's tools are available");
     }
 
     fn change(&self, how: &[&str], grant: &Grant) {
@@ -72,30 +72,30 @@ impl Site {
         self.case.engine_with(&[&fixed[..], more].concat())
     }
 
-    /// Waits until one line of its log has all these words.
-    fn says(&self, engine: &Engine, words: &[&str]) {
-        let words: Vec<String> = words.iter().map(|word| self.name(word)).collect();
-        eventually(&format!("one line says {words:?}"), PATIENCE, || {
+    /// Waits until one line of the log has all these texts.
+    fn says(&self, engine: &Engine, texts: &[&str]) {
+        let texts: Vec<String> = texts.iter().map(|part| self.name(part)).collect();
+        eventually(&format!("one line says {texts:?}"), TIMEOUT, || {
             let output = engine.output();
             output
                 .lines()
-                .any(|line| line.contains("WARN") && words.iter().all(|word| line.contains(word.as_str())))
+                .any(|line| line.contains("WARN") && texts.iter().all(|part| line.contains(part.as_str())))
                 .then_some(())
         });
     }
 
     fn dead_letter(&self) {
         let dead = || (!client::read_all(self.case.bootstrap(), &self.dead_letters).is_empty()).then_some(());
-        eventually("the bad record is a dead letter", PATIENCE, dead);
+        eventually("the bad record is a dead letter", TIMEOUT, dead);
     }
 }
 
-/// A record that cannot fire.
+/// Returns a record that cannot fire.
 fn bad(case: &Case) -> Scheduled {
     Scheduled { headers: Vec::new(), ..case.due_in("bad", "v", 0) }
 }
 
-/// Takes one permission away: the log says which, nothing fires, and once it is there again everything does.
+/// Revokes a permission: the log must name it, and nothing may fire. Once it is granted again, everything must fire.
 fn needed(user: &'static str, grant: &Grant, said: &[&str]) {
     let Some(site) = Site::new(user) else { return };
     site.change(&["--remove", "--force"], grant);
@@ -109,10 +109,10 @@ fn needed(user: &'static str, grant: &Grant, said: &[&str]) {
     }
     site.says(&engine, said);
     if !wants_dead_letters {
-        assert_eq!(site.case.read_target(), [], "without the permission nothing fires");
+        assert_eq!(site.case.read_target(), [], "nothing fires without the permission");
     }
     site.change(&["--add"], grant);
-    assert_eq!(site.case.fired(1).len(), 1, "with it everything does");
+    assert_eq!(site.case.fired(1).len(), 1, "the schedule fires with the permission");
     if wants_dead_letters {
         site.dead_letter();
     }
@@ -145,7 +145,7 @@ fn the_documented_permissions_suffice() {
     }
 }
 
-/// All that the guide grants, and that a test below takes away.
+/// All permissions of the guide; a test below revokes each of them.
 fn each() -> [Grant; 7] {
     [
         Grant::new("Read", "--topic", "schedules"),
@@ -174,11 +174,11 @@ fn losing_read_on_a_schedules_topic_is_reported() {
     let mut engine = site.engine(&[]);
     engine.ready();
     site.change(&["--remove", "--force"], &each()[0]);
-    // Only an answer to a fetch tells.
+    // The answer to a fetch is what reports it.
     site.case.produce(&[site.case.due_in("k", "v", 0).target_key("k")]);
     site.says(&engine, &["grant Read", "SCHEDULES_TOPICS"]);
     site.change(&["--add"], &each()[0]);
-    assert_eq!(site.case.fired(1).len(), 1, "with it everything fires");
+    assert_eq!(site.case.fired(1).len(), 1, "the schedule fires with the permission");
     engine.stop();
 }
 

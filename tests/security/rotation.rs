@@ -1,5 +1,5 @@
-//! Credentials are replaced while the engine runs. Its clients keep what they have read, so the engine ends, and the one
-//! that is started next reads the new ones.
+//! Credentials are replaced while the engine runs. The running clients keep the old ones, so the engine exits, and the
+//! next start reads the new ones.
 
 use std::fs;
 use std::time::Duration;
@@ -12,23 +12,23 @@ use crate::certificates::{self, STORE_PASSWORD};
 use crate::connection::welcome;
 use crate::kit::Case;
 use crate::kit::broker::text;
-use crate::kit::case::PATIENCE;
+use crate::kit::case::TIMEOUT;
 use crate::kit::process::configuration;
 use crate::kit::proxy::Proxy;
 use crate::kit::wait::{eventually, now_ms, until_ms};
 use crate::secured::{PASSWORD, Secured, secured};
 
 const USER: &str = "rotates";
-/// What it says at its end.
+/// The message at its end.
 const REWRITTEN: &str = "has changed since the engine read it";
 const NEW_PASSWORD: &str = "sesameopen-b3f9";
-/// Time enough to make a certificate and to start with it, on a busy machine.
+/// Enough time to create a certificate and to start with it on a busy machine.
 const CERTIFICATE_S: u32 = 40;
 
 fn change_password(secured: &Secured) {
     let change = format!("SCRAM-SHA-512=[password={NEW_PASSWORD}]");
     let args = ["--alter", "--entity-type", "users", "--entity-name", USER, "--add-config", &change];
-    secured.broker.tool("kafka.admin.ConfigCommand", &args).expect("Kafka's tools are at hand");
+    secured.broker.tool("kafka.admin.ConfigCommand", &args).expect("Kafka's tools are available");
 }
 
 fn interrupt(proxy: &Proxy) {
@@ -36,7 +36,7 @@ fn interrupt(proxy: &Proxy) {
     proxy.pass(Duration::ZERO);
 }
 
-/// An engine inside this program.
+/// Starts an engine inside this program.
 fn embedded(case: &Case, address: &str, file: &str) -> Running {
     let env = |name: &str| {
         Some(match name {
@@ -49,7 +49,7 @@ fn embedded(case: &Case, address: &str, file: &str) -> Running {
             _ => return None,
         })
     };
-    Runner::new(Config::load(&env).expect("the settings are right")).start().expect("it starts")
+    Runner::new(Config::load(&env).expect("the settings are valid")).start().expect("the engine starts")
 }
 
 #[test]
@@ -65,13 +65,13 @@ fn a_changed_password_ends_the_engine_and_the_next_logs_in() {
     case.fired(1);
     change_password(secured);
     interrupt(&secured.cut);
-    eventually("the brokers refuse the old password", PATIENCE, || {
+    eventually("the brokers refuse the old password", TIMEOUT, || {
         let warnings = running.handle().status().warnings;
         warnings.iter().any(|warning| warning.contains("reject the credentials")).then_some(())
     });
-    assert!(!running.is_finished(), "nothing was rewritten: to start again would change nothing");
+    assert!(!running.is_finished(), "the file was not rewritten, so a restart would not help");
     fs::write(&file, old.replace(PASSWORD, NEW_PASSWORD)).expect("written");
-    eventually("it ends", PATIENCE, || running.is_finished().then_some(()));
+    eventually("the engine stops", TIMEOUT, || running.is_finished().then_some(()));
     let error = running.wait().expect_err("it says why");
     assert!(matches!(error, RunnerError::Engine(_)), "{error:?}");
     let said = error.to_string();
@@ -79,7 +79,7 @@ fn a_changed_password_ends_the_engine_and_the_next_logs_in() {
     case.produce(&[case.due_in("after", "v", 0)]);
     let running = embedded(&case, &address, &file);
     assert_eq!(case.fired(2).len(), 2);
-    running.close().expect("it ends well");
+    running.close().expect("the engine stops cleanly");
 }
 
 #[test]
@@ -107,13 +107,13 @@ fn a_replaced_certificate_ends_the_program_and_is_used_next() {
     let mut engine = start();
     case.produce(&[case.due_in("before", "v", 0)]);
     case.fired(1);
-    // In time, as its owner would do it; nothing is wrong for as long as connections live.
+    // The certificate is replaced in time, before it expires; open connections keep working.
     fs::rename(dir.join("renewed.p12"), &store).expect("renamed");
     until_ms(expired_ms + 2_000);
     assert!(engine.running());
     interrupt(&secured.mutual);
-    let status = engine.wait(PATIENCE);
-    assert_eq!(status.code(), Some(1), "its supervisor starts it again: {}", engine.output());
+    let status = engine.wait(TIMEOUT);
+    assert_eq!(status.code(), Some(1), "the exit code makes a supervisor restart the program: {}", engine.output());
     assert!(engine.output().contains(REWRITTEN), "{}", engine.output());
     case.produce(&[case.due_in("after", "v", 0)]);
     let mut engine = start();

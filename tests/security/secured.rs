@@ -1,6 +1,6 @@
-//! A broker that denies everything that no permission allows.
+//! A broker that denies every operation without a permission.
 //!
-//! The tests themselves come in by another door, as a super user: only what the engine may do is of interest.
+//! The tests themselves use another listener as a super user, because only the engine's permissions matter.
 
 use std::fs;
 use std::path::PathBuf;
@@ -13,10 +13,10 @@ use crate::kit::broker::{self, Broker, text, write};
 use crate::kit::process::{configuration, free_port, target_dir};
 use crate::kit::proxy::Proxy;
 
-/// Of every user. It must not turn up anywhere.
+/// The password of all users. It must not appear anywhere.
 pub const PASSWORD: &str = "opensesame-9f3b";
 
-/// Those who log in by SCRAM: one a test, so they do not share permissions.
+/// Users that log in by SCRAM: one for each test, so tests do not share permissions.
 pub const USERS: &[&str] = &[
     "suffices",
     "no-read-schedules",
@@ -32,28 +32,28 @@ pub const USERS: &[&str] = &[
     "rotates",
 ];
 
-/// The one who logs in by PLAIN.
+/// The user that logs in by PLAIN.
 pub const PLAIN_USER: &str = "plain";
 
-/// The one that OAUTHBEARER tokens name.
+/// The user that OAUTHBEARER tokens name.
 pub const TOKEN_USER: &str = "token";
 
-/// The broker of this run.
+/// The secured broker of this run.
 pub struct Secured {
-    /// As the tests reach it.
+    /// The listener of the tests.
     pub broker: &'static Broker,
-    /// Where it asks for TLS and credentials.
+    /// The listener with TLS and credentials.
     pub address: String,
-    /// The same, through this proxy.
+    /// A proxy in front of another such listener.
     pub cut: Proxy,
-    /// Where it asks for a certificate of the client's own, through this proxy.
+    /// A proxy in front of the listener that requires a client certificate.
     pub mutual: Proxy,
-    /// Where certificates lie.
+    /// The directory of the certificates.
     pub dir: PathBuf,
     _guard: Child,
 }
 
-/// `None`, after saying so, where there can be none.
+/// Returns the broker; prints a message and returns `None` if there can be none.
 pub fn secured() -> Option<&'static Secured> {
     static SECURED: OnceLock<Option<Secured>> = OnceLock::new();
     let start = || broker::home().expect("Kafka").map(|home| start(home).expect("a broker"));
@@ -62,7 +62,7 @@ pub fn secured() -> Option<&'static Secured> {
 
 fn start(home: PathBuf) -> Result<Secured, String> {
     let (open, closed, controller) = (free_port(), free_port(), free_port());
-    let (cut, behind_cut, mutual, behind_mutual) = (free_port(), free_port(), free_port(), free_port());
+    let (cut, cut_upstream, mutual, mutual_upstream) = (free_port(), free_port(), free_port(), free_port());
     let dir = target_dir().join("tmp").join(format!("kafka-{}-{open}", std::process::id()));
     fs::create_dir_all(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
     certificates::make(&dir)?;
@@ -77,7 +77,7 @@ fn start(home: PathBuf) -> Result<Secured, String> {
 node.id=1
 controller.quorum.voters=1@127.0.0.1:{controller}
 controller.listener.names=CONTROLLER
-listeners=OPEN://{bootstrap},SECURED://{address},CUT://127.0.0.1:{behind_cut},MUTUAL://127.0.0.1:{behind_mutual},\
+listeners=OPEN://{bootstrap},SECURED://{address},CUT://127.0.0.1:{cut_upstream},MUTUAL://127.0.0.1:{mutual_upstream},\
              CONTROLLER://127.0.0.1:{controller}
 advertised.listeners=OPEN://{bootstrap},SECURED://{address},CUT://127.0.0.1:{cut},MUTUAL://127.0.0.1:{mutual}
 inter.broker.listener.name=OPEN
@@ -127,27 +127,27 @@ num.io.threads=4
     let java = broker::format(&home, &dir, &users)?;
     let guard = broker::run(&dir, java, &bootstrap)?;
     let broker = Box::leak(Box::new(Broker::of_cluster(bootstrap, 1, home)));
-    let (cut, mutual) = (Proxy::start(cut, behind_cut), Proxy::start(mutual, behind_mutual));
+    let (cut, mutual) = (Proxy::start(cut, cut_upstream), Proxy::start(mutual, mutual_upstream));
     Ok(Secured { broker, address, cut, mutual, dir, _guard: guard })
 }
 
 impl Secured {
-    /// The certificate of the authority that vouches for the broker.
+    /// Returns the certificate of the authority that signed the broker's certificate.
     pub fn ca(&self) -> String {
         text(&self.dir.join("ca.pem"))
     }
 
-    /// That of one that does not.
+    /// Returns the certificate of another authority.
     pub fn other_ca(&self) -> String {
         text(&self.dir.join("other.pem"))
     }
 
-    /// The guide's configuration file, for this user.
+    /// Writes the guide's configuration file for this user. Returns its path.
     pub fn scram(&self, user: &str) -> String {
         configuration(user, &self.scram_text(user))
     }
 
-    /// Its text.
+    /// Returns the content of that file.
     pub fn scram_text(&self, user: &str) -> String {
         guide::block("yaml", "SCRAM-SHA-512")
             .replace("sasl.username: scheduler", &format!("sasl.username: {user}"))

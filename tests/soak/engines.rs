@@ -1,4 +1,4 @@
-//! The lane of the engines.
+//! Faults of engines.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -10,28 +10,29 @@ use crate::kit::engine::Engine;
 use crate::kit::process::{configuration, signal};
 use crate::random::Random;
 
-/// How long an engine may take to end when it is asked to.
+/// An engine must stop within this time.
 const END_MAX: Duration = Duration::from_secs(2);
 
-/// Engines that are killed, stopped, paused and set back.
+/// The engines, which are killed, stopped, paused and run with stepping clocks.
 pub struct Engines<'a> {
     case: &'a Case,
     faults: &'a Faults,
     random: Random,
-    /// What is special about each of them.
+    /// The settings in which the engines differ.
     environments: Vec<Vec<(&'static str, String)>>,
-    /// Those that run.
+    /// The engines, where they run.
     running: Vec<Option<Engine>>,
-    /// The second's.
+    /// The clock of the second engine.
     clock: SteppedClock,
-    /// How long each took that was asked to end.
+    /// How long each orderly stop took.
     pub ends: Vec<Duration>,
     pub logs: Vec<PathBuf>,
 }
 
 impl<'a> Engines<'a> {
-    /// Two of them go straight to the brokers, one by each of the other ways. The second's clock can be stepped.
-    pub fn start(case: &'a Case, dead: &str, ways: &[String], faults: &'a Faults, random: Random) -> Self {
+    /// Starts the engines: two connect to the brokers directly, the others through proxies. The second one's clock can
+    /// be stepped.
+    pub fn start(case: &'a Case, dead: &str, routes: &[String], faults: &'a Faults, random: Random) -> Self {
         let common = [
             (
                 "CONFIGURATION_FILE",
@@ -41,9 +42,9 @@ impl<'a> Engines<'a> {
             ("LOG_LEVEL", "debug".to_owned()),
         ];
         let mut environments = vec![common.to_vec(), common.to_vec()];
-        for way in ways {
+        for route in routes {
             let mut environment = common.to_vec();
-            environment.push(("BOOTSTRAP_SERVERS", way.clone()));
+            environment.push(("BOOTSTRAP_SERVERS", route.clone()));
             environments.push(environment);
         }
         let clock = SteppedClock::new();
@@ -55,12 +56,12 @@ impl<'a> Engines<'a> {
         engines
     }
 
-    /// Does something to them again and again. In the end all of them run.
+    /// Injects faults repeatedly. At the end all engines run.
     pub fn work(&mut self) {
         loop {
-            let rest = self.random.span(1_000..10_000);
-            self.faults.rest(rest);
-            self.look();
+            let pause = self.random.span(1_000..10_000);
+            self.faults.sleep(pause);
+            self.check_running();
             if self.faults.over() {
                 break;
             }
@@ -78,24 +79,24 @@ impl<'a> Engines<'a> {
                     let (by, lasts) = (self.random.of(1..8), self.random.span(2_000..10_000));
                     self.faults.happens("step the clock back and forth", &format!("engine 2 by {by} s for {lasts:?}"));
                     self.clock.set(-by);
-                    self.faults.rest(lasts);
+                    self.faults.sleep(lasts);
                     self.clock.set(0);
                 }
             }
-            let rest = self.random.span(0..5_000);
-            self.faults.rest(rest);
+            let pause = self.random.span(0..5_000);
+            self.faults.sleep(pause);
             self.all().for_each(|n| self.run(n));
         }
         self.all().for_each(|n| self.run(n));
     }
 
-    /// Ends all of them.
+    /// Stops all engines.
     pub fn end(&mut self) {
-        self.look();
+        self.check_running();
         self.all().for_each(|n| self.stop(n));
     }
 
-    /// Whether those that run say that they are ready.
+    /// Returns how many engines are ready.
     pub fn ready(&self) -> usize {
         self.running.iter().flatten().filter(|engine| engine.get("/readiness").is_some()).count()
     }
@@ -113,14 +114,14 @@ impl<'a> Engines<'a> {
         }
     }
 
-    /// None may have ended by itself.
-    fn look(&mut self) {
+    /// Checks that no engine has exited by itself.
+    fn check_running(&mut self) {
         for n in self.all() {
             if self.running[n].as_mut().is_some_and(|engine| !engine.running()) {
                 let mut engine = self.running[n].take().expect("an engine");
                 let status = engine.wait(Duration::ZERO);
                 let log = engine.keep_log().display().to_string();
-                self.faults.complain(format!("engine {} has ended by itself: {status}; see {log}", n + 1));
+                self.faults.complain(format!("engine {} exited by itself: {status}; see {log}", n + 1));
             }
         }
     }
@@ -142,7 +143,7 @@ impl<'a> Engines<'a> {
         let took = asked.elapsed();
         self.ends.push(took);
         if status.code() != Some(0) || took > END_MAX {
-            self.faults.say(&format!("engine {} took {took:?} to end, with {status}", n + 1));
+            self.faults.say(&format!("engine {} took {took:?} to stop, with {status}", n + 1));
         }
     }
 
@@ -151,24 +152,24 @@ impl<'a> Engines<'a> {
         let lasts = self.random.span(500..20_000);
         self.faults.happens("pause an engine (SIGSTOP)", &format!("{} for {lasts:?}", name(n)));
         signal(pid, "STOP");
-        self.faults.rest(lasts);
+        self.faults.sleep(lasts);
         signal(pid, "CONT");
     }
 
-    /// They come, leave and die every few seconds.
+    /// Starts, stops and kills instances every few seconds.
     fn storm(&mut self) {
         self.faults.happens("a storm of comings and goings", "20 s");
         let until = Instant::now() + Duration::from_secs(20);
         while Instant::now() < until && !self.faults.over() {
-            self.look();
+            self.check_running();
             let n = self.random.index(self.running.len());
             match (self.running[n].is_some(), self.random.percent(50)) {
                 (false, _) => self.run(n),
                 (true, true) => self.kill(n),
                 (true, false) => self.stop(n),
             }
-            let rest = self.random.span(500..3_000);
-            self.faults.rest(rest);
+            let pause = self.random.span(500..3_000);
+            self.faults.sleep(pause);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What goes wrong, in three lanes that do not wait for each other: engines, brokers, and the network between them.
+//! Injects faults in three threads that run independently: engines, brokers, and the network between them.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,12 +10,12 @@ use crate::kit::cluster::Cluster;
 use crate::kit::proxy::Proxy;
 use crate::random::Random;
 
-/// What all lanes share.
+/// The state that all threads share.
 pub struct Faults {
     began: Instant,
     over: AtomicBool,
     counts: Mutex<BTreeMap<String, u32>>,
-    /// What must not happen, beside what the ledger finds.
+    /// Errors, besides those that the ledger finds.
     pub complaints: Mutex<Vec<String>>,
 }
 
@@ -29,12 +29,12 @@ impl Faults {
         })
     }
 
-    /// Says something, with the time.
+    /// Prints a line with the time.
     pub fn say(&self, text: &str) {
         println!("{:7.1} s  {text}", self.began.elapsed().as_secs_f64());
     }
 
-    /// Says and counts a fault.
+    /// Prints and counts a fault.
     pub fn happens(&self, kind: &str, where_to: &str) {
         *self.counts.lock().expect("no panic").entry(kind.to_owned()).or_default() += 1;
         self.say(&format!("{kind}: {where_to}"));
@@ -49,12 +49,12 @@ impl Faults {
         self.counts.lock().expect("no panic").clone()
     }
 
-    /// From now on nothing new goes wrong, and what is wrong is put right.
+    /// Ends the injection of faults; each thread repairs the faults that it has caused.
     pub fn end(&self) {
         self.over.store(true, Ordering::Relaxed);
     }
 
-    /// The same when what is returned goes out of scope, in whatever way.
+    /// Ends it when the returned guard is dropped, even by a panic.
     pub fn end_on_drop(&self) -> impl Drop + '_ {
         struct End<'a>(&'a Faults);
         impl Drop for End<'_> {
@@ -69,8 +69,8 @@ impl Faults {
         self.over.load(Ordering::Relaxed)
     }
 
-    /// Waits, but not beyond the end.
-    pub fn rest(&self, span: Duration) {
+    /// Sleeps, but not beyond the end.
+    pub fn sleep(&self, span: Duration) {
         let until = Instant::now() + span;
         while Instant::now() < until && !self.over() {
             std::thread::sleep(Duration::from_millis(20));
@@ -78,10 +78,10 @@ impl Faults {
     }
 }
 
-/// Kills, stops and pauses brokers; one at a time, but for the outage of all.
+/// Kills, stops and pauses brokers: one at a time, except for an outage of all.
 pub fn brokers(mut cluster: Cluster, case: &Case, faults: &Faults, mut random: Random) -> Cluster {
     loop {
-        faults.rest(random.span(5_000..25_000));
+        faults.sleep(random.span(5_000..25_000));
         if faults.over() {
             return cluster;
         }
@@ -99,7 +99,7 @@ pub fn brokers(mut cluster: Cluster, case: &Case, faults: &Faults, mut random: R
             65..80 => {
                 faults.happens("pause a broker (SIGSTOP)", &format!("{} for {away:?}", any + 1));
                 cluster.signal(any, "STOP");
-                faults.rest(away);
+                faults.sleep(away);
                 cluster.signal(any, "CONT");
                 cluster.wait_for_replicas();
                 continue;
@@ -117,33 +117,33 @@ pub fn brokers(mut cluster: Cluster, case: &Case, faults: &Faults, mut random: R
                 let away = random.span(5_000..30_000);
                 faults.happens("kill -9 all brokers", &format!("for {away:?}"));
                 cluster.all().for_each(|node| cluster.kill(node));
-                faults.rest(away);
+                faults.sleep(away);
                 cluster.all().for_each(|node| cluster.restart(node));
                 cluster.wait_for_replicas();
                 continue;
             }
         };
-        // It may have no leader just now.
+        // The partition may have no leader at this moment.
         let Some(node) = node else { continue };
         faults.happens(kind, &format!("{} for {away:?}", node + 1));
         cluster.kill(node);
-        faults.rest(away);
+        faults.sleep(away);
         cluster.restart(node);
         cluster.wait_for_replicas();
     }
 }
 
-/// Worsens the network between the brokers and the engines that go through proxies.
-pub fn network(ways: &[Vec<Proxy>], faults: &Faults, mut random: Random) {
+/// Degrades the network between the brokers and the engines that connect through proxies.
+pub fn network(routes: &[Vec<Proxy>], faults: &Faults, mut random: Random) {
     loop {
-        faults.rest(random.span(3_000..20_000));
+        faults.sleep(random.span(3_000..20_000));
         if faults.over() {
             return;
         }
-        let way = random.index(ways.len());
+        let route = random.index(routes.len());
         let whole = random.percent(60);
-        let node = random.index(ways[way].len());
-        let proxies = if whole { &ways[way][..] } else { &ways[way][node..=node] };
+        let node = random.index(routes[route].len());
+        let proxies = if whole { &routes[route][..] } else { &routes[route][node..=node] };
         let lasts = random.span(1_000..15_000);
         let (kind, worsen): (&str, fn(&Proxy)) = match random.of(0..5) {
             0 => ("network delays of 200 ms", |proxy| proxy.pass(Duration::from_millis(200))),
@@ -153,9 +153,9 @@ pub fn network(ways: &[Vec<Proxy>], faults: &Faults, mut random: Random) {
             _ => ("connections held up", Proxy::hold),
         };
         let to = if whole { "all brokers".to_owned() } else { format!("broker {}", node + 1) };
-        faults.happens(kind, &format!("way {way} to {to} for {lasts:?}"));
+        faults.happens(kind, &format!("route {route} to {to} for {lasts:?}"));
         proxies.iter().for_each(worsen);
-        faults.rest(lasts);
+        faults.sleep(lasts);
         proxies.iter().for_each(|proxy| proxy.pass(Duration::ZERO));
     }
 }

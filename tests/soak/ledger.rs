@@ -1,15 +1,15 @@
-//! Every record that was produced, what the topics hold of it, and whether the two agree.
+//! Checks every record that was produced against the records in the topics.
 
 use std::collections::{BTreeMap, HashMap};
 
-/// A user record's number, which is also its value and one of its headers.
+/// The number of a user record, which is also its value and one of its headers.
 pub type Id = usize;
 
-/// A schedules topic's number, a partition and an offset.
+/// The number of a schedules topic, a partition and an offset.
 pub type Place = (usize, i32, i64);
 
-/// A record that has not fired for so long is lost, and one that fires so long after it was superseded is stale. It is
-/// longer than any fault, with recovery; on a machine that is slower than that it is twice the worst lateness.
+/// A schedule that has not fired for this long is lost, and one that fires this long after it was superseded is stale.
+/// This is longer than any fault with recovery; on a slow machine, twice the worst lateness replaces it.
 const LONG_MS: i64 = 120_000;
 
 /// A schedule or a cancel.
@@ -17,76 +17,77 @@ const LONG_MS: i64 = 120_000;
 pub struct UserRecord {
     pub topic: usize,
     pub key: usize,
-    /// When it is due, in seconds; a cancel has none.
+    /// The due time in seconds; `None` for a cancel.
     pub due: Option<i64>,
     pub sent_ms: i64,
-    /// Where it was acknowledged, and when the acknowledgement was seen.
+    /// Partition and offset of the acknowledgement, and the time at which it was received.
     pub acked: Option<(i32, i64, i64)>,
-    /// Not acknowledged within its time: it may be in the log or not.
+    /// Not acknowledged in time, so it may or may not be in the log.
     pub unknown: bool,
 }
 
 /// A triggered record.
 #[derive(Clone, Copy, Debug)]
 pub struct Firing {
-    /// Partition and offset, for the report.
+    /// Partition and offset, which only the report needs.
     #[allow(dead_code)]
     pub at: (i32, i64),
     pub appended_ms: i64,
-    /// It carries what it should.
+    /// Whether value and headers are as expected.
     pub intact: bool,
 }
 
-/// What read_committed consumers have seen.
+/// All records that read_committed consumers have received.
 #[derive(Debug, Default)]
 pub struct Seen {
     pub target: HashMap<Id, Vec<Firing>>,
     pub history: HashMap<Id, u32>,
     pub dead: HashMap<Id, u32>,
-    /// User records in the schedules topics, by their place.
+    /// User records in the schedules topics, by place.
     pub log: BTreeMap<Place, Id>,
-    /// Tombstones of the engine, by the place that they name.
+    /// The engine's tombstones, by the place of the record that they end.
     pub tombstones: HashMap<Place, u32>,
-    /// Records that the engine wrote again.
+    /// The number of copies that the engine wrote.
     pub copies: u64,
-    /// Records of the schedules topics that were there and are no more.
+    /// The number of records in the schedules topics that were compacted away.
     pub compacted: usize,
-    /// Records that no user record explains.
+    /// Records that belong to no user record.
     pub foreign: Vec<String>,
 }
 
-/// What came of it.
+/// The result.
 #[derive(Debug, Default)]
 pub struct Verdict {
     pub schedules: usize,
     pub cancels: usize,
     pub acknowledged: usize,
     pub unknown: usize,
-    /// Of those, how many were in the log after all.
+    /// How many of the unacknowledged records were in the log.
     pub unknown_in_log: usize,
     pub fired: usize,
     pub superseded: usize,
     pub lost: Vec<String>,
     pub doubled: Vec<String>,
     pub early: Vec<String>,
-    /// Words that fired although a newer one had been in the log for very long.
+    /// Schedules that fired very long after they were superseded in the log.
     pub stale: Vec<String>,
-    /// Words that fired more than 1 s after a newer one was acknowledged, and the longest such time.
+    /// The number of schedules that fired more than 1 s after a newer record was acknowledged, and the longest such
+    /// time.
     pub overlapped: usize,
     pub overlapped_ms_max: i64,
-    /// Where target, history, tombstones and records do not agree.
+    /// Disagreements between target, history, tombstones and records.
     pub unequal: Vec<String>,
-    /// Milliseconds to the broker's append, sorted.
+    /// Lateness up to the broker's append in milliseconds, sorted.
     pub late_ms: Vec<i64>,
 }
 
 impl Verdict {
-    /// Nothing is wrong.
+    /// Returns whether there are no errors.
     pub fn good(&self) -> bool {
         self.findings().iter().all(|(_, list)| list.is_empty())
     }
 
-    /// What is wrong, by kind.
+    /// Returns the errors by kind.
     pub fn findings(&self) -> [(&'static str, &[String]); 5] {
         [
             ("lost", &self.lost),
@@ -97,14 +98,14 @@ impl Verdict {
         ]
     }
 
-    /// So many of a hundred are not later.
+    /// Returns the lateness that this percentage of records does not exceed.
     pub fn percentile(&self, percent: f64) -> i64 {
         let at = (percent / 100.0 * self.late_ms.len() as f64).ceil() as usize;
         self.late_ms.get(at.saturating_sub(1)).copied().unwrap_or_default()
     }
 }
 
-/// Judges what was seen.
+/// Checks all records.
 pub fn judge(records: &[UserRecord], seen: &Seen) -> Verdict {
     let mut verdict = Verdict {
         schedules: records.iter().filter(|record| record.due.is_some()).count(),
@@ -118,12 +119,13 @@ pub fn judge(records: &[UserRecord], seen: &Seen) -> Verdict {
         verdict.unknown_in_log += usize::from(record.unknown && place.contains_key(&id));
         let expected = record.acked.map(|(partition, offset, _)| (record.topic, partition, offset));
         if expected.is_some() && expected != place.get(&id).copied() {
-            verdict
-                .unequal
-                .push(format!("record {id} {record:?} is not where it was acknowledged: {:?}", place.get(&id)));
+            verdict.unequal.push(format!(
+                "record {id} {record:?} is not at the place that was acknowledged: {:?}",
+                place.get(&id)
+            ));
         }
     }
-    // In the order of each partition's log, which is the order of each key's records.
+    // By partition and offset, which is also the order of each key's records.
     let mut keys: BTreeMap<(usize, usize), Vec<Id>> = BTreeMap::new();
     for id in seen.log.values() {
         keys.entry((records[*id].topic, records[*id].key)).or_default().push(*id);
@@ -142,12 +144,12 @@ pub fn judge(records: &[UserRecord], seen: &Seen) -> Verdict {
         found.push(format!("after {late_ms} ms {text}"));
     }
     for id in seen.target.keys().filter(|id| !place.contains_key(*id)) {
-        verdict.unequal.push(format!("record {id} fired and is not in the log: {:?}", records.get(*id)));
+        verdict.unequal.push(format!("record {id} fired but is not in the log: {:?}", records.get(*id)));
     }
     for (place, count) in &seen.tombstones {
         let named = seen.log.get(place);
         let fired = named.is_some_and(|id| seen.target.contains_key(id));
-        // A schedule's tombstone says that it has fired; a cancel's is the cancel, written again.
+        // A schedule's tombstone means that it fired; a cancel's is a copy of the cancel.
         let due = named.is_some_and(|id| records[*id].due.is_some());
         if named.is_none() || (due && (!fired || *count != 1)) {
             verdict.unequal.push(format!("{count} tombstones name {place:?}, record {named:?}, which fired: {fired}"));
@@ -158,16 +160,16 @@ pub fn judge(records: &[UserRecord], seen: &Seen) -> Verdict {
     verdict
 }
 
-/// What is wrong only if it took very long.
+/// Findings that are errors only if they took very long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Slow {
-    /// It did not fire until it was superseded.
+    /// It did not fire before it was superseded.
     Superseded,
-    /// It fired although it was superseded.
+    /// It fired after it was superseded.
     Overlapped,
 }
 
-/// Judges one record and the one that superseded it. Gives what is wrong only if those milliseconds are very many.
+/// Checks one record and the one that superseded it. Returns findings that are errors only if they took very long.
 fn judge_record(
     verdict: &mut Verdict,
     records: &[UserRecord],
@@ -192,7 +194,7 @@ fn judge_record(
     }
     verdict.superseded += usize::from(next.is_some());
     let [first, ..] = firings else {
-        // Superseded in time, it need not fire.
+        // It was superseded before it was due, so it need not fire.
         let Some(next) = next else {
             verdict.lost.push(tell("is lost"));
             return None;

@@ -1,11 +1,11 @@
-//! Faults of every kind, mixed from a seed for a chosen time, on the whole program and three brokers:
+//! Injects random faults of every kind for a chosen time into the whole program and three brokers:
 //!
 //! ```sh
 //! cargo test --release --test soak -- --seed 1 --minutes 30
 //! ```
-//!
-//! Keeps a ledger of every schedule, update and cancel that the brokers acknowledged, and exits with 1 if one is lost,
-//! doubled or early, or if target, history and tombstones do not agree. The seed chooses records and faults; how they
+//! The test records every schedule, update and cancel that the brokers acknowledged. It exits with 1 if one is lost,
+//! doubled or early, or if target, history and tombstones disagree. The seed determines records and faults, but not
+//! their timing.
 //! meet is up to the machine.
 
 #[path = "../broker/kit/mod.rs"]
@@ -34,16 +34,16 @@ use random::Random;
 use traffic::{Traffic, UserRecords};
 use watch::Watch;
 
-/// Proxies between engines and brokers.
-const WAYS: usize = 2;
+/// Each of these engines connects through proxies.
+const ROUTES: usize = 2;
 const TOPICS: usize = 2;
 const PARTITIONS: i32 = 3;
-/// User records produced per second, besides bursts.
+/// User records per second, besides bursts.
 const RATE: u32 = 100;
-/// How long recovery after the last fault may take.
+/// The time limit for recovery after the last fault.
 const HEAL_MAX: Duration = Duration::from_secs(300);
 
-/// Compaction as early as the promise allows: no fault lasts that long.
+/// The shortest compaction lag that the promises allow: no fault lasts as long.
 const COMPACTED: [(&str, &str); 4] = [
     ("min.compaction.lag.ms", "600000"),
     ("segment.ms", "60000"),
@@ -80,7 +80,7 @@ fn main() -> ExitCode {
         }
     };
     println!("seed {}, {} minutes", options.seed, options.minutes);
-    let Some(cluster) = Cluster::with_ways(WAYS) else { return ExitCode::from(2) };
+    let Some(cluster) = Cluster::with_routes(ROUTES) else { return ExitCode::from(2) };
     let case = Case::configured(cluster.broker, "soak", PARTITIONS, TOPICS, &COMPACTED);
     if run(cluster, &case, &options) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
@@ -91,14 +91,14 @@ fn run(cluster: Cluster, case: &Case, options: &Options) -> bool {
     let faults = Faults::new();
     let records: UserRecords = Arc::new(Mutex::new(Vec::new()));
     let watch = Watch::start(case, &dead);
-    let ways = cluster.ways.clone();
-    let addresses: Vec<String> = (0..WAYS).map(|way| cluster.bootstrap_of(way)).collect();
+    let routes = cluster.routes.clone();
+    let addresses: Vec<String> = (0..ROUTES).map(|route| cluster.bootstrap_of(route)).collect();
     let end_ms = now_ms() + (options.minutes * 60_000.0) as i64;
     let chance = |lane| Random::new(options.seed, lane);
     let mut engines = Engines::start(case, &dead, &addresses, &faults, chance(1));
     let cluster = thread::scope(|scope| {
         let brokers = scope.spawn(|| faults::brokers(cluster, case, &faults, chance(2)));
-        scope.spawn(|| faults::network(&ways, &faults, chance(3)));
+        scope.spawn(|| faults::network(&routes, &faults, chance(3)));
         let traffic = Traffic::new(case, &records, chance(4), RATE, end_ms);
         scope.spawn(|| {
             let _end = faults.end_on_drop();
@@ -106,7 +106,7 @@ fn run(cluster: Cluster, case: &Case, options: &Options) -> bool {
         });
         scope.spawn(|| progress(&records, &watch, &faults));
         engines.work();
-        brokers.join().expect("the brokers' lane goes on to its end")
+        brokers.join().expect("the broker thread does not panic")
     });
     faults.say("no more faults");
     let healed = Instant::now();
@@ -121,7 +121,7 @@ fn run(cluster: Cluster, case: &Case, options: &Options) -> bool {
         thread::sleep(Duration::from_secs(2));
     };
     faults.say(&format!("recovered: {converged}, after {:?}; {} engines ready", healed.elapsed(), engines.ready()));
-    // An engine that fires something again does it now.
+    // An engine that fires a schedule twice does so within this time.
     thread::sleep(Duration::from_secs(10));
     engines.end();
     let seen = watch.finish(case);
@@ -139,7 +139,7 @@ fn run(cluster: Cluster, case: &Case, options: &Options) -> bool {
 
 fn progress(records: &UserRecords, watch: &Watch, faults: &Faults) {
     while !faults.over() {
-        faults.rest(Duration::from_secs(30));
+        faults.sleep(Duration::from_secs(30));
         let verdict = judge(&records.lock().expect("no panic"), &watch.seen.lock().expect("no panic"));
         faults.say(&format!(
             "{} records, {} acknowledged; {} fired, {} doubled, {} early, p99 {} ms",

@@ -1,4 +1,4 @@
-//! Chance from a seed.
+//! Random numbers from a seed.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use std::time::Duration;
 pub struct Random(u64);
 
 impl Random {
-    /// One of several that a seed gives.
+    /// Returns the `n`th of several independent streams of a seed.
     pub fn new(seed: u64, lane: u64) -> Self {
         let mut random = Self(seed ^ lane.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         random.next();
@@ -22,23 +22,23 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// A number of a range that is not empty.
+    /// Returns a number of a range that is not empty.
     pub fn of(&mut self, range: Range<i64>) -> i64 {
         let width = u64::try_from(range.end - range.start).expect("a range that goes up");
         range.start + i64::try_from(self.next() % width).expect("below the width")
     }
 
-    /// An index.
+    /// Returns an index.
     pub fn index(&mut self, count: usize) -> usize {
         usize::try_from(self.next() % count as u64).expect("below the count")
     }
 
-    /// True in so many of a hundred cases.
+    /// Returns true with this probability.
     pub fn percent(&mut self, percent: i64) -> bool {
         self.of(0..100) < percent
     }
 
-    /// Milliseconds of a range.
+    /// Returns a duration between two numbers of milliseconds.
     pub fn span(&mut self, ms: Range<i64>) -> Duration {
         Duration::from_millis(u64::try_from(self.of(ms)).expect("not negative"))
     }

@@ -1,4 +1,4 @@
-//! Produces records: schedules, updates and cancels, many of them about when the record before is due.
+//! Produces schedules, updates and cancels, many of them at about the time when the key's previous schedule is due.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -16,13 +16,13 @@ use crate::kit::{Case, client};
 use crate::ledger::{Id, UserRecord};
 use crate::random::Random;
 
-/// Keys of each topic. Few enough that chance meets some again while they are pending.
+/// Keys of each topic: few, so a key is often used again while it is pending.
 const KEYS: usize = 20_000;
 const TICK: Duration = Duration::from_millis(20);
-/// How long an unacknowledged record is retried.
+/// How long the producer retries a record.
 const ACK_MAX_MS: &str = "90000";
 
-/// All user records so far.
+/// All user records that were produced.
 pub type UserRecords = Arc<Mutex<Vec<UserRecord>>>;
 
 struct Acks(UserRecords);
@@ -41,18 +41,18 @@ impl ProducerContext for Acks {
     }
 }
 
-/// When to produce a record, for which key of which topic, and whether it is a cancel.
+/// A planned record: its time, key and topic, and whether it is a cancel.
 type Plan = (i64, usize, usize, bool);
 
-/// Produces records until the time is over.
+/// Produces records until the end of the test.
 pub struct Traffic<'a> {
     case: &'a Case,
     records: UserRecords,
     random: Random,
     producer: BaseProducer<Acks>,
-    /// The next one first.
+    /// The planned records, earliest first.
     plans: BinaryHeap<Reverse<Plan>>,
-    /// Records a second, apart from bursts and plans.
+    /// Records per second, besides bursts and planned records.
     rate: u32,
     end_ms: i64,
 }
@@ -84,15 +84,15 @@ impl<'a> Traffic<'a> {
             }
             self.producer.poll(TICK);
             if self.producer.client().fatal_error().is_some() {
-                // Records that it had not delivered are reported as unknown.
+                // Records that were not delivered are reported as unknown.
                 let _ = self.producer.flush(Duration::from_secs(1));
                 self.producer = producer(self.case, &self.records);
             }
         }
-        self.producer.flush(Duration::from_secs(100)).expect("everything is acknowledged or has failed");
+        self.producer.flush(Duration::from_secs(100)).expect("every record is acknowledged or has failed");
     }
 
-    /// A schedule for a key that chance has chosen, pending or not.
+    /// Produces a schedule for a random key, which may be pending.
     fn fresh(&mut self, due: Option<i64>) {
         let (topic, key) = (self.random.index(self.case.schedules.len()), self.random.index(KEYS));
         let ahead = match self.random.of(0..100) {
@@ -106,13 +106,13 @@ impl<'a> Traffic<'a> {
 
     fn schedule(&mut self, topic: usize, key: usize, due: Option<i64>, ahead: i64) {
         let now = now_ms();
-        // The last ones are due soon after the end.
+        // The last schedules are due soon after the end.
         let ahead = ahead.min(5.max((self.end_ms - now) / 1_000));
         let due = due.unwrap_or(now / 1_000 + ahead);
         self.say(topic, key, Some(due));
         let left_ms = due * 1_000 - now;
         let at_ms = match self.random.of(0..100) {
-            // About when it fires.
+            // At about the time when the schedule fires.
             0..15 => due * 1_000 + self.random.of(-300..700),
             15..30 if left_ms > 100 => now + self.random.of(50..left_ms),
             _ => return,
@@ -165,7 +165,7 @@ impl<'a> Traffic<'a> {
     }
 }
 
-/// A key's bytes.
+/// Returns the key's bytes.
 pub fn key_name(key: usize) -> String {
     format!("key-{key}")
 }

@@ -1,4 +1,4 @@
-//! What read_committed consumers see of all topics, as it comes.
+//! Collects the records that read_committed consumers receive from all topics.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -9,7 +9,7 @@ use crate::kit::client::{Reader, Record};
 use crate::kit::{Case, client};
 use crate::ledger::{Firing, Id, Seen};
 
-/// What is looked at.
+/// The kind of a topic.
 #[derive(Clone, Copy)]
 enum Kind {
     Target,
@@ -18,7 +18,7 @@ enum Kind {
     Schedules(usize),
 }
 
-/// Reads on until it is told to stop.
+/// Reads all topics until it is stopped.
 pub struct Watch {
     pub seen: Arc<Mutex<Seen>>,
     stop: Arc<AtomicBool>,
@@ -46,11 +46,10 @@ impl Watch {
         Self { seen, stop, thread }
     }
 
-    /// What was seen, after all that there is was read once more: what a second reading of target and history gives must
-    /// be the same.
+    /// Stops, and reads all topics once more. A second reading of target and history must return the same records.
     pub fn finish(self, case: &Case) -> Seen {
         self.stop.store(true, Ordering::Relaxed);
-        self.thread.join().expect("the watch goes on to its end");
+        self.thread.join().expect("the watch thread does not panic");
         let seen = std::mem::take(&mut *self.seen.lock().expect("no panic"));
         let mut again = Seen::default();
         for (kind, topic) in [(Kind::Target, &case.target), (Kind::History, &case.history)] {
@@ -65,10 +64,12 @@ impl Watch {
         }
         let scheduled =
             |seen: &Seen| seen.log.len() + seen.tombstones.values().sum::<u32>() as usize + seen.copies as usize;
-        // The second reading counts: the first may have seen less, never more.
+        // The second reading is complete; the first one may have missed records.
         let mut seen = seen;
         if before != after {
-            seen.foreign.push(format!("target and history held {before:?} when read at once, and hold {after:?}"));
+            seen.foreign.push(format!(
+                "target and history had {before:?} records when first read, and {after:?} when read again"
+            ));
         }
         seen.compacted = scheduled(&seen).saturating_sub(scheduled(&again));
         (seen.target, seen.history) = (again.target, again.history);
@@ -83,7 +84,7 @@ fn id_of(record: &Record) -> Option<Id> {
 fn note(seen: &mut Seen, kind: Kind, record: &Record) {
     let id = id_of(record);
     match (kind, id) {
-        // The engine's own.
+        // The engine's own records.
         (Kind::Schedules(_), _) if record.key.as_deref().is_some_and(|key| key.starts_with(b"__scheduler.")) => {}
         (Kind::Schedules(topic), id) => schedule(seen, topic, record, id),
         (Kind::Target, Some(id)) => {
@@ -109,7 +110,7 @@ fn schedule(seen: &mut Seen, topic: usize, record: &Record, id: Option<Id>) {
         }
         return;
     };
-    // The offset in the origin header: see src/core/origin.rs.
+    // The offset in the origin header, as src/core/origin.rs encodes it.
     let named = origin.get(9..17).map(|bytes| i64::from_be_bytes(bytes.try_into().expect("eight bytes")));
     match named {
         Some(offset) if record.value.is_none() => {

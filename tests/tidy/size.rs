@@ -1,10 +1,13 @@
-//! Files and functions are short.
+//! Files, functions and comment lines are short.
 
 use crate::code::read;
 use crate::{files, hold};
 
 const FILE_LINES_MAX: usize = 500;
 const FUNCTION_LINES_MAX: usize = 80;
+
+/// The `max_width` of rustfmt.toml, which holds code to it, but not comments.
+const COLUMNS_MAX: usize = 120;
 
 /// Files that are still longer. The list may only become shorter.
 const TOO_LONG: &[&str] = &[];
@@ -32,4 +35,15 @@ fn functions_have_at_most_80_lines() {
         breaches.extend(long.map(|(name, line, lines)| format!("{}:{line}: {name} has {lines} lines", file.path)));
     }
     hold("A function has at most 80 lines. Give its parts names.", &breaches);
+}
+
+#[test]
+fn comment_lines_have_at_most_120_columns() {
+    let mut breaches = Vec::new();
+    for file in files::below("").into_iter().filter(|file| file.path.ends_with(".rs")) {
+        let comments = file.text.lines().enumerate().filter(|(_, line)| line.trim_start().starts_with("//"));
+        let long = comments.map(|(at, line)| (at + 1, line.chars().count())).filter(|(_, n)| *n > COLUMNS_MAX);
+        breaches.extend(long.map(|(line, columns)| format!("{}:{line}: {columns} columns", file.path)));
+    }
+    hold("A comment line has at most 120 columns. Wrap it.", &breaches);
 }

@@ -58,34 +58,24 @@ const fn prose(phrases: &'static str, instead: &'static str) -> Retired {
 /// What is meant in English, and not in the retired sense, is excepted.
 const RETIRED: &[Retired] = &[
     // The core.
-    text("behind", "after (at a later offset), lags (has not caught up)")
-        .except(&[
-            "left behind",
-            "leaves behind",
-            "nothing behind",
-            "batches behind",
-            "fall behind",
-            "lags behind",
-            "is behind",
-            "was behind",
-            "ever behind",
-            "ms behind",
-            "behind ms",
-            "behind max",
-            "are behind",
-        ])
-        // Ports behind a proxy.
-        .outside(&["tests/availability/", "tests/broker/kit/", "tests/broker/model", "tests/security/"]),
-    name("word|words", "KeyEntry, KeyTable, record").outside(&[
-        "benches/",
-        "tests/broker/",
-        "tests/packaging/",
-        "tests/security/",
-        "tests/stuck.rs",
-        "tests/tidy/",
+    text("behind", "after (at a later offset), lags (has not caught up)").except(&[
+        "left behind",
+        "leaves behind",
+        "nothing behind",
+        "batches behind",
+        "fall behind",
+        "lags behind",
+        "is behind",
+        "was behind",
+        "ever behind",
+        "ms behind",
+        "behind ms",
+        "behind max",
+        "are behind",
     ]),
+    name("word|words", "KeyEntry, KeyTable, record").outside(&["tests/tidy/"]),
     text("newer word|newer words|older word|older words|earlier word|earlier words|last word|latest word", "record"),
-    name("life|lives", "OwnedPartition; in sim: incarnation").outside(&["tests/"]),
+    name("life|lives", "OwnedPartition; in sim: incarnation"),
     name("meaning", "RecordKind"),
     text("shelf|shelves", "queue"),
     name("rack|racks", "retry slot"),
@@ -97,13 +87,13 @@ const RETIRED: &[Retired] = &[
     text("suspect|suspects", "isolated"),
     text("condemn|condemned", "to_dead_letter"),
     text("barred", "waiting for a rewrite"),
-    text("put off|puts off|putting off", "parked; in code: deferred").outside(&["CHANGELOG.md"]),
-    name("patience|patient", "Backoff").outside(&["benches/", "src/mini", "tests/"]),
+    text("put off|puts off|putting off", "parked; in code: deferred"),
+    name("patience|patient", "Backoff; in tests: TIMEOUT"),
     name("narrow down", "bisect"),
     text("unfit", "invalid"),
     name("identity|identities", "origin_offset"),
     name("formers", "previous_owners"),
-    name("today", "leftover_cutoff").outside(&["sim/", "tests/"]),
+    name("today", "leftover_cutoff").outside(&["sim/"]),
     // The end of a transaction is a marker.
     name("mark|marks", "Origin (header), CommitOffsets (purpose), clean_commit_due (flag)")
         .except(&["mark outstanding"])

@@ -1,8 +1,8 @@
-//! Many due in the same second, loaded before. Nothing else reads while they fire.
+//! Many schedules, loaded beforehand, are due in the same second. No other consumer reads while they fire.
 
 use std::time::Instant;
 
-use super::running::{Running, patience};
+use super::running::{Running, time_limit};
 use super::{Bench, sweep};
 use crate::bare::{self, Landed};
 use crate::feed::Feed;
@@ -11,13 +11,13 @@ use crate::lateness::Lateness;
 use crate::process::{cpu_s, peak_bytes, resident_bytes};
 use crate::report::Figures;
 
-/// How long before the second everything must be loaded, in milliseconds.
+/// All schedules must be loaded this many milliseconds before they are due.
 const CALM_MS: i64 = 500;
 
-/// When the ones beside are due.
+/// The due time of the schedules that are only pending.
 const FAR_S: i64 = 365 * 86_400;
 
-/// What may pass besides producing and loading, in seconds.
+/// Time for everything besides producing and loading, in seconds.
 const MARGIN_S: u64 = 8;
 
 pub fn run(bench: &Bench, count: u32) -> Result<Figures, String> {
@@ -29,10 +29,10 @@ pub fn run(bench: &Bench, count: u32) -> Result<Figures, String> {
     sweep(&case);
 
     let case = bench.case("burst");
-    let mut engine = Running::ready(bench, &case, patience(0))?;
-    engine.rest();
+    let mut engine = Running::ready(bench, &case, time_limit(0))?;
+    engine.wait_until_idle();
     let none_pending = resident_bytes(engine.pid());
-    // To produce and load one record takes less than to write three, whatever else the machine does.
+    // Producing and loading one record takes less time than writing three, however busy the machine is.
     let beside = bench.args.beside;
     let lead_s = MARGIN_S + bare_took.as_secs() * 3 / 2 * u64::from(count + beside) / u64::from(count);
     let now = now_s();
@@ -45,7 +45,7 @@ pub fn run(bench: &Bench, count: u32) -> Result<Figures, String> {
     until_ms(due_s * 1000 - CALM_MS / 2);
     let (cpu_before, loaded) = (cpu_s(engine.pid()), resident_bytes(engine.pid()));
     engine.counted("triggered_schedule", count)?;
-    engine.rest();
+    engine.wait_until_idle();
     let (cpu, steady, peak) = (cpu_s(engine.pid()), resident_bytes(engine.pid()), peak_bytes(engine.pid()));
     engine.stop();
 

@@ -1,10 +1,10 @@
-//! Many pending, and nothing due: what that costs.
+//! Many schedules are pending, and none is due: what do they cost?
 
 use std::thread;
 use std::time::{Duration, Instant};
 
 use super::load::fill;
-use super::running::{Running, patience};
+use super::running::{Running, time_limit};
 use super::{Bench, sweep};
 use crate::process::{cpu_s, resident_bytes};
 use crate::report::Figures;
@@ -12,9 +12,9 @@ use crate::report::Figures;
 pub fn run(bench: &Bench, count: u32, seconds: u32) -> Result<Vec<Figures>, String> {
     let case = bench.case("idle");
     fill(bench, &case, count)?;
-    let mut engine = Running::ready(bench, &case, patience(count))?;
+    let mut engine = Running::ready(bench, &case, time_limit(count))?;
     engine.holds(count)?;
-    engine.rest();
+    engine.wait_until_idle();
     let runs = bench.runs(|| {
         let (began, before) = (Instant::now(), cpu_s(engine.pid()));
         thread::sleep(Duration::from_secs(u64::from(seconds)));

@@ -1,4 +1,5 @@
-//! A start with many pending, and one that is overdue: how long until that one fires, and what the others take.
+//! The engine starts with many pending schedules and one overdue schedule: how soon does that one fire, and how much
+//! memory do the others take?
 
 use std::time::Instant;
 
@@ -6,7 +7,7 @@ use rdkafka::consumer::BaseConsumer;
 use rdkafka::error::KafkaError;
 use rdkafka::message::{Headers, Message};
 
-use super::running::{Running, patience};
+use super::running::{Running, time_limit};
 use super::{Bench, sweep};
 use crate::bare;
 use crate::feed::Feed;
@@ -16,14 +17,14 @@ use crate::process::{cpu_s, peak_bytes, resident_bytes};
 use crate::records::{number_of, user_bytes};
 use crate::report::Figures;
 
-/// In the far future, spread over a day.
+/// Due times far in the future, spread over a day.
 const FAR_S: i64 = 365 * DAY_S;
 const DAY_S: i64 = 86_400;
 
-/// Starts with none pending, to compare with.
+/// Starts without pending schedules, for comparison.
 const EMPTY_STARTS: u32 = 3;
 
-/// Produces so many schedules that do not fire during the run.
+/// Produces schedules that do not fire during the run.
 pub fn fill(bench: &Bench, case: &Case, count: u32) -> Result<(), String> {
     let far_s = now_s() + FAR_S;
     Feed::new(case, &bench.values)?.all(count, |number| far_s + i64::from(number) % DAY_S)
@@ -32,13 +33,13 @@ pub fn fill(bench: &Bench, case: &Case, count: u32) -> Result<(), String> {
 pub fn run(bench: &Bench, count: u32) -> Result<Vec<Figures>, String> {
     let case = bench.case("load");
     let mut starts = Starts { bench, case: &case, overdue: count };
-    // The first start ever writes start markers, which no other does.
+    // Only the very first start writes start markers.
     starts.next(0)?.0.stop();
-    // The shortest of some: the difference must not understate what loading takes.
+    // The fastest of several starts: a slow one would make loading seem faster than it is.
     let (mut none_pending, mut empty_s) = (0, f64::INFINITY);
     for _ in 0..EMPTY_STARTS {
         let (engine, first_s) = starts.next(0)?;
-        engine.rest();
+        engine.wait_until_idle();
         none_pending = resident_bytes(engine.pid());
         empty_s = empty_s.min(first_s);
         engine.stop();
@@ -48,7 +49,7 @@ pub fn run(bench: &Bench, count: u32) -> Result<Vec<Figures>, String> {
         let bare = bare::read(case.bootstrap(), &case.schedules[0], count, |_| {})?;
         let mut headers = 0;
         let with_headers = bare::read(case.bootstrap(), &case.schedules[0], count, |message| {
-            // librdkafka decodes them when they are asked for.
+            // librdkafka decodes headers when they are requested.
             headers += message.headers().map_or(0, Headers::count);
         })?;
         if headers < count as usize {
@@ -56,11 +57,11 @@ pub fn run(bench: &Bench, count: u32) -> Result<Vec<Figures>, String> {
         }
         let (mut engine, first_s) = starts.next(count)?;
         engine.holds(count)?;
-        engine.rest();
+        engine.wait_until_idle();
         let (pid, number) = (engine.pid(), f64::from(count));
         let (cpu, resident, peak) = (cpu_s(pid), resident_bytes(pid), peak_bytes(pid));
         engine.stop();
-        // Starting and joining take as long with none pending.
+        // Starting and joining the group take equally long without pending schedules.
         let loaded_per_s = bare.records as f64 / (first_s - empty_s).max(0.001);
         let each = (resident as f64 - none_pending as f64) / number;
         Ok([
@@ -85,7 +86,7 @@ pub fn run(bench: &Bench, count: u32) -> Result<Vec<Figures>, String> {
     Ok(runs)
 }
 
-/// Starts one engine after the other on the same topics, each with an overdue schedule of its own.
+/// Starts engines on the same topics, one after the other. Each has an overdue schedule of its own.
 struct Starts<'a> {
     bench: &'a Bench,
     case: &'a Case,
@@ -93,7 +94,7 @@ struct Starts<'a> {
 }
 
 impl Starts<'_> {
-    /// An engine, and how many seconds passed from its start until the broker appended the overdue one's record.
+    /// Returns the engine, and the seconds from its start until the broker appended the overdue schedule's record.
     fn next(&mut self, pending: u32) -> Result<(Running, f64), String> {
         let overdue = self.overdue;
         self.overdue += 1;
@@ -107,7 +108,7 @@ impl Starts<'_> {
 }
 
 fn first_firing(consumer: &BaseConsumer, overdue: u32, engine: &mut Running, pending: u32) -> Result<i64, String> {
-    let (began, limit) = (Instant::now(), patience(pending));
+    let (began, limit) = (Instant::now(), time_limit(pending));
     while began.elapsed() < limit {
         match consumer.poll(std::time::Duration::from_millis(100)) {
             Some(Ok(message)) if message.key().and_then(number_of) == Some(overdue) => {
@@ -115,9 +116,9 @@ fn first_firing(consumer: &BaseConsumer, overdue: u32, engine: &mut Running, pen
             }
             Some(Ok(_) | Err(KafkaError::PartitionEOF(_))) => {}
             Some(Err(error)) => return Err(format!("reading the target: {error}")),
-            None if !engine.0.running() => return Err(format!("the engine has ended: {}", engine.0.output())),
+            None if !engine.0.running() => return Err(format!("the engine exited: {}", engine.0.output())),
             None => {}
         }
     }
-    Err(format!("no firing within {limit:?}; the engine said: {}", engine.0.output()))
+    Err(format!("no firing within {limit:?}; output of the engine: {}", engine.0.output()))
 }

@@ -1,4 +1,4 @@
-//! The engine as the scenarios run it: its defaults, and hardly a word in its log.
+//! The engine as the scenarios run it: with default settings, and with few log lines.
 
 use std::time::{Duration, Instant};
 
@@ -7,10 +7,10 @@ use crate::kit::Case;
 use crate::kit::engine::Engine;
 use crate::process;
 
-/// Often enough, and no work worth mentioning for an engine that is measured.
+/// The polling interval: short enough for the measurements, and long enough not to load the engine.
 const EVERY: Duration = Duration::from_millis(250);
 
-/// A process of the release binary.
+/// The process of the release binary.
 pub struct Running(pub Engine);
 
 impl Running {
@@ -22,7 +22,7 @@ impl Running {
         Self(case.engine_with(&env))
     }
 
-    /// The same, once it fires everything that it owes.
+    /// Starts the engine, and waits until it is ready.
     pub fn ready(bench: &Bench, case: &Case, limit: Duration) -> Result<Self, String> {
         let mut running = Self::start(bench, case);
         running.wait("everything is taken over", limit, |engine| engine.get("/readiness"))?;
@@ -33,12 +33,12 @@ impl Running {
         self.0.pid()
     }
 
-    /// Waits until it has nothing left to do.
-    pub fn rest(&self) {
-        process::rest(self.pid());
+    /// Waits until the engine is idle.
+    pub fn wait_until_idle(&self) {
+        process::wait_until_idle(self.pid());
     }
 
-    /// Asks every now and then, until there is an answer.
+    /// Polls until there is an answer.
     pub fn wait<T>(&mut self, what: &str, limit: Duration, ask: impl Fn(&Engine) -> Option<T>) -> Result<T, String> {
         let began = Instant::now();
         loop {
@@ -46,40 +46,40 @@ impl Running {
                 return Ok(answer);
             }
             if !self.0.running() {
-                return Err(format!("the engine has ended before {what}: {}", self.0.output()));
+                return Err(format!("the engine exited before {what}: {}", self.0.output()));
             }
             if began.elapsed() > limit {
-                return Err(format!("not within {limit:?}: {what}; the engine said: {}", self.0.output()));
+                return Err(format!("timed out after {limit:?}: {what}; output of the engine: {}", self.0.output()));
             }
             std::thread::sleep(EVERY);
         }
     }
 
-    /// Waits until an event counter shows so many.
+    /// Waits until an event counter has reached a value.
     pub fn counted(&mut self, event: &str, count: u32) -> Result<(), String> {
-        self.wait(&format!("{event} reaches {count}"), patience(count), |engine| {
+        self.wait(&format!("{event} reaches {count}"), time_limit(count), |engine| {
             (engine.counter(event)? >= u64::from(count)).then_some(())
         })
     }
 
-    /// Waits until so many are pending.
+    /// Waits until this many schedules are pending.
     pub fn holds(&mut self, count: u32) -> Result<(), String> {
         let series = "kafka_scheduler_pending_schedules";
-        self.wait(&format!("{count} are pending"), patience(count), |engine| {
+        self.wait(&format!("{count} are pending"), time_limit(count), |engine| {
             let all = engine.metrics();
             let pending: f64 = all.iter().filter(|(name, _)| name.starts_with(series)).map(|(_, value)| value).sum();
             (pending >= f64::from(count)).then_some(())
         })
     }
 
-    /// Ends it in the orderly way, and shows what it had to warn of.
+    /// Stops the engine with SIGTERM, and prints its warnings.
     pub fn stop(mut self) {
         self.0.stop();
         self.0.output().lines().take(5).for_each(|line| eprintln!("  the engine: {line}"));
     }
 }
 
-/// How long so many may take: far longer than any engine worth measuring.
-pub fn patience(count: u32) -> Duration {
+/// The time limit for this many schedules, far longer than needed.
+pub fn time_limit(count: u32) -> Duration {
     Duration::from_secs(60 + u64::from(count / 5_000))
 }

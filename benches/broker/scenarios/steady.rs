@@ -1,4 +1,4 @@
-//! So many a second, each produced a few seconds ahead, and one consumer that waits for them.
+//! A steady rate of schedules, each produced a few seconds ahead, with one consumer on the target.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -7,7 +7,7 @@ use rdkafka::consumer::BaseConsumer;
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
 
-use super::running::{Running, patience};
+use super::running::{Running, time_limit};
 use super::{Bench, sweep};
 use crate::bare::{self, Landed};
 use crate::feed::Feed;
@@ -17,30 +17,30 @@ use crate::process::{cpu_s, peak_bytes, resident_bytes};
 use crate::records::number_of;
 use crate::report::Figures;
 
-/// Schedules are produced all through a second, and are due this long after its end.
+/// Schedules are produced throughout a second, and are due this long after its end.
 const AHEAD_S: i64 = 3;
 
-/// After the last second.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long to wait after the last due second.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 pub fn run(bench: &Bench, per_s: u32, seconds: u32) -> Result<Figures, String> {
     let count = per_s * seconds;
     let case = bench.case("steady");
-    let engine = Running::ready(bench, &case, patience(0))?;
+    let engine = Running::ready(bench, &case, time_limit(0))?;
     let (consumer, _) = bare::consumer(case.bootstrap(), &case.target)?;
     let mut feed = Feed::new(&case, &bench.values)?;
-    engine.rest();
+    engine.wait_until_idle();
     let cpu_before = cpu_s(engine.pid());
     let from_s = now_s() + 2;
     let due_s = |number: u32| from_s + i64::from(number / per_s) + 1 + AHEAD_S;
-    let limit = PATIENCE + Duration::from_secs(u64::from(seconds));
+    let limit = TIMEOUT + Duration::from_secs(u64::from(seconds));
     let received = thread::scope(|scope| {
         let receiver = scope.spawn(move || receive(&consumer, count, limit));
         feed.steadily(count, per_s, from_s * 1000, due_s)?;
         receiver.join().expect("the consumer does not panic")
     })?;
     let resident = resident_bytes(engine.pid());
-    engine.rest();
+    engine.wait_until_idle();
     let (cpu, peak) = (cpu_s(engine.pid()) - cpu_before, peak_bytes(engine.pid()));
     engine.stop();
 
@@ -58,7 +58,7 @@ pub fn run(bench: &Bench, per_s: u32, seconds: u32) -> Result<Figures, String> {
     Ok(figures)
 }
 
-/// When each schedule's record came to a waiting consumer.
+/// Records when each triggered record reaches a waiting consumer.
 fn receive(consumer: &BaseConsumer, count: u32, limit: Duration) -> Result<Vec<(u32, i64)>, String> {
     let began = Instant::now();
     let mut received = Vec::with_capacity(count as usize);

@@ -11,9 +11,10 @@ use crate::history::{History, UserRecord};
 use crate::kafka::LogId;
 use crate::names::{CLUSTER, DAY_MS, topic};
 
-/// Returns the first start marker of each partition, with the latest `since` that it may have. A schedule may be a leftover if
-/// it comes before its partition's first start marker and was due before the topic's first start marker was written, by the clock
-/// that was furthest ahead. A start marker from a future day is written again once that clock is right.
+/// Returns the first start marker of each partition, with the latest `since` that it may have. A schedule may be a
+/// leftover if it comes before its partition's first start marker and was due before the topic's first start marker was
+/// written, by the clock that was furthest ahead. A start marker from a future day is written again once that clock is
+/// right.
 pub(super) fn start_markers_of(history: &History, now_ms: i64) -> BTreeMap<TopicPartition, StartMarker> {
     let mut first: BTreeMap<TopicPartition, StartMarker> = BTreeMap::new();
     let mut begun: BTreeMap<u16, i64> = BTreeMap::new();
@@ -42,7 +43,8 @@ fn first_today(history: &History, begun_ms: i64, now_ms: i64) -> i64 {
     let History { ahead_ms_max, setup, .. } = history;
     let (small, large) = (*ahead_ms_max.min(&(DAY_MS / 24)), *ahead_ms_max > DAY_MS / 2);
     let quiet_since_ms = history.quiet_since_ms.unwrap_or(now_ms + ahead_ms_max);
-    // With days to look back, a start marker from a wrong day is in the past, so only the next start checks the day again.
+    // With days to look back, a start marker from a wrong day is in the past, so only the next start checks the day
+    // again.
     let wrong_ms = if setup.since_days > 0 && !history.restarted { *ahead_ms_max } else { 0 };
     let at = if large { quiet_since_ms.max(begun_ms) + wrong_ms } else { begun_ms + TOGETHER_MS };
     leftover_cutoff_ms(at + small, setup)

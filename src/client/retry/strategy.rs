@@ -34,8 +34,8 @@ pub trait Strategy: Debug {
         Capped { inner: self, max }
     }
 
-    /// Changes each delay at random, by at most this part of it: 0.2 turns 100 s into 80 to 120 s. Parts below 0 count as
-    /// 0, and parts above 1 as 1.
+    /// Changes each delay at random, by at most this part of it: 0.2 turns 100 s into 80 to 120 s. Parts below 0 count
+    /// as 0, and parts above 1 as 1.
     fn jittered(self, part: f64) -> Jittered<Self>
     where
         Self: Sized,

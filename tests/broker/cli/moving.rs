@@ -40,7 +40,7 @@ fn what_is_exported_is_imported_byte_for_byte() {
     assert!(ran.err.contains("5 schedules exported"), "{}", ran.err);
     ran.ok();
     assert_eq!(on(&from, &["export"]).ok(), std::fs::read_to_string(&file).expect("a file"));
-    // One of them is there already, in a partition that no hash would choose, and later.
+    // One of the keys exists already, with a later due time, in a partition that no hash selects.
     let hashed = {
         let producer = Producer::new(to.bootstrap(), &[]);
         producer.send(&to.target, &at(b"replaced", b""));
@@ -62,7 +62,7 @@ fn what_is_exported_is_imported_byte_for_byte() {
 }
 
 #[test]
-fn same_partitions_are_kept_where_that_is_asked_for() {
+fn same_partitions_keeps_partitions() {
     let (Some(from), Some(to)) = (Case::new("cli-same", 3), Case::new("cli-same-too", 3)) else { return };
     for partition in 0..3 {
         let key = format!("k{partition}");
@@ -78,10 +78,10 @@ fn same_partitions_are_kept_where_that_is_asked_for() {
 }
 
 #[test]
-fn a_bad_line_is_named_and_what_went_before_is_counted() {
+fn a_bad_line_is_named_and_earlier_lines_are_counted() {
     let Some(case) = Case::new("cli-bad-line", 1) else { return };
     let good = r#"{"key":"k","value":"v","headers":[["scheduler-epoch","4102444800"],["scheduler-target-topic","t"]]}"#;
-    for (bad, word) in [
+    for (bad, reason) in [
         ("nonsense", "expected"),
         (r#"{"key":"k"}"#, "no value"),
         (r#"{"value":"v"}"#, "no key"),
@@ -90,11 +90,11 @@ fn a_bad_line_is_named_and_what_went_before_is_counted() {
         (r#"{"key":"k","value":"v","haeders":[]}"#, "haeders"),
     ] {
         let input = format!("{good}\n\n{bad}\n{good}\n");
-        on_with(&case, &["import", "-"], input.as_bytes()).failed(1, &["line 3", word, "1 schedules imported"]);
+        on_with(&case, &["import", "-"], input.as_bytes()).failed(1, &["line 3", reason, "1 schedules imported"]);
     }
 }
 
-/// Runs the program, and measures the most memory that it held, in KiB.
+/// Runs the program, and measures its peak memory in KiB.
 pub fn measured(case: &Case, args: &[&str]) -> (u64, String) {
     let said = path(case, "said");
     let mut child = Command::new(env!("CARGO_BIN_EXE_kafka-scheduler"))
@@ -105,7 +105,7 @@ pub fn measured(case: &Case, args: &[&str]) -> (u64, String) {
         .stdout(Stdio::null())
         .stderr(File::create(&said).expect("a file"))
         .spawn()
-        .expect("it starts");
+        .expect("the program starts");
     let status = format!("/proc/{}/status", child.id());
     let mut peak = 0;
     let ended = loop {
@@ -117,14 +117,14 @@ pub fn measured(case: &Case, args: &[&str]) -> (u64, String) {
         }
         std::thread::sleep(Duration::from_millis(20));
     };
-    let text = std::fs::read_to_string(&said).expect("what it said");
+    let text = std::fs::read_to_string(&said).expect("the output");
     std::fs::remove_file(said).expect("removed");
     let said = text;
     assert!(ended.success(), "{said}");
     (peak, said)
 }
 
-/// The number of records and a sum over their contents that does not depend on their order.
+/// Returns the number of records, and a checksum of their contents that does not depend on their order.
 fn sum(case: &Case) -> (u64, u64) {
     let (mut count, mut sum) = (0, 0u64);
     Reader::new(case.bootstrap(), &case.schedules[0]).drain(|record| {
@@ -162,7 +162,7 @@ fn a_million_schedules_are_moved_in_little_memory() {
         let (peak, said) = measured(case, &args);
         eprintln!("{verb}: at most {peak} KiB");
         assert!(said.contains(&format!("{COUNT} schedules {verb}")), "{said}");
-        assert!(said.lines().count() > 2, "progress was shown: {said}");
+        assert!(said.lines().count() > 2, "progress is printed: {said}");
         assert!(peak > 0 && peak <= PEAK_KIB, "{peak} KiB");
     }
     assert_eq!(sum(&to), expected);

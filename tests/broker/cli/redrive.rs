@@ -1,8 +1,8 @@
-//! Sending dead letters back.
+//! Redriving dead letters.
 
 use super::moving::measured;
 use super::{on, on_env};
-use crate::kit::case::PATIENCE;
+use crate::kit::case::TIMEOUT;
 use crate::kit::client::{create_topic, delete_records_before, read_all};
 use crate::kit::wait::eventually;
 use crate::kit::{Case, Scheduled};
@@ -19,15 +19,15 @@ fn dead_letters_are_redriven_once_and_not_over_newer_records() {
         schedule.headers[1].1 = Some(late.clone().into_bytes());
         schedule
     };
-    // In a partition of their own choice, where no hash would look.
+    // In a partition that no hash selects.
     case.produce(&[
         to(dead_letter("back").header("h", "1")).partition(0),
         to(dead_letter("other")).partition(1),
         to(dead_letter("replaced")).partition(1),
         to(dead_letter("cancelled")).partition(0),
     ]);
-    eventually("they are dead letters", PATIENCE, || (read_all(case.bootstrap(), &dead).len() == 4).then_some(()));
-    // One that has just seen the target missing gives it up again for a while.
+    eventually("they are dead letters", TIMEOUT, || (read_all(case.bootstrap(), &dead).len() == 4).then_some(()));
+    // The engine retries a missing target only after a while.
     engine.stop();
     case.produce(&[case.due_in("replaced", "new", 3_600).partition(1), Scheduled::cancel("cancelled").partition(0)]);
     create_topic(case.bootstrap(), &late, 1, &[]);
@@ -44,20 +44,20 @@ fn dead_letters_are_redriven_once_and_not_over_newer_records() {
         assert!(said.contains(&format!("skipped {skipped}")), "{said}");
     }
     let _engine = case.engine_with(&[("DEAD_LETTER_TOPIC", &dead)]);
-    let fired = eventually("both fire", PATIENCE, || {
+    let fired = eventually("both fire", TIMEOUT, || {
         let fired = read_all(case.bootstrap(), &late);
         (fired.len() >= 2).then_some(fired)
     });
-    let back = fired.iter().find(|record| record.key_text() == "back").expect("it is back");
+    let back = fired.iter().find(|record| record.key_text() == "back").expect("the redriven schedule fired");
     assert_eq!(back.value_text(), "back");
     let names: Vec<&str> = back.headers.iter().map(|(name, _)| name.as_str()).collect();
     assert_eq!(
         names,
         ["h", "scheduler-timestamp", "scheduler-key", "scheduler-topic"],
-        "nothing of the dead letter is left"
+        "the triggered record has no headers of the dead letter"
     );
-    assert!(redrive(&[]).contains("0 dead letters redriven, 0 skipped"), "an earlier run has read them");
-    assert!(redrive(&["--all"]).contains("0 dead letters redriven, 4 skipped"), "and none is redriven twice");
+    assert!(redrive(&[]).contains("0 dead letters redriven, 0 skipped"), "an earlier run has read these dead letters");
+    assert!(redrive(&["--all"]).contains("0 dead letters redriven, 4 skipped"), "no dead letter is redriven twice");
     assert_eq!(read_all(case.bootstrap(), &late).len(), 2);
 }
 
@@ -71,21 +71,23 @@ fn a_dead_letter_that_cannot_fire_is_skipped() {
     case.produce(&[
         Scheduled { headers: Vec::new(), ..case.due_in("invalid", "v", 0) }.header("scheduler-target-topic", "t")
     ]);
-    eventually("it is a dead letter", PATIENCE, || (dead_letters() == ["invalid"]).then_some(()));
+    eventually("the record is a dead letter", TIMEOUT, || (dead_letters() == ["invalid"]).then_some(()));
     let redrive = |args: &[&str]| on(&case, &[&["redrive", "--from", &dead], args].concat()).ok();
     for args in [&["--dry-run"][..], &["--all"], &[], &["--all"]] {
         let said = redrive(args);
         assert!(said.contains("skipped invalid (no-epoch)") && said.contains(", 1 skipped"), "{args:?}: {said}");
         assert!(said.contains("1 skipped: cannot fire (no-epoch)"), "{args:?}: {said}");
     }
-    assert!(redrive(&[]).contains("0 dead letters redriven, 0 skipped"), "an earlier run has read it");
-    // What the engine has read up to here it has read without another dead letter.
+    assert!(redrive(&[]).contains("0 dead letters redriven, 0 skipped"), "an earlier run has read this dead letter");
+    // The engine has read all records up to here, without writing another dead letter.
     case.settled();
     assert_eq!(dead_letters(), ["invalid"]);
-    // The command does as asked, and prints what that means.
+    // With these options the command redrives it all the same, and prints a warning.
     for (n, args) in [["--key", "invalid"], ["--error", "no-epoch"]].iter().enumerate() {
         assert!(redrive(args).contains("1 dead letters redriven"), "{args:?}");
-        eventually("it is another dead letter", PATIENCE, || (dead_letters().len() == n + 2).then_some(()));
+        eventually("the redriven record is a dead letter again", TIMEOUT, || {
+            (dead_letters().len() == n + 2).then_some(())
+        });
     }
     drop(engine);
 }
@@ -93,7 +95,7 @@ fn a_dead_letter_that_cannot_fire_is_skipped() {
 #[test]
 fn the_commands_settings_decide_which_dead_letters_can_fire() {
     let dead_letters = |case: &Case| {
-        // Redriven records come after the records that the dead letters were.
+        // Redriven records come after the originals of the dead letters.
         case.produce(&[case.due_in("first", "v", 3_600)]);
         let of = |record| dead_letter_of(&case.schedules[0], 0, record, 0);
         vec![of(case.due_in("late", "v", -3_600)), of(case.due_in("far", "v", 7_200)), of(case.due_in("fit", "v", 60))]
@@ -109,7 +111,7 @@ fn the_commands_settings_decide_which_dead_letters_can_fire() {
     assert!(said.contains("1 skipped: its key has a newer record"), "{said}");
 }
 
-/// A dead letter as the engine writes it, for a record of the case's schedules topic at this offset.
+/// Returns a dead letter as the engine writes it, for the record at this offset of the case's schedules topic.
 fn dead_letter(case: &Case, key: impl AsRef<[u8]>, offset: i64) -> Scheduled {
     dead_letter_of(&case.schedules[0], 0, case.due_in(key, "v", 3_600).header("h", "1"), offset)
 }
@@ -123,7 +125,7 @@ fn dead_letter_of(topic: &str, partition: i32, record: Scheduled, offset: i64) -
         .header("scheduler-offset", offset.to_string())
 }
 
-/// A case and its dead-letter topic of one partition.
+/// Creates a case with a dead-letter topic of one partition.
 fn with_dead_letters(name: &str, dead_letters: impl Fn(&Case) -> Vec<Scheduled>) -> Option<(Case, String)> {
     let case = Case::new(name, 1)?;
     let dead = format!("{}-dead", case.group);
@@ -144,9 +146,12 @@ fn dead_letters_deleted_by_retention_do_not_stop_a_run() {
     assert!(redrive(&[]).contains("2 dead letters redriven"));
     case.produce_elsewhere(&dead, &[dead_letter(&case, "deleted", 0), dead_letter(&case, "c", 0)]);
     delete_records_before(case.bootstrap(), &dead, 0, 3);
-    assert!(redrive(&[]).contains("1 dead letters redriven, 0 skipped"), "from the first that is left");
+    assert!(
+        redrive(&[]).contains("1 dead letters redriven, 0 skipped"),
+        "redriving starts at the first record that is left"
+    );
     assert_eq!(keys_of(&case, &case.schedules[0]), ["a", "b", "c"]);
-    // Those before are still remembered as looked at, and what is newer than them is left.
+    // The committed position is after the deleted dead letters, so the next run starts with newer ones.
     assert!(redrive(&[]).contains("0 dead letters redriven, 0 skipped"));
     assert!(redrive(&["--all"]).contains("0 dead letters redriven, 1 skipped"));
 }
@@ -169,7 +174,7 @@ fn dead_letters_go_to_schedules_topics_or_the_named_one() {
     let said = ran.ok();
     assert!(said.contains("redriven mine") && said.contains("1 dead letters redriven, 1 skipped"), "{said}");
     assert!(said.contains("skipped nowhere") && said.contains("no such partition"), "{said}");
-    assert_eq!(keys_of(&case, &case.history), [""; 0], "their headers do not choose the topic");
+    assert_eq!(keys_of(&case, &case.history), [""; 0], "a dead letter's headers do not select the topic");
     let said = redrive(&["--topic", &case.history]).ok();
     assert!(said.contains("1 dead letters redriven"), "{said}");
     assert_eq!(keys_of(&case, &case.history), ["other"]);

@@ -1,14 +1,14 @@
-//! Scheduling, moving, cancelling, listing, showing.
+//! Scheduling, rescheduling, cancelling, listing and showing.
 
 use serde_json::Value;
 
 use super::{on, on_env, on_with};
-use crate::kit::case::PATIENCE;
+use crate::kit::case::TIMEOUT;
 use crate::kit::client::{Producer, Record};
 use crate::kit::wait::{eventually, now_s};
 use crate::kit::{Case, Scheduled};
 
-/// How each of the two kinds of producers hashes.
+/// The partitioners of the two kinds of producers.
 const HASHES: [&str; 2] = ["murmur2_random", "consistent_random"];
 
 fn of_key<'a>(records: &'a [Record], key: &str) -> Vec<&'a Record> {
@@ -16,7 +16,7 @@ fn of_key<'a>(records: &'a [Record], key: &str) -> Vec<&'a Record> {
 }
 
 #[test]
-fn what_is_scheduled_fires_and_is_in_the_history() {
+fn a_schedule_fires_and_is_in_the_history() {
     let Some(case) = Case::new("cli-schedule", 3) else { return };
     let _engine = case.engine();
     let at = format!("@{}", now_s() + 3_600);
@@ -74,7 +74,7 @@ fn keys_of_either_hash_keep_their_partition() {
         }
         producer.flush();
     }
-    eventually("all are pending", PATIENCE, || (engine.counter("planned_schedule")? == 4 * KEYS as u64).then_some(()));
+    eventually("all are pending", TIMEOUT, || (engine.counter("planned_schedule")? == 4 * KEYS as u64).then_some(()));
     for hash in HASHES {
         for n in 0..KEYS {
             on(&case, &["cancel", &format!("{hash}-cancelled-{n}")]).ok();
@@ -100,9 +100,9 @@ fn keys_of_either_hash_keep_their_partition() {
     }
     let fired = case.fired(2 * KEYS);
     assert!(fired.iter().all(|record| record.value_text() == "2" && record.key_text().contains("moved")), "{fired:?}");
-    eventually("nothing is pending", PATIENCE, || (on(&case, &["list", "--json"]).ok().is_empty()).then_some(()));
+    eventually("nothing is pending", TIMEOUT, || (on(&case, &["list", "--json"]).ok().is_empty()).then_some(()));
     assert_eq!(engine.counter("deleted_schedule"), Some(2 * KEYS as u64), "each cancel found its schedule");
-    // Said twice, it is not there any more.
+    // A second cancel finds no schedule.
     on(&case, &["cancel", "murmur2_random-cancelled-0"])
         .failed(3, &["nothing is pending", "murmur2_random-cancelled-0"]);
 }
@@ -121,7 +121,8 @@ fn new_keys_go_where_their_partitioner_says() {
         let place = |records: &[Record]| of_key(records, &key)[0].partition;
         assert_eq!(place(&scheduled), place(&expected), "{hash}");
     }
-    // Without being told it does as Java's producers do, and enough keys are elsewhere than by librdkafka's own default.
+    // By default, the partitioner is that of Java's producers; enough keys differ from librdkafka's default
+    // partitioner.
     let keys: Vec<String> = (0..5).map(|n| format!("plain-{n}")).collect();
     for (topic, hash) in [(&case.target, HASHES[0]), (&case.history, HASHES[1])] {
         let producer = Producer::new(case.bootstrap(), &[("partitioner", hash)]);
@@ -139,7 +140,7 @@ fn new_keys_go_where_their_partitioner_says() {
     on(&case, &[&here[..], &["--partition", "6"]].concat()).ok();
     assert_eq!(of_key(&case.read_schedules(0), "here")[0].partition, 6);
     on(&case, &[&here[..], &["--partition", "7"]].concat()).failed(2, &["--partition is 7", "0 to 6"]);
-    // The same key again in another partition is another schedule: which of them is meant must be said.
+    // The same key in another partition is another schedule, so the command needs the partition.
     on(&case, &[&here[..], &["--partition", "5"]].concat()).ok();
     on(&case, &here).failed(1, &["[5, 6]", "--partition"]);
     assert_eq!(on(&case, &["cancel", "here"]).ok().lines().count(), 2);
@@ -170,7 +171,7 @@ fn topics_and_instances_list_the_same_with_filters() {
         ids
     };
     let server = format!("http://127.0.0.1:{}", engine.port);
-    eventually("the instance knows all", PATIENCE, || {
+    eventually("the instance knows all", TIMEOUT, || {
         (ids(on(&case, &["list", "--json", "--server", &server])).len() == 5).then_some(())
     });
     let (first, second) = (case.schedules[0].as_str(), case.schedules[1].as_str());
@@ -183,22 +184,22 @@ fn topics_and_instances_list_the_same_with_filters() {
         assert_eq!(list(&["--key-prefix", "a-", "--topic", first]), ["a-1", "a-2"]);
         assert_eq!(list(&["--due-before", &date]), ["a-2", "b-1"]);
         assert_eq!(list(&["--due-after", &date]), ["a-1", "a-3", "\u{fffd}"]);
-        assert_eq!(list(&["--limit", "1"]), ["b-1"], "the earliest");
+        assert_eq!(list(&["--limit", "1"]), ["b-1"], "the earliest schedule comes first");
         let table = on(&case, &[&["list"], source].concat()).ok();
         let rows: Vec<&str> = table.lines().collect();
         assert!(rows[0].starts_with("DUE") && rows[1].contains("b-1") && rows[5].contains("three"), "{table}");
-        assert!(!table.contains('\u{1b}'), "nothing that disturbs a terminal");
+        assert!(!table.contains('\u{1b}'), "control characters are escaped");
     }
     let all = on(&case, &["list"]);
     assert!(all.err.contains("1 records that cannot fire"), "{}", all.err);
     let shown = on(&case, &["show", "a-1"]).ok();
-    for word in [first, "due", &date, &case.target, "x", "one (3 bytes)"] {
-        assert!(shown.contains(word), "{word} is not in {shown}");
+    for part in [first, "due", &date, &case.target, "x", "one (3 bytes)"] {
+        assert!(shown.contains(part), "{part} is not in {shown}");
     }
     assert!(on(&case, &["show", "invalid"]).ok().contains("duplicate-header"));
     assert!(on(&case, &["show", "--base64", "/w==", "--json"]).ok().contains("{\"base64\":\"/g==\"}"));
     on(&case, &["show", "gone"]).failed(3, &["gone", first, second]);
-    // Several topics: which is meant must be said where something is written.
+    // With several topics, a command that writes needs the topic.
     on(&case, &["cancel", "a-1"]).failed(2, &["--topic", first, second]);
     on(&case, &["cancel", "a-1", "--topic", first]).ok();
 }

@@ -1,4 +1,4 @@
-//! Wrong arguments, wrong settings, and brokers that are not there.
+//! Invalid arguments, invalid settings, and unreachable brokers.
 
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
@@ -8,7 +8,7 @@ use crate::kit::Case;
 use crate::kit::engine::Engine;
 use crate::kit::wait::eventually;
 
-/// Nothing listens there.
+/// An address where no server listens.
 const NO_BROKER: &[(&str, &str)] = &[("BOOTSTRAP_SERVERS", "127.0.0.1:1")];
 
 #[test]
@@ -18,7 +18,7 @@ fn wrong_arguments_are_named_with_what_is_allowed() {
         args.extend(more);
         args
     };
-    for (args, words) in [
+    for (args, texts) in [
         (vec!["shedule"], vec!["shedule", "schedule"]),
         (vec!["schedule"], vec!["--key", "--target-topic", "--at", "--in", "--value", "--file"]),
         (schedule(&["--in", "10m"]), vec!["--value", "--file"]),
@@ -70,14 +70,14 @@ fn wrong_arguments_are_named_with_what_is_allowed() {
     ] {
         let ran = run(NO_BROKER, &args, b"");
         assert_eq!(ran.code, 2, "{args:?}: {}", ran.err);
-        for word in words {
-            assert!(ran.err.contains(word), "{args:?}: {word:?} is not in: {}", ran.err);
+        for part in texts {
+            assert!(ran.err.contains(part), "{args:?}: {part:?} is not in: {}", ran.err);
         }
     }
     run(&[("SESSION_TIMEOUT", "x")], &["list"], b"").failed(2, &["SESSION_TIMEOUT", "\"x\""]);
 }
 
-/// Every command that asks brokers, and ends.
+/// Every command that needs a broker and ends.
 const COMMANDS: [&[&str]; 10] = [
     &["schedule", "--in", "1m", "--key", "k", "--target-topic", "t", "--value", "v"],
     &["cancel", "k"],
@@ -93,15 +93,15 @@ const COMMANDS: [&[&str]; 10] = [
 
 const ANSWER_MAX: Duration = Duration::from_secs(10);
 
-/// Runs each command against an address where no broker answers. It must say so in time, in these words.
-fn names_the_broker(bootstrap: &str, words: &[&str]) {
+/// Runs each command against an address where no broker answers. It must fail in time, with these texts in its message.
+fn names_the_broker(bootstrap: &str, texts: &[&str]) {
     std::thread::scope(|scope| {
         for args in COMMANDS {
             scope.spawn(move || {
                 let begun = Instant::now();
                 let ran = run(&[("BOOTSTRAP_SERVERS", bootstrap)], args, b"");
                 let took = begun.elapsed();
-                ran.failed(1, &[&["BOOTSTRAP_SERVERS", bootstrap], words].concat());
+                ran.failed(1, &[&["BOOTSTRAP_SERVERS", bootstrap], texts].concat());
                 assert!(took < ANSWER_MAX, "{args:?} took {took:?}");
             });
         }
@@ -111,7 +111,7 @@ fn names_the_broker(bootstrap: &str, words: &[&str]) {
             eventually("the engine says that no broker answers", ANSWER_MAX, || {
                 engine.output().contains("no broker of BOOTSTRAP_SERVERS answers").then_some(())
             });
-            // It goes on asking, and can be ended.
+            // The engine keeps trying, and can be stopped.
             assert!(engine.running());
             engine.stop();
         });
@@ -121,13 +121,13 @@ fn names_the_broker(bootstrap: &str, words: &[&str]) {
             let ran = run(&[], &["list", "--server", &server], b"");
             let took = begun.elapsed();
             ran.failed(1, &["--server", &server]);
-            assert!(took < ANSWER_MAX, "it took {took:?}");
+            assert!(took < ANSWER_MAX, "the command took {took:?}");
         });
     });
 }
 
 #[test]
-fn brokers_that_are_not_there_are_named_within_ten_seconds() {
+fn unreachable_brokers_are_named_within_ten_seconds() {
     names_the_broker(NO_BROKER[0].1, &["Connection refused"]);
 }
 
@@ -135,13 +135,13 @@ fn brokers_that_are_not_there_are_named_within_ten_seconds() {
 fn brokers_that_never_answer_are_named_within_ten_seconds() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("an address").to_string();
-    // Takes connections and keeps them open, without a word.
+    // Accepts connections and keeps them open, without sending anything.
     std::thread::spawn(move || listener.incoming().flatten().collect::<Vec<_>>());
     names_the_broker(&address, &["answers within 8 s"]);
 }
 
 #[test]
-fn topics_that_are_not_there_are_named() {
+fn missing_topics_are_named() {
     let Some(case) = Case::new("cli-missing", 1) else { return };
     for command in [&["list"][..], &["cancel", "k"], &["export"], &["show", "k"]] {
         on(&case, &[command, &["--topic", "no-such-topic"]].concat()).failed(3, &["no-such-topic", "does not exist"]);
@@ -149,7 +149,7 @@ fn topics_that_are_not_there_are_named() {
 }
 
 #[test]
-fn the_configuration_file_counts_for_every_command() {
+fn every_command_reads_the_configuration_file() {
     let Some(case) = Case::new("cli-file", 1) else { return };
     let path = super::path(&case, "settings.yaml");
     let servers = format!("kafka.common.configuration:\n  bootstrap.servers: {}\n", case.bootstrap());

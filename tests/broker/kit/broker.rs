@@ -1,4 +1,4 @@
-//! A real Kafka broker: fetched once, one for all tests of a run, gone with them.
+//! A real Kafka broker: downloaded once, shared by all tests of a run, and removed with them.
 
 use std::fs;
 use std::io::Write;
@@ -16,11 +16,11 @@ use super::process::{free_port, outliving_shell, skipped, target_dir};
 const VERSION: &str = "4.3.1";
 const LOG4J: &str = "2.25.1";
 
-/// How long a broker may take to answer.
+/// The time limit for a broker's answer.
 const START_LIMIT: Duration = Duration::from_secs(90);
 
-/// Runs java beside a `read` that ends with the tests, then removes both java and what it wrote, but for the log of one
-/// that has died by itself.
+/// Runs java beside a `read` that returns when the tests end. Then it kills java and removes its files, except the log
+/// of a broker that exited by itself.
 const GUARD: &str = r#"
 data=$1; log=$2; shift 2
 java "$@" </dev/null >"$log" 2>&1 &
@@ -32,27 +32,27 @@ wait $java
 rm -rf "$data"
 "#;
 
-/// A broker that answers.
+/// A running broker.
 #[derive(Debug)]
 pub struct Broker {
-    /// Its address.
+    /// The bootstrap address.
     pub bootstrap: String,
-    /// The shortest session timeout that it takes, with a margin for two busy cores.
+    /// The shortest session timeout that the broker accepts, with a margin for two busy cores.
     pub session_timeout_ms: u32,
-    /// Replicas that its topics have.
+    /// The replication factor of the topics.
     pub replicas: i32,
-    /// Its address with a host of IPv6, where the machine has that. Who comes by it finds brokers there alone.
+    /// A bootstrap address with an IPv6 host, if the machine has IPv6. Clients that use it see only IPv6 brokers.
     pub six: Option<String>,
-    /// The port by which it is reached through a [`Proxy`](super::proxy::Proxy), and the one behind that.
+    /// The port of a [`Proxy`](super::proxy::Proxy), and the broker's port that the proxy connects to.
     pub proxied: Option<(u16, u16)>,
-    /// Where Kafka's own tools lie; none beside a broker that was there already.
+    /// The directory of Kafka's own tools; `None` for the broker of KAFKA_BOOTSTRAP.
     home: Option<PathBuf>,
     /// Keeps the pipe open.
     _guard: Option<Child>,
 }
 
 impl Broker {
-    /// Several brokers as one.
+    /// Returns several brokers as one.
     pub fn of_cluster(bootstrap: String, replicas: i32, home: PathBuf) -> Self {
         Self {
             bootstrap,
@@ -65,15 +65,15 @@ impl Broker {
         }
     }
 
-    /// Runs one of Kafka's own tools against it. `None`, after saying so, where they are not at hand.
+    /// Runs one of Kafka's own tools on the broker. Prints a message and returns `None` if there are no tools.
     pub fn tool(&self, class: &str, args: &[&str]) -> Option<String> {
         let Some(home) = &self.home else {
-            skipped(&format!("what needs Kafka's {class}, which is not at hand beside a broker of KAFKA_BOOTSTRAP"));
+            skipped(&format!("a part that needs Kafka's {class}, because KAFKA_BOOTSTRAP is set"));
             return None;
         };
         let classes = text(&home.join("libs").join("*"));
         let output = Command::new("java")
-            // What lives for a second is not worth compiling well.
+            // The tool runs for a second, so optimizing it does not pay.
             .args(["-Xmx128m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp", &classes, class])
             .args(["--bootstrap-server", &self.bootstrap])
             .args(args)
@@ -86,7 +86,7 @@ impl Broker {
     }
 }
 
-/// What the tests' broker has beside what one node needs: it forgives nothing that a test would have to wait for.
+/// The settings of the tests' broker besides those of every node. They remove the delays that tests would wait for.
 const TUNED: &str = "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
 allow.everyone.if.no.acl.found=true
 offsets.topic.num.partitions=4
@@ -100,8 +100,8 @@ num.network.threads=2
 num.io.threads=4
 ";
 
-/// A second broker, with Kafka's default settings; `None`, after saying so, where there can be none. It is started when a
-/// test first asks for it: tuned settings have hidden faults before.
+/// Returns a second broker with Kafka's default settings; prints a message and returns `None` if there can be none. It
+/// starts when a test first needs it: tuned settings have hidden faults before.
 pub fn default_broker() -> Option<&'static Broker> {
     static BROKER: OnceLock<Result<Option<Broker>, String>> = OnceLock::new();
     let found = BROKER.get_or_init(|| {
@@ -111,14 +111,15 @@ pub fn default_broker() -> Option<&'static Broker> {
     found.as_ref().expect("a Kafka broker").as_ref()
 }
 
-/// A broker of the test's own: Kafka's default settings, and these lines. `None`, after saying so, where there can be none.
+/// Starts a broker for one test, with Kafka's default settings and these lines; prints a message and returns `None` if
+/// there can be none.
 pub fn broker_with(more: &str) -> Option<&'static Broker> {
     let home = home().expect("Kafka")?;
     let broker = start(&home, more).or_else(|_| start(&home, more)).expect("a Kafka broker");
     Some(Box::leak(Box::new(broker)))
 }
 
-/// The broker of this run; `None`, after saying so, where there can be none.
+/// Returns the broker of this run; prints a message and returns `None` if there can be none.
 pub fn broker() -> Option<&'static Broker> {
     static BROKER: OnceLock<Result<Option<Broker>, String>> = OnceLock::new();
     BROKER.get_or_init(find).as_ref().expect("a Kafka broker").as_ref()
@@ -138,12 +139,12 @@ fn find() -> Result<Option<Broker>, String> {
         }));
     }
     let Some(home) = home()? else { return Ok(None) };
-    // Another program may take a port between choosing and using it.
+    // Another program may have taken a port since it was chosen.
     start(&home, TUNED).or_else(|_| start(&home, TUNED)).map(Some)
 }
 
-/// Kafka's own programs; `None`, after saying so, where they cannot be had. Found once: tests that ask at the same time
-/// must not fetch into one directory.
+/// Returns the directory of Kafka's programs; prints a message and returns `None` if they cannot be downloaded. It is
+/// found once, so parallel tests do not download into the same directory.
 pub fn home() -> Result<Option<PathBuf>, String> {
     static HOME: OnceLock<Result<Option<PathBuf>, String>> = OnceLock::new();
     HOME.get_or_init(find_home).clone()
@@ -154,7 +155,7 @@ fn find_home() -> Result<Option<PathBuf>, String> {
         let ci = std::env::var("CI").is_ok_and(|ci| ci == "true");
         let said = format!("no {missing} and no KAFKA_BOOTSTRAP: the tests against a real Kafka broker cannot run");
         if ci {
-            return Err(format!("{said}, and CI=true does not let them be skipped"));
+            return Err(format!("{said}, and with CI=true they must not be skipped"));
         }
         skipped(&said);
         return Ok(None);
@@ -166,7 +167,7 @@ fn runs(tool: &str) -> bool {
     Command::new(tool).arg("-version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|s| s.success())
 }
 
-/// The directory with Kafka's `libs`, fetched where it is not there yet.
+/// Returns the directory with Kafka's `libs`, and downloads them if necessary.
 fn fetch() -> Result<PathBuf, String> {
     let home = target_dir().join(format!("kafka-{VERSION}"));
     if home.join("libs").is_dir() {
@@ -207,13 +208,13 @@ fn fetch() -> Result<PathBuf, String> {
     if !maven.status.success() {
         let _ = fs::remove_dir_all(&part);
         return Err(format!(
-            "mvn could not fetch Kafka: {}\n{}{}",
+            "mvn cannot download Kafka: {}\n{}{}",
             maven.status,
             String::from_utf8_lossy(&maven.stdout),
             String::from_utf8_lossy(&maven.stderr)
         ));
     }
-    // Another run may have been first: then its copy is as good.
+    // Another run may have been faster; its copy is as good.
     if let Err(e) = fs::rename(&part, &home) {
         let _ = fs::remove_dir_all(&part);
         if !home.join("libs").is_dir() {
@@ -223,9 +224,9 @@ fn fetch() -> Result<PathBuf, String> {
     Ok(home)
 }
 
-/// One node, with `more` lines in its settings.
+/// Starts one node, with `more` lines in its settings.
 fn start(home: &Path, more: &str) -> Result<Broker, String> {
-    let (port, controller, proxy, behind) = (free_port(), free_port(), free_port(), free_port());
+    let (port, controller, proxy, upstream) = (free_port(), free_port(), free_port(), free_port());
     let data = target_dir().join("tmp").join(format!("kafka-{}-{port}", std::process::id()));
     fs::create_dir_all(&data).map_err(|e| format!("{}: {e}", data.display()))?;
     let bootstrap = format!("127.0.0.1:{port}");
@@ -239,7 +240,7 @@ fn start(home: &Path, more: &str) -> Result<Broker, String> {
 node.id=1
 controller.quorum.voters=1@127.0.0.1:{controller}
 controller.listener.names=CONTROLLER
-listeners=PLAINTEXT://{bootstrap},PROXIED://127.0.0.1:{behind},CONTROLLER://127.0.0.1:{controller}{on_six}
+listeners=PLAINTEXT://{bootstrap},PROXIED://127.0.0.1:{upstream},CONTROLLER://127.0.0.1:{controller}{on_six}
 advertised.listeners=PLAINTEXT://{bootstrap},PROXIED://127.0.0.1:{proxy}{on_six}
 inter.broker.listener.name=PLAINTEXT
 listener.security.protocol.map=PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT,CONTROLLER:PLAINTEXT,SIX:PLAINTEXT
@@ -258,17 +259,17 @@ share.coordinator.state.topic.min.isr=1
     let guard = run(&data, java, &bootstrap)?;
     Ok(Broker {
         bootstrap,
-        // Kafka's default for the shortest one is 6 s.
+        // Kafka's default minimum is 6 s.
         session_timeout_ms: if more.contains("group.min.session.timeout.ms") { 3_000 } else { 6_000 },
         replicas: 1,
         six,
-        proxied: Some((proxy, behind)),
+        proxied: Some((proxy, upstream)),
         home: Some(home.to_owned()),
         _guard: Some(guard),
     })
 }
 
-/// Runs java until the tests end or the pipe to what is returned is closed; waits until the broker in it answers.
+/// Runs java until the tests end or the returned pipe is closed; waits until the broker answers.
 pub fn run(data: &Path, java: Vec<String>, bootstrap: &str) -> Result<Child, String> {
     let log = data.with_extension("log");
     let mut args = vec![text(data), text(&log), "-Xmx1g".to_owned()];
@@ -287,8 +288,8 @@ pub fn run(data: &Path, java: Vec<String>, bootstrap: &str) -> Result<Child, Str
     Ok(guard)
 }
 
-/// Formats a node's storage for the `server.properties` in its directory, with more arguments for that. Gives java's
-/// arguments that run it.
+/// Formats a node's storage for the `server.properties` in its directory, with additional arguments. Returns java's
+/// arguments to run it.
 pub fn format(home: &Path, data: &Path, more: &[String]) -> Result<Vec<String>, String> {
     let logging = data.join("log4j2.properties");
     write(
@@ -318,7 +319,7 @@ rootLogger.appenderRef.out.ref=out
     Ok(vec![logging, "-cp".to_owned(), classes, "kafka.Kafka".to_owned(), properties])
 }
 
-/// Waits until the broker answers a request for metadata.
+/// Waits until the broker answers a metadata request.
 pub fn answers(bootstrap: &str, limit: Duration, died: impl Fn() -> Option<String>) -> Result<(), String> {
     let began = Instant::now();
     let client: BaseConsumer = ClientConfig::new()
@@ -346,7 +347,7 @@ pub fn write(path: &Path, content: &str) -> Result<(), String> {
     fs::write(path, content).map_err(|e| format!("{}: {e}", path.display()))
 }
 
-/// A path as an argument.
+/// Converts a path to an argument.
 pub fn text(path: &Path) -> String {
     path.to_str().expect("a path in UTF-8").to_owned()
 }

@@ -1,4 +1,4 @@
-//! Headless Chromium, driven over its debugging pipe: messages in JSON, each ended by a zero byte.
+//! Headless Chromium, controlled over its debugging pipe: JSON messages, each ended by a zero byte.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -22,7 +22,7 @@ pub struct Browser {
     sent: u64,
 }
 
-/// Starts it; `None`, after saying so, where none is installed.
+/// Starts the browser; prints a message and returns `None` if none is installed.
 pub fn browser(name: &str) -> Option<Browser> {
     let runs = |name: &&&str| Command::new(name).arg("--version").output().is_ok_and(|output| output.status.success());
     let Some(program) = NAMES.iter().find(runs) else {
@@ -31,7 +31,7 @@ pub fn browser(name: &str) -> Option<Browser> {
         return None;
     };
     let profile = target_dir().join("tmp").join(format!("chromium-{name}-{}", std::process::id()));
-    // The pipe is on descriptors 3 and 4. A sandbox cannot be had as root, and only our own page is opened.
+    // The pipe is on descriptors 3 and 4. The sandbox does not work as root, and the browser opens only our own page.
     let script = "exec \"$0\" --headless --no-sandbox --disable-gpu --disable-dev-shm-usage --hide-scrollbars \
                   --remote-debugging-pipe --user-data-dir=\"$1\" about:blank 3<&0 4>&1 </dev/null >/dev/null 2>&1";
     let mut child = Command::new("sh")
@@ -54,20 +54,20 @@ pub fn browser(name: &str) -> Option<Browser> {
 }
 
 impl Browser {
-    /// Calls a method of the protocol and waits for its answer.
+    /// Calls a method of the protocol and waits for its response.
     pub fn call(&mut self, method: &str, params: Value) -> Value {
         self.sent += 1;
         let mut message = json!({ "id": self.sent, "method": method, "params": params });
         if !self.session.is_empty() {
             message["sessionId"] = self.session.as_str().into();
         }
-        self.to.write_all(format!("{message}\0").as_bytes()).expect("the browser listens");
+        self.to.write_all(format!("{message}\0").as_bytes()).expect("the browser reads");
         loop {
             let mut raw = Vec::new();
             self.from.read_until(0, &mut raw).expect("the browser answers");
-            assert_eq!(raw.pop(), Some(0), "the browser has ended");
+            assert_eq!(raw.pop(), Some(0), "the browser exited");
             let answer: Value = serde_json::from_slice(&raw).expect("JSON");
-            // Anything else is an event.
+            // Other messages are events.
             if answer["id"] == self.sent {
                 assert!(answer["error"].is_null(), "{method}: {answer}");
                 return answer["result"].clone();
@@ -79,7 +79,7 @@ impl Browser {
         self.call("Page.navigate", json!({ "url": url }));
     }
 
-    /// The value of an expression, as JSON.
+    /// Returns the value of an expression, as JSON.
     pub fn value(&mut self, expression: &str) -> Value {
         let params = json!({ "expression": expression, "returnByValue": true, "awaitPromise": true });
         let result = self.call("Runtime.evaluate", params);
@@ -87,13 +87,13 @@ impl Browser {
         result["result"]["value"].clone()
     }
 
-    /// Waits until an expression holds.
+    /// Waits until an expression is true.
     pub fn until(&mut self, expression: &str, limit: Duration) {
         eventually(expression, limit, || (self.value(expression) == true).then_some(()));
     }
 
-    /// How large the window is, and whether its user likes it dark.
-    pub fn looks(&mut self, width: u32, height: u32, dark: bool) {
+    /// Sets the window size, and the preferred color scheme.
+    pub fn set_appearance(&mut self, width: u32, height: u32, dark: bool) {
         let mobile = width < 600;
         let size = json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": mobile });
         self.call("Emulation.setDeviceMetricsOverride", size);
@@ -101,8 +101,8 @@ impl Browser {
         self.call("Emulation.setEmulatedMedia", json!({ "features": [scheme] }));
     }
 
-    /// Keeps what it shows as a PNG among the test's files.
-    pub fn picture(&mut self, name: &str) {
+    /// Saves a screenshot as a PNG in the tests' directory.
+    pub fn screenshot(&mut self, name: &str) {
         use base64::Engine as _;
         let shot = self.call("Page.captureScreenshot", json!({ "format": "png" }));
         let png = base64::prelude::BASE64_STANDARD.decode(shot["data"].as_str().expect("data")).expect("base64");

@@ -1,4 +1,4 @@
-//! What one test has to itself: topics, a group, engines.
+//! The topics, the group and the engines of one test.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -9,10 +9,10 @@ use super::client::{self, Producer, Reader, Record, Scheduled};
 use super::engine::Engine;
 use super::wait::{now_ms, now_s};
 
-/// Long enough for a takeover with everything else that runs on two cores.
-pub const PATIENCE: Duration = Duration::from_secs(40);
+/// Long enough for a takeover while other tests use both cores.
+pub const TIMEOUT: Duration = Duration::from_secs(40);
 
-/// The engine's own keys begin with it.
+/// The prefix of the engine's own keys.
 const RESERVED: &[u8] = b"__scheduler.";
 
 const DAY_MS: &str = "86400000";
@@ -30,28 +30,28 @@ pub struct Case {
 }
 
 impl Case {
-    /// With one schedules topic of so many partitions; `None` where there is no broker.
+    /// Creates one schedules topic with this many partitions; `None` without a broker.
     pub fn new(name: &str, partitions: i32) -> Option<Self> {
         Self::with_topics(name, partitions, 1)
     }
 
-    /// On the broker with default settings, with topics that set nothing but what makes a schedules topic one.
+    /// Uses the broker with default settings, and topics with only the settings that every schedules topic needs.
     pub fn with_defaults(name: &str, partitions: i32) -> Option<Self> {
         let broker = default_broker()?;
         Some(Self::made(broker, name, partitions, 1, &[("cleanup.policy", "compact")], &[]))
     }
 
-    /// With several schedules topics.
+    /// Creates several schedules topics.
     pub fn with_topics(name: &str, partitions: i32, topics: usize) -> Option<Self> {
         Some(Self::on(broker()?, name, partitions, topics))
     }
 
-    /// On brokers of the test's own.
+    /// Uses the test's own brokers.
     pub fn on(broker: &'static Broker, name: &str, partitions: i32, topics: usize) -> Self {
         Self::configured(broker, name, partitions, topics, &[("min.compaction.lag.ms", DAY_MS)])
     }
 
-    /// The same with further settings of the schedules topics.
+    /// Uses the test's own brokers, with more settings of the schedules topics.
     pub fn configured(
         broker: &'static Broker,
         name: &str,
@@ -98,12 +98,12 @@ impl Case {
         &self.broker.bootstrap
     }
 
-    /// An engine on this case's topics.
+    /// Starts an engine on the case's topics.
     pub fn engine(&self) -> Engine {
         self.engine_with(&[])
     }
 
-    /// The same with more in its environment, or something else in it.
+    /// Starts an engine with additional or other environment variables.
     pub fn engine_with(&self, more: &[(&str, &str)]) -> Engine {
         let mut env: BTreeMap<&str, String> = BTreeMap::from([
             ("BOOTSTRAP_SERVERS", self.bootstrap().to_owned()),
@@ -111,7 +111,7 @@ impl Case {
             ("HISTORY_TOPIC", self.history.clone()),
             ("GROUP_ID", self.group.clone()),
             ("SESSION_TIMEOUT", self.broker.session_timeout_ms.to_string()),
-            // The tests may run at midnight; those about it choose for themselves.
+            // A test may run across midnight, so leftovers begin a day earlier; tests of leftovers set their own value.
             ("SINCE_DELTA", "-1".to_owned()),
             ("TZ", "UTC".to_owned()),
         ]);
@@ -124,31 +124,31 @@ impl Case {
     pub fn grow(&mut self, partitions: i32) {
         client::add_partitions(self.bootstrap(), &self.schedules[0], usize::try_from(partitions).expect("some"));
         self.partitions = partitions;
-        // The one that was used so far does not know of them yet.
+        // The cached producer does not know the new partitions.
         self.producer = Producer::new(&self.broker.bootstrap, &[]);
     }
 
-    /// A schedule for this case's target, `seconds` from now.
+    /// Returns a schedule for this case's target, due in `seconds`.
     pub fn due_in(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>, seconds: i64) -> Scheduled {
         Scheduled::new(key, value, now_s() + seconds, &self.target)
     }
 
-    /// Hands a record over to the first schedules topic.
+    /// Produces to the first schedules topic, without waiting.
     pub fn queue(&self, record: &Scheduled) {
         self.producer.send(&self.schedules[0], record);
     }
 
-    /// Waits until all that was handed over has arrived.
+    /// Waits until all records are delivered.
     pub fn flush(&self) {
         self.producer.flush();
     }
 
-    /// Produces to the first schedules topic.
+    /// Produces to the first schedules topic, and waits for delivery.
     pub fn produce(&self, records: &[Scheduled]) {
         self.produce_to(0, records);
     }
 
-    /// Produces to one of the schedules topics.
+    /// Produces to one of the schedules topics, and waits for delivery.
     pub fn produce_to(&self, topic: usize, records: &[Scheduled]) {
         for record in records {
             self.producer.send(&self.schedules[topic], record);
@@ -156,7 +156,7 @@ impl Case {
         self.producer.flush();
     }
 
-    /// Produces to any topic.
+    /// Produces to any topic, and waits for delivery.
     pub fn produce_elsewhere(&self, topic: &str, records: &[Scheduled]) {
         for record in records {
             self.producer.send(topic, record);
@@ -164,15 +164,15 @@ impl Case {
         self.producer.flush();
     }
 
-    /// Reads the target on.
+    /// Returns a reader of the target.
     pub fn target_reader(&self) -> Reader {
         Reader::new(self.bootstrap(), &self.target)
     }
 
-    /// Waits until the target holds so many records, and returns them.
+    /// Waits until the target has this many records, and returns them.
     pub fn fired(&self, count: usize) -> Vec<Record> {
         let mut reader = self.target_reader();
-        reader.wait(&format!("{count} fired"), PATIENCE, |r| r.len() >= count);
+        reader.wait(&format!("{count} fired"), TIMEOUT, |r| r.len() >= count);
         reader.records
     }
 
@@ -184,14 +184,14 @@ impl Case {
         client::read_all(self.bootstrap(), &self.history)
     }
 
-    /// What a schedules topic holds, without the engine's own bookkeeping.
+    /// Returns the records of a schedules topic, without the engine's own keys.
     pub fn read_schedules(&self, topic: usize) -> Vec<Record> {
         let mut records = client::read_all(self.bootstrap(), &self.schedules[topic]);
         records.retain(|r| !r.key.as_deref().unwrap_or_default().starts_with(RESERVED));
         records
     }
 
-    /// Null-valued records of the first schedules topic that the engine wrote.
+    /// Returns the tombstones that the engine wrote to the first schedules topic.
     pub fn tombstones(&self) -> Vec<Record> {
         let mut records = Vec::new();
         Reader::new(self.bootstrap(), &self.schedules[0]).drain(|record| {
@@ -203,9 +203,9 @@ impl Case {
         records
     }
 
-    /// Waits until every partition of every schedules topic is live and has fired all it owes: an overdue schedule
-    /// in each goes through, which comes after whatever was due before it. Probes are left out of what is returned,
-    /// which is everything else in the target.
+    /// Waits until every partition of every schedules topic is live and has fired all owed schedules. To know that, it
+    /// schedules an overdue probe in each partition, which fires after all schedules that were due before it. Returns
+    /// the target's records without the probes.
     pub fn settled(&self) -> Vec<Record> {
         static PROBES: AtomicU32 = AtomicU32::new(0);
         let round = PROBES.fetch_add(1, Ordering::Relaxed);
@@ -219,7 +219,7 @@ impl Case {
         }
         self.producer.flush();
         let mut reader = self.target_reader();
-        reader.wait("the probes have fired", PATIENCE, |records| {
+        reader.wait("the probes have fired", TIMEOUT, |records| {
             let keys: std::collections::HashSet<&[u8]> = records.iter().filter_map(|r| r.key.as_deref()).collect();
             probes.iter().all(|probe| keys.contains(probe.as_bytes()))
         });

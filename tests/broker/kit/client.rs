@@ -1,4 +1,4 @@
-//! A plain Kafka client: topics, producing and reading, without anything the engine brings.
+//! A plain Kafka client for topics, producing and consuming, without any code of the engine.
 
 use std::future::Future;
 use std::pin::pin;
@@ -18,10 +18,10 @@ use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _,
 use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
 
-/// How long a single request may take.
+/// The time limit of a single request.
 const REQUEST: Duration = Duration::from_secs(30);
 
-/// Name and value.
+/// Header name and value.
 pub type HeaderPair = (String, Option<Vec<u8>>);
 
 /// A record to produce.
@@ -35,14 +35,14 @@ pub struct Scheduled {
 }
 
 impl Scheduled {
-    /// A schedule for a moment, in seconds.
+    /// Returns a schedule that is due at `epoch`, in seconds.
     pub fn new(key: impl AsRef<[u8]>, value: impl AsRef<[u8]>, epoch: i64, target: &str) -> Self {
         Self { key: Some(key.as_ref().to_vec()), value: Some(value.as_ref().to_vec()), ..Self::default() }
             .header("scheduler-epoch", epoch.to_string())
             .header("scheduler-target-topic", target)
     }
 
-    /// What cancels a schedule.
+    /// Returns a cancel.
     pub fn cancel(key: impl AsRef<[u8]>) -> Self {
         Self { key: Some(key.as_ref().to_vec()), ..Self::default() }
     }
@@ -72,7 +72,7 @@ impl Scheduled {
     }
 }
 
-/// A record that was read.
+/// A consumed record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
     pub partition: i32,
@@ -84,23 +84,23 @@ pub struct Record {
 }
 
 impl Record {
-    /// The key as text, for keys that are.
+    /// Returns the key as text.
     pub fn key_text(&self) -> String {
         String::from_utf8_lossy(self.key.as_deref().unwrap_or_default()).into_owned()
     }
 
-    /// The value as text, for values that are.
+    /// Returns the value as text.
     pub fn value_text(&self) -> String {
         String::from_utf8_lossy(self.value.as_deref().unwrap_or_default()).into_owned()
     }
 
-    /// The first header of that name.
+    /// Returns the first header of this name.
     pub fn header(&self, name: &str) -> Option<&[u8]> {
         self.headers.iter().find(|(n, _)| n == name)?.1.as_deref()
     }
 }
 
-/// Settings that all clients share.
+/// Returns the settings that all clients share.
 pub fn config(bootstrap: &str) -> ClientConfig {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", bootstrap).set("broker.address.family", "v4").set("log_level", "3");
@@ -111,12 +111,12 @@ fn admin(bootstrap: &str) -> AdminClient<DefaultClientContext> {
     config(bootstrap).create().expect("an admin client")
 }
 
-/// Creates a topic and waits until it can be used.
+/// Creates a topic and waits until it is usable.
 pub fn create_topic(bootstrap: &str, name: &str, partitions: i32, settings: &[(&str, &str)]) {
     create_replicated_topic(bootstrap, name, partitions, 1, settings);
 }
 
-/// The same with so many replicas.
+/// Creates a topic with a replication factor.
 pub fn create_replicated_topic(bootstrap: &str, name: &str, partitions: i32, replicas: i32, settings: &[(&str, &str)]) {
     let mut topic = NewTopic::new(name, partitions, TopicReplication::Fixed(replicas));
     for (key, value) in settings {
@@ -125,7 +125,7 @@ pub fn create_replicated_topic(bootstrap: &str, name: &str, partitions: i32, rep
     let options = AdminOptions::new().request_timeout(Some(REQUEST)).operation_timeout(Some(REQUEST));
     let results = block_on(admin(bootstrap).create_topics([&topic], &options)).expect("an answer to create_topics");
     for result in results {
-        result.unwrap_or_else(|(topic, e)| panic!("{topic} was not created: {e}"));
+        result.unwrap_or_else(|(topic, e)| panic!("cannot create {topic}: {e}"));
     }
     let client: BaseConsumer = config(bootstrap).create().expect("a client");
     super::wait::eventually(&format!("{name} has leaders"), REQUEST, || {
@@ -152,13 +152,13 @@ pub fn delete_records_before(bootstrap: &str, topic: &str, partition: i32, offse
     block_on(admin(bootstrap).delete_records(&list, &options)).expect("the records are deleted");
 }
 
-/// The offset after a partition's last record.
+/// Returns the end offset of a partition.
 pub fn end(bootstrap: &str, topic: &str, partition: i32) -> i64 {
     let client: BaseConsumer = config(bootstrap).create().expect("a client");
     client.fetch_watermarks(topic, partition, REQUEST).expect("an answer").1
 }
 
-/// Adds partitions to a topic, and waits until they are there.
+/// Adds partitions to a topic, and waits until they exist.
 pub fn add_partitions(bootstrap: &str, name: &str, count: usize) {
     let options = AdminOptions::new().request_timeout(Some(REQUEST)).operation_timeout(Some(REQUEST));
     let new = NewPartitions::new(name, count);
@@ -169,14 +169,14 @@ pub fn add_partitions(bootstrap: &str, name: &str, count: usize) {
     });
 }
 
-/// How many partitions a topic has; 0 where there is none of that name.
+/// Returns the number of partitions of a topic; 0 if it does not exist.
 pub fn partitions(bootstrap: &str, name: &str) -> usize {
     let client: BaseConsumer = config(bootstrap).create().expect("a client");
     let metadata = client.fetch_metadata(Some(name), REQUEST).expect("metadata");
     metadata.topics().first().filter(|topic| topic.error().is_none()).map_or(0, |topic| topic.partitions().len())
 }
 
-/// Who owns a partition of a group, as the committed metadata says.
+/// Returns the owner of a partition, from the metadata of the group's committed offset.
 pub fn owner(bootstrap: &str, group: &str, topic: &str, partition: i32) -> Option<String> {
     let client: BaseConsumer = config(bootstrap)
         .set("group.id", group)
@@ -191,7 +191,7 @@ pub fn owner(bootstrap: &str, group: &str, topic: &str, partition: i32) -> Optio
     element.metadata().split(' ').find_map(|part| part.strip_prefix("owner=")).map(str::to_owned)
 }
 
-/// Deletes a consumer group with its offsets; the group must be empty.
+/// Deletes an empty consumer group with its offsets.
 pub fn delete_group(bootstrap: &str, group: &str) {
     let options = AdminOptions::new().request_timeout(Some(REQUEST));
     super::wait::eventually(&format!("group {group} can be deleted"), REQUEST, || {
@@ -220,7 +220,7 @@ impl ProducerContext for Failures {
 pub struct Producer(BaseProducer<Failures>);
 
 impl Producer {
-    /// With further settings of librdkafka. Like Java's: idempotent, partitions by murmur2.
+    /// Creates a producer with additional librdkafka settings. Like Java's, it is idempotent and uses murmur2.
     pub fn new(bootstrap: &str, settings: &[(&str, &str)]) -> Self {
         let mut config = config(bootstrap);
         config.set("enable.idempotence", "true").set("partitioner", "murmur2_random").set("linger.ms", "2");
@@ -230,7 +230,7 @@ impl Producer {
         Self(config.create_with_context(Failures::default()).expect("a producer"))
     }
 
-    /// Hands a record over, without waiting for it to arrive.
+    /// Produces a record without waiting for its delivery.
     pub fn send(&self, topic: &str, record: &Scheduled) {
         loop {
             let mut out: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(topic);
@@ -249,13 +249,13 @@ impl Producer {
                 Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => {
                     self.0.poll(Duration::from_millis(10));
                 }
-                Err((e, _)) => panic!("{topic} was not produced to: {e}"),
+                Err((e, _)) => panic!("cannot produce to {topic}: {e}"),
             }
         }
         self.0.poll(Duration::ZERO);
     }
 
-    /// Waits until everything has arrived.
+    /// Waits until all records are delivered.
     pub fn flush(&self) {
         self.0.flush(REQUEST).expect("everything is delivered");
         assert_eq!(self.0.context().0.load(Ordering::Relaxed), 0, "records were not delivered");
@@ -268,17 +268,17 @@ pub struct Reader {
     topic: String,
     ends: Vec<i32>,
     partitions: usize,
-    /// All that was read so far.
+    /// All records that were read.
     pub records: Vec<Record>,
 }
 
 impl Reader {
-    /// As a read_committed consumer sees it.
+    /// Creates a read_committed consumer.
     pub fn new(bootstrap: &str, topic: &str) -> Self {
         Self::isolated(bootstrap, topic, "read_committed")
     }
 
-    /// With what is not committed yet or never will be.
+    /// Creates a read_uncommitted consumer.
     pub fn uncommitted(bootstrap: &str, topic: &str) -> Self {
         Self::isolated(bootstrap, topic, "read_uncommitted")
     }
@@ -302,7 +302,7 @@ impl Reader {
         Self { consumer, topic: topic.to_owned(), ends: Vec::new(), partitions: partitions.len(), records: Vec::new() }
     }
 
-    /// Takes what there is, for up to `limit`; returns as soon as something has come.
+    /// Waits up to `limit` for records, and returns as soon as some have arrived.
     pub fn poll(&mut self, limit: Duration) {
         let mut limit = limit;
         while let Some(next) = self.consumer.poll(limit) {
@@ -334,20 +334,20 @@ impl Reader {
         }
     }
 
-    /// Reads on until each partition's end has been seen once.
+    /// Reads until the end of each partition was reached once.
     pub fn read_to_end(&mut self) {
         let began = Instant::now();
         while self.ends.len() < self.partitions {
-            assert!(began.elapsed() < REQUEST * 2, "{} has no end", self.topic);
+            assert!(began.elapsed() < REQUEST * 2, "no end of {} was reached", self.topic);
             self.poll(Duration::from_millis(100));
         }
     }
 
-    /// Reads on until each partition's end has been seen once, and keeps nothing of it.
+    /// Reads until the end of each partition was reached once, and drops the records.
     pub fn drain(&mut self, mut visit: impl FnMut(Record)) {
         let mut heard = Instant::now();
         while self.ends.len() < self.partitions {
-            assert!(heard.elapsed() < REQUEST * 2, "{} has no end", self.topic);
+            assert!(heard.elapsed() < REQUEST * 2, "no end of {} was reached", self.topic);
             self.poll(Duration::from_millis(100));
             if !self.records.is_empty() {
                 heard = Instant::now();
@@ -356,13 +356,13 @@ impl Reader {
         }
     }
 
-    /// Reads on until the condition holds.
+    /// Reads until the condition is true.
     pub fn wait(&mut self, what: &str, limit: Duration, enough: impl Fn(&[Record]) -> bool) -> &[Record] {
         let began = Instant::now();
         while !enough(&self.records) {
             assert!(
                 began.elapsed() < limit,
-                "not within {limit:?} in {}: {what}; there are {} records, the last {:?}",
+                "timed out after {limit:?} in {}: {what}; there are {} records, the last {:?}",
                 self.topic,
                 self.records.len(),
                 self.records.last()
@@ -373,7 +373,7 @@ impl Reader {
     }
 }
 
-/// Everything in a topic, up to the end of each of its partitions.
+/// Returns all records of a topic, up to the end of each partition.
 pub fn read_all(bootstrap: &str, topic: &str) -> Vec<Record> {
     let mut reader = Reader::new(bootstrap, topic);
     reader.read_to_end();

@@ -1,4 +1,4 @@
-//! A wall clock that steps, shown to a process by a library that is preloaded into it.
+//! A wall clock that steps, which a preloaded library shows to a process.
 
 use std::fs;
 use std::path::PathBuf;
@@ -8,13 +8,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::process::target_dir;
 
-/// By how much one process's clock is ahead. It sees a change at once.
+/// The offset of one process's clock, in a file that the process maps. A change takes effect at once.
 pub struct SteppedClock {
     file: PathBuf,
 }
 
 impl SteppedClock {
-    /// One that is right so far.
+    /// Creates a clock with the right time.
     pub fn new() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let n = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -23,15 +23,15 @@ impl SteppedClock {
         clock
     }
 
-    /// The environment of a process that is to see it.
+    /// Returns the environment variables for the process.
     pub fn environment(&self) -> [(&'static str, String); 2] {
         let text = |path: &PathBuf| path.to_str().expect("UTF-8").to_owned();
         [("LD_PRELOAD", text(library())), ("STEPPED_CLOCK", text(&self.file))]
     }
 
-    /// Sets it to be ahead by so much.
+    /// Sets the offset.
     pub fn set(&self, ahead_s: i64) {
-        // In place, since the process has it mapped.
+        // The process has the file mapped, so it must be written in place.
         let mut options = fs::OpenOptions::new();
         let file = options.write(true).create(true).truncate(false).open(&self.file).expect("a file");
         std::os::unix::fs::FileExt::write_all_at(&file, &ahead_s.to_ne_bytes(), 0).expect("written");
@@ -44,7 +44,7 @@ impl Drop for SteppedClock {
     }
 }
 
-/// Compiled once, by the C compiler that the build needs anyway.
+/// Returns the library, compiled once by the C compiler that the build needs anyway.
 fn library() -> &'static PathBuf {
     static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
     LIBRARY.get_or_init(|| {

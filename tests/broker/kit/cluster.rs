@@ -1,4 +1,4 @@
-//! Three brokers that can be killed, stopped and started again, one by one.
+//! Three brokers, each of which can be killed, stopped and restarted.
 
 use std::fs;
 use std::path::PathBuf;
@@ -15,12 +15,13 @@ use super::wait::eventually;
 
 const NODES: usize = 3;
 
-/// Of the offsets and of the transactions.
+/// Partitions of the topics for offsets and for transactions.
 const COORDINATOR_PARTITIONS: i32 = 4;
 
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// Runs java until it ends or the tests do, and removes its data with the tests: until then the node may come back.
+/// Runs java until it exits or the tests end. Its data is removed with the tests, because until then the node may
+/// restart.
 const GUARD: &str = r#"
 pid=$1; log=$2; data=$3; shift 3
 exec 3<&0
@@ -32,13 +33,13 @@ wait $java
 rm -f "$pid"
 "#;
 
-/// A cluster of its own, gone with its last test.
+/// A cluster that is removed when its last test ends.
 pub struct Cluster {
     nodes: Vec<Node>,
-    /// How the tests know it.
+    /// The cluster as a broker, for the tests' clients.
     pub broker: &'static Broker,
-    /// Ways around which an engine knows nothing: one proxy for each node.
-    pub ways: Vec<Vec<Proxy>>,
+    /// Routes to the cluster, each through a proxy in front of each node. The engine does not know of the proxies.
+    pub routes: Vec<Vec<Proxy>>,
 }
 
 struct Node {
@@ -49,22 +50,22 @@ struct Node {
 }
 
 impl Cluster {
-    /// Starts it. `None` where there can be none.
+    /// Starts the cluster. Returns `None` if there can be none.
     pub fn start() -> Option<Self> {
-        Self::with_ways(0)
+        Self::with_routes(0)
     }
 
-    /// The same with so many ways to it that lead through proxies.
-    pub fn with_ways(ways: usize) -> Option<Self> {
-        Self::configured(ways, "")
+    /// Starts the cluster with this many routes through proxies.
+    pub fn with_routes(routes: usize) -> Option<Self> {
+        Self::configured(routes, "")
     }
 
-    /// The same with more lines in its settings, which win over others.
-    pub fn configured(ways: usize, more: &str) -> Option<Self> {
+    /// Starts the cluster with additional settings, which override others.
+    pub fn configured(routes: usize, more: &str) -> Option<Self> {
         let home = broker::home().expect("Kafka")?;
         let ports: Vec<(u16, u16)> = (0..NODES).map(|_| (free_port(), free_port())).collect();
         let proxied: Vec<Vec<(u16, u16)>> =
-            (0..NODES).map(|_| (0..ways).map(|_| (free_port(), free_port())).collect()).collect();
+            (0..NODES).map(|_| (0..routes).map(|_| (free_port(), free_port())).collect()).collect();
         let voters: Vec<String> =
             ports.iter().enumerate().map(|(n, (_, c))| format!("{}@127.0.0.1:{c}", n + 1)).collect();
         let nodes = ports.iter().enumerate().map(|(n, ports)| {
@@ -83,14 +84,14 @@ impl Cluster {
         nodes.iter_mut().for_each(Node::run);
         let bootstrap: Vec<String> = nodes.iter().map(|node| format!("127.0.0.1:{}", node.port)).collect();
         let broker = Broker::of_cluster(bootstrap.join(","), NODES as i32, home);
-        let way = |way: usize| proxied.iter().map(|ports| Proxy::start(ports[way].0, ports[way].1)).collect();
-        let ways = (0..ways).map(way).collect();
-        let cluster = Self { nodes, broker: Box::leak(Box::new(broker)), ways };
+        let route = |route: usize| proxied.iter().map(|ports| Proxy::start(ports[route].0, ports[route].1)).collect();
+        let routes = (0..routes).map(route).collect();
+        let cluster = Self { nodes, broker: Box::leak(Box::new(broker)), routes };
         cluster.wait_for(NODES);
         Some(cluster)
     }
 
-    /// Waits until so many brokers are registered.
+    /// Waits until this many brokers are registered.
     pub fn wait_for(&self, count: usize) {
         broker::answers(&self.broker.bootstrap, LIMIT, || None).expect("a broker");
         let client: BaseConsumer = client::config(&self.broker.bootstrap).create().expect("a client");
@@ -100,7 +101,7 @@ impl Cluster {
         });
     }
 
-    /// Waits until every node is there and every replica in sync, so one more may go.
+    /// Waits until every node is up and every replica is in sync, so another node may fail.
     pub fn wait_for_replicas(&self) {
         self.wait_for(NODES);
         let client: BaseConsumer = client::config(&self.broker.bootstrap).create().expect("a client");
@@ -111,24 +112,25 @@ impl Cluster {
         });
     }
 
-    /// Where clients of a way connect to.
-    pub fn bootstrap_of(&self, way: usize) -> String {
-        let addresses: Vec<String> = self.ways[way].iter().map(|proxy| format!("127.0.0.1:{}", proxy.port)).collect();
+    /// Returns the bootstrap address of a route.
+    pub fn bootstrap_of(&self, route: usize) -> String {
+        let addresses: Vec<String> =
+            self.routes[route].iter().map(|proxy| format!("127.0.0.1:{}", proxy.port)).collect();
         addresses.join(",")
     }
 
-    /// The node that coordinates a consumer group.
+    /// Returns the node that coordinates a consumer group.
     pub fn group_coordinator(&self, group: &str) -> Option<usize> {
         self.leader("__consumer_offsets", coordinator_partition(group))
     }
 
-    /// The node that coordinates the transactions of the owner of a partition of a group.
+    /// Returns the coordinator of the transactions of a partition's owner.
     pub fn transaction_coordinator(&self, group: &str, topic: &str, partition: i32) -> Option<usize> {
         let owner = client::owner(&self.broker.bootstrap, group, topic, partition)?;
         self.leader("__transaction_state", coordinator_partition(&format!("{group}.{owner}.0")))
     }
 
-    /// The node that leads a partition; `None` while there is no leader.
+    /// Returns the leader of a partition; `None` if it has no leader.
     pub fn leader(&self, topic: &str, partition: i32) -> Option<usize> {
         let client: BaseConsumer = client::config(&self.broker.bootstrap).create().expect("a client");
         let metadata = client.fetch_metadata(Some(topic), Duration::from_secs(5)).ok()?;
@@ -136,33 +138,33 @@ impl Cluster {
         usize::try_from(partition.leader() - 1).ok()
     }
 
-    /// Ends a node like a power failure.
+    /// Kills a node without a shutdown.
     pub fn kill(&mut self, node: usize) {
         self.nodes[node].signal("KILL");
     }
 
-    /// Asks a node to end, and waits until it has.
+    /// Stops a node, and waits until it has exited.
     pub fn stop(&mut self, node: usize) {
         self.nodes[node].signal("TERM");
     }
 
-    /// Sends a signal to a node that goes on existing.
+    /// Sends a signal to a node that keeps running, such as SIGSTOP.
     pub fn signal(&self, node: usize, name: &str) {
         signal(self.nodes[node].pid(), name);
     }
 
-    /// Starts every node that is away, and waits until all is as it was.
+    /// Starts all stopped nodes, and waits until all replicas are in sync.
     pub fn restore(&mut self) {
         self.nodes.iter_mut().filter(|node| !node.pid_file().exists()).for_each(Node::run);
         self.wait_for_replicas();
     }
 
-    /// Starts a node again on what it had.
+    /// Restarts a node with its old data.
     pub fn restart(&mut self, node: usize) {
         self.nodes[node].run();
     }
 
-    /// Every node.
+    /// Returns all nodes.
     pub fn all(&self) -> std::ops::Range<usize> {
         0..self.nodes.len()
     }
@@ -171,7 +173,7 @@ impl Cluster {
 impl Drop for Cluster {
     fn drop(&mut self) {
         for node in &mut self.nodes {
-            // Closes the pipe, upon which the node is killed.
+            // Closing the pipe kills the node.
             if let Some(mut guard) = node.guard.take() {
                 let _ = guard.wait();
             }
@@ -204,7 +206,7 @@ impl Node {
     fn signal(&mut self, name: &str) {
         signal(self.pid(), name);
         if let Some(mut guard) = self.guard.take() {
-            // Kept open until the node has ended: closed, it would be killed.
+            // Closing the pipe would kill the node, so it stays open until the node has exited.
             let input = guard.stdin.take();
             guard.wait().expect("the node ends");
             drop(input);
@@ -212,7 +214,8 @@ impl Node {
     }
 }
 
-/// Where a group's or a transactional id's coordinator is: Java's hash of the name, by the topic's partitions.
+/// Returns the partition of the coordinator for a group or a transactional id: Java's hash of the name, modulo the
+/// number of partitions.
 fn coordinator_partition(id: &str) -> i32 {
     let hash = id.encode_utf16().fold(0i32, |hash, unit| hash.wrapping_mul(31).wrapping_add(i32::from(unit)));
     (hash & i32::MAX) % COORDINATOR_PARTITIONS
@@ -228,14 +231,14 @@ fn properties(
     let listeners = |port: fn(&(u16, u16)) -> u16| -> String {
         proxied.iter().enumerate().map(|(n, ports)| format!(",WAY{n}://127.0.0.1:{}", port(ports))).collect()
     };
-    let (advertised, behind) = (listeners(|ports| ports.0), listeners(|ports| ports.1));
+    let (advertised, upstream) = (listeners(|ports| ports.0), listeners(|ports| ports.1));
     let protocols: String = (0..proxied.len()).map(|n| format!(",WAY{n}:PLAINTEXT")).collect();
     format!(
         "process.roles=broker,controller
 node.id={id}
 controller.quorum.voters={voters}
 controller.listener.names=CONTROLLER
-listeners=PLAINTEXT://127.0.0.1:{port}{behind},CONTROLLER://127.0.0.1:{controller}
+listeners=PLAINTEXT://127.0.0.1:{port}{upstream},CONTROLLER://127.0.0.1:{controller}
 advertised.listeners=PLAINTEXT://127.0.0.1:{port}{advertised}
 inter.broker.listener.name=PLAINTEXT
 listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT{protocols}

@@ -1,4 +1,4 @@
-//! The engine as a process.
+//! Runs the engine as a process.
 
 use std::fs::{self, File};
 use std::path::PathBuf;
@@ -10,21 +10,21 @@ use super::http;
 use super::process::{free_port, outliving_shell, signal, target_dir};
 use super::wait::eventually;
 
-/// A running engine, killed when it goes out of scope or when the tests end in any way.
+/// A running engine. It is killed when it goes out of scope, or when the tests end.
 pub struct Engine {
     child: Child,
-    /// Kills the engine when the tests are gone.
+    /// Kills the engine when the tests end.
     reaper: Child,
     log: PathBuf,
     keep: bool,
-    /// Where REST is served.
+    /// The port of REST.
     pub port: u16,
-    /// Where metrics are served.
+    /// The port of metrics.
     pub metrics_port: u16,
 }
 
 impl Engine {
-    /// Starts the binary with nothing in its environment but this, `PATH` and `HOME`.
+    /// Starts the binary with an environment of only these variables, `PATH` and `HOME`.
     pub fn start(name: &str, args: &[&str], env: &[(String, String)]) -> Self {
         static STARTED: AtomicU32 = AtomicU32::new(0);
         let n = STARTED.fetch_add(1, Ordering::Relaxed);
@@ -49,32 +49,32 @@ impl Engine {
         Self { child, reaper, log, keep: false, port, metrics_port }
     }
 
-    /// Ends it like a power failure of the process: no clean-up of any kind.
+    /// Kills the engine with SIGKILL.
     pub fn kill(&mut self) {
-        assert!(self.running(), "the engine has ended by itself; {}", self.said());
+        assert!(self.running(), "the engine exited by itself; {}", self.said());
         self.child.kill().expect("kill -9");
         self.child.wait().expect("the engine is gone");
     }
 
-    /// Asks it to end, and waits until it has.
+    /// Stops the engine with SIGTERM, and waits until it has exited.
     pub fn terminate(&mut self) -> ExitStatus {
         signal(self.child.id(), "TERM");
         self.wait(Duration::from_secs(15))
     }
 
-    /// The same as Ctrl-C does it.
+    /// Stops the engine with SIGINT, as Ctrl-C does.
     pub fn interrupt(&mut self) -> ExitStatus {
         signal(self.child.id(), "INT");
         self.wait(Duration::from_secs(15))
     }
 
-    /// Waits for its end.
+    /// Waits until the engine has exited.
     pub fn wait(&mut self, limit: Duration) -> ExitStatus {
         let (child, log) = (&mut self.child, &self.log);
         eventually(&format!("the engine ends; see {}", log.display()), limit, || child.try_wait().expect("a status"))
     }
 
-    /// Asks it to end, and expects it to do so well and in time.
+    /// Stops the engine, and expects exit code 0 in time.
     pub fn stop(&mut self) {
         let status = self.terminate();
         assert_eq!(status.code(), Some(0), "after SIGTERM; {}", self.said());
@@ -84,13 +84,13 @@ impl Engine {
         matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// Leaves what it prints when it is gone. Gives the file.
+    /// Keeps the log file after the engine is dropped. Returns its path.
     pub fn keep_log(&mut self) -> &std::path::Path {
         self.keep = true;
         &self.log
     }
 
-    /// What it has printed.
+    /// Returns the engine's output.
     pub fn output(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
@@ -99,40 +99,40 @@ impl Engine {
         let output = self.output();
         let lines: Vec<&str> = output.lines().collect();
         let tail = lines[lines.len().saturating_sub(40)..].join("\n");
-        format!("its last words, more in {}:\n{tail}", self.log.display())
+        format!("the last lines of {}:\n{tail}", self.log.display())
     }
 
-    /// The body of a 200 answer of REST.
+    /// Returns the body of a 200 response of REST.
     pub fn get(&self, path: &str) -> Option<String> {
         http::get(self.port, path).filter(|(status, _)| *status == 200).map(|(_, body)| body)
     }
 
-    /// What REST answers, if anyone does.
+    /// Returns the response of REST, if there is one.
     pub fn probe(&self, path: &str) -> Option<http::Answer> {
         http::ask(self.port, "GET", path, &[]).ok()
     }
 
-    /// Records that cannot fire for this reason; `None` without an answer.
+    /// Returns the number of records that cannot fire for this reason; `None` without a response.
     pub fn refused(&self, reason: &str) -> Option<u64> {
         self.metric(&format!("kafka_scheduler_unfired_records_total{{reason=\"{reason}\"}}"))
     }
 
-    /// A whole exchange with REST.
+    /// Sends a request to REST and returns the response.
     pub fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> http::Answer {
         http::ask(self.port, method, path, headers).unwrap_or_else(|e| panic!("{method} {path}: {e}; {}", self.said()))
     }
 
-    /// Waits until it says that everything fires.
+    /// Waits until the engine is ready.
     pub fn ready(&self) {
-        eventually("it is ready", super::case::PATIENCE, || self.get("/readiness"));
+        eventually("the engine is ready", super::case::TIMEOUT, || self.get("/readiness"));
     }
 
-    /// Its process id.
+    /// Returns the process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Everything at `/metrics`: series with their labels, and values.
+    /// Returns all series of `/metrics` with their labels and values.
     pub fn metrics(&self) -> std::collections::BTreeMap<String, f64> {
         let (status, body) = http::get(self.metrics_port, "/metrics").expect("an answer");
         assert_eq!(status, 200, "/metrics: {body}");
@@ -141,17 +141,17 @@ impl Engine {
         series.map(|(name, value)| (name.to_owned(), value.parse().expect("a number"))).collect()
     }
 
-    /// Resets the peak of memory to the current use.
+    /// Resets the peak of the memory to the current usage.
     pub fn forget_peak(&self) {
         fs::write(format!("/proc/{}/clear_refs", self.child.id()), "5").expect("Linux takes it");
     }
 
-    /// The memory that it holds now beside its program and what is mapped from files, in bytes.
+    /// Returns the anonymous memory, without the program and mapped files, in bytes.
     pub fn anonymous_memory(&self) -> u64 {
         self.memory("RssAnon:")
     }
 
-    /// The most memory that it has held since its start or [`Engine::forget_peak`], in bytes.
+    /// Returns the peak memory since the start or [`Engine::forget_peak`], in bytes.
     pub fn peak_memory(&self) -> u64 {
         self.memory("VmHWM:")
     }
@@ -162,7 +162,7 @@ impl Engine {
         line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
     }
 
-    /// One series of `/metrics`, as a whole number.
+    /// Returns one series of `/metrics`, as an integer.
     pub fn metric(&self, series: &str) -> Option<u64> {
         let (status, body) = http::get(self.metrics_port, "/metrics")?;
         assert_eq!(status, 200, "/metrics: {body}");
@@ -170,7 +170,7 @@ impl Engine {
         Some(value.trim().parse().expect("a whole number"))
     }
 
-    /// One of the event counters; `None` without an answer.
+    /// Returns one of the event counters; `None` without a response.
     pub fn counter(&self, event: &str) -> Option<u64> {
         self.metric(&format!("kafka_scheduler_event_total{{type=\"kafka_scheduler_{event}\"}}"))
     }
@@ -178,7 +178,7 @@ impl Engine {
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        // The reaper first: after the engine's end its process id may be another's.
+        // End the guard first: after the engine has exited, another process may get its process id.
         let _ = self.reaper.kill();
         let _ = self.reaper.wait();
         let _ = self.child.kill();

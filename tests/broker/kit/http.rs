@@ -1,4 +1,4 @@
-//! As much of an HTTP client as the tests need, and as strict about the end of a body.
+//! A minimal HTTP client that is strict about the end of a body.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
@@ -7,11 +7,11 @@ use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_secs(15);
 
-/// What a server answered.
+/// A response.
 #[derive(Debug)]
 pub struct Answer {
     pub status: u16,
-    /// Names in lower case.
+    /// Header names are in lower case.
     pub headers: BTreeMap<String, String>,
     pub body: Vec<u8>,
 }
@@ -30,25 +30,25 @@ impl Answer {
     }
 }
 
-/// Status and body, if anyone answers.
+/// Returns status and body, if there is a response.
 pub fn get(port: u16, path: &str) -> Option<(u16, String)> {
     let answer = ask(port, "GET", path, &[]).ok()?;
     Some((answer.status, String::from_utf8(answer.body).ok()?))
 }
 
-/// A whole exchange.
+/// Sends a request and reads the whole response.
 pub fn ask(port: u16, method: &str, path: &str, headers: &[(&str, &str)]) -> io::Result<Answer> {
     let mut stream = connect(port)?;
     let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
     let request = format!("{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n{headers}Connection: close\r\n\r\n");
-    // In one piece: a server that refuses the beginning may close before the rest is written.
+    // Written in one piece, because a server that rejects the beginning may close before the rest.
     stream.write_all(request.as_bytes())?;
     let mut raw = Vec::new();
     stream.read_to_end(&mut raw)?;
     parse(&raw, method == "HEAD")
 }
 
-/// A connection that gives up after a while.
+/// Connects with a read timeout.
 pub fn connect(port: u16) -> io::Result<TcpStream> {
     let stream = TcpStream::connect_timeout(&([127, 0, 0, 1], port).into(), LIMIT)?;
     stream.set_read_timeout(Some(LIMIT))?;
@@ -56,7 +56,7 @@ pub fn connect(port: u16) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// Reads an answer whose connection has been closed. One without its end is an error.
+/// Parses a response whose connection was closed. An incomplete one is an error.
 pub fn parse(raw: &[u8], head: bool) -> io::Result<Answer> {
     let broken = |what: &str| io::Error::new(io::ErrorKind::UnexpectedEof, what.to_owned());
     let end = raw.windows(4).position(|w| w == b"\r\n\r\n").ok_or_else(|| broken("no headers"))?;
@@ -94,7 +94,7 @@ fn unchunk(mut rest: &[u8]) -> Option<Vec<u8>> {
     }
 }
 
-/// Status and body of a POST without a body.
+/// Sends a POST without a body; returns status and body.
 pub fn post(port: u16, path: &str) -> Option<(u16, String)> {
     let answer = ask(port, "POST", path, &[]).ok()?;
     Some((answer.status, String::from_utf8(answer.body).ok()?))

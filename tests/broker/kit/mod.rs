@@ -1,6 +1,6 @@
-//! What the broker tests are made of.
+//! The tools of the broker tests.
 
-// Each test program uses a part of it.
+// Each test program uses only a part of the kit.
 #![allow(dead_code, unused_imports)]
 
 pub mod broker;

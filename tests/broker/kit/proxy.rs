@@ -1,4 +1,4 @@
-//! A TCP proxy that delays, cuts, silences, holds up or slows down what passes through it.
+//! A TCP proxy that delays, cuts, drops, holds or throttles data.
 
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
@@ -14,19 +14,19 @@ const CUT: u8 = 1;
 const SILENT: u8 = 2;
 const HELD: u8 = 3;
 
-/// Looks at its mode this often.
+/// The interval at which the proxy checks its mode.
 const SLICE: Duration = Duration::from_millis(20);
-/// Pieces on their way in one direction of a connection.
+/// Chunks on their way in one direction of a connection.
 const PIECES_MAX: usize = 1_024;
 const PIECE_BYTES: usize = 64 * 1024;
-/// The same while bandwidth is limited: a few of them a second.
+/// The same while bandwidth is limited: a few chunks per second.
 const LIMITED_PIECE_BYTES: usize = 4 * 1024;
 
-/// Between clients and one server, on a port of its own.
+/// A proxy between clients and one server, with a port of its own.
 #[derive(Clone)]
 pub struct Proxy {
     state: Arc<State>,
-    /// Where clients connect to.
+    /// The port that clients connect to.
     pub port: u16,
 }
 
@@ -34,26 +34,26 @@ pub struct Proxy {
 struct State {
     mode: AtomicU8,
     delay_ms: AtomicU64,
-    /// Bytes a second that clients may send, over all connections; 0 is any number.
+    /// Bytes per second that all clients together may send; 0 means no limit.
     bandwidth: AtomicU64,
-    /// When the link to the server has sent what it has taken so far.
+    /// The time at which the link to the server will have sent all accepted data.
     link_free_at: Mutex<Option<Instant>>,
     next: AtomicU64,
-    /// Connections by number, taken off when they end.
+    /// Open connections by number.
     open: Mutex<BTreeMap<u64, [TcpStream; 2]>>,
 }
 
-/// What was read, and when.
+/// A chunk, and when it was read.
 type Piece = (Instant, Vec<u8>);
 
 impl Proxy {
-    /// The one in front of the tests' broker.
+    /// Returns the proxy of the tests' broker.
     pub fn shared(port: u16, server: u16) -> Self {
         static SHARED: OnceLock<Proxy> = OnceLock::new();
         SHARED.get_or_init(|| Self::start(port, server)).clone()
     }
 
-    /// Listens on a port that was chosen before, so a broker can advertise it.
+    /// Listens on a given port, so a broker can advertise it.
     pub fn start(port: u16, server: u16) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", port)).expect("the proxy's port is free");
         let state = Arc::new(State::default());
@@ -70,30 +70,30 @@ impl Proxy {
         proxy
     }
 
-    /// Lets everything pass, so much later. Connections that were silenced end: they have a hole.
+    /// Delivers all data with a delay. Connections that have lost data end.
     pub fn pass(&self, delay: Duration) {
         self.state.delay_ms.store(delay.as_millis() as u64, Ordering::Relaxed);
         self.state.mode.store(PASS, Ordering::Relaxed);
     }
 
-    /// Lets clients send so many bytes a second, all of them together; 0 is any number.
+    /// Limits the bytes per second that all clients together may send; 0 means no limit.
     pub fn limit(&self, bytes_per_s: u64) {
         self.state.bandwidth.store(bytes_per_s, Ordering::Relaxed);
     }
 
-    /// Breaks every connection and takes no new one.
+    /// Closes all connections and accepts no new ones.
     pub fn cut(&self) {
         self.state.mode.store(CUT, Ordering::Relaxed);
         let open = std::mem::take(&mut *self.state.open.lock().expect("no panic"));
         open.into_values().flatten().for_each(|stream| drop(stream.shutdown(Shutdown::Both)));
     }
 
-    /// Keeps connections open, and swallows all data: a client that waits for an answer cannot know.
+    /// Keeps connections open and drops all data, which a client cannot notice.
     pub fn silence(&self) {
         self.state.mode.store(SILENT, Ordering::Relaxed);
     }
 
-    /// Keeps connections open, and delivers what is sent when the time has come, like a network that sends again.
+    /// Keeps connections open and delivers all data when [`Self::pass`] is called, like a network that retransmits.
     pub fn hold(&self) {
         self.state.mode.store(HELD, Ordering::Relaxed);
     }
@@ -104,7 +104,7 @@ impl State {
         self.mode.load(Ordering::Relaxed)
     }
 
-    /// Waits until the link to the server has sent so many bytes more.
+    /// Waits until the link to the server has sent this many more bytes.
     fn send_over_link(&self, bytes: usize) {
         let bandwidth = self.bandwidth.load(Ordering::Relaxed);
         if bandwidth == 0 {
@@ -143,7 +143,7 @@ fn connect(client: &TcpStream, server: &TcpStream, state: &Arc<State>) {
     }
 }
 
-/// Reads until the connection ends, no faster than the link allows: what is not read yet waits at the sender.
+/// Reads until the connection ends, no faster than the link allows; unread data waits at the sender.
 fn take(from: &mut TcpStream, to: &SyncSender<Piece>, link: Option<&State>) {
     let mut buffer = vec![0; PIECE_BYTES];
     loop {
@@ -163,7 +163,7 @@ fn take(from: &mut TcpStream, to: &SyncSender<Piece>, link: Option<&State>) {
     }
 }
 
-/// Writes each piece at its time, until there are no more or one was swallowed.
+/// Writes each chunk at its time, until there are no more or one was dropped.
 fn give(to: &mut TcpStream, from: &Receiver<Piece>, state: &State) {
     let mut holed = false;
     loop {

@@ -1,18 +1,18 @@
-//! Waiting for something to become true, and the clock.
+//! Waits for conditions, and reads the clock.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// How often a condition is asked.
+/// The polling interval.
 const EVERY: Duration = Duration::from_millis(50);
 
-/// Asks until there is an answer; panics with `what` after `limit`.
+/// Polls until there is a result; panics with `what` after `limit`.
 pub fn eventually<T>(what: &str, limit: Duration, mut ask: impl FnMut() -> Option<T>) -> T {
     let began = Instant::now();
     loop {
         if let Some(answer) = ask() {
             return answer;
         }
-        assert!(began.elapsed() < limit, "not within {limit:?}: {what}");
+        assert!(began.elapsed() < limit, "timed out after {limit:?}: {what}");
         std::thread::sleep(EVERY);
     }
 }
@@ -28,7 +28,7 @@ pub fn now_s() -> i64 {
     now_ms() / 1000
 }
 
-/// Sleeps until the clock shows `ms`: for producing at a given moment, never to wait for an effect.
+/// Sleeps until the clock shows `ms`. Use it to produce at a given time, and never to wait for an effect.
 pub fn until_ms(ms: i64) {
     if let Ok(left) = u64::try_from(ms - now_ms()) {
         std::thread::sleep(Duration::from_millis(left));

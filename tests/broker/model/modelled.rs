@@ -1,4 +1,4 @@
-//! Scripts on the model.
+//! Runs scripts on the model.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,11 +10,11 @@ use sim::rng::Rng;
 
 use super::{From, Seen, Step, Why};
 
-/// Between two looks at the clock.
+/// The model's time between two steps of the event loop.
 const STEP_MS: i64 = 20;
-/// Nothing takes longer.
-const PATIENCE_MS: i64 = 60_000;
-/// A read_committed client waits this long for an offset.
+/// The time limit for everything.
+const TIMEOUT_MS: i64 = 60_000;
+/// How long a read_committed client waits for an offset.
 const STABLE_MS: i64 = 1_000;
 
 #[derive(Debug, Default)]
@@ -23,7 +23,7 @@ struct Member {
     owned: BTreeSet<TopicPartition>,
 }
 
-/// The model, and what its clients know.
+/// The model, with the state of its clients.
 pub struct Modelled {
     kafka: Kafka,
     now_ms: i64,
@@ -68,7 +68,7 @@ impl Modelled {
 
     pub fn act(&mut self, step: Step) -> Seen {
         let seen = self.carry_out(step);
-        // The next step sees the markers written, like a client that waits for its answer.
+        // Markers are written before the next step, as if the client waited for its response.
         self.pass(1_000);
         seen
     }
@@ -135,11 +135,11 @@ impl Modelled {
             }
             Step::Committed(number, stable) => self.committed(partition(number), stable),
             Step::Compact(number, _) => {
-                // The last record is in the active segment.
+                // The last record is in the active segment, which is not compacted.
                 let log_id = LogId::Schedules(partition(number));
                 let log = self.kafka.logs.get_mut(&log_id).expect("a partition");
                 let active = log.read(0, usize::MAX).0.last().map_or(0, |(_, last)| last.at_ms);
-                let how = Compaction { before_ms: active, retention_ms: PATIENCE_MS, tombstones: true };
+                let how = Compaction { before_ms: active, retention_ms: TIMEOUT_MS, tombstones: true };
                 log.compact(self.now_ms, how);
                 Seen::Done
             }
@@ -181,9 +181,9 @@ impl Modelled {
         Seen::Offset(committed.map(|(offset, metadata)| (*offset, metadata.len())))
     }
 
-    /// As librdkafka does it while the markers of the last transaction are being written.
+    /// Retries as librdkafka does while the last transaction's markers are being written.
     fn insist<T>(&mut self, mut ask: impl FnMut(&mut Kafka, i64) -> Result<T, Refusal>) -> Result<T, Refusal> {
-        let until = self.now_ms + PATIENCE_MS;
+        let until = self.now_ms + TIMEOUT_MS;
         loop {
             match ask(&mut self.kafka, self.now_ms) {
                 Err(Refusal::Concurrent) if self.now_ms < until => self.pass(STEP_MS),
@@ -192,7 +192,7 @@ impl Modelled {
         }
     }
 
-    /// Members beat meanwhile.
+    /// Advances the clock while members send heartbeats.
     fn pass(&mut self, ms: i64) {
         let until = self.now_ms + ms;
         while self.now_ms < until {
@@ -210,7 +210,7 @@ impl Modelled {
                             self.kafka.group.join(name, member.owned.clone(), self.now_ms);
                         }
                     }
-                    Answer::Unknown => panic!("{name} beats and is thrown out"),
+                    Answer::Unknown => panic!("{name} sends heartbeats and is removed"),
                 }
             }
         }

@@ -1,4 +1,4 @@
-//! Scripts on Apache Kafka, through librdkafka.
+//! Runs scripts on Apache Kafka, through librdkafka.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
@@ -17,11 +17,11 @@ use crate::kit::client::{self, Producer, Reader, Scheduled};
 use crate::kit::proxy::Proxy;
 use crate::kit::wait::{eventually, now_ms};
 
-/// Long enough for anything that comes in the end.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// What has not come by then hangs.
+/// Long enough for every result that arrives at all.
+const TIMEOUT: Duration = Duration::from_secs(60);
+/// A request without a response within this time hangs.
 const HANGS: Duration = Duration::from_secs(2);
-/// The group is quiet for so long when the partitions are shared out.
+/// The assignment is final if the group is quiet for this long.
 const QUIET: Duration = Duration::from_secs(1);
 
 /// Delivery reports.
@@ -59,12 +59,12 @@ pub struct Real {
     members: BTreeMap<&'static str, BaseConsumer>,
     kept: BTreeMap<&'static str, ConsumerGroupMetadata>,
     generation: i32,
-    /// They never join: one read_committed, one not.
+    /// Consumers that never join: one read_committed, one read_uncommitted.
     non_members: [BaseConsumer; 2],
 }
 
 impl Real {
-    /// `None` where there is no broker.
+    /// Returns `None` without a broker.
     pub fn new(name: &str, partitions: i32) -> Option<Self> {
         let broker = broker()?;
         let topic = format!("model-{name}-{:x}", now_ms());
@@ -102,23 +102,23 @@ impl Real {
         seen
     }
 
-    /// The markers of transactions that have ended are written.
+    /// Waits until the markers of completed transactions are written.
     fn settle(&mut self) {
         self.members.values().for_each(|member| drop(member.poll(Duration::ZERO)));
         if self.producers.values().any(|p| p.open) {
             return;
         }
         for number in 0..self.partitions {
-            eventually("markers are written", PATIENCE, || {
+            eventually("markers are written", TIMEOUT, || {
                 let [stable, end] = [0, 1].map(|at| self.end_of(&self.non_members[at], number));
                 (stable? == end?).then_some(())
             });
         }
     }
 
-    /// As the client's isolation level sees it.
+    /// Returns the end offset in the client's isolation level.
     fn end_of(&self, client: &BaseConsumer, number: i32) -> Option<i64> {
-        Some(client.fetch_watermarks(&self.topic, number, PATIENCE).ok()?.1)
+        Some(client.fetch_watermarks(&self.topic, number, TIMEOUT).ok()?.1)
     }
 
     fn carry_out(&mut self, step: Step) -> Seen {
@@ -129,15 +129,15 @@ impl Real {
                 let list = self.offsets(offsets, &"m".repeat(bytes));
                 self.begun(name);
                 let producer = &self.producers[name].producer;
-                let send = |metadata: &_| done(producer.send_offsets_to_transaction(&list, metadata, PATIENCE));
+                let send = |metadata: &_| done(producer.send_offsets_to_transaction(&list, metadata, TIMEOUT));
                 match from {
                     From::Kept(kept) => send(&self.kept[kept]),
                     From::Member(member) => send(&metadata(&self.members[member])),
                     From::NonMember => send(&metadata(&self.non_members[0])),
                 }
             }
-            Step::Commit(name) => self.end(name, |producer| producer.commit_transaction(PATIENCE)),
-            Step::Abort(name) => self.end(name, |producer| producer.abort_transaction(PATIENCE)),
+            Step::Commit(name) => self.end(name, |producer| producer.commit_transaction(TIMEOUT)),
+            Step::Abort(name) => self.end(name, |producer| producer.abort_transaction(TIMEOUT)),
             Step::End(name) => {
                 let proxy = self.proxy();
                 proxy.silence();
@@ -146,7 +146,7 @@ impl Real {
                 seen
             }
             Step::TimeOut(name) => {
-                eventually("the broker aborts it", PATIENCE, || {
+                eventually("the broker aborts it", TIMEOUT, || {
                     let [stable, end] = [0, 1].map(|at| self.end_of(&self.non_members[at], 0));
                     (stable? == end?).then_some(())
                 });
@@ -158,7 +158,7 @@ impl Real {
                 let consumer = match from {
                     From::Member(name) => &self.members[name],
                     From::NonMember => &self.non_members[0],
-                    From::Kept(_) => panic!("a plain commit takes the consumer's own metadata"),
+                    From::Kept(_) => panic!("a plain commit always uses the consumer's own metadata"),
                 };
                 done(consumer.commit(&list, CommitMode::Sync))
             }
@@ -183,7 +183,7 @@ impl Real {
             Step::ReadAll(number) => read(Reader::uncommitted(&self.broker.bootstrap, &self.topic), number),
             Step::Committed(number, stable) => self.committed(number, stable),
             Step::Compact(number, gone) => {
-                eventually(&format!("{gone:?} are compacted away"), PATIENCE, || {
+                eventually(&format!("{gone:?} are compacted away"), TIMEOUT, || {
                     let mut reader = Reader::new(&self.broker.bootstrap, &self.topic);
                     reader.read_to_end();
                     let there = |r: &client::Record| r.partition == number && gone.contains(&r.offset);
@@ -195,8 +195,8 @@ impl Real {
     }
 
     fn proxy(&self) -> Proxy {
-        let (port, behind) = self.broker.proxied.expect("a broker of the tests' own");
-        Proxy::shared(port, behind)
+        let (port, upstream) = self.broker.proxied.expect("a broker of the tests' own");
+        Proxy::shared(port, upstream)
     }
 
     fn init(&mut self, name: &'static str, id: &'static str) -> Seen {
@@ -210,7 +210,7 @@ impl Real {
             config.set("transaction.timeout.ms", "2000");
         }
         let producer: BaseProducer<Reports> = config.create_with_context(Reports::default()).expect("a producer");
-        let seen = done(producer.init_transactions(PATIENCE));
+        let seen = done(producer.init_transactions(TIMEOUT));
         self.producers.values_mut().filter(|p| p.id == id).for_each(|fenced| fenced.open = false);
         self.producers.insert(name, Transactional { id, producer, open: false });
         seen
@@ -230,7 +230,7 @@ impl Real {
         let mut record: BaseRecord<'_, str, str> = BaseRecord::to(&topic).partition(number).key(key);
         record.payload = value;
         producer.send(record).map_err(|(e, _)| e).expect("handed over");
-        let report = eventually("a delivery report", PATIENCE, || {
+        let report = eventually("a delivery report", TIMEOUT, || {
             producer.poll(Duration::from_millis(10));
             producer.context().0.lock().expect("no panic").pop()
         });
@@ -249,7 +249,7 @@ impl Real {
 
     fn append(&self, number: i32, key: &str, value: Option<&str>) -> Seen {
         if key == "roll" {
-            // Later than segment.ms after all before, so it begins a segment.
+            // More than segment.ms later than all earlier records, so it begins a new segment.
             std::thread::sleep(Duration::from_millis(300));
         }
         let value = value.map(|value| value.as_bytes().to_vec());
@@ -305,7 +305,7 @@ impl Real {
             } else if quiet.elapsed() >= QUIET || count == 0 {
                 break;
             }
-            assert!(began.elapsed() < PATIENCE, "the group does not settle: {last:?}");
+            assert!(began.elapsed() < TIMEOUT, "the group does not settle: {last:?}");
         }
         let before = self.generation;
         self.generation = last.0.first().copied().unwrap_or(before);
@@ -316,7 +316,7 @@ impl Real {
         let mut list = TopicPartitionList::new();
         list.add_partition(&self.topic, number);
         let pending = self.producers.values().any(|p| p.open);
-        let limit = if pending { HANGS } else { PATIENCE };
+        let limit = if pending { HANGS } else { TIMEOUT };
         match self.non_members[usize::from(!stable)].committed_offsets(list, limit) {
             Ok(list) => {
                 let element = list.find_partition(&self.topic, number).expect("what was asked for");
@@ -357,11 +357,11 @@ fn why(code: Code) -> Why {
         Code::OffsetMetadataTooLarge => Why::Metadata,
         Code::Conflict | Code::State => Why::State,
         Code::Fenced | Code::ProducerFenced | Code::InvalidProducerEpoch => Why::Fenced,
-        other => panic!("an answer without a name in the scripts: {other:?}"),
+        other => panic!("the scripts have no name for this error: {other:?}"),
     }
 }
 
-/// Which generation the member is in: the wrapper does not show it.
+/// Returns the member's generation, which rdkafka does not expose.
 fn generation(member: &BaseConsumer) -> i32 {
     // SAFETY: the client outlives the call, and the metadata is ours until it is destroyed.
     unsafe {
