@@ -28,7 +28,7 @@
 //!
 //! # Versions of other crates
 //!
-//! Types of `rdkafka`, `jiff` and `prometheus` are part of the API, so a new major version of one of them is one of this
+//! Types of `rdkafka`, `jiff` and `prometheus` are part of the API: a new major version of one of them is one of this
 //! crate. They are re-exported: use `kafka_scheduler::rdkafka` and so on, and the versions match.
 
 #![warn(unreachable_pub)]

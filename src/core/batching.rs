@@ -1,8 +1,8 @@
 //! Forms batches, which become transactions.
 //!
 //! A partition's barrier, start marker, clean commit and offset commits have batches of their own ([`Purpose`]).
-//! Batches of entries (firings, rewrites and dead letters: [`Purpose::Entries`]) are divided into *lanes* ([`Lane`]), so a
-//! rejected or backing-off batch of one lane does not stop the others from forming.
+//! Batches of entries (firings, rewrites and dead letters: [`Purpose::Entries`]) are divided into *lanes* ([`Lane`]),
+//! so a rejected or backing-off batch of one lane does not stop the others from forming.
 
 use std::sync::Arc;
 

@@ -36,7 +36,7 @@ impl Size {
 pub(super) struct RetryGroup {
     /// Number of retries so far.
     pub(super) retries: u8,
-    /// The part of the entries with so many retries, so that they are not all retried at once.
+    /// One of the groups of entries with so many retries: they are not all retried at once.
     pub(super) jitter_group: u8,
 }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::core::io::Cursor;
-use crate::core::listing::{Filter, CursorExpired, Listed, Page, Upcoming};
+use crate::core::listing::{CursorExpired, Filter, Listed, Page, Upcoming};
 
 /// Takes the answer to a query. Dropping it tells the caller that the engine has ended.
 pub struct Reply<T>(Box<dyn FnOnce(T) + Send>);

@@ -3,7 +3,7 @@
 use tokio::sync::oneshot;
 
 use crate::core::io::Cursor;
-use crate::core::listing::{Filter, CursorExpired, Listed, Page, Upcoming};
+use crate::core::listing::{CursorExpired, Filter, Listed, Page, Upcoming};
 use crate::handle::{ANSWER_TIMEOUT, Handle, PAGE_ENTRIES_MAX, Query, QueryError, Reply};
 
 /// Entries that a list takes from the loop at a time: more than a page, as each chunk of a long list waits for an

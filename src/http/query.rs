@@ -114,7 +114,11 @@ mod tests {
         let page = parse("limit=7&due-before=20&due-after=10&topic=b&key-prefix=a%2Fb+%ff%2B").expect("they are legal");
         assert_eq!(page.limit, 7);
         assert_eq!(page.filter.topic, Some(1));
-        assert_eq!((page.filter.due_from_s, page.filter.due_before_s), (Some(10), Some(20)), "from 10 on, and before 20");
+        assert_eq!(
+            (page.filter.due_from_s, page.filter.due_before_s),
+            (Some(10), Some(20)),
+            "from 10 on, and before 20"
+        );
         assert_eq!(parse("due-after=0").expect("legal").filter.due_from_s, Some(0), "no schedule is due before 1970");
         assert_eq!(page.filter.key_prefix, b"a/b \xff+");
         assert_eq!(parse("topic=a").expect("legal").limit, LIMIT_DEFAULT);

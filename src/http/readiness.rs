@@ -102,8 +102,8 @@ mod tests {
 
     fn status(number: i32, phase: Phase) -> Status {
         let partition = TopicPartition { topic: 0, number };
-        let (pending, overdue, parked, next_due, bytes) = (0, 0, 0, None, 600);
-        Status { partition, phase, position: 5, barrier: Some(10), pending, overdue, parked, next_due, bytes }
+        let (pending, overdue, parked, next_due_s, bytes) = (0, 0, 0, None, 600);
+        Status { partition, phase, position: 5, barrier: Some(10), pending, overdue, parked, next_due_s, bytes }
     }
 
     fn of(state: EngineState, partitions: Vec<Status>, reached: bool) -> Readiness {

@@ -194,9 +194,9 @@ mod tests {
     fn progress_goes_from_nothing_to_the_barrier() {
         let at = |phase, position, barrier| {
             let partition = TopicPartition { topic: 0, number: 0 };
-            let next_due = None;
+            let next_due_s = None;
             let (pending, overdue, parked, bytes) = (0, 0, 0, 0);
-            progress(&Status { partition, phase, position, barrier, pending, overdue, parked, next_due, bytes })
+            progress(&Status { partition, phase, position, barrier, pending, overdue, parked, next_due_s, bytes })
         };
         assert_eq!(at(Phase::TakingOver, 0, None), 0.0);
         assert_eq!(at(Phase::Loading, 50, Some(200)), 0.25);

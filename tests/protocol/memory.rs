@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use kafka_scheduler::core::batch::Kind;
 use kafka_scheduler::core::io::{Abort, Cursor, Input, Output};
-use kafka_scheduler::core::listing::{Filter, CursorExpired};
+use kafka_scheduler::core::listing::{CursorExpired, Filter};
 use kafka_scheduler::core::origin::BARRIER_KEY;
 use kafka_scheduler::core::{Config, headers};
 

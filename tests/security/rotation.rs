@@ -9,7 +9,7 @@ use kafka_scheduler::runner::RunnerError;
 use kafka_scheduler::{Runner, Running};
 
 use crate::certificates::{self, STORE_PASSWORD};
-use crate::connection::welcome;
+use crate::connection::grant_all;
 use crate::kit::Case;
 use crate::kit::broker::text;
 use crate::kit::case::TIMEOUT;
@@ -55,7 +55,7 @@ fn embedded(case: &Case, address: &str, file: &str) -> Running {
 #[test]
 fn a_changed_password_ends_the_engine_and_the_next_logs_in() {
     let Some(secured) = secured() else { return };
-    welcome(secured, USER);
+    grant_all(secured, USER);
     let case = Case::on(secured.broker, USER, 1, 1);
     let old = secured.scram_text(USER);
     let file = configuration(&case.group, &old);
@@ -87,7 +87,7 @@ fn a_replaced_certificate_ends_the_program_and_is_used_next() {
     let Some(secured) = secured() else { return };
     let (dir, name) = (&secured.dir, "short-lived");
     for user in [name, "renewed"] {
-        welcome(secured, &format!("CN={user}"));
+        grant_all(secured, &format!("CN={user}"));
     }
     let case = Case::on(secured.broker, name, 1, 1);
     certificates::client(dir, "renewed", 86_400);
