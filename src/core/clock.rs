@@ -20,6 +20,7 @@ impl<P: Payload> Scheduler<P> {
         for state in self.partitions.values_mut() {
             state.keys.set_back(back_ms);
             state.live_at = earlier(state.live_at);
+            state.repairs_after = earlier(state.repairs_after);
             state.next_commit_at = earlier(state.next_commit_at);
             if let Stage::Releasing { until, .. } = &mut state.stage {
                 *until = earlier(*until);

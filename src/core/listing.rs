@@ -226,7 +226,7 @@ impl<P: Payload> Scheduler<P> {
         let mut next: Vec<(TopicPartition, &KeyEntry<P>)> = Vec::new();
         for state in self.partitions.values().filter(|state| state.is_live()) {
             for size in Size::ALL {
-                next.extend(state.keys.by_due(size).take(limit).map(|entry| (state.id, entry)));
+                next.extend(state.keys.first_by_due(size, limit).into_iter().map(|entry| (state.id, entry)));
             }
             // Truncating after each partition bounds the memory.
             next.sort_by_key(|(_, entry)| entry.due());
@@ -236,14 +236,14 @@ impl<P: Payload> Scheduler<P> {
     }
 
     fn to_upcoming(&self, partition: TopicPartition, entry: &KeyEntry<P>) -> Option<Upcoming> {
-        let Request::Schedule { due, target } = entry.request else { return None };
+        let Request::Schedule { due, target, .. } = entry.request else { return None };
         let key = key(&entry.payload);
         let key = key[..key.len().min(KEY_SHOWN_MAX)].to_vec();
         Some(Upcoming { partition, due: due.epoch_s(), target: self.targets.name(target), key })
     }
 
     fn listed(&self, partition: TopicPartition, entry: &KeyEntry<P>) -> Option<Listed> {
-        let Request::Schedule { due, target } = entry.request else { return None };
+        let Request::Schedule { due, target, .. } = entry.request else { return None };
         let packed = packed(&entry.payload).to_vec();
         let why = || entry.parked_for.map_or(ParkedFor::UncheckedTarget, ParkedFor::Reason);
         let parked = entry.is_parked().then(why);

@@ -83,6 +83,7 @@ impl<P: Payload> Scheduler<P> {
         state.ownership = Ownership { owner, owners_to_fence: fence, clean, since: former.since };
         let none = if bugs::on(Bug::NegativeOffset) { -1 } else { 0 };
         state.committed = offset.unwrap_or(none).max(none);
+        state.accepted_before = state.committed;
         state.stage = Stage::Barrier;
         if bugs::on(Bug::FenceBeforeBarrier) {
             let fence = state.ownership.owners_to_fence.clone();
@@ -254,6 +255,7 @@ impl<P: Payload> Scheduler<P> {
         // Schedules that ended during loading have left free slots, which may never be needed again.
         state.keys.shrink(LOADED_SLOTS_PER_ENTRY);
         state.stage = Stage::Live;
+        state.awaits_dates = state.keys.awaits_dates();
         state.live_at = now;
         let pending = state.keys.pending();
         let overdue = state.keys.overdue(now);
@@ -261,7 +263,7 @@ impl<P: Payload> Scheduler<P> {
         self.counters.leftovers += leftovers;
         self.counters.invalid += invalid.len() as u64;
         for (_, reason) in &invalid {
-            self.counters.by_reason[*reason as usize] += 1;
+            self.counters.by_reason[*reason] += 1;
         }
         for (offset, reason) in invalid.into_iter().take(INVALID_REPORTED_MAX) {
             self.report(Report::Invalid { partition: id, offset, reason });

@@ -47,18 +47,18 @@ impl<P: Payload> Scheduler<P> {
         let now = self.now;
         let is_live = state.is_live();
         let work = match state.stage {
-            Stage::Metadata | Stage::BarrierSent | Stage::StartMarkerSent(_) => [None; 7],
+            Stage::Metadata | Stage::BarrierSent | Stage::StartMarkerSent(_) => [None; 8],
             Stage::Barrier => one(Purpose::Barrier, now),
             Stage::StartMarker(_) => one(Purpose::StartMarker, now),
-            Stage::Releasing { .. } if self.batches.any_concerns(state.id) => [None; 7],
+            Stage::Releasing { .. } if self.batches.any_concerns(state.id) => [None; 8],
             Stage::Releasing { .. } => one(Purpose::CleanCommit, now),
-            _ if state.is_trimmed => [None; 7],
+            _ if state.is_trimmed => [None; 8],
             // They are live only with `Bug::FireBeforeBarrier`.
             Stage::Loading | Stage::Since | Stage::Siblings if !is_live => {
                 if state.fence_answered {
                     one(Purpose::CommitOffsets, now)
                 } else {
-                    [None; 7]
+                    [None; 8]
                 }
             }
             Stage::Loading | Stage::Since | Stage::Siblings | Stage::Live => {
@@ -69,6 +69,7 @@ impl<P: Payload> Scheduler<P> {
                     due(Lane::Normal),
                     due(Lane::Large),
                     waits(state.keys.has_rewrites(), Lane::Normal),
+                    state.keys.has_repairs().then_some((Purpose::Fire(Lane::Normal), now.max(state.repairs_after))),
                     waits(state.keys.has_isolated(), Lane::Isolated),
                     waits(state.keys.has_dead_letters(), Lane::DeadLetters),
                     state.fence_answered.then_some((Purpose::CommitOffsets, now)),
@@ -80,8 +81,8 @@ impl<P: Payload> Scheduler<P> {
     }
 }
 
-fn one(purpose: Purpose, at: Millis) -> [Option<Work>; 7] {
-    let mut work = [None; 7];
+fn one(purpose: Purpose, at: Millis) -> [Option<Work>; 8] {
+    let mut work = [None; 8];
     work[0] = Some((purpose, at));
     work
 }
