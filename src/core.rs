@@ -52,6 +52,8 @@
 pub mod batch;
 mod batching;
 pub mod bugs;
+#[cfg(feature = "core")]
+pub mod calendar;
 mod clock;
 mod deferral;
 pub mod due;
