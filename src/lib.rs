@@ -18,7 +18,8 @@
 //! | (none) | [`client`], on the standard library alone |
 //! | `jiff` | dates and durations of that crate for [`client`] |
 //! | `config` | the module `config` |
-//! | `engine` | the modules `runner`, `handle`, `mini`, and rdkafka's types for [`client`]; includes `config`, `jiff` |
+//! | `core` | the calendar of the engine's core, which is no part of the API |
+//! | `engine` | the modules `runner`, `handle`, `mini`, rdkafka's types for [`client`]; includes `config`, `core`, `jiff` |
 //! | `http` | the servers of REST, metrics and the status page, for the program; includes `engine` |
 //! | `cli` | the program `kafka-scheduler` (default); includes `http` |
 

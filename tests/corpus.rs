@@ -1,5 +1,5 @@
 //! Replays what the fuzzers have found: every entry of `fuzz/corpus`, without cargo fuzz and on stable Rust.
-#![cfg(feature = "config")]
+#![cfg(all(feature = "config", feature = "core"))]
 
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
