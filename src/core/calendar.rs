@@ -1,8 +1,8 @@
 //! The calendar: pure functions from a rule and a moment to the next moment. No clock and no environment: zones come
 //! from the database that is compiled in, so all instances compute the same moments on every machine.
 //!
-//! [`moment`], [`span`] and [`dates`] parse the values of headers. A [`Rule`] recurs: at a fixed interval, or by a cron
-//! expression in a zone. [`Calendar`] checks rules and finds their *occurrences*, the moments at which they are due.
+//! [`moment()`], [`span()`] and [`dates()`] parse the values of headers. A [`Rule`] recurs: at a fixed interval, or by a
+//! cron expression in a zone. [`Calendar`] checks rules and finds their *occurrences*, the moments at which they are due.
 //!
 //! # Changes of the clocks
 //!
@@ -124,12 +124,13 @@ impl Calendar {
     /// # Errors
     /// If either is not valid. The error repeats no bytes of them.
     pub fn cron(&mut self, expression: &str, zone: &str) -> Result<Rule, RuleError> {
+        let expression = expression.trim();
         let zone = self.check_zone(zone)?;
         self.patterns.get(expression, Pattern::parse).map_err(RuleError::Cron)?;
         Ok(Rule { zone, recurrence: Recurrence::Cron(expression.into()) })
     }
 
-    /// Returns the rule of a fixed interval (`scheduler-every`, parsed by [`span`]): it is due at `first`, and then again
+    /// Returns the rule of a fixed interval (`scheduler-every`, parsed by [`span()`]): it is due at `first`, and then again
     /// after each interval. The zone matters for the dates on which it does not fire.
     ///
     /// # Errors
@@ -145,8 +146,8 @@ impl Calendar {
     }
 
     /// Returns the first occurrence after `after` and at or before `until`, on no date of `except`. Dates are local to
-    /// the rule's zone, and sorted as by [`dates`]. `None` means that there is none, for cron expressions also none
-    /// within [`HORIZON_MS`] of `after`.
+    /// the rule's zone, and sorted as by [`dates()`]. `None` means that there is none, for cron expressions also none
+    /// within [`HORIZON_MS`] of `after`. Intervals have no such limit.
     pub fn next(&mut self, rule: &Rule, except: &[Date], after: Millis, until: Millis) -> Option<Millis> {
         if after >= until {
             return None;
@@ -194,6 +195,7 @@ impl Calendar {
     }
 
     fn check_zone(&mut self, name: &str) -> Result<Option<Box<str>>, RuleError> {
+        let name = name.trim();
         if name == UTC {
             return Ok(None);
         }

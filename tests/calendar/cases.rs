@@ -358,6 +358,16 @@ fn errors_name_the_field_and_repeat_nothing() {
 }
 
 #[test]
+fn spaces_around_are_no_part_of_a_rule() {
+    let mut calendar = Calendar::default();
+    let spaces = " ".repeat(100_000);
+    let rule = calendar.cron(&format!("{spaces}0 9  * *\tMON{spaces}"), &format!(" {UTC} "));
+    assert_eq!(rule, calendar.cron("0 9  * *\tMON", UTC));
+    assert!(rule.is_ok());
+    assert_eq!(calendar.every(1_000, Millis(0), " Europe/Paris\n"), calendar.every(1_000, Millis(0), "Europe/Paris"));
+}
+
+#[test]
 fn more_rules_than_are_kept_parsed_stay_right() {
     let mut calendar = Calendar::default();
     let rules: Vec<_> = (0..1_200)
