@@ -13,6 +13,7 @@ use crate::handle::{HeaderRef, Observer};
 pub enum Event<'a> {
     /// A schedule was accepted as pending while its partition was live. [`Event::Live`] has the number of those that
     /// were found when the partition was loaded.
+    #[non_exhaustive]
     Planned {
         /// The position of the user's record.
         position: RecordPosition<'a>,
@@ -24,6 +25,7 @@ pub enum Event<'a> {
         target: &'a str,
     },
     /// A user cancelled a pending schedule.
+    #[non_exhaustive]
     Cancelled {
         /// The position of the tombstone that cancelled it.
         position: RecordPosition<'a>,
@@ -31,11 +33,15 @@ pub enum Event<'a> {
         key: &'a [u8],
     },
     /// A schedule fired: its transaction is committed. Those that were missed fire too: see [`Firing::is_missed`].
+    #[non_exhaustive]
     Fired {
         /// The schedule, with the record that it produced.
         firing: Firing<'a>,
     },
-    /// A schedule cannot be delivered for now, and is parked. It is retried.
+    /// A broker rejected a record of a firing or of a rewrite: it is parked, and retried. Each schedule has one such
+    /// event for each kind of reason. Schedules whose target topic takes no records are parked without an event:
+    /// [`Handle::page`](crate::handle::Handle::page) lists them.
+    #[non_exhaustive]
     Parked {
         /// The position of the user's record.
         position: RecordPosition<'a>,
@@ -45,6 +51,7 @@ pub enum Event<'a> {
         retry_at_ms: i64,
     },
     /// A schedule cannot be delivered, and becomes a dead letter.
+    #[non_exhaustive]
     DeadLetter {
         /// The position of the user's record.
         position: RecordPosition<'a>,
@@ -53,6 +60,7 @@ pub enum Event<'a> {
     },
     /// A record cannot fire. It stays in the log, or moves to the dead-letter topic if there is one. Loading a
     /// partition reports only the first ones.
+    #[non_exhaustive]
     Invalid {
         /// The position of the user's record.
         position: RecordPosition<'a>,
@@ -60,6 +68,7 @@ pub enum Event<'a> {
         reason: Reason,
     },
     /// A partition is loaded and fires from now on.
+    #[non_exhaustive]
     Live {
         /// The schedules topic of the partition.
         topic: &'a str,

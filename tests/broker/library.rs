@@ -37,8 +37,10 @@ fn line(event: &Event<'_>) -> String {
     match event {
         Event::Planned { key, target, .. } => format!("planned {} for {target}", text(key)),
         Event::Cancelled { key, .. } => format!("cancelled {}", text(key)),
-        Event::Fired { firing } if firing.is_missed => format!("missed {} = {}", text(firing.key), text(firing.value)),
-        Event::Fired { firing } => format!("fired {} = {}", text(firing.key), text(firing.value)),
+        Event::Fired { firing, .. } if firing.is_missed => {
+            format!("missed {} = {}", text(firing.key), text(firing.value))
+        }
+        Event::Fired { firing, .. } => format!("fired {} = {}", text(firing.key), text(firing.value)),
         Event::Invalid { reason, .. } => format!("invalid: {}", reason.code()),
         Event::Live { pending, overdue, .. } => format!("live with {pending}, {overdue} overdue"),
         _ => "something new".into(),
