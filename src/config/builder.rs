@@ -78,9 +78,8 @@ impl ConfigBuilder {
     }
 
     /// Unsets `DEAD_LETTER_TOPIC`: records that cannot fire stay in their schedules topic.
-    pub fn without_dead_letter_topic(mut self) -> Self {
-        self.config.dead_letter_topic = None;
-        self
+    pub fn without_dead_letter_topic(self) -> Self {
+        self.set("DEAD_LETTER_TOPIC", Ok(()), |config, ()| config.dead_letter_topic = None)
     }
 
     /// Sets `CREATE_TOPICS`: whether the engine creates those of its own topics that are missing.
@@ -118,9 +117,8 @@ impl ConfigBuilder {
     }
 
     /// Unsets `SCHEDULE_GRACE_INTERVAL`: a schedule may be overdue on arrival by any time.
-    pub fn without_grace_interval(mut self) -> Self {
-        self.config.grace_s = None;
-        self
+    pub fn without_grace_interval(self) -> Self {
+        self.set("SCHEDULE_GRACE_INTERVAL", Ok(()), |config, ()| config.grace_s = None)
     }
 
     /// Sets `MAX_HORIZON`: whole seconds, from 1 s to 100 years of 365 days.
@@ -131,9 +129,8 @@ impl ConfigBuilder {
     }
 
     /// Unsets `MAX_HORIZON`: a schedule may be due any time ahead.
-    pub fn without_max_horizon(mut self) -> Self {
-        self.config.horizon_s = None;
-        self
+    pub fn without_max_horizon(self) -> Self {
+        self.set("MAX_HORIZON", Ok(()), |config, ()| config.horizon_s = None)
     }
 
     /// Sets `MEMORY_WARN_BYTES`: 1 to 2^50 bytes.
@@ -313,5 +310,7 @@ mod tests {
         let unset = builder.without_librdkafka("linger.ms").build().expect("it is valid");
         assert_eq!((unset.dead_letter_topic(), unset.grace_s, unset.horizon_s), (None, None, None));
         assert!(unset.kafka_common.is_empty() && unset.kafka_producer.is_empty());
+        let unset = Config::builder().dead_letter_topic("").without_dead_letter_topic().build();
+        assert!(unset.is_ok(), "the last value counts");
     }
 }
