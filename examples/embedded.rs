@@ -16,6 +16,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         // Runs on the engine's thread, so it must return quickly.
         .on_event(|event| match event {
             Event::Live { topic, partition, pending, .. } => println!("{topic} [{partition}]: {pending} pending"),
+            Event::TargetChanged { target, state, .. } => println!("target {target}: {state:?}"),
             Event::Fired { firing, .. } => {
                 println!("{} fired to {}", String::from_utf8_lossy(firing.key), firing.target);
             }

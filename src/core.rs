@@ -74,7 +74,7 @@ mod work;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-pub use listing::{Listed, Phase, Status};
+pub use listing::{Listed, PartitionState, Status};
 
 use batch::TopicNames;
 use in_flight::Batches;
@@ -265,14 +265,14 @@ impl<P: Payload> Scheduler<P> {
                 next = Some((at, why));
             }
         };
-        for state in self.partitions.values() {
-            if let Stage::Releasing { until, .. } = state.stage {
+        for owned in self.partitions.values() {
+            if let Stage::Releasing { until, .. } = owned.stage {
                 consider(Some(until), "a release must end");
             }
         }
         consider(self.ahead_of_clock().next().map(|_| self.now), "the clock is before a start marker");
         consider(self.targets.next_check(), "a target topic is checked again");
-        let next_wake = self.partitions.values().filter_map(|state| state.keys.next_retry()).min();
+        let next_wake = self.partitions.values().filter_map(|owned| owned.keys.next_retry()).min();
         consider(next_wake, "a parked schedule is tried again");
         if self.may_form()
             && let Some((at, why)) = self.next_work()
@@ -314,11 +314,11 @@ impl<P: Payload> Scheduler<P> {
             self.check_target(target);
         }
         let mut shrunk = false;
-        for state in self.partitions.values_mut() {
-            state.keys.wake_retries(self.now);
+        for owned in self.partitions.values_mut() {
+            owned.keys.wake_retries(self.now);
             // Batches refer to slots until they are read past. One table a tick, to bound the tick's time.
-            let outstanding = !state.unread_batches.is_empty() || self.batches.any_concerns(state.id);
-            shrunk = shrunk || (state.is_live() && !outstanding && state.keys.shrink(LIVE_SLOTS_PER_ENTRY));
+            let outstanding = !owned.unread_batches.is_empty() || self.batches.any_concerns(owned.id);
+            shrunk = shrunk || (owned.is_live() && !outstanding && owned.keys.shrink(LIVE_SLOTS_PER_ENTRY));
         }
         self.check_clock();
     }

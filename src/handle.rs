@@ -81,9 +81,7 @@ impl fmt::Debug for Handle {
 
 impl Handle {
     /// Returns a handle on an engine of these schedules topics, and the end that its loop reads from.
-    #[doc(hidden)]
-    #[must_use]
-    pub fn new(wake: Arc<dyn Fn() + Send + Sync>, topics: &[String]) -> (Self, Receiver<Query>) {
+    pub(crate) fn new(wake: Wake, topics: &[String]) -> (Self, Receiver<Query>) {
         let (queries, waiting) = bounded(WAITING_MAX);
         (Self { queries, wake, board: Arc::default(), topics: topics.into() }, waiting)
     }

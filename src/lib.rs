@@ -26,6 +26,12 @@
 //! | `http` | the servers of REST, metrics and the status page, for the program; includes `engine` |
 //! | `cli` | the program `kafka-scheduler` (default); includes `http` |
 //!
+//! # Times
+//!
+//! The API has two types for times. Programs that schedule use `Moment` ([`client`]), and with the feature `jiff` that
+//! crate's types. The engine reports integers since 1970 UTC, as Kafka's own records do: names end in `_s` for seconds
+//! and in `_ms` for milliseconds. Converting them needs no particular crate for dates.
+//!
 //! # Versions of other crates
 //!
 //! Types of `rdkafka`, `jiff` and `prometheus` are part of the API: a new major version of one of them is one of this
@@ -83,4 +89,16 @@ pub mod internal {
     pub use crate::logging::Logging;
     pub use crate::metrics::Metrics;
     pub use crate::observe::activity::Activity;
+
+    use std::sync::Arc;
+
+    use crossbeam_channel::Receiver;
+
+    use crate::handle::Handle;
+
+    /// Returns a handle on an engine of these schedules topics, and the end that its loop reads from.
+    #[must_use]
+    pub fn handle(wake: Arc<dyn Fn() + Send + Sync>, topics: &[String]) -> (Handle, Receiver<Query>) {
+        Handle::new(wake, topics)
+    }
 }

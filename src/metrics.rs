@@ -277,8 +277,8 @@ fn events(make: &Make<'_>) -> Vec<(IntCounter, Read)> {
     events.push((make.counter("kafka_scheduler_leftover_schedules_total", leftovers), |c| c.leftovers));
     let far = "Schedules accepted that are due more than 100 years ahead, so their unit is probably wrong";
     events.push((make.counter("kafka_scheduler_far_ahead_schedules_total", far), |c| c.far_ahead));
-    let reasserted = "Records written again because a record of the engine had overtaken them";
-    events.push((make.counter("kafka_scheduler_reasserted_records_total", reasserted), |c| c.reasserted));
+    let rewritten = "Records rewritten because an engine record had overtaken them";
+    events.push((make.counter("kafka_scheduler_rewritten_records_total", rewritten), |c| c.rewritten));
     let dead_letters = "Records moved to the dead-letter topic";
     events.push((make.counter("kafka_scheduler_dead_lettered_records_total", dead_letters), |c| c.dead_lettered));
     events

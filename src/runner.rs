@@ -35,6 +35,7 @@ use prometheus::Registry;
 use crate::config::{self, Config, ConfigError};
 use crate::core::batch::Batch;
 use crate::core::due::Due;
+pub use crate::core::io::TargetState;
 use crate::core::io::{Counters, Millis, Record, Report};
 pub use crate::core::reason::Reason;
 pub use crate::handle::HeaderRef;

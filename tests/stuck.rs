@@ -14,7 +14,7 @@ use kafka_scheduler::core::io::{Cursor, Millis, TopicPartition};
 use kafka_scheduler::core::listing::{CursorExpired, Listed, Page};
 use kafka_scheduler::core::payload::Parts;
 use kafka_scheduler::handle::{EngineState, Handle, PartitionState};
-use kafka_scheduler::internal::{Clock, Engine, Listeners, Metrics, Observer, Query};
+use kafka_scheduler::internal::{self, Clock, Engine, Listeners, Metrics, Observer, Query};
 use rdkafka::mocking::MockCluster;
 
 const TIMEOUT: Duration = Duration::from_secs(40);
@@ -138,7 +138,7 @@ fn an_incomplete_list_breaks_off_in_every_http_version() {
     let config = config.expect("the settings are valid");
     let listeners = Listeners::bind(&config).expect("free ports");
     let port = listeners.addresses().expect("addresses").0.port();
-    let (handle, asks) = Handle::new(Arc::new(|| ()), &["schedules".into()]);
+    let (handle, asks) = internal::handle(Arc::new(|| ()), &["schedules".into()]);
     listeners.serve(&config, handle, Metrics::new(), Arc::default(), None).expect("servers");
     thread::spawn(move || {
         let mut first = true;

@@ -8,7 +8,7 @@ use kafka_scheduler::core::origin::START_MARKER_KEY;
 use kafka_scheduler::core::ownership::{Ownership, RunId};
 use kafka_scheduler::core::reason::Reason;
 use kafka_scheduler::core::start_marker::StartMarker;
-use kafka_scheduler::core::{Config, Phase, Scheduler, SchedulesTopic};
+use kafka_scheduler::core::{Config, PartitionState, Scheduler, SchedulesTopic};
 
 use super::kept::{Kept, NOON_S};
 use super::promises::{Promises, Sent};
@@ -312,7 +312,11 @@ impl Shell {
         // After a restart, too, the group's only member gets all partitions.
         self.assign(|_| true);
         self.rest(end);
-        assert!(self.core.status().iter().all(|status| status.phase == Phase::Live), "{:?}", self.core.status());
+        assert!(
+            self.core.status().iter().all(|status| status.state == PartitionState::Live),
+            "{:?}",
+            self.core.status()
+        );
         assert_eq!(self.core.status().len(), PARTITIONS.len());
         let (pending, listed) = self.pending();
         self.promises.at_rest(&pending);

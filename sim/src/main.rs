@@ -173,9 +173,9 @@ fn many(from: u64, seeds: u64, narrow: bool, jobs: usize) -> ExitCode {
     println!("{}", report.total.coverage.table());
     let total = &report.total;
     println!(
-        "{} produced, {} fired, {} dead letters, {} written again, {} raced by a newer record, which was readable for \
+        "{} produced, {} fired, {} dead letters, {} rewritten, {} raced by a newer record, which was readable for \
          at most {} ms",
-        total.produced, total.fired, total.dead_letters, total.reasserted, total.raced, total.raced_ms_max
+        total.produced, total.fired, total.dead_letters, total.rewritten, total.raced, total.raced_ms_max
     );
     println!("{} seeds, {} broken, {:?}", seeds, report.broken.len(), report.medians());
     if let Some(first) = report.broken.first() {

@@ -61,7 +61,7 @@ impl Run {
         let (raced, raced_ms_max) = self.oracle.raced();
         let (dead_letters, schedules) = (fired.dead_letters.len() as u64, fired.schedules.len() as u64);
         let summary = self.world.summary;
-        Ok(Summary { dead_letters, fired: schedules, reasserted: fired.reasserted, raced, raced_ms_max, ..summary })
+        Ok(Summary { dead_letters, fired: schedules, rewritten: fired.rewritten, raced, raced_ms_max, ..summary })
     }
 
     /// Runs until `end_ms` after the start. The oracle judges each step.

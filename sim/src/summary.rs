@@ -13,8 +13,8 @@ pub struct Summary {
     pub produced: u64,
     /// Target records that a read_committed consumer sees.
     pub fired: u64,
-    /// Records that were written again.
-    pub reasserted: u64,
+    /// Records that were rewritten.
+    pub rewritten: u64,
     /// Records that went to the dead-letter topic.
     pub dead_letters: u64,
     /// Schedules that fired although a newer record was acknowledged, which their owner had not read yet.
@@ -33,7 +33,7 @@ impl Summary {
         self.produced += other.produced;
         self.fired += other.fired;
         self.dead_letters += other.dead_letters;
-        self.reasserted += other.reasserted;
+        self.rewritten += other.rewritten;
         self.raced += other.raced;
         self.raced_ms_max = self.raced_ms_max.max(other.raced_ms_max);
         self.coverage.add(&other.coverage);

@@ -11,7 +11,7 @@ use super::failure::Failure;
 use crate::kafka::broker_client::{BrokerClient, BrokerError};
 
 /// How long the group's coordinator may take to answer.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(8);
+const COMMITTED_OFFSETS_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// The offsets of one topic.
 pub(super) struct ProgressOffsets {
@@ -42,7 +42,7 @@ impl ProgressOffsets {
     /// # Errors
     /// If the brokers do not return them.
     pub(super) fn read(&self) -> Result<BTreeMap<i32, i64>, Failure> {
-        let committed = self.client.committed_offsets(self.partitions.clone(), REQUEST_TIMEOUT);
+        let committed = self.client.committed_offsets(self.partitions.clone(), COMMITTED_OFFSETS_TIMEOUT);
         let committed = committed.map_err(|e| self.failed("read", &e))?;
         let offset = |element: rdkafka::topic_partition_list::TopicPartitionListElem<'_>| match element.offset() {
             Offset::Offset(offset) => Some((element.partition(), offset)),

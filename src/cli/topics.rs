@@ -17,7 +17,7 @@ use crate::kafka::topics::{Entries, Layout, created_with, findings, own};
 const PARTITIONS_MAX: i64 = 100_000;
 const REPLICAS_MAX: i64 = crate::config::REPLICAS_MAX as i64;
 
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
+const LAYOUT_TIMEOUT: Duration = Duration::from_secs(2);
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
@@ -96,7 +96,7 @@ fn check(config: &Config, broker: &BrokerClient, admin: &Admin) -> Result<(), Fa
             report("no permission to see its settings: grant this user DescribeConfigs on it");
             continue;
         };
-        let layout = layout(broker.client(), topic, REQUEST_TIMEOUT).unwrap_or_default();
+        let layout = layout(broker.client(), topic, LAYOUT_TIMEOUT).unwrap_or_default();
         let found = findings(role, entries, layout);
         if found.is_empty() {
             println!("{topic}: good");

@@ -34,7 +34,8 @@ impl<P: Payload> Scheduler<P> {
         }
     }
 
-    /// Lanes take turns, so no lane starves.
+    /// Forms a batch of the next lane that has work. Returns whether it formed one. Lanes take turns, so no lane
+    /// starves.
     fn firings(&mut self) -> bool {
         let after = self.batches.last_lane as usize + 1;
         for turn in 0..Lane::ALL.len() {
@@ -60,7 +61,7 @@ impl<P: Payload> Scheduler<P> {
     /// by due time now.
     pub(super) fn next_due(&self, lane: Lane) -> Option<Due> {
         let sizes = self.sizes(lane);
-        self.partitions.values().filter(|state| state.may_fire()).filter_map(|state| state.keys.next_due(sizes)).min()
+        self.partitions.values().filter(|owned| owned.may_fire()).filter_map(|owned| owned.keys.next_due(sizes)).min()
     }
 
     /// Returns whether a batch in flight concerns this partition.
@@ -69,11 +70,11 @@ impl<P: Payload> Scheduler<P> {
     }
 
     fn ids(&self, wanted: impl Fn(&OwnedPartition<P>) -> bool) -> Vec<TopicPartition> {
-        self.partitions.values().filter(|state| wanted(state)).map(|state| state.id).collect()
+        self.partitions.values().filter(|owned| wanted(owned)).map(|owned| owned.id).collect()
     }
 
     fn barriers(&mut self) -> bool {
-        let ids = self.ids(|state| state.stage == Stage::Barrier && !self.has_in_flight(state.id));
+        let ids = self.ids(|owned| owned.stage == Stage::Barrier && !self.has_in_flight(owned.id));
         let mut batch = self.new_batch();
         for id in &ids {
             let label = format!("{}.{}", self.owner(), batch.id);
@@ -86,17 +87,17 @@ impl<P: Payload> Scheduler<P> {
     fn start_markers(&mut self) -> bool {
         let mut batch = self.new_batch();
         let mut ids = Vec::new();
-        for state in self.partitions.values_mut() {
-            if let Stage::StartMarker(start_marker) = state.stage {
-                state.stage = Stage::StartMarkerSent(start_marker);
-                state.ownership.since = Some(start_marker.since);
+        for owned in self.partitions.values_mut() {
+            if let Stage::StartMarker(start_marker) = owned.stage {
+                owned.stage = Stage::StartMarkerSent(start_marker);
+                owned.ownership.since = Some(start_marker.since);
                 batch.push::<P>(
-                    state.id,
+                    owned.id,
                     -1,
-                    Kind::StartMarker { value: start_marker.encode(state.partition_hash) },
+                    Kind::StartMarker { value: start_marker.encode(owned.partition_hash) },
                     None,
                 );
-                ids.push(state.id);
+                ids.push(owned.id);
             }
         }
         self.send(batch, Purpose::StartMarker, ids, Vec::new())
@@ -105,18 +106,18 @@ impl<P: Payload> Scheduler<P> {
     /// Commits the last transaction of each partition that is given back, once its other batches have settled. It
     /// declares the partition *clean*: nothing is in flight, so a successor need not fence this owner.
     fn clean_commits(&mut self) -> bool {
-        let without_clean_commit = self.ids(|state| {
-            matches!(state.stage, Stage::Releasing { clean_commit_due: false, .. }) && !self.has_in_flight(state.id)
+        let without_clean_commit = self.ids(|owned| {
+            matches!(owned.stage, Stage::Releasing { clean_commit_due: false, .. }) && !self.has_in_flight(owned.id)
         });
         if !without_clean_commit.is_empty() {
             self.released(&without_clean_commit);
         }
-        let ids = self.ids(|state| {
-            matches!(state.stage, Stage::Releasing { clean_commit_due: true, .. }) && !self.has_in_flight(state.id)
+        let ids = self.ids(|owned| {
+            matches!(owned.stage, Stage::Releasing { clean_commit_due: true, .. }) && !self.has_in_flight(owned.id)
         });
         for id in &ids {
-            if let Some(state) = self.partitions.get_mut(id) {
-                state.ownership.clean = true;
+            if let Some(owned) = self.partitions.get_mut(id) {
+                owned.ownership.clean = true;
             }
         }
         let batch = self.new_batch();
@@ -126,11 +127,11 @@ impl<P: Payload> Scheduler<P> {
     /// Commits offsets alone: progress while nothing fires, and metadata without the owners that have been fenced.
     fn commit_offsets(&mut self) -> bool {
         let now = self.now;
-        let ids = self.ids(|state| {
-            let ours = matches!(state.stage, Stage::Loading | Stage::Since | Stage::Siblings | Stage::Live);
-            ours && !state.is_trimmed
-                && !self.has_in_flight(state.id)
-                && (state.fence_answered || state.has_progress(now))
+        let ids = self.ids(|owned| {
+            let ours = matches!(owned.stage, Stage::Loading | Stage::Since | Stage::Siblings | Stage::Live);
+            ours && !owned.is_trimmed
+                && !self.has_in_flight(owned.id)
+                && (owned.fence_answered || owned.has_progress(now))
         });
         let batch = self.new_batch();
         self.send(batch, Purpose::CommitOffsets, ids, Vec::new())
@@ -178,7 +179,7 @@ impl<P: Payload> Scheduler<P> {
         let by = self.fires_by();
         let mut batch = self.new_batch();
         let mut entries = Vec::new();
-        for id in self.ids(|state| state.may_fire() && state.keys.has_isolated()) {
+        for id in self.ids(|owned| owned.may_fire() && owned.keys.has_isolated()) {
             while !self.is_full(&batch, Lane::Isolated)
                 && self.add_one(&mut batch, &mut entries, id, |keys| keys.take_isolated(by))
             {}
@@ -195,9 +196,9 @@ impl<P: Payload> Scheduler<P> {
         let by = self.fires_by();
         for id in self.ids(OwnedPartition::may_fire) {
             while !self.is_full(batch, Lane::Normal) {
-                let Some(state) = self.partitions.get_mut(&id) else { break };
-                let Some(slot) = state.keys.take_rewrite(by) else { break };
-                let Some(entry) = state.keys.get(slot) else { continue };
+                let Some(owned) = self.partitions.get_mut(&id) else { break };
+                let Some(slot) = owned.keys.take_rewrite(by) else { break };
+                let Some(entry) = owned.keys.get(slot) else { continue };
                 let (origin_offset, timestamp) = (entry.origin_offset, entry.timestamp);
                 let (kind, ends) = match entry.request {
                     Request::Schedule { due, target } => {
@@ -208,7 +209,7 @@ impl<P: Payload> Scheduler<P> {
                 };
                 let entry =
                     BatchEntry { partition: id, slot, origin_offset, ends, target: None, is_dead_letter: false };
-                add_entry(batch, entries, &mut state.keys, kind, entry);
+                add_entry(batch, entries, &mut owned.keys, kind, entry);
             }
         }
     }
@@ -220,8 +221,8 @@ impl<P: Payload> Scheduler<P> {
             let next = self
                 .partitions
                 .values()
-                .filter(|state| state.may_fire())
-                .filter_map(|state| state.keys.next_due(sizes).map(|due| (due, state.id)))
+                .filter(|owned| owned.may_fire())
+                .filter_map(|owned| owned.keys.next_due(sizes).map(|due| (due, owned.id)))
                 .min();
             let Some((due, id)) = next.filter(|(due, _)| due.is_due(by)) else { break };
             while !self.is_full(batch, lane) && self.add_one(batch, entries, id, |keys| keys.take_due(due.at(), sizes))
@@ -238,23 +239,23 @@ impl<P: Payload> Scheduler<P> {
         id: TopicPartition,
         take: impl FnOnce(&mut KeyTable<P>) -> Option<u32>,
     ) -> bool {
-        let Some(state) = self.partitions.get_mut(&id) else { return false };
-        let Some(slot) = take(&mut state.keys) else { return false };
-        let Some(entry) = state.keys.get(slot) else { return false };
+        let Some(owned) = self.partitions.get_mut(&id) else { return false };
+        let Some(slot) = take(&mut owned.keys) else { return false };
+        let Some(entry) = owned.keys.get(slot) else { return false };
         let Request::Schedule { due, target } = entry.request else { return false };
         let (origin_offset, timestamp) = (entry.origin_offset, entry.timestamp);
         let verdict = self.targets.verdict(self.now, target);
-        if verdict != Verdict::Send {
+        if verdict != Verdict::Fire {
             if !self.park_for_target(id, slot, verdict) && self.targets.add_waiter(self.now, target) {
                 self.check_target(target);
             }
             return true;
         }
-        let (missed, after) = (due.at() <= state.live_at, AfterFiring::of(entry.request));
+        let (missed, after) = (due.at() <= owned.live_at, AfterFiring::of(entry.request));
         let kind = Kind::Fire { target: self.targets.name(target), due, timestamp, missed, after };
         let (ends, target) = (after.ends(), Some(target));
         let entry = BatchEntry { partition: id, slot, origin_offset, ends, target, is_dead_letter: false };
-        add_entry(batch, entries, &mut state.keys, kind, entry);
+        add_entry(batch, entries, &mut owned.keys, kind, entry);
         true
     }
 
@@ -262,12 +263,12 @@ impl<P: Payload> Scheduler<P> {
     /// no firing.
     fn dead_letters(&mut self) -> bool {
         let Some(name) = self.names.dead_letter.clone() else { return false };
-        if !self.partitions.values().any(|state| state.may_fire() && state.keys.has_dead_letters()) {
+        if !self.partitions.values().any(|owned| owned.may_fire() && owned.keys.has_dead_letters()) {
             return false;
         }
         let (topic, new) = self.targets.intern(&name);
         self.dead_letter_target = Some(topic);
-        if self.targets.verdict(self.now, topic) != Verdict::Send {
+        if self.targets.verdict(self.now, topic) != Verdict::Fire {
             if self.targets.add_waiter(self.now, topic) || new {
                 self.check_target(topic);
             }
@@ -290,9 +291,9 @@ impl<P: Payload> Scheduler<P> {
         id: TopicPartition,
         topic: u32,
     ) -> bool {
-        let Some(state) = self.partitions.get_mut(&id) else { return false };
-        let Some(slot) = state.keys.take_dead_letter() else { return false };
-        let Some(entry) = state.keys.get(slot) else { return false };
+        let Some(owned) = self.partitions.get_mut(&id) else { return false };
+        let Some(slot) = owned.keys.take_dead_letter() else { return false };
+        let Some(entry) = owned.keys.get(slot) else { return false };
         let (origin_offset, timestamp) = (entry.origin_offset, entry.timestamp);
         let (reason, request) = match entry.request {
             Request::Schedule { due, target } => {
@@ -304,13 +305,13 @@ impl<P: Payload> Scheduler<P> {
         let kind = Kind::DeadLetter { reason, request, timestamp };
         let target = Some(topic);
         let entry = BatchEntry { partition: id, slot, origin_offset, ends: true, target, is_dead_letter: true };
-        add_entry(batch, entries, &mut state.keys, kind, entry);
+        add_entry(batch, entries, &mut owned.keys, kind, entry);
         true
     }
 
     fn set_stage(&mut self, id: TopicPartition, stage: Stage) {
-        if let Some(state) = self.partitions.get_mut(&id) {
-            state.stage = stage;
+        if let Some(owned) = self.partitions.get_mut(&id) {
+            owned.stage = stage;
         }
     }
 
@@ -324,15 +325,15 @@ impl<P: Payload> Scheduler<P> {
             return false;
         }
         for id in &ids {
-            let Some(state) = self.partitions.get(id) else { continue };
+            let Some(owned) = self.partitions.get(id) else { continue };
             debug_assert!(
-                bugs::on(Bug::NegativeOffset) || state.offset() >= 0,
+                bugs::on(Bug::NegativeOffset) || owned.offset() >= 0,
                 "librdkafka drops negative offsets, and the fence with them"
             );
             batch.offsets.push(OffsetCommit {
                 partition: *id,
-                offset: state.offset(),
-                metadata: state.ownership.encode(),
+                offset: owned.offset(),
+                metadata: owned.ownership.encode(),
             });
         }
         let count = |wanted: bool| {

@@ -18,7 +18,7 @@ pub enum Bug {
     /// A partition without a committed offset commits a negative one.
     NegativeOffset,
     /// An overtaken record is not rewritten.
-    NoReassertion,
+    NoRewrite,
     /// A firing's tombstone names no user record.
     TombstoneNamesNothing,
     /// A copy of an earlier record revives a key that was cancelled.
@@ -70,7 +70,7 @@ pub const ALL: [(Bug, &str); 27] = [
     (Bug::AlwaysClean, "always-clean"),
     (Bug::LoadsToCommitted, "loads-to-committed"),
     (Bug::NegativeOffset, "negative-offset"),
-    (Bug::NoReassertion, "no-reassertion"),
+    (Bug::NoRewrite, "no-rewrite"),
     (Bug::TombstoneNamesNothing, "tombstone-names-nothing"),
     (Bug::CopyRevivesCancelled, "copy-revives-cancelled"),
     (Bug::CopyTakesNewTimestamp, "copy-takes-new-timestamp"),

@@ -17,11 +17,11 @@ impl<P: Payload> Scheduler<P> {
         let earlier = |at: Millis| at.plus(-back_ms);
         self.batches.set_back(back_ms);
         self.targets.set_back(back_ms);
-        for state in self.partitions.values_mut() {
-            state.keys.set_back(back_ms);
-            state.live_at = earlier(state.live_at);
-            state.next_commit_at = earlier(state.next_commit_at);
-            if let Stage::Releasing { until, .. } = &mut state.stage {
+        for owned in self.partitions.values_mut() {
+            owned.keys.set_back(back_ms);
+            owned.live_at = earlier(owned.live_at);
+            owned.next_commit_at = earlier(owned.next_commit_at);
+            if let Stage::Releasing { until, .. } = &mut owned.stage {
                 *until = earlier(*until);
             }
         }

@@ -28,7 +28,7 @@ impl<P: Payload> Scheduler<P> {
             self.report(Report::TargetChanged { name, state });
         }
         match state {
-            TargetState::Exists => self.partitions.values_mut().for_each(|state| state.keys.wake_waiting_for(target)),
+            TargetState::Exists => self.partitions.values_mut().for_each(|owned| owned.keys.wake_waiting_for(target)),
             _ => self.park_waiting(target),
         }
     }
@@ -36,8 +36,8 @@ impl<P: Payload> Scheduler<P> {
     /// Parks the schedules that wait for an unusable target under its present state, or makes them dead letters.
     fn park_waiting(&mut self, target: u32) {
         let verdict = self.targets.verdict(self.now, target);
-        let waits = |state: &OwnedPartition<P>| state.keys.waiting_for(target).collect::<Vec<_>>();
-        let waiting: Vec<_> = self.partitions.values().map(|state| (state.id, waits(state))).collect();
+        let waits = |owned: &OwnedPartition<P>| owned.keys.waiting_for(target).collect::<Vec<_>>();
+        let waiting: Vec<_> = self.partitions.values().map(|owned| (owned.id, waits(owned))).collect();
         let mut remaining = self.dead_letter_target == Some(target);
         for (id, slots) in waiting {
             for slot in slots {
@@ -52,28 +52,28 @@ impl<P: Payload> Scheduler<P> {
     /// Parks a schedule whose target takes no records. Returns true if it waits for the target no longer, because it
     /// becomes a dead letter.
     pub(super) fn park_for_target(&mut self, id: TopicPartition, slot: u32, verdict: Verdict) -> bool {
-        let Some(state) = self.partitions.get_mut(&id) else { return true };
+        let Some(owned) = self.partitions.get_mut(&id) else { return true };
         match verdict {
-            Verdict::GiveUp(reason) if self.config.dead_letter.is_some() => {
+            Verdict::DeadLetter(reason) if self.config.dead_letter.is_some() => {
                 self.make_dead_letter(id, slot, reason);
                 return true;
             }
-            Verdict::Hold(Some(reason)) | Verdict::GiveUp(reason) => {
-                state.keys.await_target(slot);
+            Verdict::Park(Some(reason)) | Verdict::DeadLetter(reason) => {
+                owned.keys.await_target(slot);
                 // No report: the target's state has its own.
                 self.count_once(id, slot, reason);
             }
-            Verdict::Hold(None) => state.keys.await_target(slot),
-            Verdict::Send => {}
+            Verdict::Park(None) => owned.keys.await_target(slot),
+            Verdict::Fire => {}
         }
         false
     }
 
     /// Parks an entry until its dead letter is written.
     fn make_dead_letter(&mut self, id: TopicPartition, slot: u32, reason: Reason) {
-        let Some(state) = self.partitions.get_mut(&id) else { return };
-        let Some(offset) = state.keys.get(slot).map(|entry| entry.origin_offset) else { return };
-        state.keys.await_dead_letter(slot);
+        let Some(owned) = self.partitions.get_mut(&id) else { return };
+        let Some(offset) = owned.keys.get(slot).map(|entry| entry.origin_offset) else { return };
+        owned.keys.await_dead_letter(slot);
         self.count_once(id, slot, reason);
         self.report(Report::ToDeadLetter { partition: id, offset, reason });
     }
@@ -83,7 +83,7 @@ impl<P: Payload> Scheduler<P> {
         if bugs::on(Bug::RejectedNotParked) {
             return;
         }
-        let latest = self.partitions.get(&entry.partition).and_then(|state| state.keys.get(entry.slot));
+        let latest = self.partitions.get(&entry.partition).and_then(|owned| owned.keys.get(entry.slot));
         let Some(latest) = latest.filter(|latest| latest.origin_offset == entry.origin_offset) else { return };
         let has_dead_letter_topic = self.config.dead_letter.is_some();
         match decide(Written::of(entry), reason, latest.retries(), has_dead_letter_topic) {
@@ -116,8 +116,8 @@ impl<P: Payload> Scheduler<P> {
     /// Lets a firing wait for its target. Returns whether the entry is one.
     fn await_target(&mut self, entry: &BatchEntry) -> bool {
         let fires = matches!(Written::of(entry), Written::Firing(_));
-        if let Some(state) = self.partitions.get_mut(&entry.partition).filter(|_| fires) {
-            state.keys.await_target(entry.slot);
+        if let Some(owned) = self.partitions.get_mut(&entry.partition).filter(|_| fires) {
+            owned.keys.await_target(entry.slot);
         }
         fires
     }
@@ -125,16 +125,16 @@ impl<P: Payload> Scheduler<P> {
     /// Parks an entry until it is tried again.
     fn await_retry(&mut self, entry: &BatchEntry, reason: Reason, retries_max: Option<u8>, is_isolated: bool) {
         let BatchEntry { partition, slot, origin_offset: offset, .. } = *entry;
-        let Some(state) = self.partitions.get_mut(&partition) else { return };
+        let Some(owned) = self.partitions.get_mut(&partition) else { return };
         if let Some(retries_max) = retries_max {
-            state.keys.limit_retries(slot, retries_max);
+            owned.keys.limit_retries(slot, retries_max);
         }
         if is_isolated {
-            state.keys.isolate(slot, offset);
+            owned.keys.isolate(slot, offset);
         }
         let retry_at = match Written::of(entry) {
-            Written::Rewrite => state.keys.await_rewrite_retry(slot, self.now),
-            Written::Firing(_) | Written::DeadLetter(_) => state.keys.await_retry(slot, self.now),
+            Written::Rewrite => owned.keys.await_rewrite_retry(slot, self.now),
+            Written::Firing(_) | Written::DeadLetter(_) => owned.keys.await_retry(slot, self.now),
         };
         if self.count_once(partition, slot, reason) {
             self.report(Report::Parked { partition, offset, reason, retry_at });
@@ -143,7 +143,7 @@ impl<P: Payload> Scheduler<P> {
 
     /// Counts a reason of an entry once for each kind of reason. Returns true the first time.
     fn count_once(&mut self, id: TopicPartition, slot: u32, reason: Reason) -> bool {
-        let is_new = self.partitions.get_mut(&id).is_some_and(|state| state.keys.remember_reason(slot, reason));
+        let is_new = self.partitions.get_mut(&id).is_some_and(|owned| owned.keys.remember_reason(slot, reason));
         self.counters.by_reason[reason as usize] += u64::from(is_new);
         is_new
     }

@@ -33,15 +33,15 @@ impl<P: Payload> Scheduler<P> {
     /// Returns false if there is nothing to wait for, and forgets the partition.
     fn begin_release(&mut self, id: TopicPartition, within_ms: i64, revoke: bool) -> bool {
         let until = self.now.plus(within_ms);
-        let Some(state) = self.partitions.get_mut(&id) else { return false };
-        match &mut state.stage {
-            Stage::Metadata | Stage::Barrier if !state.barrier_committed => {
+        let Some(owned) = self.partitions.get_mut(&id) else { return false };
+        match &mut owned.stage {
+            Stage::Metadata | Stage::Barrier if !owned.barrier_committed => {
                 self.partitions.remove(&id);
                 return false;
             }
             Stage::Releasing { revoked, .. } => *revoked |= revoke,
             stage => {
-                *stage = Stage::Releasing { until, clean_commit_due: state.barrier_committed, revoked: revoke };
+                *stage = Stage::Releasing { until, clean_commit_due: owned.barrier_committed, revoked: revoke };
             }
         }
         true
@@ -58,8 +58,8 @@ impl<P: Payload> Scheduler<P> {
     pub(super) fn released(&mut self, partitions: &[TopicPartition]) {
         let mut wanted = Vec::new();
         for id in partitions {
-            if let Some(state) = self.partitions.remove(id)
-                && matches!(state.stage, Stage::Releasing { revoked: true, .. })
+            if let Some(owned) = self.partitions.remove(id)
+                && matches!(owned.stage, Stage::Releasing { revoked: true, .. })
             {
                 wanted.push(*id);
             }
@@ -70,7 +70,7 @@ impl<P: Payload> Scheduler<P> {
     pub(super) fn check_releases(&mut self) {
         let now = self.now;
         let late = |stage: Stage| matches!(stage, Stage::Releasing { until, .. } if until <= now);
-        if self.partitions.values().any(|state| late(state.stage)) {
+        if self.partitions.values().any(|owned| late(owned.stage)) {
             self.rejoin("a partition could not be handed over in time");
         }
     }

@@ -171,9 +171,9 @@ impl Batches {
         self.in_flight.remove(at)
     }
 
-    /// A batch was aborted without fault of a record, and its entries wait again. Batches in flight may hold entries
-    /// that are due after them and before others: no schedule fires until they have settled too, so schedules stay in
-    /// due order.
+    /// Holds new batches back after one was aborted without fault of a record. Its entries wait again. Batches in
+    /// flight may hold entries that are due after them and before others: no schedule fires until they have settled
+    /// too, so schedules stay in due order.
     pub(super) fn drain(&mut self) {
         self.drain_to = self.in_flight.back().map(|batch| batch.id);
     }

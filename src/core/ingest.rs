@@ -17,19 +17,19 @@ use super::{Millis, Scheduler, headers, schedule};
 
 impl<P: Payload> Scheduler<P> {
     pub(super) fn on_record(&mut self, record: &Record<'_>) {
-        let Some(state) = self.partitions.get_mut(&record.partition) else { return };
-        if record.offset < state.position {
+        let Some(owned) = self.partitions.get_mut(&record.partition) else { return };
+        if record.offset < owned.position {
             return self.reread(record.partition, "an offset was delivered twice: the log was truncated or recreated");
         }
-        state.position = record.offset + 1;
+        owned.position = record.offset + 1;
         match record.key {
             None => self.invalid(record, Reason::NoKey),
             Some(key) if [BARRIER_KEY, START_MARKER_KEY].contains(&key) => self.reserved(record, key),
             Some(key) => self.keyed(record, key),
         }
-        if let Some(state) = self.partitions.get_mut(&record.partition) {
-            state.clear_read();
-            if state.stage == Stage::Loading && state.is_loaded() {
+        if let Some(owned) = self.partitions.get_mut(&record.partition) {
+            owned.clear_read();
+            if owned.stage == Stage::Loading && owned.is_loaded() {
                 self.loaded(record.partition);
             }
         }
@@ -37,21 +37,21 @@ impl<P: Payload> Scheduler<P> {
 
     /// Handles barriers and start markers. Any other record under these keys is a user's, and invalid.
     fn reserved(&mut self, record: &Record<'_>, key: &[u8]) {
-        let Some(state) = self.partitions.get_mut(&record.partition) else { return };
+        let Some(owned) = self.partitions.get_mut(&record.partition) else { return };
         if key == START_MARKER_KEY
-            && let Some(start_marker) = record.value.and_then(|value| StartMarker::decode(value, state.partition_hash))
+            && let Some(start_marker) = record.value.and_then(|value| StartMarker::decode(value, owned.partition_hash))
         {
             if !bugs::on(Bug::StartMarkerForgotten) {
-                state.start_marker = Some(start_marker);
+                owned.start_marker = Some(start_marker);
             }
             return;
         }
         let group = record.headers.iter().find(|h| h.name == headers::GROUP).and_then(|h| h.value);
         match group {
             Some(group) if key == BARRIER_KEY && record.value.is_none() => {
-                let after_our_own = state.barrier.is_some_and(|barrier| record.offset > barrier);
+                let after_our_own = owned.barrier.is_some_and(|barrier| record.offset > barrier);
                 if group == self.names.group.as_bytes() {
-                    state.keys.passed_barrier(record.offset);
+                    owned.keys.passed_barrier(record.offset);
                 } else if after_our_own {
                     self.foreign(record, group);
                 }
@@ -77,8 +77,8 @@ impl<P: Payload> Scheduler<P> {
     }
 
     fn keyed(&mut self, record: &Record<'_>, key: &[u8]) {
-        let Some(state) = self.partitions.get(&record.partition) else { return };
-        match Writer::of(record, state.partition_hash) {
+        let Some(owned) = self.partitions.get(&record.partition) else { return };
+        match Writer::of(record, owned.partition_hash) {
             Writer::User => self.user_record(record, key),
             Writer::Engine(origin) => self.engine_record(record, key, &origin),
         }
@@ -89,8 +89,8 @@ impl<P: Payload> Scheduler<P> {
         let takes_new = bugs::on(Bug::CopyTakesNewOriginOffset) && record.value.is_some();
         let offset = if takes_new { record.offset } else { origin.offset };
         let read = record.value.map(|value| self.read(record, value, offset, timestamp));
-        let Some(state) = self.partitions.get_mut(&record.partition) else { return };
-        state.keys.engine_record(key, &Writer::Engine(Origin { offset, ..*origin }), read);
+        let Some(owned) = self.partitions.get_mut(&record.partition) else { return };
+        owned.keys.engine_record(key, &Writer::Engine(Origin { offset, ..*origin }), read);
     }
 
     fn user_record(&mut self, record: &Record<'_>, key: &[u8]) {
@@ -107,10 +107,10 @@ impl<P: Payload> Scheduler<P> {
         if bugs::on(Bug::InvalidLeftOut) && matches!(request, Request::Invalid(_)) {
             return;
         }
-        let Some(state) = self.partitions.get_mut(&record.partition) else { return };
+        let Some(owned) = self.partitions.get_mut(&record.partition) else { return };
         // A partition that is being released was mostly live before, so the records that it still reads are new.
-        let counts_events = state.is_live() || matches!(state.stage, Stage::Releasing { .. });
-        let ended_pending = state.keys.user_record(key, new);
+        let counts_events = owned.is_live() || matches!(owned.stage, Stage::Releasing { .. });
+        let ended_pending = owned.keys.user_record(key, new);
         if !counts_events {
             // Loading counts what is left at its end: a schedule that is replaced meanwhile is no event.
             return;
@@ -141,9 +141,9 @@ impl<P: Payload> Scheduler<P> {
 
     /// Does the same for all schedules of a partition that was just loaded.
     pub(super) fn check_far_ahead_of_loaded(&mut self, id: TopicPartition) {
-        let Some(state) = self.partitions.get(&id) else { return };
+        let Some(owned) = self.partitions.get(&id) else { return };
         // `far_ahead` takes a negative timestamp as 0, so a schedule that is due earlier cannot be far ahead.
-        let far = state.keys.due_from(schedule::FAR_S);
+        let far = owned.keys.due_from(schedule::FAR_S);
         let far: Vec<_> = far.filter_map(|entry| Some((entry.origin_offset, entry.due()?, entry.timestamp))).collect();
         far.into_iter().for_each(|(offset, due, timestamp)| self.check_far_ahead(id, offset, due, timestamp));
     }
@@ -173,7 +173,7 @@ impl<P: Payload> Scheduler<P> {
         if !self.targets.is_full() {
             return;
         }
-        let mut used: BTreeSet<u32> = self.partitions.values().flat_map(|state| state.keys.targets()).collect();
+        let mut used: BTreeSet<u32> = self.partitions.values().flat_map(|owned| owned.keys.targets()).collect();
         used.insert(new);
         used.extend(self.dead_letter_target);
         self.targets.sweep(&used);

@@ -74,7 +74,8 @@ pub enum Input<'a> {
         /// All partitions of one rebalance event.
         partitions: &'a [TopicPartition],
     },
-    /// The consumer's position in this partition is no longer valid (out of range, reset or truncated).
+    /// The consumer's position in a partition is no longer valid, or no record of one can be read. The core leaves the
+    /// group and reads every partition again from its beginning.
     PositionInvalid {
         /// The cause, for the log.
         why: &'static str,
@@ -104,8 +105,8 @@ pub enum Outcome {
     },
     /// The broker has aborted it (`abort_transaction` returned Ok), or nothing of it was ever sent.
     Aborted(Abort),
-    /// The shell cannot know whether it was committed. The core answers with [`Output::Rejoin`], or while
-    /// stopping with [`Output::Stopped`].
+    /// The shell cannot know whether it was committed. The core answers with [`Output::Rejoin`], or with
+    /// [`Output::Stopped`] if it is stopping.
     Unknown,
 }
 

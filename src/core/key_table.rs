@@ -277,7 +277,7 @@ impl<P: Payload> KeyTable<P> {
     }
 
     fn overtaken(&mut self, slot: u32) {
-        if !bugs::on(Bug::NoReassertion) {
+        if !bugs::on(Bug::NoRewrite) {
             self.entry_mut(slot).set(OVERTAKEN, true);
             self.rewrites.push_back(slot);
         }

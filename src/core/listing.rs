@@ -124,16 +124,17 @@ pub struct Upcoming {
     pub key: Vec<u8>,
 }
 
-/// A state of a partition, in the order that it passes through them.
+/// The state of a partition. A partition passes through the states in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
-    /// Its committed metadata or its barrier is awaited.
+#[non_exhaustive]
+pub enum PartitionState {
+    /// The engine fences the former owner and commits its barrier.
     TakingOver,
-    /// It is read up to its barrier, and its start marker is found or written.
+    /// The engine reads the partition up to its barrier.
     Loading,
-    /// It fires.
+    /// The engine fires the partition's schedules.
     Live,
-    /// It is being handed over.
+    /// The engine hands the partition over.
     Releasing,
 }
 
@@ -143,7 +144,7 @@ pub struct Status {
     /// The topic's index, and the partition of it.
     pub partition: TopicPartition,
     /// Its state.
-    pub phase: Phase,
+    pub state: PartitionState,
     /// The next offset to read.
     pub position: i64,
     /// The offset at which loading ends, once it is known.
@@ -191,21 +192,21 @@ impl<P: Payload> Scheduler<P> {
         let from = cursor.partition.unwrap_or(TopicPartition { topic: 0, number: i32::MIN });
         if cursor
             .partition
-            .is_some_and(|id| self.partitions.get(&id).is_none_or(|state| state.cursor_tag() != cursor.barrier))
+            .is_some_and(|id| self.partitions.get(&id).is_none_or(|owned| owned.cursor_tag() != cursor.barrier))
         {
             return Err(CursorExpired);
         }
-        for (id, state) in
+        for (id, owned) in
             self.partitions.range(from..).filter(|(id, _)| filter.topic.is_none_or(|topic| topic == id.topic))
         {
             let first = if cursor.partition == Some(*id) { cursor.entry } else { 0 };
-            for slot in first..state.keys.slots() {
+            for slot in first..owned.keys.slots() {
                 if page.entries.len() >= limit || bytes >= bytes_max || looked_at >= looked_at_max {
-                    page.next = Some(Cursor { partition: Some(*id), entry: slot, barrier: state.cursor_tag() });
+                    page.next = Some(Cursor { partition: Some(*id), entry: slot, barrier: owned.cursor_tag() });
                     return Ok(page);
                 }
                 looked_at += 1;
-                let Some(entry) = state.keys.get(slot).filter(|entry| filter.matches(entry)) else { continue };
+                let Some(entry) = owned.keys.get(slot).filter(|entry| filter.matches(entry)) else { continue };
                 if let Some(listed) = self.listed(*id, entry) {
                     bytes += listed.packed.len();
                     page.entries.push(listed);
@@ -218,17 +219,17 @@ impl<P: Payload> Scheduler<P> {
     /// Returns the pending schedules of a topic with this key: at most one in each partition held.
     #[must_use]
     pub fn find(&self, topic: u16, key: &[u8]) -> Vec<Listed> {
-        let partitions = self.partitions.values().filter(|state| state.id.topic == topic);
-        partitions.filter_map(|state| self.listed(state.id, state.keys.of_key(key)?)).collect()
+        let partitions = self.partitions.values().filter(|owned| owned.id.topic == topic);
+        partitions.filter_map(|owned| self.listed(owned.id, owned.keys.of_key(key)?)).collect()
     }
 
     /// Returns the next `limit` schedules to fire, over all live partitions, earliest first.
     #[must_use]
     pub fn upcoming(&self, limit: usize) -> Vec<Upcoming> {
         let mut next: Vec<(TopicPartition, &KeyEntry<P>)> = Vec::new();
-        for state in self.partitions.values().filter(|state| state.is_live()) {
+        for owned in self.partitions.values().filter(|owned| owned.is_live()) {
             for size in Size::ALL {
-                next.extend(state.keys.by_due(size).take(limit).map(|entry| (state.id, entry)));
+                next.extend(owned.keys.by_due(size).take(limit).map(|entry| (owned.id, entry)));
             }
             // Truncating after each partition bounds the memory.
             next.sort_by_key(|(_, entry)| entry.due());
@@ -263,23 +264,23 @@ impl<P: Payload> Scheduler<P> {
     /// Returns the status of every partition held.
     #[must_use]
     pub fn status(&self) -> Vec<Status> {
-        let status = |state: &OwnedPartition<P>| Status {
-            partition: state.id,
-            phase: match state.stage {
-                Stage::Metadata | Stage::Barrier | Stage::BarrierSent => Phase::TakingOver,
+        let status = |owned: &OwnedPartition<P>| Status {
+            partition: owned.id,
+            state: match owned.stage {
+                Stage::Metadata | Stage::Barrier | Stage::BarrierSent => PartitionState::TakingOver,
                 Stage::Loading | Stage::Since | Stage::Siblings | Stage::StartMarker(_) | Stage::StartMarkerSent(_) => {
-                    Phase::Loading
+                    PartitionState::Loading
                 }
-                Stage::Live => Phase::Live,
-                Stage::Releasing { .. } => Phase::Releasing,
+                Stage::Live => PartitionState::Live,
+                Stage::Releasing { .. } => PartitionState::Releasing,
             },
-            position: state.position,
-            barrier: state.barrier,
-            pending: state.keys.pending(),
-            overdue: state.keys.overdue(self.now),
-            parked: state.keys.parked(),
-            next_due_s: state.keys.next_due(&Size::ALL).map(Due::epoch_s),
-            bytes: state.keys.bytes(),
+            position: owned.position,
+            barrier: owned.barrier,
+            pending: owned.keys.pending(),
+            overdue: owned.keys.overdue(self.now),
+            parked: owned.keys.parked(),
+            next_due_s: owned.keys.next_due(&Size::ALL).map(Due::epoch_s),
+            bytes: owned.keys.bytes(),
         };
         self.partitions.values().map(status).collect()
     }

@@ -56,12 +56,12 @@ impl<P: Payload> Scheduler<P> {
             }
         }
         for (id, offset) in &batch.offsets {
-            if let Some(state) = self.partitions.get_mut(id) {
-                state.committed = *offset;
-                state.next_commit_at = self.now.plus(COMMIT_INTERVAL_MS);
+            if let Some(owned) = self.partitions.get_mut(id) {
+                owned.committed = *offset;
+                owned.next_commit_at = self.now.plus(COMMIT_INTERVAL_MS);
                 // A batch that was formed before the answer still names the owners, until the next commit. That costs a
                 // successor time, not safety.
-                state.fence_answered = false;
+                owned.fence_answered = false;
             }
         }
         match batch.purpose {
@@ -72,7 +72,7 @@ impl<P: Payload> Scheduler<P> {
             }
             Purpose::StartMarker => {
                 for (id, _) in &batch.offsets {
-                    if let Some(Stage::StartMarkerSent(start_marker)) = self.partitions.get(id).map(|state| state.stage)
+                    if let Some(Stage::StartMarkerSent(start_marker)) = self.partitions.get(id).map(|owned| owned.stage)
                     {
                         self.start_marker_committed(*id, start_marker);
                     }
@@ -99,12 +99,12 @@ impl<P: Payload> Scheduler<P> {
         self.counters.triggered += batch.triggered;
         self.counters.missed += batch.missed;
         self.counters.dead_lettered += batch.entries.iter().filter(|entry| entry.is_dead_letter).count() as u64;
-        self.counters.reasserted += batch.entries.iter().filter(|entry| entry.target.is_none()).count() as u64;
+        self.counters.rewritten += batch.entries.iter().filter(|entry| entry.target.is_none()).count() as u64;
         for (id, _) in &batch.offsets {
-            let Some(state) = self.partitions.get_mut(id) else { continue };
+            let Some(owned) = self.partitions.get_mut(id) else { continue };
             let read = bugs::on(Bug::SettledTakenForRead);
             let of_this = batch.entries.iter().filter(|entry| entry.partition == *id);
-            state.unread_batches.push_back(UnreadBatch {
+            owned.unread_batches.push_back(UnreadBatch {
                 batch: short_batch_id(batch.id),
                 last_offset: match last_offsets.iter().find(|(other, _)| other == id) {
                     _ if read => Some(-1),
@@ -112,7 +112,7 @@ impl<P: Payload> Scheduler<P> {
                 },
                 items: of_this.map(|entry| (entry.slot, entry.origin_offset, entry.ends)).collect(),
             });
-            state.clear_read();
+            owned.clear_read();
         }
     }
 
@@ -121,8 +121,8 @@ impl<P: Payload> Scheduler<P> {
             return;
         }
         for entry in &batch.entries {
-            if let Some(state) = self.partitions.get_mut(&entry.partition) {
-                state.keys.aborted(entry.slot, short_batch_id(batch.id));
+            if let Some(owned) = self.partitions.get_mut(&entry.partition) {
+                owned.keys.aborted(entry.slot, short_batch_id(batch.id));
             }
         }
         if batch.purpose == Purpose::CleanCommit {
@@ -174,11 +174,11 @@ impl<P: Payload> Scheduler<P> {
     /// Lets partitions whose barrier or start marker was not committed wait for another batch.
     fn revert_stages(&mut self, batch: &InFlight, wanted: impl Fn(TopicPartition) -> bool) {
         for (id, _) in batch.offsets.iter().filter(|(id, _)| wanted(*id)) {
-            let Some(state) = self.partitions.get_mut(id) else { continue };
-            match state.stage {
-                Stage::BarrierSent if batch.purpose == Purpose::Barrier => state.stage = Stage::Barrier,
+            let Some(owned) = self.partitions.get_mut(id) else { continue };
+            match owned.stage {
+                Stage::BarrierSent if batch.purpose == Purpose::Barrier => owned.stage = Stage::Barrier,
                 Stage::StartMarkerSent(start_marker) if batch.purpose == Purpose::StartMarker => {
-                    state.stage = Stage::StartMarker(start_marker)
+                    owned.stage = Stage::StartMarker(start_marker)
                 }
                 _ => {}
             }
@@ -200,8 +200,8 @@ impl<P: Payload> Scheduler<P> {
             let must_isolate = |entry: &&BatchEntry| entry.target.is_some() && takes_long;
             for entry in batch.entries.iter().filter(must_isolate) {
                 remaining -= 1;
-                if let Some(state) = self.partitions.get_mut(&entry.partition) {
-                    state.keys.isolate(entry.slot, entry.origin_offset);
+                if let Some(owned) = self.partitions.get_mut(&entry.partition) {
+                    owned.keys.isolate(entry.slot, entry.origin_offset);
                 }
             }
         }

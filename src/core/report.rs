@@ -124,7 +124,7 @@ pub struct Counters {
     /// Schedules accepted that are due more than 100 years ahead.
     pub far_ahead: u64,
     /// Records rewritten because an engine record had overtaken them.
-    pub reasserted: u64,
+    pub rewritten: u64,
     /// Records moved to the dead-letter topic.
     pub dead_lettered: u64,
     /// By the reason's number: records that could not fire, each counted once for each kind of reason.

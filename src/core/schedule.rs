@@ -101,7 +101,7 @@ fn least_bytes(parsed: &ParsedSchedule<'_>, topic: Option<&String>) -> usize {
     common + copy.max(triggered + target_key_bytes)
 }
 
-/// Returns an invalid record with all of its headers, so it can be written again unchanged.
+/// Returns an invalid record with all of its headers, so it can be rewritten unchanged.
 #[must_use]
 pub fn verbatim<'a>(record: &Record<'a>, value: &'a [u8]) -> Parts<'a> {
     let headers = record.headers.iter().filter(|h| h.name != ORIGIN_HEADER).copied().collect();

@@ -69,7 +69,7 @@ impl<P: Payload> Scheduler<P> {
 
     pub(super) fn on_committed(&mut self, partition: TopicPartition, offset: Option<i64>, metadata: &[u8]) {
         let owner = self.owner();
-        let Some(state) = self.partitions.get_mut(&partition).filter(|state| state.stage == Stage::Metadata) else {
+        let Some(owned) = self.partitions.get_mut(&partition).filter(|owned| owned.stage == Stage::Metadata) else {
             return;
         };
         let former = Ownership::decode(metadata).unwrap_or_default();
@@ -80,12 +80,12 @@ impl<P: Payload> Scheduler<P> {
             }
         }
         let clean = bugs::on(Bug::AlwaysClean);
-        state.ownership = Ownership { owner, owners_to_fence: fence, clean, since: former.since };
+        owned.ownership = Ownership { owner, owners_to_fence: fence, clean, since: former.since };
         let none = if bugs::on(Bug::NegativeOffset) { -1 } else { 0 };
-        state.committed = offset.unwrap_or(none).max(none);
-        state.stage = Stage::Barrier;
+        owned.committed = offset.unwrap_or(none).max(none);
+        owned.stage = Stage::Barrier;
         if bugs::on(Bug::FenceBeforeBarrier) {
-            let fence = state.ownership.owners_to_fence.clone();
+            let fence = owned.ownership.owners_to_fence.clone();
             let transactional_ids = fence.iter().flat_map(|owner| self.transactional_ids_of(owner)).collect();
             self.outputs.push_back(Output::Fence { request: RequestId(u64::MAX), transactional_ids });
         }
@@ -96,15 +96,15 @@ impl<P: Payload> Scheduler<P> {
     pub(super) fn barriers_committed(&mut self, partitions: &[(TopicPartition, i64)]) {
         let mut to_fence: Vec<String> = Vec::new();
         for (id, barrier) in partitions {
-            let Some(state) = self.partitions.get_mut(id) else { continue };
-            let barrier = if bugs::on(Bug::LoadsToCommitted) { state.committed } else { *barrier };
-            state.barrier = Some(barrier);
-            state.barrier_committed = true;
-            match &mut state.stage {
+            let Some(owned) = self.partitions.get_mut(id) else { continue };
+            let barrier = if bugs::on(Bug::LoadsToCommitted) { owned.committed } else { *barrier };
+            owned.barrier = Some(barrier);
+            owned.barrier_committed = true;
+            match &mut owned.stage {
                 Stage::Releasing { clean_commit_due, .. } => *clean_commit_due = true,
                 stage => *stage = Stage::Loading,
             }
-            for owner in &state.ownership.owners_to_fence {
+            for owner in &owned.ownership.owners_to_fence {
                 if !to_fence.contains(owner) && !bugs::on(Bug::DeadOwnerNotFenced) {
                     to_fence.push(owner.clone());
                 }
@@ -113,40 +113,40 @@ impl<P: Payload> Scheduler<P> {
         if !to_fence.is_empty() {
             let request = self.takeovers.new_request();
             for (id, _) in partitions {
-                if let Some(state) = self.partitions.get_mut(id) {
-                    state.fence_request = Some(request);
+                if let Some(owned) = self.partitions.get_mut(id) {
+                    owned.fence_request = Some(request);
                 }
             }
             let transactional_ids = to_fence.iter().flat_map(|owner| self.transactional_ids_of(owner)).collect();
             self.outputs.push_back(Output::Fence { request, transactional_ids });
         }
         for (id, _) in partitions {
-            if self.partitions.get(id).is_some_and(|state| matches!(state.stage, Stage::Loading) && state.is_loaded()) {
+            if self.partitions.get(id).is_some_and(|owned| matches!(owned.stage, Stage::Loading) && owned.is_loaded()) {
                 self.loaded(*id);
             }
         }
     }
 
     pub(super) fn on_fenced(&mut self, request: RequestId) {
-        for state in self.partitions.values_mut().filter(|state| state.fence_request == Some(request)) {
-            self.takeovers.previous_owners.retain(|former| !state.ownership.owners_to_fence.contains(former));
-            state.ownership.owners_to_fence.clear();
-            state.fence_request = None;
-            state.fence_answered = true;
+        for owned in self.partitions.values_mut().filter(|owned| owned.fence_request == Some(request)) {
+            self.takeovers.previous_owners.retain(|former| !owned.ownership.owners_to_fence.contains(former));
+            owned.ownership.owners_to_fence.clear();
+            owned.fence_request = None;
+            owned.fence_answered = true;
         }
     }
 
     /// Ends loading: goes live if the log has a start marker, and otherwise looks for the topic's `since`.
     pub(super) fn loaded(&mut self, id: TopicPartition) {
         let now = self.now;
-        let Some(state) = self.partitions.get_mut(&id) else { return };
-        match state.start_marker {
+        let Some(owned) = self.partitions.get_mut(&id) else { return };
+        match owned.start_marker {
             Some(start_marker) if start_marker.since <= now => {
-                state.ownership.since.get_or_insert(start_marker.since);
+                owned.ownership.since.get_or_insert(start_marker.since);
                 self.go_live(id);
             }
             _ => {
-                state.stage = Stage::Since;
+                owned.stage = Stage::Since;
                 self.find_since(id.topic);
             }
         }
@@ -161,8 +161,8 @@ impl<P: Payload> Scheduler<P> {
         let request = self.takeovers.new_request();
         self.takeovers.since_requests.insert(topic, request);
         let stays =
-            |state: &&OwnedPartition<P>| state.id.topic == topic && !matches!(state.stage, Stage::Releasing { .. });
-        let known = self.partitions.values().filter(stays).map(|state| state.id.number).collect();
+            |owned: &&OwnedPartition<P>| owned.id.topic == topic && !matches!(owned.stage, Stage::Releasing { .. });
+        let known = self.partitions.values().filter(stays).map(|owned| owned.id.number).collect();
         self.outputs.push_back(Output::FindSince { request, topic, known });
     }
 
@@ -171,9 +171,9 @@ impl<P: Payload> Scheduler<P> {
     pub(super) fn find_since_again(&mut self, topic: u16) {
         self.takeovers.since_requests.remove(&topic);
         let mut waiting = false;
-        for state in self.partitions.values_mut().filter(|state| state.id.topic == topic) {
-            if matches!(state.stage, Stage::Since | Stage::Siblings) {
-                state.stage = Stage::Since;
+        for owned in self.partitions.values_mut().filter(|owned| owned.id.topic == topic) {
+            if matches!(owned.stage, Stage::Since | Stage::Siblings) {
+                owned.stage = Stage::Since;
                 waiting = true;
             }
         }
@@ -188,23 +188,23 @@ impl<P: Payload> Scheduler<P> {
         };
         self.takeovers.since_requests.remove(&topic);
         let now = self.now;
-        for state in self.partitions.values_mut().filter(|state| state.id.topic == topic && state.stage == Stage::Since)
+        for owned in self.partitions.values_mut().filter(|owned| owned.id.topic == topic && owned.stage == Stage::Since)
         {
-            state.leftover_cutoff = leftover_cutoff;
+            owned.leftover_cutoff = leftover_cutoff;
             // A start marker or `since` in the future comes from before the clock was set back: it does not count.
             let since = since.filter(|_| !bugs::on(Bug::SinceForgotten));
-            let known = since.filter(|_| state.start_marker.is_none()).filter(|since| *since <= now);
+            let known = since.filter(|_| owned.start_marker.is_none()).filter(|since| *since <= now);
             // A start marker that counts by now is kept. One in the future is replaced by the cutoff, at its old
             // offset. Without a start marker, the answer is used if it counts, and otherwise the topic's other
             // partitions.
-            match (known, state.start_marker) {
-                (Some(since), _) => state.stage = Stage::StartMarker(start_marker_from(state, since)),
+            match (known, owned.start_marker) {
+                (Some(since), _) => owned.stage = Stage::StartMarker(start_marker_from(owned, since)),
                 // The clock may be right again by now.
                 (None, Some(start_marker)) if start_marker.since <= now => {
-                    state.stage = Stage::StartMarker(start_marker)
+                    owned.stage = Stage::StartMarker(start_marker)
                 }
-                (None, Some(_)) => state.stage = Stage::StartMarker(start_marker_from(state, leftover_cutoff)),
-                (None, None) => state.stage = Stage::Siblings,
+                (None, Some(_)) => owned.stage = Stage::StartMarker(start_marker_from(owned, leftover_cutoff)),
+                (None, None) => owned.stage = Stage::Siblings,
             }
         }
         self.use_siblings_since(topic);
@@ -213,28 +213,28 @@ impl<P: Payload> Scheduler<P> {
     /// Takes the `since` from the topic's other partitions, once all of them are loaded. If none has a start marker,
     /// the engine runs on this topic for the first time.
     fn use_siblings_since(&mut self, topic: u16) {
-        let of_topic = |state: &&OwnedPartition<P>| state.id.topic == topic;
+        let of_topic = |owned: &&OwnedPartition<P>| owned.id.topic == topic;
         let siblings = || self.partitions.values().filter(of_topic);
-        if !siblings().any(|state| state.stage == Stage::Siblings) || siblings().any(|state| state.is_before_siblings())
+        if !siblings().any(|owned| owned.stage == Stage::Siblings) || siblings().any(|owned| owned.is_before_siblings())
         {
             return;
         }
-        let earliest = siblings().filter_map(|state| state.start_marker.map(|start_marker| start_marker.since)).min();
+        let earliest = siblings().filter_map(|owned| owned.start_marker.map(|start_marker| start_marker.since)).min();
         let now = self.now;
-        for state in
-            self.partitions.values_mut().filter(|state| state.id.topic == topic && state.stage == Stage::Siblings)
+        for owned in
+            self.partitions.values_mut().filter(|owned| owned.id.topic == topic && owned.stage == Stage::Siblings)
         {
             let earliest = earliest.filter(|_| !bugs::on(Bug::SinceForgotten));
-            let since = earliest.filter(|since| *since <= now).unwrap_or(state.leftover_cutoff);
-            state.stage = Stage::StartMarker(start_marker_from(state, since));
+            let since = earliest.filter(|since| *since <= now).unwrap_or(owned.leftover_cutoff);
+            owned.stage = Stage::StartMarker(start_marker_from(owned, since));
         }
     }
 
     pub(super) fn start_marker_committed(&mut self, id: TopicPartition, start_marker: StartMarker) {
-        if let Some(state) =
-            self.partitions.get_mut(&id).filter(|state| matches!(state.stage, Stage::StartMarkerSent(_)))
+        if let Some(owned) =
+            self.partitions.get_mut(&id).filter(|owned| matches!(owned.stage, Stage::StartMarkerSent(_)))
         {
-            state.start_marker = Some(start_marker);
+            owned.start_marker = Some(start_marker);
             if self.is_ahead(start_marker) {
                 // The clock was set back while the batch was in flight.
                 return self.reread(id, CLOCK_SET_BACK);
@@ -245,18 +245,18 @@ impl<P: Payload> Scheduler<P> {
 
     fn go_live(&mut self, id: TopicPartition) {
         let now = self.now;
-        let Some(state) = self.partitions.get_mut(&id) else { return };
-        let start_marker = state.start_marker.expect("a partition goes live only when its start marker is known");
-        let invalid = state.keys.finish_loading();
-        let end = start_marker.since.min(state.leftover_cutoff).0.div_euclid(1000);
+        let Some(owned) = self.partitions.get_mut(&id) else { return };
+        let start_marker = owned.start_marker.expect("a partition goes live only when its start marker is known");
+        let invalid = owned.keys.finish_loading();
+        let end = start_marker.since.min(owned.leftover_cutoff).0.div_euclid(1000);
         let end = if bugs::on(Bug::LeftoversFire) { 0 } else { end };
-        let leftovers = state.keys.drop_leftovers(start_marker.offset, u64::try_from(end).unwrap_or(0));
+        let leftovers = owned.keys.drop_leftovers(start_marker.offset, u64::try_from(end).unwrap_or(0));
         // Schedules that ended during loading have left free slots, which may never be needed again.
-        state.keys.shrink(LOADED_SLOTS_PER_ENTRY);
-        state.stage = Stage::Live;
-        state.live_at = now;
-        let pending = state.keys.pending();
-        let overdue = state.keys.overdue(now);
+        owned.keys.shrink(LOADED_SLOTS_PER_ENTRY);
+        owned.stage = Stage::Live;
+        owned.live_at = now;
+        let pending = owned.keys.pending();
+        let overdue = owned.keys.overdue(now);
         self.counters.planned += pending as u64;
         self.counters.leftovers += leftovers;
         self.counters.invalid += invalid.len() as u64;
@@ -276,14 +276,14 @@ impl<P: Payload> Scheduler<P> {
             return self.rejoin(why);
         }
         let keys = self.new_table();
-        let Some(state) = self.partitions.get_mut(&id) else { return };
-        match state.stage {
+        let Some(owned) = self.partitions.get_mut(&id) else { return };
+        match owned.stage {
             Stage::Releasing { .. } => return,
             Stage::Metadata => {
-                state.reread(keys);
-                state.stage = Stage::Metadata;
+                owned.reread(keys);
+                owned.stage = Stage::Metadata;
             }
-            _ => state.reread(keys),
+            _ => owned.reread(keys),
         }
         self.outputs.push_back(Output::Seek(id));
         self.report(Report::Reread { partition: id, why });
@@ -292,17 +292,17 @@ impl<P: Payload> Scheduler<P> {
     /// Handles that records before `start` were deleted from a partition's log: their schedules must not fire, as after
     /// a restart. An entry may have a copy after `start`, which only reading the log again can find.
     pub(super) fn on_trimmed(&mut self, id: TopicPartition, start: i64) {
-        let Some(state) = self.partitions.get_mut(&id) else { return };
-        if state.keys.reaches_below(start) && !matches!(state.stage, Stage::Releasing { .. }) {
-            state.is_trimmed = true;
+        let Some(owned) = self.partitions.get_mut(&id) else { return };
+        if owned.keys.reaches_below(start) && !matches!(owned.stage, Stage::Releasing { .. }) {
+            owned.is_trimmed = true;
             self.reread_trimmed();
         }
     }
 
     /// Reads trimmed partitions again, once no batch concerns them. Until then they join no new batch.
     pub(super) fn reread_trimmed(&mut self) {
-        let trimmed = self.partitions.values().filter(|state| state.is_trimmed && !self.has_in_flight(state.id));
-        for id in trimmed.map(|state| state.id).collect::<Vec<_>>() {
+        let trimmed = self.partitions.values().filter(|owned| owned.is_trimmed && !self.has_in_flight(owned.id));
+        for id in trimmed.map(|owned| owned.id).collect::<Vec<_>>() {
             self.reread(id, "records were deleted from its beginning");
         }
     }
@@ -317,10 +317,10 @@ impl<P: Payload> Scheduler<P> {
 
     /// Iterates over the live partitions whose start marker is in the future.
     pub(super) fn ahead_of_clock(&self) -> impl Iterator<Item = TopicPartition> {
-        let ahead = |state: &&OwnedPartition<P>| {
-            state.is_live() && state.start_marker.is_some_and(|start_marker| self.is_ahead(start_marker))
+        let ahead = |owned: &&OwnedPartition<P>| {
+            owned.is_live() && owned.start_marker.is_some_and(|start_marker| self.is_ahead(start_marker))
         };
-        self.partitions.values().filter(ahead).map(|state| state.id)
+        self.partitions.values().filter(ahead).map(|owned| owned.id)
     }
 
     fn is_ahead(&self, start_marker: StartMarker) -> bool {
@@ -328,8 +328,8 @@ impl<P: Payload> Scheduler<P> {
     }
 }
 
-fn start_marker_from<P: Payload>(state: &OwnedPartition<P>, since: Millis) -> StartMarker {
+fn start_marker_from<P: Payload>(owned: &OwnedPartition<P>, since: Millis) -> StartMarker {
     // Keep the offset of an earlier start marker: schedules after it stay owed.
-    let offset = state.start_marker.map_or(state.barrier.unwrap_or(0), |start_marker| start_marker.offset);
+    let offset = owned.start_marker.map_or(owned.barrier.unwrap_or(0), |start_marker| start_marker.offset);
     StartMarker { since, offset }
 }

@@ -28,8 +28,9 @@ const PROBATION_MS: i64 = 60_000;
 /// Number of names below which unused ones are not removed.
 const SWEEP_MIN: usize = 1_024;
 
-/// The state of a target topic, mostly by the cluster's metadata.
+/// The state of a target topic, by the cluster's metadata or by its delivery reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum TargetState {
     /// It exists and takes records.
     Exists,
@@ -48,7 +49,7 @@ pub enum TargetState {
 #[derive(Debug)]
 struct Target {
     name: Arc<str>,
-    state: State,
+    usability: Usability,
     /// Schedules wait for it.
     has_waiters: bool,
     /// Consecutive lookups that found it unusable.
@@ -63,7 +64,7 @@ struct Target {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum Usability {
     Checking,
     Usable,
     Unusable { state: TargetState, retry_at: Millis },
@@ -85,11 +86,11 @@ pub(super) struct Targets {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     /// Fire it.
-    Send,
+    Fire,
     /// Park it until the target takes records, for this reason if it is known.
-    Hold(Option<Reason>),
+    Park(Option<Reason>),
     /// Make it a dead letter, or park it if there is no topic for them.
-    GiveUp(Reason),
+    DeadLetter(Reason),
 }
 
 impl Default for Targets {
@@ -123,7 +124,7 @@ impl Targets {
         self.by_name.insert(Arc::clone(&name), target);
         let new = Target {
             name,
-            state: State::Checking,
+            usability: Usability::Checking,
             has_waiters: false,
             failed_lookups: 0,
             final_lookups: 0,
@@ -159,19 +160,19 @@ impl Targets {
 
     /// Decides about a schedule for this target.
     pub(super) fn verdict(&self, now: Millis, target: u32) -> Verdict {
-        let Some(target) = self.list.get(&target) else { return Verdict::Hold(None) };
-        match target.state {
-            State::Usable => Verdict::Send,
-            State::Checking => Verdict::Hold(None),
-            State::Unusable { state, retry_at } => match reason(state) {
+        let Some(target) = self.list.get(&target) else { return Verdict::Park(None) };
+        match target.usability {
+            Usability::Usable => Verdict::Fire,
+            Usability::Checking => Verdict::Park(None),
+            Usability::Unusable { state, retry_at } => match reason(state) {
                 // If the next lookup is due, the topic may have been created since the last. A partition without a
                 // leader or a wrong clock is not a fault of the schedule.
                 Some(reason @ (Reason::UnknownTarget | Reason::Forbidden))
                     if target.final_lookups >= LOOKUPS_BEFORE_DEAD_LETTER && retry_at > now =>
                 {
-                    Verdict::GiveUp(reason)
+                    Verdict::DeadLetter(reason)
                 }
-                reason => Verdict::Hold(reason),
+                reason => Verdict::Park(reason),
             },
         }
     }
@@ -181,9 +182,9 @@ impl Targets {
     pub(super) fn add_waiter(&mut self, now: Millis, target: u32) -> bool {
         let Some(target) = self.list.get_mut(&target) else { return false };
         target.has_waiters = true;
-        let check = matches!(target.state, State::Unusable { retry_at, .. } if retry_at <= now);
+        let check = matches!(target.usability, Usability::Unusable { retry_at, .. } if retry_at <= now);
         if check {
-            target.state = State::Checking;
+            target.usability = Usability::Checking;
         }
         check
     }
@@ -192,9 +193,9 @@ impl Targets {
     #[must_use]
     pub(super) fn check_again(&mut self, target: u32) -> bool {
         let Some(target) = self.list.get_mut(&target) else { return false };
-        let check = target.state == State::Usable;
+        let check = target.usability == Usability::Usable;
         if check {
-            target.state = State::Checking;
+            target.usability = Usability::Checking;
         }
         check
     }
@@ -205,7 +206,7 @@ impl Targets {
         let target = self.list.get_mut(&target)?;
         // Its schedules wait, even if another batch has quarantined it before.
         target.has_waiters = true;
-        if target.state != State::Usable {
+        if target.usability != Usability::Usable {
             return None;
         }
         if target.failures_reset_at < now {
@@ -214,7 +215,7 @@ impl Targets {
         let delay = (QUARANTINE_MS_MIN << target.consecutive_failures.min(8)).min(QUARANTINE_MS_MAX);
         target.consecutive_failures = target.consecutive_failures.saturating_add(1);
         target.failures_reset_at = now.plus(delay + PROBATION_MS);
-        target.state = State::Unusable { state, retry_at: now.plus(delay) };
+        target.usability = Usability::Unusable { state, retry_at: now.plus(delay) };
         self.has_quarantined = true;
         target.note_state(state)
     }
@@ -226,7 +227,7 @@ impl Targets {
 
     /// Notes that the target has taken a record. Returns its name if it was quarantined before.
     pub(super) fn took_record(&mut self, target: u32) -> Option<Arc<str>> {
-        let target = self.list.get_mut(&target).filter(|target| target.state == State::Usable)?;
+        let target = self.list.get_mut(&target).filter(|target| target.usability == Usability::Usable)?;
         let name = target.last_reported.take().map(|_| Arc::clone(&target.name));
         if name.is_some() {
             self.has_quarantined = self.list.values().any(|target| target.last_reported.is_some());
@@ -238,7 +239,7 @@ impl Targets {
     pub(super) fn answered(&mut self, now: Millis, target: u32, answer: TargetState) -> Option<Arc<str>> {
         let target = self.list.get_mut(&target)?;
         if answer == TargetState::Exists {
-            (target.state, target.has_waiters) = (State::Usable, false);
+            (target.usability, target.has_waiters) = (Usability::Usable, false);
             (target.failed_lookups, target.final_lookups) = (0, 0);
             if target.consecutive_failures > 0 && target.failures_reset_at >= now {
                 // The metadata did not show the fault before, so only its next record shows whether that is over.
@@ -250,7 +251,7 @@ impl Targets {
         target.failed_lookups = target.failed_lookups.saturating_add(1);
         let is_final = matches!(reason(answer), Some(Reason::UnknownTarget | Reason::Forbidden));
         target.final_lookups = target.final_lookups.saturating_add(u32::from(is_final));
-        target.state = State::Unusable { state: answer, retry_at: now.plus(delay) };
+        target.usability = Usability::Unusable { state: answer, retry_at: now.plus(delay) };
         target.note_state(answer)
     }
 
@@ -258,9 +259,9 @@ impl Targets {
     pub(super) fn take_due_lookups(&mut self, now: Millis) -> Vec<u32> {
         let mut due = Vec::new();
         for (number, target) in &mut self.list {
-            let State::Unusable { retry_at, .. } = target.state else { continue };
+            let Usability::Unusable { retry_at, .. } = target.usability else { continue };
             if retry_at <= now && target.has_waiters {
-                target.state = State::Checking;
+                target.usability = Usability::Checking;
                 due.push(*number);
             }
         }
@@ -269,8 +270,8 @@ impl Targets {
 
     /// Returns when the next lookup is due.
     pub(super) fn next_check(&self) -> Option<Millis> {
-        let retry_at = |target: &Target| match target.state {
-            State::Unusable { retry_at, .. } if target.has_waiters => Some(retry_at),
+        let retry_at = |target: &Target| match target.usability {
+            Usability::Unusable { retry_at, .. } if target.has_waiters => Some(retry_at),
             _ => None,
         };
         self.list.values().filter_map(retry_at).min()
@@ -281,7 +282,7 @@ impl Targets {
     pub(super) fn set_back(&mut self, back_ms: i64) {
         for target in self.list.values_mut() {
             target.failures_reset_at = target.failures_reset_at.plus(-back_ms);
-            if let State::Unusable { state, retry_at } = &mut target.state {
+            if let Usability::Unusable { state, retry_at } = &mut target.usability {
                 let earlier = retry_at.plus(-back_ms);
                 *retry_at = if *state == TargetState::RejectsTimestamps { Millis(i64::MIN) } else { earlier };
             }

@@ -20,7 +20,7 @@ impl<P: Payload> Scheduler<P> {
     /// than to form a batch.
     pub(super) fn has_work(&self) -> bool {
         let is_ready = |(purpose, at): &Work| *at <= self.now && self.is_ready(*purpose);
-        self.partitions.values().any(|state| self.work(state).any(|work| is_ready(&work)))
+        self.partitions.values().any(|owned| self.work(owned).any(|work| is_ready(&work)))
     }
 
     /// Returns whether batches of this kind are not backing off.
@@ -31,7 +31,7 @@ impl<P: Payload> Scheduler<P> {
     /// Returns when the next batch can be formed, and why. Work that is due now and was not formed waits for a batch in
     /// flight to settle, which needs no deadline.
     pub(super) fn next_work(&self) -> Option<(Millis, &'static str)> {
-        let later = self.partitions.values().flat_map(|state| self.work(state)).filter_map(|(purpose, at)| {
+        let later = self.partitions.values().flat_map(|owned| self.work(owned)).filter_map(|(purpose, at)| {
             let why = match purpose {
                 _ if at <= self.now => "an aborted batch is tried again",
                 Purpose::Entries(_) => "a schedule is due",
@@ -43,36 +43,36 @@ impl<P: Payload> Scheduler<P> {
     }
 
     /// Iterates over the work of one partition.
-    fn work(&self, state: &OwnedPartition<P>) -> impl Iterator<Item = Work> {
+    fn work(&self, owned: &OwnedPartition<P>) -> impl Iterator<Item = Work> {
         let now = self.now;
-        let is_live = state.is_live();
-        let work = match state.stage {
+        let is_live = owned.is_live();
+        let work = match owned.stage {
             Stage::Metadata | Stage::BarrierSent | Stage::StartMarkerSent(_) => [None; 7],
             Stage::Barrier => one(Purpose::Barrier, now),
             Stage::StartMarker(_) => one(Purpose::StartMarker, now),
-            Stage::Releasing { .. } if self.batches.any_concerns(state.id) => [None; 7],
+            Stage::Releasing { .. } if self.batches.any_concerns(owned.id) => [None; 7],
             Stage::Releasing { .. } => one(Purpose::CleanCommit, now),
-            _ if state.is_trimmed => [None; 7],
+            _ if owned.is_trimmed => [None; 7],
             // They are live only with `Bug::FireBeforeBarrier`.
             Stage::Loading | Stage::Since | Stage::Siblings if !is_live => {
-                if state.fence_answered {
+                if owned.fence_answered {
                     one(Purpose::CommitOffsets, now)
                 } else {
                     [None; 7]
                 }
             }
             Stage::Loading | Stage::Since | Stage::Siblings | Stage::Live => {
-                let due = |lane| state.keys.next_due(self.sizes(lane)).map(|due| (Purpose::Entries(lane), due.at()));
+                let due = |lane| owned.keys.next_due(self.sizes(lane)).map(|due| (Purpose::Entries(lane), due.at()));
                 let waits = |does: bool, lane| does.then_some((Purpose::Entries(lane), now));
-                let has_progress = state.offset() > state.committed;
+                let has_progress = owned.offset() > owned.committed;
                 [
                     due(Lane::Normal),
                     due(Lane::Large),
-                    waits(state.keys.has_rewrites(), Lane::Normal),
-                    waits(state.keys.has_isolated(), Lane::Isolated),
-                    waits(state.keys.has_dead_letters(), Lane::DeadLetters),
-                    state.fence_answered.then_some((Purpose::CommitOffsets, now)),
-                    has_progress.then_some((Purpose::CommitOffsets, state.next_commit_at)),
+                    waits(owned.keys.has_rewrites(), Lane::Normal),
+                    waits(owned.keys.has_isolated(), Lane::Isolated),
+                    waits(owned.keys.has_dead_letters(), Lane::DeadLetters),
+                    owned.fence_answered.then_some((Purpose::CommitOffsets, now)),
+                    has_progress.then_some((Purpose::CommitOffsets, owned.next_commit_at)),
                 ]
             }
         };

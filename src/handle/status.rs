@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::status_board::{EngineState, StatusBoard};
-use crate::core::{Phase, Status};
+pub use crate::core::PartitionState;
+use crate::core::Status;
 
 /// The status of the engine as its loop last published it, at most some seconds ago.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,31 +36,6 @@ impl EngineStatus {
     }
 }
 
-/// The state of a partition. A partition passes through the states in this order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum PartitionState {
-    /// The engine fences the former owner and commits its barrier.
-    TakingOver,
-    /// The engine reads the partition up to its barrier.
-    Loading,
-    /// The engine fires the partition's schedules.
-    Live,
-    /// The engine hands the partition over.
-    Releasing,
-}
-
-impl From<Phase> for PartitionState {
-    fn from(phase: Phase) -> Self {
-        match phase {
-            Phase::TakingOver => Self::TakingOver,
-            Phase::Loading => Self::Loading,
-            Phase::Live => Self::Live,
-            Phase::Releasing => Self::Releasing,
-        }
-    }
-}
-
 /// The status of a partition that this instance holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -78,7 +54,7 @@ pub struct PartitionStatus {
     pub pending: usize,
     /// Number of pending schedules that are due and in no batch yet, without parked ones.
     pub overdue: usize,
-    /// Number of parked records: schedules, and the rare cancel or invalid record that the engine writes again.
+    /// Number of parked records: schedules, and the rare cancel or invalid record that the engine rewrites.
     pub parked: usize,
     /// The time from which the next schedule is due, in seconds since 1970, without parked ones.
     pub next_due_s: Option<u64>,
@@ -91,7 +67,7 @@ impl PartitionStatus {
         Self {
             topic: topics.get(usize::from(status.partition.topic)).cloned().unwrap_or_default(),
             partition: status.partition.number,
-            state: status.phase.into(),
+            state: status.state,
             position: status.position,
             barrier: status.barrier,
             pending: status.pending,

@@ -85,8 +85,14 @@ pub struct StatusBoard {
 #[derive(Debug)]
 struct Warning {
     text: String,
-    /// It is shown until then, unless it is seen again.
-    until: Instant,
+    /// It is shown until then, unless it is seen again; `None`: until it is removed.
+    until: Option<Instant>,
+}
+
+impl Warning {
+    fn is_shown(&self, now: Instant) -> bool {
+        self.until.is_none_or(|until| until > now)
+    }
 }
 
 impl Default for StatusBoard {
@@ -164,24 +170,28 @@ impl StatusBoard {
 
     /// Shows a warning in `/readiness` until it has not been seen for `lasts`. Returns true if it was not shown before,
     /// which is when it is logged.
-    pub(crate) fn warn(&self, name: &str, text: &str, lasts: Duration) -> bool {
+    pub(crate) fn warn(&self, name: &str, text: &str, lasts: Option<Duration>) -> bool {
         let now = Instant::now();
         let mut warnings = lock(&self.warnings);
-        warnings.retain(|_, warning| warning.until > now);
-        let warning = Warning { text: text.to_owned(), until: now + lasts };
+        warnings.retain(|_, warning| warning.is_shown(now));
+        let warning = Warning { text: text.to_owned(), until: lasts.map(|lasts| now + lasts) };
         warnings.insert(name.to_owned(), warning).is_none()
     }
 
     /// Ends a warning. Returns whether it was shown.
     pub(crate) fn unwarn(&self, name: &str) -> bool {
-        lock(&self.warnings).remove(name).is_some_and(|warning| warning.until > Instant::now())
+        lock(&self.warnings).remove(name).is_some_and(|warning| warning.is_shown(Instant::now()))
     }
 
     /// Returns the current warnings.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
         let now = Instant::now();
-        lock(&self.warnings).values().filter(|w| w.until > now).map(|w| w.text.clone()).collect()
+        lock(&self.warnings)
+            .values()
+            .filter(|warning| warning.is_shown(now))
+            .map(|warning| warning.text.clone())
+            .collect()
     }
 
     /// Returns the latest statistics of each client, by its name.
@@ -202,11 +212,11 @@ mod tests {
     #[test]
     fn a_warning_is_news_once_and_ends_when_it_is_not_seen_again() {
         let board = StatusBoard::default();
-        assert!(board.warn("clock", "wrong", Duration::from_secs(60)));
-        assert!(!board.warn("clock", "still wrong", Duration::from_secs(60)));
+        assert!(board.warn("clock", "wrong", Some(Duration::from_secs(60))));
+        assert!(!board.warn("clock", "still wrong", Some(Duration::from_secs(60))));
         assert_eq!(board.warnings(), ["still wrong"]);
         assert!(board.unwarn("clock") && !board.unwarn("clock"));
-        assert!(board.warn("clock", "wrong again", Duration::ZERO));
+        assert!(board.warn("clock", "wrong again", Some(Duration::ZERO)));
         assert_eq!(board.warnings(), [""; 0]);
     }
 }

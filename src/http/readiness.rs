@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::core::{Phase, Status};
+use crate::core::{PartitionState, Status};
 use crate::handle::status_board::{EngineState, StatusBoard};
 use crate::metrics::partitions::{progress, state};
 
@@ -48,7 +48,7 @@ impl Waiting {
         Self {
             topic: topics.get(usize::from(status.partition.topic)).cloned().unwrap_or_default(),
             partition: status.partition.number,
-            state: state(status.phase),
+            state: state(status.state),
             progress: progress(status),
             position: status.position,
             end: status.barrier,
@@ -60,7 +60,7 @@ impl Readiness {
     /// Reads the board.
     pub(super) fn of(board: &StatusBoard, topics: &[String]) -> Self {
         let snapshot = board.snapshot();
-        let not_live = || snapshot.partitions.iter().filter(|status| status.phase != Phase::Live);
+        let not_live = || snapshot.partitions.iter().filter(|status| status.state != PartitionState::Live);
         let missing = not_live().count();
         let reason = if board.since_heartbeat() > LOOP_STUCK_TIMEOUT {
             Some("the engine's loop does not run".to_owned())
@@ -100,10 +100,10 @@ mod tests {
     use crate::core::io::{Millis, TopicPartition};
     use crate::handle::status_board::Snapshot;
 
-    fn status(number: i32, phase: Phase) -> Status {
+    fn status(number: i32, state: PartitionState) -> Status {
         let partition = TopicPartition { topic: 0, number };
         let (pending, overdue, parked, next_due_s, bytes) = (0, 0, 0, None, 600);
-        Status { partition, phase, position: 5, barrier: Some(10), pending, overdue, parked, next_due_s, bytes }
+        Status { partition, state, position: 5, barrier: Some(10), pending, overdue, parked, next_due_s, bytes }
     }
 
     fn of(state: EngineState, partitions: Vec<Status>, reached: bool) -> Readiness {
@@ -117,9 +117,10 @@ mod tests {
     #[test]
     fn a_member_is_ready_if_all_its_partitions_are_live() {
         assert!(of(EngineState::Member, Vec::new(), true).ready);
-        let one = of(EngineState::Member, vec![status(0, Phase::Live)], true);
+        let one = of(EngineState::Member, vec![status(0, PartitionState::Live)], true);
         assert!(one.ready && one.warnings.is_empty());
-        let loading = of(EngineState::Member, vec![status(0, Phase::Live), status(1, Phase::Loading)], true);
+        let loading =
+            of(EngineState::Member, vec![status(0, PartitionState::Live), status(1, PartitionState::Loading)], true);
         assert!(!loading.ready);
         assert_eq!((loading.assigned, loading.live, loading.waiting.len()), (2, 1, 1));
         let waiting = &loading.waiting[0];
@@ -128,7 +129,7 @@ mod tests {
 
     #[test]
     fn memory_use_is_a_warning_and_does_not_affect_readiness() {
-        let two = of(EngineState::Member, vec![status(0, Phase::Live), status(1, Phase::Live)], true);
+        let two = of(EngineState::Member, vec![status(0, PartitionState::Live), status(1, PartitionState::Live)], true);
         assert!(two.ready);
         let message = "pending schedules use about 1200 bytes of memory, more than MEMORY_WARN_BYTES (1000)";
         assert_eq!(two.warnings, [message]);
@@ -138,9 +139,9 @@ mod tests {
     fn an_instance_that_is_not_a_live_member_is_not_ready() {
         assert!(!of(EngineState::Starting("no broker".into()), Vec::new(), true).ready);
         assert!(!of(EngineState::Joining, Vec::new(), true).ready);
-        assert!(!of(EngineState::Ending, vec![status(0, Phase::Live)], true).ready);
-        assert!(!of(EngineState::Member, vec![status(0, Phase::Live)], false).ready);
-        let many = (0..500).map(|n| status(n, Phase::Loading)).collect();
+        assert!(!of(EngineState::Ending, vec![status(0, PartitionState::Live)], true).ready);
+        assert!(!of(EngineState::Member, vec![status(0, PartitionState::Live)], false).ready);
+        let many = (0..500).map(|n| status(n, PartitionState::Loading)).collect();
         assert_eq!(of(EngineState::Member, many, true).waiting.len(), WAITING_MAX);
     }
 }

@@ -86,7 +86,7 @@ fn partitions<'a>(board: &StatusBoard, held: &[Status], topics: &'a [String]) ->
         Partition {
             topic,
             partition: number,
-            state: state(status.phase),
+            state: state(status.state),
             progress: progress(status),
             pending: status.pending,
             overdue: status.overdue,

@@ -11,7 +11,7 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
 use super::clients::{Clients, QueryContext};
 use super::topics::{Entries, Role};
 
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
+const ADMIN_REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The brokers' default number of partitions, or of replicas.
 const DEFAULT: i32 = -1;
@@ -88,5 +88,5 @@ impl Admin {
 }
 
 fn options() -> AdminOptions {
-    AdminOptions::new().request_timeout(Some(REQUEST_TIMEOUT)).operation_timeout(Some(REQUEST_TIMEOUT))
+    AdminOptions::new().request_timeout(Some(ADMIN_REQUEST_TIMEOUT)).operation_timeout(Some(ADMIN_REQUEST_TIMEOUT))
 }

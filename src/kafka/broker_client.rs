@@ -25,7 +25,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(8);
 /// How long the first request waits before it is repeated.
 const CONNECT_RETRY_INTERVAL: Duration = Duration::from_secs(2);
 /// How long a request for metadata or offsets may take.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(4);
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(4);
 /// How long the brokers may go without sending a record.
 const READ_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -228,7 +228,7 @@ impl BrokerClient {
     /// If the topic does not exist, or its metadata cannot be read.
     pub(crate) fn partitions(&self, topic: &str) -> Result<Vec<i32>, BrokerError> {
         let failed = |source| BrokerError::Metadata { topic: topic.to_owned(), source };
-        let metadata = self.client.fetch_metadata(Some(topic), REQUEST_TIMEOUT).map_err(failed)?;
+        let metadata = self.client.fetch_metadata(Some(topic), LOOKUP_TIMEOUT).map_err(failed)?;
         let found = metadata.topics().iter().find(|found| found.name() == topic);
         let mut partitions: Vec<i32> = match found.map(MetadataTopic::error) {
             Some(None) => found.map(|found| found.partitions().iter().map(|p| p.id()).collect()).unwrap_or_default(),
@@ -272,7 +272,7 @@ impl BrokerClient {
     /// # Errors
     /// If its leader does not answer.
     pub(crate) fn bounds(&self, topic: &str, partition: i32) -> Result<(i64, i64), BrokerError> {
-        let watermarks = self.client.fetch_watermarks(topic, partition, REQUEST_TIMEOUT);
+        let watermarks = self.client.fetch_watermarks(topic, partition, LOOKUP_TIMEOUT);
         let (low, end) =
             watermarks.map_err(|source| BrokerError::Offsets { topic: topic.to_owned(), partition, source })?;
         let end = *self.ends.borrow_mut().entry((topic.to_owned(), partition)).or_insert(end);

@@ -16,7 +16,7 @@ use super::ffi;
 use super::ffi::admin::TopicDescription;
 use super::foreign_members::{Member, UnidentifiedMembers, parse_assignment};
 use super::log_start_offsets::LogStartOffsets;
-use super::worker::{REQUEST_TIMEOUT, Worker, WorkerResult};
+use super::worker::{JOB_REQUEST_TIMEOUT, Worker, WorkerResult};
 
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 /// Members that a log line names at most.
@@ -74,7 +74,7 @@ impl ClusterMonitor {
     /// records before it.
     fn check_topics(&mut self, client: &QueryConsumer) {
         let names: Vec<&str> = self.worker.topics.iter().map(String::as_str).collect();
-        let described = ffi::admin::describe_topics(client.client(), &names, REQUEST_TIMEOUT).unwrap_or_default();
+        let described = ffi::admin::describe_topics(client.client(), &names, JOB_REQUEST_TIMEOUT).unwrap_or_default();
         let count = |topic: &TopicDescription| 0..i32::try_from(topic.in_sync.len()).unwrap_or(0);
         let partitions: Vec<(&str, i32)> =
             described.iter().flat_map(|topic| count(topic).map(|number| (topic.name.as_str(), number))).collect();
@@ -118,7 +118,7 @@ impl ClusterMonitor {
     /// Returns the members of the group whose client ids are not ours, with their partitions of the schedules topics.
     /// `None` while the group rebalances.
     fn other_members(&self, client: &QueryConsumer) -> KafkaResult<Option<Vec<Member>>> {
-        let list = client.fetch_group_list(Some(&self.group), REQUEST_TIMEOUT)?;
+        let list = client.fetch_group_list(Some(&self.group), JOB_REQUEST_TIMEOUT)?;
         let group = list.groups().iter().find(|found| found.name() == self.group);
         let Some(group) = group.filter(|group| group.state() == STABLE) else { return Ok(None) };
         let is_ours = |topic: &String| self.worker.topics.contains(topic);
@@ -143,7 +143,7 @@ fn committed(client: &QueryConsumer, members: &[Member]) -> KafkaResult<BTreeMap
     if list.count() == 0 {
         return Ok(BTreeMap::new());
     }
-    let list = client.committed_offsets(list, REQUEST_TIMEOUT)?;
+    let list = client.committed_offsets(list, JOB_REQUEST_TIMEOUT)?;
     let places = list.elements().into_iter().map(|element| (element.topic().to_owned(), element.partition()));
     Ok(places.zip(ffi::metadata(&list)).collect())
 }

@@ -13,10 +13,10 @@ use crate::handle::status_board::StatusBoard;
 
 /// For this long after a committed transaction, a client that finds no broker is ignored unless the consumer's
 /// statistics agree: while brokers restart, clients lose and find them at different times.
-const RECENT_COMMIT_TIMEOUT: Duration = Duration::from_secs(5);
+const RECENT_COMMIT_AGE_MAX: Duration = Duration::from_secs(5);
 /// How long `/readiness` shows a warning after its cause was last seen: longer than the longest retry interval of a
 /// parked schedule.
-const WARNING_TIMEOUT: Duration = Duration::from_secs(150);
+const WARNING_EXPIRY: Duration = Duration::from_secs(150);
 /// After this long without an answer, credentials may have been replaced: a broker that restarts is back sooner.
 const UNREACHABLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// The name of the warning about rejected timestamps.
@@ -25,11 +25,9 @@ const CLOCK: &str = "clock";
 /// An error without a line of its own is logged once it has come this often, over this long: single ones are part of
 /// every broker restart.
 const REPEATS_MIN: u32 = 3;
-const REPEATING_TIMEOUT: Duration = Duration::from_secs(5);
+const REPEATS_SPAN_MIN: Duration = Duration::from_secs(5);
 /// After this long without a repeat, an error has ended. librdkafka suppresses identical errors of a broker for 30 s.
-const REPEAT_TIMEOUT: Duration = Duration::from_secs(90);
-/// librdkafka reports some errors only once, so their warnings stay until the clients have recovered.
-const UNTIL_RECOVERED: Duration = Duration::from_secs(365 * 86_400);
+const REPEAT_EXPIRY: Duration = Duration::from_secs(90);
 
 /// An error that has a line of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -213,23 +211,23 @@ impl Diagnostics {
         if self.board.is_unreachable() || !self.keeps_failing(what) {
             return;
         }
-        if self.board.warn(what, &format!("{what} (repeated): {why}"), REPEAT_TIMEOUT) {
+        if self.board.warn(what, &format!("{what} (repeated): {why}"), Some(REPEAT_EXPIRY)) {
             tracing::warn!(%why, "{what} (repeated); trying again until it works");
         }
     }
 
     /// Shows in `/readiness` a failure that the log already has.
     pub(crate) fn show(&self, what: &str, why: &dyn Display) {
-        self.board.warn(what, &format!("{what}: {why}"), REPEAT_TIMEOUT);
+        self.board.warn(what, &format!("{what}: {why}"), Some(REPEAT_EXPIRY));
     }
 
     fn keeps_failing(&self, what: &str) -> bool {
         let repeats = &mut self.lock().repeats;
-        repeats.retain(|_, repeat| repeat.last.elapsed() < REPEAT_TIMEOUT);
+        repeats.retain(|_, repeat| repeat.last.elapsed() < REPEAT_EXPIRY);
         let now = Instant::now();
         let repeat = repeats.entry(what.into()).or_insert(Repeat { first: now, last: now, count: 0 });
         (repeat.last, repeat.count) = (now, repeat.count.saturating_add(1));
-        repeat.count >= REPEATS_MIN && now - repeat.first >= REPEATING_TIMEOUT
+        repeat.count >= REPEATS_MIN && now - repeat.first >= REPEATS_SPAN_MIN
     }
 
     /// Notes that one of the engine's own topics rejects records.
@@ -243,7 +241,7 @@ impl Diagnostics {
             _ => "check its settings",
         };
         let text = format!("topic {topic:?} rejects records ({code}): {advice}; schedules wait until it accepts them");
-        if self.board.warn(&format!("topic {topic}"), &text, WARNING_TIMEOUT) {
+        if self.board.warn(&format!("topic {topic}"), &text, Some(WARNING_EXPIRY)) {
             tracing::warn!(topic, %code, "the topic rejects records: {advice}; schedules wait until it accepts them");
         }
     }
@@ -254,7 +252,7 @@ impl Diagnostics {
                             or theirs. If both are right, raise message.timestamp.after.max.ms and \
                             message.timestamp.before.max.ms of the topic. Schedules wait until then";
         self.lock().topic_rejecting_clock = Some(topic.to_owned());
-        if self.board.warn(CLOCK, &format!("topic {topic:?}: {TEXT}"), WARNING_TIMEOUT) {
+        if self.board.warn(CLOCK, &format!("topic {topic:?}: {TEXT}"), Some(WARNING_EXPIRY)) {
             tracing::warn!(topic, "{TEXT}");
         }
     }
@@ -275,7 +273,7 @@ impl Diagnostics {
         const TEXT: &str = "throughput is the limit: the brokers accept records more slowly than schedules become due. \
                             Batches are made smaller until they fit; look for a produce quota (producer_byte_rate) or \
                             a slow link";
-        if self.board.warn("throughput", TEXT, WARNING_TIMEOUT) {
+        if self.board.warn("throughput", TEXT, Some(WARNING_EXPIRY)) {
             tracing::warn!("{TEXT}");
         }
     }
@@ -322,21 +320,22 @@ impl Diagnostics {
     pub(crate) fn is_locked_out(&self) -> bool {
         let mut state = self.lock();
         let is_after_recovery = |at| state.recovered_at.is_none_or(|recovered_at| recovered_at < at);
-        let is_rejected = state.locked_out_at.is_some_and(|at| at.elapsed() < REPEAT_TIMEOUT && is_after_recovery(at));
+        let is_rejected = state.locked_out_at.is_some_and(|at| at.elapsed() < REPEAT_EXPIRY && is_after_recovery(at));
         let since = self.board.is_unreachable().then(|| state.unreachable_since.unwrap_or_else(Instant::now));
         state.unreachable_since = since;
         is_rejected || since.is_some_and(|since| since.elapsed() >= UNREACHABLE_TIMEOUT)
     }
 
     fn has_committed_recently(&self) -> bool {
-        self.lock().recovered_at.is_some_and(|at| at.elapsed() < RECENT_COMMIT_TIMEOUT)
+        self.lock().recovered_at.is_some_and(|at| at.elapsed() < RECENT_COMMIT_AGE_MAX)
     }
 
-    /// Shows a problem in `/readiness`, which has a text of its own if no broker answers. Returns true if the log does
-    /// not have it yet.
+    /// Shows a problem in `/readiness`, which has a text of its own if no broker answers. librdkafka reports some
+    /// errors only once, so the warning stays until the clients have recovered. Returns true if the log does not have
+    /// it yet.
     fn report(&self, problem: Problem, text: &str) -> bool {
         if problem != Problem::NoBroker {
-            self.board.warn(&problem.warning(), text, UNTIL_RECOVERED);
+            self.board.warn(&problem.warning(), text, None);
         }
         self.is_new(problem)
     }
@@ -388,7 +387,7 @@ mod tests {
         (0..REPEATS_MIN * 2).for_each(|_| error());
         assert_eq!(board.warnings(), [""; 0], "all of them within a moment");
         for repeat in diagnostics.lock().repeats.values_mut() {
-            repeat.first -= REPEATING_TIMEOUT;
+            repeat.first -= REPEATS_SPAN_MIN;
         }
         error();
         assert_eq!(board.warnings(), ["a Kafka client reports ClusterAuthorizationFailed (repeated): why"]);

@@ -211,7 +211,7 @@ mod tests {
         assert_eq!(folded(&["+", "-"], false), ended(1));
         assert_eq!(folded(&["+", "t0"], false), None, "fired");
         assert_eq!(folded(&["+", "+", "t0"], false), pending(1, 1), "overtaken, not ended");
-        assert_eq!(folded(&["+", "+", "t0", "c1"], false), pending(1, 3), "written again");
+        assert_eq!(folded(&["+", "+", "t0", "c1"], false), pending(1, 3), "rewritten");
         assert_eq!(folded(&["+", "-", "c0"], false), ended(1), "a copy revives nothing");
         assert_eq!(folded(&["+", "t0"], true), ended(0));
     }

@@ -6,7 +6,7 @@ use rdkafka::consumer::Consumer;
 
 use super::clients::QueryConsumer;
 use super::ffi;
-use super::worker::{REQUEST_TIMEOUT, Worker, WorkerResult};
+use super::worker::{JOB_REQUEST_TIMEOUT, Worker, WorkerResult};
 
 /// The last known log start offset of each partition.
 #[derive(Debug, Default)]
@@ -16,7 +16,7 @@ impl LogStartOffsets {
     /// Reports each of these partitions whose log starts later than at the last check to the loop.
     pub(super) fn check(&mut self, worker: &Worker, client: &QueryConsumer, partitions: &[(&str, i32)]) {
         let found =
-            ffi::admin::log_start_offsets(client.client(), partitions, REQUEST_TIMEOUT).unwrap_or_else(|error| {
+            ffi::admin::log_start_offsets(client.client(), partitions, JOB_REQUEST_TIMEOUT).unwrap_or_else(|error| {
                 tracing::debug!(?error, "log start offsets cannot be listed");
                 Vec::new()
             });

@@ -18,7 +18,7 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 const CHECK_INTERVAL: Duration = Duration::from_secs(30);
 /// Targets in one request, and its time limit. A batch that is formed meanwhile waits for it.
 const TARGETS_MAX: usize = 25;
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
+const DESCRIBE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The targets that one producer has produced to.
 pub(super) struct ProducerTopics {
@@ -61,7 +61,7 @@ impl ProducerTopics {
         let mut deleted = 0;
         for some in targets.chunks(TARGETS_MAX) {
             // Without an answer, no target is known to be deleted.
-            let described = match ffi::admin::describe_topics(producer.client(), some, REQUEST_TIMEOUT) {
+            let described = match ffi::admin::describe_topics(producer.client(), some, DESCRIBE_TIMEOUT) {
                 Ok(described) => described,
                 Err(error) => {
                     tracing::debug!(?error, "a producer's targets cannot be described");

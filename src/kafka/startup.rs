@@ -13,7 +13,7 @@ use super::topics::{self, Entries, Layout, Role, Weight};
 use crate::config::Config;
 use crate::core::io::TargetState;
 
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
+const STARTUP_REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
 /// Log lines and errors that a client may report after a failure.
 const EVENTS_MAX: usize = 50;
 
@@ -85,7 +85,7 @@ fn check_topics(
     let mut created = Vec::new();
     for (topic, role) in topics::own(config) {
         heartbeat();
-        match exists(consumer, topic, REQUEST_TIMEOUT) {
+        match exists(consumer, topic, STARTUP_REQUEST_TIMEOUT) {
             // The brokers may still be starting.
             TargetState::Exists | TargetState::Leaderless => {}
             TargetState::NoAnswer => return Err(NotReady::Unreachable),
@@ -98,7 +98,7 @@ fn check_topics(
         }
     }
     // Last: a new client learns the id only with its first metadata.
-    let cluster_id = consumer.client().fetch_cluster_id(REQUEST_TIMEOUT).ok_or(NotReady::Unreachable)?;
+    let cluster_id = consumer.client().fetch_cluster_id(STARTUP_REQUEST_TIMEOUT).ok_or(NotReady::Unreachable)?;
     Ok(Ready { cluster_id, topic_settings: describe(consumer, config, clients, &created, heartbeat) })
 }
 
@@ -131,7 +131,7 @@ fn describe(
     // A created topic's settings can be read once the brokers know the topic.
     let layout = |topic: &str| match created.contains(&topic) {
         true => target_lookup::new_layout(consumer, topic, heartbeat),
-        false => target_lookup::layout(consumer, topic, REQUEST_TIMEOUT),
+        false => target_lookup::layout(consumer, topic, STARTUP_REQUEST_TIMEOUT),
     };
     let layouts: Vec<Layout> = own.iter().map(|(topic, _)| layout(topic).unwrap_or_default()).collect();
     let names: Vec<&str> = own.iter().map(|(topic, _)| *topic).collect();

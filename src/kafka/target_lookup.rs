@@ -16,7 +16,7 @@ use crate::core::io::TargetState;
 /// Targets in one request.
 pub(crate) const TARGETS_MAX: usize = 100;
 
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
+const TARGET_LOOKUP_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long, and at which interval, a topic that has just been created is looked up.
 const NEW_TOPIC_TIMEOUT: Duration = Duration::from_secs(2);
@@ -41,9 +41,9 @@ impl TargetLookup {
         }
         let Some(consumer) = &self.consumer else { return vec![TargetState::NoAnswer; names.len()] };
         if !self.clients.can_describe {
-            return names.iter().map(|name| exists(consumer, name, REQUEST_TIMEOUT)).collect();
+            return names.iter().map(|name| exists(consumer, name, TARGET_LOOKUP_TIMEOUT)).collect();
         }
-        let mut found = describe_topics(consumer.client(), names, REQUEST_TIMEOUT).unwrap_or_default();
+        let mut found = describe_topics(consumer.client(), names, TARGET_LOOKUP_TIMEOUT).unwrap_or_default();
         found.sort_unstable_by(|one, other| one.name.cmp(&other.name));
         let position = |name: &&&str| found.binary_search_by(|topic| topic.name.as_str().cmp(name)).ok();
         let mut states: Vec<TargetState> =

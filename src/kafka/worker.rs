@@ -26,7 +26,7 @@ use crate::handle::Wake;
 /// How long a client waits while a transaction's offsets are pending.
 const STABLE_OFFSETS_TIMEOUT: Duration = Duration::from_secs(1);
 /// Time limit of any other request.
-pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const JOB_REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a scan may wait for a record before it is started again.
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -92,7 +92,7 @@ impl Worker {
         let stable = self.clients.read_committed_consumer()?;
         stable.committed_offsets(list.clone(), STABLE_OFFSETS_TIMEOUT).and_then(without_errors).or_else(|_| {
             let any = self.clients.read_uncommitted_consumer()?;
-            any.committed_offsets(list.clone(), REQUEST_TIMEOUT).and_then(without_errors)
+            any.committed_offsets(list.clone(), JOB_REQUEST_TIMEOUT).and_then(without_errors)
         })
     }
 
@@ -113,7 +113,8 @@ impl Worker {
         if self.rebalances.load(Ordering::Acquire) != started_in || self.is_closing() {
             return;
         }
-        let fenced = self.clients.fencing_producer(id).and_then(|producer| producer.init_transactions(REQUEST_TIMEOUT));
+        let fenced =
+            self.clients.fencing_producer(id).and_then(|producer| producer.init_transactions(JOB_REQUEST_TIMEOUT));
         match fenced {
             Ok(()) => tracing::debug!(id, "a former owner is fenced"),
             Err(error) => tracing::info!(id, %error, "a former owner could not be fenced; its transactions time out"),
@@ -161,7 +162,7 @@ impl Worker {
         let mut config = self.clients.configs.read_uncommitted_consumer();
         config.set("enable.partition.eof", "true");
         let reader: QueryConsumer = config.create_with_context(self.clients.query_context())?;
-        let (low, end) = reader.fetch_watermarks(topic, number, REQUEST_TIMEOUT)?;
+        let (low, end) = reader.fetch_watermarks(topic, number, JOB_REQUEST_TIMEOUT)?;
         let scanner = Scanner {
             consumer: &reader,
             config: &config,
@@ -246,7 +247,7 @@ impl Worker {
 
 /// Returns the topic's partitions. An empty list, which the cluster may return for a moment, is an error.
 fn partition_numbers(client: &QueryConsumer, name: &str) -> KafkaResult<Vec<i32>> {
-    let metadata = client.fetch_metadata(Some(name), REQUEST_TIMEOUT)?;
+    let metadata = client.fetch_metadata(Some(name), JOB_REQUEST_TIMEOUT)?;
     let topic = metadata.topics().iter().find(|topic| topic.name() == name);
     let error = topic.and_then(|topic| topic.error()).map(Code::from);
     let numbers: Vec<i32> = topic.map(|t| t.partitions().iter().map(|p| p.id()).collect()).unwrap_or_default();

@@ -4,29 +4,29 @@ use prometheus::core::Collector;
 use prometheus::proto::MetricFamily;
 use prometheus::{CounterVec, Gauge, GaugeVec, Opts};
 
-use crate::core::{Phase, Status};
+use crate::core::{PartitionState, Status};
 use crate::handle::status_board::{EngineState, StatusBoard};
 
 /// Values of the label `state`.
-const STATES: [(&str, Phase); 4] = [
-    ("taking-over", Phase::TakingOver),
-    ("loading", Phase::Loading),
-    ("live", Phase::Live),
-    ("releasing", Phase::Releasing),
+const STATES: [(&str, PartitionState); 4] = [
+    ("taking-over", PartitionState::TakingOver),
+    ("loading", PartitionState::Loading),
+    ("live", PartitionState::Live),
+    ("releasing", PartitionState::Releasing),
 ];
 
 /// Returns the state's name in metrics and REST.
 #[must_use]
 #[cfg(feature = "http")]
-pub(crate) fn state(phase: Phase) -> &'static str {
-    STATES.iter().find(|(_, other)| *other == phase).map_or("", |(name, _)| name)
+pub(crate) fn state(state: PartitionState) -> &'static str {
+    STATES.iter().find(|(_, other)| *other == state).map_or("", |(name, _)| name)
 }
 
 /// Returns how much of a partition has been loaded: 0 to 1.
 #[must_use]
 pub(crate) fn progress(status: &Status) -> f64 {
-    match (status.phase, status.barrier) {
-        (Phase::Live | Phase::Releasing, _) => 1.0,
+    match (status.state, status.barrier) {
+        (PartitionState::Live | PartitionState::Releasing, _) => 1.0,
         (_, Some(barrier)) if barrier > 0 => (status.position.max(0) as f64 / barrier as f64).min(1.0),
         _ => 0.0,
     }
@@ -156,9 +156,9 @@ fn partitions(partitions: &[Status], topics: &[String], all: &mut Vec<MetricFami
     }
     let family = gauges(STATE.0, STATE.1, &["topic", "partition", "state"]);
     for (topic, number, status) in &named {
-        for (state, phase) in STATES {
-            let is = f64::from(u8::from(status.phase == phase));
-            family.with_label_values(&[*topic, number.as_str(), state]).set(is);
+        for (name, state) in STATES {
+            let is = f64::from(u8::from(status.state == state));
+            family.with_label_values(&[*topic, number.as_str(), name]).set(is);
         }
     }
     all.extend(family.collect());
@@ -192,16 +192,16 @@ mod tests {
 
     #[test]
     fn progress_goes_from_nothing_to_the_barrier() {
-        let at = |phase, position, barrier| {
+        let at = |state, position, barrier| {
             let partition = TopicPartition { topic: 0, number: 0 };
             let next_due_s = None;
             let (pending, overdue, parked, bytes) = (0, 0, 0, 0);
-            progress(&Status { partition, phase, position, barrier, pending, overdue, parked, next_due_s, bytes })
+            progress(&Status { partition, state, position, barrier, pending, overdue, parked, next_due_s, bytes })
         };
-        assert_eq!(at(Phase::TakingOver, 0, None), 0.0);
-        assert_eq!(at(Phase::Loading, 50, Some(200)), 0.25);
-        assert_eq!(at(Phase::Loading, 0, Some(0)), 0.0);
-        assert_eq!(at(Phase::Loading, 201, Some(200)), 1.0);
-        assert_eq!(at(Phase::Live, 5, Some(4)), 1.0);
+        assert_eq!(at(PartitionState::TakingOver, 0, None), 0.0);
+        assert_eq!(at(PartitionState::Loading, 50, Some(200)), 0.25);
+        assert_eq!(at(PartitionState::Loading, 0, Some(0)), 0.0);
+        assert_eq!(at(PartitionState::Loading, 201, Some(200)), 1.0);
+        assert_eq!(at(PartitionState::Live, 5, Some(4)), 1.0);
     }
 }

@@ -3,6 +3,7 @@
 use crate::client::RecordPosition;
 use crate::core::batch::{Batch, Item, Kind};
 use crate::core::due::Due;
+use crate::core::io::TargetState;
 use crate::core::io::{Millis, Record, Report, TopicPartition};
 use crate::core::reason::Reason;
 use crate::handle::{HeaderRef, Observer};
@@ -39,8 +40,8 @@ pub enum Event<'a> {
         firing: Firing<'a>,
     },
     /// A broker rejected a record of a firing or of a rewrite: it is parked, and retried. Each schedule has one such
-    /// event for each kind of reason. Schedules whose target topic takes no records are parked without an event:
-    /// [`Handle::page`](crate::handle::Handle::page) lists them.
+    /// event for each kind of reason. If a whole target topic takes no records, its schedules are parked with one
+    /// [`Event::TargetChanged`] for all.
     #[non_exhaustive]
     Parked {
         /// The position of the user's record.
@@ -49,6 +50,15 @@ pub enum Event<'a> {
         reason: Reason,
         /// The time of the retry, in milliseconds since 1970.
         retry_at_ms: i64,
+    },
+    /// A target topic became usable or unusable. Its schedules are parked while it is unusable, without an event of
+    /// their own: [`Handle::page`](crate::handle::Handle::page) lists them.
+    #[non_exhaustive]
+    TargetChanged {
+        /// The name of the target topic.
+        target: &'a str,
+        /// The new state.
+        state: TargetState,
     },
     /// A schedule cannot be delivered, and becomes a dead letter.
     #[non_exhaustive]
@@ -143,6 +153,9 @@ impl<F: FnMut(&Event<'_>) + Send> Observer for Handler<F> {
             }
             Report::ToDeadLetter { partition, offset, reason } => {
                 (self.0)(&Event::DeadLetter { position: position(topics, *partition, *offset), reason: *reason });
+            }
+            Report::TargetChanged { name, state } => {
+                (self.0)(&Event::TargetChanged { target: name, state: *state });
             }
             Report::Live { partition, pending, overdue, .. } => {
                 let RecordPosition { topic, partition, .. } = position(topics, *partition, 0);

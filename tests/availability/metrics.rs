@@ -34,8 +34,8 @@ fn an_overtaken_record_is_rewritten_and_counted() {
     keys().for_each(|key| case.queue(&case.due_in(key, "second", 3_600)));
     case.flush();
     proxy.pass(Duration::ZERO);
-    let series = "reasserted_records_total ";
-    eventually("all are written again", TIMEOUT, || (count(&engine, series) == COUNT as u64).then_some(()));
+    let series = "rewritten_records_total ";
+    eventually("all are rewritten", TIMEOUT, || (count(&engine, series) == COUNT as u64).then_some(()));
     case.fired(COUNT);
     eventually("the newer ones are pending", TIMEOUT, || {
         let listed = engine.get("/schedules")?;

@@ -28,8 +28,8 @@ fn a_rejected_session_timeout_names_the_brokers_settings() {
     assert!(warning.contains("group.max.session.timeout.ms"), "{warning}");
     assert_eq!(engine.probe("/readiness").map(|answer| answer.status), Some(503));
     eventually("joining is rejected again", TIMEOUT, || {
-        let refusals = engine.output().lines().filter(|line| line.contains("consumer error")).count();
-        (refusals > 2).then_some(())
+        let rejections = engine.output().lines().filter(|line| line.contains("consumer error")).count();
+        (rejections > 2).then_some(())
     });
     assert_eq!(lines(&engine, &warning), 1, "{}", engine.output());
 }

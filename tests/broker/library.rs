@@ -43,6 +43,7 @@ fn line(event: &Event<'_>) -> String {
         Event::Fired { firing, .. } => format!("fired {} = {}", text(firing.key), text(firing.value)),
         Event::Invalid { reason, .. } => format!("invalid: {}", reason.code()),
         Event::Live { pending, overdue, .. } => format!("live with {pending}, {overdue} overdue"),
+        Event::TargetChanged { target, state, .. } => format!("{target} is {state:?}"),
         _ => "something new".into(),
     }
 }
@@ -87,6 +88,9 @@ fn two_engines_in_one_process_count_apart() {
         ],
     );
     assert_eq!(one.fired(2).len(), 2);
+    let missing = format!("{target}-missing");
+    one.produce(&[Scheduled::new("early", "v", 1, &missing)]);
+    expect(&told_by_first, &[&format!("planned early for {missing}"), &format!("{missing} is Missing")]);
     let triggered = "kafka_scheduler_event_total{type=\"kafka_scheduler_triggered_schedule\"}";
     eventually("the registry passed in counts", LIMIT, || {
         let text = prometheus::TextEncoder::new().encode_to_string(&registry.gather()).expect("text");

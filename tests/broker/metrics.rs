@@ -123,7 +123,7 @@ fn values_after_a_known_workload() {
         ("kafka_scheduler_client_queued_records{client=\"transactor-0\"}".into(), 0.0),
         ("kafka_scheduler_client_queued_records{client=\"transactor-1\"}".into(), 0.0),
         (format!("kafka_scheduler_build_info{{librdkafka=\"{librdkafka}\",version=\"{version}\"}}"), 1.0),
-        ("kafka_scheduler_reasserted_records_total".into(), 0.0),
+        ("kafka_scheduler_rewritten_records_total".into(), 0.0),
         ("kafka_scheduler_log_lines_dropped_total".into(), 0.0),
         ("kafka_scheduler_transaction_duration_seconds_count{outcome=\"unknown\"}".into(), 0.0),
         ("kafka_scheduler_http_connections{server=\"metrics\"}".into(), 1.0),

@@ -13,7 +13,7 @@ use crate::kit::{Case, Record, Scheduled};
 const GOOD: usize = 40;
 const DAY_S: i64 = 86_400;
 
-/// The longest interval at which a missing target is looked up again, by docs/refusals.md.
+/// The longest interval at which a missing target is looked up again, by docs/unfired.md.
 const LOOK_MAX: Duration = Duration::from_secs(30);
 /// The time for a lookup and a firing.
 const LOOK_MARGIN: Duration = Duration::from_secs(2);

@@ -38,7 +38,7 @@ fn schedules_of_900_kb_fire_within_the_stated_memory() {
     let mut reader = case.target_reader();
     reader.wait("all have fired", TIMEOUT * 4, |r| fired(r) >= COUNT);
     assert_eq!(case.settled().len(), COUNT, "each schedule fires once");
-    // The bound of docs/refusals.md: the pending schedules with a twentieth for the allocator, two batches with three
+    // The bound of docs/unfired.md: the pending schedules with a twentieth for the allocator, two batches with three
     // records per schedule, and the prefetched records.
     let pending = (COUNT * BYTES) as u64;
     let bound = pending + pending / 20 + 2 * 4 * 17 * MB + 64 * MB;

@@ -9,7 +9,7 @@ use crate::kit::wait::{eventually, now_s};
 use crate::kit::{Case, Scheduled};
 
 const TIMEOUT: Duration = Duration::from_secs(60);
-/// The longest retry interval of a parked schedule, by docs/refusals.md.
+/// The longest retry interval of a parked schedule, by docs/unfired.md.
 const BACK_OFF_MAX: Duration = Duration::from_secs(112);
 const GOOD: usize = 20;
 

@@ -5,7 +5,7 @@ use kafka_scheduler::core::io::{Input, Millis, Output, Report};
 use kafka_scheduler::core::origin::{self, BARRIER_KEY, START_MARKER_KEY};
 use kafka_scheduler::core::reason::Reason;
 use kafka_scheduler::core::start_marker::StartMarker;
-use kafka_scheduler::core::{Phase, headers};
+use kafka_scheduler::core::{PartitionState, headers};
 
 use crate::rig::*;
 
@@ -140,7 +140,7 @@ fn a_clock_set_back_before_the_start_marker_rewrites_it() {
         matches!(&start_marker.items[0].kind, Kind::StartMarker { value } if value.contains(&earlier.0.to_string()))
     );
     rig.commit(&start_marker);
-    assert_eq!(rig.phase(P), Some(Phase::Live));
+    assert_eq!(rig.state(P), Some(PartitionState::Live));
 }
 
 #[test]
@@ -191,7 +191,7 @@ fn a_revoked_siblings_start_marker_is_not_waited_for() {
         "{start_marker:?}"
     );
     rig.commit(&start_marker);
-    assert_eq!(rig.phase(P), Some(Phase::Live));
+    assert_eq!(rig.state(P), Some(PartitionState::Live));
 }
 
 #[test]
@@ -227,7 +227,7 @@ fn partitions_that_load_together_query_since_once() {
     assert_eq!(rig.answer_since(Some(LEFTOVER_CUTOFF), LEFTOVER_CUTOFF), Some(vec![0, 1]));
     assert_eq!(rig.answer_since(None, LEFTOVER_CUTOFF), None, "since is queried once for the topic");
     rig.run_until_quiet(&[P, Q]);
-    assert_eq!((rig.phase(P), rig.phase(Q)), (Some(Phase::Live), Some(Phase::Live)));
+    assert_eq!((rig.state(P), rig.state(Q)), (Some(PartitionState::Live), Some(PartitionState::Live)));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use kafka_scheduler::core::batch::Batch;
 use kafka_scheduler::core::io::{Header, Input, Millis, Outcome, Output, Record, TargetState};
 use kafka_scheduler::core::payload::{Packed, Parts, Payload, PayloadRef, Stored};
-use kafka_scheduler::core::{Phase, Scheduler};
+use kafka_scheduler::core::{PartitionState, Scheduler};
 
 use crate::rig::{Kept, LEFTOVER_CUTOFF, NOW, P, Rig, Sent, config, sent};
 
@@ -96,7 +96,7 @@ fn play<Y: Payload>(mut core: Scheduler<Y>, mut resolve: impl FnMut(&mut Batch))
                 core.handle(now, Input::Record(record));
             }
             None if now.0 < (NOW + 100) * 1000 => {
-                assert!(core.status().iter().all(|status| status.phase == Phase::Live));
+                assert!(core.status().iter().all(|status| status.state == PartitionState::Live));
                 now = core.poll_timeout().map_or(now.plus(100_000), |(at, _)| at.max(now.plus(1)));
                 core.handle(now, Input::Tick);
             }

@@ -228,7 +228,7 @@ fn a_rejected_rewrite_is_parked_and_retried() {
         assert_eq!(again.items[0].origin_offset, poison, "the copy is retried until it is accepted");
         rig.commit(&again);
         rig.read(P);
-        assert_eq!((rig.core.status()[0].parked, rig.core.counters().reasserted), (0, 1));
+        assert_eq!((rig.core.status()[0].parked, rig.core.counters().rewritten), (0, 1));
         rig.at(NOW + 1_000);
         assert_eq!(fired(&rig.work()), [poison]);
     }

@@ -6,7 +6,7 @@ use kafka_scheduler::core::batch::{Batch, Kind};
 use kafka_scheduler::core::io::{Abort, Header, Input, Millis, Outcome, Output, Record, TargetState, TopicPartition};
 use kafka_scheduler::core::origin::{self, ORIGIN_HEADER, Origin};
 use kafka_scheduler::core::ownership::{Ownership, RunId};
-use kafka_scheduler::core::{Config, Phase, Scheduler, SchedulesTopic, headers};
+use kafka_scheduler::core::{Config, PartitionState, Scheduler, SchedulesTopic, headers};
 
 pub const P: TopicPartition = TopicPartition { topic: 0, number: 0 };
 pub const Q: TopicPartition = TopicPartition { topic: 0, number: 1 };
@@ -353,7 +353,7 @@ impl Rig {
         self.tell_committed(partitions);
         self.run_until_quiet(partitions);
         for p in partitions {
-            assert_eq!(self.phase(*p), Some(Phase::Live), "{:?}", self.core.status());
+            assert_eq!(self.state(*p), Some(PartitionState::Live), "{:?}", self.core.status());
         }
     }
 
@@ -383,9 +383,9 @@ impl Rig {
         Some(known)
     }
 
-    /// Returns a partition's phase, if it is assigned.
-    pub fn phase(&self, p: TopicPartition) -> Option<Phase> {
-        self.core.status().into_iter().find(|s| s.partition == p).map(|s| s.phase)
+    /// Returns a partition's state, if it is assigned.
+    pub fn state(&self, p: TopicPartition) -> Option<PartitionState> {
+        self.core.status().into_iter().find(|s| s.partition == p).map(|s| s.state)
     }
 
     /// Returns the metadata that the group has committed.

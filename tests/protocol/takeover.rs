@@ -1,6 +1,6 @@
 //! Taking over a partition.
 
-use kafka_scheduler::core::Phase;
+use kafka_scheduler::core::PartitionState;
 use kafka_scheduler::core::batch::Kind;
 use kafka_scheduler::core::io::{Abort, Input, Outcome, Output, Report, RequestId};
 use kafka_scheduler::core::origin::BARRIER_KEY;
@@ -110,14 +110,14 @@ fn only_the_barriers_own_offset_ends_loading() {
     rig.no_batch("the end of the log was reached and time has passed, but the barrier is not committed");
     let written = rig.land(&barrier);
     rig.input(Input::BatchEnded { batch: barrier.id, outcome: Outcome::Committed { last_offsets: written } });
-    assert_eq!(rig.phase(P), Some(Phase::Loading));
+    assert_eq!(rig.state(P), Some(PartitionState::Loading));
     rig.input(Input::Fenced { request: RequestId(0) });
     let list = rig.batch();
     assert!(list.items.is_empty(), "only the fence list is dropped");
     rig.commit(&list);
     rig.no_batch("the barrier has not been read");
     rig.read(P);
-    assert_eq!(rig.phase(P), Some(Phase::Live));
+    assert_eq!(rig.state(P), Some(PartitionState::Live));
     assert_eq!(fired(&rig.batch()).len(), 1);
 }
 
@@ -129,10 +129,10 @@ fn a_record_after_the_barrier_ends_loading_as_well() {
     let at = rig.logs[&P].iter().rposition(|k| k.as_ref().is_some_and(|k| k.value.is_none())).unwrap();
     rig.compact(P, at as i64);
     rig.read(P);
-    assert_eq!(rig.phase(P), Some(Phase::Loading), "compaction removed the barrier");
+    assert_eq!(rig.state(P), Some(PartitionState::Loading), "compaction removed the barrier");
     rig.schedule(P, "a", NOW + 9);
     rig.read(P);
-    assert_eq!(rig.phase(P), Some(Phase::Live));
+    assert_eq!(rig.state(P), Some(PartitionState::Live));
 }
 
 #[test]
@@ -141,13 +141,13 @@ fn a_barrier_may_be_read_before_its_commit_is_answered() {
     let barrier = rig.successors_barrier("cd");
     let written = rig.land(&barrier);
     rig.read(P);
-    assert_eq!(rig.phase(P), Some(Phase::TakingOver));
+    assert_eq!(rig.state(P), Some(PartitionState::TakingOver));
     rig.input(Input::BatchEnded { batch: barrier.id, outcome: Outcome::Committed { last_offsets: written } });
-    assert_eq!(rig.phase(P), Some(Phase::Live));
+    assert_eq!(rig.state(P), Some(PartitionState::Live));
 }
 
 #[test]
-fn a_barrier_whose_offset_is_not_reported_is_written_again() {
+fn a_barrier_whose_offset_is_not_reported_is_rewritten() {
     let mut rig = Rig::live();
     let barrier = rig.successors_barrier("cd");
     rig.land(&barrier);
@@ -156,11 +156,11 @@ fn a_barrier_whose_offset_is_not_reported_is_written_again() {
     assert!(matches!(again.items[0].kind, Kind::Barrier { .. }));
     rig.commit(&again);
     rig.read(P);
-    assert_eq!(rig.phase(P), Some(Phase::Live));
+    assert_eq!(rig.state(P), Some(PartitionState::Live));
 }
 
 #[test]
-fn an_aborted_barrier_is_written_again() {
+fn an_aborted_barrier_is_rewritten() {
     let mut rig = Rig::new(config());
     rig.assign(&[P]);
     rig.tell_committed(&[P]);

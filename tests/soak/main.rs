@@ -163,7 +163,7 @@ fn report(options: &Options, verdict: &Verdict, seen: &Seen, faults: &Faults, en
     println!("not acknowledged     {}, of which {} were in the log", verdict.unknown, verdict.unknown_in_log);
     println!("fired                {}", verdict.fired);
     println!("superseded           {}", verdict.superseded);
-    println!("written again        {}", seen.copies);
+    println!("rewritten            {}", seen.copies);
     println!("compacted away       {} records of the schedules topics", seen.compacted);
     for (kind, found) in verdict.findings() {
         println!("{kind:<20} {}", found.len());

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::code::read;
 use crate::cycles::engine;
-use crate::hold;
+use crate::{files, hold};
 
 /// All modules of the crate, from the bottom up. A module may use those of its own layer and of lower ones.
 const LAYERS: &[&[&str]] = &[
@@ -38,6 +38,45 @@ fn imports_run_one_way() {
          Move what both need down, or pass it in as an argument.",
         &upward,
     );
+}
+
+/// Returns each row of the map in `docs/architecture.md` that names modules of the crate: these, and what it depends
+/// on.
+fn map(text: &str) -> Vec<(BTreeSet<String>, BTreeSet<String>)> {
+    let module = |span: &str| {
+        let path = span.trim().trim_matches('`').strip_prefix("src/")?;
+        Some(path.trim_end_matches('/').trim_end_matches(".rs").to_owned())
+    };
+    let rows = text.lines().skip_while(|line| !line.starts_with("| path | purpose | depends on |")).skip(2);
+    rows.take_while(|line| line.starts_with('|'))
+        .filter_map(|line| {
+            let cells: Vec<&str> = line.split('|').collect();
+            let modules: BTreeSet<String> = cells[1].split(',').filter_map(module).collect();
+            let used = cells[3].split(',').map(|name| name.trim().to_owned()).filter(|name| !name.is_empty());
+            (!modules.is_empty()).then(|| (modules, used.collect()))
+        })
+        .collect()
+}
+
+#[test]
+fn the_map_lists_what_each_module_imports() {
+    let engine = engine();
+    let uses = engine.uses(&[]);
+    let architecture = files::below("docs/architecture.md");
+    let map = map(&architecture[0].text);
+    let mut breaches = Vec::new();
+    for (modules, listed) in &map {
+        let used = uses.iter().filter(|(_, user, _)| modules.contains(*user)).map(|(_, _, used)| used.clone());
+        let used: BTreeSet<String> = used.filter(|used| !modules.contains(used)).collect();
+        if used != *listed {
+            breaches.push(format!("{modules:?}: the map lists {listed:?}, the code imports {used:?}"));
+        }
+    }
+    let listed: BTreeSet<&str> = map.iter().flat_map(|(modules, _)| modules).map(String::as_str).collect();
+    breaches.extend(
+        engine.top().filter(|m| !["lib", "main"].contains(m) && !listed.contains(m)).map(|m| format!("{m}: no row")),
+    );
+    hold("The column \"depends on\" of docs/architecture.md lists the imports of each module.", &breaches);
 }
 
 #[test]

@@ -110,6 +110,8 @@ const RETIRED: &[Retired] = &[
     name("kin", "our client ids"),
     name("stranger|strangers", "foreign members"),
     name("lately", "RecentActivity"),
+    text("reassert|reasserts|reasserted|reassertion", "rewrite"),
+    text("written again|writes again", "rewritten, rewrites"),
     name("blame|guilty", "Attribution, rejected items"),
     name("strike|strikes|struck", "consecutive_failures; in sim: inject"),
     // Phrases.

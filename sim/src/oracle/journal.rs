@@ -26,8 +26,8 @@ pub struct Fired {
     pub schedules: BTreeSet<(TopicPartition, i64)>,
     /// Records that became dead letters.
     pub dead_letters: BTreeSet<(TopicPartition, i64)>,
-    /// Number of records that were written again.
-    pub reasserted: u64,
+    /// Number of records that were rewritten.
+    pub rewritten: u64,
 }
 
 /// Checks everything that must hold at any time.
@@ -69,7 +69,7 @@ fn fired(history: &History) -> Result<Fired, String> {
         if let Some(alone) = histories.first() {
             return Err(format!("transaction {transaction}: a history record without its firing: {alone:?}"));
         }
-        fired.reasserted += records.iter().filter(|(_, stored)| named(stored).is_some()).count() as u64 - ends;
+        fired.rewritten += records.iter().filter(|(_, stored)| named(stored).is_some()).count() as u64 - ends;
         // Only a cancel may be ended without firing or moving.
         if let Some((origin_offset, original)) = ended.into_iter().find(|(_, original)| !original.is_cancel()) {
             return Err(format!("transaction {transaction} ends {origin_offset:?} without firing it: {original:?}"));

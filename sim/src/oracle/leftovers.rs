@@ -13,7 +13,7 @@ use crate::names::{CLUSTER, DAY_MS, topic};
 
 /// Returns the first start marker of each partition, with the latest `since` that it may have. A schedule may be a
 /// leftover if it comes before its partition's first start marker and was due before the topic's first start marker was
-/// written, by the clock that was furthest ahead. A start marker from a future day is written again once that clock is
+/// written, by the clock that was furthest ahead. A start marker from a future day is rewritten once that clock is
 /// right.
 pub(super) fn start_markers_of(history: &History, now_ms: i64) -> BTreeMap<TopicPartition, StartMarker> {
     let mut first: BTreeMap<TopicPartition, StartMarker> = BTreeMap::new();

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use kafka_scheduler::core::batch::{Batch, Kind};
 use kafka_scheduler::core::io::{Cursor, Header, Input, Millis, Outcome, Output, Record, TargetState, TopicPartition};
-use kafka_scheduler::core::{Listed, Phase, Scheduler};
+use kafka_scheduler::core::{Listed, PartitionState, Scheduler};
 
 use crate::engine::{config, leftover_cutoff_ms, since_of};
 use crate::failure::Failure;
@@ -77,7 +77,7 @@ impl<'a> Fresh<'a> {
             }
         }
         let status = fresh.core.status();
-        match status.iter().find(|status| status.phase != Phase::Live) {
+        match status.iter().find(|status| status.state != PartitionState::Live) {
             Some(stuck) => Err(format!("a fresh engine does not get beyond {stuck:?}")),
             None => Ok(fresh),
         }

@@ -157,7 +157,7 @@ impl Watch {
                 "i{instance} holds {odd} of {partition:?}, which ended according to what it has read: {user_record:?}"
             ));
         }
-        // A start marker from the future would be written again. With days to look back, even a start marker from a
+        // A start marker from the future would be rewritten. With days to look back, even a start marker from a
         // wrong day is in the past.
         let latest_since_ms = if history.setup.since_days == 0 { holding.leftover_cutoff_ms } else { i64::MAX };
         let mut start_markers = None;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use kafka_scheduler::core::io::{Cursor, Millis, TopicPartition};
-use kafka_scheduler::core::{Listed, Phase, Scheduler};
+use kafka_scheduler::core::{Listed, PartitionState, Scheduler};
 
 use super::transactors::Transactors;
 use crate::engine::{config, leftover_cutoff_ms};
@@ -150,19 +150,19 @@ impl Instance {
     }
 
     pub(super) fn live(&self) -> Vec<TopicPartition> {
-        self.core.status().iter().filter(|s| s.phase == Phase::Live).map(|s| s.partition).collect()
+        self.core.status().iter().filter(|s| s.state == PartitionState::Live).map(|s| s.partition).collect()
     }
 
     /// Returns the activity on the busiest of its partitions.
     pub(super) fn activity(&self) -> Activity {
         let status = self.core.status();
-        let any = |phase| status.iter().any(|s| s.phase == phase);
+        let any = |state| status.iter().any(|s| s.state == state);
         match () {
             () if !self.alive => Activity::Nothing,
-            () if any(Phase::Releasing) => Activity::Releasing,
-            () if any(Phase::TakingOver) => Activity::TakingOver,
-            () if any(Phase::Loading) => Activity::Loading,
-            () if !any(Phase::Live) => Activity::Nothing,
+            () if any(PartitionState::Releasing) => Activity::Releasing,
+            () if any(PartitionState::TakingOver) => Activity::TakingOver,
+            () if any(PartitionState::Loading) => Activity::Loading,
+            () if !any(PartitionState::Live) => Activity::Nothing,
             () if self.transactors.is_busy() => Activity::Firing,
             () => Activity::Idle,
         }
@@ -170,13 +170,13 @@ impl Instance {
 
     pub(super) fn activity_on(&self, partition: TopicPartition) -> Activity {
         let status = self.core.status().into_iter().find(|s| s.partition == partition);
-        match status.map(|s| s.phase) {
+        match status.map(|s| s.state) {
             None => Activity::Nothing,
-            Some(Phase::TakingOver) => Activity::TakingOver,
-            Some(Phase::Loading) => Activity::Loading,
-            Some(Phase::Releasing) => Activity::Releasing,
-            Some(Phase::Live) if self.transactors.is_busy() => Activity::Firing,
-            Some(Phase::Live) => Activity::Idle,
+            Some(PartitionState::TakingOver) => Activity::TakingOver,
+            Some(PartitionState::Loading) => Activity::Loading,
+            Some(PartitionState::Releasing) => Activity::Releasing,
+            Some(PartitionState::Live) if self.transactors.is_busy() => Activity::Firing,
+            Some(_) => Activity::Idle,
         }
     }
 

@@ -465,9 +465,9 @@ fn kind(kind: &Kind) -> String {
     match kind {
         Kind::Fire { due, missed, .. } => format!("fire due {} missed {missed}", due.epoch_s()),
         Kind::DeadLetter { reason, .. } => format!("dead letter, {}", reason.code()),
-        Kind::RewriteSchedule { .. } => "schedule again".to_owned(),
-        Kind::RewriteInvalid { .. } => "invalid again".to_owned(),
-        Kind::RewriteCancel { .. } => "cancel again".to_owned(),
+        Kind::RewriteSchedule { .. } => "rewrite schedule".to_owned(),
+        Kind::RewriteInvalid { .. } => "rewrite invalid".to_owned(),
+        Kind::RewriteCancel { .. } => "rewrite cancel".to_owned(),
         Kind::Barrier { label } => format!("barrier {label}"),
         Kind::StartMarker { value } => format!("start marker {value}"),
     }
