@@ -12,6 +12,7 @@ use std::ops::Range;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use kafka_scheduler::calendar::ZoneCalendar;
 use kafka_scheduler::core::batch::{Batch, OutRecord};
 use kafka_scheduler::core::io::{Header, Input, Millis, Outcome, Output, Record, TargetState, TopicPartition};
 use kafka_scheduler::core::ownership::RunId;
@@ -169,10 +170,11 @@ impl Rig {
             transactors: 2,
             batch_items_max: 10_000,
             batch_bytes_max: 16 << 20,
+            adds_due_header: false,
             hash_seed: 7,
         };
         Self {
-            core: Scheduler::new(config),
+            core: Scheduler::new(config, Box::new(ZoneCalendar::default())),
             now: Millis(NOON_S * 1000),
             pending,
             end: pending as i64,

@@ -122,6 +122,7 @@ pub struct Config {
     metrics_addr: SocketAddr,
     history_topic: String,
     dead_letter_topic: Option<String>,
+    adds_due_header: bool,
     create_topics: bool,
     create_topics_replicas: Option<i32>,
     server_addr: SocketAddr,
@@ -228,6 +229,7 @@ impl Config {
             metrics_addr,
             history_topic,
             dead_letter_topic,
+            adds_due_header: env("TRIGGERED_HEADERS").map_or(Ok(false), |text| value::triggered_headers(&text))?,
             create_topics: env("CREATE_TOPICS").map_or(Ok(false), |text| value::flag("CREATE_TOPICS", &text))?,
             create_topics_replicas: env("CREATE_TOPICS_REPLICATION_FACTOR")
                 .map(|text| value::replicas(&text))
@@ -293,6 +295,13 @@ impl Config {
     #[must_use]
     pub fn dead_letter_topic(&self) -> Option<&str> {
         self.dead_letter_topic.as_deref()
+    }
+
+    /// Returns whether `TRIGGERED_HEADERS` has `due`: triggered records of the form `scheduler-epoch` have the header
+    /// `scheduler-due` too.
+    #[must_use]
+    pub fn adds_due_header(&self) -> bool {
+        self.adds_due_header
     }
 
     /// Returns `CREATE_TOPICS`: whether the engine creates those of its own topics that are missing.

@@ -43,6 +43,7 @@
 pub mod batch;
 mod batching;
 pub mod bugs;
+pub mod calendar;
 mod clock;
 mod deferral;
 pub mod due;
@@ -55,12 +56,15 @@ pub mod io;
 mod key_index;
 mod key_table;
 pub mod listing;
+mod occurrences;
 pub mod origin;
 mod outcomes;
 pub mod ownership;
 mod partition;
 pub mod payload;
+pub mod progress;
 pub mod reason;
+pub mod recurrence;
 pub mod report;
 pub mod schedule;
 pub mod start_marker;
@@ -69,6 +73,7 @@ mod targets;
 mod throughput;
 pub mod types;
 mod wait_queues;
+pub mod when;
 mod work;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -77,6 +82,7 @@ use std::sync::Arc;
 pub use listing::{Listed, PartitionState, Status};
 
 use batch::TopicNames;
+use calendar::Calendar;
 use in_flight::Batches;
 use io::{Counters, Input, Millis, Output, Report, TopicPartition};
 use ownership::RunId;
@@ -135,6 +141,8 @@ pub struct Config {
     /// A batch takes no more schedules once it has this many bytes of payloads (key, target key, user headers and
     /// value, packed by [`payload`]); the last one may exceed it.
     pub batch_bytes_max: usize,
+    /// Triggered records of the old form have the header `scheduler-due` too.
+    pub adds_due_header: bool,
     /// Seed of the hash of keys, against keys chosen to collide.
     pub hash_seed: u64,
 }
@@ -158,6 +166,7 @@ pub struct Scheduler<P: Payload = Packed> {
     now: Millis,
     partitions: BTreeMap<TopicPartition, OwnedPartition<P>>,
     store: P::Store,
+    calendar: Box<dyn Calendar>,
     targets: Targets,
     outputs: VecDeque<Output>,
     counters: Counters,
@@ -175,15 +184,15 @@ impl<P: Payload<Store: Default>> Scheduler<P> {
     /// Returns a scheduler that owns no partition yet. It uses 1 to [`TRANSACTORS_MAX`] transactors, whatever `config`
     /// asks for.
     #[must_use]
-    pub fn new(config: Config) -> Self {
-        Self::with_store(config, P::Store::default())
+    pub fn new(config: Config, calendar: Box<dyn Calendar>) -> Self {
+        Self::with_store(config, calendar, P::Store::default())
     }
 }
 
 impl<P: Payload> Scheduler<P> {
     /// Returns a scheduler whose payloads are kept in `store`.
     #[must_use]
-    pub fn with_store(mut config: Config, store: P::Store) -> Self {
+    pub fn with_store(mut config: Config, calendar: Box<dyn Calendar>, store: P::Store) -> Self {
         config.transactors = config.transactors.clamp(1, TRANSACTORS_MAX);
         let names = Arc::new(TopicNames {
             cluster: config.cluster.clone(),
@@ -191,6 +200,7 @@ impl<P: Payload> Scheduler<P> {
             history: config.history.clone(),
             dead_letter: config.dead_letter.clone(),
             group: config.group.clone(),
+            adds_due_header: config.adds_due_header,
         });
         Self {
             names,
@@ -204,6 +214,7 @@ impl<P: Payload> Scheduler<P> {
             now: Millis(i64::MIN),
             partitions: BTreeMap::new(),
             store,
+            calendar,
             targets: Targets::default(),
             outputs: VecDeque::new(),
             counters: Counters::default(),
@@ -243,6 +254,7 @@ impl<P: Payload> Scheduler<P> {
             Input::Stop => self.stop(),
             Input::Tick => self.tick(),
         }
+        self.compute_dates();
         self.form();
     }
 
@@ -270,6 +282,7 @@ impl<P: Payload> Scheduler<P> {
                 consider(Some(until), "a release must end");
             }
         }
+        consider(self.has_dates_to_compute().then_some(self.now), "dates are computed");
         consider(self.ahead_of_clock().next().map(|_| self.now), "the clock is before a start marker");
         consider(self.targets.next_check(), "a target topic is checked again");
         let next_wake = self.partitions.values().filter_map(|owned| owned.keys.next_retry()).min();

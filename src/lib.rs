@@ -22,7 +22,8 @@
 //! | (none) | [`client`], on the standard library alone |
 //! | `jiff` | dates and durations of that crate for [`client`] |
 //! | `config` | the module `config` |
-//! | `engine` | the modules `runner`, `handle`, `mini`, and rdkafka's types for [`client`]; includes `config`, `jiff` |
+//! | `calendar` | time zones and cron expressions, for the engine |
+//! | `engine` | the modules `runner`, `handle`, `mini`, and rdkafka's types for [`client`]; includes `config`, `calendar`, `jiff` |
 //! | `http` | the servers of REST, metrics and the status page, for the program; includes `engine` |
 //! | `cli` | the program `kafka-scheduler` (default); includes `http` |
 //!
@@ -40,6 +41,9 @@
 #![warn(unreachable_pub)]
 #[cfg(feature = "cli")]
 mod app;
+#[cfg(feature = "calendar")]
+#[doc(hidden)]
+pub mod calendar;
 #[cfg(feature = "cli")]
 mod cli;
 pub mod client;

@@ -10,6 +10,7 @@ use prometheus::{Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, In
 use prometheus::{IntGaugeVec, Opts, Registry, TextEncoder};
 
 use crate::core::batch::{Batch, Kind};
+use crate::core::due::Due;
 use crate::core::io::{Counters, Millis};
 use crate::core::reason::Reason;
 use crate::handle::status_board::StatusBoard;
@@ -157,8 +158,8 @@ impl Metrics {
             // Less than before means that the engine began a new core, which counts from 0.
             counter.inc_by(after.checked_sub(before).unwrap_or(after));
         }
-        for (number, counter) in self.by_reason.iter().enumerate() {
-            let (before, after) = (self.last.by_reason[number], now.by_reason[number]);
+        for (counter, (reason, after)) in self.by_reason.iter().zip(now.by_reason.iter()) {
+            let before = self.last.by_reason[reason];
             counter.inc_by(after.checked_sub(before).unwrap_or(after));
         }
         self.last = *now;
@@ -196,7 +197,7 @@ impl Metrics {
             let Kind::Fire { due, missed, .. } = &item.kind else { continue };
             fired += 1;
             let lateness = if *missed { &self.lateness_missed } else { &self.lateness_live };
-            lateness.observe(late_ms(due.epoch_s(), at) as f64 / 1000.0);
+            lateness.observe(late_ms(*due, at) as f64 / 1000.0);
         }
         self.batch.observe(f64::from(fired));
     }
@@ -264,8 +265,8 @@ impl Default for Metrics {
 
 /// Returns how late a schedule fired, in milliseconds.
 #[must_use]
-pub(crate) fn late_ms(due_s: u64, at: Millis) -> u64 {
-    u64::try_from(at.0).unwrap_or(0).saturating_sub(due_s.saturating_mul(1000))
+pub(crate) fn late_ms(due: Due, at: Millis) -> u64 {
+    u64::try_from(at.0).unwrap_or(0).saturating_sub(due.epoch_ms())
 }
 
 /// Counters of events, each with the place in [`Counters`] that it follows.
@@ -369,9 +370,11 @@ mod tests {
     }
 
     #[test]
-    fn lateness_is_measured_from_the_due_second() {
-        assert_eq!(late_ms(10, Millis(10_250)), 250);
-        assert_eq!(late_ms(10, Millis(9_000)), 0);
-        assert_eq!(late_ms(u64::MAX, Millis(0)), 0);
+    fn lateness_is_measured_from_the_due_time() {
+        let due = |ms| Due::from_epoch_ms(ms).expect("it fits");
+        assert_eq!(late_ms(due(10_000), Millis(10_250)), 250);
+        assert_eq!(late_ms(due(10_125), Millis(10_250)), 125);
+        assert_eq!(late_ms(due(10_000), Millis(9_000)), 0);
+        assert_eq!(late_ms(Due::LAST, Millis(0)), 0);
     }
 }

@@ -1,5 +1,5 @@
 //! Replays the fuzzers' corpus, every entry of `fuzz/corpus`, without cargo fuzz and on stable Rust.
-#![cfg(feature = "config")]
+#![cfg(all(feature = "config", feature = "calendar"))]
 
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};

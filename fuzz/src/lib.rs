@@ -6,13 +6,16 @@
 pub mod batch;
 mod bytes;
 pub mod config;
+pub mod cron;
 pub mod fold;
 mod kept;
+pub mod moment;
 mod promises;
 pub mod record;
 pub mod scenario;
 pub mod settings;
 mod shell;
+pub mod span;
 pub mod stored;
 
 /// Runs a target on one input, and panics if a promise is broken.
@@ -22,9 +25,12 @@ pub type Target = fn(&[u8]);
 pub const TARGETS: &[(&str, Target)] = &[
     ("batch", batch::run),
     ("config", config::run),
+    ("cron", cron::run),
     ("fold", fold::run),
+    ("moment", moment::run),
     ("record", record::run),
     ("scenario", scenario::run),
     ("settings", settings::run),
+    ("span", span::run),
     ("stored", stored::run),
 ];

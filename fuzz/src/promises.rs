@@ -3,11 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use kafka_scheduler::core::batch::{Batch, Item, Kind};
+use kafka_scheduler::core::calendar::NoCalendar;
+use kafka_scheduler::core::due::Due;
 use kafka_scheduler::core::io::{Header, Millis, TopicPartition};
 use kafka_scheduler::core::origin::{self, BARRIER_KEY, ORIGIN_HEADER, Origin, START_MARKER_KEY};
 use kafka_scheduler::core::reason::Reason;
 use kafka_scheduler::core::schedule::{self, AcceptanceRules, ParsedSchedule};
 use kafka_scheduler::core::start_marker::StartMarker;
+use kafka_scheduler::core::when::{Form, is_when};
 use kafka_scheduler::core::{Config, headers};
 
 use super::kept::Kept;
@@ -118,7 +121,7 @@ impl Promises {
         match &item.kind {
             Kind::Fire { due, timestamp, .. } => {
                 let request = request.expect("only a schedule fires");
-                assert!(request.due == *due && *timestamp == user.timestamp);
+                assert!(request.due() == Some(*due) && *timestamp == user.timestamp);
                 assert!(due.is_due(now), "no schedule fires early");
                 self.fires(item, user, &request, sent);
             }
@@ -138,6 +141,7 @@ impl Promises {
             }
             Kind::RewriteCancel { .. } => assert!(sent.len() == 1 && user.value.is_none() && own.kept.value.is_none()),
             Kind::Barrier { .. } | Kind::StartMarker { .. } => {}
+            other => panic!("nothing recurs or expires without a calendar: {other:?}"),
         }
     }
 
@@ -147,15 +151,30 @@ impl Promises {
         let topic = &self.config.topics[usize::from(item.partition.topic)].name;
         let seconds = user.timestamp.0.div_euclid(1000).max(0).to_string();
         let mut expected = request.parts.headers.clone();
+        expected.retain(|header| !is_when(header.name));
+        let due_ms = request.due().map_or(0, Due::epoch_ms).to_string();
+        let id = format!("{}-{}", item.partition.number, item.origin_offset);
+        let is_new = request.form() != Form::Epoch;
         expected.push(Header { name: headers::TIMESTAMP, value: Some(seconds.as_bytes()) });
         expected.push(Header { name: headers::KEY, value: user.key.as_deref() });
         expected.push(Header { name: headers::TOPIC, value: Some(topic.as_bytes()) });
+        if is_new {
+            expected.push(Header { name: headers::DUE, value: Some(due_ms.as_bytes()) });
+            expected.push(Header { name: headers::ID, value: Some(id.as_bytes()) });
+        }
         assert_eq!((target.topic.as_str(), target.schedules), (request.target, None));
         assert_eq!(target.kept.headers(), expected);
         assert_eq!((history.topic.as_str(), history.schedules), (self.config.history.as_str(), None));
-        assert_eq!(history.kept.headers()[..expected.len()], expected);
+        let archived = history.kept.headers();
+        assert!(expected.iter().all(|header| archived.contains(header)), "{archived:?} without {expected:?}");
+        assert!(is_new || archived[..expected.len()] == expected);
         for record in [target, history] {
             assert_eq!((record.kept.key.as_deref(), &record.kept.value), (request.parts.target_key, &user.value));
+        }
+        if is_new {
+            // Its history record also has scheduler-epoch, for older readers.
+            assert!(archived.iter().any(|header| header.name == headers::EPOCH));
+            return;
         }
         // The history record has the request headers.
         let as_request = Kept { key: user.key.clone(), timestamp: user.timestamp, ..history.kept.clone() };
@@ -163,7 +182,7 @@ impl Promises {
         let read = self
             .read(&as_request, item.partition, item.origin_offset, &lent)
             .expect("the history record has the whole request");
-        assert_eq!((read.due, read.target), (request.due, request.target));
+        assert_eq!((read.due(), read.target), (request.due(), request.target));
         assert_eq!(read.parts.target_key, request.parts.target_key);
         assert_eq!(tombstone.kept.value, None);
         assert!(tombstone.kept.headers.len() == 1, "a tombstone has only the origin header");
@@ -181,7 +200,7 @@ impl Promises {
         if self.limits.record_bytes_max.iter().all(Option::is_none) {
             let dead_letter = dead_letter.kept_with(user.timestamp);
             let read = |kept, headers| {
-                self.read(kept, item.partition, item.origin_offset, headers).map(|r| (r.due, r.target.to_owned()))
+                self.read(kept, item.partition, item.origin_offset, headers).map(|r| (r.due(), r.target.to_owned()))
             };
             assert_eq!(read(&dead_letter, &headers), read(user, &lent));
         }
@@ -220,7 +239,7 @@ impl Promises {
                 assert!(!pending.contains_key(&at), "{user:?} cannot fire");
                 continue;
             };
-            let due = request.due.at();
+            let due = request.due().expect("it fires once").at();
             let leftover = |(of, start_marker): &(TopicPartition, StartMarker)| {
                 of == partition && *offset < start_marker.offset && due < start_marker.since
             };
@@ -237,7 +256,7 @@ impl Promises {
         headers: &'a [Header<'a>],
     ) -> Option<ParsedSchedule<'a>> {
         let record = kept.at(of, offset, headers);
-        schedule::parse(&record, record.value?, kept.timestamp, &self.topics, &self.limits).ok()
+        schedule::parse(&record, record.value?, kept.timestamp, &self.topics, &self.limits, &NoCalendar).ok()
     }
 
     pub fn partition_hash(&self, partition: TopicPartition) -> u64 {
@@ -260,10 +279,10 @@ fn not_origin(header: &&Header<'_>) -> bool {
 }
 
 /// Returns the due time, target and target key of a request, owned.
-fn owned(request: ParsedSchedule<'_>) -> (u64, String, Vec<u8>) {
+fn owned(request: ParsedSchedule<'_>) -> (Option<u64>, String, Vec<u8>) {
     let mut packed = Vec::new();
     request.parts.write(&mut packed);
-    (request.due.epoch_s(), request.target.to_owned(), packed)
+    (request.due().map(Due::epoch_ms), request.target.to_owned(), packed)
 }
 
 fn sent(batch: &Batch, now: Millis) -> Vec<Sent> {

@@ -1,10 +1,12 @@
 //! Fuzzes the parsing of records and headers: which record is a schedule, and which one the engine wrote.
 
+use kafka_scheduler::calendar::ZoneCalendar;
 use kafka_scheduler::core::headers;
 use kafka_scheduler::core::io::{Header, Record, TopicPartition};
 use kafka_scheduler::core::origin::{ORIGIN_HEADER, Origin, RESERVED_PREFIX};
 use kafka_scheduler::core::payload::{Packed, Parts, Payload, Stored};
 use kafka_scheduler::core::schedule::{self, AcceptanceRules};
+use kafka_scheduler::core::when::{Form, is_fired, is_when};
 
 use super::bytes::Bytes;
 use super::kept::Kept;
@@ -40,8 +42,12 @@ fn parsed(record: &Record<'_>, limits: &AcceptanceRules) {
     packs(&verbatim);
     let kept = record.headers.iter().filter(|h| h.name != ORIGIN_HEADER);
     assert!(verbatim.headers.iter().eq(kept), "an invalid record keeps all headers but the engine's");
-    let Ok(request) = schedule::parse(record, value, record.timestamp, &topics, limits) else { return };
-    assert!(request.due.epoch_s() <= i64::MAX as u64 / 1000, "the due time fits in milliseconds");
+    let Ok(request) = schedule::parse(record, value, record.timestamp, &topics, limits, &ZoneCalendar::default())
+    else {
+        return;
+    };
+    let is_old = request.form() == Form::Epoch;
+    assert!(request.due().is_none_or(|due| due.at().0 >= 0), "the due time fits in milliseconds");
     assert!(!topics.iter().any(|topic| topic == request.target), "a schedules topic cannot be a target");
     assert!((1..=249).contains(&request.target.len()));
     assert!(record.key.is_some_and(|key| key == request.parts.key && !key.starts_with(RESERVED_PREFIX)));
@@ -49,8 +55,9 @@ fn parsed(record: &Record<'_>, limits: &AcceptanceRules) {
     let own =
         |h: &&Header<'_>| !h.name.starts_with(b"scheduler-") || [headers::GROUP, headers::BARRIER].contains(&h.name);
     let unknown = |h: &&Header<'_>| {
-        let known = [headers::EPOCH, headers::TARGET_TOPIC, headers::TARGET_KEY, headers::TIMESTAMP];
-        !known.contains(&h.name) && ![headers::KEY, headers::TOPIC, ORIGIN_HEADER].contains(&h.name)
+        let known = [headers::TARGET_TOPIC, headers::TARGET_KEY, headers::TIMESTAMP];
+        let is_engines = if is_old { is_when(h.name) } else { is_fired(h.name) };
+        !known.contains(&h.name) && !is_engines && ![headers::KEY, headers::TOPIC, ORIGIN_HEADER].contains(&h.name)
     };
     assert!(record.headers.iter().filter(own).all(|h| request.parts.headers.contains(h)));
     assert!(request.parts.headers.iter().eq(record.headers.iter().filter(unknown)), "user headers keep their order");

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use kafka_scheduler::core::batch::Batch;
+use kafka_scheduler::core::calendar::NoCalendar;
 use kafka_scheduler::core::io::{Abort, Cursor, Input, Millis, Outcome, Output, TargetState, TopicPartition};
 use kafka_scheduler::core::origin::START_MARKER_KEY;
 use kafka_scheduler::core::ownership::{Ownership, RunId};
@@ -73,6 +74,7 @@ pub fn config() -> Config {
         transactors: 2,
         batch_items_max: 100,
         batch_bytes_max: 1 << 20,
+        adds_due_header: false,
         hash_seed: 7,
     }
 }
@@ -80,7 +82,7 @@ pub fn config() -> Config {
 impl Shell {
     pub fn new(config: Config) -> Self {
         Self {
-            core: Scheduler::new(config.clone()),
+            core: Scheduler::new(config.clone(), Box::new(NoCalendar)),
             promises: Promises::new(config.clone()),
             config,
             now: Millis(NOON_S * 1000),
@@ -340,7 +342,8 @@ impl Shell {
 
     /// Replaces the process by a successor.
     fn succeed(&mut self, run: u64) {
-        self.core = Scheduler::new(Config { run: RunId::from_random(run), ..self.config.clone() });
+        self.core =
+            Scheduler::new(Config { run: RunId::from_random(run), ..self.config.clone() }, Box::new(NoCalendar));
         self.promises.successor();
         self.questions.clear();
         self.revoked.clear();

@@ -1,6 +1,8 @@
 //! Configures an engine and answers its questions about the first start: the same for all instances and for the
 //! oracle's fresh engine.
 
+use kafka_scheduler::calendar::ZoneCalendar;
+use kafka_scheduler::core::calendar::Calendar;
 use kafka_scheduler::core::io::{Millis, TopicPartition};
 use kafka_scheduler::core::origin::{self, START_MARKER_KEY};
 use kafka_scheduler::core::ownership::{Ownership, RunId};
@@ -10,6 +12,10 @@ use kafka_scheduler::core::{Config, SchedulesTopic};
 use crate::kafka::{Kafka, LogId};
 use crate::names::{self, CLUSTER, DAY_MS, DEAD_LETTERS, HISTORY, TOPICS};
 use crate::scenario::Setup;
+
+pub(crate) fn calendar() -> Box<dyn Calendar> {
+    Box::new(ZoneCalendar::default())
+}
 
 pub(crate) fn config(number: usize, run: u64, setup: &Setup, hash_seed: u64) -> Config {
     Config {
@@ -24,6 +30,7 @@ pub(crate) fn config(number: usize, run: u64, setup: &Setup, hash_seed: u64) -> 
         transactors: usize::from(setup.transactors),
         batch_items_max: usize::from(setup.items_max),
         batch_bytes_max: 1 << 16,
+        adds_due_header: false,
         hash_seed,
     }
 }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use kafka_scheduler::core::Listed;
 use kafka_scheduler::core::batch::Batch;
 use kafka_scheduler::core::io::{Millis, TopicPartition};
+pub use kafka_scheduler::core::when::Misfire;
 
 use crate::kafka::Kafka;
 use crate::kafka::log::Headers;
@@ -19,8 +20,10 @@ pub struct UserRecord {
     pub kind: RecordKind,
     /// The target topic.
     pub target: Target,
-    /// Due time in seconds since 1970.
+    /// Due time in seconds since 1970; of a schedule that recurs, its seed.
     pub due_s: i64,
+    /// When and how often a schedule recurs.
+    pub recurrence: Option<Recurrence>,
     /// Its timestamp.
     pub at_ms: i64,
     /// Headers, in order.
@@ -33,11 +36,48 @@ pub struct UserRecord {
     pub readable_ms: i64,
 }
 
+/// When and how often a schedule recurs, as the oracle computes it: apart from the engine's calendar.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Recurrence {
+    /// The first occurrence.
+    pub first_ms: i64,
+    /// The interval; of a schedule with one occurrence a year.
+    pub interval_ms: i64,
+    /// The number of occurrences.
+    pub count: u64,
+    /// What happens to missed ones.
+    pub misfire: Misfire,
+}
+
+impl Recurrence {
+    /// Returns when an occurrence is due.
+    #[must_use]
+    pub fn nominal_ms(&self, number: u64) -> i64 {
+        self.first_ms + (number as i64 - 1) * self.interval_ms
+    }
+
+    /// Returns whether an occurrence was missed, for an engine whose clock shows `now_ms`.
+    #[must_use]
+    pub fn is_missed(&self, number: u64, now_ms: i64) -> bool {
+        let is_late = self.nominal_ms(number) + MISSED_MS < now_ms;
+        is_late || number < self.count && self.nominal_ms(number + 1) <= now_ms
+    }
+}
+
+/// An occurrence that is later than this has been missed: the engine's default.
+const MISSED_MS: i64 = 60_000;
+
 impl UserRecord {
+    /// Returns when it was due first, in milliseconds since 1970.
+    #[must_use]
+    pub fn first_due_ms(&self) -> i64 {
+        self.recurrence.map_or(self.due_s * 1000, |recurrence| recurrence.first_ms)
+    }
+
     /// Whether it can be the latest record for its key.
     #[must_use]
     pub const fn can_be_latest(&self) -> bool {
-        !matches!(self.kind, RecordKind::ReservedKey | RecordKind::NoKey)
+        !matches!(self.kind, RecordKind::ReservedKey | RecordKind::NoKey | RecordKind::Replayed)
     }
 
     /// Whether it has a null value.

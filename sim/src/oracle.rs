@@ -5,6 +5,7 @@ mod converged;
 mod fenced;
 mod journal;
 mod leftovers;
+mod occurrences;
 mod protocol;
 mod races;
 mod recovery;

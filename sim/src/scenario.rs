@@ -259,6 +259,28 @@ pub enum RecordKind {
     ReservedKey,
     /// A schedule without a key.
     NoKey,
+    /// A schedule that recurs at an interval.
+    Recurring,
+    /// A schedule that recurs by a cron expression in a time zone.
+    Zoned,
+    /// A schedule that expires soon after it is due.
+    Expiring,
+    /// An earlier progress record of the key, written again by somebody.
+    Replayed,
+}
+
+impl RecordKind {
+    /// Whether it schedules something, so that it may fire.
+    #[must_use]
+    pub const fn is_schedule(self) -> bool {
+        matches!(self, Self::Schedule | Self::Recurring | Self::Zoned | Self::Expiring)
+    }
+
+    /// Whether it schedules something that recurs.
+    #[must_use]
+    pub const fn recurs(self) -> bool {
+        matches!(self, Self::Recurring | Self::Zoned)
+    }
 }
 
 /// The target topic of a schedule.

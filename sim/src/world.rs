@@ -10,6 +10,8 @@ mod transact;
 mod transactors;
 mod users;
 
+pub(crate) use users::EXPIRES_MS;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use kafka_scheduler::core::io::{Outcome, RequestId, TargetState, TopicPartition};

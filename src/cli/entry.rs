@@ -1,14 +1,21 @@
 //! A listed schedule: a row of a table, or the object of REST's `/schedules`.
 
+use std::rc::Rc;
+
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
+use crate::calendar::ZoneCalendar;
+use crate::client::Moment;
 use crate::config::Config;
+use crate::core::calendar::Calendar;
+use crate::core::due::Due;
 use crate::core::io::{Header, Millis, Record};
 use crate::core::reason::Reason;
-use crate::core::schedule::{self, AcceptanceRules};
+use crate::core::schedule::{self, AcceptanceRules, ParsedSchedule};
+use crate::core::when::When;
 use crate::core::{headers, io::TopicPartition};
 use crate::kafka::fold::Pending;
 
@@ -20,6 +27,7 @@ const PRINTABLE_CHARS_MAX: usize = 40;
 pub(super) struct Rules {
     topics: Vec<String>,
     limits: AcceptanceRules,
+    calendar: Rc<ZoneCalendar>,
 }
 
 impl Rules {
@@ -33,12 +41,31 @@ impl Rules {
                 horizon_s: config.max_horizon().map(|horizon| horizon.as_secs()),
                 record_bytes_max: Vec::new(),
             },
+            calendar: Rc::default(),
+        }
+    }
+
+    fn parse<'a>(&self, record: &Record<'a>, value: &'a [u8]) -> Result<ParsedSchedule<'a>, Reason> {
+        schedule::parse(record, value, record.timestamp, &self.topics, &self.limits, self.calendar.as_ref())
+    }
+
+    /// Returns when a schedule is due, without jitter. Of one that recurs it is the next occurrence by the calendar:
+    /// an occurrence that the engine has missed is not known here.
+    fn due(&self, request: &ParsedSchedule<'_>) -> Option<Due> {
+        match &request.when {
+            When::Once { due, .. } => Some(*due),
+            When::Recurring(spec) => {
+                let now = Millis(Moment::now().epoch_ms());
+                let first = self.calendar.next(spec.rule.as_ref()?, &spec.except, spec.after, spec.first_until())?;
+                let next = || self.calendar.next(spec.rule.as_ref()?, &spec.except, now.max(spec.after), spec.until);
+                Due::from_epoch_ms(u64::try_from(next().unwrap_or(first).0).ok()?)
+            }
         }
     }
 
     /// Returns why the engine would reject this record of a schedules topic, if it would.
     pub(super) fn rejects(&self, record: &Record<'_>) -> Option<Reason> {
-        schedule::parse(record, record.value?, record.timestamp, &self.topics, &self.limits).err()
+        self.parse(record, record.value?).err()
     }
 }
 
@@ -73,13 +100,14 @@ impl Entry {
             value: Some(pending.value),
             headers: &pending.headers,
         };
-        let request = schedule::parse(&record, pending.value, pending.timestamp, &rules.topics, &rules.limits)?;
+        let request = rules.parse(&record, pending.value)?;
+        let due = rules.due(&request).ok_or(Reason::NeverDue)?;
         Ok(Self {
             topic: topic.to_owned(),
             partition: Some(pending.partition),
             offset: Some(pending.offset),
             key: pending.key.to_vec(),
-            due_s: request.due.epoch_s(),
+            due_s: due.epoch_s(),
             timestamp_s: pending.timestamp.0.div_euclid(1000),
             target: request.target.to_owned(),
             target_key: request.parts.target_key.map(<[u8]>::to_vec),

@@ -90,6 +90,14 @@ pub(super) fn memory_warn_bytes(text: &str) -> Result<u64, ConfigError> {
     whole("MEMORY_WARN_BYTES", text, 1..=BYTES_MAX, "bytes")
 }
 
+/// Parses the names of headers to add to triggered records: `due` is the only one.
+pub(super) fn triggered_headers(text: &str) -> Result<bool, ConfigError> {
+    match text.trim() {
+        "due" => Ok(true),
+        _ => Err(ConfigError::wrong("TRIGGERED_HEADERS", text, "due, which is the only header that can be added")),
+    }
+}
+
 /// Parses a boolean.
 pub(super) fn flag(name: &str, text: &str) -> Result<bool, ConfigError> {
     match text {

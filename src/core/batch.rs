@@ -8,9 +8,10 @@ use std::sync::Arc;
 pub use records::{OutRecord, Pass};
 
 use super::due::Due;
-use super::key_table::Request;
+use super::key_table::Committed;
 use super::payload::{Parts, Payload, PayloadRef, Stored};
 use super::reason::Reason;
+use super::recurrence::Position;
 use super::types::{Millis, TopicPartition};
 
 /// Names that appear in a batch's records.
@@ -26,6 +27,8 @@ pub struct TopicNames {
     pub dead_letter: Option<String>,
     /// The consumer group's id, which barriers carry.
     pub group: String,
+    /// As [`Config::adds_due_header`](super::Config::adds_due_header).
+    pub adds_due_header: bool,
 }
 
 /// A transaction to run: its records, then its offsets, then the commit.
@@ -91,25 +94,62 @@ pub enum Kind {
         timestamp: Millis,
         /// The schedule was due when its partition became live.
         missed: bool,
-        /// The record that follows.
+        /// What the triggered record says of the firing.
+        fired: Fired,
+        /// The records that follow.
         after: AfterFiring,
     },
-    /// A dead letter (the record, moved to the dead-letter topic) and a tombstone.
+    /// A history record of a schedule or occurrence that has expired, and the records that end it. Without a dead-letter
+    /// topic, nothing else tells of it.
+    Expired {
+        /// The target topic.
+        target: Arc<str>,
+        /// When the schedule was due.
+        due: Due,
+        /// Timestamp of the user's record.
+        timestamp: Millis,
+        /// What a triggered record would have said.
+        fired: Fired,
+        /// The records that follow.
+        after: AfterFiring,
+    },
+    /// The records that follow missed occurrences of which none fires.
+    Skip {
+        /// Timestamp of the user's record.
+        timestamp: Millis,
+        /// The records.
+        after: AfterFiring,
+    },
+    /// An overtaken progress record, written again.
+    Progress {
+        /// Timestamp of the user's record.
+        timestamp: Millis,
+        /// An encoded [`Progress`](super::progress::Progress).
+        value: String,
+    },
+    /// A tombstone for the progress of a schedule that is over.
+    EndProgress {
+        /// Timestamp of the user's record.
+        timestamp: Millis,
+    },
+    /// A dead letter (the record, moved to the dead-letter topic) and a tombstone or, of an occurrence, its progress record.
     DeadLetter {
         /// Why the record cannot fire.
         reason: Reason,
         /// Target topic and due time of a schedule. `None` for an invalid record, whose payload has all of its headers.
-        request: Option<(Arc<str>, Due)>,
+        request: Option<DeadRequest>,
         /// Timestamp of the user's record.
         timestamp: Millis,
+        /// The records that follow.
+        after: AfterFiring,
     },
     /// A copy of an overtaken schedule, which compaction may remove (see `key_table`). Its origin header names the
     /// original.
     RewriteSchedule {
         /// The target topic.
         target: Arc<str>,
-        /// When the schedule is due.
-        due: Due,
+        /// When a schedule of the old form is due. Others have all headers that say when in their payload.
+        due: Option<Due>,
         /// Timestamp of the user's record.
         timestamp: Millis,
     },
@@ -135,24 +175,62 @@ pub enum Kind {
     },
 }
 
-/// What the engine writes to a schedule's partition together with its firing. One variant today; recurring schedules
-/// will have another.
+/// What a triggered record says of its firing, beside the user's headers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fired {
+    /// When it was due, without jitter. `None` for the old form.
+    pub nominal: Option<Due>,
+    /// The number of the occurrence of a schedule that recurs, and of those that were missed before it.
+    pub occurrence: Option<(u64, u64)>,
+}
+
+impl Fired {
+    /// That of a schedule of the old form.
+    pub const OLD: Self = Self { nominal: None, occurrence: None };
+}
+
+/// What a dead letter says of the schedule that could not be delivered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeadRequest {
+    /// The target topic.
+    pub target: Arc<str>,
+    /// When it was due.
+    pub due: Due,
+    /// What a triggered record would have said; `None` for a schedule without any occurrence.
+    pub fired: Option<Fired>,
+}
+
+/// What the engine writes to a schedule's partition together with its firing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AfterFiring {
     /// A tombstone: the schedule has fired for the last time.
-    End,
+    End {
+        /// The key has a progress record, which needs a tombstone too.
+        ends_progress: bool,
+    },
+    /// A progress record: another occurrence follows.
+    Progress {
+        /// How far the schedule has come.
+        position: Position,
+        /// The reason for which the occurrence became a dead letter.
+        failed: Option<Reason>,
+    },
 }
 
 impl AfterFiring {
-    /// Returns what follows the firing of a request. Nothing else decides that.
-    pub(super) fn of(_: Request) -> Self {
-        Self::End
+    /// Returns the same after an occurrence that became a dead letter.
+    pub(super) fn failed(self, reason: Reason) -> Self {
+        match self {
+            Self::End { .. } => self,
+            Self::Progress { position, .. } => Self::Progress { position, failed: Some(reason) },
+        }
     }
 
-    /// Returns whether the key's entry ends.
-    pub(super) fn ends(self) -> bool {
+    /// Returns what it means for the key once it is committed.
+    pub(super) fn written(self) -> Committed {
         match self {
-            Self::End => true,
+            Self::End { .. } => Committed::End,
+            Self::Progress { position, failed } => Committed::Progress { position, failed },
         }
     }
 }
@@ -230,6 +308,14 @@ impl Batch {
         let item = |kind| Item { partition, origin_offset: 0, kind, payload: ItemPayload::Memory(0..0) };
         self.items = kinds.into_iter().map(item).collect();
         self
+    }
+
+    /// Adds an item that writes nothing of an entry but its key.
+    pub(super) fn push_key(&mut self, partition: TopicPartition, origin_offset: i64, kind: Kind, key: &[u8]) {
+        let start = self.packed.len();
+        Parts { key, ..Parts::default() }.write(&mut self.packed);
+        let payload = ItemPayload::Memory(start..self.packed.len());
+        self.items.push(Item { partition, origin_offset, kind, payload });
     }
 
     pub(super) fn push<P: Payload>(

@@ -6,17 +6,20 @@
 
 use std::sync::Arc;
 
-use super::batch::{AfterFiring, Batch, Kind, OffsetCommit};
+use super::batch::{AfterFiring, Batch, DeadRequest, Fired, Kind, OffsetCommit};
 use super::bugs::{self, Bug};
 use super::due::Due;
 use super::in_flight::{BatchEntry, InFlight, Lane, Purpose, short_batch_id};
 use super::io::Output;
-use super::key_table::{KeyTable, Request};
+use super::key_table::{Committed, KeyTable, Request};
+use super::occurrences::DuePlan;
 use super::partition::{OwnedPartition, Stage};
 use super::payload::Payload;
+use super::progress::Repair;
 use super::reason::Reason;
 use super::targets::Verdict;
 use super::wait_queues::Size;
+use super::when::Form;
 use super::{Millis, Scheduler, TopicPartition};
 
 impl<P: Payload> Scheduler<P> {
@@ -141,6 +144,7 @@ impl<P: Payload> Scheduler<P> {
         let mut batch = self.new_batch();
         let mut entries = Vec::new();
         self.add_rewrites(&mut batch, &mut entries);
+        self.add_repairs(&mut batch, &mut entries);
         // While a bisection halves a batch with rewrites, filling up with other schedules would put the same records
         // together with new ones, so the rejected one would never be alone.
         if entries.is_empty() || self.batches.items_max[Lane::Normal as usize] == self.config.batch_items_max {
@@ -200,15 +204,28 @@ impl<P: Payload> Scheduler<P> {
                 let Some(slot) = owned.keys.take_rewrite(by) else { break };
                 let Some(entry) = owned.keys.get(slot) else { continue };
                 let (origin_offset, timestamp) = (entry.origin_offset, entry.timestamp);
-                let (kind, ends) = match entry.request {
-                    Request::Schedule { due, target } => {
-                        (Kind::RewriteSchedule { target: self.targets.name(target), due, timestamp }, false)
+                let (kind, written) = match entry.request {
+                    Request::Schedule { due, target, form } => {
+                        let due = (form == Form::Epoch).then_some(due);
+                        (
+                            Kind::RewriteSchedule { target: self.targets.name(target), due, timestamp },
+                            Committed::Nothing,
+                        )
                     }
-                    Request::Cancel => (Kind::RewriteCancel { timestamp }, true),
-                    Request::Invalid(_) => (Kind::RewriteInvalid { timestamp }, false),
+                    Request::Cancel => (Kind::RewriteCancel { timestamp }, Committed::End),
+                    Request::Invalid(_) | Request::Unknown(_) => {
+                        (Kind::RewriteInvalid { timestamp }, Committed::Nothing)
+                    }
                 };
-                let entry =
-                    BatchEntry { partition: id, slot, origin_offset, ends, target: None, is_dead_letter: false };
+                let entry = BatchEntry {
+                    partition: id,
+                    slot,
+                    origin_offset,
+                    written,
+                    target: None,
+                    is_dead_letter: false,
+                    progress: None,
+                };
                 add_entry(batch, entries, &mut owned.keys, kind, entry);
             }
         }
@@ -242,7 +259,7 @@ impl<P: Payload> Scheduler<P> {
         let Some(owned) = self.partitions.get_mut(&id) else { return false };
         let Some(slot) = take(&mut owned.keys) else { return false };
         let Some(entry) = owned.keys.get(slot) else { return false };
-        let Request::Schedule { due, target } = entry.request else { return false };
+        let Request::Schedule { due, target, form } = entry.request else { return false };
         let (origin_offset, timestamp) = (entry.origin_offset, entry.timestamp);
         let verdict = self.targets.verdict(self.now, target);
         if verdict != Verdict::Fire {
@@ -251,10 +268,48 @@ impl<P: Payload> Scheduler<P> {
             }
             return true;
         }
-        let (missed, after) = (due.at() <= owned.live_at, AfterFiring::of(entry.request));
-        let kind = Kind::Fire { target: self.targets.name(target), due, timestamp, missed, after };
-        let (ends, target) = (after.ends(), Some(target));
-        let entry = BatchEntry { partition: id, slot, origin_offset, ends, target, is_dead_letter: false };
+        if form == Form::Recurring
+            && let Some(owned) = self.partitions.get_mut(&id)
+            && owned.keys.is_progress_outstanding(slot)
+        {
+            owned.keys.await_progress(slot);
+            return true;
+        }
+        let mut decision = match form {
+            Form::Epoch => DuePlan::Fire(Fired::OLD, AfterFiring::End { ends_progress: false }),
+            Form::Once | Form::Recurring => self.decide(id, slot),
+        };
+        if let DuePlan::Expire(_, after) = decision {
+            self.counters.expired += 1;
+            if self.config.dead_letter.is_some() {
+                let has_failed = self.partitions.get(&id).is_some_and(|s| s.keys.has_failed_for(slot, Reason::Expired));
+                if !has_failed {
+                    self.make_dead_letter(id, slot, Reason::Expired);
+                    return true;
+                }
+                // One dead letter tells it, until an occurrence fires again.
+                decision = DuePlan::Skip(1, after.failed(Reason::Expired));
+            }
+        }
+        let name = self.targets.name(target);
+        let Some(owned) = self.partitions.get_mut(&id) else { return false };
+        let missed = due.at() <= owned.live_at;
+        let (kind, after, target) = match decision {
+            DuePlan::Fire(fired, after) => {
+                (Kind::Fire { target: name, due, timestamp, missed, fired, after }, after, Some(target))
+            }
+            DuePlan::Expire(fired, after) => {
+                (Kind::Expired { target: name, due, timestamp, fired, after }, after, None)
+            }
+            DuePlan::Skip(skipped, after) => {
+                self.counters.skipped += skipped;
+                (Kind::Skip { timestamp, after }, after, None)
+            }
+            DuePlan::Nothing => return true,
+        };
+        let progress = if form == Form::Recurring { owned.keys.progress_slot(slot) } else { None };
+        let (progress, written) = (progress.map(|slot| (slot, None)), after.written());
+        let entry = BatchEntry { partition: id, slot, origin_offset, written, target, is_dead_letter: false, progress };
         add_entry(batch, entries, &mut owned.keys, kind, entry);
         true
     }
@@ -295,18 +350,72 @@ impl<P: Payload> Scheduler<P> {
         let Some(slot) = owned.keys.take_dead_letter() else { return false };
         let Some(entry) = owned.keys.get(slot) else { return false };
         let (origin_offset, timestamp) = (entry.origin_offset, entry.timestamp);
-        let (reason, request) = match entry.request {
-            Request::Schedule { due, target } => {
-                (entry.parked_for.unwrap_or(Reason::Rejected), Some((self.targets.name(target), due)))
+        let reason = entry.parked_for.unwrap_or(Reason::Rejected);
+        let end = AfterFiring::End { ends_progress: entry.recurs() && owned.keys.progress_slot(slot).is_some() };
+        let recurs = entry.recurs();
+        if recurs && owned.keys.is_progress_outstanding(slot) {
+            owned.keys.await_progress(slot);
+            return true;
+        }
+        let Some(entry) = owned.keys.get(slot) else { return false };
+        let (reason, request, after) = match entry.request {
+            Request::Schedule { target, due, .. } if reason == Reason::NeverDue => {
+                let target = self.targets.name(target);
+                (reason, Some(DeadRequest { target, due, fired: None }), end)
             }
-            Request::Invalid(reason) => (reason, None),
-            Request::Cancel => return true,
+            Request::Schedule { due, target, .. } => {
+                let target = self.targets.name(target);
+                match self.decide(id, slot) {
+                    DuePlan::Fire(fired, after) | DuePlan::Expire(fired, after) => {
+                        let due = fired.nominal.unwrap_or(due);
+                        (reason, Some(DeadRequest { target, due, fired: Some(fired) }), after.failed(reason))
+                    }
+                    DuePlan::Skip(..) | DuePlan::Nothing => {
+                        self.occurrence_over(id, slot);
+                        return true;
+                    }
+                }
+            }
+            Request::Invalid(reason) => (reason, None, end),
+            Request::Cancel | Request::Unknown(_) => return true,
         };
-        let kind = Kind::DeadLetter { reason, request, timestamp };
-        let target = Some(topic);
-        let entry = BatchEntry { partition: id, slot, origin_offset, ends: true, target, is_dead_letter: true };
+        let kind = Kind::DeadLetter { reason, request, timestamp, after };
+        let (target, written) = (Some(topic), after.written());
+        let Some(owned) = self.partitions.get_mut(&id) else { return false };
+        let progress = if recurs { owned.keys.progress_slot(slot) } else { None };
+        let progress = progress.map(|slot| (slot, None));
+        let entry = BatchEntry { partition: id, slot, origin_offset, written, target, is_dead_letter: true, progress };
         add_entry(batch, entries, &mut owned.keys, kind, entry);
         true
+    }
+
+    /// Writes progress records again, or ends them, that firings do not write.
+    fn add_repairs(&mut self, batch: &mut Batch, entries: &mut Vec<BatchEntry>) {
+        let now = self.now;
+        for id in self.ids(|owned| owned.may_fire() && owned.repairs_after <= now) {
+            while !self.is_full(batch, Lane::Normal) {
+                let Some(owned) = self.partitions.get_mut(&id) else { break };
+                let Some((slot, repair)) = owned.keys.take_repair() else { break };
+                let Some(known) = owned.keys.progress(slot) else { continue };
+                let (origin_offset, timestamp) = (known.origin_offset, known.timestamp);
+                let kind = match repair {
+                    Repair::End if bugs::on(Bug::ProgressKeptAfterEnd) => continue,
+                    Repair::End => Kind::EndProgress { timestamp },
+                    Repair::Rewrite => Kind::Progress { timestamp, value: known.progress.encode() },
+                };
+                batch.push_key(id, origin_offset, kind, &known.key);
+                owned.keys.mark_progress_outstanding(slot, short_batch_id(batch.id));
+                entries.push(BatchEntry {
+                    partition: id,
+                    slot: BatchEntry::NO_SLOT,
+                    origin_offset,
+                    written: Committed::Nothing,
+                    target: None,
+                    is_dead_letter: false,
+                    progress: Some((slot, Some(repair))),
+                });
+            }
+        }
     }
 
     fn set_stage(&mut self, id: TopicPartition, stage: Stage) {
@@ -367,6 +476,9 @@ fn add_entry<P: Payload>(
     let payload = keys.get(entry.slot).map(|entry| &entry.payload);
     batch.push(entry.partition, entry.origin_offset, kind, payload);
     keys.mark_outstanding(entry.slot, short_batch_id(batch.id));
+    if let Some((slot, _)) = entry.progress {
+        keys.mark_progress_outstanding(slot, short_batch_id(batch.id));
+    }
     entries.push(entry);
 }
 

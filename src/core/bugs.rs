@@ -59,11 +59,29 @@ pub enum Bug {
     SiblingsNotAskedAgain,
     /// A batch that timed out is retried at the same size.
     BatchesKeepTheirSize,
+    /// An occurrence is fired without a progress record.
+    ProgressNotWritten,
+    /// A progress record with fewer occurrences counts, if it lies after one with more.
+    LesserProgressCounts,
+    /// A schedule recurs once more often than it says.
+    CountOffByOne,
+    /// Missed occurrences fire one by one, whatever the schedule says.
+    MisfireFiresAll,
+    /// A schedule that has expired fires if it had not expired when it was read.
+    ExpiryJudgedOnArrival,
+    /// Cron expressions are taken for UTC, whatever their zone.
+    ZoneIgnored,
+    /// The progress record of a schedule that has ended stays in the log.
+    ProgressKeptAfterEnd,
+    /// A firing that leaves an overtaken schedule on its key counts as its rewrite.
+    FiringSettlesOvertaken,
+    /// A progress record counts for whatever record is the latest of its key.
+    ProgressTakenForAny,
 }
 
 /// Every bug, by name.
 #[cfg(feature = "known-bad")]
-pub const ALL: [(Bug, &str); 27] = [
+pub const ALL: [(Bug, &str); 36] = [
     (Bug::FireBeforeBarrier, "fire-before-barrier"),
     (Bug::FenceBeforeBarrier, "fence-before-barrier"),
     (Bug::DeadOwnerNotFenced, "dead-owner-not-fenced"),
@@ -91,6 +109,15 @@ pub const ALL: [(Bug, &str); 27] = [
     (Bug::RejectedNotParked, "rejected-not-parked"),
     (Bug::SiblingsNotAskedAgain, "siblings-not-asked-again"),
     (Bug::BatchesKeepTheirSize, "batches-keep-their-size"),
+    (Bug::ProgressNotWritten, "progress-not-written"),
+    (Bug::LesserProgressCounts, "lesser-progress-counts"),
+    (Bug::CountOffByOne, "count-off-by-one"),
+    (Bug::MisfireFiresAll, "misfire-fires-all"),
+    (Bug::ExpiryJudgedOnArrival, "expiry-judged-on-arrival"),
+    (Bug::ZoneIgnored, "zone-ignored"),
+    (Bug::ProgressKeptAfterEnd, "progress-kept-after-end"),
+    (Bug::FiringSettlesOvertaken, "firing-settles-overtaken"),
+    (Bug::ProgressTakenForAny, "progress-taken-for-any"),
 ];
 
 #[cfg(feature = "known-bad")]

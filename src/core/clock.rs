@@ -20,6 +20,7 @@ impl<P: Payload> Scheduler<P> {
         for owned in self.partitions.values_mut() {
             owned.keys.set_back(back_ms);
             owned.live_at = earlier(owned.live_at);
+            owned.repairs_after = earlier(owned.repairs_after);
             owned.next_commit_at = earlier(owned.next_commit_at);
             if let Stage::Releasing { until, .. } = &mut owned.stage {
                 *until = earlier(*until);

@@ -15,6 +15,9 @@ use super::{Scheduler, TopicPartition};
 /// Retries of a record that a broker rejects without a clear cause before it becomes a dead letter, if a topic is set.
 const RETRIES_BEFORE_DEAD_LETTER: u8 = 3;
 
+/// How long progress records are not written again after a broker rejected one.
+const REPAIR_RETRY_MS: i64 = 10_000;
+
 /// Retries that count if one of the engine's own topics rejects a record: the wait doubles to at most 8 s plus jitter.
 const OWN_TOPIC_RETRIES_MAX: u8 = 2;
 
@@ -54,7 +57,9 @@ impl<P: Payload> Scheduler<P> {
     pub(super) fn park_for_target(&mut self, id: TopicPartition, slot: u32, verdict: Verdict) -> bool {
         let Some(owned) = self.partitions.get_mut(&id) else { return true };
         match verdict {
-            Verdict::DeadLetter(reason) if self.config.dead_letter.is_some() => {
+            Verdict::DeadLetter(reason)
+                if self.config.dead_letter.is_some() && !owned.keys.has_failed_for(slot, reason) =>
+            {
                 self.make_dead_letter(id, slot, reason);
                 return true;
             }
@@ -70,7 +75,7 @@ impl<P: Payload> Scheduler<P> {
     }
 
     /// Parks an entry until its dead letter is written.
-    fn make_dead_letter(&mut self, id: TopicPartition, slot: u32, reason: Reason) {
+    pub(super) fn make_dead_letter(&mut self, id: TopicPartition, slot: u32, reason: Reason) {
         let Some(owned) = self.partitions.get_mut(&id) else { return };
         let Some(offset) = owned.keys.get(slot).map(|entry| entry.origin_offset) else { return };
         owned.keys.await_dead_letter(slot);
@@ -83,9 +88,14 @@ impl<P: Payload> Scheduler<P> {
         if bugs::on(Bug::RejectedNotParked) {
             return;
         }
-        let latest = self.partitions.get(&entry.partition).and_then(|owned| owned.keys.get(entry.slot));
-        let Some(latest) = latest.filter(|latest| latest.origin_offset == entry.origin_offset) else { return };
-        let has_dead_letter_topic = self.config.dead_letter.is_some();
+        let Some(owned) = self.partitions.get_mut(&entry.partition) else { return };
+        if entry.slot == BatchEntry::NO_SLOT {
+            owned.repairs_after = self.now.plus(REPAIR_RETRY_MS);
+            return;
+        }
+        let latest = owned.keys.get(entry.slot).filter(|latest| latest.origin_offset == entry.origin_offset);
+        let Some(latest) = latest else { return };
+        let has_dead_letter_topic = self.config.dead_letter.is_some() && !owned.keys.has_failed_for(entry.slot, reason);
         match decide(Written::of(entry), reason, latest.retries(), has_dead_letter_topic) {
             Decision::CheckTarget(target) => self.await_lookup(entry, target),
             Decision::Quarantine(target, state) => self.quarantine(entry, reason, target, state),
@@ -144,7 +154,7 @@ impl<P: Payload> Scheduler<P> {
     /// Counts a reason of an entry once for each kind of reason. Returns true the first time.
     fn count_once(&mut self, id: TopicPartition, slot: u32, reason: Reason) -> bool {
         let is_new = self.partitions.get_mut(&id).is_some_and(|owned| owned.keys.remember_reason(slot, reason));
-        self.counters.by_reason[reason as usize] += u64::from(is_new);
+        self.counters.by_reason[reason] += u64::from(is_new);
         is_new
     }
 }

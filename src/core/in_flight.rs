@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 
+use super::key_table::Committed;
+use super::progress::Repair;
 use super::throughput::Throughput;
 use super::types::{Millis, TopicPartition};
 
@@ -83,11 +85,23 @@ pub(super) struct BatchEntry {
     pub(super) partition: TopicPartition,
     pub(super) slot: u32,
     pub(super) origin_offset: i64,
-    /// The batch writes a tombstone for the key, which ends the entry.
-    pub(super) ends: bool,
-    /// Number of the target or dead-letter topic; `None` for a rewrite.
+    /// What the batch means for the key once it is committed.
+    pub(super) written: Committed,
+    /// Number of the target or dead-letter topic; `None` if the batch writes only to the schedules topic.
     pub(super) target: Option<u32>,
     pub(super) is_dead_letter: bool,
+    /// Slot of the key's progress record, if it has one, and the repair of it that the batch writes.
+    pub(super) progress: Option<(u32, Option<Repair>)>,
+}
+
+impl BatchEntry {
+    /// The slot of an entry that repairs a progress record alone.
+    pub(super) const NO_SLOT: u32 = u32::MAX;
+
+    /// Returns whether it writes an overtaken record again.
+    pub(super) fn is_rewrite(&self) -> bool {
+        self.target.is_none() && self.written == Committed::Nothing
+    }
 }
 
 /// A batch that has not settled.

@@ -6,13 +6,16 @@ use super::bugs::{self, Bug};
 use super::due::Due;
 use super::fold::Writer;
 use super::key_table::{NewEntry, Request};
-use super::origin::{BARRIER_KEY, Origin, START_MARKER_KEY};
+use super::origin::{BARRIER_KEY, Origin, PROGRESS_PREFIX, RESERVED_PREFIX, START_MARKER_KEY};
 use super::partition::Stage;
 use super::payload::{Parts, Payload};
+use super::progress::{KnownProgress, Progress};
 use super::reason::Reason;
+use super::recurrence::{self, Identity};
 use super::report::Report;
 use super::start_marker::StartMarker;
 use super::types::{Record, TopicPartition};
+use super::when::{Form, When};
 use super::{Millis, Scheduler, headers, schedule};
 
 impl<P: Payload> Scheduler<P> {
@@ -24,7 +27,7 @@ impl<P: Payload> Scheduler<P> {
         owned.position = record.offset + 1;
         match record.key {
             None => self.invalid(record, Reason::NoKey),
-            Some(key) if [BARRIER_KEY, START_MARKER_KEY].contains(&key) => self.reserved(record, key),
+            Some(key) if key.starts_with(RESERVED_PREFIX) => self.reserved(record, key),
             Some(key) => self.keyed(record, key),
         }
         if let Some(owned) = self.partitions.get_mut(&record.partition) {
@@ -35,8 +38,12 @@ impl<P: Payload> Scheduler<P> {
         }
     }
 
-    /// Handles barriers and start markers. Any other record under these keys is a user's, and invalid.
+    /// Handles barriers, start markers and progress records. Any other record under a reserved key is a user's and
+    /// invalid, or a later version's: it is left alone.
     fn reserved(&mut self, record: &Record<'_>, key: &[u8]) {
+        if let Some(key) = key.strip_prefix(PROGRESS_PREFIX) {
+            return self.progress(record, key);
+        }
         let Some(owned) = self.partitions.get_mut(&record.partition) else { return };
         if key == START_MARKER_KEY
             && let Some(start_marker) = record.value.and_then(|value| StartMarker::decode(value, owned.partition_hash))
@@ -60,6 +67,24 @@ impl<P: Payload> Scheduler<P> {
         }
     }
 
+    /// Folds a record under the progress key of `key`.
+    fn progress(&mut self, record: &Record<'_>, key: &[u8]) {
+        let Some(owned) = self.partitions.get_mut(&record.partition) else { return };
+        let Writer::Engine(origin) = Writer::of(record, owned.partition_hash) else {
+            owned.keys.foreign_progress(key);
+            return self.invalid(record, Reason::ReservedKey);
+        };
+        let Some(value) = record.value else { return owned.keys.progress_tombstone(key, origin.offset) };
+        let Some(progress) = Progress::decode(value) else {
+            // A later version's, for which an operator goes back by the steps in docs/operations.md.
+            return self.invalid(record, Reason::ReservedKey);
+        };
+        let known = KnownProgress::new(key, origin.offset, origin.timestamp, progress);
+        if owned.keys.progress_record(known) {
+            self.counters.progress_replayed += 1;
+        }
+    }
+
     fn foreign(&mut self, record: &Record<'_>, group: &[u8]) {
         const NAMED_MAX: usize = 64;
         // Longest name that a client can use.
@@ -72,7 +97,7 @@ impl<P: Payload> Scheduler<P> {
     /// Counts and reports an invalid record.
     fn invalid(&mut self, record: &Record<'_>, reason: Reason) {
         self.counters.invalid += 1;
-        self.counters.by_reason[reason as usize] += 1;
+        self.counters.by_reason[reason] += 1;
         self.report(Report::Invalid { partition: record.partition, offset: record.offset, reason });
     }
 
@@ -88,7 +113,7 @@ impl<P: Payload> Scheduler<P> {
         let timestamp = if bugs::on(Bug::CopyTakesNewTimestamp) { record.timestamp } else { origin.timestamp };
         let takes_new = bugs::on(Bug::CopyTakesNewOriginOffset) && record.value.is_some();
         let offset = if takes_new { record.offset } else { origin.offset };
-        let read = record.value.map(|value| self.read(record, value, offset, timestamp));
+        let read = record.value.map(|value| self.read(record, value, offset, timestamp, true));
         let Some(owned) = self.partitions.get_mut(&record.partition) else { return };
         owned.keys.engine_record(key, &Writer::Engine(Origin { offset, ..*origin }), read);
     }
@@ -100,8 +125,14 @@ impl<P: Payload> Scheduler<P> {
                 timestamp: record.timestamp,
                 request: Request::Cancel,
                 payload: P::pack(&Parts { key, ..Parts::default() }, &mut self.store),
+                spec: None,
             },
-            Some(value) => self.read(record, value, record.offset, record.timestamp),
+            Some(value) => {
+                let owned = self.partitions.get(&record.partition);
+                // An engine has read it before, and did not find it invalid for its syntax if it is still there.
+                let was_accepted = owned.is_some_and(|owned| record.offset < owned.accepted_before);
+                self.read(record, value, record.offset, record.timestamp, was_accepted)
+            }
         };
         let request = new.request;
         if bugs::on(Bug::InvalidLeftOut) && matches!(request, Request::Invalid(_)) {
@@ -117,11 +148,14 @@ impl<P: Payload> Scheduler<P> {
         }
         let (partition, offset) = (record.partition, record.offset);
         match request {
-            Request::Schedule { due, target } => {
+            // It is counted once its first occurrence is known, so that it is known to have one.
+            Request::Schedule { form: Form::Recurring, .. } => {}
+            Request::Schedule { due, target, .. } => {
                 self.counters.planned += 1;
                 self.report(Report::Planned { partition, offset, due, target: self.targets.name(target) });
                 self.check_far_ahead(partition, offset, due, record.timestamp);
             }
+            Request::Unknown(_) => {}
             Request::Cancel if ended_pending => {
                 self.counters.deleted += 1;
                 self.report(Report::Cancelled { partition, offset });
@@ -148,24 +182,52 @@ impl<P: Payload> Scheduler<P> {
         far.into_iter().for_each(|(offset, due, timestamp)| self.check_far_ahead(id, offset, due, timestamp));
     }
 
-    fn read(&mut self, record: &Record<'_>, value: &[u8], origin_offset: i64, timestamp: Millis) -> NewEntry<P> {
-        match schedule::parse(record, value, timestamp, &self.names.topics, &self.rules) {
+    /// Parses a record with a value. If it was accepted by an engine before, an unknown zone or syntax is a later
+    /// version's.
+    fn read(
+        &mut self,
+        record: &Record<'_>,
+        value: &[u8],
+        origin_offset: i64,
+        timestamp: Millis,
+        was_accepted: bool,
+    ) -> NewEntry<P> {
+        let parsed = schedule::parse(record, value, timestamp, &self.names.topics, &self.rules, self.calendar.as_ref());
+        match parsed {
             Ok(parsed) => {
                 let (target, new) = self.targets.intern(parsed.target);
                 if new {
                     self.check_target(target);
                     self.sweep_targets(target);
                 }
-                let request = Request::Schedule { due: parsed.due, target };
-                NewEntry { origin_offset, timestamp, request, payload: P::pack(&parsed.parts, &mut self.store) }
+                let (form, identity) = (parsed.form(), self.identity(record.partition, origin_offset));
+                let (due, spec) = match parsed.when {
+                    When::Once { due, options, .. } => {
+                        let jitter_ms = options.as_ref().map_or(0, |spec| spec.jitter_ms);
+                        (recurrence::jittered(due, jitter_ms, identity), options)
+                    }
+                    // The calendar computes it once the partition is live.
+                    When::Recurring(spec) => (Due::LAST, Some(spec)),
+                };
+                let request = Request::Schedule { due, target, form };
+                NewEntry { origin_offset, timestamp, request, payload: P::pack(&parsed.parts, &mut self.store), spec }
             }
             Err(reason) => NewEntry {
                 origin_offset,
                 timestamp,
-                request: Request::Invalid(reason),
+                request: match reason {
+                    Reason::BadCron | Reason::BadTimezone if was_accepted => Request::Unknown(reason),
+                    _ => Request::Invalid(reason),
+                },
                 payload: P::pack(&schedule::verbatim(record, value), &mut self.store),
+                spec: None,
             },
         }
+    }
+
+    pub(super) fn identity(&self, partition: TopicPartition, offset: i64) -> Identity {
+        let partition_hash = self.partitions.get(&partition).map_or(0, |owned| owned.partition_hash);
+        Identity { partition_hash, offset }
     }
 
     /// Forgets the target names that no entry uses any more, once there are many.

@@ -8,21 +8,28 @@
 
 mod entry;
 mod store;
+mod timed;
 mod waiting;
 
 use std::collections::{BTreeMap, VecDeque};
 
 pub(super) use entry::{KeyEntry, NewEntry, Request};
+pub(super) use timed::Committed;
 
 use super::bugs::{self, Bug};
-use super::due::{Due, second_of};
+use super::due::Due;
 use super::fold::{Effect, Writer, effect};
 use super::key_index::KeyIndex;
 use super::payload::Payload;
+use super::progress::ProgressTable;
 use super::reason::Reason;
 use super::types::Millis;
 use super::wait_queues::{Queue, RetryGroup, Size, WaitQueues};
 use entry::OVERTAKEN;
+use timed::Timed;
+
+/// Schedules of one second that [`KeyTable::first_by_due`] compares at most.
+const GROUP_LOOKED_AT_MAX: usize = 10_000;
 
 /// The entries of one partition, each in a slot that it keeps until the table shrinks.
 #[derive(Debug)]
@@ -31,6 +38,11 @@ pub(super) struct KeyTable<P> {
     free: Vec<u32>,
     index: KeyIndex,
     queues: WaitQueues,
+    /// By slot: what schedules of new forms have beside a due time.
+    timed: BTreeMap<u32, Timed>,
+    progress: ProgressTable,
+    /// The first due times of schedules that recur are not all known yet, so nothing fires: missed schedules fire first.
+    awaits_dates: bool,
     /// When the entries of each retry group are next retried.
     retry_times: BTreeMap<RetryGroup, Millis>,
     /// Slots that may hold an overtaken entry; checked again when taken.
@@ -59,6 +71,9 @@ impl<P: Payload> KeyTable<P> {
             free: Vec::new(),
             index: KeyIndex::default(),
             queues: WaitQueues::default(),
+            timed: BTreeMap::new(),
+            progress: ProgressTable::default(),
+            awaits_dates: false,
             retry_times: BTreeMap::new(),
             rewrites: VecDeque::new(),
             cancels: Vec::new(),
@@ -88,9 +103,17 @@ impl<P: Payload> KeyTable<P> {
         self.parked
     }
 
-    /// Iterates over the schedules of one size in due order, without parked ones.
-    pub(super) fn by_due(&self, size: Size) -> impl Iterator<Item = &KeyEntry<P>> {
-        self.queues.due(size).map(|slot| self.entry(slot))
+    /// Returns the first schedules of one size by due time, without parked ones: `limit` of them or, so that none which
+    /// is due earlier is left out, more.
+    pub(super) fn first_by_due(&self, size: Size, limit: usize) -> Vec<&KeyEntry<P>> {
+        let mut first = Vec::new();
+        for group in self.queues.due_groups(size) {
+            if first.len() >= limit {
+                break;
+            }
+            first.extend(group.map(|slot| self.entry(slot)).take(GROUP_LOOKED_AT_MAX));
+        }
+        first
     }
 
     /// Iterates over the schedules that are due from a second since 1970 on: small ones, then large ones, each in due
@@ -103,14 +126,15 @@ impl<P: Payload> KeyTable<P> {
         self.find(key).and_then(|slot| self.get(slot))
     }
 
-    /// Returns the earliest due time of a schedule of these sizes, without parked ones.
+    /// Returns the earliest due time of a schedule of these sizes, without parked ones. It may be earlier by less than a
+    /// second, until that second has begun.
     pub(super) fn next_due(&self, sizes: &[Size]) -> Option<Due> {
-        self.queues.first_due(sizes).and_then(|(second, _)| Due::from_epoch_s(second))
+        self.queues.next_due(sizes)
     }
 
     /// Returns the number of schedules that are due by `now` and wait for a batch.
     pub(super) fn overdue(&self, now: Millis) -> usize {
-        let due = second_of(now).map_or(0, |second| self.queues.count_before(second.saturating_add(1)));
+        let due = u64::try_from(now.0).map_or(0, |now_ms| self.queues.count_due(now_ms));
         due + self.queues.count(Queue::Isolated)
     }
 
@@ -141,7 +165,7 @@ impl<P: Payload> KeyTable<P> {
     pub(super) fn user_record(&mut self, key: &[u8], new: NewEntry<P>) -> bool {
         let Some(slot) = self.find(key) else {
             let is_kept = match new.request {
-                Request::Schedule { .. } => true,
+                Request::Schedule { .. } | Request::Unknown(_) => true,
                 Request::Cancel => self.keeps_all,
                 Request::Invalid(_) => self.keeps_all || self.has_dead_letter_topic,
             };
@@ -155,6 +179,9 @@ impl<P: Payload> KeyTable<P> {
         let ended_pending = matches!(entry.request, Request::Schedule { .. }) && !entry.is_outstanding();
         self.replace(slot, new);
         self.enqueue_or_drop(slot);
+        if !self.keeps_all {
+            self.check_progress(key);
+        }
         ended_pending
     }
 
@@ -178,10 +205,12 @@ impl<P: Payload> KeyTable<P> {
             (Effect::Replaces, None, Some(new)) => {
                 let slot = self.insert(new);
                 self.enqueue_or_drop(slot);
+                self.apply_progress(key);
             }
             (Effect::Replaces, Some(slot), Some(new)) => {
                 self.replace(slot, new);
                 self.enqueue_or_drop(slot);
+                self.apply_progress(key);
             }
             (Effect::Confirms, Some(slot), _) => {
                 self.entry_mut(slot).set(OVERTAKEN, false);
@@ -190,6 +219,9 @@ impl<P: Payload> KeyTable<P> {
             (Effect::Ends, Some(slot), _) => self.remove(slot),
             (Effect::Overtakes, Some(slot), _) => self.overtaken(slot),
             _ => {}
+        }
+        if !self.keeps_all {
+            self.check_progress(key);
         }
     }
 
@@ -217,6 +249,8 @@ impl<P: Payload> KeyTable<P> {
     /// to the dead-letter topic. Returns offset and reason of the invalid ones.
     pub(super) fn finish_loading(&mut self) -> Vec<(i64, Reason)> {
         self.keeps_all = false;
+        self.awaits_dates = true;
+        self.check_all_progress();
         let mut invalid = Vec::new();
         let cancels = std::mem::take(&mut self.cancels);
         for slot in std::mem::take(&mut self.non_schedules).into_iter().chain(cancels) {
@@ -237,7 +271,7 @@ impl<P: Payload> KeyTable<P> {
     pub(super) fn drop_leftovers(&mut self, offset: i64, end: u64) -> u64 {
         let mut dropped = 0;
         for slot in self.queues.due_before(end).collect::<Vec<_>>() {
-            if self.entry(slot).origin_offset < offset {
+            if self.entry(slot).origin_offset < offset && !self.entry(slot).recurs() {
                 self.remove(slot);
                 dropped += 1;
             }
@@ -259,6 +293,7 @@ impl<P: Payload> KeyTable<P> {
             if self.entry(slot).has(OVERTAKEN) {
                 self.rewrites.push_back(slot);
             }
+            self.check_progress_of(slot);
             self.enqueue_or_drop(slot);
         }
     }
@@ -266,14 +301,25 @@ impl<P: Payload> KeyTable<P> {
     /// Clears the entry's outstanding record after the consumer has read past the batch. If that did not deliver the
     /// record, compaction has removed it: there is a newer record for the key, or it is a tombstone older than
     /// `delete.retention.ms`.
-    pub(super) fn read_past(&mut self, slot: u32, origin_offset: i64, batch: u32, ends: bool) {
+    pub(super) fn read_past(&mut self, slot: u32, origin_offset: i64, batch: u32, written: Committed) {
         let Some(entry) = self.get(slot).filter(|entry| entry.outstanding_batch == batch) else { return };
-        if ends && entry.origin_offset == origin_offset {
-            self.remove(slot);
-        } else {
-            self.entry_mut(slot).outstanding_batch = 0;
-            self.enqueue_or_drop(slot);
+        let is_latest = entry.origin_offset == origin_offset;
+        self.entry_mut(slot).outstanding_batch = 0;
+        self.check_progress_of(slot);
+        match written {
+            Committed::End if is_latest => self.remove(slot),
+            Committed::Progress { position, failed } if is_latest => {
+                self.advance(slot, position, failed.map(|reason| reason.code().into()));
+                self.remember_progress(slot);
+            }
+            Committed::Nothing | Committed::End | Committed::Progress { .. } => self.enqueue_or_drop(slot),
         }
+    }
+
+    /// Returns whether the first due times of schedules that recur are still being computed after loading.
+    pub(super) fn awaits_dates(&mut self) -> bool {
+        self.awaits_dates = self.awaits_dates && self.first_undated().is_some();
+        self.awaits_dates
     }
 
     fn overtaken(&mut self, slot: u32) {

@@ -229,7 +229,7 @@ impl<P: Payload> Scheduler<P> {
         let mut next: Vec<(TopicPartition, &KeyEntry<P>)> = Vec::new();
         for owned in self.partitions.values().filter(|owned| owned.is_live()) {
             for size in Size::ALL {
-                next.extend(owned.keys.by_due(size).take(limit).map(|entry| (owned.id, entry)));
+                next.extend(owned.keys.first_by_due(size, limit).into_iter().map(|entry| (owned.id, entry)));
             }
             // Truncating after each partition bounds the memory.
             next.sort_by_key(|(_, entry)| entry.due());
@@ -239,14 +239,14 @@ impl<P: Payload> Scheduler<P> {
     }
 
     fn to_upcoming(&self, partition: TopicPartition, entry: &KeyEntry<P>) -> Option<Upcoming> {
-        let Request::Schedule { due, target } = entry.request else { return None };
+        let Request::Schedule { due, target, .. } = entry.request else { return None };
         let key = key(&entry.payload);
         let key = key[..key.len().min(KEY_SHOWN_MAX)].to_vec();
         Some(Upcoming { partition, due_s: due.epoch_s(), target: self.targets.name(target), key })
     }
 
     fn listed(&self, partition: TopicPartition, entry: &KeyEntry<P>) -> Option<Listed> {
-        let Request::Schedule { due, target } = entry.request else { return None };
+        let Request::Schedule { due, target, .. } = entry.request else { return None };
         let packed = packed(&entry.payload).to_vec();
         let why = || entry.parked_for.map_or(ParkedFor::UncheckedTarget, ParkedFor::Reason);
         let parked = entry.is_parked().then(why);

@@ -17,6 +17,9 @@ pub const BARRIER_KEY: &[u8] = b"__scheduler.barrier";
 /// The key of start markers.
 pub const START_MARKER_KEY: &[u8] = b"__scheduler.start-marker";
 
+/// The keys of progress records begin with this; the schedule's key follows.
+pub const PROGRESS_PREFIX: &[u8] = b"__scheduler.progress.";
+
 const VERSION: u8 = 1;
 const LENGTH: usize = 33;
 
@@ -97,7 +100,7 @@ pub fn content_hash(key: &[u8], value: Option<&[u8]>, headers: &[Header<'_>]) ->
 }
 
 /// FNV-1a, 64 bits: stable over versions and machines, which the standard library's hashers are not.
-struct Fnv(u64);
+pub(super) struct Fnv(u64);
 
 impl Default for Fnv {
     fn default() -> Self {
@@ -106,10 +109,14 @@ impl Default for Fnv {
 }
 
 impl Fnv {
-    fn write(&mut self, bytes: &[u8]) {
+    pub(super) fn write(&mut self, bytes: &[u8]) {
         for byte in bytes {
             self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
         }
+    }
+
+    pub(super) fn finish(&self) -> u64 {
+        self.0
     }
 
     fn sized(&mut self, bytes: &[u8]) {

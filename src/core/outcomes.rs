@@ -99,18 +99,19 @@ impl<P: Payload> Scheduler<P> {
         self.counters.triggered += batch.triggered;
         self.counters.missed += batch.missed;
         self.counters.dead_lettered += batch.entries.iter().filter(|entry| entry.is_dead_letter).count() as u64;
-        self.counters.rewritten += batch.entries.iter().filter(|entry| entry.target.is_none()).count() as u64;
+        self.counters.rewritten += batch.entries.iter().filter(|entry| entry.is_rewrite()).count() as u64;
         for (id, _) in &batch.offsets {
             let Some(owned) = self.partitions.get_mut(id) else { continue };
             let read = bugs::on(Bug::SettledTakenForRead);
-            let of_this = batch.entries.iter().filter(|entry| entry.partition == *id);
+            let of_this = || batch.entries.iter().filter(|entry| entry.partition == *id);
             owned.unread_batches.push_back(UnreadBatch {
                 batch: short_batch_id(batch.id),
                 last_offset: match last_offsets.iter().find(|(other, _)| other == id) {
                     _ if read => Some(-1),
                     reported => reported.map(|(_, offset)| *offset),
                 },
-                items: of_this.map(|entry| (entry.slot, entry.origin_offset, entry.ends)).collect(),
+                items: of_this().map(|entry| (entry.slot, entry.origin_offset, entry.written)).collect(),
+                progress: of_this().filter_map(|entry| entry.progress).collect(),
             });
             owned.clear_read();
         }
@@ -123,6 +124,9 @@ impl<P: Payload> Scheduler<P> {
         for entry in &batch.entries {
             if let Some(owned) = self.partitions.get_mut(&entry.partition) {
                 owned.keys.aborted(entry.slot, short_batch_id(batch.id));
+                if let Some((slot, _)) = entry.progress {
+                    owned.keys.progress_settled(slot, short_batch_id(batch.id), None);
+                }
             }
         }
         if batch.purpose == Purpose::CleanCommit {

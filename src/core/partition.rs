@@ -4,9 +4,10 @@ use std::collections::VecDeque;
 
 use super::bugs::{self, Bug};
 use super::io::RequestId;
-use super::key_table::KeyTable;
+use super::key_table::{Committed, KeyTable};
 use super::ownership::Ownership;
 use super::payload::Payload;
+use super::progress::Repair;
 use super::start_marker::StartMarker;
 use super::types::{Millis, TopicPartition};
 
@@ -53,8 +54,10 @@ pub(super) struct UnreadBatch {
     /// The highest offset of its records in this partition. Without a report of it, this batch and the later ones of
     /// the partition are cleared only record by record, as they are read.
     pub last_offset: Option<i64>,
-    /// Slot, origin offset, and whether the batch ended the entry.
-    pub items: Vec<(u32, i64, bool)>,
+    /// Slot, origin offset, and what was written.
+    pub items: Vec<(u32, i64, Committed)>,
+    /// Slots of progress records, and their repairs.
+    pub progress: Vec<(u32, Option<Repair>)>,
 }
 
 /// A partition that this instance owns.
@@ -74,6 +77,12 @@ pub(super) struct OwnedPartition<P> {
     pub barrier_committed: bool,
     /// The group's committed offset. Batches commit it again until the partition is loaded.
     pub committed: i64,
+    /// The committed offset when it was assigned: an engine has accepted what is before it.
+    pub accepted_before: i64,
+    /// Due times of schedules that recur are still being computed after loading, so nothing fires.
+    pub awaits_dates: bool,
+    /// Until then no progress record is written again: a broker rejected one.
+    pub repairs_after: Millis,
     /// The barrier's offset, once it is known.
     pub barrier: Option<i64>,
     /// The last start marker read or written.
@@ -108,6 +117,9 @@ impl<P: Payload> OwnedPartition<P> {
             ownership: Ownership::default(),
             barrier_committed: false,
             committed: 0,
+            accepted_before: 0,
+            awaits_dates: false,
+            repairs_after: Millis(i64::MIN),
             barrier: None,
             start_marker: None,
             live_at: Millis(i64::MIN),
@@ -165,7 +177,20 @@ impl<P: Payload> OwnedPartition<P> {
 
     /// Returns whether it may join batches of firings.
     pub(super) fn may_fire(&self) -> bool {
+        self.may_fire_once_dated() && !self.awaits_dates
+    }
+
+    /// Returns whether it may join batches of firings once the due times of schedules that recur are known.
+    pub(super) fn may_fire_once_dated(&self) -> bool {
         self.is_live() && !self.is_trimmed
+    }
+
+    /// Returns the time before which the record at an offset has no occurrence: none, unless the record may be a leftover.
+    pub(super) fn owed_since(&self, origin_offset: i64) -> Millis {
+        match self.start_marker {
+            Some(marker) if origin_offset < marker.offset => marker.since.min(self.leftover_cutoff),
+            _ => Millis(i64::MIN),
+        }
     }
 
     /// Clears the outstanding records of batches that the consumer has read past.
@@ -174,8 +199,11 @@ impl<P: Payload> OwnedPartition<P> {
             self.unread_batches.front().filter(|u| u.last_offset.is_some_and(|last| last < self.position))
         {
             let batch = read.batch;
-            for (slot, origin_offset, ended) in &read.items {
-                self.keys.read_past(*slot, *origin_offset, batch, *ended);
+            for (slot, origin_offset, written) in &read.items {
+                self.keys.read_past(*slot, *origin_offset, batch, *written);
+            }
+            for (slot, repair) in &read.progress {
+                self.keys.progress_settled(*slot, batch, *repair);
             }
             self.unread_batches.pop_front();
         }

@@ -1,5 +1,7 @@
 //! Events and counters for the operator.
 
+use std::ops::{Index, IndexMut};
+
 use super::due::Due;
 use super::reason::Reason;
 use super::targets::TargetState;
@@ -123,10 +125,47 @@ pub struct Counters {
     pub leftovers: u64,
     /// Schedules accepted that are due more than 100 years ahead.
     pub far_ahead: u64,
+    /// Missed occurrences that were skipped.
+    pub skipped: u64,
+    /// Schedules or occurrences that were not fired because they had expired.
+    pub expired: u64,
+    /// Progress records that somebody has written again, which do not count.
+    pub progress_replayed: u64,
     /// Records rewritten because an engine record had overtaken them.
     pub rewritten: u64,
     /// Records moved to the dead-letter topic.
     pub dead_lettered: u64,
     /// By the reason's number: records that could not fire, each counted once for each kind of reason.
-    pub by_reason: [u64; Reason::ALL.len()],
+    pub by_reason: ByReason,
+}
+
+/// A number for each [`Reason`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ByReason([u64; Reason::ALL.len()]);
+
+impl ByReason {
+    /// Iterates over the numbers of all reasons.
+    pub fn iter(&self) -> impl Iterator<Item = (Reason, u64)> {
+        Reason::ALL.into_iter().zip(self.0)
+    }
+}
+
+impl Default for ByReason {
+    fn default() -> Self {
+        Self([0; Reason::ALL.len()])
+    }
+}
+
+impl Index<Reason> for ByReason {
+    type Output = u64;
+
+    fn index(&self, reason: Reason) -> &u64 {
+        &self.0[reason as usize]
+    }
+}
+
+impl IndexMut<Reason> for ByReason {
+    fn index_mut(&mut self, reason: Reason) -> &mut u64 {
+        &mut self.0[reason as usize]
+    }
 }

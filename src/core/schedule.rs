@@ -1,11 +1,13 @@
 //! Parses a user's record: returns a schedule, or the reason why the record is invalid.
 
+use super::calendar::Calendar;
 use super::due::Due;
 use super::headers;
 use super::origin::{ORIGIN_HEADER, RESERVED_PREFIX};
 use super::payload::Parts;
 use super::reason::Reason;
-use super::types::{Header, Millis, Record};
+use super::types::{Millis, Record};
+use super::when::{self, Form, When, single};
 
 /// Longest legal topic name, by Kafka's own rule.
 const TOPIC_NAME_MAX: usize = 249;
@@ -32,12 +34,32 @@ pub struct AcceptanceRules {
 /// A valid schedule, borrowed from its record.
 #[derive(Debug, PartialEq, Eq)]
 pub struct ParsedSchedule<'a> {
-    /// Its due time.
-    pub due: Due,
+    /// When it fires.
+    pub when: When,
     /// The topic of the triggered record.
     pub target: &'a str,
-    /// Key, value and headers to keep.
+    /// Key, value and headers to keep: those of the user and, unless it has the old form, those that say when.
     pub parts: Parts<'a>,
+}
+
+impl ParsedSchedule<'_> {
+    /// Returns when it fires, without jitter, if it fires once.
+    #[must_use]
+    pub fn due(&self) -> Option<Due> {
+        match self.when {
+            When::Once { due, .. } => Some(due),
+            When::Recurring(_) => None,
+        }
+    }
+
+    /// Returns the form in which it says when it fires.
+    #[must_use]
+    pub fn form(&self) -> Form {
+        match self.when {
+            When::Once { form, .. } => form,
+            When::Recurring(_) => Form::Recurring,
+        }
+    }
 }
 
 /// Parses a record with a value. `timestamp` is that of the user's record, of which `record` may be a copy.
@@ -50,20 +72,25 @@ pub fn parse<'a>(
     timestamp: Millis,
     topics: &[String],
     rules: &AcceptanceRules,
+    calendar: &dyn Calendar,
 ) -> Result<ParsedSchedule<'a>, Reason> {
     let key = record.key.ok_or(Reason::NoKey)?;
     if key.starts_with(RESERVED_PREFIX) {
         return Err(Reason::ReservedKey);
     }
-    let due = epoch(single(record.headers, headers::EPOCH)?.flatten().ok_or(Reason::NoEpoch)?)?;
+    let when = when::parse(record.headers, timestamp, calendar)?;
     let target = target(single(record.headers, headers::TARGET_TOPIC)?.flatten().ok_or(Reason::NoTarget)?)?;
     let target_key = single(record.headers, headers::TARGET_KEY)?.flatten();
     if topics.iter().any(|t| t == target) {
         return Err(Reason::TargetIsSchedules);
     }
-    within(due, timestamp, rules)?;
-    let headers = record.headers.iter().filter(|h| !is_own(h.name)).copied().collect();
-    let parsed = ParsedSchedule { due, target, parts: Parts { key, target_key, headers, value } };
+    if let When::Once { due, .. } = when {
+        within(due, timestamp, rules)?;
+    }
+    let is_old = matches!(when, When::Once { form: Form::Epoch, .. });
+    let is_kept = |name: &[u8]| !is_own(name) && if is_old { !when::is_when(name) } else { !when::is_fired(name) };
+    let headers = record.headers.iter().filter(|h| is_kept(h.name)).copied().collect();
+    let parsed = ParsedSchedule { when, target, parts: Parts { key, target_key, headers, value } };
     let topic = usize::from(record.partition.topic);
     let limit = rules.record_bytes_max.get(topic).copied().flatten();
     match limit.filter(|max| least_bytes(&parsed, topics.get(topic)) > *max) {
@@ -83,11 +110,15 @@ fn least_bytes(parsed: &ParsedSchedule<'_>, topic: Option<&String>) -> usize {
     let bytes = |value: Option<&[u8]>| value.map_or(0, <[u8]>::len);
     let user_headers: usize = headers.iter().map(|h| h.name.len() + bytes(h.value) + HEADER_OVERHEAD).sum();
     let target_key_bytes = bytes(*target_key);
-    let request_headers = headers::EPOCH.len()
-        + 1
+    // Of new forms, what says when is among the headers already, and fired records have more instead.
+    let of_form = match parsed.form() {
+        Form::Epoch => headers::EPOCH.len() + 1 + HEADER_OVERHEAD,
+        Form::Once | Form::Recurring => 0,
+    };
+    let request_headers = of_form
         + headers::TARGET_TOPIC.len()
         + parsed.target.len()
-        + 2 * HEADER_OVERHEAD
+        + HEADER_OVERHEAD
         + target_key.map_or(0, |_| headers::TARGET_KEY.len() + target_key_bytes + HEADER_OVERHEAD);
     let common = OVERHEAD + value.len() + user_headers + request_headers;
     let copy = key.len() + ORIGIN_HEADER.len() + ORIGIN_VALUE + HEADER_OVERHEAD;
@@ -108,46 +139,10 @@ pub fn verbatim<'a>(record: &Record<'a>, value: &'a [u8]) -> Parts<'a> {
     Parts { key: record.key.unwrap_or_default(), target_key: None, headers, value }
 }
 
-/// Returns whether the engine sets this header itself, so the user's is dropped.
+/// Returns whether the engine sets this header itself, whatever the form, so the user's is dropped.
 fn is_own(name: &[u8]) -> bool {
-    [
-        headers::EPOCH,
-        headers::TARGET_TOPIC,
-        headers::TARGET_KEY,
-        headers::TIMESTAMP,
-        headers::KEY,
-        headers::TOPIC,
-        ORIGIN_HEADER,
-    ]
-    .contains(&name)
-}
-
-/// Returns a request header's value. Equal repetitions are accepted: programs that retry or map headers add them.
-fn single<'a>(headers: &[Header<'a>], name: &[u8]) -> Result<Option<Option<&'a [u8]>>, Reason> {
-    let mut found = headers.iter().filter(|h| h.name == name).map(|h| h.value);
-    let first = found.next();
-    if found.any(|value| Some(value) != first) { Err(Reason::DuplicateHeader) } else { Ok(first) }
-}
-
-/// Reads `scheduler-epoch`. Signs, spaces and fractions are invalid; an empty header counts as missing.
-fn epoch(text: &[u8]) -> Result<Due, Reason> {
-    if text.is_empty() {
-        return Err(Reason::NoEpoch);
-    }
-    Due::parse(text).map_err(|_| bad_epoch(text))?.ok_or(Reason::EpochOverflow)
-}
-
-/// Classifies an invalid header by its shape, which points the producer's author to the wrong setting or serializer.
-fn bad_epoch(bytes: &[u8]) -> Reason {
-    let is_text = std::str::from_utf8(bytes)
-        .is_ok_and(|text| text.chars().all(|c| !c.is_control() || matches!(c, '\t' | '\r' | '\n')));
-    match bytes {
-        _ if is_quoted(bytes) => Reason::QuotedEpoch,
-        _ if !is_text && bytes.len() == size_of::<u64>() => Reason::LongEpoch,
-        _ if !is_text => Reason::BinaryEpoch,
-        [y, e, a, r, b'-', _, _, b'-', ..] if [y, e, a, r].iter().all(|c| c.is_ascii_digit()) => Reason::DateEpoch,
-        _ => Reason::BadEpoch,
-    }
+    [headers::TARGET_TOPIC, headers::TARGET_KEY, headers::TIMESTAMP, headers::KEY, headers::TOPIC, ORIGIN_HEADER]
+        .contains(&name)
 }
 
 fn is_quoted(bytes: &[u8]) -> bool {
@@ -203,7 +198,9 @@ fn within(due: Due, timestamp: Millis, rules: &AcceptanceRules) -> Result<(), Re
 
 #[cfg(test)]
 mod tests {
+    use super::super::calendar::NoCalendar;
     use super::super::due::EPOCH_S_MAX;
+    use super::super::types::Header;
     use super::super::types::TopicPartition;
     use super::*;
 
@@ -222,8 +219,8 @@ mod tests {
             value: Some(b"v"),
             headers: &headers,
         };
-        parse(&record, b"v", record.timestamp, &["schedules".to_owned()], rules)
-            .map(|r| (r.due.epoch_s(), r.target.to_owned()))
+        parse(&record, b"v", record.timestamp, &["schedules".to_owned()], rules, &NoCalendar)
+            .map(|r| (r.due().expect("it fires once").epoch_s(), r.target.to_owned()))
     }
 
     #[test]
@@ -279,21 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn the_shape_of_a_bad_header_is_told() {
-        for (bytes, reason, keys) in [
-            (&b"\"1893456000\""[..], Reason::QuotedEpoch, "in JSON quotes"),
-            (&1_893_456_000_u64.to_be_bytes(), Reason::LongEpoch, "8 bytes that are not text"),
-            (&1_893_456_000_u32.to_be_bytes(), Reason::BinaryEpoch, "bytes that are not text"),
-            (b"2030-01-01", Reason::DateEpoch, "looks like a date"),
-            (b"2030-01-01T00:00:00Z", Reason::DateEpoch, "looks like a date"),
-            (b"1893456000\n", Reason::BadEpoch, "decimal digits"),
-            (b"1.893456E9", Reason::BadEpoch, "decimal digits"),
-            (b"\"", Reason::BadEpoch, "decimal digits"),
-            ("１８９".as_bytes(), Reason::BadEpoch, "decimal digits"),
-        ] {
-            assert_eq!(epoch(bytes), Err(reason), "{bytes:?}");
-            assert!(reason.detail().contains(keys) && reason.code() == "bad-epoch", "{}", reason.detail());
-        }
+    fn a_quoted_target_is_told() {
         assert_eq!(target(b"\"greetings\""), Err(Reason::QuotedTarget));
         assert_eq!(target(b"a \"b\""), Err(Reason::BadTarget));
     }

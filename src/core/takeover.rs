@@ -83,6 +83,7 @@ impl<P: Payload> Scheduler<P> {
         owned.ownership = Ownership { owner, owners_to_fence: fence, clean, since: former.since };
         let none = if bugs::on(Bug::NegativeOffset) { -1 } else { 0 };
         owned.committed = offset.unwrap_or(none).max(none);
+        owned.accepted_before = owned.committed;
         owned.stage = Stage::Barrier;
         if bugs::on(Bug::FenceBeforeBarrier) {
             let fence = owned.ownership.owners_to_fence.clone();
@@ -254,6 +255,7 @@ impl<P: Payload> Scheduler<P> {
         // Schedules that ended during loading have left free slots, which may never be needed again.
         owned.keys.shrink(LOADED_SLOTS_PER_ENTRY);
         owned.stage = Stage::Live;
+        owned.awaits_dates = owned.keys.awaits_dates();
         owned.live_at = now;
         let pending = owned.keys.pending();
         let overdue = owned.keys.overdue(now);
@@ -261,7 +263,7 @@ impl<P: Payload> Scheduler<P> {
         self.counters.leftovers += leftovers;
         self.counters.invalid += invalid.len() as u64;
         for (_, reason) in &invalid {
-            self.counters.by_reason[*reason as usize] += 1;
+            self.counters.by_reason[*reason] += 1;
         }
         for (offset, reason) in invalid.into_iter().take(INVALID_REPORTED_MAX) {
             self.report(Report::Invalid { partition: id, offset, reason });

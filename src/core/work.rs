@@ -47,18 +47,18 @@ impl<P: Payload> Scheduler<P> {
         let now = self.now;
         let is_live = owned.is_live();
         let work = match owned.stage {
-            Stage::Metadata | Stage::BarrierSent | Stage::StartMarkerSent(_) => [None; 7],
+            Stage::Metadata | Stage::BarrierSent | Stage::StartMarkerSent(_) => [None; 8],
             Stage::Barrier => one(Purpose::Barrier, now),
             Stage::StartMarker(_) => one(Purpose::StartMarker, now),
-            Stage::Releasing { .. } if self.batches.any_concerns(owned.id) => [None; 7],
+            Stage::Releasing { .. } if self.batches.any_concerns(owned.id) => [None; 8],
             Stage::Releasing { .. } => one(Purpose::CleanCommit, now),
-            _ if owned.is_trimmed => [None; 7],
+            _ if owned.is_trimmed => [None; 8],
             // They are live only with `Bug::FireBeforeBarrier`.
             Stage::Loading | Stage::Since | Stage::Siblings if !is_live => {
                 if owned.fence_answered {
                     one(Purpose::CommitOffsets, now)
                 } else {
-                    [None; 7]
+                    [None; 8]
                 }
             }
             Stage::Loading | Stage::Since | Stage::Siblings | Stage::Live => {
@@ -69,6 +69,7 @@ impl<P: Payload> Scheduler<P> {
                     due(Lane::Normal),
                     due(Lane::Large),
                     waits(owned.keys.has_rewrites(), Lane::Normal),
+                    owned.keys.has_repairs().then_some((Purpose::Entries(Lane::Normal), now.max(owned.repairs_after))),
                     waits(owned.keys.has_isolated(), Lane::Isolated),
                     waits(owned.keys.has_dead_letters(), Lane::DeadLetters),
                     owned.fence_answered.then_some((Purpose::CommitOffsets, now)),
@@ -80,8 +81,8 @@ impl<P: Payload> Scheduler<P> {
     }
 }
 
-fn one(purpose: Purpose, at: Millis) -> [Option<Work>; 7] {
-    let mut work = [None; 7];
+fn one(purpose: Purpose, at: Millis) -> [Option<Work>; 8] {
+    let mut work = [None; 8];
     work[0] = Some((purpose, at));
     work
 }

@@ -27,6 +27,7 @@ use super::sleeper::Sleeper;
 use super::startup::Ready;
 use super::topics;
 use super::worker::WorkerResult;
+use crate::calendar::ZoneCalendar;
 use crate::config::Config;
 use crate::core::io::{Input, Millis, Output, Report, TopicPartition};
 use crate::core::ownership::RunId;
@@ -97,7 +98,7 @@ impl EngineLoop {
             }
         }
         clients.configs.limit_batches(ready.topic_settings.values().filter_map(topics::batch_bytes_max).min());
-        let core = Scheduler::new(core_config(&config, ready, &clients.configs)?);
+        let core = Scheduler::new(core_config(&config, ready, &clients.configs)?, Box::new(ZoneCalendar::default()));
         let clients = Arc::new(clients);
         let topics = Arc::new(config.schedules_topics().to_vec());
         let requests = Requests::new(&clients, &topics, &ready.cluster_id, &wake);
@@ -299,6 +300,7 @@ fn core_config(config: &Config, ready: &Ready, configs: &ClientConfigs) -> Resul
         transactors: core::TRANSACTORS_MAX,
         batch_items_max: BATCH_ITEMS_MAX,
         batch_bytes_max: BATCH_BYTES_MAX,
+        adds_due_header: config.adds_due_header(),
         hash_seed: number(seed),
     })
 }

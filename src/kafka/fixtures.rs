@@ -1,6 +1,7 @@
 //! For tests.
 
 use crate::core::batch::Batch;
+use crate::core::calendar::NoCalendar;
 use crate::core::io::{Input, Millis, Output, TopicPartition};
 use crate::core::ownership::RunId;
 use crate::core::{Config, Scheduler, SchedulesTopic};
@@ -19,9 +20,10 @@ pub(crate) fn a_batch() -> Batch {
         transactors: 1,
         batch_items_max: 1,
         batch_bytes_max: 1,
+        adds_due_header: false,
         hash_seed: 0,
     };
-    let mut core: Scheduler = Scheduler::new(config);
+    let mut core: Scheduler = Scheduler::new(config, Box::new(NoCalendar));
     let partition = TopicPartition { topic: 0, number: 0 };
     core.handle(Millis(0), Input::Assigned { partitions: &[partition], leftover_cutoff: Millis(0) });
     core.handle(Millis(0), Input::Committed { partition, offset: None, metadata: b"" });

@@ -96,7 +96,7 @@ impl Activity {
         let mut count = 0;
         for item in &batch.items {
             let Kind::Fire { due, missed, .. } = &item.kind else { continue };
-            second.add(late_ms(due.epoch_s(), at), *missed);
+            second.add(late_ms(*due, at), *missed);
             count += 1;
         }
         let fires = batch.items.iter().filter(|item| matches!(item.kind, Kind::Fire { .. }));

@@ -207,7 +207,10 @@ fn grace_of_a_copy_is_judged_by_the_originals_timestamp() {
         // current one.
         let copy = rig.engine(P, "k", original, Some(&kept));
         assert!(rig.kept(P, copy).timestamp > arrived);
-        rig.core = kafka_scheduler::core::Scheduler::new(Config { grace_s: Some(10), run: run_id("cd"), ..config() });
+        rig.core = kafka_scheduler::core::Scheduler::new(
+            Config { grace_s: Some(10), run: run_id("cd"), ..config() },
+            crate::rig::calendar(),
+        );
         rig.outs.clear();
         rig.assign(&[P]);
         rig.tell_committed(&[P]);

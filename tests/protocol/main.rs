@@ -14,3 +14,4 @@ mod takeover;
 mod targets;
 mod throughput;
 mod transactions;
+mod when;

@@ -8,7 +8,7 @@ use kafka_scheduler::core::io::{Header, Input, Millis, Outcome, Output, Record, 
 use kafka_scheduler::core::payload::{Packed, Parts, Payload, PayloadRef, Stored};
 use kafka_scheduler::core::{PartitionState, Scheduler};
 
-use crate::rig::{Kept, LEFTOVER_CUTOFF, NOW, P, Rig, Sent, config, sent};
+use crate::rig::{Kept, LEFTOVER_CUTOFF, NOW, P, Rig, Sent, calendar, config, sent};
 
 /// The storage of a shell, such as a disk: packed bytes by position.
 type Disk = Rc<RefCell<Vec<Vec<u8>>>>;
@@ -119,9 +119,9 @@ fn log() -> Vec<Kept> {
 
 #[test]
 fn batches_of_references_write_the_same_records() {
-    let in_memory = play::<Packed>(Scheduler::new(config()), |_| {});
+    let in_memory = play::<Packed>(Scheduler::new(config(), calendar()), |_| {});
     let disk = Disk::default();
-    let outside = play::<OnDisk>(Scheduler::with_store(config(), Rc::clone(&disk)), |batch| {
+    let outside = play::<OnDisk>(Scheduler::with_store(config(), calendar(), Rc::clone(&disk)), |batch| {
         let bytes = batch.payload_bytes();
         assert_eq!(batch.resolve(|_, _| Err("the disk is away")).is_err(), bytes > 0, "{batch:?}");
         let read = |reference: PayloadRef, buffer: &mut Vec<u8>| {

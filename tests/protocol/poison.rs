@@ -111,7 +111,7 @@ fn an_outage_is_no_schedules_fault() {
         }
         assert!((100..250).contains(&aborts), "{aborts} retries in ten minutes");
         assert_eq!(rig.core.status()[0].parked, 0);
-        assert_eq!(rig.core.counters().by_reason, [0; Reason::ALL.len()]);
+        assert!(rig.core.counters().by_reason.iter().all(|(_, count)| count == 0));
         rig.at(NOW + 700);
         let batch = rig.work();
         assert_eq!(fired(&batch), [offset], "the schedule fires as soon as the outage is over");
@@ -152,7 +152,7 @@ fn a_rejected_record_is_isolated_at_once_at_any_position() {
             let others: Vec<String> = (0..COUNT).filter(|n| *n != place).map(|n| format!("k{n}")).collect();
             assert_eq!(done, others, "place {place}, named {named}: the others fire without a delay");
             assert_eq!(rig.core.status()[0].parked, 1);
-            assert_eq!(rig.core.counters().by_reason[Reason::Rejected as usize], 1);
+            assert_eq!(rig.core.counters().by_reason[Reason::Rejected], 1);
         }
     }
 }
@@ -222,7 +222,7 @@ fn a_rejected_rewrite_is_parked_and_retried() {
         }
         assert!((3..12).contains(&tries), "named {named}: {tries} tries");
         let reason = if named { Reason::TooLarge } else { Reason::Rejected };
-        assert_eq!(rig.core.counters().by_reason[reason as usize], 1, "the record is counted once");
+        assert_eq!(rig.core.counters().by_reason[reason], 1, "the record is counted once");
         rig.at(NOW + 100);
         let again = rig.work();
         assert_eq!(again.items[0].origin_offset, poison, "the copy is retried until it is accepted");

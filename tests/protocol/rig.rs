@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use kafka_scheduler::calendar::ZoneCalendar;
 use kafka_scheduler::core::batch::{Batch, Kind};
+use kafka_scheduler::core::calendar::Calendar;
 use kafka_scheduler::core::io::{Abort, Header, Input, Millis, Outcome, Output, Record, TargetState, TopicPartition};
 use kafka_scheduler::core::origin::{self, ORIGIN_HEADER, Origin};
 use kafka_scheduler::core::ownership::{Ownership, RunId};
@@ -76,6 +78,11 @@ pub struct Rig {
     pub metadata: BTreeMap<TopicPartition, (i64, String)>,
 }
 
+/// The calendar of every engine under test.
+pub fn calendar() -> Box<dyn Calendar> {
+    Box::new(ZoneCalendar::default())
+}
+
 /// Returns the settings of most tests.
 pub fn config() -> Config {
     Config {
@@ -90,6 +97,7 @@ pub fn config() -> Config {
         transactors: 1,
         batch_items_max: 100,
         batch_bytes_max: 1 << 20,
+        adds_due_header: false,
         hash_seed: 7,
     }
 }
@@ -103,7 +111,7 @@ impl Rig {
     /// Returns a scheduler without partitions, with empty logs.
     pub fn new(config: Config) -> Self {
         Self {
-            core: Scheduler::new(config),
+            core: Scheduler::new(config, calendar()),
             now: Millis(NOW * 1000),
             outs: Vec::new(),
             logs: BTreeMap::new(),
@@ -126,7 +134,7 @@ impl Rig {
 
     /// Replaces the scheduler by another process on the same logs.
     pub fn successor(&mut self, run: &str) {
-        self.core = Scheduler::new(Config { run: run_id(run), ..config() });
+        self.core = Scheduler::new(Config { run: run_id(run), ..config() }, calendar());
         self.outs.clear();
     }
 

@@ -32,7 +32,7 @@ fn a_target_without_a_leader_is_quarantined() {
         }
     }
     assert!(!rig.saw(told), "once");
-    assert_eq!(rig.core.counters().by_reason[Reason::NoLeader as usize], 2);
+    assert_eq!(rig.core.counters().by_reason[Reason::NoLeader], 2);
     for second in 200..240 {
         rig.at(NOW + second);
         if look(&mut rig, TargetState::Exists) {

@@ -8,7 +8,8 @@ use crate::{files, hold};
 
 /// All modules of the crate, from the bottom up. A module may use those of its own layer and of lower ones.
 const LAYERS: &[&[&str]] = &[
-    &["core", "span"],
+    &["core"],
+    &["calendar", "span"],
     &["config", "handle", "logging"],
     &["kafka", "metrics"],
     &["client", "observe"],

@@ -4,12 +4,18 @@ use std::collections::BTreeMap;
 
 use kafka_scheduler::core::Listed;
 use kafka_scheduler::core::io::TopicPartition;
+use kafka_scheduler::core::origin::PROGRESS_PREFIX;
 use kafka_scheduler::core::start_marker::StartMarker;
+use kafka_scheduler::core::when::is_when;
 
 use super::journal::{Fired, safe};
 use super::leftovers::start_markers_of;
+use super::named;
 use crate::failure::Failure;
 use crate::history::{History, Observed, UserRecord};
+use crate::kafka::LogId;
+use crate::kafka::log::Stored;
+use crate::scenario::RecordKind;
 
 /// How late a schedule may fire without faults.
 const FIRING_TIMEOUT_MS: i64 = 8_000;
@@ -42,9 +48,10 @@ pub fn converged(history: &History, observed: &Observed) -> Result<Fired, Failur
         if !record.can_fire || moved || fired.schedules.contains(&latest.id) {
             latest.has_ended(moved, history, observed)?;
         } else {
-            latest.is_pending(start_markers.get(partition), history, observed)?;
+            latest.is_pending(start_markers.get(partition), &fired, history, observed)?;
         }
     }
+    without_stray_progress(history, observed, &fired, &latest_records)?;
     if wanted != listed.len() {
         let newest = |id: &RecordId| latest_records.values().any(|(offset, _)| *offset == id.1);
         let odd: Vec<_> = listed.keys().filter(|id| !newest(id)).collect();
@@ -73,11 +80,18 @@ struct Latest<'a> {
 }
 
 impl Latest<'_> {
+    /// Returns when it is due next.
+    fn next_due_ms(&self, fired: &Fired) -> i64 {
+        let done = fired.occurrences.get(&self.id).copied().unwrap_or(0);
+        self.record.recurrence.map_or(self.record.due_s * 1000, |recurrence| recurrence.nominal_ms(done + 1))
+    }
+
     /// Checks a record that has fired, has moved or cannot fire: it is not pending, and has moved if there is a
     /// dead-letter topic.
     fn has_ended(&self, moved: bool, history: &History, observed: &Observed) -> Result<(), Failure> {
         let Self { id, record, held } = self;
-        if held.is_some() {
+        // Of one that recurs, the last firing may be in the log and not yet known.
+        if held.is_some() && (observed.is_idle || !record.kind.recurs()) {
             return Err(Failure::Safety(format!("{id:?} is still held: {record:?}{}", observed.description)));
         }
         if !moved && !record.can_fire && !record.is_cancel() && history.setup.dead_letters {
@@ -91,16 +105,19 @@ impl Latest<'_> {
     fn is_pending(
         &self,
         start_marker: Option<&StartMarker>,
+        fired: &Fired,
         history: &History,
         observed: &Observed,
     ) -> Result<(), Failure> {
         let Self { id, record, held } = self;
+        let due_ms = self.next_due_ms(fired);
         if let Some(held) = held {
-            is_held(held, record).map_err(|what| Failure::Safety(format!("{id:?} is held {what}: {record:?}")))?;
+            is_held(held, record, due_ms)
+                .map_err(|what| Failure::Safety(format!("{id:?} is held {what}: {record:?}")))?;
         }
-        let due_ms = record.due_s * 1000;
         let overdue = record.target.delivers() && due_ms + FIRING_TIMEOUT_MS <= observed.now_ms;
-        if start_marker.is_some_and(|start_marker| id.1 < start_marker.offset && due_ms < start_marker.since.0) {
+        let is_leftover = |start_marker: &StartMarker| id.1 < start_marker.offset && due_ms < start_marker.since.0;
+        if !record.kind.recurs() && start_marker.is_some_and(is_leftover) {
             return Ok(());
         }
         let what = format!("{record:?}{}", observed.description);
@@ -147,14 +164,43 @@ pub fn fires_on_time(history: &History, observed: &Observed) -> Result<(), Failu
     }
 }
 
-fn is_held(held: &Listed, record: &UserRecord) -> Result<(), String> {
+fn is_held(held: &Listed, record: &UserRecord, due_ms: i64) -> Result<(), String> {
     let parts = held.parts();
-    let same = held.due_s as i64 == record.due_s
+    let when = record.headers.iter().filter(|(name, _)| is_when(name)).count();
+    let kept = if record.kind == RecordKind::Schedule { 1 } else { 1 + when };
+    let same = held.due_s as i64 == due_ms.div_euclid(1000)
         && held.timestamp.0 == record.at_ms
         && &*held.target == record.target.name()
         && parts.key == record.key
         && parts.value == record.value
         && parts.target_key == Some(b"to")
-        && parts.headers.len() == 1;
+        && parts.headers.len() == kept;
     if same { Ok(()) } else { Err(format!("as {held:?}")) }
+}
+
+/// Checks that the progress of schedules that are over has ended too.
+fn without_stray_progress(
+    history: &History,
+    observed: &Observed,
+    fired: &Fired,
+    latest: &BTreeMap<(TopicPartition, &[u8]), (i64, &UserRecord)>,
+) -> Result<(), Failure> {
+    for partition in history.partitions.iter().filter(|_| observed.is_idle) {
+        let (found, _) = history.kafka.log(LogId::Schedules(*partition)).read(0, usize::MAX);
+        let of_keys = found.into_iter().filter_map(|(_, stored)| Some((stored.key.clone()?, stored)));
+        let last: BTreeMap<Vec<u8>, &Stored> = of_keys.collect();
+        for (key, stored) in last.iter().filter(|(_, stored)| stored.value.is_some()) {
+            let Some(user_key) = key.strip_prefix(PROGRESS_PREFIX) else { continue };
+            let current = latest.get(&(*partition, user_key)).map(|(offset, _)| *offset);
+            let is_current = current.is_some() && named(stored) == current;
+            let is_over = current.is_some_and(|offset| fired.schedules.contains(&(*partition, offset)));
+            if !is_current || is_over {
+                return Err(Failure::Liveness(format!(
+                    "progress of {partition:?} is kept after its schedule is over: {stored:?}{}",
+                    observed.description
+                )));
+            }
+        }
+    }
+    Ok(())
 }

@@ -53,5 +53,5 @@ fn first_today(history: &History, begun_ms: i64, now_ms: i64) -> i64 {
 /// Whether a record was produced before any engine ran, and was due before the earliest `since` of any clock.
 pub(super) fn is_leftover(history: &History, record: &UserRecord) -> bool {
     let earliest_cutoff_ms = leftover_cutoff_ms(history.start_ms + history.behind_ms_max, &history.setup);
-    record.at_ms == history.start_ms && record.due_s * 1000 < earliest_cutoff_ms
+    !record.kind.recurs() && record.at_ms == history.start_ms && record.due_s * 1000 < earliest_cutoff_ms
 }

@@ -2,7 +2,9 @@
 
 use kafka_scheduler::core::batch::Kind;
 
-use crate::history::{Decision, History};
+use crate::history::{Decision, History, Misfire, Recurrence};
+use crate::scenario::RecordKind;
+use crate::world::EXPIRES_MS;
 
 /// Checks that a batch carries its fence, and that its firings are due and as their users requested.
 ///
@@ -17,16 +19,39 @@ pub(super) fn check(history: &History, decision: &Decision) -> Result<(), &'stat
         return Err("a partition without its offset");
     }
     for item in &batch.items {
-        let Kind::Fire { target, due, .. } = &item.kind else { continue };
-        if due.epoch_s() as i64 * 1000 > clock.0 {
+        let Kind::Fire { target, due, fired, .. } = &item.kind else { continue };
+        if due.at() > *clock || fired.nominal.is_some_and(|nominal| nominal.at() > *clock) {
             return Err("decided early by its own clock");
         }
         let Some(record) = history.produced.get(&(item.partition, item.origin_offset)) else {
             return Err("a firing of a record that no user produced");
         };
-        if record.due_s != due.epoch_s() as i64 || record.target.name() != &**target {
+        if let (Some(recurrence), Some((number, _))) = (record.recurrence, fired.occurrence) {
+            // They may begin later than the user's record says: see `occurrences::check`.
+            let nominal_ms = fired.nominal.map_or(0, |nominal| nominal.at().0);
+            let first_ms = recurrence.first_ms + nominal_ms - recurrence.nominal_ms(number);
+            occurrence(&Recurrence { first_ms, ..recurrence }, number, clock.0)?;
+        } else if record.due_s * 1000 != due.at().0 {
+            return Err("a firing that differs from the user's request");
+        }
+        if record.kind == RecordKind::Expiring && record.due_s * 1000 + EXPIRES_MS < clock.0 {
+            return Err("a firing of a schedule that has expired");
+        }
+        if record.target.name() != &**target {
             return Err("a firing that differs from the user's request");
         }
     }
     Ok(())
+}
+
+/// Checks that what was missed fires as its user wants it.
+fn occurrence(recurrence: &Recurrence, number: u64, now_ms: i64) -> Result<(), &'static str> {
+    let is_missed = |number| recurrence.is_missed(number, now_ms);
+    match recurrence.misfire {
+        Misfire::Skip if is_missed(number) => Err("a firing of a missed occurrence that is to be skipped"),
+        Misfire::Once if is_missed(number) && number < recurrence.count && is_missed(number + 1) => {
+            Err("a firing of a missed occurrence that is not the last one")
+        }
+        Misfire::Once | Misfire::Skip | Misfire::All => Ok(()),
+    }
 }

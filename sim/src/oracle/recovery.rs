@@ -6,7 +6,7 @@ use kafka_scheduler::core::batch::{Batch, Kind};
 use kafka_scheduler::core::io::{Cursor, Header, Input, Millis, Outcome, Output, Record, TargetState, TopicPartition};
 use kafka_scheduler::core::{Listed, PartitionState, Scheduler};
 
-use crate::engine::{config, leftover_cutoff_ms, since_of};
+use crate::engine::{calendar, config, leftover_cutoff_ms, since_of};
 use crate::failure::Failure;
 use crate::history::{History, Observed};
 use crate::kafka::LogId;
@@ -66,7 +66,7 @@ struct Fresh<'a> {
 
 impl<'a> Fresh<'a> {
     fn of(history: &'a History, now_ms: i64) -> Result<Self, String> {
-        let core = Scheduler::new(config(NUMBER, 0, &history.setup, Rng::new(1).bits()));
+        let core = Scheduler::new(config(NUMBER, 0, &history.setup, Rng::new(1).bits()), calendar());
         let mut fresh = Self { history, now_ms, core, written: BTreeMap::new(), waiting: Vec::new() };
         let leftover_cutoff = Millis(leftover_cutoff_ms(now_ms, &history.setup));
         fresh.feed(Input::Generation(1));

@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use kafka_scheduler::core::batch::Kind;
 use kafka_scheduler::core::io::TopicPartition;
-use kafka_scheduler::core::origin::RESERVED_PREFIX;
+use kafka_scheduler::core::origin::{PROGRESS_PREFIX, RESERVED_PREFIX};
+use kafka_scheduler::core::progress::progress_key;
 use kafka_scheduler::core::start_marker::StartMarker;
 
 use super::leftovers::start_markers_of;
@@ -15,7 +16,7 @@ use super::named;
 use crate::engine::leftover_cutoff_ms;
 use crate::history::{Decision, History, Holding};
 use crate::kafka::LogId;
-use crate::scenario::Target;
+use crate::scenario::{RecordKind, Target};
 
 type Key = Vec<u8>;
 
@@ -68,8 +69,21 @@ impl Watch {
     /// Takes a record that an instance has read.
     pub(super) fn read(&mut self, history: &History, number: usize, (partition, offset): (TopicPartition, i64)) {
         let record = history.kafka.log(LogId::Schedules(partition)).get(offset).expect("the log has it still");
-        let Some(key) = record.key.as_deref().filter(|key| !key.starts_with(RESERVED_PREFIX)) else { return };
+        let Some(key) = record.key.as_deref() else { return };
         let reading = self.readings.entry((number, partition)).or_default();
+        if let Some(user_key) = key.strip_prefix(PROGRESS_PREFIX) {
+            // One that a user wrote again ends nothing.
+            if named(record).is_some() && record.transaction.is_some() {
+                reading.busy.remove(key);
+                if record.value.is_some() {
+                    reading.busy.remove(user_key);
+                }
+            }
+            return;
+        }
+        if key.starts_with(RESERVED_PREFIX) {
+            return;
+        }
         if let Some(user_record) = history.produced.get(&(partition, offset)) {
             reading.newest.insert(key.to_vec(), offset);
             reading.ready.remove(key);
@@ -80,7 +94,7 @@ impl Watch {
             if user_record.value.len() > SMALL_BYTES_MAX {
                 reading.large.insert(offset);
             }
-            if user_record.can_fire && user_record.target == Target::Open {
+            if user_record.can_fire && user_record.target == Target::Open && user_record.kind == RecordKind::Schedule {
                 reading.ready.insert(key.to_vec(), (user_record.due_s, offset));
             }
             return;
@@ -120,15 +134,17 @@ impl Watch {
             let Some(user_record) = history.produced.get(&(item.partition, item.origin_offset)) else {
                 return Err(format!("{item:?} is for a record that no user produced"));
             };
-            let key = user_record.key.clone();
+            let repairs = matches!(item.kind, Kind::Progress { .. } | Kind::EndProgress { .. });
+            let key = if repairs { progress_key(&user_record.key) } else { user_record.key.clone() };
             let reading = self.readings.entry((*instance, item.partition)).or_default();
-            if let Some(newer) = reading.newest.get(&key).filter(|newest| **newest > item.origin_offset) {
+            if let Some(newer) = reading.newest.get(&key).filter(|newest| **newest > item.origin_offset && !repairs) {
                 return Err(format!("{item:?} was decided after {newer} on the same key had been read"));
             }
             // Schedules for other targets may have to wait for these, and overtake one another. Schedules of an aborted
             // batch alternate with the others.
             if let Kind::Fire { due, target, .. } = &item.kind
                 && **target == *Target::Open.name()
+                && user_record.kind == RecordKind::Schedule
                 && !reading.excused.contains(&(key.clone(), item.origin_offset))
                 && let Some(first) = reading.earlier_than(due.epoch_s() as i64, item.origin_offset, latest_cutoff_ms)
             {
@@ -166,7 +182,9 @@ impl Watch {
             let start_markers = start_markers.get_or_insert_with(|| start_markers_of(history, holding.now_ms));
             let since_ms = |start_marker: &StartMarker| start_marker.since.0.min(latest_since_ms);
             let leftover = |start_marker: &StartMarker| {
-                *offset < start_marker.offset && user_record.due_s * 1000 < since_ms(start_marker)
+                *offset < start_marker.offset
+                    && !user_record.kind.recurs()
+                    && user_record.due_s * 1000 < since_ms(start_marker)
             };
             if !start_markers.get(partition).is_some_and(leftover) {
                 return Err(format!("i{instance} has forgotten {offset} of {partition:?}: {user_record:?}"));

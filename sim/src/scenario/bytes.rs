@@ -84,7 +84,7 @@ fn setup_bytes(s: &Setup) -> [u8; SETUP_BYTES] {
     b
 }
 
-const RECORD_KINDS: [RecordKind; 8] = [
+const RECORD_KINDS: [RecordKind; 12] = [
     RecordKind::Schedule,
     RecordKind::Cancel,
     RecordKind::NoEpoch,
@@ -93,6 +93,10 @@ const RECORD_KINDS: [RecordKind; 8] = [
     RecordKind::Copied,
     RecordKind::ReservedKey,
     RecordKind::NoKey,
+    RecordKind::Recurring,
+    RecordKind::Zoned,
+    RecordKind::Expiring,
+    RecordKind::Replayed,
 ];
 const TIMESTAMPS: [Timestamps; 3] = [Timestamps::Any, Timestamps::Bounded, Timestamps::BoundedInTargets];
 const POINTS: [Point; 5] =

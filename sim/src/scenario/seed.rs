@@ -183,9 +183,15 @@ fn users(rng: &mut Rng, setup: &Setup, hot: bool) -> Vec<Op> {
     let lead_s = if hot { 1 } else { rng.range(2, 20) };
     let mut at_ms = 0;
     let schedules = if hot { 60 } else { 75 };
+    // Share of schedules of new forms: none in half of the seeds.
+    let recurring = [0, 0, 15, 50][rng.index(4)];
     while at_ms < i64::from(SAFETY_MS) {
         let kind = match rng.range(0, 99) {
+            n if n < schedules && rng.chance(recurring) => {
+                [RecordKind::Recurring, RecordKind::Recurring, RecordKind::Zoned, RecordKind::Expiring][rng.index(4)]
+            }
             n if n < schedules => RecordKind::Schedule,
+            60..88 if rng.chance(recurring / 3) => RecordKind::Replayed,
             60..88 => RecordKind::Cancel,
             88..92 => RecordKind::NoEpoch,
             92..94 => RecordKind::BadEpoch,

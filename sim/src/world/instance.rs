@@ -6,7 +6,7 @@ use kafka_scheduler::core::io::{Cursor, Millis, TopicPartition};
 use kafka_scheduler::core::{Listed, PartitionState, Scheduler};
 
 use super::transactors::Transactors;
-use crate::engine::{config, leftover_cutoff_ms};
+use crate::engine::{calendar, config, leftover_cutoff_ms};
 use crate::faults::Activity;
 use crate::kafka::{Kafka, LogId};
 use crate::rng::Rng;
@@ -62,7 +62,7 @@ pub(super) struct Instance {
 
 impl Instance {
     pub(super) fn new(number: usize, setup: &Setup, mut rng: Rng) -> Self {
-        let core = Scheduler::new(config(number, 0, setup, rng.bits()));
+        let core = Scheduler::new(config(number, 0, setup, rng.bits()), calendar());
         let transactors = Transactors::new(core.transactional_ids());
         Self {
             number,
@@ -97,7 +97,7 @@ impl Instance {
     /// Starts with an empty memory. The machine's clock and network stay as they are, and so do armed faults.
     pub(super) fn start(&mut self, setup: &Setup) {
         self.run += 1;
-        self.core = Scheduler::new(config(self.number, self.run, setup, self.rng.bits()));
+        self.core = Scheduler::new(config(self.number, self.run, setup, self.rng.bits()), calendar());
         self.transactors = Transactors::new(self.core.transactional_ids());
         self.alive = true;
         self.paused_until_ms = i64::MIN;

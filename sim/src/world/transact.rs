@@ -463,7 +463,14 @@ fn bytes(outgoing: &Outgoing) -> u64 {
 
 fn kind(kind: &Kind) -> String {
     match kind {
-        Kind::Fire { due, missed, .. } => format!("fire due {} missed {missed}", due.epoch_s()),
+        Kind::Fire { due, missed, fired, .. } => {
+            let occurrence = fired.occurrence.map_or(String::new(), |(n, missed)| format!(" occurrence {n}-{missed}"));
+            format!("fire due {} missed {missed}{occurrence}", due.epoch_ms())
+        }
+        Kind::Expired { due, .. } => format!("expired, due {}", due.epoch_ms()),
+        Kind::Skip { after, .. } => format!("skip to {after:?}"),
+        Kind::Progress { value, .. } => format!("progress again: {value}"),
+        Kind::EndProgress { .. } => "end progress".to_owned(),
         Kind::DeadLetter { reason, .. } => format!("dead letter, {}", reason.code()),
         Kind::RewriteSchedule { .. } => "rewrite schedule".to_owned(),
         Kind::RewriteInvalid { .. } => "rewrite invalid".to_owned(),

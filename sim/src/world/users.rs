@@ -3,10 +3,11 @@
 use kafka_scheduler::core::headers;
 use kafka_scheduler::core::io::{Header, Millis, TopicPartition};
 use kafka_scheduler::core::origin::{self, BARRIER_KEY, ORIGIN_HEADER, Origin};
+use kafka_scheduler::core::progress::progress_key;
 
 use super::{Event, World};
 use crate::faults::Fault;
-use crate::history::UserRecord;
+use crate::history::{Misfire, Recurrence, UserRecord};
 use crate::kafka::LogId;
 use crate::kafka::log::{Headers, Stored};
 use crate::names;
@@ -66,6 +67,9 @@ impl World {
     fn new_record(&mut self, key: u8, kind: RecordKind, target: Target, due_s: i64) -> NewRecord {
         let number = usize::from(key % self.history.setup.keys);
         let partition = self.history.partitions[number % self.history.partitions.len()];
+        // Those of the new forms can always be delivered: what cannot is tested with the old form.
+        let is_new = kind.recurs() || kind == RecordKind::Expiring;
+        let target = if is_new { Target::Open } else { target };
         let key = match kind {
             RecordKind::ReservedKey => BARRIER_KEY.to_vec(),
             _ => format!("k{number}").into_bytes(),
@@ -77,6 +81,7 @@ impl World {
             kind,
             target,
             due_s,
+            recurrence: None,
             at_ms: 0,
             headers: Headers::new(),
             value,
@@ -92,11 +97,26 @@ impl World {
             // A compacted topic rejects it. Such records are in the log only if they are older than its compaction.
             return;
         }
+        if record.kind == RecordKind::Replayed {
+            return self.replay_progress(partition, &record.key);
+        }
         let (stored, record) = self.stored(partition, record);
         let offset = self.history.kafka.log(LogId::Schedules(partition)).end();
         let log = self.history.kafka.logs.get_mut(&LogId::Schedules(partition)).expect("it is one of ours");
         log.append(stored);
         self.acknowledge(partition, offset, record);
+    }
+
+    /// Writes an earlier progress record of a key again, byte for byte.
+    fn replay_progress(&mut self, partition: TopicPartition, key: &[u8]) {
+        let key = progress_key(key);
+        let log = self.history.kafka.logs.get_mut(&LogId::Schedules(partition)).expect("it is one of ours");
+        let (found, _) = log.read(0, usize::MAX);
+        let mut of_key = found.into_iter().filter(|(_, stored)| stored.key.as_deref() == Some(&key[..]));
+        let Some((offset, stored)) = of_key.find(|(_, stored)| stored.value.is_some()) else { return };
+        let again = Stored { at_ms: self.now_ms, transaction: None, ..stored.clone() };
+        log.append(again);
+        self.trace(|| format!("user   {partition:?} writes the progress record {offset} again"));
     }
 
     fn acknowledge(&mut self, partition: TopicPartition, offset: i64, record: UserRecord) {
@@ -123,6 +143,12 @@ impl World {
         match record.kind {
             RecordKind::NoEpoch | RecordKind::Cancel | RecordKind::Copied => {}
             RecordKind::BadEpoch => headers.push((headers::EPOCH.to_vec(), text("soon"))),
+            RecordKind::Recurring => headers.extend(recurring(&mut record)),
+            RecordKind::Zoned => headers.extend(zoned(&mut record)),
+            RecordKind::Expiring => {
+                headers.push((headers::EPOCH_MS.to_vec(), text(&format!("{due_s}000"))));
+                headers.push((headers::EXPIRES.to_vec(), text(EXPIRES)));
+            }
             _ => headers.push((headers::EPOCH.to_vec(), text(&due_s))),
         }
         headers.push((headers::TARGET_TOPIC.to_vec(), text(target)));
@@ -132,7 +158,7 @@ impl World {
             headers = vec![(ORIGIN_HEADER.to_vec(), Some(self.foreign_origin(partition, &record.key)))];
         }
         record.headers.clone_from(&headers);
-        record.can_fire = record.kind == RecordKind::Schedule && self.is_in_time(&record);
+        record.can_fire = record.kind.is_schedule() && (record.kind.recurs() || self.is_in_time(&record));
         let stored = Stored { at_ms: self.now_ms, key, value, headers, transaction: None };
         (stored, record)
     }
@@ -223,4 +249,44 @@ impl World {
             self.arrive(&new);
         }
     }
+}
+
+/// `scheduler-expires` of schedules that expire.
+const EXPIRES: &str = "3s";
+
+/// How long after they are due those schedules expire.
+pub(crate) const EXPIRES_MS: i64 = 3_000;
+
+/// Returns the headers of a schedule that recurs at an interval of some seconds, chosen by its seed.
+fn recurring(record: &mut UserRecord) -> Headers {
+    let seed = record.due_s.unsigned_abs();
+    let (interval_s, count, policy) = (seed % 7 + 1, seed / 7 % 12 + 1, seed / 84 % 3);
+    let interval_ms = interval_s as i64 * 1000;
+    let (misfire, policy) = [(Misfire::Once, "once"), (Misfire::Skip, "skip"), (Misfire::All, "all")][policy as usize];
+    let first_ms = record.at_ms + interval_ms;
+    record.recurrence = Some(Recurrence { first_ms, interval_ms, count, misfire });
+    let header = |name: &[u8], text: String| (name.to_vec(), Some(text.into_bytes()));
+    vec![
+        header(headers::EVERY, format!("{interval_s}s")),
+        header(headers::COUNT, count.to_string()),
+        header(headers::MISFIRE, policy.to_owned()),
+    ]
+}
+
+/// Returns the headers of a schedule with one occurrence a year, some seconds from now, by the clocks of Kolkata, which
+/// are always five and a half hours ahead of UTC.
+fn zoned(record: &mut UserRecord) -> Headers {
+    const YEAR_MS: i64 = 365 * names::DAY_MS;
+    let first_s = record.at_ms.div_euclid(1000) + record.due_s.rem_euclid(30) + 1;
+    let local_s = (first_s + 19_800).rem_euclid(names::DAY_MS / 1000);
+    let (hour, minute, second) = (local_s / 3_600, local_s / 60 % 60, local_s % 60);
+    // Every day at this time. It fires once: the next day is after the end of the run.
+    let first_ms = first_s * 1000;
+    record.recurrence = Some(Recurrence { first_ms, interval_ms: YEAR_MS, count: 1, misfire: Misfire::Once });
+    let header = |name: &[u8], text: String| (name.to_vec(), Some(text.into_bytes()));
+    vec![
+        header(headers::CRON, format!("{second} {minute} {hour} * * *")),
+        header(headers::TIMEZONE, "Asia/Kolkata".to_owned()),
+        header(headers::COUNT, "1".to_owned()),
+    ]
 }

@@ -5,6 +5,7 @@ use super::super::payload::Payload;
 use super::super::reason::Reason;
 use super::super::types::Millis;
 use super::super::wait_queues::Size;
+use super::super::when::{Form, Spec};
 
 /// A schedule whose payload is larger than this fires apart from small ones while throughput is the limit.
 const SMALL_BYTES_MAX: usize = 1_024;
@@ -17,6 +18,8 @@ pub(super) const ISOLATED: u8 = 2;
 pub(super) const TO_DEAD_LETTER: u8 = 4;
 /// The first of five bits: the kinds of reasons for which the entry was parked. All eight bits are used.
 const FIRST_REASON: u8 = 8;
+/// All of them.
+const ALL_REASONS: u8 = !(OVERTAKEN | ISOLATED | TO_DEAD_LETTER);
 
 /// The request of a key's latest record: what its user asked the engine to do with the key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,12 +29,17 @@ pub(in super::super) enum Request {
         due: Due,
         /// Number of the target topic in `Targets`.
         target: u32,
+        /// The form in which it says when it fires. What else a form needs is in `KeyTable::timed`.
+        form: Form,
     },
     /// It is a tombstone: nothing is to fire any more.
     Cancel,
     /// It cannot fire. It ends the key's earlier request as a cancel does, and stays in the log unless there is a
     /// dead-letter topic.
     Invalid(Reason),
+    /// An engine has accepted it, and this version does not know its zone or its syntax. It stays parked until a user
+    /// writes a newer record, or a later version runs.
+    Unknown(Reason),
 }
 
 /// A user's record, as just read.
@@ -44,6 +52,8 @@ pub(in super::super) struct NewEntry<P> {
     pub(in super::super) request: Request,
     /// The record's bytes; of a cancel, the key alone.
     pub(in super::super) payload: P,
+    /// The rule and the options of a schedule that has any.
+    pub(in super::super) spec: Option<Box<Spec>>,
 }
 
 /// The latest record of a key, and what the entry waits for.
@@ -72,6 +82,10 @@ pub(in super::super) struct KeyEntry<P> {
 pub(super) enum Waiting {
     /// It is in no queue: an engine record is outstanding, or there is nothing to wait for.
     No,
+    /// It recurs, and waits for the calendar to compute when it is due.
+    Date,
+    /// It is due, and waits until no record for its progress key is outstanding.
+    Progress,
     /// It waits for its due time.
     Due,
     /// It waits for a batch of isolated schedules.
@@ -84,17 +98,19 @@ pub(super) enum Waiting {
     RewriteRetry,
     /// It waits for a batch of dead letters.
     DeadLetter,
+    /// It waits for a version that knows it.
+    Unknown,
 }
 
 impl Waiting {
     pub(super) fn is_parked(self) -> bool {
-        !matches!(self, Self::No | Self::Due | Self::Isolated)
+        !matches!(self, Self::No | Self::Date | Self::Progress | Self::Due | Self::Isolated)
     }
 }
 
 impl<P> KeyEntry<P> {
     pub(super) fn new(new: NewEntry<P>, outstanding_batch: u32) -> Self {
-        let NewEntry { origin_offset, timestamp, request, payload } = new;
+        let NewEntry { origin_offset, timestamp, request, payload, .. } = new;
         Self {
             origin_offset,
             timestamp,
@@ -108,12 +124,17 @@ impl<P> KeyEntry<P> {
         }
     }
 
-    /// Returns the due time, if the entry is a schedule.
+    /// Returns the due time, if the entry is a schedule and its due time is known.
     pub(in super::super) fn due(&self) -> Option<Due> {
         match self.request {
-            Request::Schedule { due, .. } => Some(due),
-            Request::Cancel | Request::Invalid(_) => None,
+            Request::Schedule { due, .. } if self.waiting != Waiting::Date => Some(due),
+            Request::Schedule { .. } | Request::Cancel | Request::Invalid(_) | Request::Unknown(_) => None,
         }
+    }
+
+    /// Returns whether it is a schedule that recurs.
+    pub(in super::super) fn recurs(&self) -> bool {
+        matches!(self.request, Request::Schedule { form: Form::Recurring, .. })
     }
 
     pub(super) fn size(&self) -> Size
@@ -147,6 +168,13 @@ impl<P> KeyEntry<P> {
 
     pub(super) fn set(&mut self, flag: u8, on: bool) {
         self.flags = if on { self.flags | flag } else { self.flags & !flag };
+    }
+
+    /// Forgets what was held against an occurrence that is over.
+    pub(super) fn forgive(&mut self) {
+        self.flags &= !(ISOLATED | TO_DEAD_LETTER | ALL_REASONS);
+        self.retries = 0;
+        self.parked_for = None;
     }
 
     /// Remembers the reason for which it is parked. Returns true the first time for each kind of reason.

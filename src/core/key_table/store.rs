@@ -40,6 +40,7 @@ impl<P: Payload> KeyTable<P> {
         }
         (self.slots, self.index, self.free) = (slots, index, Vec::new());
         self.queues = self.queues.moved(&places);
+        self.timed = std::mem::take(&mut self.timed).into_iter().map(|(old, t)| (places[old as usize], t)).collect();
         debug_assert!(self.cancels.is_empty() && self.non_schedules.is_empty(), "only loading fills these lists");
         // The list may name entries that have been removed.
         let moved = |slot: u32| Some(places[slot as usize]).filter(|place| *place != u32::MAX);
@@ -70,7 +71,8 @@ impl<P: Payload> KeyTable<P> {
         self.put(slot, new, outstanding_batch);
     }
 
-    fn put(&mut self, slot: u32, new: NewEntry<P>, outstanding_batch: u32) {
+    fn put(&mut self, slot: u32, mut new: NewEntry<P>, outstanding_batch: u32) {
+        self.put_timed(slot, new.spec.take());
         self.slots[slot as usize] = Some(KeyEntry::new(new, outstanding_batch));
         self.count(slot, 1);
     }
@@ -79,6 +81,7 @@ impl<P: Payload> KeyTable<P> {
         self.unlink(slot);
         self.count(slot, -1);
         self.index.remove(self.entry(slot).payload.hash(self.hash_seed), slot);
+        self.put_timed(slot, None);
         self.slots[slot as usize] = None;
         self.free.push(slot);
     }
@@ -88,28 +91,30 @@ impl<P: Payload> KeyTable<P> {
         self.entry_mut(slot).waiting = waiting;
         if let Some(queue) = self.queue(slot) {
             self.queues.insert(queue, slot);
-            self.parked += usize::from(waiting.is_parked());
         }
+        self.parked += usize::from(waiting.is_parked());
     }
 
     /// Takes an entry out of its queue, if it waits in one.
     pub(super) fn unlink(&mut self, slot: u32) {
         if let Some(queue) = self.queue(slot) {
             self.queues.remove(queue, slot);
-            self.parked -= usize::from(self.entry(slot).is_parked());
         }
+        self.parked -= usize::from(self.entry(slot).is_parked());
         self.entry_mut(slot).waiting = Waiting::No;
     }
 
     fn queue(&self, slot: u32) -> Option<Queue> {
         let entry = self.entry(slot);
         match (entry.waiting, entry.request) {
-            (Waiting::Due, Request::Schedule { due, .. }) => Some(Queue::Due(due.second(), entry.size())),
+            (Waiting::Due, Request::Schedule { due, .. }) => Some(Queue::Due(due, entry.size())),
             (Waiting::Isolated, _) => Some(Queue::Isolated),
             (Waiting::Target, Request::Schedule { target, .. }) => Some(Queue::Target(target)),
             (Waiting::Retry | Waiting::RewriteRetry, _) => Some(Queue::Retry(self.retry_group(slot))),
             (Waiting::DeadLetter, _) => Some(Queue::DeadLetter),
-            (Waiting::No | Waiting::Due | Waiting::Target, _) => None,
+            (Waiting::Date, _) => Some(Queue::Date),
+            (Waiting::Progress, _) => Some(Queue::Progress),
+            (Waiting::No | Waiting::Due | Waiting::Target | Waiting::Unknown, _) => None,
         }
     }
 

@@ -1,13 +1,12 @@
 //! Queues entries for what they wait for: their due time, their target, a retry, or a batch of their lane.
 
 use super::super::bugs::{self, Bug};
-use super::super::due::second_of;
 use super::super::payload::Payload;
 use super::super::reason::Reason;
 use super::super::types::Millis;
 use super::super::wait_queues::{Queue, RetryGroup, Size};
 use super::entry::{ISOLATED, OVERTAKEN, TO_DEAD_LETTER, Waiting};
-use super::{KeyTable, Request};
+use super::{KeyEntry, KeyTable, Request};
 
 /// First wait of an entry whose record a broker rejected; it doubles up to [`ENTRY_RETRY_MS_MAX`].
 const ENTRY_RETRY_MS_MIN: i64 = 2_000;
@@ -23,10 +22,12 @@ const WAKE_MAX: usize = 10_000;
 impl<P: Payload> KeyTable<P> {
     /// Removes the first schedule of these sizes that is due by `now` from its queue. The caller must fire or park it.
     pub(in super::super) fn take_due(&mut self, now: Millis, sizes: &[Size]) -> Option<u32> {
-        let (second, slot) = self.queues.first_due(sizes)?;
-        if second_of(now).is_none_or(|now| second > now) {
-            return None;
-        }
+        let slots = &self.slots;
+        let due_of = |slot: u32| {
+            let entry = slots[slot as usize].as_ref().and_then(KeyEntry::due);
+            entry.expect("a slot in a queue of due times holds a schedule")
+        };
+        let slot = self.queues.first_due(u64::try_from(now.0).ok()?, sizes, due_of)?;
         self.unlink(slot);
         Some(slot)
     }
@@ -72,11 +73,12 @@ impl<P: Payload> KeyTable<P> {
     }
 
     /// Removes the next overtaken entry that can be rewritten from its queue. A schedule that is due by `now` is
-    /// skipped: its firing ends it, so it need not be rewritten.
+    /// skipped: its firing ends it, so it need not be rewritten. One that recurs stays, so it is not skipped.
     pub(in super::super) fn take_rewrite(&mut self, now: Millis) -> Option<u32> {
         while let Some(slot) = self.rewrites.pop_front() {
             let Some(entry) = self.get(slot) else { continue };
-            let fires = entry.due().is_some_and(|due| due.is_due(now)) && entry.waiting == Waiting::Due;
+            let ends = !entry.recurs() || bugs::on(Bug::FiringSettlesOvertaken);
+            let fires = ends && entry.due().is_some_and(|due| due.is_due(now)) && entry.waiting == Waiting::Due;
             if entry.has(OVERTAKEN) && !entry.is_outstanding() && entry.waiting != Waiting::RewriteRetry && !fires {
                 self.unlink(slot);
                 return Some(slot);
@@ -177,8 +179,10 @@ impl<P: Payload> KeyTable<P> {
         }
         match entry.request {
             Request::Schedule { .. } if entry.has(TO_DEAD_LETTER) => self.link(slot, Waiting::DeadLetter),
+            Request::Schedule { .. } if !self.is_dated(slot) => self.link(slot, Waiting::Date),
             Request::Schedule { .. } if entry.has(ISOLATED) => self.link(slot, Waiting::Isolated),
             Request::Schedule { .. } => self.link(slot, Waiting::Due),
+            Request::Unknown(_) => self.link(slot, Waiting::Unknown),
             Request::Cancel if bugs::on(Bug::CancelForgottenInLoading) => self.remove(slot),
             Request::Cancel if self.keeps_all => self.cancels.push(slot),
             Request::Invalid(_) if self.keeps_all => self.non_schedules.push(slot),
