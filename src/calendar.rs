@@ -1,22 +1,23 @@
 //! The calendar: pure functions from a rule and a moment to the next moment. No clock and no environment: zones come
 //! from the database that is compiled in, so all instances compute the same moments on every machine.
 //!
-//! [`moment()`], [`span()`] and [`dates()`] parse the values of headers. A [`Rule`] recurs: at a fixed interval, or by a cron
-//! expression in a zone. [`ZoneCalendar`] checks rules and finds their *occurrences*, the moments at which they are due.
+//! [`moment()`], [`span()`] and [`dates()`] parse the values of headers. A [`Rule`] recurs: at a fixed interval, or by
+//! a cron expression in a zone. [`ZoneCalendar`] checks rules and finds their *occurrences*, the moments at which they
+//! are due.
 //!
 //! # Changes of the clocks
 //!
 //! Cron expressions follow local time. If the hour field covers all hours, an expression goes by elapsed time: while
-//! the clocks skip an hour it does not fire, and in an hour that occurs twice it fires both times. Otherwise a time that
-//! the clocks skip fires at the end of the gap, at most one for each gap, and a time that occurs twice fires at the
-//! first.
+//! the clocks skip an hour it does not fire, and in an hour that occurs twice it fires both times. Otherwise a time
+//! that the clocks skip fires at the end of the gap, at most one for each gap, and a time that occurs twice fires at
+//! the first.
 //!
 //! # Cost
 //!
 //! Nothing here walks through time: days of a month are bits, and counting is arithmetic. The largest steps are months,
-//! and changes of a zone's offset. Measured once, by a release build on a busy machine: a next occurrence takes less than
-//! 1 µs, 3 µs if it is decades away, and 20 µs if there is none. A new expression takes 150 µs. Counting takes 60 µs for a
-//! century and 20 ms for all years that have dates; with 366 excepted dates, intervals take 400 µs.
+//! and changes of a zone's offset. Measured once, by a release build on a busy machine: a next occurrence takes less
+//! than 1 µs, 3 µs if it is decades away, and 20 µs if there is none. A new expression takes 150 µs. Counting takes 60
+//! µs for a century and 20 ms for all years that have dates; with 366 excepted dates, intervals take 400 µs.
 
 mod cache;
 mod civil;
@@ -123,8 +124,8 @@ impl ZoneCalendar {
         self.explain(&rule).map(|()| rule)
     }
 
-    /// Returns the rule of a fixed interval (`scheduler-every`, parsed by [`span()`]): it is due at `first`, and then again
-    /// after each interval. The zone matters for the dates on which it does not fire.
+    /// Returns the rule of a fixed interval (`scheduler-every`, parsed by [`span()`]): it is due at `first`, and then
+    /// again after each interval. The zone matters for the dates on which it does not fire.
     ///
     /// # Errors
     /// If the interval is shorter than [`INTERVAL_MS_MIN`] or longer than [`SPAN_MS_MAX`], or the zone is unknown.

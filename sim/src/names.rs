@@ -18,3 +18,6 @@ pub const DAY_MS: i64 = 86_400_000;
 pub fn topic(partition: TopicPartition) -> &'static str {
     TOPICS[usize::from(partition.topic) % TOPICS.len()]
 }
+
+/// How long after they are due those schedules expire.
+pub(crate) const EXPIRES_MS: i64 = 3_000;

@@ -265,12 +265,12 @@ pub enum RecordKind {
     Zoned,
     /// A schedule that expires soon after it is due.
     Expiring,
-    /// An earlier progress record of the key, written again by somebody.
+    /// An earlier progress record of the key, produced again.
     Replayed,
 }
 
 impl RecordKind {
-    /// Whether it schedules something, so that it may fire.
+    /// Whether it schedules something, which may fire.
     #[must_use]
     pub const fn is_schedule(self) -> bool {
         matches!(self, Self::Schedule | Self::Recurring | Self::Zoned | Self::Expiring)

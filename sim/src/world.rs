@@ -10,8 +10,6 @@ mod transact;
 mod transactors;
 mod users;
 
-pub(crate) use users::EXPIRES_MS;
-
 use std::collections::{BTreeMap, BTreeSet};
 
 use kafka_scheduler::core::io::{Outcome, RequestId, TargetState, TopicPartition};

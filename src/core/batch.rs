@@ -99,8 +99,8 @@ pub enum Kind {
         /// The records that follow.
         after: AfterFiring,
     },
-    /// A history record of a schedule or occurrence that has expired, and the records that end it. Without a dead-letter
-    /// topic, nothing else tells of it.
+    /// A history record of a schedule or occurrence that has expired, and the records that end it. Without a
+    /// dead-letter topic, nothing else tells of it.
     Expired {
         /// The target topic.
         target: Arc<str>,
@@ -120,7 +120,7 @@ pub enum Kind {
         /// The records.
         after: AfterFiring,
     },
-    /// An overtaken progress record, written again.
+    /// An overtaken progress record, rewritten.
     Progress {
         /// Timestamp of the user's record.
         timestamp: Millis,
@@ -132,7 +132,8 @@ pub enum Kind {
         /// Timestamp of the user's record.
         timestamp: Millis,
     },
-    /// A dead letter (the record, moved to the dead-letter topic) and a tombstone or, of an occurrence, its progress record.
+    /// A dead letter (the record, moved to the dead-letter topic) and a tombstone or, of an occurrence, its progress
+    /// record.
     DeadLetter {
         /// Why the record cannot fire.
         reason: Reason,

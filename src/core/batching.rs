@@ -404,7 +404,7 @@ impl<P: Payload> Scheduler<P> {
                     Repair::Rewrite => Kind::Progress { timestamp, value: known.progress.encode() },
                 };
                 batch.push_key(id, origin_offset, kind, &known.key);
-                owned.keys.mark_progress_outstanding(slot, short_batch_id(batch.id));
+                owned.keys.set_progress_outstanding(slot, short_batch_id(batch.id));
                 entries.push(BatchEntry {
                     partition: id,
                     slot: BatchEntry::NO_SLOT,
@@ -477,7 +477,7 @@ fn add_entry<P: Payload>(
     batch.push(entry.partition, entry.origin_offset, kind, payload);
     keys.mark_outstanding(entry.slot, short_batch_id(batch.id));
     if let Some((slot, _)) = entry.progress {
-        keys.mark_progress_outstanding(slot, short_batch_id(batch.id));
+        keys.set_progress_outstanding(slot, short_batch_id(batch.id));
     }
     entries.push(entry);
 }

@@ -61,7 +61,7 @@ pub enum Bug {
     BatchesKeepTheirSize,
     /// An occurrence is fired without a progress record.
     ProgressNotWritten,
-    /// A progress record with fewer occurrences counts, if it lies after one with more.
+    /// A progress record with fewer occurrences counts, if it comes after one with more.
     LesserProgressCounts,
     /// A schedule recurs once more often than it says.
     CountOffByOne,

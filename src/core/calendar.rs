@@ -1,17 +1,17 @@
-//! What the core needs of a calendar: time zones, cron expressions, dates. A shell passes one in, so the core has no zone
-//! data of its own.
+//! What the core needs of a calendar: time zones, cron expressions, dates. A shell passes one in, so the core has no
+//! zone data of its own.
 
 use std::fmt;
 
 use super::types::Millis;
 
-/// A calendar: pure functions from texts and moments to moments, without a clock. The same arguments always have the same
-/// answer, on every machine.
+/// A calendar: pure functions from texts and moments to moments, without a clock. The same arguments always have the
+/// same answer, on every machine.
 pub trait Calendar: fmt::Debug + Send {
-    /// Reads a date with an offset or a zone; `None` if it is none. Fractions of a millisecond are rounded up.
+    /// Reads a date with an offset or a zone; `None` if it is not one. Fractions of a millisecond are rounded up.
     fn moment(&self, text: &str) -> Option<Millis>;
 
-    /// Reads a span in milliseconds, 0 or more; `None` if it is none. Fractions of a millisecond are rounded up.
+    /// Reads a span in milliseconds, 0 or more; `None` if it is not one. Fractions of a millisecond are rounded up.
     fn span_ms(&self, text: &str) -> Option<i64>;
 
     /// Reads dates, separated by commas; `None` if there is anything else, or more than 366 of them.
@@ -23,8 +23,8 @@ pub trait Calendar: fmt::Debug + Send {
     /// Which part of it is unknown.
     fn check(&self, rule: &Rule) -> Result<(), RuleError>;
 
-    /// Returns the first occurrence of a rule after `after` and at or before `until`, on none of the days `except`, which
-    /// are local to the rule's zone and in order.
+    /// Returns the first occurrence of a rule after `after` and at or before `until`, on none of the days `except`,
+    /// which are local to the rule's zone and in order.
     fn next(&self, rule: &Rule, except: &[Day], after: Millis, until: Millis) -> Option<Millis>;
 
     /// Returns the number of occurrences that [`Calendar::next`] would return one after the other. It does not walk

@@ -15,7 +15,7 @@ use super::{Scheduler, TopicPartition};
 /// Retries of a record that a broker rejects without a clear cause before it becomes a dead letter, if a topic is set.
 const RETRIES_BEFORE_DEAD_LETTER: u8 = 3;
 
-/// How long progress records are not written again after a broker rejected one.
+/// How long progress records are not rewritten after a broker rejected one.
 const REPAIR_RETRY_MS: i64 = 10_000;
 
 /// Retries that count if one of the engine's own topics rejects a record: the wait doubles to at most 8 s plus jitter.

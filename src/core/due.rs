@@ -28,8 +28,8 @@ impl Due {
         if epoch_ms <= i64::MAX as u64 { Some(Self { epoch_ms }) } else { None }
     }
 
-    /// Reads decimal digits as seconds, leading zeros included. `Ok(None)` means that the number is too large. No digits
-    /// are 0.
+    /// Reads decimal digits as seconds, leading zeros included. `Ok(None)` means that the number is too large. No
+    /// digits are 0.
     ///
     /// # Errors
     /// If a byte is not a digit.

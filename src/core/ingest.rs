@@ -11,7 +11,7 @@ use super::partition::Stage;
 use super::payload::{Parts, Payload};
 use super::progress::{KnownProgress, Progress};
 use super::reason::Reason;
-use super::recurrence::{self, Identity};
+use super::recurrence::{self, JitterSeed};
 use super::report::Report;
 use super::start_marker::StartMarker;
 use super::types::{Record, TopicPartition};
@@ -148,7 +148,7 @@ impl<P: Payload> Scheduler<P> {
         }
         let (partition, offset) = (record.partition, record.offset);
         match request {
-            // It is counted once its first occurrence is known, so that it is known to have one.
+            // It is counted once its first occurrence is known: it may have none.
             Request::Schedule { form: Form::Recurring, .. } => {}
             Request::Schedule { due, target, .. } => {
                 self.counters.planned += 1;
@@ -200,11 +200,11 @@ impl<P: Payload> Scheduler<P> {
                     self.check_target(target);
                     self.sweep_targets(target);
                 }
-                let (form, identity) = (parsed.form(), self.identity(record.partition, origin_offset));
+                let (form, jitter_seed) = (parsed.form(), self.jitter_seed(record.partition, origin_offset));
                 let (due, spec) = match parsed.when {
                     When::Once { due, options, .. } => {
                         let jitter_ms = options.as_ref().map_or(0, |spec| spec.jitter_ms);
-                        (recurrence::jittered(due, jitter_ms, identity), options)
+                        (recurrence::jittered(due, jitter_ms, jitter_seed), options)
                     }
                     // The calendar computes it once the partition is live.
                     When::Recurring(spec) => (Due::LAST, Some(spec)),
@@ -225,9 +225,9 @@ impl<P: Payload> Scheduler<P> {
         }
     }
 
-    pub(super) fn identity(&self, partition: TopicPartition, offset: i64) -> Identity {
+    pub(super) fn jitter_seed(&self, partition: TopicPartition, offset: i64) -> JitterSeed {
         let partition_hash = self.partitions.get(&partition).map_or(0, |owned| owned.partition_hash);
-        Identity { partition_hash, offset }
+        JitterSeed { partition_hash, offset }
     }
 
     /// Forgets the target names that no entry uses any more, once there are many.

@@ -41,7 +41,8 @@ pub(super) struct KeyTable<P> {
     /// By slot: what schedules of new forms have beside a due time.
     timed: BTreeMap<u32, Timed>,
     progress: ProgressTable,
-    /// The first due times of schedules that recur are not all known yet, so nothing fires: missed schedules fire first.
+    /// The first due times of schedules that recur are not all known yet, so nothing fires: missed schedules fire
+    /// first.
     awaits_dates: bool,
     /// When the entries of each retry group are next retried.
     retry_times: BTreeMap<RetryGroup, Millis>,
@@ -126,8 +127,8 @@ impl<P: Payload> KeyTable<P> {
         self.find(key).and_then(|slot| self.get(slot))
     }
 
-    /// Returns the earliest due time of a schedule of these sizes, without parked ones. It may be earlier by less than a
-    /// second, until that second has begun.
+    /// Returns the earliest due time of a schedule of these sizes, without parked ones. It may be earlier by less than
+    /// a second, until that second has begun.
     pub(super) fn next_due(&self, sizes: &[Size]) -> Option<Due> {
         self.queues.next_due(sizes)
     }

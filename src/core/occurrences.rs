@@ -7,7 +7,7 @@ use super::key_table::Request;
 use super::partition::OwnedPartition;
 use super::payload::Payload;
 use super::reason::Reason;
-use super::recurrence::{self, Identity, Occurrence, Plan, Position, Recurring};
+use super::recurrence::{self, JitterSeed, Occurrence, Plan, Position, Recurring};
 use super::report::Report;
 use super::when::{Expiry, Form};
 use super::{Millis, Scheduler, TopicPartition};
@@ -76,7 +76,7 @@ impl<P: Payload> Scheduler<P> {
         Some(Recurring {
             spec: &timed.spec,
             rule: timed.spec.rule.as_ref()?,
-            identity: Identity { partition_hash: owned.partition_hash, offset: entry.origin_offset },
+            jitter_seed: JitterSeed { partition_hash: owned.partition_hash, offset: entry.origin_offset },
             calendar: self.calendar.as_ref(),
         })
     }
@@ -128,7 +128,7 @@ impl<P: Payload> Scheduler<P> {
     fn decide_once(&self, id: TopicPartition, slot: u32, due: Due, by: Millis) -> DuePlan {
         let Some(owned) = self.partitions.get(&id) else { return DuePlan::Nothing };
         let Some(entry) = owned.keys.get(slot) else { return DuePlan::Nothing };
-        let identity = Identity { partition_hash: owned.partition_hash, offset: entry.origin_offset };
+        let jitter_seed = JitterSeed { partition_hash: owned.partition_hash, offset: entry.origin_offset };
         let spec = owned.keys.timed(slot).map(|timed| &timed.spec);
         // The due time without jitter; the spec of a schedule that fires once has it as `after`.
         let nominal = spec.map_or(due, |spec| recurrence::due_at(spec.after));
@@ -136,7 +136,7 @@ impl<P: Payload> Scheduler<P> {
         // If an earlier schedule has left a progress record, a repair ends it.
         let after = AfterFiring::End { ends_progress: false };
         let expiry = spec.map_or(Expiry::Never, |spec| spec.expiry);
-        debug_assert!(spec.is_none_or(|spec| recurrence::jittered(nominal, spec.jitter_ms, identity) == due));
+        debug_assert!(spec.is_none_or(|spec| recurrence::jittered(nominal, spec.jitter_ms, jitter_seed) == due));
         let judged_at = if bugs::on(Bug::ExpiryJudgedOnArrival) { entry.timestamp } else { by };
         if recurrence::is_expired(expiry, due.at(), judged_at) {
             DuePlan::Expire(fired, after)

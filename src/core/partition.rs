@@ -81,7 +81,7 @@ pub(super) struct OwnedPartition<P> {
     pub accepted_before: i64,
     /// Due times of schedules that recur are still being computed after loading, so nothing fires.
     pub awaits_dates: bool,
-    /// Until then no progress record is written again: a broker rejected one.
+    /// Until then no progress record is rewritten: a broker rejected one.
     pub repairs_after: Millis,
     /// The barrier's offset, once it is known.
     pub barrier: Option<i64>,
@@ -185,7 +185,8 @@ impl<P: Payload> OwnedPartition<P> {
         self.is_live() && !self.is_trimmed
     }
 
-    /// Returns the time before which the record at an offset has no occurrence: none, unless the record may be a leftover.
+    /// Returns the time before which the record at an offset has no occurrence: none, unless the record may be a
+    /// leftover.
     pub(super) fn owed_since(&self, origin_offset: i64) -> Millis {
         match self.start_marker {
             Some(marker) if origin_offset < marker.offset => marker.since.min(self.leftover_cutoff),

@@ -26,7 +26,7 @@ pub struct Progress {
     pub next: Due,
     /// The code of the reason for which the last occurrence became a dead letter.
     pub failed: Option<Box<str>>,
-    /// Fields of a later version, which are kept when the record is written again.
+    /// Fields of a later version, which are kept when the record is rewritten.
     pub other: Box<str>,
 }
 
@@ -46,7 +46,7 @@ impl Progress {
         text
     }
 
-    /// Reads a record's value. Returns `None` if it is none of this version.
+    /// Reads a record's value. Returns `None` if it is not of this version.
     #[must_use]
     pub fn decode(value: &[u8]) -> Option<Self> {
         let text = std::str::from_utf8(value).ok()?.strip_prefix("v1 ")?;
@@ -80,7 +80,7 @@ pub(super) struct KnownProgress {
     pub(super) progress: Progress,
     /// [`short_batch_id`](super::in_flight::short_batch_id) of the batch with an outstanding record for its key, or 0.
     pub(super) outstanding_batch: u32,
-    /// Another record comes after it in the log, so compaction may remove it: it must be written again.
+    /// Another record comes after it in the log, so compaction may remove it: it must be rewritten.
     is_overtaken: bool,
 }
 
@@ -114,7 +114,7 @@ pub(super) struct ProgressTable {
 pub(super) enum Folded {
     /// It is the progress of its key now.
     Known,
-    /// It is older than the one that is known, and was written again by somebody.
+    /// It is older than the one that is known, and was produced again.
     Replayed,
 }
 
@@ -204,8 +204,8 @@ impl ProgressTable {
         !self.repairs.is_empty()
     }
 
-    /// Removes the next slot from the list that needs a repair. `is_current` says whether a record at this offset is the
-    /// latest of its key and recurs.
+    /// Removes the next slot from the list that needs a repair. `is_current` says whether a record at this offset is
+    /// the latest of its key and recurs.
     pub(super) fn take_repair(&mut self, is_current: impl Fn(&KnownProgress) -> bool) -> Option<(u32, Repair)> {
         while let Some(slot) = self.repairs.pop_front() {
             let Some(known) = self.get(slot).filter(|known| known.outstanding_batch == 0) else { continue };
@@ -225,7 +225,8 @@ impl ProgressTable {
         }
     }
 
-    /// Ends that a record for the key of this slot is outstanding. `written` is the repair that was committed, if one was.
+    /// Ends that a record for the key of this slot is outstanding. `written` is the repair that was committed, if one
+    /// was.
     pub(super) fn settled(&mut self, slot: u32, batch: u32, written: Option<Repair>) {
         let Some(known) = self.slots.get_mut(slot as usize).and_then(Option::as_mut) else { return };
         if known.outstanding_batch != batch {

@@ -183,6 +183,13 @@ impl Reason {
             }
             Self::OwnTopic => "the history, schedules or dead-letter topic rejects the record because of its settings",
             Self::Rejected => "the broker rejects the record",
+            _ => self.detail_of_when(),
+        }
+    }
+
+    /// Returns the description of a reason that concerns the headers of the new forms.
+    const fn detail_of_when(self) -> &'static str {
+        match self {
             Self::ConflictingTime => {
                 "more than one of scheduler-epoch, scheduler-epoch-ms, scheduler-delay, scheduler-at, scheduler-every and scheduler-cron: send one"
             }
@@ -233,6 +240,7 @@ impl Reason {
                 "an option that this form does not have: scheduler-timezone, -start, -until, -count, \
                  -except, -misfire, -done and -next belong to scheduler-cron and scheduler-every"
             }
+            _ => "",
         }
     }
 

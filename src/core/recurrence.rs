@@ -1,7 +1,7 @@
 //! Decides which occurrence of a schedule fires next, and what becomes of those that were missed.
 //!
-//! An occurrence is *missed* if the one after it is due too, or if it is later than a tolerance, whatever the cause. All
-//! functions here are pure: they take the time and the calendar as arguments.
+//! An occurrence is *missed* if the one after it is due too, or if it is later than a tolerance, whatever the cause.
+//! All functions here are pure: they take the time and the calendar as arguments.
 
 use super::bugs::{self, Bug};
 use super::calendar::{Calendar, Rule};
@@ -10,12 +10,13 @@ use super::origin::Fnv;
 use super::types::Millis;
 use super::when::{Expiry, Misfire, Spec};
 
-/// Missed occurrences of one schedule that fire one by one, with `scheduler-misfire: all`; the others become one firing.
+/// Missed occurrences of one schedule that fire one by one, with `scheduler-misfire: all`; the others become one
+/// firing.
 const FIRED_IN_A_ROW_MAX: u32 = 1_000;
 
 /// A user's record, for the jitter of its occurrences: the hash of its partition, and its offset there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Identity {
+pub(super) struct JitterSeed {
     pub(super) partition_hash: u64,
     pub(super) offset: i64,
 }
@@ -66,7 +67,7 @@ pub(super) enum Plan {
 pub(super) struct Recurring<'a> {
     pub(super) spec: &'a Spec,
     pub(super) rule: &'a Rule,
-    pub(super) identity: Identity,
+    pub(super) jitter_seed: JitterSeed,
     pub(super) calendar: &'a dyn Calendar,
 }
 
@@ -123,7 +124,7 @@ impl Recurring<'_> {
     fn jittered(&self, candidate: &Candidate) -> Millis {
         let distance_ms = candidate.following.map_or(i64::MAX, |next| next.0.saturating_sub(candidate.nominal.0));
         let within_ms = self.spec.jitter_ms.min(distance_ms);
-        candidate.nominal.plus(jitter_ms(self.identity, candidate.number, within_ms))
+        candidate.nominal.plus(jitter_ms(self.jitter_seed, candidate.number, within_ms))
     }
 
     /// Returns whether a candidate that is due was missed.
@@ -182,8 +183,8 @@ impl Recurring<'_> {
 }
 
 /// Returns a due time with its random delay, for a schedule that fires once.
-pub(super) fn jittered(due: Due, within_ms: i64, identity: Identity) -> Due {
-    if within_ms == 0 { due } else { due_at(due.at().plus(jitter_ms(identity, 1, within_ms))) }
+pub(super) fn jittered(due: Due, within_ms: i64, jitter_seed: JitterSeed) -> Due {
+    if within_ms == 0 { due } else { due_at(due.at().plus(jitter_ms(jitter_seed, 1, within_ms))) }
 }
 
 /// Returns whether what is due at `due` is too late to fire at `now`.
@@ -196,11 +197,11 @@ pub(super) fn is_expired(expiry: Expiry, due: Millis, now: Millis) -> bool {
 }
 
 /// Returns the random delay of an occurrence, below `within_ms`: the same whenever it is computed.
-pub(super) fn jitter_ms(identity: Identity, number: u64, within_ms: i64) -> i64 {
+pub(super) fn jitter_ms(jitter_seed: JitterSeed, number: u64, within_ms: i64) -> i64 {
     let Some(within_ms) = u64::try_from(within_ms).ok().filter(|within_ms| *within_ms > 0) else { return 0 };
     let mut hash = Fnv::default();
-    hash.write(&identity.partition_hash.to_be_bytes());
-    hash.write(&identity.offset.to_be_bytes());
+    hash.write(&jitter_seed.partition_hash.to_be_bytes());
+    hash.write(&jitter_seed.offset.to_be_bytes());
     hash.write(&number.to_be_bytes());
     // Below within_ms, which fits.
     (hash.finish() % within_ms) as i64

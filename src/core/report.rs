@@ -129,7 +129,7 @@ pub struct Counters {
     pub skipped: u64,
     /// Schedules or occurrences that were not fired because they had expired.
     pub expired: u64,
-    /// Progress records that somebody has written again, which do not count.
+    /// Progress records that were produced again with fewer occurrences. They do not count.
     pub progress_replayed: u64,
     /// Records rewritten because an engine record had overtaken them.
     pub rewritten: u64,
@@ -146,7 +146,7 @@ pub struct ByReason([u64; Reason::ALL.len()]);
 impl ByReason {
     /// Iterates over the numbers of all reasons.
     pub fn iter(&self) -> impl Iterator<Item = (Reason, u64)> {
-        Reason::ALL.into_iter().zip(self.0)
+        Reason::ALL.iter().copied().zip(self.0)
     }
 }
 

@@ -1,7 +1,8 @@
 //! Queues of slots: linked lists whose links are in one array, so each operation on a list takes constant time.
 //!
 //! Schedules that are due within the same second share a list until that second begins, so a due time in milliseconds
-//! costs no more memory than one in seconds. Then the second is *opened*: its slots move to a list for each millisecond.
+//! costs no more memory than one in seconds. Then the second is *opened*: its slots move to a list for each
+//! millisecond.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -290,7 +291,9 @@ fn number(queue: Queue) -> u64 {
         Queue::Due(due, _) => due.epoch_ms(),
         Queue::Isolated => 0,
         Queue::Target(target) => 1 << 32 | u64::from(target),
-        Queue::Retry(retries, jitter_group) => 2 << 32 | u64::from(retries) << 8 | u64::from(jitter_group),
+        Queue::Retry(RetryGroup { retries, jitter_group }) => {
+            2 << 32 | u64::from(retries) << 8 | u64::from(jitter_group)
+        }
         Queue::DeadLetter => 3 << 32,
         Queue::Date => 4 << 32,
         Queue::Progress => 5 << 32,
@@ -380,7 +383,7 @@ mod tests {
         let due_ms = [7_900, 7_100, 7_000, 7_100, 6_999, 8_001, 7_500];
         let mut queues = queues(&due_ms);
         assert_eq!(queues.due[0].lists.len(), 4, "a second has one list, whatever its milliseconds");
-        assert_eq!(take(&mut queues, 6_998, &due_ms), []);
+        assert_eq!(take(&mut queues, 6_998, &due_ms), [0_u32; 0]);
         assert_eq!(take(&mut queues, 7_099, &due_ms), [4, 2]);
         assert_eq!((queues.next_due(&Size::ALL), queues.count_due(7_500)), (Some(due(7_100)), 3));
         queues.insert(Queue::Due(due(7_000), Size::Small), 2);

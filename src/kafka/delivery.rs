@@ -342,7 +342,7 @@ fn is_transient(code: Code) -> bool {
 mod tests {
     use super::super::fixtures::a_batch;
     use super::*;
-    use crate::core::batch::AfterFiring;
+    use crate::core::batch::{AfterFiring, Fired};
     use crate::core::due::Due;
     use crate::core::io::Millis;
     use crate::handle::status_board::StatusBoard;
@@ -354,7 +354,8 @@ mod tests {
             due: Due::from_epoch_s(1).expect("a second"),
             timestamp: Millis(0),
             missed: false,
-            after: AfterFiring::End,
+            after: AfterFiring::End { ends_progress: false },
+            fired: Fired::OLD,
         };
         a_batch().with_kinds(std::iter::repeat_with(fire).take(count))
     }

@@ -13,7 +13,7 @@ use kafka_scheduler::core::when::is_when;
 
 use super::fenced::fenced;
 use super::leftovers::is_leftover;
-use super::occurrences::{self, Occurrences};
+use super::occurrences::{self, Ended, Followed, Occurrences};
 use super::{header, named};
 use crate::failure::Failure;
 use crate::history::{History, Misfire, UserRecord};
@@ -102,17 +102,6 @@ fn fired(history: &History) -> Result<Fired, String> {
         }
     }
     Ok(fired)
-}
-
-type Ended<'a> = BTreeMap<(TopicPartition, i64), &'a UserRecord>;
-
-/// The user records that a transaction's records in the schedules topics were written for.
-#[derive(Debug, Default)]
-pub(super) struct Followed<'a> {
-    /// Those that a tombstone ends.
-    pub(super) ended: Ended<'a>,
-    /// The progress records.
-    pub(super) progress: BTreeMap<(TopicPartition, i64), (&'a UserRecord, Progress)>,
 }
 
 /// Returns the headers of a triggered record and of its history record.

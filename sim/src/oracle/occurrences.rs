@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use kafka_scheduler::core::headers;
 use kafka_scheduler::core::io::TopicPartition;
+use kafka_scheduler::core::progress::Progress;
 
 use super::header;
-use super::journal::Followed;
 use super::leftovers::start_markers_of;
 use crate::history::{History, Misfire, UserRecord};
 use crate::kafka::log::Stored;
@@ -14,6 +14,17 @@ use crate::names::DAY_MS;
 
 /// The number of occurrences that are over, by the user's record.
 pub(super) type Occurrences = BTreeMap<(TopicPartition, i64), u64>;
+
+pub(super) type Ended<'a> = BTreeMap<(TopicPartition, i64), &'a UserRecord>;
+
+/// The user records that a transaction's records in the schedules topics were written for.
+#[derive(Debug, Default)]
+pub(super) struct Followed<'a> {
+    /// Those that a tombstone ends.
+    pub(super) ended: Ended<'a>,
+    /// The progress records.
+    pub(super) progress: BTreeMap<(TopicPartition, i64), (&'a UserRecord, Progress)>,
+}
 
 /// Checks a firing of a schedule that recurs, and what follows it in its transaction.
 ///
@@ -58,7 +69,7 @@ pub(super) fn check(
 }
 
 /// Checks the progress records of a transaction that follow no firing: missed occurrences were skipped, or a record was
-/// written again.
+/// rewritten.
 ///
 /// # Errors
 /// The promise that one breaks.

@@ -3,8 +3,8 @@
 use kafka_scheduler::core::batch::Kind;
 
 use crate::history::{Decision, History, Misfire, Recurrence};
+use crate::names::EXPIRES_MS;
 use crate::scenario::RecordKind;
-use crate::world::EXPIRES_MS;
 
 /// Checks that a batch carries its fence, and that its firings are due and as their users requested.
 ///

@@ -254,9 +254,6 @@ impl World {
 /// `scheduler-expires` of schedules that expire.
 const EXPIRES: &str = "3s";
 
-/// How long after they are due those schedules expire.
-pub(crate) const EXPIRES_MS: i64 = 3_000;
-
 /// Returns the headers of a schedule that recurs at an interval of some seconds, chosen by its seed.
 fn recurring(record: &mut UserRecord) -> Headers {
     let seed = record.due_s.unsigned_abs();

@@ -127,8 +127,8 @@ impl<P: Payload> KeyTable<P> {
         }
     }
 
-    /// Folds a progress record of the engine's, for the user's record at `origin_offset`. Returns whether it was replayed
-    /// by somebody.
+    /// Folds a progress record of the engine's, for the user's record at `origin_offset`. Returns whether it is older
+    /// than the known one.
     pub(in super::super) fn progress_record(&mut self, new: KnownProgress) -> bool {
         let key = new.key.clone();
         let folded = self.progress.fold(new, bugs::on(Bug::LesserProgressCounts));
@@ -139,8 +139,8 @@ impl<P: Payload> KeyTable<P> {
         folded == Folded::Replayed
     }
 
-    /// Remembers progress that was committed and whose record was not delivered: compaction has removed it, because some
-    /// record comes after it.
+    /// Remembers progress that was committed and whose record was not delivered: compaction has removed it, because
+    /// some record comes after it.
     pub(super) fn remember_progress(&mut self, slot: u32) {
         let entry = self.entry(slot);
         let Some(timed) = self.timed.get(&slot) else { return };
@@ -158,7 +158,7 @@ impl<P: Payload> KeyTable<P> {
         self.progress.fold_tombstone(key, origin_offset);
     }
 
-    /// Notes that a record which is not the engine's lies under the progress key of `key`.
+    /// Notes that a record which is not the engine's is under the progress key of `key`.
     pub(in super::super) fn foreign_progress(&mut self, key: &[u8]) {
         self.progress.overtaken(key);
     }
@@ -186,7 +186,7 @@ impl<P: Payload> KeyTable<P> {
         }
     }
 
-    /// Lets the progress record of a key be ended, if its schedule is over, or be written again.
+    /// Lets the progress record of a key be ended, if its schedule is over, or be rewritten.
     pub(super) fn check_progress(&mut self, key: &[u8]) {
         if let Some(slot) = self.progress.slot_of(key) {
             self.progress.check(slot);
@@ -248,7 +248,7 @@ impl<P: Payload> KeyTable<P> {
         known.is_some_and(|known| known.outstanding_batch != 0)
     }
 
-    pub(in super::super) fn mark_progress_outstanding(&mut self, slot: u32, batch: u32) {
+    pub(in super::super) fn set_progress_outstanding(&mut self, slot: u32, batch: u32) {
         self.progress.mark_outstanding(slot, batch);
     }
 
