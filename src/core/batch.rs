@@ -8,14 +8,14 @@ use std::sync::Arc;
 pub use records::{OutRecord, Pass};
 
 use super::due::Due;
-use super::key_table::Request;
+use super::key_table::UserRequest;
 use super::payload::{Parts, Payload, PayloadRef, Stored};
 use super::reason::Reason;
 use super::types::{Millis, TopicPartition};
 
 /// Names that appear in a batch's records.
 #[derive(Debug)]
-pub struct TopicNames {
+pub struct RecordNames {
     /// The cluster's id, which the partition hash in origin headers includes.
     pub cluster: String,
     /// Schedules topics; [`TopicPartition::topic`] is an index into them.
@@ -40,7 +40,7 @@ pub struct Batch {
     /// sends them with the group's metadata, so the coordinator rejects the batch if the group has a newer generation
     /// (KIP-447).
     pub offsets: Vec<OffsetCommit>,
-    names: Arc<TopicNames>,
+    names: Arc<RecordNames>,
     /// The payloads of the items, each as [`Parts::write`] packs it.
     packed: Vec<u8>,
     outside_bytes: usize,
@@ -145,7 +145,7 @@ pub enum AfterFiring {
 
 impl AfterFiring {
     /// Returns what follows the firing of a request. Nothing else decides that.
-    pub(super) fn of(_: Request) -> Self {
+    pub(super) fn of(_: UserRequest) -> Self {
         Self::End
     }
 
@@ -158,7 +158,7 @@ impl AfterFiring {
 }
 
 impl Batch {
-    pub(super) fn new(id: u64, names: Arc<TopicNames>) -> Self {
+    pub(super) fn new(id: u64, names: Arc<RecordNames>) -> Self {
         Self { id, items: Vec::new(), offsets: Vec::new(), names, packed: Vec::new(), outside_bytes: 0 }
     }
 

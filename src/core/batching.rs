@@ -11,7 +11,7 @@ use super::bugs::{self, Bug};
 use super::due::Due;
 use super::in_flight::{BatchEntry, InFlight, Lane, Purpose, short_batch_id};
 use super::io::Output;
-use super::key_table::{KeyTable, Request};
+use super::key_table::{KeyTable, UserRequest};
 use super::partition::{OwnedPartition, Stage};
 use super::payload::Payload;
 use super::reason::Reason;
@@ -57,8 +57,7 @@ impl<P: Payload> Scheduler<P> {
         false
     }
 
-    /// Returns when the next schedule of a lane is due; `None` also if the lane takes no schedules
-    /// by due time now.
+    /// Returns when the next schedule of a lane is due; `None` also if the lane takes no schedules by due time now.
     pub(super) fn next_due(&self, lane: Lane) -> Option<Due> {
         let sizes = self.sizes(lane);
         self.partitions.values().filter(|owned| owned.may_fire()).filter_map(|owned| owned.keys.next_due(sizes)).min()
@@ -201,11 +200,11 @@ impl<P: Payload> Scheduler<P> {
                 let Some(entry) = owned.keys.get(slot) else { continue };
                 let (origin_offset, timestamp) = (entry.origin_offset, entry.timestamp);
                 let (kind, ends) = match entry.request {
-                    Request::Schedule { due, target } => {
+                    UserRequest::Schedule { due, target } => {
                         (Kind::RewriteSchedule { target: self.targets.name(target), due, timestamp }, false)
                     }
-                    Request::Cancel => (Kind::RewriteCancel { timestamp }, true),
-                    Request::Invalid(_) => (Kind::RewriteInvalid { timestamp }, false),
+                    UserRequest::Cancel => (Kind::RewriteCancel { timestamp }, true),
+                    UserRequest::Invalid(_) => (Kind::RewriteInvalid { timestamp }, false),
                 };
                 let entry =
                     BatchEntry { partition: id, slot, origin_offset, ends, target: None, is_dead_letter: false };
@@ -242,7 +241,7 @@ impl<P: Payload> Scheduler<P> {
         let Some(owned) = self.partitions.get_mut(&id) else { return false };
         let Some(slot) = take(&mut owned.keys) else { return false };
         let Some(entry) = owned.keys.get(slot) else { return false };
-        let Request::Schedule { due, target } = entry.request else { return false };
+        let UserRequest::Schedule { due, target } = entry.request else { return false };
         let (origin_offset, timestamp) = (entry.origin_offset, entry.timestamp);
         let verdict = self.targets.verdict(self.now, target);
         if verdict != Verdict::Fire {
@@ -296,11 +295,11 @@ impl<P: Payload> Scheduler<P> {
         let Some(entry) = owned.keys.get(slot) else { return false };
         let (origin_offset, timestamp) = (entry.origin_offset, entry.timestamp);
         let (reason, request) = match entry.request {
-            Request::Schedule { due, target } => {
+            UserRequest::Schedule { due, target } => {
                 (entry.parked_for.unwrap_or(Reason::Rejected), Some((self.targets.name(target), due)))
             }
-            Request::Invalid(reason) => (reason, None),
-            Request::Cancel => return true,
+            UserRequest::Invalid(reason) => (reason, None),
+            UserRequest::Cancel => return true,
         };
         let kind = Kind::DeadLetter { reason, request, timestamp };
         let target = Some(topic);

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::bugs::{self, Bug};
 use super::due::Due;
 use super::fold::Writer;
-use super::key_table::{NewEntry, Request};
+use super::key_table::{NewEntry, UserRequest};
 use super::origin::{BARRIER_KEY, Origin, START_MARKER_KEY};
 use super::partition::Stage;
 use super::payload::{Parts, Payload};
@@ -98,13 +98,13 @@ impl<P: Payload> Scheduler<P> {
             None => NewEntry {
                 origin_offset: record.offset,
                 timestamp: record.timestamp,
-                request: Request::Cancel,
+                request: UserRequest::Cancel,
                 payload: P::pack(&Parts { key, ..Parts::default() }, &mut self.store),
             },
             Some(value) => self.read(record, value, record.offset, record.timestamp),
         };
         let request = new.request;
-        if bugs::on(Bug::InvalidLeftOut) && matches!(request, Request::Invalid(_)) {
+        if bugs::on(Bug::InvalidLeftOut) && matches!(request, UserRequest::Invalid(_)) {
             return;
         }
         let Some(owned) = self.partitions.get_mut(&record.partition) else { return };
@@ -117,17 +117,17 @@ impl<P: Payload> Scheduler<P> {
         }
         let (partition, offset) = (record.partition, record.offset);
         match request {
-            Request::Schedule { due, target } => {
+            UserRequest::Schedule { due, target } => {
                 self.counters.planned += 1;
-                self.report(Report::Planned { partition, offset, due, target: self.targets.name(target) });
+                self.report(Report::Accepted { partition, offset, due, target: self.targets.name(target) });
                 self.check_far_ahead(partition, offset, due, record.timestamp);
             }
-            Request::Cancel if ended_pending => {
+            UserRequest::Cancel if ended_pending => {
                 self.counters.deleted += 1;
                 self.report(Report::Cancelled { partition, offset });
             }
-            Request::Cancel => self.counters.other += 1,
-            Request::Invalid(reason) => self.invalid(record, reason),
+            UserRequest::Cancel => self.counters.other += 1,
+            UserRequest::Invalid(reason) => self.invalid(record, reason),
         }
     }
 
@@ -156,13 +156,13 @@ impl<P: Payload> Scheduler<P> {
                     self.check_target(target);
                     self.sweep_targets(target);
                 }
-                let request = Request::Schedule { due: parsed.due, target };
+                let request = UserRequest::Schedule { due: parsed.due, target };
                 NewEntry { origin_offset, timestamp, request, payload: P::pack(&parsed.parts, &mut self.store) }
             }
             Err(reason) => NewEntry {
                 origin_offset,
                 timestamp,
-                request: Request::Invalid(reason),
+                request: UserRequest::Invalid(reason),
                 payload: P::pack(&schedule::verbatim(record, value), &mut self.store),
             },
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Scheduler;
 use super::due::Due;
-use super::key_table::{KeyEntry, Request};
+use super::key_table::{KeyEntry, UserRequest};
 use super::partition::{OwnedPartition, Stage};
 use super::payload::{Parts, Payload, Stored};
 use super::reason::Reason;
@@ -239,14 +239,14 @@ impl<P: Payload> Scheduler<P> {
     }
 
     fn to_upcoming(&self, partition: TopicPartition, entry: &KeyEntry<P>) -> Option<Upcoming> {
-        let Request::Schedule { due, target } = entry.request else { return None };
+        let UserRequest::Schedule { due, target } = entry.request else { return None };
         let key = key(&entry.payload);
         let key = key[..key.len().min(KEY_SHOWN_MAX)].to_vec();
         Some(Upcoming { partition, due_s: due.epoch_s(), target: self.targets.name(target), key })
     }
 
     fn listed(&self, partition: TopicPartition, entry: &KeyEntry<P>) -> Option<Listed> {
-        let Request::Schedule { due, target } = entry.request else { return None };
+        let UserRequest::Schedule { due, target } = entry.request else { return None };
         let packed = packed(&entry.payload).to_vec();
         let why = || entry.parked_for.map_or(ParkedFor::UncheckedTarget, ParkedFor::Reason);
         let parked = entry.is_parked().then(why);
@@ -288,7 +288,7 @@ impl<P: Payload> Scheduler<P> {
 
 impl Filter {
     fn matches<P: Payload>(&self, entry: &KeyEntry<P>) -> bool {
-        let Request::Schedule { due, .. } = entry.request else { return false };
+        let UserRequest::Schedule { due, .. } = entry.request else { return false };
         self.due_before_s.is_none_or(|before| due.epoch_s() < before)
             && self.due_from_s.is_none_or(|from| due.epoch_s() >= from)
             && (!self.parked || entry.is_parked())

@@ -116,13 +116,16 @@ impl WaitQueues {
     }
 
     /// Iterates over the slots of a queue in order.
-    pub(super) fn of(&self, queue: Queue) -> impl Iterator<Item = u32> {
-        self.from(self.lists.get(&queue.number()))
+    pub(super) fn slots_of(&self, queue: Queue) -> impl Iterator<Item = u32> {
+        self.iter_list(self.lists.get(&queue.number()))
     }
 
     /// Iterates over slots due before the second `end`: the small ones, then the large ones, each in due order.
     pub(super) fn due_before(&self, end: u64) -> impl Iterator<Item = u32> {
-        Size::ALL.into_iter().flat_map(move |size| self.seconds(size, end)).flat_map(|(_, list)| self.from(Some(list)))
+        Size::ALL
+            .into_iter()
+            .flat_map(move |size| self.seconds(size, end))
+            .flat_map(|(_, list)| self.iter_list(Some(list)))
     }
 
     /// Returns the number of slots due before the second `end`.
@@ -133,7 +136,7 @@ impl WaitQueues {
 
     /// Iterates over the slots of one size that wait for their due time, in due order.
     pub(super) fn due(&self, size: Size) -> impl Iterator<Item = u32> {
-        self.seconds(size, u64::MAX).flat_map(|(_, list)| self.from(Some(list)))
+        self.seconds(size, u64::MAX).flat_map(|(_, list)| self.iter_list(Some(list)))
     }
 
     /// Iterates over slots due from the second `begin` on: the small ones, then the large ones, each in due order.
@@ -142,7 +145,7 @@ impl WaitQueues {
             let Range { start, end } = size.numbers();
             self.lists.range(start.saturating_add(begin).min(end)..end)
         });
-        lists.flat_map(|(_, list)| self.from(Some(list)))
+        lists.flat_map(|(_, list)| self.iter_list(Some(list)))
     }
 
     fn seconds(&self, size: Size, end: u64) -> impl Iterator<Item = (&u64, &List)> {
@@ -150,7 +153,7 @@ impl WaitQueues {
         self.lists.range(start..start.saturating_add(end).min(last))
     }
 
-    fn from(&self, list: Option<&List>) -> impl Iterator<Item = u32> {
+    fn iter_list(&self, list: Option<&List>) -> impl Iterator<Item = u32> {
         let some = |slot: u32| (slot != NONE).then_some(slot);
         std::iter::successors(list.map(|list| list.first), move |slot| some(self.links[*slot as usize].after))
     }
@@ -181,7 +184,7 @@ impl WaitQueues {
     pub(super) fn moved(&self, places: &[u32]) -> Self {
         let mut moved = Self::default();
         for (number, list) in &self.lists {
-            let slots: Vec<u32> = self.from(Some(list)).map(|slot| places[slot as usize]).collect();
+            let slots: Vec<u32> = self.iter_list(Some(list)).map(|slot| places[slot as usize]).collect();
             for (at, slot) in slots.iter().enumerate() {
                 let needed = *slot as usize + 1;
                 if moved.links.len() < needed {
@@ -264,7 +267,7 @@ mod tests {
         queues.insert(Queue::DeadLetter, 2);
         queues.insert(Queue::Target(1), 3);
         assert_eq!((queues.first_due(&Size::ALL), queues.due_before(u64::MAX).count()), (None, 0));
-        assert_eq!(queues.of(Queue::Target(1)).collect::<Vec<_>>(), [0, 3]);
+        assert_eq!(queues.slots_of(Queue::Target(1)).collect::<Vec<_>>(), [0, 3]);
         queues.insert(Queue::Due(7, Size::Small), 4);
         assert_eq!((queues.first_due(&Size::ALL), queues.first(Queue::DeadLetter)), (Some((7, 4)), Some(2)));
     }

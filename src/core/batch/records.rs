@@ -64,8 +64,8 @@ impl Batch {
     pub fn records_of<E>(&self, pass: Pass, mut visit: impl FnMut(OutRecord<'_>) -> Result<(), E>) -> Result<(), E> {
         self.items.iter().enumerate().try_for_each(|(index, item)| {
             // A batch holds far fewer than 2^32 items.
-            let mut writer = Writer { batch: self, item, index: index as u32, visit: &mut visit };
-            writer.write(pass, self.packed(item))
+            let mut visitor = RecordVisitor { batch: self, item, index: index as u32, visit: &mut visit };
+            visitor.visit_pass(pass, self.packed(item))
         })
     }
 }
@@ -84,16 +84,16 @@ fn request_headers<'a>(
     .chain(key)
 }
 
-struct Writer<'a, V> {
+struct RecordVisitor<'a, V> {
     batch: &'a Batch,
     item: &'a Item,
     index: u32,
     visit: &'a mut V,
 }
 
-impl<E, V: FnMut(OutRecord<'_>) -> Result<(), E>> Writer<'_, V> {
+impl<E, V: FnMut(OutRecord<'_>) -> Result<(), E>> RecordVisitor<'_, V> {
     /// Visits the item's record of one pass, if it has one.
-    fn write(&mut self, pass: Pass, packed: &[u8]) -> Result<(), E> {
+    fn visit_pass(&mut self, pass: Pass, packed: &[u8]) -> Result<(), E> {
         match (&self.item.kind, pass) {
             (Kind::Fire { target, timestamp, .. }, Pass::Outgoing) => self.triggered(packed, target, *timestamp, None),
             (Kind::Fire { target, due, timestamp, .. }, Pass::History) => {

@@ -20,7 +20,7 @@ const FIRST_REASON: u8 = 8;
 
 /// The request of a key's latest record: what its user asked the engine to do with the key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in super::super) enum Request {
+pub(in super::super) enum UserRequest {
     /// It schedules a record.
     Schedule {
         due: Due,
@@ -41,7 +41,7 @@ pub(in super::super) struct NewEntry<P> {
     pub(in super::super) origin_offset: i64,
     /// Timestamp of the user's record.
     pub(in super::super) timestamp: Millis,
-    pub(in super::super) request: Request,
+    pub(in super::super) request: UserRequest,
     /// The record's bytes; of a cancel, the key alone.
     pub(in super::super) payload: P,
 }
@@ -53,7 +53,7 @@ pub(in super::super) struct KeyEntry<P> {
     pub(in super::super) origin_offset: i64,
     /// Timestamp of the user's record.
     pub(in super::super) timestamp: Millis,
-    pub(in super::super) request: Request,
+    pub(in super::super) request: UserRequest,
     pub(in super::super) payload: P,
     /// [`short_batch_id`] of the batch with the key's outstanding engine record; 0 if there is none.
     ///
@@ -111,8 +111,8 @@ impl<P> KeyEntry<P> {
     /// Returns the due time, if the entry is a schedule.
     pub(in super::super) fn due(&self) -> Option<Due> {
         match self.request {
-            Request::Schedule { due, .. } => Some(due),
-            Request::Cancel | Request::Invalid(_) => None,
+            UserRequest::Schedule { due, .. } => Some(due),
+            UserRequest::Cancel | UserRequest::Invalid(_) => None,
         }
     }
 

@@ -7,7 +7,7 @@ use super::super::reason::Reason;
 use super::super::types::Millis;
 use super::super::wait_queues::{Queue, RetryGroup, Size};
 use super::entry::{ISOLATED, OVERTAKEN, TO_DEAD_LETTER, Waiting};
-use super::{KeyTable, Request};
+use super::{KeyTable, UserRequest};
 
 /// First wait of an entry whose record a broker rejected; it doubles up to [`ENTRY_RETRY_MS_MAX`].
 const ENTRY_RETRY_MS_MIN: i64 = 2_000;
@@ -129,7 +129,7 @@ impl<P: Payload> KeyTable<P> {
 
     /// Iterates over the slots of schedules that wait for this target.
     pub(in super::super) fn waiting_for(&self, target: u32) -> impl Iterator<Item = u32> {
-        self.queues.of(Queue::Target(target))
+        self.queues.slots_of(Queue::Target(target))
     }
 
     /// Queues the schedules that wait for this target by their due time again.
@@ -176,16 +176,16 @@ impl<P: Payload> KeyTable<P> {
             return;
         }
         match entry.request {
-            Request::Schedule { .. } if entry.has(TO_DEAD_LETTER) => self.link(slot, Waiting::DeadLetter),
-            Request::Schedule { .. } if entry.has(ISOLATED) => self.link(slot, Waiting::Isolated),
-            Request::Schedule { .. } => self.link(slot, Waiting::Due),
-            Request::Cancel if bugs::on(Bug::CancelForgottenInLoading) => self.remove(slot),
-            Request::Cancel if self.keeps_all => self.cancels.push(slot),
-            Request::Invalid(_) if self.keeps_all => self.non_schedules.push(slot),
-            Request::Invalid(_) if self.has_dead_letter_topic => self.link(slot, Waiting::DeadLetter),
+            UserRequest::Schedule { .. } if entry.has(TO_DEAD_LETTER) => self.link(slot, Waiting::DeadLetter),
+            UserRequest::Schedule { .. } if entry.has(ISOLATED) => self.link(slot, Waiting::Isolated),
+            UserRequest::Schedule { .. } => self.link(slot, Waiting::Due),
+            UserRequest::Cancel if bugs::on(Bug::CancelForgottenInLoading) => self.remove(slot),
+            UserRequest::Cancel if self.keeps_all => self.cancels.push(slot),
+            UserRequest::Invalid(_) if self.keeps_all => self.non_schedules.push(slot),
+            UserRequest::Invalid(_) if self.has_dead_letter_topic => self.link(slot, Waiting::DeadLetter),
             // In no queue: `rewrites` holds it.
-            Request::Cancel | Request::Invalid(_) if entry.has(OVERTAKEN) => {}
-            Request::Cancel | Request::Invalid(_) => self.remove(slot),
+            UserRequest::Cancel | UserRequest::Invalid(_) if entry.has(OVERTAKEN) => {}
+            UserRequest::Cancel | UserRequest::Invalid(_) => self.remove(slot),
         }
     }
 
