@@ -111,8 +111,9 @@ impl std::error::Error for ConfigError {
 
 /// The settings of an engine, all of them checked.
 ///
-/// [`Config::builder`] sets them in a program, and [`Config::load`] reads them from the environment. They do not change
-/// afterwards: [`Config::to_builder`] begins with them, and checks again. The default has the default of every setting.
+/// [`Config::builder`] sets them in a program, and [`Config::from_env`] reads them from the environment. They do not
+/// change afterwards: [`Config::to_builder`] begins with them, and checks again. The default has the default of every
+/// setting.
 #[derive(Clone)]
 pub struct Config {
     bootstrap_servers: String,
@@ -181,7 +182,17 @@ impl Config {
         ConfigBuilder::from_config(self.clone())
     }
 
-    /// Reads the environment and the configuration file that it names. An empty variable counts as not set.
+    /// Reads the environment of the process, and the configuration file that it names, as the program does. An empty
+    /// variable counts as not set.
+    ///
+    /// # Errors
+    /// If a value is not allowed, or not Unicode: the error names the first one.
+    pub fn from_env() -> Result<Self, ConfigError> {
+        check_unicode()?;
+        Self::load(&|name| std::env::var(name).ok())
+    }
+
+    /// Reads the variables from `env`, and the configuration file that they name. An empty variable counts as not set.
     ///
     /// # Errors
     /// If a value is not allowed: the error names the first one.
@@ -433,7 +444,6 @@ fn check_dead_letter(topic: Option<&str>, history: &str, schedules_topics: &[Str
 ///
 /// # Errors
 /// If there is such a variable: the error names the first one.
-#[cfg(feature = "engine")]
 pub(crate) fn check_unicode() -> Result<(), ConfigError> {
     for name in VARIABLES {
         if let Some(value) = std::env::var_os(name)

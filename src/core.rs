@@ -10,10 +10,11 @@
 //!    cannot fire for a [`reason`].
 //! 2. `key_table` folds the log ([`fold`]) into one *entry* per key, for its latest user record. `wait_queues` orders
 //!    the entries by due time. `targets` checks target topics, and `deferral` *parks* entries that cannot be delivered
-//!    yet.
+//!    yet. A schedule that has neither fired, ended nor been replaced is *pending*, parked or not.
 //! 3. `work` lists the batches that each partition needs, and when.
-//! 4. `batching` forms them. A [`batch`] becomes one transaction. To *fire* a schedule is to write the triggered
-//!    record, a history record and a tombstone in it. From now on the key's engine record is *outstanding*.
+//! 4. `batching` forms them. A [`batch`] becomes one transaction. To *fire* a schedule is to write the *triggered
+//!    record* (the user's value, to the target topic), a history record and a tombstone in it. From now on the key's
+//!    engine record is *outstanding*.
 //! 5. `in_flight` holds the batch until it has *settled*, that is, until the shell reports its outcome.
 //! 6. `outcomes` acts on that. Aborted entries are tried again. Committed records stay outstanding until the consumer
 //!    has read past them; then their keys are free. If the outcome is unknown, the engine forgets everything and
@@ -95,7 +96,8 @@ use targets::Targets;
 /// The key table of a live partition shrinks if at most one of this many slots is in use.
 const LIVE_SLOTS_PER_ENTRY: usize = 16;
 
-/// Maximum number of transactors of an instance: a successor fences this many transactional ids of each former owner.
+/// Maximum number of an instance's transactors (a transactor is a transactional producer that runs one batch at a
+/// time): a successor fences this many transactional ids of each former owner.
 pub const TRANSACTORS_MAX: usize = 2;
 
 /// A topic that the scheduler reads.
@@ -128,7 +130,8 @@ pub struct Config {
     pub dead_letter: Option<String>,
     /// The consumer group's id.
     pub group: String,
-    /// Unique to this start of the process. Transactional ids are `{group}.{run}.{incarnation}.{number}`.
+    /// Unique to this start of the process. Transactional ids are `{group}.{run}.{incarnation}.{number}`; the
+    /// incarnation counts how often this run has changed its ids.
     pub run: RunId,
     /// A schedule due more than this many seconds before its own record's timestamp is invalid. `None`: no limit.
     pub grace_s: Option<u64>,
@@ -161,7 +164,7 @@ pub struct Config {
 #[derive(Debug)]
 pub struct Scheduler<P: Payload = Packed> {
     config: Config,
-    names: Arc<TopicNames>,
+    names: Arc<RecordNames>,
     rules: AcceptanceRules,
     now: Millis,
     partitions: BTreeMap<TopicPartition, OwnedPartition<P>>,
@@ -194,7 +197,7 @@ impl<P: Payload> Scheduler<P> {
     #[must_use]
     pub fn with_store(mut config: Config, calendar: Box<dyn Calendar>, store: P::Store) -> Self {
         config.transactors = config.transactors.clamp(1, TRANSACTORS_MAX);
-        let names = Arc::new(TopicNames {
+        let names = Arc::new(RecordNames {
             cluster: config.cluster.clone(),
             topics: config.topics.iter().map(|topic| topic.name.clone()).collect(),
             history: config.history.clone(),

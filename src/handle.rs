@@ -15,6 +15,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounde
 use crate::core::io;
 use crate::core::listing;
 pub use crate::core::listing::ParkedFor;
+pub use crate::core::reason::Reason;
 pub(crate) use observer::Observer;
 pub use pending::{Cursor, Filter, HeaderRef, Page, PendingSchedule, UpcomingSchedule};
 pub(crate) use query::{Query, Reply};

@@ -31,7 +31,8 @@
 //!
 //! The API has two types for times. Programs that schedule use `Moment` ([`client`]), and with the feature `jiff` that
 //! crate's types. The engine reports integers since 1970 UTC, as Kafka's own records do: names end in `_s` for seconds
-//! and in `_ms` for milliseconds. Converting them needs no particular crate for dates.
+//! and in `_ms` for milliseconds. Converting them needs no particular crate for dates. The exception is for tests:
+//! `Mini::now` and `Mini::advance` return a `Moment`, from which a test can schedule.
 //!
 //! # Versions of other crates
 //!

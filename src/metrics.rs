@@ -75,18 +75,16 @@ pub struct Metrics {
 
 impl Metrics {
     /// Starts every counter at 0.
-    ///
-    /// # Panics
-    /// Never: the names are constants, legal and different.
     #[must_use]
     pub fn new() -> Self {
+        // It does not panic: the names are constants, legal and different.
         let registry = Registry::new();
         let make = Make(&registry);
         let events = events(&make);
-        let refused = "Records that could not fire, each once for each reason";
-        let refused = make.counters("kafka_scheduler_unfired_records_total", refused, &["reason"]);
+        let unfired = "Records that could not fire, each once for each reason";
+        let unfired = make.counters("kafka_scheduler_unfired_records_total", unfired, &["reason"]);
         // Reasons with the same code count into the same series.
-        let by_reason = Reason::ALL.iter().map(|reason| refused.with_label_values(&[reason.code()])).collect();
+        let by_reason = Reason::ALL.iter().map(|reason| unfired.with_label_values(&[reason.code()])).collect();
         let late = "Time between a schedule's due second and its transaction's commit, live and missed ones apart";
         let lateness = make.histograms("kafka_scheduler_lateness_seconds", late, &["kind"], &LATENESS_S);
         let transactions = make.histograms(
@@ -274,7 +272,8 @@ fn events(make: &Make<'_>) -> Vec<(IntCounter, Read)> {
     let total = make.counters("kafka_scheduler_event_total", "Events of the scheduler by type", &["type"]);
     let mut events: Vec<(IntCounter, Read)> =
         EVENTS.iter().map(|(name, read)| (total.with_label_values(&[name]), *read)).collect();
-    let leftovers = "Schedules skipped on a first start because they were due before SINCE_DELTA";
+    let leftovers =
+        "Schedules skipped on a first start because they were due before the first start's cutoff (SINCE_DELTA)";
     events.push((make.counter("kafka_scheduler_leftover_schedules_total", leftovers), |c| c.leftovers));
     let far = "Schedules accepted that are due more than 100 years ahead, so their unit is probably wrong";
     events.push((make.counter("kafka_scheduler_far_ahead_schedules_total", far), |c| c.far_ahead));

@@ -202,11 +202,9 @@ impl Mini {
     }
 
     /// Returns the engine.
-    ///
-    /// # Panics
-    /// Never: it runs until this value is closed.
     #[must_use]
     pub fn running(&self) -> &Running {
+        // It does not panic: the engine runs until this value is closed.
         self.running.as_ref().expect("it is only taken by close")
     }
 

@@ -85,7 +85,7 @@ const fn rate_limited(report: &Report) -> Option<usize> {
         Report::TargetChanged { .. } => Some(3),
         Report::ForeignGroup { .. } => Some(4),
         Report::FarAhead { .. } => Some(5),
-        Report::Planned { .. }
+        Report::Accepted { .. }
         | Report::Cancelled { .. }
         | Report::Live { .. }
         | Report::Reread { .. }
@@ -212,7 +212,7 @@ fn log_report(report: &Report, topics: &[String]) {
         // Logged by the clients' diagnostics.
         Report::ThroughputIsLimit => {}
         // Metrics count them; a line for each would be too many.
-        Report::Planned { .. } | Report::Cancelled { .. } => {}
+        Report::Accepted { .. } | Report::Cancelled { .. } => {}
         Report::Reread { partition, why } => {
             let (topic, number) = (topic(partition), partition.number);
             warn!(topic, partition = number, why, "the partition is read again from its beginning");

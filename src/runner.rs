@@ -32,7 +32,7 @@ use std::time::Duration;
 
 use prometheus::Registry;
 
-use crate::config::{self, Config, ConfigError};
+use crate::config::{Config, ConfigError};
 use crate::core::batch::Batch;
 use crate::core::due::Due;
 pub use crate::core::io::TargetState;
@@ -123,8 +123,7 @@ impl Runner {
     /// # Errors
     /// If a variable, or the file that `CONFIGURATION_FILE` names, is wrong.
     pub fn from_env() -> Result<Self, ConfigError> {
-        config::check_unicode()?;
-        Ok(Self::new(Config::load(&|name| std::env::var(name).ok())?))
+        Ok(Self::new(Config::from_env()?))
     }
 
     /// Registers the metrics in this registry as well, such as [`prometheus::default_registry`], except those of the
@@ -263,8 +262,8 @@ impl Observer for All {
         self.0.iter_mut().for_each(|one| one.fired(batch, at));
     }
 
-    fn planned(&mut self, record: &Record<'_>, due: Due, target: &str, topics: &[String]) {
-        self.0.iter_mut().for_each(|one| one.planned(record, due, target, topics));
+    fn accepted(&mut self, record: &Record<'_>, due: Due, target: &str, topics: &[String]) {
+        self.0.iter_mut().for_each(|one| one.accepted(record, due, target, topics));
     }
 
     fn cancelled(&mut self, record: &Record<'_>, topics: &[String]) {

@@ -2,7 +2,13 @@
 #![cfg(feature = "cli")]
 
 use std::error::Error;
+#[cfg(unix)]
+use std::ffi::OsStr;
+#[cfg(unix)]
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
+#[cfg(unix)]
+use std::process::Command;
 use std::time::Duration;
 
 use kafka_scheduler::config::Config;
@@ -533,5 +539,28 @@ fn an_error_names_its_variable() {
     ] {
         let error = Config::load(&|name| (name == set).then(|| value.to_owned())).expect_err(set);
         assert_eq!(error.variable(), variable, "{error}");
+    }
+}
+
+/// A process has one environment, which all its threads share: this test runs itself again in processes of its own.
+#[cfg(unix)]
+#[test]
+fn the_environment_is_read_and_must_be_unicode() {
+    const NAME: &str = "the_environment_is_read_and_must_be_unicode";
+    let cases = [
+        (OsStr::from_bytes(b"from-env"), "from-env"),
+        (OsStr::from_bytes(b"g\xFF"), "GROUP_ID is \"g\\xFF\", but must be UTF-8 text"),
+    ];
+    let current = std::env::var_os("GROUP_ID");
+    if let Some((_, expected)) = cases.iter().find(|(value, _)| current.as_deref() == Some(value)) {
+        let read = Config::from_env().map_or_else(|e| e.to_string(), |config| config.group_id().to_owned());
+        assert_eq!(read, *expected);
+        return;
+    }
+    for (value, expected) in cases {
+        let this = std::env::current_exe().expect("the path of this test");
+        let output = Command::new(this).args(["--exact", NAME]).env("GROUP_ID", value).output().expect("it runs");
+        let passed = String::from_utf8_lossy(&output.stdout).contains("1 passed");
+        assert!(output.status.success() && passed, "{expected}: {output:?}");
     }
 }

@@ -95,7 +95,7 @@ fn liveness_fails_while_the_loop_is_blocked() {
     rig.until("/readiness", 200, "\"live\":2");
     assert_eq!(rig.get("/liveness").0, 200);
     let status = rig.handle.status();
-    assert!(status.state == EngineState::Member && !status.is_unreachable, "{status:?}");
+    assert!(status.state == EngineState::Member && !status.are_brokers_unreachable, "{status:?}");
     let partitions: Vec<_> = status.partitions.iter().map(|p| (p.topic.as_str(), p.partition, p.state)).collect();
     assert_eq!(partitions, [("schedules", 0, PartitionState::Live), ("schedules", 1, PartitionState::Live)]);
     assert!(status.since_heartbeat < Duration::from_secs(10), "{status:?}");

@@ -11,7 +11,7 @@ pub struct Moment {
 }
 
 impl Moment {
-    /// Converts seconds since 1970; the last one is the one whose milliseconds fit into 63 bits.
+    /// Converts seconds since 1970; saturates at the range of 64-bit milliseconds.
     #[must_use]
     pub const fn from_epoch_s(seconds: i64) -> Self {
         Self { ms: seconds.saturating_mul(1000) }

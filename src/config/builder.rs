@@ -96,6 +96,11 @@ impl ConfigBuilder {
         self.set("CREATE_TOPICS_REPLICATION_FACTOR", checked, set)
     }
 
+    /// Unsets `CREATE_TOPICS_REPLICATION_FACTOR`: created topics have the brokers' default number of replicas.
+    pub fn without_create_topics_replicas(self) -> Self {
+        self.set("CREATE_TOPICS_REPLICATION_FACTOR", Ok(()), |config, ()| config.create_topics_replicas = None)
+    }
+
     /// Sets `SINCE_DELTA`: 0 to -36,500 days.
     pub fn since_delta_days(self, days: i32) -> Self {
         let checked = value::since_delta(&days.to_string());
@@ -137,6 +142,11 @@ impl ConfigBuilder {
     pub fn memory_warn_bytes(self, bytes: u64) -> Self {
         let checked = value::memory_warn_bytes(&bytes.to_string());
         self.set("MEMORY_WARN_BYTES", checked, |config, bytes| config.memory_warn_bytes = Some(bytes))
+    }
+
+    /// Unsets `MEMORY_WARN_BYTES`: the engine never warns about memory.
+    pub fn without_memory_warn_bytes(self) -> Self {
+        self.set("MEMORY_WARN_BYTES", Ok(()), |config, ()| config.memory_warn_bytes = None)
     }
 
     /// Sets a setting of librdkafka for all of the engine's clients, such as `security.protocol`. The address of the
@@ -302,13 +312,17 @@ mod tests {
             .dead_letter_topic("dead")
             .grace_interval(Duration::from_secs(1))
             .max_horizon(Duration::from_secs(1))
+            .create_topics_replicas(3)
+            .memory_warn_bytes(1)
             .librdkafka("linger.ms", "5")
             .librdkafka_producer("linger.ms", "6")
             .build()
             .expect("it is valid");
         let builder = set.to_builder().without_dead_letter_topic().without_grace_interval().without_max_horizon();
+        let builder = builder.without_create_topics_replicas().without_memory_warn_bytes();
         let unset = builder.without_librdkafka("linger.ms").build().expect("it is valid");
         assert_eq!((unset.dead_letter_topic(), unset.grace_s, unset.horizon_s), (None, None, None));
+        assert_eq!((unset.create_topics_replicas(), unset.memory_warn_bytes()), (None, None));
         assert!(unset.kafka_common.is_empty() && unset.kafka_producer.is_empty());
         let unset = Config::builder().dead_letter_topic("").without_dead_letter_topic().build();
         assert!(unset.is_ok(), "the last value counts");

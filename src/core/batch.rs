@@ -16,7 +16,7 @@ use super::types::{Millis, TopicPartition};
 
 /// Names that appear in a batch's records.
 #[derive(Debug)]
-pub struct TopicNames {
+pub struct RecordNames {
     /// The cluster's id, which the partition hash in origin headers includes.
     pub cluster: String,
     /// Schedules topics; [`TopicPartition::topic`] is an index into them.
@@ -43,7 +43,7 @@ pub struct Batch {
     /// sends them with the group's metadata, so the coordinator rejects the batch if the group has a newer generation
     /// (KIP-447).
     pub offsets: Vec<OffsetCommit>,
-    names: Arc<TopicNames>,
+    names: Arc<RecordNames>,
     /// The payloads of the items, each as [`Parts::write`] packs it.
     packed: Vec<u8>,
     outside_bytes: usize,
@@ -237,7 +237,7 @@ impl AfterFiring {
 }
 
 impl Batch {
-    pub(super) fn new(id: u64, names: Arc<TopicNames>) -> Self {
+    pub(super) fn new(id: u64, names: Arc<RecordNames>) -> Self {
         Self { id, items: Vec::new(), offsets: Vec::new(), names, packed: Vec::new(), outside_bytes: 0 }
     }
 

@@ -60,8 +60,7 @@ impl<P: Payload> Scheduler<P> {
         false
     }
 
-    /// Returns when the next schedule of a lane is due; `None` also if the lane takes no schedules
-    /// by due time now.
+    /// Returns when the next schedule of a lane is due; `None` also if the lane takes no schedules by due time now.
     pub(super) fn next_due(&self, lane: Lane) -> Option<Due> {
         let sizes = self.sizes(lane);
         self.partitions.values().filter(|owned| owned.may_fire()).filter_map(|owned| owned.keys.next_due(sizes)).min()

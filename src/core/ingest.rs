@@ -123,7 +123,7 @@ impl<P: Payload> Scheduler<P> {
             None => NewEntry {
                 origin_offset: record.offset,
                 timestamp: record.timestamp,
-                request: Request::Cancel,
+                request: UserRequest::Cancel,
                 payload: P::pack(&Parts { key, ..Parts::default() }, &mut self.store),
                 spec: None,
             },
@@ -135,7 +135,7 @@ impl<P: Payload> Scheduler<P> {
             }
         };
         let request = new.request;
-        if bugs::on(Bug::InvalidLeftOut) && matches!(request, Request::Invalid(_)) {
+        if bugs::on(Bug::InvalidLeftOut) && matches!(request, UserRequest::Invalid(_)) {
             return;
         }
         let Some(owned) = self.partitions.get_mut(&record.partition) else { return };
@@ -152,7 +152,7 @@ impl<P: Payload> Scheduler<P> {
             Request::Schedule { form: Form::Recurring, .. } => {}
             Request::Schedule { due, target, .. } => {
                 self.counters.planned += 1;
-                self.report(Report::Planned { partition, offset, due, target: self.targets.name(target) });
+                self.report(Report::Accepted { partition, offset, due, target: self.targets.name(target) });
                 self.check_far_ahead(partition, offset, due, record.timestamp);
             }
             Request::Unknown(_) => {}
@@ -160,8 +160,8 @@ impl<P: Payload> Scheduler<P> {
                 self.counters.deleted += 1;
                 self.report(Report::Cancelled { partition, offset });
             }
-            Request::Cancel => self.counters.other += 1,
-            Request::Invalid(reason) => self.invalid(record, reason),
+            UserRequest::Cancel => self.counters.other += 1,
+            UserRequest::Invalid(reason) => self.invalid(record, reason),
         }
     }
 

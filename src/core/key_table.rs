@@ -151,7 +151,7 @@ impl<P: Payload> KeyTable<P> {
     /// Iterates over the targets of all schedules, with repeats.
     pub(super) fn targets(&self) -> impl Iterator<Item = u32> {
         self.slots.iter().flatten().filter_map(|entry| match entry.request {
-            Request::Schedule { target, .. } => Some(target),
+            UserRequest::Schedule { target, .. } => Some(target),
             _ => None,
         })
     }
@@ -177,7 +177,7 @@ impl<P: Payload> KeyTable<P> {
             return false;
         };
         let entry = self.entry(slot);
-        let ended_pending = matches!(entry.request, Request::Schedule { .. }) && !entry.is_outstanding();
+        let ended_pending = matches!(entry.request, UserRequest::Schedule { .. }) && !entry.is_outstanding();
         self.replace(slot, new);
         self.enqueue_or_drop(slot);
         if !self.keeps_all {
@@ -198,7 +198,7 @@ impl<P: Payload> KeyTable<P> {
         if bugs::on(Bug::CopyRevivesCancelled)
             && read.is_some()
             && effect == Effect::Overtakes
-            && found.is_some_and(|slot| self.entry(slot).request == Request::Cancel)
+            && found.is_some_and(|slot| self.entry(slot).request == UserRequest::Cancel)
         {
             effect = Effect::Replaces;
         }
@@ -235,7 +235,7 @@ impl<P: Payload> KeyTable<P> {
             return;
         }
         for slot in std::mem::take(&mut self.cancels) {
-            let Some(entry) = self.get(slot).filter(|entry| entry.request == Request::Cancel) else { continue };
+            let Some(entry) = self.get(slot).filter(|entry| entry.request == UserRequest::Cancel) else { continue };
             if entry.has(OVERTAKEN) {
                 self.non_schedules.push(slot);
             } else if entry.origin_offset < offset && !entry.is_outstanding() {
@@ -256,7 +256,7 @@ impl<P: Payload> KeyTable<P> {
         let cancels = std::mem::take(&mut self.cancels);
         for slot in std::mem::take(&mut self.non_schedules).into_iter().chain(cancels) {
             let Some(entry) = self.get(slot) else { continue };
-            if let Request::Invalid(reason) = entry.request {
+            if let UserRequest::Invalid(reason) = entry.request {
                 invalid.push((entry.origin_offset, reason));
             }
             self.enqueue_or_drop(slot);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Scheduler;
 use super::due::Due;
-use super::key_table::{KeyEntry, Request};
+use super::key_table::{KeyEntry, UserRequest};
 use super::partition::{OwnedPartition, Stage};
 use super::payload::{Parts, Payload, Stored};
 use super::reason::Reason;
@@ -288,7 +288,7 @@ impl<P: Payload> Scheduler<P> {
 
 impl Filter {
     fn matches<P: Payload>(&self, entry: &KeyEntry<P>) -> bool {
-        let Request::Schedule { due, .. } = entry.request else { return false };
+        let UserRequest::Schedule { due, .. } = entry.request else { return false };
         self.due_before_s.is_none_or(|before| due.epoch_s() < before)
             && self.due_from_s.is_none_or(|from| due.epoch_s() >= from)
             && (!self.parked || entry.is_parked())

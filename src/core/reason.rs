@@ -1,5 +1,7 @@
 //! Reasons why a record cannot fire.
 
+use std::fmt;
+
 /// A reason why a record is invalid or cannot be delivered. Each has a stable code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
@@ -288,6 +290,13 @@ impl Reason {
     }
 }
 
+impl fmt::Display for Reason {
+    /// Writes [`detail`](Self::detail).
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.detail())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -296,6 +305,7 @@ mod tests {
     fn every_reason_has_its_number_and_a_detail_of_its_own() {
         let details: std::collections::BTreeSet<_> = Reason::ALL.iter().map(|reason| reason.detail()).collect();
         assert_eq!(details.len(), Reason::ALL.len());
+        assert_eq!(Reason::Forbidden.to_string(), Reason::Forbidden.detail());
         assert!(Reason::ALL.iter().enumerate().all(|(number, reason)| *reason as usize == number));
         assert_eq!(Reason::StrayOption as usize + 1, Reason::ALL.len());
     }

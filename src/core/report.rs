@@ -11,7 +11,7 @@ use super::types::{Millis, TopicPartition};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Report {
     /// A schedule was accepted on a live partition. [`Report::Live`] counts those that loading found.
-    Planned {
+    Accepted {
         /// The record's partition.
         partition: TopicPartition,
         /// The record's offset.

@@ -20,7 +20,7 @@ pub trait Observer: Send {
     }
 
     /// A schedule has been accepted as pending, on a live partition.
-    fn planned(&mut self, record: &Record<'_>, due: Due, target: &str, topics: &[String]) {
+    fn accepted(&mut self, record: &Record<'_>, due: Due, target: &str, topics: &[String]) {
         let _ = (record, due, target, topics);
     }
 

@@ -13,7 +13,7 @@ pub struct EngineStatus {
     /// The engine's membership in its consumer group.
     pub state: EngineState,
     /// Whether no broker answers the group's consumer.
-    pub is_unreachable: bool,
+    pub are_brokers_unreachable: bool,
     /// The time since the last iteration of the engine's loop. While the loop is blocked, this grows and the rest of
     /// the status is that old.
     pub since_heartbeat: Duration,
@@ -28,7 +28,7 @@ impl EngineStatus {
         let snapshot = board.snapshot();
         Self {
             state: snapshot.state.clone(),
-            is_unreachable: board.is_unreachable(),
+            are_brokers_unreachable: board.is_unreachable(),
             since_heartbeat: board.since_heartbeat(),
             warnings: board.warnings(),
             partitions: snapshot.partitions.iter().map(|status| PartitionStatus::new(status, topics)).collect(),

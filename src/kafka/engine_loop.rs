@@ -178,7 +178,7 @@ impl EngineLoop {
             Output::ReplaceTransactionalIds { transactional_ids } => self.replace_transactors(&transactional_ids),
             Output::Rejoin(why) => self.rejoin(why),
             Output::Stopped => self.shutdown.has_stopped = true,
-            Output::Report(report @ (Report::Planned { .. } | Report::Cancelled { .. })) => {
+            Output::Report(report @ (Report::Accepted { .. } | Report::Cancelled { .. })) => {
                 self.record_report = Some(report);
             }
             Output::Report(report) => {

@@ -18,28 +18,38 @@ pub struct Topic {
     pub(super) partitions: i32,
 }
 
-/// A text that is not a topic with its partitions.
+/// A topic's name or number of partitions that is not allowed, or a text that is not `name:partitions`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParseTopicError;
 
 impl fmt::Display for ParseTopicError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "must be a topic's name, a colon, and a number of partitions from 1 to {PARTITIONS_MAX}")
+        write!(f, "must be a topic's name and a number of partitions from 1 to {PARTITIONS_MAX}, as in videos:3")
     }
 }
 
 impl std::error::Error for ParseTopicError {}
+
+impl Topic {
+    /// Returns a topic with 1 to 1,000 partitions.
+    ///
+    /// # Errors
+    /// If the name or the number of partitions is not allowed.
+    pub fn new(name: impl Into<String>, partitions: i32) -> Result<Self, ParseTopicError> {
+        let name = name.into();
+        if !is_topic(&name) || !(1..=PARTITIONS_MAX).contains(&partitions) {
+            return Err(ParseTopicError);
+        }
+        Ok(Self { name, partitions })
+    }
+}
 
 impl FromStr for Topic {
     type Err = ParseTopicError;
 
     fn from_str(text: &str) -> Result<Self, ParseTopicError> {
         let (name, partitions) = text.rsplit_once(':').ok_or(ParseTopicError)?;
-        let partitions = partitions.parse().map_err(|_| ParseTopicError)?;
-        if !is_topic(name) || !(1..=PARTITIONS_MAX).contains(&partitions) {
-            return Err(ParseTopicError);
-        }
-        Ok(Self { name: name.to_owned(), partitions })
+        Self::new(name, partitions.parse().map_err(|_| ParseTopicError)?)
     }
 }
 
@@ -80,7 +90,9 @@ mod tests {
 
     #[test]
     fn topics_of_the_command_line() {
-        assert_eq!("videos:3".parse(), Ok(Topic { name: "videos".into(), partitions: 3 }));
+        assert_eq!("videos:3".parse(), Topic::new("videos", 3));
+        assert_eq!(Topic::new("videos", 3), Ok(Topic { name: "videos".into(), partitions: 3 }));
+        assert_eq!((Topic::new("a b", 1), Topic::new("videos", 0)), (Err(ParseTopicError), Err(ParseTopicError)));
         for bad in ["videos", "videos:", "videos:0", "videos:x", ":3", "a b:3", "..:1", "videos:1001"] {
             assert_eq!(bad.parse::<Topic>(), Err(ParseTopicError), "{bad}");
         }

@@ -15,7 +15,7 @@ pub enum Event<'a> {
     /// A schedule was accepted as pending while its partition was live. [`Event::Live`] has the number of those that
     /// were found when the partition was loaded.
     #[non_exhaustive]
-    Planned {
+    Accepted {
         /// The position of the user's record.
         position: RecordPosition<'a>,
         /// The key that names the schedule.
@@ -102,7 +102,7 @@ pub struct Firing<'a> {
     /// The time from which it was due, in seconds since 1970.
     pub due_s: u64,
     /// The time at which its commit was known, in milliseconds since 1970.
-    pub at_ms: i64,
+    pub committed_at_ms: i64,
     /// It was already due when its partition became live, for instance because no instance ran.
     pub is_missed: bool,
     /// The topic that the triggered record went to.
@@ -132,9 +132,9 @@ impl<F: FnMut(&Event<'_>) + Send> Observer for Handler<F> {
         }
     }
 
-    fn planned(&mut self, record: &Record<'_>, due: Due, target: &str, topics: &[String]) {
+    fn accepted(&mut self, record: &Record<'_>, due: Due, target: &str, topics: &[String]) {
         let (position, key) = (position(topics, record.partition, record.offset), record.key.unwrap_or_default());
-        (self.0)(&Event::Planned { position, key, due_s: due.epoch_s(), target });
+        (self.0)(&Event::Accepted { position, key, due_s: due.epoch_s(), target });
     }
 
     fn cancelled(&mut self, record: &Record<'_>, topics: &[String]) {
@@ -183,7 +183,7 @@ fn firing<'a>(
         },
         key: parts.key,
         due_s,
-        at_ms: at.0,
+        committed_at_ms: at.0,
         is_missed,
         target,
         target_key: parts.target_key,

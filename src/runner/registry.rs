@@ -17,7 +17,7 @@ pub(super) fn register(
     topics: &[String],
     registry: &Registry,
 ) -> prometheus::Result<()> {
-    // A registry knows collectors by their descriptions: a second engine's are the same, and refused.
+    // A registry knows collectors by their descriptions: a second engine's are the same, and rejected.
     let describe = |(name, help): (String, String)| Desc::new(name, help, Vec::new(), HashMap::new());
     let descriptions = metrics.described().into_iter().map(describe).collect::<prometheus::Result<_>>()?;
     let (metrics, board, topics) = (metrics.clone(), Arc::clone(board), topics.to_vec());
@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_registry_shows_one_engine_and_refuses_a_second() {
+    fn a_registry_shows_one_engine_and_rejects_a_second() {
         let registry = Registry::new_custom(Some("mine".into()), None).expect("a legal prefix");
         let (metrics, board) = (Metrics::new(), Arc::default());
         register(&metrics, &board, &[], &registry).expect("it is new");

@@ -35,7 +35,7 @@ fn of_case(case: &Case) -> Config {
 fn line(event: &Event<'_>) -> String {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     match event {
-        Event::Planned { key, target, .. } => format!("planned {} for {target}", text(key)),
+        Event::Accepted { key, target, .. } => format!("planned {} for {target}", text(key)),
         Event::Cancelled { key, .. } => format!("cancelled {}", text(key)),
         Event::Fired { firing, .. } if firing.is_missed => {
             format!("missed {} = {}", text(firing.key), text(firing.value))

@@ -228,11 +228,11 @@ fn accepted_and_cancelled_schedules_are_reported_while_live() {
     let mut rig = Rig::new(config());
     rig.schedule(P, "loaded", NOW + 50);
     rig.bring_up(&[P]);
-    let planned = |o: &Output| matches!(o, Output::Report(Report::Planned { .. }));
-    assert!(!rig.saw(planned), "schedules found while loading are reported as a count");
+    let accepted = |o: &Output| matches!(o, Output::Report(Report::Accepted { .. }));
+    assert!(!rig.saw(accepted), "schedules found while loading are reported as a count");
     let offset = rig.schedule_to(P, "k", NOW + 60, "target");
     rig.read(P);
-    let wanted = Report::Planned {
+    let wanted = Report::Accepted {
         partition: P,
         offset,
         due: Due::from_epoch_s(NOW as u64 + 60).unwrap(),

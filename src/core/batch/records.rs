@@ -65,8 +65,8 @@ impl Batch {
     pub fn records_of<E>(&self, pass: Pass, mut visit: impl FnMut(OutRecord<'_>) -> Result<(), E>) -> Result<(), E> {
         self.items.iter().enumerate().try_for_each(|(index, item)| {
             // A batch holds far fewer than 2^32 items.
-            let mut writer = Writer { batch: self, item, index: index as u32, visit: &mut visit };
-            writer.write(pass, self.packed(item))
+            let mut visitor = RecordVisitor { batch: self, item, index: index as u32, visit: &mut visit };
+            visitor.visit_pass(pass, self.packed(item))
         })
     }
 }
@@ -119,7 +119,7 @@ struct Firing<'a> {
     fired: Fired,
 }
 
-struct Writer<'a, V> {
+struct RecordVisitor<'a, V> {
     batch: &'a Batch,
     item: &'a Item,
     index: u32,

@@ -23,7 +23,7 @@ const ALL_REASONS: u8 = !(OVERTAKEN | ISOLATED | TO_DEAD_LETTER);
 
 /// The request of a key's latest record: what its user asked the engine to do with the key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in super::super) enum Request {
+pub(in super::super) enum UserRequest {
     /// It schedules a record.
     Schedule {
         due: Due,
@@ -49,7 +49,7 @@ pub(in super::super) struct NewEntry<P> {
     pub(in super::super) origin_offset: i64,
     /// Timestamp of the user's record.
     pub(in super::super) timestamp: Millis,
-    pub(in super::super) request: Request,
+    pub(in super::super) request: UserRequest,
     /// The record's bytes; of a cancel, the key alone.
     pub(in super::super) payload: P,
     /// The rule and the options of a schedule that has any.
@@ -63,7 +63,7 @@ pub(in super::super) struct KeyEntry<P> {
     pub(in super::super) origin_offset: i64,
     /// Timestamp of the user's record.
     pub(in super::super) timestamp: Millis,
-    pub(in super::super) request: Request,
+    pub(in super::super) request: UserRequest,
     pub(in super::super) payload: P,
     /// [`short_batch_id`] of the batch with the key's outstanding engine record; 0 if there is none.
     ///

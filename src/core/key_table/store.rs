@@ -5,14 +5,13 @@ use super::super::key_index::KeyIndex;
 use super::super::payload::Payload;
 use super::super::wait_queues::Queue;
 use super::entry::Waiting;
-use super::{KeyEntry, KeyTable, NewEntry, Request};
+use super::{KeyEntry, KeyTable, NewEntry, UserRequest};
 
 /// A smaller table is not worth shrinking.
 const SHRINK_SLOTS_MIN: usize = 4_096;
 
 /// Estimated memory of an entry without its payload: its slot, its place in the index, its links in a queue, and the
-/// allocator's overhead. The slots double as they grow, and the
-/// index grows by half, so this is an average.
+/// allocator's overhead. The slots double as they grow, and the index grows by half, so this is an average.
 const ENTRY_BYTES: usize = 128;
 
 impl<P: Payload> KeyTable<P> {
@@ -109,7 +108,7 @@ impl<P: Payload> KeyTable<P> {
         match (entry.waiting, entry.request) {
             (Waiting::Due, Request::Schedule { due, .. }) => Some(Queue::Due(due, entry.size())),
             (Waiting::Isolated, _) => Some(Queue::Isolated),
-            (Waiting::Target, Request::Schedule { target, .. }) => Some(Queue::Target(target)),
+            (Waiting::Target, UserRequest::Schedule { target, .. }) => Some(Queue::Target(target)),
             (Waiting::Retry | Waiting::RewriteRetry, _) => Some(Queue::Retry(self.retry_group(slot))),
             (Waiting::DeadLetter, _) => Some(Queue::DeadLetter),
             (Waiting::Date, _) => Some(Queue::Date),
@@ -121,7 +120,7 @@ impl<P: Payload> KeyTable<P> {
     fn count(&mut self, slot: u32, by: isize) {
         let entry = self.entry(slot);
         let bytes = (ENTRY_BYTES + entry.payload.memory_bytes()) as isize * by;
-        if matches!(entry.request, Request::Schedule { .. }) {
+        if matches!(entry.request, UserRequest::Schedule { .. }) {
             self.pending = self.pending.saturating_add_signed(by);
         }
         self.bytes = self.bytes.saturating_add_signed(bytes);

@@ -131,7 +131,7 @@ impl<P: Payload> KeyTable<P> {
 
     /// Iterates over the slots of schedules that wait for this target.
     pub(in super::super) fn waiting_for(&self, target: u32) -> impl Iterator<Item = u32> {
-        self.queues.of(Queue::Target(target))
+        self.queues.slots_of(Queue::Target(target))
     }
 
     /// Queues the schedules that wait for this target by their due time again.
@@ -188,8 +188,8 @@ impl<P: Payload> KeyTable<P> {
             Request::Invalid(_) if self.keeps_all => self.non_schedules.push(slot),
             Request::Invalid(_) if self.has_dead_letter_topic => self.link(slot, Waiting::DeadLetter),
             // In no queue: `rewrites` holds it.
-            Request::Cancel | Request::Invalid(_) if entry.has(OVERTAKEN) => {}
-            Request::Cancel | Request::Invalid(_) => self.remove(slot),
+            UserRequest::Cancel | UserRequest::Invalid(_) if entry.has(OVERTAKEN) => {}
+            UserRequest::Cancel | UserRequest::Invalid(_) => self.remove(slot),
         }
     }
 

@@ -95,8 +95,8 @@ impl EngineLoop {
         self.input_at(now, Input::Record(record));
         // The core reports no key, which would take a copy of it: the record has it.
         match self.record_report.take() {
-            Some(Report::Planned { due, target, .. }) => {
-                self.reporter.observer.planned(&record, due, &target, &self.topics);
+            Some(Report::Accepted { due, target, .. }) => {
+                self.reporter.observer.accepted(&record, due, &target, &self.topics);
             }
             Some(Report::Cancelled { .. }) => self.reporter.observer.cancelled(&record, &self.topics),
             _ => {}
