@@ -82,7 +82,7 @@ use std::sync::Arc;
 
 pub use listing::{Listed, PartitionState, Status};
 
-use batch::TopicNames;
+use batch::RecordNames;
 use calendar::Calendar;
 use in_flight::Batches;
 use io::{Counters, Input, Millis, Output, Report, TopicPartition};

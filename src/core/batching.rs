@@ -11,7 +11,7 @@ use super::bugs::{self, Bug};
 use super::due::Due;
 use super::in_flight::{BatchEntry, InFlight, Lane, Purpose, short_batch_id};
 use super::io::Output;
-use super::key_table::{Committed, KeyTable, Request};
+use super::key_table::{Committed, KeyTable, UserRequest};
 use super::occurrences::DuePlan;
 use super::partition::{OwnedPartition, Stage};
 use super::payload::Payload;
@@ -204,15 +204,15 @@ impl<P: Payload> Scheduler<P> {
                 let Some(entry) = owned.keys.get(slot) else { continue };
                 let (origin_offset, timestamp) = (entry.origin_offset, entry.timestamp);
                 let (kind, written) = match entry.request {
-                    Request::Schedule { due, target, form } => {
+                    UserRequest::Schedule { due, target, form } => {
                         let due = (form == Form::Epoch).then_some(due);
                         (
                             Kind::RewriteSchedule { target: self.targets.name(target), due, timestamp },
                             Committed::Nothing,
                         )
                     }
-                    Request::Cancel => (Kind::RewriteCancel { timestamp }, Committed::End),
-                    Request::Invalid(_) | Request::Unknown(_) => {
+                    UserRequest::Cancel => (Kind::RewriteCancel { timestamp }, Committed::End),
+                    UserRequest::Invalid(_) | UserRequest::Unknown(_) => {
                         (Kind::RewriteInvalid { timestamp }, Committed::Nothing)
                     }
                 };
@@ -258,7 +258,7 @@ impl<P: Payload> Scheduler<P> {
         let Some(owned) = self.partitions.get_mut(&id) else { return false };
         let Some(slot) = take(&mut owned.keys) else { return false };
         let Some(entry) = owned.keys.get(slot) else { return false };
-        let Request::Schedule { due, target, form } = entry.request else { return false };
+        let UserRequest::Schedule { due, target, form } = entry.request else { return false };
         let (origin_offset, timestamp) = (entry.origin_offset, entry.timestamp);
         let verdict = self.targets.verdict(self.now, target);
         if verdict != Verdict::Fire {
@@ -358,11 +358,11 @@ impl<P: Payload> Scheduler<P> {
         }
         let Some(entry) = owned.keys.get(slot) else { return false };
         let (reason, request, after) = match entry.request {
-            Request::Schedule { target, due, .. } if reason == Reason::NeverDue => {
+            UserRequest::Schedule { target, due, .. } if reason == Reason::NeverDue => {
                 let target = self.targets.name(target);
                 (reason, Some(DeadRequest { target, due, fired: None }), end)
             }
-            Request::Schedule { due, target, .. } => {
+            UserRequest::Schedule { due, target, .. } => {
                 let target = self.targets.name(target);
                 match self.decide(id, slot) {
                     DuePlan::Fire(fired, after) | DuePlan::Expire(fired, after) => {
@@ -375,8 +375,8 @@ impl<P: Payload> Scheduler<P> {
                     }
                 }
             }
-            Request::Invalid(reason) => (reason, None, end),
-            Request::Cancel | Request::Unknown(_) => return true,
+            UserRequest::Invalid(reason) => (reason, None, end),
+            UserRequest::Cancel | UserRequest::Unknown(_) => return true,
         };
         let kind = Kind::DeadLetter { reason, request, timestamp, after };
         let (target, written) = (Some(topic), after.written());

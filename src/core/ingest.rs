@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::bugs::{self, Bug};
 use super::due::Due;
 use super::fold::Writer;
-use super::key_table::{NewEntry, Request};
+use super::key_table::{NewEntry, UserRequest};
 use super::origin::{BARRIER_KEY, Origin, PROGRESS_PREFIX, RESERVED_PREFIX, START_MARKER_KEY};
 use super::partition::Stage;
 use super::payload::{Parts, Payload};
@@ -149,14 +149,14 @@ impl<P: Payload> Scheduler<P> {
         let (partition, offset) = (record.partition, record.offset);
         match request {
             // It is counted once its first occurrence is known: it may have none.
-            Request::Schedule { form: Form::Recurring, .. } => {}
-            Request::Schedule { due, target, .. } => {
+            UserRequest::Schedule { form: Form::Recurring, .. } => {}
+            UserRequest::Schedule { due, target, .. } => {
                 self.counters.planned += 1;
                 self.report(Report::Accepted { partition, offset, due, target: self.targets.name(target) });
                 self.check_far_ahead(partition, offset, due, record.timestamp);
             }
-            Request::Unknown(_) => {}
-            Request::Cancel if ended_pending => {
+            UserRequest::Unknown(_) => {}
+            UserRequest::Cancel if ended_pending => {
                 self.counters.deleted += 1;
                 self.report(Report::Cancelled { partition, offset });
             }
@@ -209,15 +209,15 @@ impl<P: Payload> Scheduler<P> {
                     // The calendar computes it once the partition is live.
                     When::Recurring(spec) => (Due::LAST, Some(spec)),
                 };
-                let request = Request::Schedule { due, target, form };
+                let request = UserRequest::Schedule { due, target, form };
                 NewEntry { origin_offset, timestamp, request, payload: P::pack(&parsed.parts, &mut self.store), spec }
             }
             Err(reason) => NewEntry {
                 origin_offset,
                 timestamp,
                 request: match reason {
-                    Reason::BadCron | Reason::BadTimezone if was_accepted => Request::Unknown(reason),
-                    _ => Request::Invalid(reason),
+                    Reason::BadCron | Reason::BadTimezone if was_accepted => UserRequest::Unknown(reason),
+                    _ => UserRequest::Invalid(reason),
                 },
                 payload: P::pack(&schedule::verbatim(record, value), &mut self.store),
                 spec: None,

@@ -13,7 +13,7 @@ mod waiting;
 
 use std::collections::{BTreeMap, VecDeque};
 
-pub(super) use entry::{KeyEntry, NewEntry, Request};
+pub(super) use entry::{KeyEntry, NewEntry, UserRequest};
 pub(super) use timed::Committed;
 
 use super::bugs::{self, Bug};
@@ -166,9 +166,9 @@ impl<P: Payload> KeyTable<P> {
     pub(super) fn user_record(&mut self, key: &[u8], new: NewEntry<P>) -> bool {
         let Some(slot) = self.find(key) else {
             let is_kept = match new.request {
-                Request::Schedule { .. } | Request::Unknown(_) => true,
-                Request::Cancel => self.keeps_all,
-                Request::Invalid(_) => self.keeps_all || self.has_dead_letter_topic,
+                UserRequest::Schedule { .. } | UserRequest::Unknown(_) => true,
+                UserRequest::Cancel => self.keeps_all,
+                UserRequest::Invalid(_) => self.keeps_all || self.has_dead_letter_topic,
             };
             if is_kept {
                 let slot = self.insert(new);

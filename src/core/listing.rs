@@ -239,14 +239,14 @@ impl<P: Payload> Scheduler<P> {
     }
 
     fn to_upcoming(&self, partition: TopicPartition, entry: &KeyEntry<P>) -> Option<Upcoming> {
-        let Request::Schedule { due, target, .. } = entry.request else { return None };
+        let UserRequest::Schedule { due, target, .. } = entry.request else { return None };
         let key = key(&entry.payload);
         let key = key[..key.len().min(KEY_SHOWN_MAX)].to_vec();
         Some(Upcoming { partition, due_s: due.epoch_s(), target: self.targets.name(target), key })
     }
 
     fn listed(&self, partition: TopicPartition, entry: &KeyEntry<P>) -> Option<Listed> {
-        let Request::Schedule { due, target, .. } = entry.request else { return None };
+        let UserRequest::Schedule { due, target, .. } = entry.request else { return None };
         let packed = packed(&entry.payload).to_vec();
         let why = || entry.parked_for.map_or(ParkedFor::UncheckedTarget, ParkedFor::Reason);
         let parked = entry.is_parked().then(why);

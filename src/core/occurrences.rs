@@ -3,7 +3,7 @@
 use super::batch::{AfterFiring, Fired};
 use super::bugs::{self, Bug};
 use super::due::Due;
-use super::key_table::Request;
+use super::key_table::UserRequest;
 use super::partition::OwnedPartition;
 use super::payload::Payload;
 use super::reason::Reason;
@@ -91,9 +91,9 @@ impl<P: Payload> Scheduler<P> {
             self.counters.planned += 1;
             let Some(owned) = self.partitions.get(&id) else { return };
             let Some(entry) = owned.keys.get(slot) else { return };
-            let Request::Schedule { target, .. } = entry.request else { return };
+            let UserRequest::Schedule { target, .. } = entry.request else { return };
             let offset = entry.origin_offset;
-            self.report(Report::Planned { partition: id, offset, due, target: self.targets.name(target) });
+            self.report(Report::Accepted { partition: id, offset, due, target: self.targets.name(target) });
         }
     }
 
@@ -116,7 +116,7 @@ impl<P: Payload> Scheduler<P> {
     pub(super) fn decide(&mut self, id: TopicPartition, slot: u32) -> DuePlan {
         let Some(owned) = self.partitions.get(&id) else { return DuePlan::Nothing };
         let Some(entry) = owned.keys.get(slot) else { return DuePlan::Nothing };
-        let Request::Schedule { due, form, .. } = entry.request else { return DuePlan::Nothing };
+        let UserRequest::Schedule { due, form, .. } = entry.request else { return DuePlan::Nothing };
         let by = self.fires_by();
         match form {
             Form::Epoch => DuePlan::Fire(Fired::OLD, AfterFiring::End { ends_progress: false }),

@@ -51,8 +51,8 @@ pub(super) enum Stage {
 pub(super) struct UnreadBatch {
     /// Its [`short_batch_id`](super::in_flight::short_batch_id).
     pub batch: u32,
-    /// The highest offset of its records in this partition. Without a report of it, this batch and the later ones of
-    /// the partition are cleared only record by record, as they are read.
+    /// The highest offset of its records in this partition. Without a report of it, the batch is cleared only record by
+    /// record, as they are read.
     pub last_offset: Option<i64>,
     /// Slot, origin offset, and what was written.
     pub items: Vec<(u32, i64, Committed)>,
@@ -196,9 +196,14 @@ impl<P: Payload> OwnedPartition<P> {
 
     /// Clears the outstanding records of batches that the consumer has read past.
     pub(super) fn clear_read(&mut self) {
-        while let Some(read) =
-            self.unread_batches.front().filter(|u| u.last_offset.is_some_and(|last| last < self.position))
-        {
+        let mut at = 0;
+        while let Some(next) = self.unread_batches.get(at) {
+            // Batches of several transactors end in any order.
+            let is_read = next.last_offset.is_some_and(|last| last < self.position);
+            let Some(read) = is_read.then(|| self.unread_batches.remove(at)).flatten() else {
+                at += 1;
+                continue;
+            };
             let batch = read.batch;
             for (slot, origin_offset, written) in &read.items {
                 self.keys.read_past(*slot, *origin_offset, batch, *written);
@@ -206,7 +211,6 @@ impl<P: Payload> OwnedPartition<P> {
             for (slot, repair) in &read.progress {
                 self.keys.progress_settled(*slot, batch, *repair);
             }
-            self.unread_batches.pop_front();
         }
     }
 }

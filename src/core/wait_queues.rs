@@ -180,8 +180,8 @@ impl WaitQueues {
     }
 
     /// Iterates over the slots of a queue in order.
-    pub(super) fn of(&self, queue: Queue) -> impl Iterator<Item = u32> {
-        self.from(self.list(queue))
+    pub(super) fn slots_of(&self, queue: Queue) -> impl Iterator<Item = u32> {
+        self.iter_list(self.list(queue))
     }
 
     fn list(&self, queue: Queue) -> Option<&List> {
@@ -196,7 +196,7 @@ impl WaitQueues {
 
     /// Iterates over slots due before the second `end_s`: the small ones, then the large ones, by due second.
     pub(super) fn due_before(&self, end_s: u64) -> impl Iterator<Item = u32> {
-        self.due.iter().flat_map(move |queues| queues.before(end_s)).flat_map(|list| self.from(Some(list)))
+        self.due.iter().flat_map(move |queues| queues.before(end_s)).flat_map(|list| self.iter_list(Some(list)))
     }
 
     /// Returns the number of slots due by `now_ms`. Those of the present second count once it is opened.
@@ -209,17 +209,17 @@ impl WaitQueues {
     /// Iterates over the slots of one size that wait for their due time, in groups: each group before the next in due
     /// order, in no order within.
     pub(super) fn due_groups(&self, size: Size) -> impl Iterator<Item = impl Iterator<Item = u32>> {
-        self.due[size as usize].lists.values().map(|list| self.from(Some(list)))
+        self.due[size as usize].lists.values().map(|list| self.iter_list(Some(list)))
     }
 
     /// Iterates over slots due from the second `begin_s` on: the small ones, then the large ones, by due second.
     pub(super) fn due_from(&self, begin_s: u64) -> impl Iterator<Item = u32> {
         let begin = DueKey::exact(begin_s.saturating_mul(1_000));
         let lists = self.due.iter().flat_map(move |queues| queues.lists.range(begin..));
-        lists.flat_map(|(_, list)| self.from(Some(list)))
+        lists.flat_map(|(_, list)| self.iter_list(Some(list)))
     }
 
-    fn from(&self, list: Option<&List>) -> impl Iterator<Item = u32> {
+    fn iter_list(&self, list: Option<&List>) -> impl Iterator<Item = u32> {
         let some = |slot: u32| (slot != NONE).then_some(slot);
         std::iter::successors(list.map(|list| list.first), move |slot| some(self.links[*slot as usize].after))
     }
@@ -245,7 +245,7 @@ impl WaitQueues {
     pub(super) fn moved(&self, places: &[u32]) -> Self {
         let mut links = Vec::new();
         let mut moved = |list: &List| {
-            let slots: Vec<u32> = self.from(Some(list)).map(|slot| places[slot as usize]).collect();
+            let slots: Vec<u32> = self.iter_list(Some(list)).map(|slot| places[slot as usize]).collect();
             for (at, slot) in slots.iter().enumerate() {
                 let needed = *slot as usize + 1;
                 if links.len() < needed {
@@ -419,7 +419,7 @@ mod tests {
         queues.insert(Queue::DeadLetter, 2);
         queues.insert(Queue::Target(1), 3);
         assert_eq!((queues.next_due(&Size::ALL), queues.due_before(u64::MAX).count()), (None, 0));
-        assert_eq!(queues.of(Queue::Target(1)).collect::<Vec<_>>(), [0, 3]);
+        assert_eq!(queues.slots_of(Queue::Target(1)).collect::<Vec<_>>(), [0, 3]);
         queues.insert(Queue::Due(due(7_000), Size::Small), 4);
         assert_eq!((queues.next_due(&Size::ALL), queues.first(Queue::DeadLetter)), (Some(due(7_000)), Some(2)));
     }

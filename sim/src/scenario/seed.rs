@@ -43,6 +43,7 @@ fn scenario(rng: &mut Rng, mut setup: Setup, hot: bool) -> Scenario {
     let share = match rng.range(0, 99) {
         0..10 => slow_start(rng, &setup, &mut ops),
         10..15 => flooded_start(&setup, &mut ops),
+        15..20 => changed_in_crashes(rng, &setup, &mut ops),
         _ => share,
     };
     for fault in FAULTS {
@@ -74,6 +75,29 @@ fn flooded_start(setup: &Setup, ops: &mut Vec<Op>) -> i64 {
     let slow = |instance| Act::SlowConsumer { instance, for_ms: 5_000, gap_ms: 1_500 };
     ops.extend((0..setup.instances).map(|instance| Op { at_ms: 0, act: slow(instance) }));
     2
+}
+
+/// Makes a user schedule and cancel one key again and again, some milliseconds apart, and instances crash meanwhile, so
+/// an instance takes a partition over while records of the engine and of users for the key alternate in its log. Returns
+/// a small share of kinds of fault.
+fn changed_in_crashes(rng: &mut Rng, setup: &Setup, ops: &mut Vec<Op>) -> i64 {
+    for _ in 0..30 {
+        let mut at_ms = rng.range(0, i64::from(SAFETY_MS) / 2 - 1) as u32 * 2;
+        let key = rng.range(0, 15) as u8;
+        for _ in 0..8 {
+            at_ms += rng.range(1, 60) as u32 * 2;
+            let kind = if rng.chance(60) { RecordKind::Schedule } else { RecordKind::Cancel };
+            let (target, in_s) = (Target::Open, rng.range(0, 2) as i16);
+            let act = Act::Produce { key, kind, target, in_s, twice: false, late_ms: 0, large: false };
+            ops.push(Op { at_ms, act });
+        }
+        for instance in 0..setup.instances {
+            let down_ms = rng.range(10, 2_000) as u16;
+            let at_ms = at_ms + rng.range(1, 50) as u32 * 2;
+            ops.push(Op { at_ms, act: Act::Crash { instance, point: Point::Now, down_ms } });
+        }
+    }
+    4
 }
 
 /// Adds some operations for a kind of fault.

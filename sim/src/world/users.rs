@@ -260,14 +260,18 @@ fn recurring(record: &mut UserRecord) -> Headers {
     let (interval_s, count, policy) = (seed % 7 + 1, seed / 7 % 12 + 1, seed / 84 % 3);
     let interval_ms = interval_s as i64 * 1000;
     let (misfire, policy) = [(Misfire::Once, "once"), (Misfire::Skip, "skip"), (Misfire::All, "all")][policy as usize];
-    let first_ms = record.at_ms + interval_ms;
+    // Half of them are due at once, so their key often has an outstanding record when they fire.
+    let is_at_once = seed / 252 % 2 == 0;
+    let first_ms = if is_at_once { record.at_ms } else { record.at_ms + interval_ms };
     record.recurrence = Some(Recurrence { first_ms, interval_ms, count, misfire });
     let header = |name: &[u8], text: String| (name.to_vec(), Some(text.into_bytes()));
-    vec![
+    let start = is_at_once.then(|| header(headers::START, rfc3339(first_ms)));
+    let rest = [
         header(headers::EVERY, format!("{interval_s}s")),
         header(headers::COUNT, count.to_string()),
         header(headers::MISFIRE, policy.to_owned()),
-    ]
+    ];
+    rest.into_iter().chain(start).collect()
 }
 
 /// Returns the headers of a schedule with one occurrence a year, some seconds from now, by the clocks of Kolkata, which
@@ -286,4 +290,20 @@ fn zoned(record: &mut UserRecord) -> Headers {
         header(headers::TIMEZONE, "Asia/Kolkata".to_owned()),
         header(headers::COUNT, "1".to_owned()),
     ]
+}
+
+/// Formats a time of the run, which is within some days of 2023-11-14.
+fn rfc3339(at_ms: i64) -> String {
+    let (day, ms) = (at_ms.div_euclid(names::DAY_MS), at_ms.rem_euclid(names::DAY_MS));
+    // Howard Hinnant's algorithm: years that begin in March, in eras of 400.
+    let shifted = day + 719_468;
+    let era = shifted.div_euclid(146_097);
+    let day_of_era = shifted.rem_euclid(146_097);
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted_month = (5 * day_of_year + 2) / 153;
+    let (date, month) = (day_of_year - (153 * shifted_month + 2) / 5 + 1, (shifted_month + 2) % 12 + 1);
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    let (s, ms) = (ms / 1000, ms % 1000);
+    format!("{year:04}-{month:02}-{date:02}T{:02}:{:02}:{:02}.{ms:03}Z", s / 3_600, s / 60 % 60, s % 60)
 }

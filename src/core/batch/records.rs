@@ -126,9 +126,9 @@ struct RecordVisitor<'a, V> {
     visit: &'a mut V,
 }
 
-impl<E, V: FnMut(OutRecord<'_>) -> Result<(), E>> Writer<'_, V> {
+impl<E, V: FnMut(OutRecord<'_>) -> Result<(), E>> RecordVisitor<'_, V> {
     /// Visits the item's records of one pass, if it has any.
-    fn write(&mut self, pass: Pass, packed: &[u8]) -> Result<(), E> {
+    fn visit_pass(&mut self, pass: Pass, packed: &[u8]) -> Result<(), E> {
         match (&self.item.kind, pass) {
             (Kind::Fire { target, due, timestamp, fired, .. }, Pass::Outgoing) => {
                 self.triggered(packed, Firing { target, due: *due, timestamp: *timestamp, fired: *fired }, None)

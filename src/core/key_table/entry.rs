@@ -127,14 +127,16 @@ impl<P> KeyEntry<P> {
     /// Returns the due time, if the entry is a schedule and its due time is known.
     pub(in super::super) fn due(&self) -> Option<Due> {
         match self.request {
-            Request::Schedule { due, .. } if self.waiting != Waiting::Date => Some(due),
-            Request::Schedule { .. } | Request::Cancel | Request::Invalid(_) | Request::Unknown(_) => None,
+            UserRequest::Schedule { due, .. } if self.waiting != Waiting::Date => Some(due),
+            UserRequest::Schedule { .. } | UserRequest::Cancel | UserRequest::Invalid(_) | UserRequest::Unknown(_) => {
+                None
+            }
         }
     }
 
     /// Returns whether it is a schedule that recurs.
     pub(in super::super) fn recurs(&self) -> bool {
-        matches!(self.request, Request::Schedule { form: Form::Recurring, .. })
+        matches!(self.request, UserRequest::Schedule { form: Form::Recurring, .. })
     }
 
     pub(super) fn size(&self) -> Size

@@ -106,7 +106,7 @@ impl<P: Payload> KeyTable<P> {
     fn queue(&self, slot: u32) -> Option<Queue> {
         let entry = self.entry(slot);
         match (entry.waiting, entry.request) {
-            (Waiting::Due, Request::Schedule { due, .. }) => Some(Queue::Due(due, entry.size())),
+            (Waiting::Due, UserRequest::Schedule { due, .. }) => Some(Queue::Due(due, entry.size())),
             (Waiting::Isolated, _) => Some(Queue::Isolated),
             (Waiting::Target, UserRequest::Schedule { target, .. }) => Some(Queue::Target(target)),
             (Waiting::Retry | Waiting::RewriteRetry, _) => Some(Queue::Retry(self.retry_group(slot))),

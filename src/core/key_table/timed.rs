@@ -9,7 +9,7 @@ use super::super::recurrence::Position;
 use super::super::wait_queues::Queue;
 use super::super::when::Spec;
 use super::entry::Waiting;
-use super::{KeyTable, Request};
+use super::{KeyTable, UserRequest};
 
 /// What a schedule of a new form has beside its due time.
 #[derive(Debug)]
@@ -71,7 +71,7 @@ impl<P: Payload> KeyTable<P> {
     /// Sets when the schedule of a slot is due.
     pub(in super::super) fn set_due(&mut self, slot: u32, new: Due) {
         self.unlink(slot);
-        if let Request::Schedule { due, .. } = &mut self.entry_mut(slot).request {
+        if let UserRequest::Schedule { due, .. } = &mut self.entry_mut(slot).request {
             *due = new;
         }
         if let Some(timed) = self.timed.get_mut(&slot) {
@@ -110,7 +110,8 @@ impl<P: Payload> KeyTable<P> {
     /// Moves a schedule that recurs to its next occurrence. Nothing is held against it any more.
     pub(super) fn advance(&mut self, slot: u32, position: Position, failed: Option<Box<str>>) {
         let Some(timed) = self.timed.get_mut(&slot) else { return };
-        if timed.position.is_some_and(|known| known.done >= position.done) && timed.is_dated {
+        let is_known = timed.position.is_some_and(|known| known.done >= position.done) && timed.is_dated;
+        if is_known && !bugs::on(Bug::LesserProgressCounts) {
             return;
         }
         let was_in_a_row = timed.position.is_some_and(|known| known.done + 1 == position.done);
@@ -177,6 +178,7 @@ impl<P: Payload> KeyTable<P> {
         }
         let is_new =
             self.timed.get(&slot).and_then(|timed| timed.position).is_none_or(|p| p.done < known.progress.done);
+        let is_new = is_new || bugs::on(Bug::LesserProgressCounts);
         if is_new {
             let position = Position { done: known.progress.done, next: known.progress.next.at() };
             let failed = known.progress.failed.clone();
@@ -226,7 +228,7 @@ impl<P: Payload> KeyTable<P> {
 
     fn is_progress_of(&self, slot: u32, origin_offset: i64) -> bool {
         let entry = self.entry(slot);
-        entry.origin_offset == origin_offset && (entry.recurs() || matches!(entry.request, Request::Unknown(_)))
+        entry.origin_offset == origin_offset && (entry.recurs() || matches!(entry.request, UserRequest::Unknown(_)))
     }
 
     pub(in super::super) fn progress(&self, slot: u32) -> Option<&KnownProgress> {

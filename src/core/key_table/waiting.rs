@@ -6,7 +6,7 @@ use super::super::reason::Reason;
 use super::super::types::Millis;
 use super::super::wait_queues::{Queue, RetryGroup, Size};
 use super::entry::{ISOLATED, OVERTAKEN, TO_DEAD_LETTER, Waiting};
-use super::{KeyEntry, KeyTable, Request};
+use super::{KeyEntry, KeyTable, UserRequest};
 
 /// First wait of an entry whose record a broker rejected; it doubles up to [`ENTRY_RETRY_MS_MAX`].
 const ENTRY_RETRY_MS_MIN: i64 = 2_000;
@@ -178,15 +178,15 @@ impl<P: Payload> KeyTable<P> {
             return;
         }
         match entry.request {
-            Request::Schedule { .. } if entry.has(TO_DEAD_LETTER) => self.link(slot, Waiting::DeadLetter),
-            Request::Schedule { .. } if !self.is_dated(slot) => self.link(slot, Waiting::Date),
-            Request::Schedule { .. } if entry.has(ISOLATED) => self.link(slot, Waiting::Isolated),
-            Request::Schedule { .. } => self.link(slot, Waiting::Due),
-            Request::Unknown(_) => self.link(slot, Waiting::Unknown),
-            Request::Cancel if bugs::on(Bug::CancelForgottenInLoading) => self.remove(slot),
-            Request::Cancel if self.keeps_all => self.cancels.push(slot),
-            Request::Invalid(_) if self.keeps_all => self.non_schedules.push(slot),
-            Request::Invalid(_) if self.has_dead_letter_topic => self.link(slot, Waiting::DeadLetter),
+            UserRequest::Schedule { .. } if entry.has(TO_DEAD_LETTER) => self.link(slot, Waiting::DeadLetter),
+            UserRequest::Schedule { .. } if !self.is_dated(slot) => self.link(slot, Waiting::Date),
+            UserRequest::Schedule { .. } if entry.has(ISOLATED) => self.link(slot, Waiting::Isolated),
+            UserRequest::Schedule { .. } => self.link(slot, Waiting::Due),
+            UserRequest::Unknown(_) => self.link(slot, Waiting::Unknown),
+            UserRequest::Cancel if bugs::on(Bug::CancelForgottenInLoading) => self.remove(slot),
+            UserRequest::Cancel if self.keeps_all => self.cancels.push(slot),
+            UserRequest::Invalid(_) if self.keeps_all => self.non_schedules.push(slot),
+            UserRequest::Invalid(_) if self.has_dead_letter_topic => self.link(slot, Waiting::DeadLetter),
             // In no queue: `rewrites` holds it.
             UserRequest::Cancel | UserRequest::Invalid(_) if entry.has(OVERTAKEN) => {}
             UserRequest::Cancel | UserRequest::Invalid(_) => self.remove(slot),
