@@ -176,6 +176,7 @@ impl Handle {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::due::Due;
     use crate::core::io::{Header, Millis, TopicPartition};
     use crate::core::payload::Parts;
 
@@ -189,7 +190,15 @@ mod tests {
     fn listed(topic: u16) -> listing::Listed {
         let headers = vec![Header { name: b"h", value: None }];
         let parts = Parts { key: b"k", target_key: Some(b"t"), headers, value: b"v" };
-        listing::Listed::new(TopicPartition { topic, number: 3 }, 7, 60, Millis(5), "target".into(), &parts, None)
+        listing::Listed::new(
+            TopicPartition { topic, number: 3 },
+            7,
+            Due::from_epoch_s(60).expect("a minute"),
+            Millis(5),
+            "target".into(),
+            &parts,
+            None,
+        )
     }
 
     #[test]
@@ -203,7 +212,7 @@ mod tests {
         });
         let found = handle.find("two", b"k").expect("an answer").remove(0);
         assert_eq!((found.topic(), found.partition(), found.offset()), ("two", 3, 7));
-        assert_eq!((found.due_s(), found.timestamp_ms(), found.target()), (60, 5, "target"));
+        assert_eq!((found.due_ms(), found.timestamp_ms(), found.target()), (60_000, 5, "target"));
         assert_eq!((found.key(), found.target_key(), found.value()), (&b"k"[..], Some(&b"t"[..]), &b"v"[..]));
         assert_eq!((found.headers(), found.parked()), (vec![HeaderRef { name: b"h", value: None }], None));
         let filter = Filter::new().topic("two").parked();

@@ -10,6 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use kafka_scheduler::config::Config;
+use kafka_scheduler::core::due::Due;
 use kafka_scheduler::core::io::{Cursor, Millis, TopicPartition};
 use kafka_scheduler::core::listing::{CursorExpired, Listed, Page};
 use kafka_scheduler::core::payload::Parts;
@@ -128,7 +129,15 @@ fn an_instance_without_brokers_is_alive_and_not_ready() {
 
 fn listed() -> Listed {
     let parts = Parts { key: b"k", value: b"v", ..Parts::default() };
-    Listed::new(TopicPartition { topic: 0, number: 0 }, 0, 1, Millis(0), "t".into(), &parts, None)
+    Listed::new(
+        TopicPartition { topic: 0, number: 0 },
+        0,
+        Due::from_epoch_s(1).expect("a second"),
+        Millis(0),
+        "t".into(),
+        &parts,
+        None,
+    )
 }
 
 /// A loop that sends one part of a list, and then reports that the partition is gone.

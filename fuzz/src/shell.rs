@@ -357,7 +357,7 @@ impl Shell {
         assert_eq!(listed.len(), self.core.status().iter().map(|status| status.pending).sum::<usize>());
         listed.sort_by_key(|listed| (listed.partition, listed.offset));
         let keys = listed.iter().map(|l| ((l.partition, l.offset), l.parts().key.to_vec())).collect();
-        (keys, listed.into_iter().map(|l| (l.timestamp, l.due_s, l.target.to_string())).collect())
+        (keys, listed.into_iter().map(|l| (l.timestamp, l.due.epoch_ms(), l.target.to_string())).collect())
     }
 
     /// Returns the highest offset in each schedules partition.

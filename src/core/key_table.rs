@@ -123,8 +123,8 @@ impl<P: Payload> KeyTable<P> {
         self.queues.due_from(epoch_s).map(|slot| self.entry(slot))
     }
 
-    pub(super) fn of_key(&self, key: &[u8]) -> Option<&KeyEntry<P>> {
-        self.find(key).and_then(|slot| self.get(slot))
+    pub(super) fn slot_of(&self, key: &[u8]) -> Option<u32> {
+        self.find(key)
     }
 
     /// Returns the earliest due time of a schedule of these sizes, without parked ones. It may be earlier by less than

@@ -25,8 +25,10 @@ pub struct Listed {
     pub partition: TopicPartition,
     /// Offset of the user's record.
     pub offset: i64,
-    /// The time from which it is due, in seconds since 1970.
-    pub due_s: u64,
+    /// The time from which it is due, with its jitter. Of one that recurs: its next occurrence.
+    pub due: Due,
+    /// Of one that recurs: the number of the next occurrence, from 1.
+    pub occurrence: Option<u64>,
     /// The timestamp of the user's record.
     pub timestamp: Millis,
     /// Topic of the triggered record.
@@ -64,7 +66,7 @@ impl Listed {
     pub fn new(
         partition: TopicPartition,
         offset: i64,
-        due_s: u64,
+        due: Due,
         timestamp: Millis,
         target: Arc<str>,
         parts: &Parts<'_>,
@@ -72,7 +74,13 @@ impl Listed {
     ) -> Self {
         let mut packed = Vec::new();
         parts.write(&mut packed);
-        Self { partition, offset, due_s, timestamp, target, packed, parked }
+        Self { partition, offset, due, occurrence: None, timestamp, target, packed, parked }
+    }
+
+    /// Sets the number of the next occurrence.
+    #[must_use]
+    pub fn occurrence(self, occurrence: Option<u64>) -> Self {
+        Self { occurrence, ..self }
     }
 
     /// Returns key, target key, user headers and value; all empty if the payload is stored outside memory.
@@ -116,8 +124,8 @@ pub struct CursorExpired;
 pub struct Upcoming {
     /// The partition of the user's record.
     pub partition: TopicPartition,
-    /// The time from which it is due, in seconds since 1970.
-    pub due_s: u64,
+    /// The time from which it is due, with its jitter.
+    pub due: Due,
     /// Topic of the triggered record.
     pub target: Arc<str>,
     /// The schedule's key, up to [`KEY_SHOWN_MAX`] bytes.
@@ -207,7 +215,7 @@ impl<P: Payload> Scheduler<P> {
                 }
                 looked_at += 1;
                 let Some(entry) = owned.keys.get(slot).filter(|entry| filter.matches(entry)) else { continue };
-                if let Some(listed) = self.listed(*id, entry) {
+                if let Some(listed) = self.listed(owned, slot, entry) {
                     bytes += listed.packed.len();
                     page.entries.push(listed);
                 }
@@ -220,7 +228,11 @@ impl<P: Payload> Scheduler<P> {
     #[must_use]
     pub fn find(&self, topic: u16, key: &[u8]) -> Vec<Listed> {
         let partitions = self.partitions.values().filter(|owned| owned.id.topic == topic);
-        partitions.filter_map(|owned| self.listed(owned.id, owned.keys.of_key(key)?)).collect()
+        let of_key = |owned: &OwnedPartition<P>| {
+            let slot = owned.keys.slot_of(key)?;
+            self.listed(owned, slot, owned.keys.get(slot)?)
+        };
+        partitions.filter_map(of_key).collect()
     }
 
     /// Returns the next `limit` schedules to fire, over all live partitions, earliest first.
@@ -242,18 +254,21 @@ impl<P: Payload> Scheduler<P> {
         let UserRequest::Schedule { due, target, .. } = entry.request else { return None };
         let key = key(&entry.payload);
         let key = key[..key.len().min(KEY_SHOWN_MAX)].to_vec();
-        Some(Upcoming { partition, due_s: due.epoch_s(), target: self.targets.name(target), key })
+        Some(Upcoming { partition, due, target: self.targets.name(target), key })
     }
 
-    fn listed(&self, partition: TopicPartition, entry: &KeyEntry<P>) -> Option<Listed> {
+    fn listed(&self, owned: &OwnedPartition<P>, slot: u32, entry: &KeyEntry<P>) -> Option<Listed> {
         let UserRequest::Schedule { due, target, .. } = entry.request else { return None };
         let packed = packed(&entry.payload).to_vec();
         let why = || entry.parked_for.map_or(ParkedFor::UncheckedTarget, ParkedFor::Reason);
         let parked = entry.is_parked().then(why);
+        let position = owned.keys.timed(slot).and_then(|timed| timed.position);
+        let occurrence = position.filter(|_| entry.recurs()).map(|position| position.done.saturating_add(1));
         Some(Listed {
-            partition,
+            partition: owned.id,
             offset: entry.origin_offset,
-            due_s: due.epoch_s(),
+            due,
+            occurrence,
             timestamp: entry.timestamp,
             target: self.targets.name(target),
             packed,

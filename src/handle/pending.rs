@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::core::io;
 use crate::core::listing::{Listed, ParkedFor, Upcoming};
+use crate::core::when;
 
 /// A header of a record, borrowed from it. Names need not be text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,10 +53,24 @@ impl PendingSchedule {
         self.listed.parts().key
     }
 
-    /// Returns the time from which the schedule is due, in seconds since 1970.
+    /// Returns the time from which the schedule is due, in milliseconds since 1970. If it recurs, this is its next
+    /// occurrence.
     #[must_use]
-    pub fn due_s(&self) -> u64 {
-        self.listed.due_s
+    pub fn due_ms(&self) -> i64 {
+        self.listed.due.at().0
+    }
+
+    /// Returns the number of the next occurrence, from 1, if the schedule recurs.
+    #[must_use]
+    pub fn occurrence(&self) -> Option<u64> {
+        self.listed.occurrence
+    }
+
+    /// Returns the headers that say when the schedule fires, such as `scheduler-cron`. A schedule that has only
+    /// `scheduler-epoch` returns none: [`due_ms`](Self::due_ms) is all that it says.
+    #[must_use]
+    pub fn when(&self) -> Vec<HeaderRef<'_>> {
+        self.headers_of(true)
     }
 
     /// Returns the timestamp of the user's record, in milliseconds since 1970.
@@ -85,8 +100,12 @@ impl PendingSchedule {
     /// Returns the user's own headers in order.
     #[must_use]
     pub fn headers(&self) -> Vec<HeaderRef<'_>> {
-        let headers = self.listed.parts().headers;
-        headers.into_iter().map(|header| HeaderRef { name: header.name, value: header.value }).collect()
+        self.headers_of(false)
+    }
+
+    fn headers_of(&self, is_when: bool) -> Vec<HeaderRef<'_>> {
+        let headers = self.listed.parts().headers.into_iter().filter(|header| when::is_when(header.name) == is_when);
+        headers.map(|header| HeaderRef { name: header.name, value: header.value }).collect()
     }
 
     /// Returns why the schedule is parked, if it is.
@@ -103,7 +122,7 @@ impl fmt::Debug for PendingSchedule {
             .field("topic", &self.topic())
             .field("partition", &self.partition())
             .field("offset", &self.offset())
-            .field("due_s", &self.due_s())
+            .field("due_ms", &self.due_ms())
             .field("target", &self.target())
             .field("parked", &self.parked())
             .finish_non_exhaustive()
@@ -118,8 +137,8 @@ pub struct UpcomingSchedule {
     pub topic: String,
     /// The partition of `topic` that holds the user's record.
     pub partition: i32,
-    /// The time from which the schedule is due, in seconds since 1970.
-    pub due_s: u64,
+    /// The time from which the schedule is due, in milliseconds since 1970.
+    pub due_ms: i64,
     /// The topic of the triggered record.
     pub target: String,
     /// The schedule's key, up to its first 256 bytes.
@@ -131,7 +150,7 @@ impl UpcomingSchedule {
         Self {
             topic: topics.get(usize::from(next.partition.topic)).cloned().unwrap_or_default(),
             partition: next.partition.number,
-            due_s: next.due_s,
+            due_ms: next.due.at().0,
             target: next.target.to_string(),
             key: next.key,
         }

@@ -180,7 +180,7 @@ fn write(text: &mut Vec<u8>, listed: &Listed, topics: &[String]) {
     let schedule = Schedule {
         id: String::from_utf8_lossy(parts.key),
         id_base64: base64_unless_text(parts.key),
-        epoch: listed.due_s,
+        epoch: listed.due.epoch_s(),
         timestamp: listed.timestamp.0.div_euclid(1000),
         topic: topics.get(usize::from(listed.partition.topic)).map_or("", String::as_str),
         partition: listed.partition.number,
@@ -190,7 +190,7 @@ fn write(text: &mut Vec<u8>, listed: &Listed, topics: &[String]) {
         target_key_base64: parts.target_key.and_then(base64_unless_text),
         value: BASE64_STANDARD.encode(parts.value),
         parked: listed.parked.map(ParkedFor::code),
-        warning: far_ahead(listed.due_s, listed.timestamp),
+        warning: far_ahead(listed.due.epoch_s(), listed.timestamp),
     };
     // Writing to memory fails only for maps whose keys are not text, and there are none.
     let _ = serde_json::to_writer(text, &schedule);
@@ -204,6 +204,7 @@ pub(super) fn base64_unless_text(bytes: &[u8]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::due::Due;
     use crate::core::io::{Millis, TopicPartition};
     use crate::core::payload::Parts;
     use crate::core::reason::Reason;
@@ -212,7 +213,15 @@ mod tests {
         let parts = Parts { key, target_key, headers: Vec::new(), value: b"video 1" };
         let partition = TopicPartition { topic: 0, number: 2 };
         let timestamp = Millis(1_607_918_336_999);
-        let listed = Listed::new(partition, 7, 1_607_918_400, timestamp, "videos".into(), &parts, parked);
+        let listed = Listed::new(
+            partition,
+            7,
+            Due::from_epoch_s(1_607_918_400).expect("a second"),
+            timestamp,
+            "videos".into(),
+            &parts,
+            parked,
+        );
         let all: serde_json::Value = serde_json::from_slice(&list(&[listed], &["schedules".into()])).expect("JSON");
         all[0].clone()
     }

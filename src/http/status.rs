@@ -116,7 +116,7 @@ fn upcoming(next: &Upcoming, topics: &[String]) -> Value {
     keyed(
         &next.key,
         json!({
-            "topic": topic, "partition": next.partition.number, "target": &*next.target, "due": next.due_s,
+            "topic": topic, "partition": next.partition.number, "target": &*next.target, "due": next.due.epoch_s(), "due-ms": next.due.epoch_ms(),
         }),
     )
 }

@@ -6,6 +6,7 @@ use crate::core::due::Due;
 use crate::core::io::TargetState;
 use crate::core::io::{Millis, Record, Report, TopicPartition};
 use crate::core::reason::Reason;
+use crate::core::when::is_when;
 use crate::handle::{HeaderRef, Observer};
 
 /// An event in the life of a schedule.
@@ -20,8 +21,8 @@ pub enum Event<'a> {
         position: RecordPosition<'a>,
         /// The key that names the schedule.
         key: &'a [u8],
-        /// The time from which it is due, in seconds since 1970.
-        due_s: u64,
+        /// The time from which it is due, in milliseconds since 1970. If it recurs, this is its first occurrence.
+        due_ms: i64,
         /// The topic that the record will be produced to.
         target: &'a str,
     },
@@ -38,6 +39,17 @@ pub enum Event<'a> {
     Fired {
         /// The schedule, with the record that it produced.
         firing: Firing<'a>,
+    },
+    /// `scheduler-expires` was over before a schedule, or an occurrence of one, could fire, and there is no topic for dead
+    /// letters: it does not fire. The history record is committed.
+    #[non_exhaustive]
+    Expired {
+        /// The position of the user's record.
+        position: RecordPosition<'a>,
+        /// The key that names the schedule.
+        key: &'a [u8],
+        /// The time from which it was due, in milliseconds since 1970.
+        due_ms: i64,
     },
     /// A broker rejected a record of a firing or of a rewrite: it is parked, and retried. Each schedule has one such
     /// event for each kind of reason. If a whole target topic takes no records, its schedules are parked with one
@@ -99,8 +111,12 @@ pub struct Firing<'a> {
     pub position: RecordPosition<'a>,
     /// The key that names the schedule.
     pub key: &'a [u8],
-    /// The time from which it was due, in seconds since 1970.
-    pub due_s: u64,
+    /// The time from which it was due, in milliseconds since 1970.
+    pub due_ms: i64,
+    /// The number of this occurrence, from 1, if the schedule recurs.
+    pub occurrence: Option<u64>,
+    /// How many missed occurrences became part of this one.
+    pub collapsed: u64,
     /// The time at which its commit was known, in milliseconds since 1970.
     pub committed_at_ms: i64,
     /// It was already due when its partition became live, for instance because no instance ran.
@@ -126,15 +142,24 @@ impl<F: FnMut(&Event<'_>) + Send> Handler<F> {
 impl<F: FnMut(&Event<'_>) + Send> Observer for Handler<F> {
     fn fired(&mut self, batch: &Batch, at: Millis) {
         for item in &batch.items {
-            let Kind::Fire { target, due, missed, .. } = &item.kind else { continue };
-            let firing = firing(batch, item, target, due.epoch_s(), at, *missed);
-            (self.0)(&Event::Fired { firing });
+            match &item.kind {
+                Kind::Fire { .. } => {
+                    if let Some(firing) = firing(batch, item, at) {
+                        (self.0)(&Event::Fired { firing });
+                    }
+                }
+                Kind::Expired { due, .. } => {
+                    let (position, key) = (position_of(batch, item), batch.parts(item).key);
+                    (self.0)(&Event::Expired { position, key, due_ms: due.at().0 });
+                }
+                _ => {}
+            }
         }
     }
 
     fn accepted(&mut self, record: &Record<'_>, due: Due, target: &str, topics: &[String]) {
         let (position, key) = (position(topics, record.partition, record.offset), record.key.unwrap_or_default());
-        (self.0)(&Event::Accepted { position, key, due_s: due.epoch_s(), target });
+        (self.0)(&Event::Accepted { position, key, due_ms: due.at().0, target });
     }
 
     fn cancelled(&mut self, record: &Record<'_>, topics: &[String]) {
@@ -166,30 +191,27 @@ impl<F: FnMut(&Event<'_>) + Send> Observer for Handler<F> {
     }
 }
 
-fn firing<'a>(
-    batch: &'a Batch,
-    item: &'a Item,
-    target: &'a str,
-    due_s: u64,
-    at: Millis,
-    is_missed: bool,
-) -> Firing<'a> {
+fn firing<'a>(batch: &'a Batch, item: &'a Item, at: Millis) -> Option<Firing<'a>> {
+    let Kind::Fire { target, due, missed, fired, .. } = &item.kind else { return None };
     let parts = batch.parts(item);
-    Firing {
-        position: RecordPosition {
-            topic: batch.topic(item.partition),
-            partition: item.partition.number,
-            offset: item.origin_offset,
-        },
+    let own = parts.headers.iter().filter(|header| !is_when(header.name));
+    Some(Firing {
+        position: position_of(batch, item),
         key: parts.key,
-        due_s,
+        due_ms: due.at().0,
+        occurrence: fired.occurrence.map(|(number, _)| number),
+        collapsed: fired.occurrence.map_or(0, |(_, collapsed)| collapsed),
         committed_at_ms: at.0,
-        is_missed,
+        is_missed: *missed,
         target,
         target_key: parts.target_key,
         value: parts.value,
-        headers: parts.headers.iter().map(|header| HeaderRef { name: header.name, value: header.value }).collect(),
-    }
+        headers: own.map(|header| HeaderRef { name: header.name, value: header.value }).collect(),
+    })
+}
+
+fn position_of<'a>(batch: &'a Batch, item: &Item) -> RecordPosition<'a> {
+    RecordPosition { topic: batch.topic(item.partition), partition: item.partition.number, offset: item.origin_offset }
 }
 
 fn position(topics: &[String], partition: TopicPartition, offset: i64) -> RecordPosition<'_> {

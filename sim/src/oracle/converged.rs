@@ -168,7 +168,7 @@ fn is_held(held: &Listed, record: &UserRecord, due_ms: i64) -> Result<(), String
     let parts = held.parts();
     let when = record.headers.iter().filter(|(name, _)| is_when(name)).count();
     let kept = if record.kind == RecordKind::Schedule { 1 } else { 1 + when };
-    let same = held.due_s as i64 == due_ms.div_euclid(1000)
+    let same = held.due.at().0 == due_ms
         && held.timestamp.0 == record.at_ms
         && &*held.target == record.target.name()
         && parts.key == record.key

@@ -30,7 +30,7 @@ pub fn recovered(history: &History, observed: &Observed) -> Result<(), Failure> 
     let fresh = Fresh::of(history, observed.now_ms).map_err(Failure::Safety)?;
     let (fresh, running) = (known(fresh.core.list(Cursor::default(), usize::MAX).0), known(observed.listed.clone()));
     let due_now = |listed: &Listed| {
-        let due_ms = listed.due_s as i64 * 1000;
+        let due_ms = listed.due.at().0;
         (observed.now_ms - DUE_NOW_MS..=observed.now_ms).contains(&due_ms)
     };
     let all = fresh.iter().chain(&running).filter(|(_, listed)| !due_now(listed));
@@ -51,7 +51,7 @@ fn known(listed: Vec<Listed>) -> BTreeMap<(TopicPartition, i64), Listed> {
 }
 
 fn is_same(one: &Listed, other: &Listed) -> bool {
-    let facts = |listed: &Listed| (listed.due_s, listed.timestamp, listed.target.clone());
+    let facts = |listed: &Listed| (listed.due, listed.timestamp, listed.target.clone());
     facts(one) == facts(other) && one.parts() == other.parts()
 }
 
