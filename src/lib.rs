@@ -23,7 +23,7 @@
 //! | `jiff` | dates and durations of that crate for [`client`] |
 //! | `config` | the module `config` |
 //! | `calendar` | time zones and cron expressions, for the engine |
-//! | `engine` | the modules `runner`, `handle`, `mini`, and rdkafka's types for [`client`]; includes `config`, `calendar`, `jiff` |
+//! | `engine` | the modules `runner`, `handle`, `mini`, and rdkafka's types for [`client`]; includes the three above |
 //! | `http` | the servers of REST, metrics and the status page, for the program; includes `engine` |
 //! | `cli` | the program `kafka-scheduler` (default); includes `http` |
 //!

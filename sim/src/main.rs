@@ -82,6 +82,9 @@ enum Task {
         /// Play only bugs whose name contains this.
         #[arg(long, default_value = "")]
         only: String,
+        /// Begin with the seed that docs/simulator.md lists for the bug, which takes seconds for all of them together.
+        #[arg(long)]
+        listed: bool,
         /// Number of threads [default: the number of cores].
         #[arg(long)]
         jobs: Option<usize>,
@@ -103,7 +106,7 @@ fn main() -> ExitCode {
         Task::Swarm { seeds, from, narrow, jobs } => many(from, seeds, narrow, threads(jobs)),
         Task::Meta { seeds, from } => meta(from, seeds),
         #[cfg(feature = "known-bad")]
-        Task::Bugs { seeds, from, only, jobs } => bugs(from, seeds, &only, threads(jobs)),
+        Task::Bugs { seeds, from, only, listed, jobs } => bugs(from, seeds, &only, listed, threads(jobs)),
     }
 }
 
@@ -211,14 +214,17 @@ fn verdict(report: &Report, seeds: u64) -> ExitCode {
 }
 
 #[cfg(feature = "known-bad")]
-fn bugs(from: u64, seeds: u64, only: &str, jobs: usize) -> ExitCode {
+fn bugs(from: u64, seeds: u64, only: &str, listed: bool, jobs: usize) -> ExitCode {
     std::panic::set_hook(Box::new(|_| {}));
     let mut escaped = 0;
     for name in sim::bugs::names().into_iter().filter(|name| name.contains(only)) {
         let prepare = || assert!(sim::bugs::switch(Some(name)), "names come from the list");
-        let scenarios = Scenarios { of: Scenario::from_seed, from, count: seeds };
-        let report = swarm::swarm(scenarios, jobs, true, prepare, false);
-        match report.broken.first() {
+        let play = |from, count| {
+            let scenarios = Scenarios { of: Scenario::from_seed, from, count };
+            swarm::swarm(scenarios, jobs, true, prepare, false).broken.into_iter().next()
+        };
+        let known = if listed { listed_seed(name).and_then(|seed| play(seed, 1)) } else { None };
+        match known.or_else(|| play(from, seeds)) {
             Some(first) => {
                 // Threads run ahead of one another, but they have played every seed before the first broken one.
                 let what = first.failure.to_string();
@@ -232,4 +238,13 @@ fn bugs(from: u64, seeds: u64, only: &str, jobs: usize) -> ExitCode {
         }
     }
     if escaped == 0 { ExitCode::SUCCESS } else { ExitCode::from(ESCAPED) }
+}
+
+/// Returns the seed that has revealed a bug, by the table in docs/simulator.md: a row has the number of seeds up to it.
+#[cfg(feature = "known-bad")]
+fn listed_seed(name: &str) -> Option<u64> {
+    let table = include_str!("../../docs/simulator.md");
+    let row = table.lines().find_map(|line| line.strip_prefix(&format!("| `{name}` | ")))?;
+    let seeds: u64 = row.trim_end_matches(" |").replace(',', "").parse().ok()?;
+    seeds.checked_sub(1)
 }

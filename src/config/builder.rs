@@ -82,6 +82,12 @@ impl ConfigBuilder {
         self.set("DEAD_LETTER_TOPIC", Ok(()), |config, ()| config.dead_letter_topic = None)
     }
 
+    /// Sets `TRIGGERED_HEADERS`: whether triggered records of `scheduler-epoch` schedules have `scheduler-due` too.
+    pub fn adds_due_header(mut self, adds: bool) -> Self {
+        self.config.adds_due_header = adds;
+        self
+    }
+
     /// Sets `CREATE_TOPICS`: whether the engine creates those of its own topics that are missing.
     pub fn create_topics(mut self, create: bool) -> Self {
         self.config.create_topics = create;

@@ -104,8 +104,8 @@ impl<P: Payload> KeyTable<P> {
         self.parked
     }
 
-    /// Returns the first schedules of one size by due time, without parked ones: `limit` of them or, so that none which
-    /// is due earlier is left out, more.
+    /// Returns the first schedules of one size by due time, without parked ones: `limit` of them, or more:
+    /// none that is due earlier is left out.
     pub(super) fn first_by_due(&self, size: Size, limit: usize) -> Vec<&KeyEntry<P>> {
         let mut first = Vec::new();
         for group in self.queues.due_groups(size) {

@@ -7,7 +7,6 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-use super::demo;
 use crate::app::ProgramError;
 use crate::core::batch::{Batch, Kind};
 use crate::core::io::Millis;
@@ -21,21 +20,20 @@ const PRINTABLE_CHARS_MAX: usize = 60;
 
 /// Prints firings, on a thread of its own: a terminal may be slow and the engine's loop must not wait for it.
 pub(super) struct Firings {
-    demos: Option<Sender<Vec<u8>>>,
     lines: Sender<String>,
     zone: TimeZone,
     skipped: u64,
 }
 
 impl Firings {
-    /// Starts the thread. The keys of demo schedules are sent to `demos`.
-    pub(super) fn start(demos: Option<Sender<Vec<u8>>>) -> Result<Self, ProgramError> {
+    /// Starts the thread.
+    pub(super) fn start() -> Result<Self, ProgramError> {
         let (lines, waiting) = bounded(LINES_MAX);
         thread::Builder::new()
             .name("firings".into())
             .spawn(move || print(&waiting))
             .map_err(|e| ProgramError::System("the printer of firings", e))?;
-        Ok(Self { demos, lines, zone: TimeZone::system(), skipped: 0 })
+        Ok(Self { lines, zone: TimeZone::system(), skipped: 0 })
     }
 
     fn show(&mut self, line: String) {
@@ -51,13 +49,9 @@ impl Firings {
 impl Observer for Firings {
     fn fired(&mut self, batch: &Batch, at: Millis) {
         for item in &batch.items {
-            let Kind::Fire { target, due, .. } = &item.kind else { continue };
+            let Kind::Fire { target, due, fired, .. } = &item.kind else { continue };
             let parts = batch.parts(item);
-            if let Some(demos) = self.demos.as_ref().filter(|_| demo::is_demo(parts.key)) {
-                // If the channel is full, the demo is scheduled again after a while.
-                let _ = demos.try_send(parts.key.to_vec());
-            }
-            let line = line(&self.zone, parts.key, target, due.epoch_s(), parts.value, at);
+            let line = line(&self.zone, parts.key, target, fired.nominal.unwrap_or(*due).at(), parts.value, at);
             self.show(line);
         }
     }
@@ -73,14 +67,15 @@ fn print(lines: &Receiver<String>) {
     }
 }
 
-fn line(zone: &TimeZone, key: &[u8], target: &str, due: u64, value: &[u8], at: Millis) -> String {
-    let due_ms = i64::try_from(due).unwrap_or(i64::MAX).saturating_mul(1000);
-    let late_ms = at.0.saturating_sub(due_ms);
+fn line(zone: &TimeZone, key: &[u8], target: &str, due: Millis, value: &[u8], at: Millis) -> String {
+    let late_ms = at.0.saturating_sub(due.0);
+    // Milliseconds only if there are any.
+    let due_format = if due.0 % 1_000 == 0 { "%H:%M:%S" } else { "%H:%M:%S%.3f" };
     format!(
         "{}  {} -> {target}  due {}  {late_ms} ms late  \"{}\"",
         time(zone, at.0, "%H:%M:%S%.3f"),
         printable(key),
-        time(zone, due_ms, "%H:%M:%S"),
+        time(zone, due.0, due_format),
         printable(value),
     )
 }
@@ -108,7 +103,8 @@ mod tests {
 
     #[test]
     fn a_firing_in_a_line() {
-        let line = line(&TimeZone::UTC, b"demo-5s", "mini-demo", 43_205, b"every 5 seconds", Millis(43_205_003));
+        let line =
+            line(&TimeZone::UTC, b"demo-5s", "mini-demo", Millis(43_205_000), b"every 5 seconds", Millis(43_205_003));
         assert_eq!(line, "12:00:05.003  demo-5s -> mini-demo  due 12:00:05  3 ms late  \"every 5 seconds\"");
     }
 

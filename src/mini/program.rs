@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use super::demo::{DEMO_TARGET, Demos};
+use super::demo::{self, DEMO_TARGET};
 use super::firing::Firings;
 use super::{Cluster, Topic, topic};
 use crate::app::{self, ProgramError, Stopper};
@@ -26,14 +26,12 @@ pub(crate) fn run(config: Config, topics: &[Topic], with_demos: bool) -> Result<
     topic::create(&cluster, &topics).map_err(ProgramError::Mini)?;
     print_banner(&config, &listeners, &topics, with_demos).map_err(|e| ProgramError::System("stdout", e))?;
     let clock = Clock::default();
-    let demos = with_demos.then(|| Demos::start(&config, &config.schedules_topics()[0], clock.clone())).transpose()?;
-    let firings = Firings::start(demos.as_ref().map(Demos::fired))?;
-    let runner = Runner::new(config).clock(clock.clone()).observer(Box::new(firings));
-    let ended = app::run(runner, listeners, &stopper, Some(clock));
-    if let Some(demos) = demos {
-        demos.stop();
+    if with_demos {
+        demo::schedule(&config, &config.schedules_topics()[0])?;
     }
-    ended?;
+    let firings = Firings::start()?;
+    let runner = Runner::new(config).clock(clock.clone()).observer(Box::new(firings));
+    app::run(runner, listeners, &stopper, Some(clock))?;
     // stdout may have been closed, which must not make the program fail.
     let _ = writeln!(io::stdout(), "Stopped. The embedded broker and its data are gone.");
     Ok(())

@@ -111,7 +111,8 @@ pub struct Firing<'a> {
     pub position: RecordPosition<'a>,
     /// The key that names the schedule.
     pub key: &'a [u8],
-    /// The time from which it was due, in milliseconds since 1970.
+    /// The time from which it was due, in milliseconds since 1970: without `scheduler-jitter`, and of the last missed
+    /// occurrence if several became this one.
     pub due_ms: i64,
     /// The number of this occurrence, from 1, if the schedule recurs.
     pub occurrence: Option<u64>,
@@ -198,7 +199,7 @@ fn firing<'a>(batch: &'a Batch, item: &'a Item, at: Millis) -> Option<Firing<'a>
     Some(Firing {
         position: position_of(batch, item),
         key: parts.key,
-        due_ms: due.at().0,
+        due_ms: fired.nominal.unwrap_or(*due).at().0,
         occurrence: fired.occurrence.map(|(number, _)| number),
         collapsed: fired.occurrence.map_or(0, |(_, collapsed)| collapsed),
         committed_at_ms: at.0,

@@ -14,4 +14,5 @@ mod idle;
 mod ledger;
 mod metrics;
 mod network;
+mod recurring;
 mod topics;

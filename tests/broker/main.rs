@@ -32,4 +32,5 @@ mod rest;
 mod restarts;
 mod status_page;
 mod topics;
+mod when;
 mod written;

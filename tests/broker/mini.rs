@@ -219,7 +219,7 @@ fn the_demos_print_readable_lines_until_ctrl_c() {
         // The first schedule may be due before the engine is up.
         assert!((0..5_000).contains(late) || n == 0, "{late} ms late");
     }
-    // All three run by a clock that is advanced, in steps small enough that no schedule counts as lost.
+    // All three run by a clock that is advanced, in steps: what one step misses becomes one firing.
     while firings("demo-30s").len() < 3 {
         let before = firings("demo-5s").len();
         post(mini.port, "/advance?by=20s").expect("an answer");
