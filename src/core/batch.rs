@@ -188,6 +188,11 @@ pub struct Fired {
 impl Fired {
     /// That of a schedule of the old form.
     pub const OLD: Self = Self { nominal: None, occurrence: None };
+
+    /// Returns how many occurrences it skips if `done` are over: it neither fires nor collapses them.
+    pub(super) fn skipped(self, done: u64) -> u64 {
+        self.occurrence.map_or(0, |(number, missed)| (number - 1).saturating_sub(done).saturating_sub(missed))
+    }
 }
 
 /// What a dead letter says of the schedule that could not be delivered.

@@ -223,6 +223,8 @@ impl<P: Payload> Scheduler<P> {
                     written,
                     target: None,
                     is_dead_letter: false,
+                    has_expired: false,
+                    skipped: 0,
                     progress: None,
                 };
                 add_entry(batch, entries, &mut owned.keys, kind, entry);
@@ -278,8 +280,9 @@ impl<P: Payload> Scheduler<P> {
             Form::Epoch => DuePlan::Fire(Fired::OLD, AfterFiring::End { ends_progress: false }),
             Form::Once | Form::Recurring => self.decide(id, slot),
         };
+        let mut has_expired = false;
         if let DuePlan::Expire(_, after) = decision {
-            self.counters.expired += 1;
+            has_expired = true;
             if self.config.dead_letter.is_some() {
                 let has_failed = self.partitions.get(&id).is_some_and(|s| s.keys.has_failed_for(slot, Reason::Expired));
                 if !has_failed {
@@ -293,6 +296,12 @@ impl<P: Payload> Scheduler<P> {
         let name = self.targets.name(target);
         let Some(owned) = self.partitions.get_mut(&id) else { return false };
         let missed = due.at() <= owned.live_at;
+        let done = owned.keys.timed(slot).and_then(|timed| timed.position).map_or(0, |position| position.done);
+        let skipped = match decision {
+            DuePlan::Skip(skipped, _) => skipped,
+            DuePlan::Fire(fired, _) | DuePlan::Expire(fired, _) => fired.skipped(done),
+            DuePlan::Nothing => 0,
+        };
         let (kind, after, target) = match decision {
             DuePlan::Fire(fired, after) => {
                 (Kind::Fire { target: name, due, timestamp, missed, fired, after }, after, Some(target))
@@ -300,15 +309,23 @@ impl<P: Payload> Scheduler<P> {
             DuePlan::Expire(fired, after) => {
                 (Kind::Expired { target: name, due, timestamp, fired, after }, after, None)
             }
-            DuePlan::Skip(skipped, after) => {
-                self.counters.skipped += skipped;
-                (Kind::Skip { timestamp, after }, after, None)
-            }
+            DuePlan::Skip(_, after) => (Kind::Skip { timestamp, after }, after, None),
             DuePlan::Nothing => return true,
         };
         let progress = if form == Form::Recurring { owned.keys.progress_slot(slot) } else { None };
         let (progress, written) = (progress.map(|slot| (slot, None)), after.written());
-        let entry = BatchEntry { partition: id, slot, origin_offset, written, target, is_dead_letter: false, progress };
+        let is_dead_letter = false;
+        let entry = BatchEntry {
+            partition: id,
+            slot,
+            origin_offset,
+            written,
+            target,
+            is_dead_letter,
+            has_expired,
+            skipped,
+            progress,
+        };
         add_entry(batch, entries, &mut owned.keys, kind, entry);
         true
     }
@@ -383,7 +400,18 @@ impl<P: Payload> Scheduler<P> {
         let Some(owned) = self.partitions.get_mut(&id) else { return false };
         let progress = if recurs { owned.keys.progress_slot(slot) } else { None };
         let progress = progress.map(|slot| (slot, None));
-        let entry = BatchEntry { partition: id, slot, origin_offset, written, target, is_dead_letter: true, progress };
+        let (is_dead_letter, has_expired, skipped) = (true, reason == Reason::Expired, 0);
+        let entry = BatchEntry {
+            partition: id,
+            slot,
+            origin_offset,
+            written,
+            target,
+            is_dead_letter,
+            has_expired,
+            skipped,
+            progress,
+        };
         add_entry(batch, entries, &mut owned.keys, kind, entry);
         true
     }
@@ -411,6 +439,8 @@ impl<P: Payload> Scheduler<P> {
                     written: Committed::Nothing,
                     target: None,
                     is_dead_letter: false,
+                    has_expired: false,
+                    skipped: 0,
                     progress: Some((slot, Some(repair))),
                 });
             }

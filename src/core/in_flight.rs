@@ -90,6 +90,10 @@ pub(super) struct BatchEntry {
     /// Number of the target or dead-letter topic; `None` if the batch writes only to the schedules topic.
     pub(super) target: Option<u32>,
     pub(super) is_dead_letter: bool,
+    /// It is too late to fire.
+    pub(super) has_expired: bool,
+    /// Missed occurrences that the batch skips.
+    pub(super) skipped: u64,
     /// Slot of the key's progress record, if it has one, and the repair of it that the batch writes.
     pub(super) progress: Option<(u32, Option<Repair>)>,
 }
@@ -98,7 +102,7 @@ impl BatchEntry {
     /// The slot of an entry that repairs a progress record alone.
     pub(super) const NO_SLOT: u32 = u32::MAX;
 
-    /// Returns whether it writes an overtaken record again.
+    /// Returns whether it rewrites an overtaken record.
     pub(super) fn is_rewrite(&self) -> bool {
         self.target.is_none() && self.written == Committed::Nothing
     }

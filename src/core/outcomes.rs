@@ -99,6 +99,11 @@ impl<P: Payload> Scheduler<P> {
         self.counters.triggered += batch.triggered;
         self.counters.missed += batch.missed;
         self.counters.dead_lettered += batch.entries.iter().filter(|entry| entry.is_dead_letter).count() as u64;
+        let expired = || batch.entries.iter().filter(|entry| entry.has_expired);
+        self.counters.expired += expired().count() as u64;
+        // A dead letter was counted by its reason when it was decided.
+        self.counters.by_reason[Reason::Expired] += expired().filter(|entry| !entry.is_dead_letter).count() as u64;
+        self.counters.skipped += batch.entries.iter().map(|entry| entry.skipped).sum::<u64>();
         self.counters.rewritten += batch.entries.iter().filter(|entry| entry.is_rewrite()).count() as u64;
         for (id, _) in &batch.offsets {
             let Some(owned) = self.partitions.get_mut(id) else { continue };

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use crate::kit::client;
 use crate::kit::wait::{eventually, now_ms};
 use crate::kit::{Case, Record, Scheduled};
 use crate::ledger::{alone, long_transaction_timeout};
@@ -12,6 +13,7 @@ const KEYS: usize = 1_000;
 /// Occurrences of each schedule, one a second.
 const COUNT: u64 = 40;
 const KILLS: usize = 10;
+const PARTITIONS: usize = 4;
 
 /// What is known of a schedule by its triggered records.
 #[derive(Debug, Default)]
@@ -50,7 +52,7 @@ fn occurred(records: &[Record]) -> BTreeMap<(String, String), Occurred> {
 #[test]
 fn recurring_schedules_survive_ten_kills_once_each() {
     let _alone = alone();
-    let Some(case) = Case::new("recurring", 4) else { return };
+    let Some(case) = Case::new("recurring", PARTITIONS as i32) else { return };
     let settings = long_transaction_timeout();
     let start = || case.engine_with(&[("CONFIGURATION_FILE", &settings)]);
     let mut engines = [start(), start()];
@@ -108,7 +110,7 @@ fn recurring_schedules_survive_ten_kills_once_each() {
         assert_eq!(last[key].1, COUNT, "{key} came to its end");
     }
     let mut left: BTreeMap<String, Option<Vec<u8>>> = BTreeMap::new();
-    for record in case.read_schedules(0) {
+    for record in client::read_all(case.bootstrap(), &case.schedules[0]) {
         left.insert(record.key_text(), record.value);
     }
     let ours = |key: &str| key.starts_with('k') || key.starts_with("__scheduler.progress.");

@@ -98,7 +98,7 @@ fn each_form_fires_at_its_millisecond() {
     // Each ends with a tombstone, and no progress is left.
     let pending = || engine.get("/schedules").map(|list| list.trim().to_owned());
     eventually("nothing is pending", TIMEOUT, || (pending()? == "[]").then_some(()));
-    let left = last_of_each_key(&case.read_schedules(0));
+    let left = last_of_each_key(&client::read_all(case.bootstrap(), &case.schedules[0]));
     let alive: Vec<&String> =
         left.iter().filter(|(key, value)| value.is_some() && !is_marker(key)).map(|l| l.0).collect();
     assert!(alive.is_empty(), "{alive:?} are left in the log");
@@ -275,7 +275,7 @@ fn records_of_later_versions_are_left_alone() {
     // A restart reads it again, and leaves it again.
     let mut engine = case.engine();
     case.settled();
-    let kept = last_of_each_key(&case.read_schedules(0));
+    let kept = last_of_each_key(&client::read_all(case.bootstrap(), &case.schedules[0]));
     assert_eq!(kept["__scheduler.later.k"].as_deref(), Some(&b"v9 x=1"[..]));
     assert_eq!(engine.refused("reserved-key"), Some(1));
     engine.stop();
