@@ -79,19 +79,19 @@ fn recurring_schedules_survive_ten_kills_once_each() {
     }
     let begun_ms = now_ms();
     eventually("nothing is pending", TIMEOUT, || {
-        let pending = |engine: &crate::kit::engine::Engine| -> Option<u64> {
-            let metrics = engine.metrics();
-            let of =
-                |(name, value): (&String, &f64)| name.starts_with("kafka_scheduler_pending").then_some(*value as u64);
-            Some(metrics.iter().filter_map(of).sum())
+        let all = [engines[0].metrics(), engines[1].metrics()];
+        let sum = |wanted: &dyn Fn(&str) -> bool| -> f64 {
+            all.iter().flatten().filter(|(name, _)| wanted(name)).map(|(_, value)| value).sum()
         };
-        (pending(&engines[0])? + pending(&engines[1])? == 0).then_some(())
+        let live = sum(&|name| name.starts_with("kafka_scheduler_partition_state") && name.contains("\"live\""));
+        let pending = sum(&|name| name.starts_with("kafka_scheduler_pending_schedules"));
+        (live as usize == PARTITIONS && pending == 0.0).then_some(())
     });
-    reader.read_to_end();
-    let all = occurred(&reader.records);
+    let records = case.read_target();
+    let all = occurred(&records);
     eprintln!(
         "{} firings of {} schedules, {updated} updated, {} cancelled, {} kills; ended {} ms after the last kill",
-        reader.records.len(),
+        records.len(),
         all.len(),
         cancelled.len(),
         KILLS,
