@@ -19,13 +19,14 @@ use limit::{LINES_MAX, Limit};
 
 /// Kinds of log lines that every record can cause. A topic of bad records must not become a log of the same size, and a
 /// flood of one kind must not hide the others.
-const RATE_LIMITED: [&str; 6] = [
+const RATE_LIMITED: [&str; 7] = [
     "records that cannot fire",
     "parked schedules",
     "new dead letters",
     "target topics",
     "other groups",
     "schedules due far ahead",
+    "schedules that this version does not know",
 ];
 
 /// Characters of another group's name in a line: it comes from a record, which may hold anything.
@@ -85,6 +86,7 @@ const fn rate_limited(report: &Report) -> Option<usize> {
         Report::TargetChanged { .. } => Some(3),
         Report::ForeignGroup { .. } => Some(4),
         Report::FarAhead { .. } => Some(5),
+        Report::UnknownSyntax { .. } => Some(6),
         Report::Accepted { .. }
         | Report::Cancelled { .. }
         | Report::Live { .. }
@@ -167,6 +169,19 @@ fn log_report(report: &Report, topics: &[String]) {
                 offset,
                 why,
                 "due more than 100 years ahead; set MAX_HORIZON to reject such schedules"
+            );
+        }
+        Report::UnknownSyntax { partition, offset, reason } => {
+            let (topic, number) = (topic(partition), partition.number);
+            let (reason, detail) = (reason.code(), reason.detail());
+            warn!(
+                topic,
+                partition = number,
+                offset,
+                reason,
+                detail,
+                "a schedule that was read before has a zone or a syntax that this version does not know: it is parked \
+                 until an instance of a version that knows it owns the partition"
             );
         }
         Report::Parked { partition, offset, reason, retry_at } => {
