@@ -192,29 +192,7 @@ fn log_report(report: &Report, topics: &[String]) {
             let (topic, number, reason) = (topic(partition), partition.number, reason.code());
             warn!(topic, partition = number, offset, reason, "a schedule becomes a dead letter");
         }
-        Report::TargetChanged { name, state } => match state {
-            TargetState::Exists => info!(target_topic = &**name, "the target topic can be produced to"),
-            TargetState::Missing => {
-                warn!(target_topic = &**name, "the target topic does not exist; its schedules are parked")
-            }
-            TargetState::Forbidden => {
-                warn!(
-                    target_topic = &**name,
-                    "no permission to write to the target topic: grant Write on it; its schedules are parked"
-                );
-            }
-            TargetState::Leaderless => {
-                warn!(
-                    target_topic = &**name,
-                    "a partition of the target topic takes no records; its schedules are parked"
-                );
-            }
-            // The clients' diagnostics name the clock, also in `/readiness`.
-            TargetState::RejectsTimestamps => {}
-            TargetState::NoAnswer => {
-                warn!(target_topic = &**name, "the target topic's metadata did not arrive in time")
-            }
-        },
+        Report::TargetChanged { name, state } => log_target(name, *state),
         Report::Live { partition, pending, overdue, leftovers } => {
             let (topic, number) = (topic(partition), partition.number);
             info!(topic, partition = number, pending, overdue, leftovers, "partition live");
@@ -231,6 +209,29 @@ fn log_report(report: &Report, topics: &[String]) {
         Report::Reread { partition, why } => {
             let (topic, number) = (topic(partition), partition.number);
             warn!(topic, partition = number, why, "the partition is read again from its beginning");
+        }
+    }
+}
+
+fn log_target(name: &str, state: TargetState) {
+    match state {
+        TargetState::Exists => info!(target_topic = name, "the target topic can be produced to"),
+        TargetState::Missing => {
+            warn!(target_topic = name, "the target topic does not exist; its schedules are parked")
+        }
+        TargetState::Forbidden => {
+            warn!(
+                target_topic = name,
+                "no permission to write to the target topic: grant Write on it; its schedules are parked"
+            );
+        }
+        TargetState::Leaderless => {
+            warn!(target_topic = name, "a partition of the target topic takes no records; its schedules are parked");
+        }
+        // The clients' diagnostics name the clock, also in `/readiness`.
+        TargetState::RejectsTimestamps => {}
+        TargetState::NoAnswer => {
+            warn!(target_topic = name, "the target topic's metadata did not arrive in time")
         }
     }
 }

@@ -118,8 +118,8 @@ impl<P: Payload> KeyTable<P> {
         unknown
     }
 
-    /// Returns the first schedules of one size by due time, without parked ones: `limit` of them or, so that none which
-    /// is due earlier is left out, more.
+    /// Returns the first schedules of one size by due time, without parked ones: `limit` of them, or more to leave out
+    /// none that is due earlier.
     pub(super) fn first_by_due(&self, size: Size, limit: usize) -> Vec<&KeyEntry<P>> {
         let mut first = Vec::new();
         for group in self.queues.due_groups(size) {
