@@ -85,7 +85,7 @@ impl Metrics {
         let unfired = make.counters("kafka_scheduler_unfired_records_total", unfired, &["reason"]);
         // Reasons with the same code count into the same series.
         let by_reason = Reason::ALL.iter().map(|reason| unfired.with_label_values(&[reason.code()])).collect();
-        let late = "Time between a schedule's due second and its transaction's commit, live and missed ones apart";
+        let late = "Time between a schedule's due time and its transaction's commit, live and missed ones apart";
         let lateness = make.histograms("kafka_scheduler_lateness_seconds", late, &["kind"], &LATENESS_S);
         let transactions = make.histograms(
             "kafka_scheduler_transaction_duration_seconds",
@@ -277,6 +277,12 @@ fn events(make: &Make<'_>) -> Vec<(IntCounter, Read)> {
     events.push((make.counter("kafka_scheduler_leftover_schedules_total", leftovers), |c| c.leftovers));
     let far = "Schedules accepted that are due more than 100 years ahead, so their unit is probably wrong";
     events.push((make.counter("kafka_scheduler_far_ahead_schedules_total", far), |c| c.far_ahead));
+    let skipped = "Missed occurrences that did not fire because scheduler-misfire is skip";
+    events.push((make.counter("kafka_scheduler_skipped_occurrences_total", skipped), |c| c.skipped));
+    let expired = "Schedules and occurrences that did not fire because scheduler-expires was over";
+    events.push((make.counter("kafka_scheduler_expired_schedules_total", expired), |c| c.expired));
+    let replayed = "Progress records ignored because they were produced again with fewer occurrences";
+    events.push((make.counter("kafka_scheduler_replayed_progress_total", replayed), |c| c.progress_replayed));
     let rewritten = "Records rewritten because an engine record had overtaken them";
     events.push((make.counter("kafka_scheduler_rewritten_records_total", rewritten), |c| c.rewritten));
     let dead_letters = "Records moved to the dead-letter topic";
@@ -357,6 +363,16 @@ mod tests {
         metrics.count(&Counters { planned: 2, ..Counters::default() });
         let line = "kafka_scheduler_event_total{type=\"kafka_scheduler_planned_schedule\"} 9\n";
         assert!(text(&metrics).contains(line), "{}", text(&metrics));
+    }
+
+    #[test]
+    fn what_recurring_schedules_leave_out_is_counted() {
+        let mut metrics = Metrics::new();
+        metrics.count(&Counters { skipped: 3, expired: 2, progress_replayed: 1, ..Counters::default() });
+        let text = text(&metrics);
+        for line in ["skipped_occurrences_total 3", "expired_schedules_total 2", "replayed_progress_total 1"] {
+            assert!(text.contains(&format!("kafka_scheduler_{line}\n")), "{text}");
+        }
     }
 
     #[test]

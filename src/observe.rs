@@ -19,13 +19,14 @@ use limit::{LINES_MAX, Limit};
 
 /// Kinds of log lines that every record can cause. A topic of bad records must not become a log of the same size, and a
 /// flood of one kind must not hide the others.
-const RATE_LIMITED: [&str; 6] = [
+const RATE_LIMITED: [&str; 7] = [
     "records that cannot fire",
     "parked schedules",
     "new dead letters",
     "target topics",
     "other groups",
     "schedules due far ahead",
+    "schedules that this version does not know",
 ];
 
 /// Characters of another group's name in a line: it comes from a record, which may hold anything.
@@ -85,6 +86,7 @@ const fn rate_limited(report: &Report) -> Option<usize> {
         Report::TargetChanged { .. } => Some(3),
         Report::ForeignGroup { .. } => Some(4),
         Report::FarAhead { .. } => Some(5),
+        Report::UnknownSyntax { .. } => Some(6),
         Report::Accepted { .. }
         | Report::Cancelled { .. }
         | Report::Live { .. }
@@ -169,6 +171,19 @@ fn log_report(report: &Report, topics: &[String]) {
                 "due more than 100 years ahead; set MAX_HORIZON to reject such schedules"
             );
         }
+        Report::UnknownSyntax { partition, offset, reason } => {
+            let (topic, number) = (topic(partition), partition.number);
+            let (reason, detail) = (reason.code(), reason.detail());
+            warn!(
+                topic,
+                partition = number,
+                offset,
+                reason,
+                detail,
+                "a schedule that was read before has a zone or a syntax that this version does not know: it is parked \
+                 until an instance of a version that knows it owns the partition"
+            );
+        }
         Report::Parked { partition, offset, reason, retry_at } => {
             let (topic, number, retry_at) = (topic(partition), partition.number, retry_at_text(*retry_at));
             warn!(topic, partition = number, offset, reason = reason.code(), retry_at, "schedule parked");
@@ -177,29 +192,7 @@ fn log_report(report: &Report, topics: &[String]) {
             let (topic, number, reason) = (topic(partition), partition.number, reason.code());
             warn!(topic, partition = number, offset, reason, "a schedule becomes a dead letter");
         }
-        Report::TargetChanged { name, state } => match state {
-            TargetState::Exists => info!(target_topic = &**name, "the target topic can be produced to"),
-            TargetState::Missing => {
-                warn!(target_topic = &**name, "the target topic does not exist; its schedules are parked")
-            }
-            TargetState::Forbidden => {
-                warn!(
-                    target_topic = &**name,
-                    "no permission to write to the target topic: grant Write on it; its schedules are parked"
-                );
-            }
-            TargetState::Leaderless => {
-                warn!(
-                    target_topic = &**name,
-                    "a partition of the target topic takes no records; its schedules are parked"
-                );
-            }
-            // The clients' diagnostics name the clock, also in `/readiness`.
-            TargetState::RejectsTimestamps => {}
-            TargetState::NoAnswer => {
-                warn!(target_topic = &**name, "the target topic's metadata did not arrive in time")
-            }
-        },
+        Report::TargetChanged { name, state } => log_target(name, *state),
         Report::Live { partition, pending, overdue, leftovers } => {
             let (topic, number) = (topic(partition), partition.number);
             info!(topic, partition = number, pending, overdue, leftovers, "partition live");
@@ -216,6 +209,29 @@ fn log_report(report: &Report, topics: &[String]) {
         Report::Reread { partition, why } => {
             let (topic, number) = (topic(partition), partition.number);
             warn!(topic, partition = number, why, "the partition is read again from its beginning");
+        }
+    }
+}
+
+fn log_target(name: &str, state: TargetState) {
+    match state {
+        TargetState::Exists => info!(target_topic = name, "the target topic can be produced to"),
+        TargetState::Missing => {
+            warn!(target_topic = name, "the target topic does not exist; its schedules are parked")
+        }
+        TargetState::Forbidden => {
+            warn!(
+                target_topic = name,
+                "no permission to write to the target topic: grant Write on it; its schedules are parked"
+            );
+        }
+        TargetState::Leaderless => {
+            warn!(target_topic = name, "a partition of the target topic takes no records; its schedules are parked");
+        }
+        // The clients' diagnostics name the clock, also in `/readiness`.
+        TargetState::RejectsTimestamps => {}
+        TargetState::NoAnswer => {
+            warn!(target_topic = name, "the target topic's metadata did not arrive in time")
         }
     }
 }

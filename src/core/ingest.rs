@@ -14,6 +14,7 @@ use super::reason::Reason;
 use super::recurrence::{self, JitterSeed};
 use super::report::Report;
 use super::start_marker::StartMarker;
+use super::takeover::LOADED_REPORTED_MAX;
 use super::types::{Record, TopicPartition};
 use super::when::{Form, When};
 use super::{Millis, Scheduler, headers, schedule};
@@ -155,7 +156,7 @@ impl<P: Payload> Scheduler<P> {
                 self.report(Report::Accepted { partition, offset, due, target: self.targets.name(target) });
                 self.check_far_ahead(partition, offset, due, record.timestamp);
             }
-            UserRequest::Unknown(_) => {}
+            UserRequest::Unknown(reason) => self.report(Report::UnknownSyntax { partition, offset, reason }),
             UserRequest::Cancel if ended_pending => {
                 self.counters.deleted += 1;
                 self.report(Report::Cancelled { partition, offset });
@@ -180,6 +181,14 @@ impl<P: Payload> Scheduler<P> {
         let far = owned.keys.due_from(schedule::FAR_S);
         let far: Vec<_> = far.filter_map(|entry| Some((entry.origin_offset, entry.due()?, entry.timestamp))).collect();
         far.into_iter().for_each(|(offset, due, timestamp)| self.check_far_ahead(id, offset, due, timestamp));
+    }
+
+    /// Reports the schedules of a partition that was just loaded whose zone or syntax this version does not know.
+    pub(super) fn report_unknown_of_loaded(&mut self, id: TopicPartition) {
+        let Some(owned) = self.partitions.get(&id) else { return };
+        for (offset, reason) in owned.keys.unknown().into_iter().take(LOADED_REPORTED_MAX) {
+            self.report(Report::UnknownSyntax { partition: id, offset, reason });
+        }
     }
 
     /// Parses a record with a value. If it was accepted by an engine before, an unknown zone or syntax is a later

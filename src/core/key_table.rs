@@ -104,6 +104,20 @@ impl<P: Payload> KeyTable<P> {
         self.parked
     }
 
+    /// Returns offset and reason of the schedules whose zone or syntax this version does not know, by offset.
+    pub(super) fn unknown(&self) -> Vec<(i64, Reason)> {
+        // They are parked, and in no queue. Most tables have none, and need no look at every entry.
+        let entries = self.slots.iter().flatten().take(if self.parked > 0 { usize::MAX } else { 0 });
+        let mut unknown: Vec<_> = entries
+            .filter_map(|entry| match entry.request {
+                UserRequest::Unknown(reason) => Some((entry.origin_offset, reason)),
+                UserRequest::Schedule { .. } | UserRequest::Cancel | UserRequest::Invalid(_) => None,
+            })
+            .collect();
+        unknown.sort_unstable();
+        unknown
+    }
+
     /// Returns the first schedules of one size by due time, without parked ones: `limit` of them, or more:
     /// none that is due earlier is left out.
     pub(super) fn first_by_due(&self, size: Size, limit: usize) -> Vec<&KeyEntry<P>> {

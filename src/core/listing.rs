@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use super::Scheduler;
 use super::due::Due;
+use super::headers;
 use super::key_table::{KeyEntry, UserRequest};
 use super::partition::{OwnedPartition, Stage};
 use super::payload::{Parts, Payload, Stored};
 use super::reason::Reason;
-use super::types::{Cursor, Millis, TopicPartition};
+use super::types::{Cursor, Header, Millis, TopicPartition};
 use super::wait_queues::Size;
 
 /// Entries examined for one page, whether they match or not: some 100 µs.
@@ -17,6 +18,8 @@ const LOOKED_AT_MAX: u32 = 10_000;
 const BYTES_MAX: usize = 512 << 10;
 /// Bytes of a key that [`Upcoming`] shows.
 pub const KEY_SHOWN_MAX: usize = 256;
+/// Characters of a rule that [`Upcoming`] shows.
+const RECURRENCE_SHOWN_MAX: usize = 256;
 
 /// A pending schedule in a listing.
 #[derive(Clone, Debug)]
@@ -130,6 +133,10 @@ pub struct Upcoming {
     pub target: Arc<str>,
     /// The schedule's key, up to [`KEY_SHOWN_MAX`] bytes.
     pub key: Vec<u8>,
+    /// Of one that recurs: the number of the next occurrence, from 1.
+    pub occurrence: Option<u64>,
+    /// Of one that recurs: its rule as its user wrote it, such as `cron 0 9 * * 1-5 Europe/Paris` or `every 10m`.
+    pub recurrence: Option<String>,
 }
 
 /// The state of a partition. A partition passes through the states in this order.
@@ -253,8 +260,12 @@ impl<P: Payload> Scheduler<P> {
     fn to_upcoming(&self, partition: TopicPartition, entry: &KeyEntry<P>) -> Option<Upcoming> {
         let UserRequest::Schedule { due, target, .. } = entry.request else { return None };
         let key = key(&entry.payload);
+        let owned = self.partitions.get(&partition)?;
+        let occurrence = owned.keys.slot_of(key).and_then(|slot| occurrence(owned, slot, entry));
+        let parts = if entry.recurs() { Parts::unpack_or_empty(packed(&entry.payload)) } else { Parts::default() };
         let key = key[..key.len().min(KEY_SHOWN_MAX)].to_vec();
-        Some(Upcoming { partition, due, target: self.targets.name(target), key })
+        let (target, recurrence) = (self.targets.name(target), recurrence(&parts.headers));
+        Some(Upcoming { partition, due, target, key, occurrence, recurrence })
     }
 
     fn listed(&self, owned: &OwnedPartition<P>, slot: u32, entry: &KeyEntry<P>) -> Option<Listed> {
@@ -262,13 +273,11 @@ impl<P: Payload> Scheduler<P> {
         let packed = packed(&entry.payload).to_vec();
         let why = || entry.parked_for.map_or(ParkedFor::UncheckedTarget, ParkedFor::Reason);
         let parked = entry.is_parked().then(why);
-        let position = owned.keys.timed(slot).and_then(|timed| timed.position);
-        let occurrence = position.filter(|_| entry.recurs()).map(|position| position.done.saturating_add(1));
         Some(Listed {
             partition: owned.id,
             offset: entry.origin_offset,
             due,
-            occurrence,
+            occurrence: occurrence(owned, slot, entry),
             timestamp: entry.timestamp,
             target: self.targets.name(target),
             packed,
@@ -309,6 +318,27 @@ impl Filter {
             && (!self.parked || entry.is_parked())
             && key(&entry.payload).starts_with(&self.key_prefix)
     }
+}
+
+/// Returns the number of the next occurrence of a schedule that recurs, once it is known.
+fn occurrence<P: Payload>(owned: &OwnedPartition<P>, slot: u32, entry: &KeyEntry<P>) -> Option<u64> {
+    let timed = owned.keys.timed(slot).filter(|_| entry.recurs())?;
+    timed.position.map(|position| position.done.saturating_add(1))
+}
+
+/// Returns the rule of a schedule that recurs as its user wrote it, up to [`RECURRENCE_SHOWN_MAX`] characters.
+fn recurrence(headers: &[Header<'_>]) -> Option<String> {
+    let text = |name: &[u8]| {
+        let value = headers.iter().find(|header| header.name == name)?.value.filter(|value| !value.is_empty())?;
+        Some(String::from_utf8_lossy(value))
+    };
+    let rule = match (text(headers::EVERY), text(headers::CRON), text(headers::TIMEZONE)) {
+        (Some(every), ..) => format!("every {}", every.trim()),
+        (None, Some(cron), Some(zone)) => format!("cron {} {}", cron.trim(), zone.trim()),
+        (None, Some(cron), None) => format!("cron {}", cron.trim()),
+        (None, None, _) => return None,
+    };
+    Some(rule.chars().take(RECURRENCE_SHOWN_MAX).collect())
 }
 
 /// Returns the packed bytes; none if they are outside memory.

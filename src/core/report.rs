@@ -46,6 +46,16 @@ pub enum Report {
         /// The probable mistake, from [`schedule::far_ahead`](super::schedule::far_ahead).
         why: &'static str,
     },
+    /// A schedule that an engine has read before has a zone or a syntax that this version does not know. It is parked
+    /// until a version that knows it owns the partition.
+    UnknownSyntax {
+        /// The record's partition.
+        partition: TopicPartition,
+        /// The record's offset.
+        offset: i64,
+        /// What is not known.
+        reason: Reason,
+    },
     /// A firing, rewrite or dead letter was rejected and will be retried; once for each kind of reason.
     Parked {
         /// The record's partition.

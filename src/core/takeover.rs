@@ -13,8 +13,9 @@ use super::report::Report;
 use super::start_marker::StartMarker;
 use super::{Millis, Scheduler, TopicPartition, origin};
 
-/// Invalid records that are reported when a partition is loaded; the others are only counted.
-const INVALID_REPORTED_MAX: usize = 100;
+/// Invalid records that are reported when a partition is loaded; the others are only counted. As many schedules of an
+/// unknown zone or syntax are reported.
+pub(super) const LOADED_REPORTED_MAX: usize = 100;
 
 /// A table shrinks after loading if at most one of this many slots is in use.
 const LOADED_SLOTS_PER_ENTRY: usize = 4;
@@ -265,9 +266,10 @@ impl<P: Payload> Scheduler<P> {
         for (_, reason) in &invalid {
             self.counters.by_reason[*reason] += 1;
         }
-        for (offset, reason) in invalid.into_iter().take(INVALID_REPORTED_MAX) {
+        for (offset, reason) in invalid.into_iter().take(LOADED_REPORTED_MAX) {
             self.report(Report::Invalid { partition: id, offset, reason });
         }
+        self.report_unknown_of_loaded(id);
         self.check_far_ahead_of_loaded(id);
         self.report(Report::Live { partition: id, pending, overdue, leftovers });
     }

@@ -11,15 +11,19 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use hyper::body::{Body, Frame};
-use serde::Serialize;
+use serde::ser::SerializeMap as _;
+use serde::{Serialize, Serializer};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::ask::{self, CHUNK_MAX};
 use super::connection::Connection;
 use super::query::{PageQuery, show_cursor};
-use crate::core::io::Cursor;
+use crate::core::due::Due;
+use crate::core::headers;
+use crate::core::io::{Cursor, Header};
 use crate::core::listing::{Filter, Listed, Page, ParkedFor};
 use crate::core::schedule::far_ahead;
+use crate::core::when::is_when;
 use crate::handle::{Handle, QueryError};
 
 /// Pause before each chunk but the first, so a list gives way to firing on a machine with few cores.
@@ -159,7 +163,12 @@ struct Schedule<'a> {
     id: Cow<'a, str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     id_base64: Option<String>,
-    epoch: u64,
+    /// `None` until the calendar has computed when it is due.
+    epoch: Option<u64>,
+    /// The same in milliseconds.
+    next: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    occurrence: Option<u64>,
     timestamp: i64,
     topic: &'a str,
     partition: i32,
@@ -173,14 +182,54 @@ struct Schedule<'a> {
     parked: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     warning: Option<&'static str>,
+    #[serde(flatten)]
+    written: Written<'a>,
+}
+
+/// The headers that say when, as the user wrote them: a field for each, without `scheduler-`.
+struct Written<'a>(&'a [Header<'a>]);
+
+impl Serialize for Written<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        for (number, header) in self.0.iter().enumerate() {
+            // Fields of the schedule itself have these two names.
+            let is_field = header.name == headers::EPOCH || header.name == headers::NEXT;
+            // An empty header counts as missing. A repeated one has the same value.
+            let is_first = !self.0[..number].iter().any(|earlier| earlier.name == header.name);
+            let Some(value) = header.value.filter(|value| !value.is_empty()) else { continue };
+            if let Some(name) = field(header.name)
+                && is_first
+                && !is_field
+            {
+                map.serialize_entry(name, &String::from_utf8_lossy(value))?;
+            }
+        }
+        map.end()
+    }
+}
+
+/// Returns the field of a header that says when.
+fn field(name: &[u8]) -> Option<&str> {
+    if is_when(name) { std::str::from_utf8(name).ok()?.strip_prefix("scheduler-") } else { None }
+}
+
+/// Returns when it is due. One that recurs is due last of all until the calendar has computed its first date.
+fn due(listed: &Listed, headers: &[Header<'_>]) -> Option<Due> {
+    let recurs = |header: &Header<'_>| header.name == headers::CRON || header.name == headers::EVERY;
+    let is_unknown = listed.due == Due::LAST && headers.iter().any(recurs);
+    if is_unknown { None } else { Some(listed.due) }
 }
 
 fn write(text: &mut Vec<u8>, listed: &Listed, topics: &[String]) {
     let parts = listed.parts();
+    let due = due(listed, &parts.headers);
     let schedule = Schedule {
         id: String::from_utf8_lossy(parts.key),
         id_base64: base64_unless_text(parts.key),
-        epoch: listed.due.epoch_s(),
+        epoch: due.map(Due::epoch_s),
+        next: due.map(Due::epoch_ms),
+        occurrence: listed.occurrence,
         timestamp: listed.timestamp.0.div_euclid(1000),
         topic: topics.get(usize::from(listed.partition.topic)).map_or("", String::as_str),
         partition: listed.partition.number,
@@ -190,7 +239,8 @@ fn write(text: &mut Vec<u8>, listed: &Listed, topics: &[String]) {
         target_key_base64: parts.target_key.and_then(base64_unless_text),
         value: BASE64_STANDARD.encode(parts.value),
         parked: listed.parked.map(ParkedFor::code),
-        warning: far_ahead(listed.due.epoch_s(), listed.timestamp),
+        warning: due.and_then(|due| far_ahead(due.epoch_s(), listed.timestamp)),
+        written: Written(&parts.headers),
     };
     // Writing to memory fails only for maps whose keys are not text, and there are none.
     let _ = serde_json::to_writer(text, &schedule);
@@ -204,45 +254,100 @@ pub(super) fn base64_unless_text(bytes: &[u8]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::due::Due;
     use crate::core::io::{Millis, TopicPartition};
     use crate::core::payload::Parts;
     use crate::core::reason::Reason;
 
-    fn json(key: &[u8], target_key: Option<&[u8]>, parked: Option<ParkedFor>) -> serde_json::Value {
-        let parts = Parts { key, target_key, headers: Vec::new(), value: b"video 1" };
+    const DUE_MS: u64 = 1_607_918_400_000;
+
+    fn text(parts: &Parts<'_>, due_ms: u64, occurrence: Option<u64>, parked: Option<ParkedFor>) -> String {
         let partition = TopicPartition { topic: 0, number: 2 };
         let timestamp = Millis(1_607_918_336_999);
-        let listed = Listed::new(
-            partition,
-            7,
-            Due::from_epoch_s(1_607_918_400).expect("a second"),
-            timestamp,
-            "videos".into(),
-            &parts,
-            parked,
-        );
-        let all: serde_json::Value = serde_json::from_slice(&list(&[listed], &["schedules".into()])).expect("JSON");
-        all[0].clone()
+        let due = Due::from_epoch_ms(due_ms).expect("it fits");
+        let listed = Listed::new(partition, 7, due, timestamp, "videos".into(), parts, parked).occurrence(occurrence);
+        String::from_utf8(list(&[listed], &["schedules".into()])).expect("UTF-8")
+    }
+
+    fn parsed(text: &str) -> serde_json::Value {
+        serde_json::from_str::<serde_json::Value>(text).expect("JSON")[0].clone()
+    }
+
+    /// Returns the JSON of a schedule with these headers beside one of its user's.
+    fn with_headers(headers: &[(&str, &[u8])], due_ms: u64, occurrence: Option<u64>) -> String {
+        let mut all = vec![Header { name: b"trace", value: Some(b"7") }];
+        all.extend(headers.iter().map(|(name, value)| Header { name: name.as_bytes(), value: Some(*value) }));
+        let parts = Parts { key: b"k", headers: all, ..Parts::default() };
+        text(&parts, due_ms, occurrence, None)
     }
 
     #[test]
     fn a_schedule_in_json() {
+        let parts = Parts { key: b"vid1-online", target_key: Some(b"vid1"), value: b"video 1", ..Parts::default() };
         assert_eq!(
-            json(b"vid1-online", Some(b"vid1"), None),
+            parsed(&text(&parts, DUE_MS, None, None)),
             serde_json::json!({
-                "id": "vid1-online", "epoch": 1_607_918_400, "timestamp": 1_607_918_336, "topic": "schedules",
-                "partition": 2, "offset": 7, "target-topic": "videos", "target-key": "vid1", "value": "dmlkZW8gMQ==",
+                "id": "vid1-online", "epoch": 1_607_918_400, "next": DUE_MS, "timestamp": 1_607_918_336,
+                "topic": "schedules", "partition": 2, "offset": 7, "target-topic": "videos", "target-key": "vid1",
+                "value": "dmlkZW8gMQ==",
             })
         );
     }
 
     #[test]
     fn bytes_that_are_not_text_come_in_base64_too() {
-        let json = json(b"\xff", None, Some(ParkedFor::Reason(Reason::UnknownTarget)));
+        let parts = Parts { key: b"\xff", ..Parts::default() };
+        let json = parsed(&text(&parts, DUE_MS, None, Some(ParkedFor::Reason(Reason::UnknownTarget))));
         assert_eq!(json["id"], "\u{fffd}");
         assert_eq!(json["id-base64"], "/w==");
         assert_eq!(json["target-key"], serde_json::Value::Null);
         assert_eq!(json["parked"], "unknown-target");
+    }
+
+    #[test]
+    fn headers_that_say_when_are_fields() {
+        let headers: [(&str, &[u8]); 6] = [
+            ("scheduler-cron", b"0 9 * * 1-5"),
+            ("scheduler-timezone", b"Europe/Paris"),
+            ("scheduler-jitter", b"\"30s\"\n"),
+            ("scheduler-misfire", b""),
+            ("scheduler-except", b"\xff"),
+            ("scheduler-done", b"3"),
+        ];
+        let json = parsed(&with_headers(&headers, DUE_MS + 250, Some(4)));
+        assert_eq!((&json["epoch"], &json["next"]), (&(DUE_MS / 1000).into(), &(DUE_MS + 250).into()));
+        assert_eq!((&json["occurrence"], &json["done"]), (&4.into(), &"3".into()));
+        assert_eq!((&json["cron"], &json["timezone"]), (&"0 9 * * 1-5".into(), &"Europe/Paris".into()));
+        assert_eq!((&json["jitter"], &json["except"]), (&"\"30s\"\n".into(), &"\u{fffd}".into()));
+        let fields = json.as_object().expect("an object");
+        assert!(!fields.contains_key("misfire") && !fields.contains_key("trace"), "{json}");
+    }
+
+    #[test]
+    fn no_field_is_there_twice() {
+        let headers: [(&str, &[u8]); 5] = [
+            ("scheduler-epoch", b"0001607918400"),
+            ("scheduler-next", b"1"),
+            ("scheduler-jitter", b"1s"),
+            ("scheduler-jitter", b"1s"),
+            ("scheduler-expires", b"10m"),
+        ];
+        let text = with_headers(&headers, DUE_MS + 1, None);
+        for field in ["\"epoch\":1607918400,", "\"next\":1607918400001,", "\"jitter\":\"1s\"", "\"expires\":\"10m\""] {
+            assert_eq!(text.matches(field).count(), 1, "{field} in {text}");
+        }
+        for name in ["\"epoch\":", "\"next\":", "\"jitter\":"] {
+            assert_eq!(text.matches(name).count(), 1, "{name} in {text}");
+        }
+    }
+
+    #[test]
+    fn a_first_date_that_is_not_known_yet_is_null() {
+        let json = parsed(&with_headers(&[("scheduler-every", b"10m")], Due::LAST.epoch_ms(), None));
+        assert_eq!((&json["epoch"], &json["next"]), (&serde_json::Value::Null, &serde_json::Value::Null));
+        assert_eq!((&json["every"], json.get("warning")), (&"10m".into(), None));
+        // One that fires once may really be due then.
+        let json = parsed(&with_headers(&[("scheduler-epoch-ms", b"9223372036854775807")], i64::MAX as u64, None));
+        assert_eq!(json["next"], i64::MAX);
+        assert!(json["warning"].is_string());
     }
 }

@@ -116,7 +116,8 @@ fn upcoming(next: &Upcoming, topics: &[String]) -> Value {
     keyed(
         &next.key,
         json!({
-            "topic": topic, "partition": next.partition.number, "target": &*next.target, "due": next.due.epoch_s(), "due-ms": next.due.epoch_ms(),
+            "topic": topic, "partition": next.partition.number, "target": &*next.target, "due": next.due.epoch_s(),
+            "due_ms": next.due.epoch_ms(), "occurrence": next.occurrence, "recurrence": next.recurrence,
         }),
     )
 }
@@ -126,7 +127,7 @@ fn firing(firing: &Firing) -> Value {
         &firing.key,
         json!({
             "at": firing.at.0, "topic": firing.topic, "partition": firing.partition, "target": &*firing.target,
-            "due": firing.due, "missed": firing.missed,
+            "due": firing.due.epoch_s(), "due_ms": firing.due.epoch_ms(), "missed": firing.missed,
         }),
     )
 }

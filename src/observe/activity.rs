@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::core::batch::{Batch, Kind};
+use crate::core::due::Due;
 use crate::core::io::Millis;
 use crate::metrics::late_ms;
 
@@ -45,8 +46,8 @@ pub struct Firing {
     pub key: Vec<u8>,
     /// The target topic.
     pub target: std::sync::Arc<str>,
-    /// Seconds since 1970.
-    pub due: u64,
+    /// The time from which it was due, with its jitter.
+    pub due: Due,
     /// Overdue when its partition became live.
     pub missed: bool,
 }
@@ -109,7 +110,7 @@ impl Activity {
                 partition: item.partition.number,
                 key: key[..key.len().min(KEY_MAX)].to_vec(),
                 target: target.clone(),
-                due: due.epoch_s(),
+                due: *due,
                 missed: *missed,
             };
             push(&mut recent.firings, firing);

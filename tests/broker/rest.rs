@@ -129,7 +129,7 @@ fn lists(case: &Case, engine: &Engine, hour: i64) {
     let entry = |id: &str| whole.as_array().expect("a list").iter().find(|e| e["id"] == id).expect("listed").clone();
     let offset = entry("id")["offset"].clone();
     let expected = json!({
-        "id": "id", "epoch": hour, "timestamp": 1_607_918_336, "topic": case.schedules[0], "partition": 0,
+        "id": "id", "epoch": hour, "next": hour * 1_000, "timestamp": 1_607_918_336, "topic": case.schedules[0], "partition": 0,
         "offset": offset, "target-topic": case.target, "target-key": "tk", "value": "dmlkZW8gMQ==",
     });
     assert_eq!(entry("id"), expected);
@@ -160,6 +160,38 @@ fn lists(case: &Case, engine: &Engine, hour: i64) {
     assert_eq!(filtered(&format!("topic={}", case.schedules[0])), all);
     let found = get(&format!("/schedules/{}/a%20b%2F%C3%BC", case.schedules[0]));
     assert_eq!(ids(&found), set(&["a b/ü@0", "a b/ü@1"]));
+}
+
+#[test]
+fn new_forms_answer_as_documented() {
+    let Some(case) = Case::new("rest-forms", 1) else { return };
+    let engine = case.engine();
+    engine.ready();
+    let due_ms = (now_s() + 1_800) * 1_000 + 250;
+    let form = |key: &str| Scheduled::new(key, "v", 0, &case.target).without("scheduler-epoch");
+    case.produce(&[
+        form("once").header("scheduler-epoch-ms", due_ms.to_string()).header("scheduler-expires", "10m"),
+        form("every").header("scheduler-every", "1h").header("scheduler-count", "3"),
+        form("cron").header("scheduler-cron", "0 9 1 1 *").header("scheduler-timezone", "Europe/Paris"),
+    ]);
+    let next = eventually("all have a date", TIMEOUT, || {
+        let status = engine.ask("GET", "/status", &[]).json();
+        (status["next"].as_array()?.len() == 3).then(|| status["next"].clone())
+    });
+    let spec = Spec::of(&engine);
+    ["/status", "/schedules"].iter().for_each(|path| spec.holds(path, &engine.ask("GET", path, &[])));
+    let shown = |n: usize| [&next[n]["key"], &next[n]["occurrence"], &next[n]["recurrence"]].map(Value::clone);
+    assert_eq!(shown(0), [json!("once"), json!(null), json!(null)]);
+    assert_eq!(next[0]["due_ms"], due_ms);
+    assert_eq!(shown(1), [json!("every"), json!(1), json!("every 1h")]);
+    assert_eq!(shown(2), [json!("cron"), json!(1), json!("cron 0 9 1 1 * Europe/Paris")]);
+    let listed = engine.ask("GET", "/schedules", &[]).json();
+    let entry = |id: &str| listed.as_array().expect("a list").iter().find(|e| e["id"] == id).expect("listed").clone();
+    let once = entry("once");
+    assert_eq!([&once["epoch"], &once["next"]], [&json!(due_ms / 1_000), &json!(due_ms)]);
+    assert_eq!([&once["epoch-ms"], &once["expires"]], [&json!(due_ms.to_string()), &json!("10m")]);
+    assert_eq!([&entry("every")["occurrence"], &entry("every")["count"]], [&json!(1), &json!("3")]);
+    assert_eq!([&entry("cron")["cron"], &entry("cron")["timezone"]], [&json!("0 9 1 1 *"), &json!("Europe/Paris")]);
 }
 
 fn status_says(case: &Case, engine: &Engine) {

@@ -26,6 +26,9 @@ fn the_page_updates_on_a_firing_and_escapes_hostile_keys() {
         case.queue(&case.due_in(format!("reminder-{n}"), "v", 20 + ahead));
     }
     case.queue(&Scheduled::new(HOSTILE, "v", now_s() + 21, &case.target));
+    case.queue(
+        &Scheduled::new("tick", "v", 0, &case.target).without("scheduler-epoch").header("scheduler-every", "30s"),
+    );
     case.queue(&Scheduled::new("no-target", "v", now_s(), "no-such-topic"));
     case.queue(&Scheduled::new("bad", "v", 0, &case.target).header("scheduler-epoch", "x"));
     case.flush();
@@ -63,6 +66,7 @@ fn the_page_updates_on_a_firing_and_escapes_hostile_keys() {
         (page.as_str()? == held.to_string()).then_some(held)
     });
     assert!(numbers >= 9.0, "{numbers}");
+    browser.until("document.getElementById('next').textContent.includes('every 30s no. ')", TIMEOUT);
     for (name, width, height, dark) in
         [("dark", 1_200, 1_060, true), ("phone", 390, 844, false), ("phone-dark", 390, 844, true)]
     {

@@ -2,7 +2,7 @@
 
 use kafka_scheduler::core::batch::Batch;
 use kafka_scheduler::core::headers;
-use kafka_scheduler::core::io::{Input, Millis, TargetState};
+use kafka_scheduler::core::io::{Input, Millis, Output, Report, TargetState};
 use kafka_scheduler::core::origin::BARRIER_KEY;
 use kafka_scheduler::core::progress::progress_key;
 use kafka_scheduler::core::reason::Reason;
@@ -277,4 +277,21 @@ fn records_under_unknown_reserved_keys_are_left_alone() {
     rig.read(P);
     rig.no_work("a later version may need them");
     assert_eq!(rig.core.counters().by_reason[Reason::ReservedKey], 3);
+}
+
+#[test]
+fn an_unknown_zone_read_before_is_parked_and_reported_once() {
+    let mut rig = live();
+    let on_mars = [(headers::CRON, "0 9 * * *"), (headers::TIMEZONE, "Mars/Olympus")];
+    let offset = schedule(&mut rig, "mars", &on_mars);
+    schedule(&mut rig, "k", &[(headers::DELAY, "1s")]);
+    // Its batch commits offsets beyond the first record, so an engine has read that.
+    assert_eq!(fire(&mut rig, NOW_MS + 1_000).len(), 1);
+    rig.successor("cd");
+    rig.bring_up_keeping_outputs(&[P]);
+    let wanted = Report::UnknownSyntax { partition: P, offset, reason: Reason::BadTimezone };
+    let is_wanted = |output: &&Output| matches!(output, Output::Report(report) if *report == wanted);
+    assert_eq!(rig.outs.iter().filter(is_wanted).count(), 1);
+    assert_eq!(rig.core.counters().by_reason[Reason::BadTimezone], 0);
+    assert_eq!(rig.core.status()[0].parked, 1);
 }

@@ -148,10 +148,10 @@ impl<P: Payload> KeyTable<P> {
         let (Some(position), Stored::Memory(packed)) = (timed.position, entry.payload.stored()) else { return };
         let Some(next) = Due::from_epoch_ms(u64::try_from(position.next.0).unwrap_or(0)) else { return };
         let progress = Progress { done: position.done, next, failed: timed.failed.clone(), other: Box::default() };
-        let key: &[u8] = &Parts::key_of(packed).to_vec();
-        let known = KnownProgress::new(key, entry.origin_offset, entry.timestamp, progress);
+        let key = Parts::key_of(packed).to_vec();
+        let known = KnownProgress::new(&key, entry.origin_offset, entry.timestamp, progress);
         self.progress.committed(known);
-        self.progress.overtaken(key);
+        self.progress.overtaken(&key);
     }
 
     /// Folds a tombstone of the engine's under the progress key of `key`.

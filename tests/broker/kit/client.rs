@@ -56,6 +56,11 @@ impl Scheduled {
         self
     }
 
+    pub fn without(mut self, name: &str) -> Self {
+        self.headers.retain(|(found, _)| found != name);
+        self
+    }
+
     pub fn null_header(mut self, name: &str) -> Self {
         self.headers.push((name.to_owned(), None));
         self
