@@ -72,7 +72,7 @@ enum Command {
         no_demo: bool,
     },
     /// Schedule a message, or replace a pending schedule
-    Schedule(schedule::Args),
+    Schedule(Box<schedule::Args>),
     /// Print the next dates of a cron expression or an interval, without Kafka
     Preview(preview::Args),
     /// Cancel a schedule
@@ -158,7 +158,7 @@ fn start(command: Command) -> Result<(), Failure> {
             let listeners = Listeners::bind(&config).map_err(app::ProgramError::from)?;
             Ok(app::run(Runner::new(config), listeners, &stopper, None)?)
         }
-        Command::Schedule(args) => schedule::run(config, args),
+        Command::Schedule(args) => schedule::run(config, &args),
         Command::Cancel(args) => cancel::run(config, &args),
         Command::List(args) => list::run(config, &args),
         Command::Show(args) => show::run(config, &args),

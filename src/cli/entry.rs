@@ -268,7 +268,8 @@ pub(super) fn date_ms(ms: u64) -> String {
     at.map_or_else(|| date(ms / 1000), |at| format!("{at:.3}"))
 }
 
-/// Returns the headers that say when, as text and without their prefix. Those left out have fields of their own in JSON.
+/// Returns the headers that say when, as text and without their prefix. Those left out have fields of their own in
+/// JSON.
 pub(super) fn when_texts<'a>(headers: &[Header<'a>]) -> impl Iterator<Item = (&'a str, String)> {
     let names = |header: &&Header<'a>| {
         is_when(header.name) && ![headers::EPOCH, headers::DONE, headers::NEXT].contains(&header.name)

@@ -97,9 +97,7 @@ pub(super) fn span(text: &str) -> Result<Delay, String> {
 /// Parses a date.
 pub(super) fn moment(text: &str) -> Result<Moment, String> {
     parse_moment(text).map(|at| Moment::from_epoch_ms(at.0)).map_err(|e| {
-        format!(
-            "must be a date with its zone, such as 2030-01-01T00:00:00Z or 2030-01-01T00:00:00[Europe/Berlin]: {e}"
-        )
+        format!("must be a date with its zone, such as 2030-01-01T00:00:00Z or 2030-01-01T00:00:00[Europe/Berlin]: {e}")
     })
 }
 

@@ -194,7 +194,7 @@ fn dates(rules: &Rules, key: &[u8], record: &Record) -> Result<(u64, Option<u64>
     })
 }
 
-pub(super) fn run(config: Config, args: Args) -> Result<(), Failure> {
+pub(super) fn run(config: Config, args: &Args) -> Result<(), Failure> {
     let topic = topic_of(&config, args.topic.as_ref())?;
     let key = decode("--key", &args.key, args.base64)?;
     let record = args.record(&key)?;

@@ -1,8 +1,8 @@
 //! Folds a partition into the latest record for each key, by the rules of the core's fold.
 //!
 //! The engine's own fold keeps the records themselves. A command that shows or moves them reads the partition twice
-//! instead and keeps 32 bytes a key in between, so its memory does not grow with the payloads. For a schedule that recurs
-//! it also keeps its progress.
+//! instead and keeps 32 bytes a key in between, so its memory does not grow with the payloads. For a schedule that
+//! recurs it also keeps its progress.
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
