@@ -14,9 +14,11 @@ mod history;
 mod import;
 mod instance;
 mod list;
+mod preview;
 mod progress;
 mod progress_offsets;
 mod redrive;
+mod rule_args;
 mod schedule;
 mod show;
 mod table;
@@ -70,7 +72,9 @@ enum Command {
         no_demo: bool,
     },
     /// Schedule a message, or replace a pending schedule
-    Schedule(schedule::Args),
+    Schedule(Box<schedule::Args>),
+    /// Print the next dates of a cron expression or an interval, without Kafka
+    Preview(preview::Args),
     /// Cancel a schedule
     Cancel(cancel::Args),
     /// List pending schedules
@@ -132,9 +136,10 @@ pub fn main() -> ExitCode {
 }
 
 fn start(command: Command) -> Result<(), Failure> {
-    match command {
-        Command::Completions { shell } => return complete(shell),
+    match &command {
+        Command::Completions { shell } => return complete(*shell),
         Command::Man { to } => return man(to.as_deref()),
+        Command::Preview(args) => return preview::run(args),
         _ => {}
     }
     config::check_unicode()?;
@@ -153,7 +158,7 @@ fn start(command: Command) -> Result<(), Failure> {
             let listeners = Listeners::bind(&config).map_err(app::ProgramError::from)?;
             Ok(app::run(Runner::new(config), listeners, &stopper, None)?)
         }
-        Command::Schedule(args) => schedule::run(config, args),
+        Command::Schedule(args) => schedule::run(config, &args),
         Command::Cancel(args) => cancel::run(config, &args),
         Command::List(args) => list::run(config, &args),
         Command::Show(args) => show::run(config, &args),
@@ -162,7 +167,7 @@ fn start(command: Command) -> Result<(), Failure> {
         Command::Topics(command) => topics::run(config, &command),
         Command::Export(args) => export::run(config, &args),
         Command::Import(args) => import::run(config, &args),
-        Command::Mini { .. } | Command::Completions { .. } | Command::Man { .. } => Ok(()),
+        Command::Mini { .. } | Command::Completions { .. } | Command::Man { .. } | Command::Preview(_) => Ok(()),
     }
 }
 

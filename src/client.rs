@@ -24,6 +24,8 @@
 //! # Ok::<(), kafka_scheduler::client::ScheduleError>(())
 //! ```
 //!
+//! A schedule may also recur: see [`Schedule::cron`] and [`Schedule::every`].
+//!
 //! [`cancel`] builds the record that cancels it. Both must go to the partition of the schedule; a producer that always
 //! hashes keys the same way ensures that.
 //!
@@ -51,7 +53,7 @@ mod schedule;
 mod time;
 mod triggered;
 
-pub use schedule::{Schedule, ScheduleError};
+pub use schedule::{Misfire, Schedule, ScheduleError};
 pub use time::{Delay, Moment};
 pub use triggered::{Triggered, is_retried, is_schedule, is_triggered};
 

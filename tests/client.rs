@@ -5,15 +5,17 @@ use std::time::{Duration, UNIX_EPOCH};
 use kafka_scheduler::client::retry::{ATTEMPT_HEADER, Next, ORIGINAL_TIMESTAMP_HEADER, Retry, RetryError};
 use kafka_scheduler::client::retry::{Constant, Exponential, Strategy};
 use kafka_scheduler::client::{
-    Header, Moment, Record, RecordPosition, Schedule, ScheduleError, Triggered, cancel, is_retried, is_schedule,
-    is_triggered,
+    Header, Misfire, Moment, Record, RecordPosition, Schedule, ScheduleError, Triggered, cancel, is_retried,
+    is_schedule, is_triggered,
 };
+use kafka_scheduler::core::calendar::NoCalendar;
 use kafka_scheduler::core::io::{self, Millis, TopicPartition};
 use kafka_scheduler::core::schedule::{AcceptanceRules, parse};
+use kafka_scheduler::core::when::is_when;
 
 const NOW: Moment = Moment::from_epoch_ms(1_607_918_336_500);
 
-/// Parses a record as the engine does: due second, target, target key and user headers.
+/// Parses a record as the engine does: due millisecond, target, target key and user headers.
 fn engine_reads(record: &Record) -> (u64, String, Option<Vec<u8>>, Vec<Header>) {
     let headers: Vec<io::Header<'_>> = record
         .headers
@@ -29,13 +31,14 @@ fn engine_reads(record: &Record) -> (u64, String, Option<Vec<u8>>, Vec<Header>) 
         headers: &headers,
     };
     let value = read.value.expect("a schedule has a value");
-    let request = parse(&read, value, read.timestamp, &["schedules".into()], &AcceptanceRules::default());
+    let request = parse(&read, value, read.timestamp, &["schedules".into()], &AcceptanceRules::default(), &NoCalendar);
     let request = request.expect("the engine accepts a record of the client library");
-    let customer = request.parts.headers.iter().map(|header| Header {
+    let due_ms = request.due().expect("it fires once").epoch_ms();
+    let customer = request.parts.headers.iter().filter(|header| !is_when(header.name)).map(|header| Header {
         name: String::from_utf8_lossy(header.name).into_owned(),
         value: header.value.map(<[u8]>::to_vec),
     });
-    (request.due.epoch_s(), request.target.to_owned(), request.parts.target_key.map(<[u8]>::to_vec), customer.collect())
+    (due_ms, request.target.to_owned(), request.parts.target_key.map(<[u8]>::to_vec), customer.collect())
 }
 
 #[test]
@@ -51,7 +54,7 @@ fn the_engine_reads_records_of_the_client_library() {
         .build_at(NOW)
         .expect("the schedule is complete");
     let customer = vec![Header::new("a", "1"), Header { name: "a".into(), value: None }, Header::new("b", vec![0xfd])];
-    assert_eq!(engine_reads(&record), (4_102_444_801, "videos".into(), Some(vec![0xfe]), customer));
+    assert_eq!(engine_reads(&record), (4_102_444_800_001, "videos".into(), Some(vec![0xfe]), customer));
     assert_eq!((record.key, record.value), (Some(vec![0xff, 0]), Some(Vec::new())));
 }
 
@@ -69,15 +72,76 @@ fn each_mistake_has_an_error_of_its_own() {
         (Schedule::new("k").to("t").value("v"), ScheduleError::NoDate),
         (
             whole().at(Moment::from_epoch_s(1_607_918_336)),
-            ScheduleError::Past { due_s: 1_607_918_336, now_ms: NOW.epoch_ms() },
+            ScheduleError::Past { due_ms: 1_607_918_336_000, now_ms: NOW.epoch_ms() },
         ),
         (whole().after(Duration::MAX), ScheduleError::TooFar),
+        (whole().every(Duration::from_millis(999)), ScheduleError::ShortInterval(999)),
+        (
+            whole().delay(Duration::from_secs(101 * 366 * 86_400)),
+            ScheduleError::BadDuration { header: "scheduler-delay", ms: 101 * 366 * 86_400_000 },
+        ),
+        (whole().cron(" "), ScheduleError::EmptyText("scheduler-cron")),
+        (whole().cron("* * * * *").timezone(""), ScheduleError::EmptyText("scheduler-timezone")),
+        (whole().cron("* * * * *").count(0), ScheduleError::ZeroCount),
+        (whole().count(1), ScheduleError::StrayOption("scheduler-count")),
+        (whole().delay(Duration::ZERO).misfire(Misfire::All), ScheduleError::StrayOption("scheduler-misfire")),
+        (whole().at_zoned("2030-01-01T00:00Z").timezone("UTC"), ScheduleError::StrayOption("scheduler-timezone")),
         (whole().header("scheduler-x", ""), ScheduleError::ReservedHeader("scheduler-x".into())),
     ] {
         assert_eq!(schedule.build_at(NOW), Err(error));
     }
-    let message = ScheduleError::Past { due_s: 1_607_918_336, now_ms: NOW.epoch_ms() }.to_string();
-    assert!(message.contains("1607918336") && message.contains("1607918336.500"), "{message}");
+    let message = ScheduleError::Past { due_ms: 1_607_918_336_000, now_ms: NOW.epoch_ms() }.to_string();
+    assert!(message.contains("1607918336.000") && message.contains("1607918336.500"), "{message}");
+}
+
+#[cfg(feature = "calendar")]
+#[test]
+fn the_engine_reads_each_form() {
+    use kafka_scheduler::calendar::ZoneCalendar;
+    use kafka_scheduler::core::calendar::{Day, Rule};
+    use kafka_scheduler::core::due::Due;
+    use kafka_scheduler::core::when::{self, Expiry, Form, Spec, When};
+
+    let when = |schedule: Schedule| {
+        let record = schedule.to("t").value("v").build_at(NOW).expect("the schedule is complete");
+        assert!(is_schedule(&record));
+        let header =
+            |header: &Header| (header.name.clone().into_bytes(), header.value.clone().expect("no header is null"));
+        let headers: Vec<(Vec<u8>, Vec<u8>)> = record.headers.iter().map(header).collect();
+        let headers: Vec<io::Header<'_>> =
+            headers.iter().map(|(name, value)| io::Header { name, value: Some(value) }).collect();
+        when::parse(&headers, Millis(NOW.epoch_ms()), &ZoneCalendar::default()).expect("the engine reads it")
+    };
+    let once = |schedule: Schedule| match when(schedule) {
+        When::Once { due, form, options } => (due, form, options.map(|options| *options)),
+        other => panic!("{other:?}"),
+    };
+    let recurring = |schedule: Schedule| match when(schedule) {
+        When::Recurring(spec) => *spec,
+        other => panic!("{other:?}"),
+    };
+    let due = |ms: u64| Due::from_epoch_ms(ms).expect("a due time");
+    let begun = || Schedule::new("k");
+    let minute = Duration::from_secs(60);
+    assert_eq!(once(begun().at(Moment::from_epoch_s(4_000_000_000))), (due(4_000_000_000_000), Form::Epoch, None));
+    assert_eq!(once(begun().after(minute)), (due(1_607_918_396_500), Form::Once, None));
+    assert_eq!(once(begun().delay(Duration::from_millis(1_500))), (due(1_607_918_338_000), Form::Once, None));
+    assert_eq!(once(begun().at_zoned("2030-01-01T01:00[Europe/Paris]")).0, due(1_893_456_000_000));
+    let (_, form, options) = once(begun().at(Moment::from_epoch_s(4_000_000_000)).jitter(minute).expires(minute));
+    let options = options.expect("it has options");
+    assert_eq!((form, options.jitter_ms, options.expiry), (Form::Once, 60_000, Expiry::After(60_000)));
+
+    let cron = begun().cron("0 9 * * MON-FRI").timezone("Europe/Paris").count(3).except("1970-01-02, 1970-01-01");
+    let Spec { rule, count, except, .. } = recurring(cron);
+    assert_eq!(rule, Some(Rule::Cron { expression: "0 9 * * MON-FRI".into(), zone: "Europe/Paris".into() }));
+    assert_eq!((count, &except[..]), (3, &[Day(0), Day(1)][..]));
+    let every = begun().every(minute * 90).start("2030-01-01T00:00Z").until("2030-01-02T00:00Z");
+    let every = every.misfire(Misfire::SkipAfter(minute.into())).expires_at("2030-01-01T12:00Z");
+    let Spec { rule, until, misfire, tolerance_ms, .. } = recurring(every);
+    let first = Millis(1_893_456_000_000);
+    assert_eq!(rule, Some(Rule::Every { interval_ms: 5_400_000, first, zone: "UTC".into() }));
+    assert_eq!(until, Millis(1_893_456_000_000 + 43_200_000));
+    assert_eq!((misfire, tolerance_ms), (when::Misfire::Skip, 60_000));
 }
 
 #[test]
@@ -87,7 +151,10 @@ fn a_wrapped_message_comes_back_without_the_schedulers_headers() {
         .with_header("scheduler-key", "old")
         .with_header("scheduler-epoch", "7");
     let record = Schedule::wrap("s", message).to("t").after(Duration::from_secs(2)).build_at(NOW).expect("complete");
-    assert_eq!(engine_reads(&record), (1_607_918_339, "t".into(), Some(b"k".to_vec()), vec![Header::new("x", "1")]));
+    assert_eq!(
+        engine_reads(&record),
+        (1_607_918_338_500, "t".into(), Some(b"k".to_vec()), vec![Header::new("x", "1")])
+    );
     let without_key = Record { key: None, ..Record::new("", "v") };
     let record = Schedule::wrap("s", without_key).to("t").after(Duration::ZERO).build_at(NOW).expect("complete");
     assert_eq!(record.header("scheduler-target-key"), None);
@@ -110,7 +177,18 @@ fn kinds_of_records_are_told_apart() {
     assert_eq!(kinds(&triggered), (true, false, false));
     assert_eq!(kinds(&retried), (false, false, true));
     let read = Triggered::from_record(&triggered).expect("it is a triggered record");
-    assert_eq!(read, Triggered { key: &[0xff], topic: "schedules", timestamp_s: 1_607_918_336 });
+    assert_eq!((read.key, read.topic, read.timestamp_s), (&[0xff][..], "schedules", 1_607_918_336));
+    assert_eq!((read.due_ms(), read.id(), read.occurrence(), read.missed()), (None, None, None, 0));
+    let recurring = triggered
+        .with_header("scheduler-due", "1607918336250")
+        .with_header("scheduler-id", "3-41")
+        .with_header("scheduler-occurrence", "7")
+        .with_header("scheduler-missed", "2");
+    let read = Triggered::from_record(&recurring).expect("it is a triggered record");
+    assert_eq!(
+        (read.due_ms(), read.id(), read.occurrence(), read.missed()),
+        (Some(1_607_918_336_250), Some("3-41"), Some(7), 2)
+    );
     let forged = plain
         .with_header("scheduler-key", "k")
         .with_header("scheduler-topic", "s")

@@ -1,5 +1,6 @@
 //! A listed schedule: a row of a table, or the object of REST's `/schedules`.
 
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use base64::Engine as _;
@@ -8,16 +9,19 @@ use jiff::Timestamp;
 use serde_json::{Map, Value};
 
 use crate::calendar::ZoneCalendar;
-use crate::client::Moment;
 use crate::config::Config;
 use crate::core::calendar::Calendar;
 use crate::core::due::Due;
 use crate::core::io::{Header, Millis, Record};
 use crate::core::reason::Reason;
+use crate::core::recurrence::Position;
 use crate::core::schedule::{self, AcceptanceRules, ParsedSchedule};
-use crate::core::when::When;
+use crate::core::when::{Spec, When, is_when};
 use crate::core::{headers, io::TopicPartition};
 use crate::kafka::fold::Pending;
+
+/// The prefix of the headers that say when.
+const PREFIX: &str = crate::client::HEADER_PREFIX;
 
 /// Characters of a key or a value in a table.
 const PRINTABLE_CHARS_MAX: usize = 40;
@@ -49,23 +53,55 @@ impl Rules {
         schedule::parse(record, value, record.timestamp, &self.topics, &self.limits, self.calendar.as_ref())
     }
 
-    /// Returns when a schedule is due, without jitter. Of one that recurs it is the next occurrence by the calendar:
-    /// an occurrence that the engine has missed is not known here.
-    fn due(&self, request: &ParsedSchedule<'_>) -> Option<Due> {
+    /// Returns the calendar, which keeps what it has parsed.
+    pub(super) fn calendar(&self) -> &ZoneCalendar {
+        &self.calendar
+    }
+
+    /// Returns how far a schedule that recurs has come: where its progress record says or, without one, where its own
+    /// headers or its rule begin. `None` if it has no occurrence.
+    pub(super) fn position(&self, spec: &Spec, known: Option<Position>) -> Option<Position> {
+        let moved = || spec.moved.map(|moved| Position { done: moved.done, next: moved.next.at() });
+        let first = || {
+            let next = self.calendar.next(spec.rule.as_ref()?, &spec.except, spec.after, spec.first_until())?;
+            Some(Position { done: 0, next })
+        };
+        known.or_else(moved).or_else(first)
+    }
+
+    /// Returns when a schedule is due, without jitter, and the number of that occurrence if it recurs.
+    fn due(&self, request: &ParsedSchedule<'_>, known: Option<Position>) -> Option<(Due, Option<u64>)> {
         match &request.when {
-            When::Once { due, .. } => Some(*due),
+            When::Once { due, .. } => Some((*due, None)),
             When::Recurring(spec) => {
-                let now = Millis(Moment::now().epoch_ms());
-                let first = self.calendar.next(spec.rule.as_ref()?, &spec.except, spec.after, spec.first_until())?;
-                let next = || self.calendar.next(spec.rule.as_ref()?, &spec.except, now.max(spec.after), spec.until);
-                Due::from_epoch_ms(u64::try_from(next().unwrap_or(first).0).ok()?)
+                let Position { done, next } = self.position(spec, known)?;
+                let due = Due::from_epoch_ms(u64::try_from(next.0).ok()?)?;
+                Some((due, Some(done.saturating_add(1))))
             }
         }
     }
 
+    /// Returns when a new schedule is due first, and when its following occurrence is due if there is one, in
+    /// milliseconds since 1970.
+    ///
+    /// # Errors
+    /// If the engine would reject the record: the reason.
+    pub(super) fn dates(&self, record: &Record<'_>) -> Result<(u64, Option<u64>), Reason> {
+        let request = self.parse(record, record.value.unwrap_or_default())?;
+        let (due, number) = self.due(&request, None).ok_or(Reason::NeverDue)?;
+        let following = match &request.when {
+            When::Recurring(spec) if number.is_none_or(|number| number < spec.count) => {
+                spec.rule.as_ref().and_then(|rule| self.calendar.next(rule, &spec.except, due.at(), spec.until))
+            }
+            _ => None,
+        };
+        Ok((due.epoch_ms(), following.and_then(|at| u64::try_from(at.0).ok())))
+    }
+
     /// Returns why the engine would reject this record of a schedules topic, if it would.
     pub(super) fn rejects(&self, record: &Record<'_>) -> Option<Reason> {
-        self.parse(record, record.value?).err()
+        record.value?;
+        self.dates(record).err()
     }
 }
 
@@ -77,8 +113,12 @@ pub(super) struct Entry {
     pub partition: Option<i32>,
     pub offset: Option<i64>,
     pub key: Vec<u8>,
-    /// Seconds since 1970.
-    pub due_s: u64,
+    /// Milliseconds since 1970. Of one that recurs: its next occurrence.
+    pub due_ms: u64,
+    /// Of one that recurs: the number of the next occurrence, from 1.
+    pub occurrence: Option<u64>,
+    /// The headers that say when, without the prefix `scheduler-`; empty for seconds without options.
+    pub when: BTreeMap<String, String>,
     /// Timestamp of the user's record, in seconds since 1970.
     pub timestamp_s: i64,
     pub target: String,
@@ -101,13 +141,15 @@ impl Entry {
             headers: &pending.headers,
         };
         let request = rules.parse(&record, pending.value)?;
-        let due = rules.due(&request).ok_or(Reason::NeverDue)?;
+        let (due, occurrence) = rules.due(&request, pending.position).ok_or(Reason::NeverDue)?;
         Ok(Self {
             topic: topic.to_owned(),
             partition: Some(pending.partition),
             offset: Some(pending.offset),
             key: pending.key.to_vec(),
-            due_s: due.epoch_s(),
+            due_ms: due.epoch_ms(),
+            occurrence,
+            when: when_texts(&request.parts.headers).map(|(name, text)| (name.to_owned(), text)).collect(),
             timestamp_s: pending.timestamp.0.div_euclid(1000),
             target: request.target.to_owned(),
             target_key: request.parts.target_key.map(<[u8]>::to_vec),
@@ -122,12 +164,21 @@ impl Entry {
             Some(base64) => BASE64_STANDARD.decode(base64).ok(),
             None => text(name).map(|text| text.as_bytes().to_vec()),
         };
+        let when = json.as_object()?.iter().filter_map(|(name, value)| {
+            let is_text_of_when = is_when(format!("{PREFIX}{name}").as_bytes());
+            Some((name.clone(), value.as_str().filter(|_| is_text_of_when)?.to_owned()))
+        });
+        // Instances of older versions have seconds alone.
+        let number = |name: &str| json.get(name).and_then(Value::as_u64);
+        let due_ms = number("next").or_else(|| Some(number("epoch")?.saturating_mul(1000)))?;
         Some(Self {
             topic: text("topic")?.to_owned(),
             partition: json.get("partition").and_then(Value::as_i64).and_then(|n| i32::try_from(n).ok()),
             offset: json.get("offset").and_then(Value::as_i64),
             key: bytes("id")?,
-            due_s: json.get("epoch")?.as_u64()?,
+            due_ms,
+            occurrence: number("occurrence"),
+            when: when.collect(),
             timestamp_s: json.get("timestamp")?.as_i64()?,
             target: text("target-topic")?.to_owned(),
             target_key: bytes("target-key"),
@@ -139,7 +190,12 @@ impl Entry {
     pub(super) fn to_json(&self) -> Value {
         let mut map = Map::new();
         put(&mut map, "id", Some(&self.key));
-        map.insert("epoch".into(), self.due_s.into());
+        map.insert("epoch".into(), (self.due_ms / 1000).into());
+        map.insert("next".into(), self.due_ms.into());
+        if let Some(occurrence) = self.occurrence {
+            map.insert("occurrence".into(), occurrence.into());
+        }
+        map.extend(self.when.iter().map(|(name, text)| (name.clone(), text.clone().into())));
         map.insert("timestamp".into(), self.timestamp_s.into());
         map.insert("topic".into(), self.topic.clone().into());
         if let (Some(partition), Some(offset)) = (self.partition, self.offset) {
@@ -157,16 +213,31 @@ impl Entry {
 
     /// Returns a probable mistake in a schedule that fires all the same.
     pub(super) fn warning(&self) -> Option<&'static str> {
-        schedule::far_ahead(self.due_s, Millis(self.timestamp_s.saturating_mul(1000)))
+        schedule::far_ahead(self.due_ms / 1000, Millis(self.timestamp_s.saturating_mul(1000)))
+    }
+
+    /// Returns the rule by which it recurs; empty if it fires once.
+    fn repeats(&self) -> String {
+        let text = |name: &str| self.when.get(name).map(|text| printable(text.as_bytes()));
+        match (text("cron"), text("every")) {
+            (Some(cron), _) => {
+                [Some(format!("cron {cron}")), text("timezone")].into_iter().flatten().collect::<Vec<_>>().join(" ")
+            }
+            (None, Some(every)) => format!("every {every}"),
+            (None, None) => String::new(),
+        }
     }
 
     /// The table's columns.
-    pub(super) const COLUMNS: [&'static str; 7] = ["DUE", "KEY", "TOPIC", "PARTITION", "TARGET", "TARGET KEY", "VALUE"];
+    pub(super) const COLUMNS: [&'static str; 8] =
+        ["DUE", "REPEATS", "KEY", "TOPIC", "PARTITION", "TARGET", "TARGET KEY", "VALUE"];
 
     /// Returns a row of the table.
-    pub(super) fn row(&self) -> [String; 7] {
+    pub(super) fn row(&self) -> [String; 8] {
+        let due = date_ms(self.due_ms);
         [
-            self.warning().map_or_else(|| date(self.due_s), |warning| format!("{} ({warning})", date(self.due_s))),
+            self.warning().map_or_else(|| due.clone(), |warning| format!("{due} ({warning})")),
+            self.repeats(),
             printable(&self.key),
             self.topic.clone(),
             self.partition.map_or_else(String::new, |partition| partition.to_string()),
@@ -189,6 +260,25 @@ fn put(map: &mut Map<String, Value>, name: &str, bytes: Option<&[u8]>) {
 pub(super) fn date(seconds: u64) -> String {
     let date = i64::try_from(seconds).ok().and_then(|seconds| Timestamp::from_second(seconds).ok());
     date.map_or_else(|| format!("{seconds} s after 1970"), |date| date.to_string())
+}
+
+/// Returns milliseconds since 1970 as a date, which has milliseconds only if there are any.
+pub(super) fn date_ms(ms: u64) -> String {
+    let at = i64::try_from(ms).ok().filter(|ms| ms % 1000 != 0).and_then(|ms| Timestamp::from_millisecond(ms).ok());
+    at.map_or_else(|| date(ms / 1000), |at| format!("{at:.3}"))
+}
+
+/// Returns the headers that say when, as text and without their prefix. Those left out have fields of their own in
+/// JSON.
+pub(super) fn when_texts<'a>(headers: &[Header<'a>]) -> impl Iterator<Item = (&'a str, String)> {
+    let names = |header: &&Header<'a>| {
+        is_when(header.name) && ![headers::EPOCH, headers::DONE, headers::NEXT].contains(&header.name)
+    };
+    let text = |header: &Header<'a>| {
+        let name = std::str::from_utf8(header.name).ok()?.strip_prefix(PREFIX)?;
+        Some((name, String::from_utf8_lossy(header.value?).into_owned()))
+    };
+    headers.iter().filter(names).filter_map(text).collect::<Vec<_>>().into_iter()
 }
 
 /// Returns bytes as text without control characters, shortened if it is long.
@@ -224,7 +314,9 @@ mod tests {
             partition: Some(2),
             offset: Some(7),
             key: vec![0xff],
-            due_s: 1_893_456_000,
+            due_ms: 1_893_456_000_000,
+            occurrence: None,
+            when: BTreeMap::new(),
             timestamp_s: 5,
             target: "t".into(),
             target_key: None,
@@ -232,7 +324,18 @@ mod tests {
         };
         assert_eq!(Entry::from_json(&entry.to_json()), Some(entry.clone()));
         assert_eq!(entry.row()[0], "2030-01-01T00:00:00Z");
-        let far = Entry { due_s: 1_893_456_000_000, timestamp_s: 1_700_000_000, ..entry };
+        let when = [("cron", "0 9 * * 1-5"), ("timezone", "Europe/Paris"), ("count", "3")];
+        let when = when.map(|(name, text)| (name.to_owned(), text.to_owned())).into();
+        let recurring = Entry { due_ms: 1_893_456_000_250, occurrence: Some(2), when, ..entry.clone() };
+        let json = recurring.to_json();
+        assert_eq!(Entry::from_json(&json), Some(recurring.clone()));
+        assert_eq!((&json["epoch"], &json["next"]), (&1_893_456_000_u64.into(), &1_893_456_000_250_u64.into()));
+        assert_eq!(
+            (&json["occurrence"], &json["cron"], &json["count"]),
+            (&2.into(), &"0 9 * * 1-5".into(), &"3".into())
+        );
+        assert_eq!(recurring.row()[..2], ["2030-01-01T00:00:00.250Z", "cron 0 9 * * 1-5 Europe/Paris"]);
+        let far = Entry { due_ms: 1_893_456_000_000_000, timestamp_s: 1_700_000_000, ..entry };
         assert!(far.row()[0].contains("looks like milliseconds"), "{:?}", far.row());
         assert!(far.to_json()["warning"].as_str().is_some_and(|warning| warning.contains("looks like milliseconds")));
         assert_eq!(date(u64::MAX), "18446744073709551615 s after 1970");

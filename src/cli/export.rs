@@ -5,6 +5,7 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use super::args;
+use super::entry::Rules;
 use super::export_line::ExportLine;
 use super::failure::Failure;
 use super::progress::Progress;
@@ -18,7 +19,8 @@ use crate::logging;
 const AFTER: &str = "\
 Each line is a pending schedule as it was produced: key, value and headers, with its topic, partition, offset and timestamp.
 Bytes that are not UTF-8 are {\"base64\": \"...\"}. Records that cannot fire are exported too: they are in the log and have
-not ended. The file has the schedules that were pending when the command began; some of them may fire before it ends.
+not ended. A schedule that recurs has its progress in scheduler-done and scheduler-next, and a delay becomes a due time, so an
+import goes on where the export was. The file has the schedules that were pending when the command began; some of them may fire before it ends.
 
 Examples:
   kafka-scheduler export --to schedules.jsonl
@@ -37,6 +39,7 @@ pub(super) struct Args {
 
 pub(super) fn run(config: Config, args: &Args) -> Result<(), Failure> {
     let topics = topics_of(&config, args.topic.as_ref());
+    let rules = Rules::new(&config);
     let file = args.to.as_deref().map(open).transpose()?;
     let broker = BrokerClient::connect(&config)?;
     broker.fix_ends(&topics)?;
@@ -62,7 +65,7 @@ pub(super) fn run(config: Config, args: &Args) -> Result<(), Failure> {
             true
         };
         pending(&broker, &hasher, topic, partition, step, |record| {
-            serde_json::to_writer(&mut out, &ExportLine::of(topic, record))
+            serde_json::to_writer(&mut out, &ExportLine::of(topic, &rules, record))
                 .map_err(|e| Failure::from(std::io::Error::from(e)))?;
             out.write_all(b"\n")?;
             written += 1;

@@ -75,8 +75,8 @@ impl Args {
         self.topic.as_ref().is_none_or(|topic| *topic == entry.topic)
             && self.target_topic.as_ref().is_none_or(|target| *target == entry.target)
             && self.matches_key(&entry.key)
-            && self.due_before.is_none_or(|before| entry.due_s < before)
-            && self.due_after.is_none_or(|after| entry.due_s >= after)
+            && self.due_before.is_none_or(|before| entry.due_ms / 1000 < before)
+            && self.due_after.is_none_or(|after| entry.due_ms / 1000 >= after)
     }
 
     fn matches_key(&self, key: &[u8]) -> bool {
@@ -91,12 +91,12 @@ enum Output<W> {
     Earliest { heap: BinaryHeap<ByDue>, limit: usize, left_out: u64 },
 }
 
-/// Ordered by due second.
+/// Ordered by due time.
 struct ByDue(Entry);
 
 impl ByDue {
     fn order(&self) -> (u64, &str, &[u8]) {
-        (self.0.due_s, &self.0.topic, &self.0.key)
+        (self.0.due_ms, &self.0.topic, &self.0.key)
     }
 }
 

@@ -3,6 +3,7 @@
 //! Dead letters may be larger than memory. So the dead-letter topic is read twice: first for the position of the newest
 //! dead letter for each key, of which a few dozen bytes are kept, and then for these dead letters themselves.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::Write;
@@ -28,7 +29,8 @@ const ADDED: [&[u8]; 5] = [headers::ERROR, headers::ERROR_DETAIL, headers::TOPIC
 
 const AFTER: &str = "\
 redrive produces a dead letter again as the schedule that it was, to the topic and partition it came from, if that topic is
-one of SCHEDULES_TOPICS or the one that --topic names. It skips a dead letter if its key has a newer record: another
+one of SCHEDULES_TOPICS or the one that --topic names. A single occurrence of a schedule that recurs gets a key of its own,
+KEY/PARTITION-OFFSET.OCCURRENCE, so the schedule itself goes on. redrive skips a dead letter if its key has a newer record: another
 schedule, a cancel, or the same dead letter redriven before. It also skips a dead letter that the engine would reject again
 on arrival, for example because it has no scheduler-epoch, unless --key or --error selects it. Give this command the
 engine's settings: SCHEDULE_GRACE_INTERVAL and MAX_HORIZON count too. The group GROUP_ID.redrive remembers how far a run
@@ -100,7 +102,10 @@ struct DeadLetter<'a> {
     topic: &'a str,
     partition: i32,
     offset: i64,
-    key: &'a [u8],
+    /// The key of the record.
+    record_key: &'a [u8],
+    /// The key to redrive it under: that of the record or, for an occurrence of a schedule that recurs, one of its own.
+    key: Cow<'a, [u8]>,
     error: &'a str,
 }
 
@@ -187,7 +192,7 @@ fn find(
                 let newest = Newest { position: (*number, record.offset), origin_offset: dead_letter.offset, skip };
                 let of_partition =
                     dead_letters.entry((dead_letter.topic.to_owned(), dead_letter.partition)).or_default();
-                let key_hash = hasher.hash(dead_letter.key);
+                let key_hash = hasher.hash(&dead_letter.key);
                 if of_partition.get(&key_hash).is_none_or(|other| other.origin_offset < newest.origin_offset) {
                     of_partition.insert(key_hash, newest);
                 }
@@ -211,7 +216,7 @@ fn find(
 
 impl Selection<'_> {
     fn contains(&self, dead_letter: &DeadLetter<'_>) -> bool {
-        self.key.as_ref().is_none_or(|key| key == dead_letter.key)
+        self.key.as_ref().is_none_or(|key| key == dead_letter.record_key)
             && self.error.is_none_or(|error| error == dead_letter.error)
     }
 
@@ -238,11 +243,19 @@ fn dead_letter<'a>(record: &Record<'a>) -> Option<DeadLetter<'a>> {
         let value = record.headers.iter().rev().find(|header| header.name == name)?.value?;
         std::str::from_utf8(value).ok()
     };
+    let (partition, offset) = (last(headers::PARTITION)?.parse().ok()?, last(headers::OFFSET)?.parse().ok()?);
+    // A user may have copied headers of a triggered record: only the engine's own id names this dead letter's record.
+    let id = last(headers::ID).filter(|id| *id == format!("{partition}-{offset}"));
+    let occurrence = id.zip(last(headers::OCCURRENCE));
     Some(DeadLetter {
         topic: last(headers::TOPIC)?,
-        partition: last(headers::PARTITION)?.parse().ok()?,
-        offset: last(headers::OFFSET)?.parse().ok()?,
-        key,
+        partition,
+        offset,
+        record_key: key,
+        key: match occurrence {
+            Some((id, number)) => Cow::Owned([key, format!("/{id}.{number}").as_bytes()].concat()),
+            None => Cow::Borrowed(key),
+        },
         error: last(headers::ERROR)?,
     })
 }
@@ -291,13 +304,13 @@ fn send(
         broker.read(from, *number, Offset::Offset(first), |record| {
             let Some(dead_letter) = dead_letter(record) else { return Ok::<(), Failure>(()) };
             let of_partition = dead_letters.get(&(dead_letter.topic.to_owned(), dead_letter.partition));
-            let newest = of_partition.and_then(|of_partition| of_partition.get(&hasher.hash(dead_letter.key)));
+            let newest = of_partition.and_then(|of_partition| of_partition.get(&hasher.hash(&dead_letter.key)));
             let Some(newest) = newest.filter(|newest| newest.position == (*number, record.offset)) else {
                 return Ok(());
             };
             let DeadLetter { topic, partition, key, error, .. } = dead_letter;
             let what =
-                format!("{} ({}) of {topic}, partition {partition}", printable(key), printable(error.as_bytes()));
+                format!("{} ({}) of {topic}, partition {partition}", printable(&key), printable(error.as_bytes()));
             if let Some(why) = newest.skip {
                 *skipped.entry(why).or_default() += 1;
                 return Ok(writeln!(out, "skipped {what}: {why}")?);
@@ -307,10 +320,57 @@ fn send(
                 return Ok(writeln!(out, "would redrive {what}")?);
             }
             let headers = original_headers(record);
-            publisher.send(topic, Some(partition), NewRecord { key, value: record.value, headers: &headers })?;
+            publisher.send(topic, Some(partition), NewRecord { key: &key, value: record.value, headers: &headers })?;
             Ok(writeln!(out, "redriven {what}")?)
         })?;
     }
     publisher.flush().confirmed()?;
     Ok((redriven, skipped))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::io::TopicPartition;
+
+    fn redriven(more: &[(&'static str, &'static str)]) -> (Vec<u8>, Vec<&'static str>) {
+        let own = [
+            ("scheduler-error", "unknown-target"),
+            ("scheduler-error-detail", "the target topic does not exist"),
+            ("scheduler-topic", "schedules"),
+            ("scheduler-partition", "2"),
+            ("scheduler-offset", "41"),
+        ];
+        let headers = [more, &own].concat();
+        let header = |(name, value): &(&'static str, &'static str)| Header {
+            name: name.as_bytes(),
+            value: Some(value.as_bytes()),
+        };
+        let headers: Vec<Header<'_>> = headers.iter().map(header).collect();
+        let record = Record {
+            partition: TopicPartition { topic: 0, number: 0 },
+            offset: 9,
+            timestamp: Millis(0),
+            key: Some(b"report"),
+            value: Some(b"v"),
+            headers: &headers,
+        };
+        let dead_letter = dead_letter(&record).expect("it is a dead letter");
+        assert_eq!((dead_letter.topic, dead_letter.partition, dead_letter.offset), ("schedules", 2, 41));
+        assert_eq!(dead_letter.record_key, b"report");
+        let kept = original_headers(&record).len();
+        (dead_letter.key.into_owned(), more[..kept].iter().map(|(name, _)| *name).collect())
+    }
+
+    #[test]
+    fn an_occurrence_has_a_key_of_its_own() {
+        let once = [("scheduler-epoch", "7"), ("scheduler-target-topic", "t")];
+        assert_eq!(redriven(&once), (b"report".to_vec(), vec!["scheduler-epoch", "scheduler-target-topic"]));
+        let occurrence = |id| {
+            let of = [("scheduler-epoch-ms", "7000"), ("scheduler-due", "7000"), ("scheduler-id", id)];
+            redriven(&[&of[..], &[("scheduler-occurrence", "12"), ("scheduler-missed", "0")]].concat()).0
+        };
+        assert_eq!(occurrence("2-41"), b"report/2-41.12");
+        assert_eq!(occurrence("2-40"), b"report", "headers that a user has copied from another record");
+    }
 }

@@ -3,38 +3,58 @@
 use std::io::Read;
 use std::path::PathBuf;
 
-use jiff::{Timestamp, Zoned};
+use jiff::Zoned;
 
 use super::args::{self, Partitioner, decode, placement};
-use super::entry::{date, printable};
+use super::entry::{Rules, date_ms, printable};
 use super::failure::Failure;
+use super::rule_args::{self, Expiry, RuleArgs};
 use super::topic_of;
-use crate::client::{Moment, Schedule};
+use crate::client::{Delay, Misfire, Moment, Record, Schedule, ScheduleError};
 use crate::config::Config;
+use crate::core::io::{Millis, Record as ReadRecord, TopicPartition};
+use crate::core::reason::Reason;
 use crate::kafka::broker_client::BrokerClient;
 use crate::kafka::publish::{NewRecord, Publisher};
 use crate::{logging, span};
 
 const AFTER: &str = "\
 If the key is pending, its schedule is replaced: the command reads the topic to find the partition of the old record, and
-produces the new one to it. --partition skips the reading.
+produces the new one to it. --partition skips the reading. The command rejects a schedule that an engine with the same
+settings would reject. `preview` prints the dates of --cron and --every.
 
 Examples:
   kafka-scheduler schedule --at 2030-01-01T00:00:00Z --key k --target-topic t --target-key tk --value hello
   kafka-scheduler schedule --in 1h30m --key k --target-topic t --header source=cli --file message.json
+  kafka-scheduler schedule --cron '0 9 * * MON-FRI' --timezone Europe/Paris --key k --target-topic t --value hello
+  kafka-scheduler schedule --every 10m --count 6 --expires 1m --key k --target-topic t --value hello
   echo hello | kafka-scheduler schedule --in 10m --key k --target-topic t -";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER)]
-#[command(group(clap::ArgGroup::new("when").required(true).args(["at", "within"])))]
+#[command(group(clap::ArgGroup::new("when").required(true).args(["at", "within", "delay", "cron", "every"])))]
 #[command(group(clap::ArgGroup::new("what").required(true).args(["value", "file", "stdin"])))]
 pub(super) struct Args {
-    /// The date to fire at: 2030-01-01T00:00:00Z, or 2030-01-01T00:00:00[Europe/Berlin]
-    #[arg(long, value_name = "DATE", value_parser = moment)]
+    /// The date to fire at: 2030-01-01T00:00:00.250Z, or 2030-01-01T00:00:00[Europe/Berlin]
+    #[arg(long, value_name = "DATE", value_parser = rule_args::moment)]
     at: Option<Moment>,
     /// The delay from now: 90s, 10m, 1h30m, 2d, 1mo, 1y or PT10M
-    #[arg(long = "in", value_name = "DURATION", value_parser = delay)]
+    #[arg(long = "in", value_name = "DURATION", value_parser = within)]
     within: Option<Moment>,
+    /// The delay from the record's timestamp, which a topic may leave to the broker: 90s, 10m, 1h30m, 2d or PT10M
+    #[arg(long, value_name = "DURATION", value_parser = rule_args::span)]
+    delay: Option<Delay>,
+    #[command(flatten)]
+    rule: RuleArgs,
+    /// What happens to missed occurrences: once, skip, skip;10m or all
+    #[arg(long, value_name = "POLICY", value_parser = rule_args::misfire)]
+    misfire: Option<Misfire>,
+    /// A random delay below this is added to each firing
+    #[arg(long, value_name = "DURATION", value_parser = rule_args::span)]
+    jitter: Option<Delay>,
+    /// The latest firing: a duration after it is due, or a date
+    #[arg(long, value_name = "DURATION|DATE", value_parser = rule_args::expiry)]
+    expires: Option<Expiry>,
     /// The schedules topic; required if SCHEDULES_TOPICS has several
     #[arg(long, value_parser = args::topic)]
     topic: Option<String>,
@@ -70,14 +90,7 @@ pub(super) struct Args {
     partition: Option<i32>,
 }
 
-fn moment(text: &str) -> Result<Moment, String> {
-    let zoned = || text.parse::<Zoned>().map(|zoned| zoned.timestamp());
-    text.parse::<Timestamp>().or_else(|_| zoned()).map(Moment::from).map_err(|_| {
-        "must be a date with its zone, such as 2030-01-01T00:00:00Z or 2030-01-01T00:00:00[Europe/Berlin]".into()
-    })
-}
-
-fn delay(text: &str) -> Result<Moment, String> {
+fn within(text: &str) -> Result<Moment, String> {
     let delay = span::parse(text, &Zoned::now()).map_err(|e| e.to_string())?;
     Ok(Moment::now().plus(delay.into()))
 }
@@ -103,29 +116,95 @@ impl Args {
                 .map_err(|e| Failure::new(format!("standard input: {e}"))),
         }
     }
+
+    /// Builds the record.
+    fn record(&self, key: &[u8]) -> Result<Record, Failure> {
+        let mut schedule = Schedule::new(key).to(self.target_topic.as_str());
+        if let Some(target_key) = &self.target_key {
+            schedule = schedule.target_key(decode("--target-key", target_key, self.base64)?);
+        }
+        for (name, value) in &self.headers {
+            schedule = schedule.header(name.as_str(), value.as_str());
+        }
+        // Group "when" requires one form, and allows no second one.
+        if let Some(moment) = self.at.or(self.within) {
+            schedule = schedule.at(moment);
+        }
+        if let Some(delay) = self.delay {
+            schedule = schedule.delay(delay);
+        }
+        schedule = self.rule.apply(schedule);
+        if let Some(misfire) = self.misfire {
+            schedule = schedule.misfire(misfire);
+        }
+        if let Some(jitter) = self.jitter {
+            schedule = schedule.jitter(jitter);
+        }
+        schedule = match &self.expires {
+            Some(Expiry::After(after)) => schedule.expires(*after),
+            Some(Expiry::At(date)) => schedule.expires_at(date),
+            None => schedule,
+        };
+        schedule.value(self.payload()?).build().map_err(|error| match error {
+            ScheduleError::StrayOption(header) => {
+                let option = header.replace("scheduler-", "--");
+                Failure::usage(format!("{option} needs --cron or --every: leave it out, or set one of these"))
+            }
+            error => Failure::usage(error.to_string()),
+        })
+    }
 }
 
-pub(super) fn run(config: Config, args: Args) -> Result<(), Failure> {
+/// Returns the options that a reason is about.
+fn options(reason: Reason) -> &'static str {
+    match reason {
+        Reason::NoKey | Reason::ReservedKey => "--key",
+        Reason::NoTarget | Reason::BadTarget | Reason::QuotedTarget | Reason::TargetIsSchedules => "--target-topic",
+        Reason::OverGrace | Reason::BeyondHorizon => "--at, --in or --delay",
+        Reason::BadAt | Reason::BadEpochMs => "--at or --in",
+        Reason::BadDelay => "--delay",
+        Reason::BadCron => "--cron",
+        Reason::BadTimezone => "--timezone",
+        Reason::BadEvery => "--every",
+        Reason::BadStart => "--start",
+        Reason::BadUntil => "--until",
+        Reason::BadCount => "--count",
+        Reason::BadExcept => "--except",
+        Reason::BadMisfire => "--misfire",
+        Reason::BadJitter => "--jitter",
+        Reason::BadExpires => "--expires",
+        Reason::NeverDue => "--cron or --every with --start, --until and --except",
+        _ => "the arguments",
+    }
+}
+
+/// Returns when a record of these rules is due first, and next, in milliseconds since 1970.
+fn dates(rules: &Rules, key: &[u8], record: &Record) -> Result<(u64, Option<u64>), Failure> {
+    let read = ReadRecord {
+        partition: TopicPartition { topic: 0, number: 0 },
+        offset: 0,
+        timestamp: Millis(Moment::now().epoch_ms()),
+        key: Some(key),
+        value: record.value.as_deref(),
+        headers: &record.raw_headers(),
+    };
+    rules.dates(&read).map_err(|reason| {
+        let (options, code) = (options(reason), reason.code());
+        Failure::usage(format!("the engine would reject {options} ({code}): {}", reason.detail()))
+    })
+}
+
+pub(super) fn run(config: Config, args: &Args) -> Result<(), Failure> {
     let topic = topic_of(&config, args.topic.as_ref())?;
     let key = decode("--key", &args.key, args.base64)?;
-    let mut schedule = Schedule::new(key.clone()).to(args.target_topic.as_str());
-    if let Some(target_key) = &args.target_key {
-        schedule = schedule.target_key(decode("--target-key", target_key, args.base64)?);
-    }
-    for (name, value) in &args.headers {
-        schedule = schedule.header(name.as_str(), value.as_str());
-    }
-    // Group "when" requires one of them.
-    if let Some(moment) = args.at.or(args.within) {
-        schedule = schedule.at(moment);
-    }
-    let record = schedule.value(args.payload()?).build().map_err(|e| Failure::usage(e.to_string()))?;
+    let record = args.record(&key)?;
     if config.schedules_topics().contains(&args.target_topic) {
         return Err(Failure::usage(format!(
             "--target-topic is {:?}, but must not be a schedules topic",
             args.target_topic
         )));
     }
+    let (due_ms, next_ms) = dates(&Rules::new(&config), &key, &record)?;
     let broker = BrokerClient::connect(&config)?;
     if broker.partitions(&args.target_topic).is_err() {
         let text = format!(
@@ -138,9 +217,9 @@ pub(super) fn run(config: Config, args: Args) -> Result<(), Failure> {
     let new = NewRecord { key: &key, value: record.value.as_deref(), headers: &headers };
     let mut publisher = Publisher::new(broker.clients(), args.partitioner.map(Partitioner::name))?;
     let published = publisher.schedule(&broker, &topic, new, placement(args.partition))?;
-    let due = record.header("scheduler-epoch").and_then(|epoch| std::str::from_utf8(epoch).ok()?.parse().ok());
     let verb = if published.replaces_pending { "rescheduled" } else { "scheduled" };
-    let (key, due) = (printable(&key), date(due.unwrap_or(0)));
-    println!("{verb} {key} to {due} in {topic} (partition {}, offset {})", published.partition, published.offset);
+    let (key, due) = (printable(&key), date_ms(due_ms));
+    let next = next_ms.map_or_else(String::new, |next_ms| format!(", next {}", date_ms(next_ms)));
+    println!("{verb} {key} to {due}{next} in {topic} (partition {}, offset {})", published.partition, published.offset);
     Ok(())
 }

@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use super::args::{self, KeyArgs};
-use super::entry::{Entry, Rules, date, printable};
+use super::entry::{Entry, Rules, date, date_ms, printable, when_texts};
 use super::export_line::ExportLine;
 use super::failure::Failure;
 use super::topics_of;
@@ -45,7 +45,7 @@ pub(super) fn run(config: Config, args: &Args) -> Result<(), Failure> {
             pending(&broker, &hasher, topic, partition, is_key, |record| {
                 found += 1;
                 if args.json {
-                    let line = serde_json::to_string(&ExportLine::of(topic, record));
+                    let line = serde_json::to_string(&ExportLine::of(topic, &rules, record));
                     return Ok(writeln!(out, "{}", line.map_err(|e| Failure::new(e.to_string()))?)?);
                 }
                 Ok::<(), Failure>(out.write_all(text(topic, &rules, record).as_bytes())?)
@@ -67,7 +67,8 @@ fn text(topic: &str, rules: &Rules, record: &Pending<'_>) -> String {
     ];
     match Entry::of(topic, rules, record) {
         Ok(entry) => {
-            lines.push(("due", date(entry.due_s)));
+            lines.push(("due", date_ms(entry.due_ms)));
+            lines.extend(entry.occurrence.map(|number| ("occurrence", number.to_string())));
             lines.extend(entry.warning().map(|warning| ("warning", warning.to_owned())));
             lines.extend([
                 ("target topic", entry.target),
@@ -76,6 +77,7 @@ fn text(topic: &str, rules: &Rules, record: &Pending<'_>) -> String {
         }
         Err(reason) => lines.push(("cannot fire", format!("{}: {}", reason.code(), reason.detail()))),
     }
+    lines.extend(when_texts(&record.headers).map(|(name, text)| (name, printable(text.as_bytes()))));
     let value = |header: &Header<'_>| header.value.map_or("null".into(), printable);
     let headers = record.headers.iter().filter(|header| !header.name.starts_with(b"scheduler-"));
     lines.extend(headers.map(|header| ("header", format!("{} = {}", printable(header.name), value(header)))));

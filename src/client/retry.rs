@@ -63,7 +63,7 @@ pub enum Next {
         record: Record,
         /// The number of this retry, from 1.
         attempt: u32,
-        /// The delay, before it is rounded up to a whole second.
+        /// The delay.
         delay: Duration,
     },
     /// The strategy gives the record up.

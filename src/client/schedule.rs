@@ -1,12 +1,16 @@
 //! Builds schedules.
 
-use std::fmt;
+mod error;
+mod when;
 
 use super::{Delay, HEADER_PREFIX, Header, Moment, Record, name};
-use crate::core::due::EPOCH_S_MAX;
 use crate::core::headers;
 use crate::core::origin::RESERVED_PREFIX;
 use crate::core::schedule::is_topic;
+
+pub use error::ScheduleError;
+pub use when::Misfire;
+use when::{Expiry, Form, Options};
 
 /// A builder of schedules.
 ///
@@ -15,12 +19,15 @@ use crate::core::schedule::is_topic;
 ///
 /// let record = Schedule::new("k").to("t").value("v").at(Moment::from_epoch_s(4_102_444_800)).build()?;
 /// assert_eq!(record.header("scheduler-epoch"), Some(&b"4102444800"[..]));
+/// // Milliseconds, and options such as `jitter`, have a header of their own.
+/// let record = Schedule::new("k").to("t").value("v").at(Moment::from_epoch_ms(4_102_444_800_250)).build()?;
+/// assert_eq!(record.header("scheduler-epoch-ms"), Some(&b"4102444800250"[..]));
 ///
 /// // Each mistake has an error of its own.
 /// let begun = || Schedule::new("k").to("t").value("v");
 /// assert_eq!(Schedule::new("").to("t").value("v").build(), Err(ScheduleError::NoKey));
 /// assert_eq!(Schedule::new("k").value("v").build(), Err(ScheduleError::NoTarget));
-/// assert!(matches!(begun().at(Moment::from_epoch_s(0)).build(), Err(ScheduleError::Past { due_s: 0, .. })));
+/// assert!(matches!(begun().at(Moment::from_epoch_s(0)).build(), Err(ScheduleError::Past { due_ms: 0, .. })));
 /// # Ok::<(), ScheduleError>(())
 /// ```
 ///
@@ -47,85 +54,22 @@ pub struct Schedule {
     target_key: Option<Vec<u8>>,
     value: Option<Vec<u8>>,
     headers: Vec<Header>,
-    due: Option<Due>,
+    form: Option<Form>,
+    options: Options,
 }
-
-#[derive(Clone, Copy, Debug)]
-enum Due {
-    At(Moment),
-    After(Delay),
-}
-
-/// Why a schedule cannot be built.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum ScheduleError {
-    /// The key is empty. It names the schedule, so it can be replaced or cancelled.
-    NoKey,
-    /// The key begins with the prefix that is reserved for the engine.
-    ReservedKey,
-    /// There is no target topic, or its name is empty.
-    NoTarget,
-    /// The target is not a valid topic name.
-    BadTarget(String),
-    /// There is no value, and null would cancel the key. An empty value is allowed.
-    NoValue,
-    /// There is neither a date nor a delay.
-    NoDate,
-    /// The date has passed. Use a delay of 0 to fire at once.
-    Past {
-        /// The date, in seconds since 1970.
-        due_s: i64,
-        /// The clock, in milliseconds since 1970.
-        now_ms: i64,
-    },
-    /// The date is too late for the engine: its milliseconds must fit into 63 bits.
-    TooFar,
-    /// A header's name is reserved for the scheduler.
-    ReservedHeader(String),
-}
-
-impl fmt::Display for ScheduleError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NoKey => f.write_str("the schedule has no key: set one that names it"),
-            Self::ReservedKey => f.write_str("the key begins with \"__scheduler.\", which is reserved for the engine"),
-            Self::NoTarget => {
-                f.write_str("the schedule has no target topic: set the topic that the message is sent to")
-            }
-            Self::BadTarget(topic) => write!(
-                f,
-                "the target topic {topic:?} is invalid: it must be 1 to 249 of the characters a-z A-Z 0-9 . _ - \
-                 (and not . or .. alone)"
-            ),
-            Self::NoValue => {
-                f.write_str("the schedule has no value, and null would cancel the key: an empty value is allowed")
-            }
-            Self::NoDate => f.write_str("the schedule has no date: set a date or a delay"),
-            Self::Past { due_s, now_ms } => write!(
-                f,
-                "the date has passed: it is {due_s}, and now it is {}.{:03} (seconds since 1970)",
-                now_ms.div_euclid(1000),
-                now_ms.rem_euclid(1000)
-            ),
-            Self::TooFar => write!(f, "the date is too late: the last one is {EPOCH_S_MAX} seconds after 1970"),
-            Self::ReservedHeader(name) => {
-                write!(
-                    f,
-                    "the header {name:?} is reserved for the scheduler: choose a name without the prefix \
-                     {HEADER_PREFIX:?}"
-                )
-            }
-        }
-    }
-}
-
-impl std::error::Error for ScheduleError {}
 
 impl Schedule {
     /// Begins a schedule with this key. A later one with the same key replaces it.
     pub fn new(key: impl Into<Vec<u8>>) -> Self {
-        Self { key: key.into(), target: None, target_key: None, value: None, headers: Vec::new(), due: None }
+        Self {
+            key: key.into(),
+            target: None,
+            target_key: None,
+            value: None,
+            headers: Vec::new(),
+            form: None,
+            options: Options::default(),
+        }
     }
 
     /// Begins a schedule of an existing message: the triggered record has its key, value and headers, without the
@@ -181,15 +125,120 @@ impl Schedule {
         self
     }
 
-    /// Sets the due time. A fraction of a second is rounded up.
+    /// Fires once, at this moment. A fraction of a millisecond is rounded up.
+    ///
+    /// A schedule fires in one way: the last of `at`, `after`, `delay`, `at_zoned`, `every` and `cron` counts.
     pub fn at(mut self, moment: impl Into<Moment>) -> Self {
-        self.due = Some(Due::At(moment.into()));
+        self.form = Some(Form::At(moment.into()));
         self
     }
 
-    /// Sets the delay from the moment at which the record is built. A fraction of a second is rounded up.
+    /// Fires once, this long after the moment at which the record is built. A fraction of a millisecond is rounded up.
     pub fn after(mut self, delay: impl Into<Delay>) -> Self {
-        self.due = Some(Due::After(delay.into()));
+        self.form = Some(Form::After(delay.into()));
+        self
+    }
+
+    /// Fires once, this long after the record's own timestamp (`scheduler-delay`): the time at which it is produced or,
+    /// in a topic with `message.timestamp.type=LogAppendTime`, at which the broker appends it.
+    pub fn delay(mut self, delay: impl Into<Delay>) -> Self {
+        self.form = Some(Form::Delay(delay.into()));
+        self
+    }
+
+    /// Fires once, at this date (`scheduler-at`): `2027-03-28T09:00:00[Europe/Paris]` or `2027-03-28T09:00:00+02:00`.
+    /// The engine reads it: a zone's rules are those of the engine's version.
+    pub fn at_zoned(mut self, date: impl Into<String>) -> Self {
+        self.form = Some(Form::Zoned(date.into()));
+        self
+    }
+
+    /// Recurs at a fixed interval of 1 s or more (`scheduler-every`), first one interval after the record's own
+    /// timestamp, or at [`start`](Self::start).
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use kafka_scheduler::client::{Misfire, Schedule};
+    ///
+    /// let every = Schedule::new("heartbeat").to("t").value("v").every(Duration::from_secs(600));
+    /// let record = every.count(144).misfire(Misfire::Skip).expires(Duration::from_secs(60)).build()?;
+    /// assert_eq!(record.header("scheduler-every"), Some(&b"10m"[..]));
+    /// # Ok::<(), kafka_scheduler::client::ScheduleError>(())
+    /// ```
+    pub fn every(mut self, interval: impl Into<Delay>) -> Self {
+        self.form = Some(Form::Every(interval.into()));
+        self
+    }
+
+    /// Recurs by a cron expression (`scheduler-cron`) in UTC, or in another [`timezone`](Self::timezone).
+    ///
+    /// ```
+    /// use kafka_scheduler::client::Schedule;
+    ///
+    /// let cron = Schedule::new("report").to("t").value("v").cron("0 9 * * MON-FRI").timezone("Europe/Paris");
+    /// let record = cron.until("2030-01-01T00:00:00Z").except("2027-12-24, 2027-12-27").build()?;
+    /// assert_eq!(record.header("scheduler-cron"), Some(&b"0 9 * * MON-FRI"[..]));
+    /// # Ok::<(), kafka_scheduler::client::ScheduleError>(())
+    /// ```
+    pub fn cron(mut self, expression: impl Into<String>) -> Self {
+        self.form = Some(Form::Cron(expression.into()));
+        self
+    }
+
+    /// With `cron` and `every`: the IANA name of the zone that the expression and the dates of
+    /// [`except`](Self::except) are in, by default UTC.
+    pub fn timezone(mut self, zone: impl Into<String>) -> Self {
+        self.options.timezone = Some(zone.into());
+        self
+    }
+
+    /// With `cron` and `every`: the moment of the first occurrence at the earliest, as [`at_zoned`](Self::at_zoned)
+    /// takes it.
+    pub fn start(mut self, date: impl Into<String>) -> Self {
+        self.options.start = Some(date.into());
+        self
+    }
+
+    /// With `cron` and `every`: the moment of the last occurrence at the latest, as [`at_zoned`](Self::at_zoned) takes
+    /// it.
+    pub fn until(mut self, date: impl Into<String>) -> Self {
+        self.options.until = Some(date.into());
+        self
+    }
+
+    /// With `cron` and `every`: the number of occurrences.
+    pub fn count(mut self, count: u64) -> Self {
+        self.options.count = Some(count);
+        self
+    }
+
+    /// With `cron` and `every`: up to 366 local dates without an occurrence, such as `2027-12-25,2028-01-01`.
+    pub fn except(mut self, dates: impl Into<String>) -> Self {
+        self.options.except = Some(dates.into());
+        self
+    }
+
+    /// With `cron` and `every`: what happens to missed occurrences, by default [`Misfire::Once`].
+    pub fn misfire(mut self, misfire: Misfire) -> Self {
+        self.options.misfire = Some(misfire);
+        self
+    }
+
+    /// Adds a random delay below this to each firing.
+    pub fn jitter(mut self, jitter: impl Into<Delay>) -> Self {
+        self.options.jitter = Some(jitter.into());
+        self
+    }
+
+    /// Lets a firing expire: it does not happen later than this after it is due.
+    pub fn expires(mut self, after: impl Into<Delay>) -> Self {
+        self.options.expires = Some(Expiry::After(after.into()));
+        self
+    }
+
+    /// Lets the schedule expire at a moment, which [`at_zoned`](Self::at_zoned) describes.
+    pub fn expires_at(mut self, date: impl Into<String>) -> Self {
+        self.options.expires = Some(Expiry::At(date.into()));
         self
     }
 
@@ -220,28 +269,11 @@ impl Schedule {
         if let Some(header) = self.headers.iter().find(|header| header.name.starts_with(HEADER_PREFIX)) {
             return Err(ScheduleError::ReservedHeader(header.name.clone()));
         }
-        let due_s = epoch(self.due.ok_or(ScheduleError::NoDate)?, now)?;
-        let mut headers = vec![
-            Header::new(name(headers::EPOCH), due_s.to_string()),
-            Header::new(name(headers::TARGET_TOPIC), target),
-        ];
+        let (form, options) = when::headers(self.form.ok_or(ScheduleError::NoDate)?, self.options, now)?;
+        let mut headers = vec![form, Header::new(name(headers::TARGET_TOPIC), target)];
         headers.extend(self.target_key.map(|key| Header::new(name(headers::TARGET_KEY), key)));
+        headers.extend(options);
         headers.extend(self.headers);
         Ok(Record { key: Some(self.key), value: Some(value), headers, timestamp_ms: None })
     }
-}
-
-fn epoch(due: Due, now: Moment) -> Result<i64, ScheduleError> {
-    let due = match due {
-        Due::At(moment) => moment,
-        Due::After(delay) => now.plus(delay),
-    };
-    let due_s = due.epoch_s();
-    if due_s.saturating_mul(1000) < now.epoch_ms() {
-        return Err(ScheduleError::Past { due_s, now_ms: now.epoch_ms() });
-    }
-    if due_s.unsigned_abs() > EPOCH_S_MAX {
-        return Err(ScheduleError::TooFar);
-    }
-    Ok(due_s)
 }

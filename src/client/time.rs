@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// A moment in milliseconds since 1970, which may be negative.
 ///
-/// Schedules are due in whole seconds. A moment between two seconds is rounded up, so nothing fires early.
+/// Fractions of a millisecond are rounded up, so nothing fires early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Moment {
     ms: i64,
@@ -57,10 +57,16 @@ impl From<SystemTime> for Moment {
     }
 }
 
-/// The delay of a schedule in milliseconds. Fractions are rounded up.
+/// A delay or interval of a schedule in milliseconds. Fractions are rounded up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Delay {
     ms: i64,
+}
+
+impl Delay {
+    pub(super) const fn ms(self) -> i64 {
+        self.ms
+    }
 }
 
 impl From<Duration> for Delay {

@@ -4,6 +4,10 @@ use super::retry::ATTEMPT_HEADER;
 use super::{Record, name};
 use crate::core::headers;
 
+/// A schedule has one of these.
+const FORMS: [&[u8]; 6] =
+    [headers::EPOCH, headers::EPOCH_MS, headers::DELAY, headers::AT, headers::EVERY, headers::CRON];
+
 /// The schedule of a triggered record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Triggered<'a> {
@@ -13,6 +17,10 @@ pub struct Triggered<'a> {
     pub topic: &'a str,
     /// The schedule record's own timestamp, in seconds since 1970.
     pub timestamp_s: i64,
+    due_ms: Option<i64>,
+    id: Option<&'a str>,
+    occurrence: Option<u64>,
+    missed: u64,
 }
 
 impl<'a> Triggered<'a> {
@@ -21,11 +29,42 @@ impl<'a> Triggered<'a> {
     #[must_use]
     pub fn from_record(record: &'a Record) -> Option<Self> {
         let text = |bytes| std::str::from_utf8(bytes).ok();
+        let optional = |header| record.header(name(header)).and_then(text);
         Some(Self {
             key: record.header(name(headers::KEY))?,
             topic: text(record.header(name(headers::TOPIC))?)?,
             timestamp_s: text(record.header(name(headers::TIMESTAMP))?)?.parse().ok()?,
+            due_ms: optional(headers::DUE).and_then(|ms| ms.parse().ok()),
+            id: optional(headers::ID),
+            occurrence: optional(headers::OCCURRENCE).and_then(|number| number.parse().ok()),
+            missed: optional(headers::MISSED).and_then(|number| number.parse().ok()).unwrap_or(0),
         })
+    }
+
+    /// Returns when it was due, without jitter, in milliseconds since 1970. `None` if the schedule had whole seconds
+    /// (`scheduler-epoch`) and no options.
+    #[must_use]
+    pub const fn due_ms(&self) -> Option<i64> {
+        self.due_ms
+    }
+
+    /// Returns the partition and the offset of the schedule's record, as `partition-offset`. It is the same for all
+    /// occurrences. `None` as for [`due_ms`](Self::due_ms).
+    #[must_use]
+    pub const fn id(&self) -> Option<&'a str> {
+        self.id
+    }
+
+    /// Returns the number of the occurrence, from 1. `None` if the schedule fires once.
+    #[must_use]
+    pub const fn occurrence(&self) -> Option<u64> {
+        self.occurrence
+    }
+
+    /// Returns how many missed occurrences are part of this one.
+    #[must_use]
+    pub const fn missed(&self) -> u64 {
+        self.missed
     }
 }
 
@@ -54,7 +93,7 @@ pub fn is_triggered(record: &Record) -> bool {
 #[must_use]
 pub fn is_schedule(record: &Record) -> bool {
     record.value.is_some()
-        && record.header(name(headers::EPOCH)).is_some()
+        && FORMS.iter().any(|form| record.header(name(form)).is_some())
         && record.header(name(headers::TARGET_TOPIC)).is_some()
 }
 
