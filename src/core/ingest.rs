@@ -156,7 +156,10 @@ impl<P: Payload> Scheduler<P> {
                 self.report(Report::Accepted { partition, offset, due, target: self.targets.name(target) });
                 self.check_far_ahead(partition, offset, due, record.timestamp);
             }
-            UserRequest::Unknown(reason) => self.report(Report::UnknownSyntax { partition, offset, reason }),
+            UserRequest::Unknown(reason) => {
+                self.counters.by_reason[reason] += 1;
+                self.report(Report::UnknownSyntax { partition, offset, reason });
+            }
             UserRequest::Cancel if ended_pending => {
                 self.counters.deleted += 1;
                 self.report(Report::Cancelled { partition, offset });
@@ -186,8 +189,11 @@ impl<P: Payload> Scheduler<P> {
     /// Reports the schedules of a partition that was just loaded whose zone or syntax this version does not know.
     pub(super) fn report_unknown_of_loaded(&mut self, id: TopicPartition) {
         let Some(owned) = self.partitions.get(&id) else { return };
-        for (offset, reason) in owned.keys.unknown().into_iter().take(LOADED_REPORTED_MAX) {
-            self.report(Report::UnknownSyntax { partition: id, offset, reason });
+        for (number, (offset, reason)) in owned.keys.unknown().into_iter().enumerate() {
+            self.counters.by_reason[reason] += 1;
+            if number < LOADED_REPORTED_MAX {
+                self.report(Report::UnknownSyntax { partition: id, offset, reason });
+            }
         }
     }
 

@@ -106,9 +106,11 @@ impl<P: Payload> KeyTable<P> {
 
     /// Returns offset and reason of the schedules whose zone or syntax this version does not know, by offset.
     pub(super) fn unknown(&self) -> Vec<(i64, Reason)> {
-        // They are parked, and in no queue. Most tables have none, and need no look at every entry.
-        let entries = self.slots.iter().flatten().take(if self.parked > 0 { usize::MAX } else { 0 });
-        let mut unknown: Vec<_> = entries
+        // They are in no queue.
+        let mut unknown: Vec<_> = self
+            .slots
+            .iter()
+            .flatten()
             .filter_map(|entry| match entry.request {
                 UserRequest::Unknown(reason) => Some((entry.origin_offset, reason)),
                 UserRequest::Schedule { .. } | UserRequest::Cancel | UserRequest::Invalid(_) => None,

@@ -104,7 +104,7 @@ pub(super) enum Waiting {
 
 impl Waiting {
     pub(super) fn is_parked(self) -> bool {
-        !matches!(self, Self::No | Self::Date | Self::Progress | Self::Due | Self::Isolated)
+        !matches!(self, Self::No | Self::Date | Self::Progress | Self::Due | Self::Isolated | Self::Unknown)
     }
 }
 
