@@ -180,8 +180,8 @@ fn log_report(report: &Report, topics: &[String]) {
                 offset,
                 reason,
                 detail,
-                "a schedule that was read before has a zone or a syntax that this version does not know: it stays in the log \
-                 until an instance of a version that knows it owns the partition"
+                "a schedule that was read before has a zone or a syntax that this version does not know: it stays in the \
+                 log until an instance of a version that knows it owns the partition"
             );
         }
         Report::Parked { partition, offset, reason, retry_at } => {

@@ -46,8 +46,8 @@ pub enum Report {
         /// The probable mistake, from [`schedule::far_ahead`](super::schedule::far_ahead).
         why: &'static str,
     },
-    /// A schedule that an engine has read before has a zone or a syntax that this version does not know. It is parked
-    /// until a version that knows it owns the partition.
+    /// A schedule that an engine has read before has a zone or a syntax that this version does not know. It stays
+    /// in the log until a version that knows it owns the partition.
     UnknownSyntax {
         /// The record's partition.
         partition: TopicPartition,

@@ -40,8 +40,8 @@ pub enum Event<'a> {
         /// The schedule, with the record that it produced.
         firing: Firing<'a>,
     },
-    /// `scheduler-expires` was over before a schedule, or an occurrence of one, could fire, and there is no topic for dead
-    /// letters: it does not fire. The history record is committed.
+    /// `scheduler-expires` was over before a schedule, or an occurrence of one, could fire, and there is no topic for
+    /// dead letters: it does not fire. The history record is committed.
     #[non_exhaustive]
     Expired {
         /// The position of the user's record.

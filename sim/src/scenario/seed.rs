@@ -78,8 +78,8 @@ fn flooded_start(setup: &Setup, ops: &mut Vec<Op>) -> i64 {
 }
 
 /// Makes a user schedule and cancel one key again and again, some milliseconds apart, and instances crash meanwhile, so
-/// an instance takes a partition over while records of the engine and of users for the key alternate in its log. Returns
-/// a small share of kinds of fault.
+/// an instance takes a partition over while records of the engine and of users for the key alternate in its log.
+/// Returns a small share of kinds of fault.
 fn changed_in_crashes(rng: &mut Rng, setup: &Setup, ops: &mut Vec<Op>) -> i64 {
     for _ in 0..30 {
         let mut at_ms = rng.range(0, i64::from(SAFETY_MS) / 2 - 1) as u32 * 2;

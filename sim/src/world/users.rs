@@ -261,7 +261,7 @@ fn recurring(record: &mut UserRecord) -> Headers {
     let interval_ms = interval_s as i64 * 1000;
     let (misfire, policy) = [(Misfire::Once, "once"), (Misfire::Skip, "skip"), (Misfire::All, "all")][policy as usize];
     // Half of them are due at once, so their key often has an outstanding record when they fire.
-    let is_at_once = seed / 252 % 2 == 0;
+    let is_at_once = (seed / 252).is_multiple_of(2);
     let first_ms = if is_at_once { record.at_ms } else { record.at_ms + interval_ms };
     record.recurrence = Some(Recurrence { first_ms, interval_ms, count, misfire });
     let header = |name: &[u8], text: String| (name.to_vec(), Some(text.into_bytes()));
