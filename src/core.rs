@@ -46,6 +46,7 @@ mod batching;
 pub mod bugs;
 pub mod calendar;
 mod clock;
+mod dead_letters;
 mod deferral;
 pub mod due;
 pub mod fold;

@@ -48,7 +48,7 @@ pub fn produce(case: &Case, values: &Values, count: u32) -> Result<(), String> {
         producer.begin_transaction().map_err(failed)?;
         let end = count.min(sent + BATCH);
         for number in sent..end {
-            send_fired(&producer, &to, names.of(number, due_s), values).map_err(failed)?;
+            send_fired(&producer, &to, names.of(number, due_s * 1000), values).map_err(failed)?;
         }
         // A commit that itself waits for delivery polls every 100 ms.
         while producer.in_flight_count() > 0 {

@@ -9,7 +9,7 @@ use rdkafka::producer::{BaseProducer, DeliveryResult, Producer, ProducerContext}
 use crate::kit::Case;
 use crate::kit::client;
 use crate::kit::wait::{now_ms, until_ms};
-use crate::records::{Names, Values, send_schedule};
+use crate::records::{Names, Values, send_recurring, send_schedule};
 
 const FLUSH_LIMIT: Duration = Duration::from_secs(60);
 
@@ -58,15 +58,21 @@ impl<'a> Feed<'a> {
     }
 
     /// Produces schedules as fast as possible, and waits until all are delivered.
-    pub fn all(&mut self, count: u32, due_s: impl Fn(u32) -> i64) -> Result<(), String> {
+    pub fn all(&mut self, count: u32, due_ms: impl Fn(u32) -> i64) -> Result<(), String> {
         for number in 0..count {
-            self.send(number, due_s(number))?;
+            self.send(number, due_ms(number))?;
         }
         self.flush()
     }
 
     /// Produces `per_s` schedules per second from a given time on, evenly, and waits until all are delivered.
-    pub fn steadily(&mut self, count: u32, per_s: u32, from_ms: i64, due_s: impl Fn(u32) -> i64) -> Result<(), String> {
+    pub fn steadily(
+        &mut self,
+        count: u32,
+        per_s: u32,
+        from_ms: i64,
+        due_ms: impl Fn(u32) -> i64,
+    ) -> Result<(), String> {
         let planned_ms = |number: u32| from_ms + i64::from(number) * 1000 / i64::from(per_s);
         let mut behind_ms = 0;
         for number in 0..count {
@@ -75,7 +81,7 @@ impl<'a> Feed<'a> {
                 until_ms(at_ms);
                 behind_ms = behind_ms.max(now_ms() - at_ms);
             }
-            self.send(number, due_s(number))?;
+            self.send(number, due_ms(number))?;
         }
         self.flush()?;
         if behind_ms > BEHIND_MAX_MS {
@@ -87,17 +93,28 @@ impl<'a> Feed<'a> {
     }
 
     /// Produces one schedule, and waits until it is delivered.
-    pub fn one(&mut self, number: u32, due_s: i64) -> Result<(), String> {
-        self.send(number, due_s)?;
+    pub fn one(&mut self, number: u32, due_ms: i64) -> Result<(), String> {
+        self.send(number, due_ms)?;
         self.flush()
     }
 
-    fn send(&mut self, number: u32, due_s: i64) -> Result<(), String> {
+    fn send(&mut self, number: u32, due_ms: i64) -> Result<(), String> {
         let (topic, target) = (&self.case.schedules[0], &self.case.target);
-        send_schedule(&self.producer, topic, target, self.names.of(number, due_s), self.values)
+        send_schedule(&self.producer, topic, target, self.names.of(number, due_ms), self.values)
             .map_err(|e| format!("cannot produce to {topic}: {e}"))?;
         self.producer.poll(Duration::ZERO);
         Ok(())
+    }
+
+    /// Produces schedules that recur each second, and waits until all are delivered.
+    pub fn recurring(&mut self, count: u32) -> Result<(), String> {
+        for number in 0..count {
+            let (topic, target) = (&self.case.schedules[0], &self.case.target);
+            send_recurring(&self.producer, topic, target, self.names.of(number, 0), self.values)
+                .map_err(|e| format!("cannot produce to {topic}: {e}"))?;
+            self.producer.poll(Duration::ZERO);
+        }
+        self.flush()
     }
 
     fn flush(&self) -> Result<(), String> {

@@ -61,17 +61,20 @@ pub struct Names {
     key: String,
     target_key: String,
     due: String,
+    /// The due time has milliseconds.
+    has_ms: bool,
 }
 
 impl Names {
-    pub fn of(&mut self, number: u32, due_s: i64) -> &Self {
+    pub fn of(&mut self, number: u32, due_ms: i64) -> &Self {
         self.number = number;
         for text in [&mut self.key, &mut self.target_key, &mut self.due] {
             text.clear();
         }
         let _ = write!(self.key, "schedule-{number:07}");
         let _ = write!(self.target_key, "{TARGET_KEY}{number:09}");
-        let _ = write!(self.due, "{due_s}");
+        self.has_ms = due_ms % 1_000 != 0;
+        let _ = write!(self.due, "{}", if self.has_ms { due_ms } else { due_ms / 1_000 });
         self
     }
 
@@ -80,7 +83,11 @@ impl Names {
     }
 
     fn requested(&self, headers: OwnedHeaders, target: &str) -> OwnedHeaders {
-        let headers = add(headers, "scheduler-epoch", self.due.as_bytes());
+        let name = if self.has_ms { "scheduler-epoch-ms" } else { "scheduler-epoch" };
+        self.aimed(add(headers, name, self.due.as_bytes()), target)
+    }
+
+    fn aimed(&self, headers: OwnedHeaders, target: &str) -> OwnedHeaders {
         let headers = add(headers, "scheduler-target-topic", target.as_bytes());
         add(headers, "scheduler-target-key", self.target_key.as_bytes())
     }
@@ -111,6 +118,19 @@ pub fn send_schedule<C: ProducerContext<DeliveryOpaque = ()>>(
 ) -> Result<(), KafkaError> {
     let headers = names.requested(OwnedHeaders::new_with_capacity(4), target);
     let headers = add(headers, CUSTOMER.0, CUSTOMER.1.as_bytes());
+    send(producer, BaseRecord::to(topic).key(names.key.as_str()).payload(values.of(names.number)).headers(headers))
+}
+
+/// Passes a schedule that recurs each second to the client.
+pub fn send_recurring<C: ProducerContext<DeliveryOpaque = ()>>(
+    producer: &BaseProducer<C>,
+    topic: &str,
+    target: &str,
+    names: &Names,
+    values: &Values,
+) -> Result<(), KafkaError> {
+    let headers = add(OwnedHeaders::new_with_capacity(4), "scheduler-every", b"1s");
+    let headers = add(names.aimed(headers, target), CUSTOMER.0, CUSTOMER.1.as_bytes());
     send(producer, BaseRecord::to(topic).key(names.key.as_str()).payload(values.of(names.number)).headers(headers))
 }
 

@@ -3,6 +3,7 @@
 mod burst;
 mod idle;
 mod load;
+mod recurring;
 mod running;
 mod steady;
 
@@ -74,8 +75,14 @@ pub enum Scenario {
     Burst { count: u32 },
     /// This many schedules are due in each second, for a while.
     Steady { per_s: u32, seconds: u32 },
+    /// The same, evenly over the milliseconds of each second.
+    Spread { per_s: u32, seconds: u32 },
     /// The engine starts with this many pending schedules.
     Load { count: u32 },
+    /// The same, each with a millisecond of its own.
+    LoadSpread { count: u32 },
+    /// This many schedules recur each second.
+    Recurring { count: u32, seconds: u32 },
     /// This many schedules are pending, and none is due.
     Idle { count: u32, seconds: u32 },
 }
@@ -85,7 +92,10 @@ impl Scenario {
         match self {
             Self::Burst { count } => format!("burst-{count}"),
             Self::Steady { per_s, .. } => format!("steady-{per_s}"),
+            Self::Spread { per_s, .. } => format!("spread-{per_s}"),
             Self::Load { count } => format!("load-{count}"),
+            Self::LoadSpread { count } => format!("loadspread-{count}"),
+            Self::Recurring { count, .. } => format!("recurring-{count}"),
             Self::Idle { count, .. } => format!("idle-{count}"),
         }
     }
@@ -93,8 +103,11 @@ impl Scenario {
     pub fn run(self, bench: &Bench) -> Result<Vec<Figures>, String> {
         match self {
             Self::Burst { count } => bench.runs(|| burst::run(bench, count)),
-            Self::Steady { per_s, seconds } => bench.runs(|| steady::run(bench, per_s, seconds)),
-            Self::Load { count } => load::run(bench, count),
+            Self::Steady { per_s, seconds } => bench.runs(|| steady::run(bench, per_s, seconds, false)),
+            Self::Spread { per_s, seconds } => bench.runs(|| steady::run(bench, per_s, seconds, true)),
+            Self::Load { count } => load::run(bench, count, false),
+            Self::LoadSpread { count } => load::run(bench, count, true),
+            Self::Recurring { count, seconds } => bench.runs(|| recurring::run(bench, count, seconds)),
             Self::Idle { count, seconds } => idle::run(bench, count, seconds),
         }
     }
@@ -104,27 +117,34 @@ impl Scenario {
         match self {
             Self::Burst { .. } => Self::Burst { count },
             Self::Steady { seconds, .. } => Self::Steady { per_s: count, seconds },
+            Self::Spread { seconds, .. } => Self::Spread { per_s: count, seconds },
             Self::Load { .. } => Self::Load { count },
+            Self::LoadSpread { .. } => Self::LoadSpread { count },
+            Self::Recurring { seconds, .. } => Self::Recurring { count, seconds },
             Self::Idle { seconds, .. } => Self::Idle { count, seconds },
         }
     }
 }
 
-const ALL: [Scenario; 8] = [
+const ALL: [Scenario; 11] = [
     Scenario::Burst { count: 200_000 },
     Scenario::Burst { count: 1_000_000 },
     Scenario::Steady { per_s: 1_000, seconds: 30 },
     Scenario::Steady { per_s: 5_000, seconds: 30 },
     Scenario::Steady { per_s: 20_000, seconds: 30 },
+    Scenario::Spread { per_s: 1_000, seconds: 30 },
+    Scenario::Recurring { count: 10_000, seconds: 30 },
     Scenario::Load { count: 1_000_000 },
+    Scenario::LoadSpread { count: 1_000_000 },
     Scenario::Load { count: 5_000_000 },
     Scenario::Idle { count: 1_000_000, seconds: 30 },
 ];
 
-const QUICK: [Scenario; 4] = [
+const QUICK: [Scenario; 5] = [
     Scenario::Burst { count: 5_000 },
     Scenario::Steady { per_s: 500, seconds: 3 },
     Scenario::Load { count: 10_000 },
+    Scenario::Recurring { count: 100, seconds: 3 },
     Scenario::Idle { count: 10_000, seconds: 2 },
 ];
 

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use super::batch::{AfterFiring, Batch, DeadRequest, Fired, Kind, OffsetCommit};
+use super::batch::{AfterFiring, Batch, Fired, Kind, OffsetCommit};
 use super::bugs::{self, Bug};
 use super::due::Due;
 use super::in_flight::{BatchEntry, InFlight, Lane, Purpose, short_batch_id};
@@ -71,7 +71,7 @@ impl<P: Payload> Scheduler<P> {
         self.batches.any_concerns(id)
     }
 
-    fn ids(&self, wanted: impl Fn(&OwnedPartition<P>) -> bool) -> Vec<TopicPartition> {
+    pub(super) fn ids(&self, wanted: impl Fn(&OwnedPartition<P>) -> bool) -> Vec<TopicPartition> {
         self.partitions.values().filter(|owned| wanted(owned)).map(|owned| owned.id).collect()
     }
 
@@ -190,7 +190,7 @@ impl<P: Payload> Scheduler<P> {
         self.send(batch, Purpose::Entries(Lane::Isolated), partitions_of(&entries), entries)
     }
 
-    fn is_full(&self, batch: &Batch, lane: Lane) -> bool {
+    pub(super) fn is_full(&self, batch: &Batch, lane: Lane) -> bool {
         batch.items.len() >= self.batches.items_max[lane as usize]
             || batch.payload_bytes() >= self.batches.throughput.bytes_max()
     }
@@ -330,92 +330,6 @@ impl<P: Payload> Scheduler<P> {
         true
     }
 
-    /// Moves records that cannot fire to the dead-letter topic, in batches of their own: trouble with that topic delays
-    /// no firing.
-    fn dead_letters(&mut self) -> bool {
-        let Some(name) = self.names.dead_letter.clone() else { return false };
-        if !self.partitions.values().any(|owned| owned.may_fire() && owned.keys.has_dead_letters()) {
-            return false;
-        }
-        let (topic, new) = self.targets.intern(&name);
-        self.dead_letter_target = Some(topic);
-        if self.targets.verdict(self.now, topic) != Verdict::Fire {
-            if self.targets.add_waiter(self.now, topic) || new {
-                self.check_target(topic);
-            }
-            return false;
-        }
-        let mut batch = self.new_batch();
-        let mut entries = Vec::new();
-        for id in self.ids(OwnedPartition::may_fire) {
-            while !self.is_full(&batch, Lane::DeadLetters) && self.add_dead_letter(&mut batch, &mut entries, id, topic)
-            {
-            }
-        }
-        self.send(batch, Purpose::Entries(Lane::DeadLetters), partitions_of(&entries), entries)
-    }
-
-    fn add_dead_letter(
-        &mut self,
-        batch: &mut Batch,
-        entries: &mut Vec<BatchEntry>,
-        id: TopicPartition,
-        topic: u32,
-    ) -> bool {
-        let Some(owned) = self.partitions.get_mut(&id) else { return false };
-        let Some(slot) = owned.keys.take_dead_letter() else { return false };
-        let Some(entry) = owned.keys.get(slot) else { return false };
-        let (origin_offset, timestamp) = (entry.origin_offset, entry.timestamp);
-        let reason = entry.parked_for.unwrap_or(Reason::Rejected);
-        let end = AfterFiring::End { ends_progress: entry.recurs() && owned.keys.progress_slot(slot).is_some() };
-        let recurs = entry.recurs();
-        if recurs && owned.keys.is_progress_outstanding(slot) {
-            owned.keys.await_progress(slot);
-            return true;
-        }
-        let Some(entry) = owned.keys.get(slot) else { return false };
-        let (reason, request, after) = match entry.request {
-            UserRequest::Schedule { target, due, .. } if reason == Reason::NeverDue => {
-                let target = self.targets.name(target);
-                (reason, Some(DeadRequest { target, due, fired: None }), end)
-            }
-            UserRequest::Schedule { due, target, .. } => {
-                let target = self.targets.name(target);
-                match self.decide(id, slot) {
-                    DuePlan::Fire(fired, after) | DuePlan::Expire(fired, after) => {
-                        let due = fired.nominal.unwrap_or(due);
-                        (reason, Some(DeadRequest { target, due, fired: Some(fired) }), after.failed(reason))
-                    }
-                    DuePlan::Skip(..) | DuePlan::Nothing => {
-                        self.occurrence_over(id, slot);
-                        return true;
-                    }
-                }
-            }
-            UserRequest::Invalid(reason) => (reason, None, end),
-            UserRequest::Cancel | UserRequest::Unknown(_) => return true,
-        };
-        let kind = Kind::DeadLetter { reason, request, timestamp, after };
-        let (target, written) = (Some(topic), after.written());
-        let Some(owned) = self.partitions.get_mut(&id) else { return false };
-        let progress = if recurs { owned.keys.progress_slot(slot) } else { None };
-        let progress = progress.map(|slot| (slot, None));
-        let (is_dead_letter, has_expired, skipped) = (true, reason == Reason::Expired, 0);
-        let entry = BatchEntry {
-            partition: id,
-            slot,
-            origin_offset,
-            written,
-            target,
-            is_dead_letter,
-            has_expired,
-            skipped,
-            progress,
-        };
-        add_entry(batch, entries, &mut owned.keys, kind, entry);
-        true
-    }
-
     /// Writes progress records again, or ends them, that firings do not write.
     fn add_repairs(&mut self, batch: &mut Batch, entries: &mut Vec<BatchEntry>) {
         let now = self.now;
@@ -453,12 +367,18 @@ impl<P: Payload> Scheduler<P> {
         }
     }
 
-    fn new_batch(&self) -> Batch {
+    pub(super) fn new_batch(&self) -> Batch {
         Batch::new(self.batches.next_id, Arc::clone(&self.names))
     }
 
     /// Hands the batch out with the offset of every partition in `ids`. Returns false if there are none.
-    fn send(&mut self, mut batch: Batch, purpose: Purpose, ids: Vec<TopicPartition>, entries: Vec<BatchEntry>) -> bool {
+    pub(super) fn send(
+        &mut self,
+        mut batch: Batch,
+        purpose: Purpose,
+        ids: Vec<TopicPartition>,
+        entries: Vec<BatchEntry>,
+    ) -> bool {
         if ids.is_empty() {
             return false;
         }
@@ -495,7 +415,7 @@ impl<P: Payload> Scheduler<P> {
 }
 
 /// Adds an entry to a batch. From now on its key has an outstanding engine record.
-fn add_entry<P: Payload>(
+pub(super) fn add_entry<P: Payload>(
     batch: &mut Batch,
     entries: &mut Vec<BatchEntry>,
     keys: &mut KeyTable<P>,
@@ -511,7 +431,7 @@ fn add_entry<P: Payload>(
     entries.push(entry);
 }
 
-fn partitions_of(entries: &[BatchEntry]) -> Vec<TopicPartition> {
+pub(super) fn partitions_of(entries: &[BatchEntry]) -> Vec<TopicPartition> {
     let mut ids: Vec<TopicPartition> = entries.iter().map(|entry| entry.partition).collect();
     ids.sort_unstable();
     ids.dedup();

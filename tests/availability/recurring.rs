@@ -72,7 +72,7 @@ fn recurring_schedules_survive_ten_kills_once_each() {
         case.produce(&(0..10).map(update).collect::<Vec<_>>());
         updated += 10;
         let gone: Vec<&String> = (0..5).map(|n| &keys[KEYS - 1 - (kill * 5 + n)]).collect();
-        case.produce(&gone.iter().map(|key| Scheduled::cancel(key)).collect::<Vec<_>>());
+        case.produce(&gone.iter().map(Scheduled::cancel).collect::<Vec<_>>());
         cancelled.extend(gone.into_iter().cloned());
         engines[kill % 2] = start();
         engines[kill % 2].ready();

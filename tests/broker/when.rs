@@ -221,7 +221,7 @@ fn assert_contiguous(key: &str, all: &[Fired]) {
 }
 
 #[test]
-fn what_expires_becomes_a_dead_letter_or_is_noted_in_the_history() {
+fn an_expired_schedule_does_not_fire() {
     for with_topic in [true, false] {
         let Some(case) = Case::new("expiry", 1) else { return };
         let dead = format!("{}-dead", case.history);
@@ -235,11 +235,11 @@ fn what_expires_becomes_a_dead_letter_or_is_noted_in_the_history() {
         reader.wait("the other fires", TIMEOUT, |records| fired(records, "in-time").len() == 1);
         eventually("it has expired", TIMEOUT, || (engine.refused("expired") == Some(1)).then_some(()));
         if with_topic {
-            let letters = eventually("its dead letter", TIMEOUT, || {
-                let letters = client::read_all(case.bootstrap(), &dead);
-                (!letters.is_empty()).then_some(letters)
+            let dead_letters = eventually("its dead letter", TIMEOUT, || {
+                let dead_letters = client::read_all(case.bootstrap(), &dead);
+                (!dead_letters.is_empty()).then_some(dead_letters)
             });
-            assert_eq!((letters.len(), letters[0].key_text()), (1, "late".to_owned()));
+            assert_eq!((dead_letters.len(), dead_letters[0].key_text()), (1, "late".to_owned()));
         } else {
             eventually("it is in the history", TIMEOUT, || {
                 case.read_history().iter().any(|r| r.header("scheduler-key") == Some(b"late")).then_some(())

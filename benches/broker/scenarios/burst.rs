@@ -37,7 +37,7 @@ pub fn run(bench: &Bench, count: u32) -> Result<Figures, String> {
     let lead_s = MARGIN_S + bare_took.as_secs() * 3 / 2 * u64::from(count + beside) / u64::from(count);
     let now = now_s();
     let due_s = now + i64::try_from(lead_s).expect("a few seconds");
-    Feed::new(&case, &bench.values)?.all(count + beside, |n| if n < count { due_s } else { now + FAR_S })?;
+    Feed::new(&case, &bench.values)?.all(count + beside, |n| 1000 * if n < count { due_s } else { now + FAR_S })?;
     engine.counted("planned_schedule", count + beside)?;
     if now_ms() > due_s * 1000 - CALM_MS {
         return Err(format!("the machine is too busy: {count} were not loaded within {lead_s} s"));

@@ -11,7 +11,7 @@ use crate::report::Figures;
 
 pub fn run(bench: &Bench, count: u32, seconds: u32) -> Result<Vec<Figures>, String> {
     let case = bench.case("idle");
-    fill(bench, &case, count)?;
+    fill(bench, &case, count, false)?;
     let mut engine = Running::ready(bench, &case, time_limit(count))?;
     engine.holds(count)?;
     engine.wait_until_idle();

@@ -25,12 +25,14 @@ const DAY_S: i64 = 86_400;
 const EMPTY_STARTS: u32 = 3;
 
 /// Produces schedules that do not fire during the run.
-pub fn fill(bench: &Bench, case: &Case, count: u32) -> Result<(), String> {
-    let far_s = now_s() + FAR_S;
-    Feed::new(case, &bench.values)?.all(count, |number| far_s + i64::from(number) % DAY_S)
+pub fn fill(bench: &Bench, case: &Case, count: u32, is_spread: bool) -> Result<(), String> {
+    let far_ms = (now_s() + FAR_S) * 1000;
+    // An odd number of milliseconds apart, so each has a millisecond of its own.
+    let due_ms = |number: u32| if is_spread { i64::from(number) * 87 } else { i64::from(number) % DAY_S * 1000 };
+    Feed::new(case, &bench.values)?.all(count, |number| far_ms + due_ms(number))
 }
 
-pub fn run(bench: &Bench, count: u32) -> Result<Vec<Figures>, String> {
+pub fn run(bench: &Bench, count: u32, is_spread: bool) -> Result<Vec<Figures>, String> {
     let case = bench.case("load");
     let mut starts = Starts { bench, case: &case, overdue: count };
     // Only the very first start writes start markers.
@@ -44,7 +46,7 @@ pub fn run(bench: &Bench, count: u32) -> Result<Vec<Figures>, String> {
         empty_s = empty_s.min(first_s);
         engine.stop();
     }
-    fill(bench, &case, count)?;
+    fill(bench, &case, count, is_spread)?;
     let runs = bench.runs(|| {
         let bare = bare::read(case.bootstrap(), &case.schedules[0], count, |_| {})?;
         let mut headers = 0;
@@ -99,7 +101,7 @@ impl Starts<'_> {
         let overdue = self.overdue;
         self.overdue += 1;
         let (consumer, _) = bare::consumer(self.case.bootstrap(), &self.case.target)?;
-        Feed::new(self.case, &self.bench.values)?.one(overdue, now_s() - 1)?;
+        Feed::new(self.case, &self.bench.values)?.one(overdue, (now_s() - 1) * 1000)?;
         let began_ms = now_ms();
         let mut engine = Running::start(self.bench, self.case);
         let fired_ms = first_firing(&consumer, overdue, &mut engine, pending)?;

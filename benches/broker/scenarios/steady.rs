@@ -23,7 +23,7 @@ const AHEAD_S: i64 = 3;
 /// How long to wait after the last due second.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-pub fn run(bench: &Bench, per_s: u32, seconds: u32) -> Result<Figures, String> {
+pub fn run(bench: &Bench, per_s: u32, seconds: u32, is_spread: bool) -> Result<Figures, String> {
     let count = per_s * seconds;
     let case = bench.case("steady");
     let engine = Running::ready(bench, &case, time_limit(0))?;
@@ -32,11 +32,15 @@ pub fn run(bench: &Bench, per_s: u32, seconds: u32) -> Result<Figures, String> {
     engine.wait_until_idle();
     let cpu_before = cpu_s(engine.pid());
     let from_s = now_s() + 2;
-    let due_s = |number: u32| from_s + i64::from(number / per_s) + 1 + AHEAD_S;
+    let due_ms = |number: u32| {
+        let from_ms = (from_s + 1 + AHEAD_S) * 1000;
+        let offset_ms = i64::from(number) * 1000 / i64::from(per_s);
+        from_ms + if is_spread { offset_ms } else { offset_ms / 1000 * 1000 }
+    };
     let limit = TIMEOUT + Duration::from_secs(u64::from(seconds));
     let received = thread::scope(|scope| {
         let receiver = scope.spawn(move || receive(&consumer, count, limit));
-        feed.steadily(count, per_s, from_s * 1000, due_s)?;
+        feed.steadily(count, per_s, from_s * 1000, due_ms)?;
         receiver.join().expect("the consumer does not panic")
     })?;
     let resident = resident_bytes(engine.pid());
@@ -45,7 +49,7 @@ pub fn run(bench: &Bench, per_s: u32, seconds: u32) -> Result<Figures, String> {
     engine.stop();
 
     let landed = Landed::of(&case, count)?;
-    let late = |each: &[(u32, i64)]| Lateness::new(each.iter().map(|(n, at_ms)| at_ms - due_s(*n) * 1000).collect());
+    let late = |each: &[(u32, i64)]| Lateness::new(each.iter().map(|(n, at_ms)| at_ms - due_ms(*n)).collect());
     let mut figures = late(&landed.each).figures("append");
     figures.extend(late(&received).figures("receipt"));
     figures.extend([
