@@ -71,7 +71,9 @@ impl World {
         let is_new = kind.recurs() || kind == RecordKind::Expiring;
         let target = if is_new { Target::Open } else { target };
         let key = match kind {
-            RecordKind::ReservedKey => BARRIER_KEY.to_vec(),
+            RecordKind::ReservedKey if number % 2 == 0 => BARRIER_KEY.to_vec(),
+            // A key of a later version, which this one leaves alone.
+            RecordKind::ReservedKey => format!("__scheduler.later.k{number}").into_bytes(),
             _ => format!("k{number}").into_bytes(),
         };
         self.summary.produced += 1;
