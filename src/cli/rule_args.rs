@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::calendar::{UTC, ZoneCalendar, dates, moment as parse_moment, span as parse_span};
+use crate::calendar::{MomentError, UTC, ZoneCalendar, dates, moment as parse_moment, span as parse_span};
 use crate::client::{Delay, Misfire, Moment, Schedule};
 
 /// A rule by which a schedule recurs. Dates stay as their user wrote them: the engine reads them.
@@ -96,8 +96,11 @@ pub(super) fn span(text: &str) -> Result<Delay, String> {
 
 /// Parses a date.
 pub(super) fn moment(text: &str) -> Result<Moment, String> {
-    parse_moment(text).map(|at| Moment::from_epoch_ms(at.0)).map_err(|e| {
-        format!("must be a date with its zone, such as 2030-01-01T00:00:00Z or 2030-01-01T00:00:00[Europe/Berlin]: {e}")
+    parse_moment(text).map(|at| Moment::from_epoch_ms(at.0)).map_err(|e| match e {
+        MomentError::Malformed => {
+            "must be a date with its zone, such as 2030-01-01T00:00:00Z or 2030-01-01T00:00:00[Europe/Berlin]".into()
+        }
+        _ => e.to_string(),
     })
 }
 

@@ -145,7 +145,9 @@ impl Args {
             Some(Expiry::At(date)) => schedule.expires_at(date),
             None => schedule,
         };
-        schedule.value(self.payload()?).build().map_err(|error| match error {
+        // A delay counts from the moment at which it was read, and may be 0.
+        let now = self.within.map_or_else(Moment::now, |moment| moment.min(Moment::now()));
+        schedule.value(self.payload()?).build_at(now).map_err(|error| match error {
             ScheduleError::StrayOption(header) => {
                 let option = header.replace("scheduler-", "--");
                 Failure::usage(format!("{option} needs --cron or --every: leave it out, or set one of these"))
