@@ -154,7 +154,9 @@ fn with_a_dead_letter_topic_each_bad_record_arrives_there_once() {
     client::create_topic(case.bootstrap(), &dead, 1, &[]);
     let env = [LIMITS[0], LIMITS[1], ("DEAD_LETTER_TOPIC", &dead)];
     let mut engine = case.engine_with(&env);
-    let bad = mixed(&case, &traps, &mut engine);
+    let mut bad = mixed(&case, &traps, &mut engine);
+    // A record under a reserved key may be a later version's, so it is left alone.
+    let reserved = bad.remove("reserved-key").expect("one under a reserved key");
     let mut reader = Reader::new(case.bootstrap(), &dead);
     reader.wait("all bad ones are dead letters", TIMEOUT, |r| r.len() >= bad.len());
     engine.stop();
@@ -164,6 +166,8 @@ fn with_a_dead_letter_topic_each_bad_record_arrives_there_once() {
     let dead_letters = client::read_all(case.bootstrap(), &dead);
     assert_eq!(dead_letters.len(), bad.len(), "each dead letter is written once, also after a restart");
     let mut tombstones = client::read_all(case.bootstrap(), &case.schedules[0]);
+    let kept: Vec<_> = tombstones.iter().filter(|r| r.key == reserved.key).map(|r| r.value.clone()).collect();
+    assert_eq!(kept, [reserved.value], "the record under a reserved key stays as it is");
     tombstones.retain(|r| r.value.is_none());
     for (reason, record) in &bad {
         let found = dead_letters.iter().find(|r| r.key == record.key);
