@@ -64,6 +64,11 @@ impl<P: Payload> Scheduler<P> {
             UserRequest::Schedule { due, target, .. } => {
                 let target = self.targets.name(target);
                 match self.decide(id, slot) {
+                    // The expired one has become part of one that can still fire.
+                    DuePlan::Fire(..) if recurs && reason == Reason::Expired => {
+                        self.occurrence_over(id, slot);
+                        return true;
+                    }
                     DuePlan::Fire(fired, after) | DuePlan::Expire(fired, after) => {
                         let due = fired.nominal.unwrap_or(due);
                         (reason, Some(DeadRequest { target, due, fired: Some(fired) }), after.failed(reason))

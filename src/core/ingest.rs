@@ -231,7 +231,16 @@ impl<P: Payload> Scheduler<P> {
                 origin_offset,
                 timestamp,
                 request: match reason {
-                    Reason::BadCron | Reason::BadTimezone if was_accepted => UserRequest::Unknown(reason),
+                    Reason::BadCron
+                    | Reason::BadTimezone
+                    | Reason::BadAt
+                    | Reason::BadStart
+                    | Reason::BadUntil
+                    | Reason::BadExpires
+                        if was_accepted =>
+                    {
+                        UserRequest::Unknown(reason)
+                    }
                     _ => UserRequest::Invalid(reason),
                 },
                 payload: P::pack(&schedule::verbatim(record, value), &mut self.store),

@@ -329,7 +329,12 @@ impl<P: Payload> KeyTable<P> {
                 self.advance(slot, position, failed.map(|reason| reason.code().into()));
                 self.remember_progress(slot);
             }
-            Committed::Nothing | Committed::End | Committed::Progress { .. } => self.enqueue_or_drop(slot),
+            Committed::Nothing | Committed::End | Committed::Progress { .. } => {
+                if self.entry(slot).has(OVERTAKEN) {
+                    self.rewrites.push_back(slot);
+                }
+                self.enqueue_or_drop(slot);
+            }
         }
     }
 

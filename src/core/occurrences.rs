@@ -31,7 +31,9 @@ pub(super) enum DuePlan {
 impl<P: Payload> Scheduler<P> {
     /// Returns whether due times of live partitions remain to be computed.
     pub(super) fn has_dates_to_compute(&self) -> bool {
-        let has = |owned: &OwnedPartition<P>| owned.may_fire_once_dated() && owned.keys.first_undated().is_some();
+        let has = |owned: &OwnedPartition<P>| {
+            owned.may_fire_once_dated() && (owned.awaits_dates || owned.keys.first_undated().is_some())
+        };
         self.partitions.values().any(has)
     }
 
@@ -61,6 +63,8 @@ impl<P: Payload> Scheduler<P> {
         let (Some(entry), Some(timed)) = (owned.keys.get(slot), owned.keys.timed(slot)) else { return false };
         let first = || recurring.first(owned.owed_since(entry.origin_offset));
         let position = timed.position.or_else(|| first().map(|next| Position { done: 0, next }));
+        // A user may have set progress that is beyond the schedule's end.
+        let position = position.filter(|p| p.done < recurring.spec.count && p.next <= recurring.spec.until);
         match position.map(|position| (position, recurring.due(position))) {
             Some((position, due)) => {
                 let is_new = timed.position.is_none();
@@ -162,13 +166,34 @@ impl<P: Payload> Scheduler<P> {
             None => AfterFiring::End { ends_progress: has_progress && !bugs::on(Bug::ProgressKeptAfterEnd) },
         };
         match plan {
-            Plan::Fire { occurrence, then } => DuePlan::Fire(fired(occurrence), after(then)),
-            Plan::Expire { occurrence, then } => DuePlan::Expire(fired(occurrence), after(then)),
+            Plan::Fire { occurrence, then, in_a_row } => {
+                let plan = DuePlan::Fire(fired(occurrence), after(then));
+                self.count_in_a_row(id, slot, occurrence, in_a_row);
+                plan
+            }
+            Plan::Expire { occurrence, then, in_a_row } => {
+                let plan = DuePlan::Expire(fired(occurrence), after(then));
+                self.count_in_a_row(id, slot, occurrence, in_a_row);
+                plan
+            }
             Plan::Skip { skipped, then } => DuePlan::Skip(skipped, after(then)),
             Plan::NotDue => {
                 self.date_again(id, slot);
                 DuePlan::Nothing
             }
+        }
+    }
+
+    /// Counts a missed occurrence that fires on its own, once. One that is on time ends the row. So does one that
+    /// missed ones have become part of, but only when it is committed: its batch may be aborted.
+    fn count_in_a_row(&mut self, id: TopicPartition, slot: u32, occurrence: Occurrence, in_a_row: bool) {
+        let Some(owned) = self.partitions.get_mut(&id) else { return };
+        let Some(timed) = owned.keys.timed_mut(slot) else { return };
+        if in_a_row && timed.last_in_a_row != occurrence.number {
+            timed.fired_in_a_row = timed.fired_in_a_row.saturating_add(1);
+            timed.last_in_a_row = occurrence.number;
+        } else if !in_a_row && occurrence.missed == 0 {
+            timed.fired_in_a_row = 0;
         }
     }
 

@@ -52,12 +52,13 @@ pub struct Occurrence {
 /// What is to be done for a schedule that recurs and is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Plan {
-    /// An occurrence fires. Afterwards the schedule is at this position; `None` ends it.
-    Fire { occurrence: Occurrence, then: Option<Position> },
+    /// An occurrence fires. Afterwards the schedule is at this position; `None` ends it. `in_a_row`: it was missed, and
+    /// fires on its own.
+    Fire { occurrence: Occurrence, then: Option<Position>, in_a_row: bool },
     /// Occurrences were missed, and none fires.
     Skip { skipped: u64, then: Option<Position> },
     /// An occurrence is too late to fire.
-    Expire { occurrence: Occurrence, then: Option<Position> },
+    Expire { occurrence: Occurrence, then: Option<Position>, in_a_row: bool },
     /// No occurrence is due: the clock was set back.
     NotDue,
 }
@@ -81,7 +82,7 @@ impl Recurring<'_> {
     /// Returns when the next occurrence of a position is due, with jitter.
     pub(super) fn due(&self, position: Position) -> Due {
         let candidate = match self.spec.jitter_ms {
-            0 => Candidate { number: position.done + 1, nominal: position.next, following: None },
+            0 => Candidate { number: position.done.saturating_add(1), nominal: position.next, following: None },
             _ => self.candidate(position),
         };
         due_at(self.jittered(&candidate))
@@ -93,18 +94,23 @@ impl Recurring<'_> {
         if self.jittered(&first) > now {
             return Plan::NotDue;
         }
+        if !self.is_missed(&first, now) {
+            return self.fire(&first, 0, now, false);
+        }
         let is_each = self.spec.misfire == Misfire::All && fired_in_a_row < FIRED_IN_A_ROW_MAX;
-        if is_each || !self.is_missed(&first, now) || bugs::on(Bug::MisfireFiresAll) {
-            return self.fire(&first, 0, now);
+        if is_each || bugs::on(Bug::MisfireFiresAll) {
+            return self.fire(&first, 0, now, true);
         }
         let last = self.last_missed(&first, now);
         let missed = last.number - first.number;
         if self.spec.misfire != Misfire::Skip {
-            return self.fire(&last, missed, now);
+            return self.fire(&last, missed, now, false);
         }
         match self.then(&last) {
             // It is due and was not missed, or it would be the last one that was.
-            Some(then) if self.jittered(&self.candidate(then)) <= now => self.fire(&self.candidate(then), 0, now),
+            Some(then) if self.jittered(&self.candidate(then)) <= now => {
+                self.fire(&self.candidate(then), 0, now, false)
+            }
             then => Plan::Skip { skipped: missed + 1, then },
         }
     }
@@ -167,13 +173,13 @@ impl Recurring<'_> {
         self.candidate(Position { done: number - 1, next: Millis(high) })
     }
 
-    fn fire(&self, candidate: &Candidate, missed: u64, now: Millis) -> Plan {
+    fn fire(&self, candidate: &Candidate, missed: u64, now: Millis, in_a_row: bool) -> Plan {
         let occurrence = Occurrence { number: candidate.number, nominal: due_at(candidate.nominal), missed };
         let then = self.then(candidate);
         if is_expired(self.spec.expiry, self.jittered(candidate), now) {
-            Plan::Expire { occurrence, then }
+            Plan::Expire { occurrence, then, in_a_row }
         } else {
-            Plan::Fire { occurrence, then }
+            Plan::Fire { occurrence, then, in_a_row }
         }
     }
 

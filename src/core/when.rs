@@ -123,7 +123,9 @@ pub fn is_fired(name: &[u8]) -> bool {
 /// # Errors
 /// Returns the reason why it cannot fire.
 pub fn parse(headers: &[Header<'_>], timestamp: Millis, calendar: &dyn Calendar) -> Result<When, Reason> {
-    let is_new = |header: &Header<'_>| is_when(header.name) && header.name != headers::EPOCH;
+    // An empty header counts as missing.
+    let has_value = |header: &Header<'_>| header.value.is_some_and(|value| !value.is_empty());
+    let is_new = |header: &Header<'_>| is_when(header.name) && header.name != headers::EPOCH && has_value(header);
     let epoch = single(headers, headers::EPOCH)?;
     if !headers.iter().any(is_new) {
         let due = epoch_s(epoch.flatten().ok_or(Reason::NoEpoch)?)?;

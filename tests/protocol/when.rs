@@ -295,3 +295,27 @@ fn an_unknown_zone_read_before_is_kept_and_reported_once() {
     assert_eq!(rig.core.counters().by_reason[Reason::BadTimezone], 1);
     assert_eq!(rig.core.status()[0].parked, 0);
 }
+
+#[test]
+fn on_time_firings_do_not_use_up_the_row_of_missed_ones() {
+    let mut rig = live();
+    schedule(&mut rig, "k", &[(headers::EVERY, "1s"), (headers::MISFIRE, "all")]);
+    for n in 1..=1_005 {
+        assert_eq!(fire(&mut rig, NOW_MS + n * 1_000).len(), 1, "occurrence {n}");
+    }
+    for n in 1_006..=1_010 {
+        let alone = (NOW_MS + n * 1_000, Some(n.unsigned_abs()), Some(0));
+        assert_eq!(fire(&mut rig, NOW_MS + 1_010_500), [alone], "a missed one fires on its own");
+    }
+}
+
+#[test]
+fn an_empty_option_leaves_the_old_form() {
+    let mut rig = live();
+    let due = ((NOW_MS + 2_000) / 1_000).to_string();
+    schedule(&mut rig, "k", &[(headers::EPOCH, &due), (headers::JITTER, "")]);
+    at_ms(&mut rig, NOW_MS + 3_000);
+    let batch = rig.work();
+    let triggered = &sent(&batch, rig.now)[0];
+    assert!(!triggered.2.headers.iter().any(|(name, _)| name == headers::DUE), "{triggered:?}");
+}

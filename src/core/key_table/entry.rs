@@ -191,7 +191,10 @@ impl<P> KeyEntry<P> {
         let flag = FIRST_REASON << kind;
         let is_new = !self.has(flag);
         self.set(flag, true);
-        self.parked_for = Some(reason);
+        // A dead letter keeps its own reason, whatever becomes of its record.
+        if !self.has(TO_DEAD_LETTER) || self.parked_for.is_none() {
+            self.parked_for = Some(reason);
+        }
         is_new
     }
 }

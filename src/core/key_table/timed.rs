@@ -8,7 +8,7 @@ use super::super::reason::Reason;
 use super::super::recurrence::Position;
 use super::super::wait_queues::Queue;
 use super::super::when::Spec;
-use super::entry::Waiting;
+use super::entry::{OVERTAKEN, Waiting};
 use super::{KeyTable, UserRequest};
 
 /// What a schedule of a new form has beside its due time.
@@ -19,6 +19,8 @@ pub(in super::super) struct Timed {
     pub(in super::super) position: Option<Position>,
     /// Missed occurrences that have fired one by one.
     pub(in super::super) fired_in_a_row: u32,
+    /// The number of the last of these.
+    pub(in super::super) last_in_a_row: u64,
     /// The code of the reason for which the last occurrence became a dead letter.
     pub(in super::super) failed: Option<Box<str>>,
     /// The entry's due time is that of the position.
@@ -45,7 +47,8 @@ impl<P: Payload> KeyTable<P> {
         match spec {
             Some(spec) => {
                 let position = spec.moved.map(|moved| Position { done: moved.done, next: moved.next.at() });
-                let timed = Timed { spec, position, fired_in_a_row: 0, failed: None, is_dated: false };
+                let timed =
+                    Timed { spec, position, fired_in_a_row: 0, last_in_a_row: 0, failed: None, is_dated: false };
                 self.timed.insert(slot, timed);
             }
             None if self.timed.is_empty() => {}
@@ -114,12 +117,17 @@ impl<P: Payload> KeyTable<P> {
         if is_known && !bugs::on(Bug::LesserProgressCounts) {
             return;
         }
-        let was_in_a_row = timed.position.is_some_and(|known| known.done + 1 == position.done);
-        timed.fired_in_a_row = if was_in_a_row { timed.fired_in_a_row.saturating_add(1) } else { 0 };
+        if timed.position.is_some_and(|known| known.done.saturating_add(1) < position.done) {
+            timed.fired_in_a_row = 0;
+        }
         timed.position = Some(position);
         timed.failed = failed;
         timed.is_dated = false;
         self.unlink(slot);
+        if self.entry(slot).has(OVERTAKEN) {
+            // It may have left that list while its occurrence was outstanding, and it stays on its key.
+            self.rewrites.push_back(slot);
+        }
         let has_jitter = self.timed.get(&slot).is_some_and(|timed| timed.spec.jitter_ms > 0);
         self.entry_mut(slot).forgive();
         match Due::from_epoch_ms(u64::try_from(position.next.0).unwrap_or(0)) {

@@ -112,7 +112,10 @@ impl<P: Payload> KeyTable<P> {
 
     /// Parks an entry until its dead letter is written: it does not fire any more.
     pub(in super::super) fn await_dead_letter(&mut self, slot: u32) {
-        self.entry_mut(slot).set(TO_DEAD_LETTER, true);
+        let entry = self.entry_mut(slot);
+        entry.set(TO_DEAD_LETTER, true);
+        // The caller names the reason.
+        entry.parked_for = None;
         self.park(slot, Waiting::DeadLetter);
     }
 
