@@ -1,6 +1,6 @@
 //! Forms that say when a schedule fires: milliseconds, delays, dates, recurrence, misfire, jitter, expiry.
 
-use kafka_scheduler::core::batch::Batch;
+use kafka_scheduler::core::batch::{Batch, Kind};
 use kafka_scheduler::core::headers;
 use kafka_scheduler::core::io::{Input, Millis, Output, Report, TargetState};
 use kafka_scheduler::core::origin::BARRIER_KEY;
@@ -318,4 +318,28 @@ fn an_empty_option_leaves_the_old_form() {
     let batch = rig.work();
     let triggered = &sent(&batch, rig.now)[0];
     assert!(!triggered.2.headers.iter().any(|(name, _)| name == headers::DUE), "{triggered:?}");
+}
+
+#[test]
+fn an_overtaken_schedule_that_recurs_is_rewritten_before_it_fires() {
+    let mut rig = live();
+    let due = ((NOW_MS + 1_000) / 1_000).to_string();
+    schedule(&mut rig, "k", &[(headers::EPOCH, &due)]);
+    at_ms(&mut rig, NOW_MS + 1_000);
+    let firing = rig.work();
+    // It is in the log before the tombstone of the first schedule, so compaction may remove it.
+    let second = schedule(&mut rig, "k", &[(headers::EVERY, "1s"), (headers::MISFIRE, "all")]);
+    at_ms(&mut rig, NOW_MS + 5_000);
+    rig.commit(&firing);
+    rig.read(P);
+    let copy = rig.work();
+    assert!(matches!(copy.items[0].kind, Kind::RewriteSchedule { .. }), "{copy:?}");
+    rig.commit(&copy);
+    rig.read(P);
+    assert_eq!(fire(&mut rig, NOW_MS + 5_000)[0].1, Some(1));
+    rig.compact(P, second);
+    rig.successor("cd");
+    rig.bring_up(&[P]);
+    rig.input(Input::Target { target: 0, state: TargetState::Exists });
+    assert_eq!(fire(&mut rig, NOW_MS + 5_000)[0].1, Some(2), "the copy goes on where its progress says");
 }
