@@ -321,7 +321,7 @@ fn an_empty_option_leaves_the_old_form() {
 }
 
 #[test]
-fn an_overtaken_schedule_that_recurs_is_rewritten_before_it_fires() {
+fn an_overtaken_schedule_that_recurs_is_rewritten_first() {
     let mut rig = live();
     let due = ((NOW_MS + 1_000) / 1_000).to_string();
     schedule(&mut rig, "k", &[(headers::EPOCH, &due)]);
@@ -339,7 +339,7 @@ fn an_overtaken_schedule_that_recurs_is_rewritten_before_it_fires() {
     assert_eq!(fire(&mut rig, NOW_MS + 5_000)[0].1, Some(1));
     rig.compact(P, second);
     rig.successor("cd");
-    rig.bring_up(&[P]);
+    rig.bring_up_keeping_outputs(&[P]);
     rig.input(Input::Target { target: 0, state: TargetState::Exists });
     assert_eq!(fire(&mut rig, NOW_MS + 5_000)[0].1, Some(2), "the copy goes on where its progress says");
 }
