@@ -79,7 +79,7 @@ pub enum Bug {
 
 /// Every bug, by name.
 #[cfg(feature = "known-bad")]
-pub const ALL: [(Bug, &str); 36] = [
+pub const ALL: [(Bug, &str); 35] = [
     (Bug::FireBeforeBarrier, "fire-before-barrier"),
     (Bug::FenceBeforeBarrier, "fence-before-barrier"),
     (Bug::DeadOwnerNotFenced, "dead-owner-not-fenced"),
