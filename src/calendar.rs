@@ -61,7 +61,7 @@ const PATTERNS_MAX: usize = 1_024;
 /// Number of zones that are kept parsed; there are some 600.
 const ZONES_MAX: usize = 256;
 
-/// Longer names are refused unread.
+/// Longer names are rejected unread.
 const ZONE_BYTES_MAX: usize = 100;
 
 /// Why a rule is not valid.

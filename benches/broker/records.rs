@@ -116,9 +116,7 @@ pub fn send_schedule<C: ProducerContext<DeliveryOpaque = ()>>(
     names: &Names,
     values: &Values,
 ) -> Result<(), KafkaError> {
-    let headers = names.requested(OwnedHeaders::new_with_capacity(4), target);
-    let headers = add(headers, CUSTOMER.0, CUSTOMER.1.as_bytes());
-    send(producer, BaseRecord::to(topic).key(names.key.as_str()).payload(values.of(names.number)).headers(headers))
+    send_request(producer, topic, names, values, names.requested(OwnedHeaders::new_with_capacity(4), target))
 }
 
 /// Passes a schedule that recurs each second to the client.
@@ -130,7 +128,17 @@ pub fn send_recurring<C: ProducerContext<DeliveryOpaque = ()>>(
     values: &Values,
 ) -> Result<(), KafkaError> {
     let headers = add(OwnedHeaders::new_with_capacity(4), "scheduler-every", b"1s");
-    let headers = add(names.aimed(headers, target), CUSTOMER.0, CUSTOMER.1.as_bytes());
+    send_request(producer, topic, names, values, names.aimed(headers, target))
+}
+
+fn send_request<C: ProducerContext<DeliveryOpaque = ()>>(
+    producer: &BaseProducer<C>,
+    topic: &str,
+    names: &Names,
+    values: &Values,
+    headers: OwnedHeaders,
+) -> Result<(), KafkaError> {
+    let headers = add(headers, CUSTOMER.0, CUSTOMER.1.as_bytes());
     send(producer, BaseRecord::to(topic).key(names.key.as_str()).payload(values.of(names.number)).headers(headers))
 }
 

@@ -216,17 +216,7 @@ impl<P: Payload> Scheduler<P> {
                         (Kind::RewriteInvalid { timestamp }, Committed::Nothing)
                     }
                 };
-                let entry = BatchEntry {
-                    partition: id,
-                    slot,
-                    origin_offset,
-                    written,
-                    target: None,
-                    is_dead_letter: false,
-                    has_expired: false,
-                    skipped: 0,
-                    progress: None,
-                };
+                let entry = BatchEntry::new(id, slot, origin_offset, written);
                 add_entry(batch, entries, &mut owned.keys, kind, entry);
             }
         }
@@ -312,20 +302,9 @@ impl<P: Payload> Scheduler<P> {
             DuePlan::Skip(_, after) => (Kind::Skip { timestamp, after }, after, None),
             DuePlan::Nothing => return true,
         };
-        let progress = if form == Form::Recurring { owned.keys.progress_slot(slot) } else { None };
-        let (progress, written) = (progress.map(|slot| (slot, None)), after.written());
-        let is_dead_letter = false;
-        let entry = BatchEntry {
-            partition: id,
-            slot,
-            origin_offset,
-            written,
-            target,
-            is_dead_letter,
-            has_expired,
-            skipped,
-            progress,
-        };
+        let progress = owned.keys.own_progress(slot);
+        let entry = BatchEntry::new(id, slot, origin_offset, after.written());
+        let entry = BatchEntry { target, has_expired, skipped, progress, ..entry };
         add_entry(batch, entries, &mut owned.keys, kind, entry);
         true
     }
@@ -346,17 +325,8 @@ impl<P: Payload> Scheduler<P> {
                 };
                 batch.push_key(id, origin_offset, kind, &known.key);
                 owned.keys.set_progress_outstanding(slot, short_batch_id(batch.id));
-                entries.push(BatchEntry {
-                    partition: id,
-                    slot: BatchEntry::NO_SLOT,
-                    origin_offset,
-                    written: Committed::Nothing,
-                    target: None,
-                    is_dead_letter: false,
-                    has_expired: false,
-                    skipped: 0,
-                    progress: Some((slot, Some(repair))),
-                });
+                let entry = BatchEntry::new(id, BatchEntry::NO_SLOT, origin_offset, Committed::Nothing);
+                entries.push(BatchEntry { progress: Some((slot, Some(repair))), ..entry });
             }
         }
     }

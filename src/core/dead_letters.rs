@@ -83,22 +83,10 @@ impl<P: Payload> Scheduler<P> {
             UserRequest::Cancel | UserRequest::Unknown(_) => return true,
         };
         let kind = Kind::DeadLetter { reason, request, timestamp, after };
-        let (target, written) = (Some(topic), after.written());
         let Some(owned) = self.partitions.get_mut(&id) else { return false };
-        let progress = if recurs { owned.keys.progress_slot(slot) } else { None };
-        let progress = progress.map(|slot| (slot, None));
-        let (is_dead_letter, has_expired, skipped) = (true, reason == Reason::Expired, 0);
-        let entry = BatchEntry {
-            partition: id,
-            slot,
-            origin_offset,
-            written,
-            target,
-            is_dead_letter,
-            has_expired,
-            skipped,
-            progress,
-        };
+        let (progress, has_expired) = (owned.keys.own_progress(slot), reason == Reason::Expired);
+        let entry = BatchEntry::new(id, slot, origin_offset, after.written());
+        let entry = BatchEntry { target: Some(topic), is_dead_letter: true, has_expired, progress, ..entry };
         add_entry(batch, entries, &mut owned.keys, kind, entry);
         true
     }

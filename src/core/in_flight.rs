@@ -102,6 +102,21 @@ impl BatchEntry {
     /// The slot of an entry that repairs a progress record alone.
     pub(super) const NO_SLOT: u32 = u32::MAX;
 
+    /// Returns an entry that is no dead letter, is in time, skips nothing, and writes no progress record.
+    pub(super) fn new(partition: TopicPartition, slot: u32, origin_offset: i64, written: Committed) -> Self {
+        Self {
+            partition,
+            slot,
+            origin_offset,
+            written,
+            target: None,
+            is_dead_letter: false,
+            has_expired: false,
+            skipped: 0,
+            progress: None,
+        }
+    }
+
     /// Returns whether it rewrites an overtaken record.
     pub(super) fn is_rewrite(&self) -> bool {
         self.target.is_none() && self.written == Committed::Nothing

@@ -86,7 +86,7 @@ fn fired(history: &History) -> Result<Fired, String> {
                 return Err(format!("{origin_offset:?} fired and expired, in transaction {transaction}"));
             }
         }
-        occurrences::skipped(&mut fired.occurrences, history, &mut named)
+        occurrences::skipped(&mut fired.occurrences, &mut named)
             .map_err(|what| format!("transaction {transaction}: {what}"))?;
         let of_keys = |(_, stored): &&(LogId, Stored)| named_key(stored).is_some_and(|key| !is_progress(key));
         fired.rewritten += records.iter().filter(of_keys).count() as u64 - tombstones + named.ended.len() as u64;

@@ -73,7 +73,7 @@ pub(super) fn check(
 ///
 /// # Errors
 /// The promise that one breaks.
-pub(super) fn skipped(occurrences: &mut Occurrences, _: &History, named: &mut Followed<'_>) -> Result<(), String> {
+pub(super) fn skipped(occurrences: &mut Occurrences, named: &mut Followed<'_>) -> Result<(), String> {
     for (origin_offset, (original, progress)) in std::mem::take(&mut named.progress) {
         let done = occurrences.entry(origin_offset).or_default();
         let skips = original.recurrence.is_some_and(|recurrence| recurrence.misfire == Misfire::Skip);

@@ -252,6 +252,13 @@ impl<P: Payload> KeyTable<P> {
         self.progress.slot_of(Parts::key_of(packed))
     }
 
+    /// Returns the slot of the progress record that a batch for this entry writes, if it recurs and has one. It is no
+    /// repair.
+    pub(in super::super) fn own_progress(&self, slot: u32) -> Option<(u32, Option<Repair>)> {
+        let progress = if self.entry(slot).recurs() { self.progress_slot(slot) } else { None };
+        progress.map(|progress| (progress, None))
+    }
+
     /// Returns whether a record for the progress key of an entry's key is outstanding.
     pub(in super::super) fn is_progress_outstanding(&self, slot: u32) -> bool {
         let known = self.progress_slot(slot).and_then(|slot| self.progress.get(slot));
