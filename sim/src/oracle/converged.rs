@@ -11,6 +11,7 @@ use kafka_scheduler::core::when::is_when;
 use super::journal::{Fired, safe};
 use super::leftovers::start_markers_of;
 use super::named;
+use super::occurrences::may_begin_later;
 use crate::failure::Failure;
 use crate::history::{History, Observed, UserRecord};
 use crate::kafka::LogId;
@@ -80,10 +81,16 @@ struct Latest<'a> {
 }
 
 impl Latest<'_> {
-    /// Returns when it is due next.
-    fn next_due_ms(&self, fired: &Fired) -> i64 {
+    /// Returns when it is due next. One that recurs and is from before the engine's first start may begin later than
+    /// its first occurrence: then it is due when the instance that holds it says.
+    fn next_due_ms(&self, fired: &Fired, history: &History) -> i64 {
+        let Some(recurrence) = self.record.recurrence else { return self.record.due_s * 1000 };
         let done = fired.occurrences.get(&self.id).copied().unwrap_or(0);
-        self.record.recurrence.map_or(self.record.due_s * 1000, |recurrence| recurrence.nominal_ms(done + 1))
+        let nominal_ms = recurrence.nominal_ms(done + 1);
+        match self.held {
+            Some(held) if may_begin_later(history, self.id, self.record) => held.due.at().0.max(nominal_ms),
+            _ => nominal_ms,
+        }
     }
 
     /// Checks a record that has fired, has moved or cannot fire: it is not pending, and has moved if there is a
@@ -110,7 +117,7 @@ impl Latest<'_> {
         observed: &Observed,
     ) -> Result<(), Failure> {
         let Self { id, record, held } = self;
-        let due_ms = self.next_due_ms(fired);
+        let due_ms = self.next_due_ms(fired, history);
         if let Some(held) = held {
             is_held(held, record, due_ms)
                 .map_err(|what| Failure::Safety(format!("{id:?} is held {what}: {record:?}")))?;

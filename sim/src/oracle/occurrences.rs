@@ -86,7 +86,7 @@ pub(super) fn skipped(occurrences: &mut Occurrences, named: &mut Followed<'_>) -
 }
 
 /// Whether occurrences of a record never existed, because they were before the engine's first start, by some clock.
-fn may_begin_later(history: &History, origin_offset: (TopicPartition, i64), original: &UserRecord) -> bool {
+pub(super) fn may_begin_later(history: &History, origin_offset: (TopicPartition, i64), original: &UserRecord) -> bool {
     let start_markers = start_markers_of(history, history.quiet_since_ms.unwrap_or(i64::MAX / 4));
     let marker = start_markers.get(&origin_offset.0);
     let was_wrong_day = history.ahead_ms_max > DAY_MS / 2;

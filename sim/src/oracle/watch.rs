@@ -39,7 +39,7 @@ struct Reading {
     held: BTreeMap<Key, i64>,
     /// Keys with an outstanding engine record.
     busy: BTreeSet<Key>,
-    /// Schedules of aborted batches. They may fire later than others.
+    /// Schedules of aborted batches, or that wait for an outcome. They may fire later than others.
     excused: BTreeSet<(Key, i64)>,
     /// Origin offsets of schedules with large values.
     large: BTreeSet<i64>,
@@ -77,6 +77,10 @@ impl Watch {
                 reading.busy.remove(key);
                 if record.value.is_some() {
                     reading.busy.remove(user_key);
+                    // A newer schedule of the key waits until the outcome is known: the record could be a user's copy.
+                    if let Some(newer) = reading.newest.get(user_key).filter(|newest| Some(**newest) != named(record)) {
+                        reading.excused.insert((user_key.to_vec(), *newer));
+                    }
                 }
             }
             return;
