@@ -73,13 +73,15 @@ pub enum Bug {
     ZoneIgnored,
     /// The progress record of a schedule that has ended stays in the log.
     ProgressKeptAfterEnd,
+    /// A firing that leaves an overtaken schedule on its key counts as its rewrite.
+    FiringSettlesOvertaken,
     /// A progress record counts for whatever record is the latest of its key.
     ProgressTakenForAny,
 }
 
 /// Every bug, by name.
 #[cfg(feature = "known-bad")]
-pub const ALL: [(Bug, &str); 35] = [
+pub const ALL: [(Bug, &str); 36] = [
     (Bug::FireBeforeBarrier, "fire-before-barrier"),
     (Bug::FenceBeforeBarrier, "fence-before-barrier"),
     (Bug::DeadOwnerNotFenced, "dead-owner-not-fenced"),
@@ -114,6 +116,7 @@ pub const ALL: [(Bug, &str); 35] = [
     (Bug::ExpiryJudgedOnArrival, "expiry-judged-on-arrival"),
     (Bug::ZoneIgnored, "zone-ignored"),
     (Bug::ProgressKeptAfterEnd, "progress-kept-after-end"),
+    (Bug::FiringSettlesOvertaken, "firing-settles-overtaken"),
     (Bug::ProgressTakenForAny, "progress-taken-for-any"),
 ];
 

@@ -231,16 +231,7 @@ impl<P: Payload> Scheduler<P> {
                 origin_offset,
                 timestamp,
                 request: match reason {
-                    Reason::BadCron
-                    | Reason::BadTimezone
-                    | Reason::BadAt
-                    | Reason::BadStart
-                    | Reason::BadUntil
-                    | Reason::BadExpires
-                        if was_accepted =>
-                    {
-                        UserRequest::Unknown(reason)
-                    }
+                    _ if was_accepted && reason.may_be_of_later_version() => UserRequest::Unknown(reason),
                     _ => UserRequest::Invalid(reason),
                 },
                 payload: P::pack(&schedule::verbatim(record, value), &mut self.store),

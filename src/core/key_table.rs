@@ -94,9 +94,9 @@ impl<P: Payload> KeyTable<P> {
         self.pending
     }
 
-    /// Returns the estimated memory of all entries, in bytes.
+    /// Returns the estimated memory of all entries and progress records, in bytes.
     pub(super) fn bytes(&self) -> usize {
-        self.bytes
+        self.bytes + self.progress.bytes()
     }
 
     /// Returns the number of *parked* entries: they wait for their target, for a retry or for their dead letter.
@@ -229,8 +229,11 @@ impl<P: Payload> KeyTable<P> {
                 self.enqueue_or_drop(slot);
                 self.apply_progress(key);
             }
-            (Effect::Confirms, Some(slot), _) => {
+            (Effect::Confirms, Some(slot), read) => {
                 self.entry_mut(slot).set(OVERTAKEN, false);
+                if let Some(new) = read {
+                    self.take_content(slot, new);
+                }
                 self.enqueue_or_drop(slot);
             }
             (Effect::Ends, Some(slot), _) => self.remove(slot),

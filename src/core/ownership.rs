@@ -91,7 +91,7 @@ impl Ownership {
         }
         let mut ownership = Self::default();
         for field in fields {
-            match field.split_once('=')? {
+            match field.split_once('=').unwrap_or((field, "")) {
                 ("owner", owner) if is_owner(owner) => ownership.owner = owner.to_owned(),
                 ("clean", "0") => ownership.clean = false,
                 ("clean", "1") => ownership.clean = true,

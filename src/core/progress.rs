@@ -107,6 +107,8 @@ pub(super) struct ProgressTable {
     by_key: BTreeMap<Box<[u8]>, u32>,
     /// Slots that may need a repair; checked when taken.
     repairs: VecDeque<u32>,
+    /// The length of all keys.
+    key_bytes: usize,
 }
 
 /// How a progress record that was read changed the table.
@@ -178,7 +180,14 @@ impl ProgressTable {
         }
     }
 
+    /// Returns the estimated memory, in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        // Each key is in the map and in its slot.
+        self.by_key.len() * 2 * size_of::<KnownProgress>() + 2 * self.key_bytes
+    }
+
     fn insert(&mut self, new: KnownProgress) -> u32 {
+        self.key_bytes += new.key.len();
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push(None);
             self.slots.len() as u32 - 1
@@ -191,6 +200,7 @@ impl ProgressTable {
     fn remove(&mut self, slot: u32) {
         if let Some(known) = self.slots[slot as usize].take() {
             self.by_key.remove(&known.key);
+            self.key_bytes -= known.key.len();
             self.free.push(slot);
         }
     }

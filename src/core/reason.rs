@@ -246,6 +246,16 @@ impl Reason {
         }
     }
 
+    /// Returns whether a record with this reason may be written for a later version, or for one with other zone data.
+    /// Such a record is kept once an engine has accepted it.
+    #[must_use]
+    pub const fn may_be_of_later_version(self) -> bool {
+        matches!(
+            self,
+            Self::BadCron | Self::BadTimezone | Self::BadAt | Self::BadStart | Self::BadUntil | Self::BadExpires
+        )
+    }
+
     /// Returns the code in metrics, logs and headers. Codes never change.
     #[must_use]
     pub const fn code(self) -> &'static str {

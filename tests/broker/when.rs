@@ -4,10 +4,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use kafka_scheduler::core::io::{Header, Millis};
+use kafka_scheduler::core::origin::{self, Origin};
 
 use crate::kit::case::TIMEOUT;
-use crate::kit::client;
+use crate::kit::client::{self, HeaderPair};
 use crate::kit::clock::SteppedClock;
+use crate::kit::engine::Engine;
 use crate::kit::wait::{eventually, now_ms};
 use crate::kit::{Case, Record, Scheduled};
 
@@ -278,4 +281,54 @@ fn records_of_later_versions_are_left_alone() {
     assert_eq!(kept["__scheduler.later.k"].as_deref(), Some(&b"v9 x=1"[..]));
     assert_eq!(engine.refused("reserved-key"), Some(1));
     engine.stop();
+}
+
+#[test]
+fn fields_of_later_versions_are_kept_or_ignored() {
+    let Some(case) = Case::new("later-fields", 1) else { return };
+    let mut engine = case.engine();
+    case.settled();
+    case.produce(&[case.due_in("k", "v", 3_600)]);
+    let pending = |engine: &Engine| engine.get("/schedules").filter(|list| list.trim() != "[]").map(|_| ());
+    eventually("the schedule is pending", TIMEOUT, || pending(&engine));
+    assert!(engine.terminate().success());
+    client::extend_metadata(case.bootstrap(), &case.group, &case.schedules[0], 0, " colour=blue,green shape");
+    // A copy as a later version could have written it, and then a tombstone for an older record, which overtakes it.
+    let log = case.read_schedules(0);
+    let original = log.iter().find(|record| record.key_text() == "k").expect("the schedule").clone();
+    let mut headers = original.headers.clone();
+    headers.push(("scheduler-colour".to_owned(), Some(b"blue".to_vec())));
+    case.produce(&[
+        written_by_engine(&case, &original, original.offset, original.value.clone(), headers),
+        written_by_engine(&case, &original, original.offset - 1, None, Vec::new()),
+    ]);
+    let mut engine = case.engine();
+    case.settled();
+    let copy = eventually("the copy is written again", TIMEOUT, || {
+        let last = case.read_schedules(0).into_iter().rev().find(|record| record.key_text() == "k")?;
+        last.value.is_some().then_some(last)
+    });
+    assert_eq!(copy.header("scheduler-colour"), Some(&b"blue"[..]), "{copy:?}");
+    eventually("it is still pending", TIMEOUT, || pending(&engine));
+    engine.stop();
+}
+
+/// Returns a record under the key of `original`, marked as the engine's, for the user's record at `offset`.
+fn written_by_engine(
+    case: &Case,
+    original: &Record,
+    offset: i64,
+    value: Option<Vec<u8>>,
+    headers: Vec<HeaderPair>,
+) -> Scheduled {
+    let key = original.key.clone().expect("a key");
+    let hashed: Vec<_> =
+        headers.iter().map(|(name, value)| Header { name: name.as_bytes(), value: value.as_deref() }).collect();
+    let origin = Origin {
+        partition_hash: origin::partition_hash(&client::cluster_id(case.bootstrap()), &case.schedules[0], 0),
+        offset,
+        timestamp: Millis(original.timestamp),
+        content_hash: origin::content_hash(&key, value.as_deref(), &hashed),
+    };
+    Scheduled { key: Some(key), value, headers, ..Scheduled::default() }.header("scheduler-engine", origin.encode())
 }

@@ -2,7 +2,7 @@
 
 use kafka_scheduler::core::batch::{Batch, Kind};
 use kafka_scheduler::core::headers;
-use kafka_scheduler::core::io::{Input, Millis, Output, Report, TargetState};
+use kafka_scheduler::core::io::{Abort, Input, Millis, Output, Report, TargetState};
 use kafka_scheduler::core::origin::BARRIER_KEY;
 use kafka_scheduler::core::progress::progress_key;
 use kafka_scheduler::core::reason::Reason;
@@ -294,6 +294,55 @@ fn an_unknown_zone_read_before_is_kept_and_reported_once() {
     assert_eq!(rig.outs.iter().filter(is_wanted).count(), 1);
     assert_eq!(rig.core.counters().by_reason[Reason::BadTimezone], 1);
     assert_eq!(rig.core.status()[0].parked, 0);
+}
+
+#[test]
+fn progress_keeps_a_schedule_of_an_unknown_zone() {
+    let mut rig = live();
+    let on_mars = [(headers::CRON, "0 9 * * *"), (headers::TIMEZONE, "Mars/Olympus")];
+    let offset = schedule(&mut rig, "mars", &on_mars);
+    assert_eq!(rig.core.counters().by_reason[Reason::BadTimezone], 1, "it is new, so it is invalid");
+    // Another version has fired it. The group's offsets are gone, so only that says that it was accepted.
+    let value = format!("v1 done=3 next={}", NOW_MS + 3_600_000);
+    let key = String::from_utf8(progress_key(b"mars")).expect("text");
+    let progress = Kept { timestamp: rig.now, key: None, value: Some(value.into()), headers: Vec::new() };
+    rig.engine(P, &key, offset, Some(&progress));
+    rig.metadata.clear();
+    rig.successor("cd");
+    rig.bring_up_keeping_outputs(&[P]);
+    let wanted = Report::UnknownSyntax { partition: P, offset, reason: Reason::BadTimezone };
+    assert!(rig.outs.iter().any(|output| matches!(output, Output::Report(report) if *report == wanted)));
+    rig.no_work("its progress is kept too");
+}
+
+#[test]
+fn progress_beyond_the_end_does_not_fire_once_more() {
+    for end in [(headers::COUNT, "5"), (headers::UNTIL, "2024-01-01T00:00:00Z")] {
+        let mut rig = live();
+        let next = (NOW_MS + 10_000_000_000).to_string();
+        let moved = [(headers::DONE, "5"), (headers::NEXT, &next)];
+        schedule(&mut rig, "k", &[&[(headers::EVERY, "1h"), end][..], &moved].concat());
+        at_ms(&mut rig, NOW_MS + 20_000_000_000);
+        rig.no_work("it is over");
+        assert_eq!((rig.core.counters().by_reason[Reason::NeverDue], rig.core.status()[0].pending), (1, 0), "{end:?}");
+    }
+}
+
+#[test]
+fn an_expired_occurrence_takes_no_later_one_along() {
+    let mut rig = Rig::live_with(kafka_scheduler::core::Config { dead_letter: Some("dead".into()), ..config() });
+    schedule(&mut rig, "k", &[(headers::EVERY, "10s"), (headers::EXPIRES, "15s")]);
+    rig.input(Input::Target { target: 0, state: TargetState::Exists });
+    rig.input(Input::Target { target: 1, state: TargetState::Exists });
+    rig.outs.clear();
+    at_ms(&mut rig, NOW_MS + 26_000);
+    let batch = rig.work();
+    let topics: Vec<_> = sent(&batch, rig.now).into_iter().map(|(topic, ..)| topic).collect();
+    assert!(topics.contains(&"dead".to_owned()) && !topics.contains(&"target".to_owned()), "{topics:?}");
+    rig.abort(&batch, Abort::Retry);
+    // Meanwhile the second occurrence was missed as well, and it can still fire.
+    assert_eq!(fire(&mut rig, NOW_MS + 31_000), [(NOW_MS + 20_000, Some(2), Some(1))]);
+    assert_eq!(fire(&mut rig, NOW_MS + 31_000), [(NOW_MS + 30_000, Some(3), Some(0))]);
 }
 
 #[test]

@@ -53,6 +53,7 @@ pub fn converged(history: &History, observed: &Observed) -> Result<Fired, Failur
         }
     }
     without_stray_progress(history, observed, &fired, &latest_records)?;
+    survive_compaction(history, observed, &listed)?;
     if wanted != listed.len() {
         let newest = |id: &RecordId| latest_records.values().any(|(offset, _)| *offset == id.1);
         let odd: Vec<_> = listed.keys().filter(|id| !newest(id)).collect();
@@ -183,6 +184,31 @@ fn is_held(held: &Listed, record: &UserRecord, due_ms: i64) -> Result<(), String
         && parts.target_key == Some(b"to")
         && parts.headers.len() == kept;
     if same { Ok(()) } else { Err(format!("as {held:?}")) }
+}
+
+/// Checks that compaction cannot remove a pending schedule: no other record comes after it on its key, except its copy.
+fn survive_compaction(
+    history: &History,
+    observed: &Observed,
+    listed: &BTreeMap<RecordId, &Listed>,
+) -> Result<(), Failure> {
+    for partition in history.partitions.iter().filter(|_| observed.is_idle) {
+        let (found, _) = history.kafka.log(LogId::Schedules(*partition)).read(0, usize::MAX);
+        let of_keys = found.into_iter().filter_map(|(offset, stored)| Some((stored.key.as_deref()?, (offset, stored))));
+        let last: BTreeMap<&[u8], (i64, &Stored)> = of_keys.collect();
+        for (id, held) in listed.iter().filter(|(id, _)| id.0 == *partition) {
+            let is_safe = last.get(held.parts().key).is_some_and(|(offset, stored)| {
+                *offset == id.1 || named(stored) == Some(id.1) && stored.value.is_some()
+            });
+            if !is_safe {
+                return Err(Failure::Safety(format!(
+                    "{id:?} was overtaken, and was not written again{}",
+                    observed.description
+                )));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Checks that the progress of schedules that are over has ended too.

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kafka_scheduler::core::batch::Kind;
+use kafka_scheduler::core::batch::{AfterFiring, Kind};
 use kafka_scheduler::core::io::TopicPartition;
 use kafka_scheduler::core::origin::{PROGRESS_PREFIX, RESERVED_PREFIX};
 use kafka_scheduler::core::progress::progress_key;
@@ -37,6 +37,8 @@ struct Reading {
     ready: BTreeMap<Key, (i64, i64)>,
     /// Schedules that are their key's latest record, whether or not they can fire now.
     held: BTreeMap<Key, i64>,
+    /// Keys whose schedule was overtaken: compaction may remove it, until a copy is written.
+    overtaken: BTreeSet<Key>,
     /// Keys with an outstanding engine record.
     busy: BTreeSet<Key>,
     /// Schedules of aborted batches, or that wait for an outcome. They may fire later than others.
@@ -92,6 +94,7 @@ impl Watch {
             reading.newest.insert(key.to_vec(), offset);
             reading.ready.remove(key);
             reading.held.remove(key);
+            reading.overtaken.remove(key);
             if user_record.can_fire {
                 reading.held.insert(key.to_vec(), offset);
             }
@@ -105,6 +108,11 @@ impl Watch {
         }
         let Some(named) = named(record) else { return };
         reading.busy.remove(key);
+        if reading.held.get(key).is_some_and(|origin_offset| *origin_offset > named) {
+            reading.overtaken.insert(key.to_vec());
+        } else {
+            reading.overtaken.remove(key);
+        }
         if record.value.is_some() {
             // A copy counts as its original, which compaction may have removed. The order of copies is not checked.
             let known = reading.newest.get(key).copied().unwrap_or(-1);
@@ -143,6 +151,10 @@ impl Watch {
             let reading = self.readings.entry((*instance, item.partition)).or_default();
             if let Some(newer) = reading.newest.get(&key).filter(|newest| **newest > item.origin_offset && !repairs) {
                 return Err(format!("{item:?} was decided after {newer} on the same key had been read"));
+            }
+            let stays = matches!(item.kind, Kind::Fire { after: AfterFiring::Progress { .. }, .. });
+            if stays && reading.overtaken.contains(&key) {
+                return Err(format!("{item:?} leaves its schedule on a key on which it was overtaken"));
             }
             // Schedules for other targets may have to wait for these, and overtake one another. Schedules of an aborted
             // batch alternate with the others.

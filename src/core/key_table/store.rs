@@ -2,9 +2,10 @@
 
 use super::super::bugs::{self, Bug};
 use super::super::key_index::KeyIndex;
-use super::super::payload::Payload;
+use super::super::payload::{Payload, Stored};
 use super::super::wait_queues::Queue;
 use super::entry::Waiting;
+use super::timed::Timed;
 use super::{KeyEntry, KeyTable, NewEntry, UserRequest};
 
 /// A smaller table is not worth shrinking.
@@ -70,6 +71,18 @@ impl<P: Payload> KeyTable<P> {
         self.put(slot, new, outstanding_batch);
     }
 
+    /// Takes over a copy's content if it differs from the original's: a later version may have added headers, which
+    /// are kept when the record is rewritten. After compaction, only the copy would be there.
+    pub(super) fn take_content(&mut self, slot: u32, copy: NewEntry<P>) {
+        let differs = match (self.entry(slot).payload.stored(), copy.payload.stored()) {
+            (Stored::Memory(known), Stored::Memory(copied)) => known != copied,
+            _ => false,
+        };
+        if differs {
+            self.replace(slot, copy);
+        }
+    }
+
     fn put(&mut self, slot: u32, mut new: NewEntry<P>, outstanding_batch: u32) {
         self.put_timed(slot, new.spec.take());
         self.slots[slot as usize] = Some(KeyEntry::new(new, outstanding_batch));
@@ -119,7 +132,8 @@ impl<P: Payload> KeyTable<P> {
 
     fn count(&mut self, slot: u32, by: isize) {
         let entry = self.entry(slot);
-        let bytes = (ENTRY_BYTES + entry.payload.memory_bytes()) as isize * by;
+        let timed = self.timed(slot).map_or(0, Timed::memory_bytes);
+        let bytes = (ENTRY_BYTES + entry.payload.memory_bytes() + timed) as isize * by;
         if matches!(entry.request, UserRequest::Schedule { .. }) {
             self.pending = self.pending.saturating_add_signed(by);
         }

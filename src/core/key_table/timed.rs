@@ -1,6 +1,7 @@
 //! What schedules have beside a due time: rules, options, and how far those that recur have come.
 
 use super::super::bugs::{self, Bug};
+use super::super::calendar::Rule;
 use super::super::due::Due;
 use super::super::payload::{Parts, Payload, Stored};
 use super::super::progress::{Folded, KnownProgress, Progress, Repair};
@@ -25,6 +26,18 @@ pub(in super::super) struct Timed {
     pub(in super::super) failed: Option<Box<str>>,
     /// The entry's due time is that of the position.
     is_dated: bool,
+}
+
+impl Timed {
+    /// Returns the estimated memory, in bytes, with this struct's share of the map that holds it.
+    pub(super) fn memory_bytes(&self) -> usize {
+        let rule = match &self.spec.rule {
+            Some(Rule::Cron { expression, zone }) => expression.len() + zone.len(),
+            Some(Rule::Every { zone, .. }) => zone.len(),
+            None => 0,
+        };
+        2 * size_of::<Self>() + size_of::<Spec>() + rule + size_of_val(&*self.spec.except)
+    }
 }
 
 /// What a committed batch means for a key.
@@ -124,6 +137,9 @@ impl<P: Payload> KeyTable<P> {
         timed.failed = failed;
         timed.is_dated = false;
         self.unlink(slot);
+        if bugs::on(Bug::FiringSettlesOvertaken) {
+            self.entry_mut(slot).set(OVERTAKEN, false);
+        }
         if self.entry(slot).has(OVERTAKEN) {
             // It may have left that list while its occurrence was outstanding, and it stays on its key.
             self.rewrites.push_back(slot);
@@ -140,12 +156,28 @@ impl<P: Payload> KeyTable<P> {
     /// than the known one.
     pub(in super::super) fn progress_record(&mut self, new: KnownProgress) -> bool {
         let key = new.key.clone();
+        self.keep_accepted(&key, new.origin_offset);
         let folded = self.progress.fold(new, bugs::on(Bug::LesserProgressCounts));
         self.apply_progress(&key);
         if !self.keeps_all {
             self.check_progress(&key);
         }
         folded == Folded::Replayed
+    }
+
+    /// Keeps a record whose progress has been read, although this version does not know its zone or its syntax: an
+    /// engine has accepted it.
+    fn keep_accepted(&mut self, key: &[u8], origin_offset: i64) {
+        let Some(slot) = self.find(key) else { return };
+        let entry = self.entry_mut(slot);
+        if let UserRequest::Invalid(reason) = entry.request
+            && entry.origin_offset == origin_offset
+            && reason.may_be_of_later_version()
+        {
+            entry.request = UserRequest::Unknown(reason);
+            self.unlink(slot);
+            self.enqueue_or_drop(slot);
+        }
     }
 
     /// Remembers progress that was committed and whose record was not delivered: compaction has removed it, because

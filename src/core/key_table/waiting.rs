@@ -77,8 +77,8 @@ impl<P: Payload> KeyTable<P> {
     pub(in super::super) fn take_rewrite(&mut self, now: Millis) -> Option<u32> {
         while let Some(slot) = self.rewrites.pop_front() {
             let Some(entry) = self.get(slot) else { continue };
-            let fires =
-                !entry.recurs() && entry.due().is_some_and(|due| due.is_due(now)) && entry.waiting == Waiting::Due;
+            let ends = !entry.recurs() || bugs::on(Bug::FiringSettlesOvertaken);
+            let fires = ends && entry.due().is_some_and(|due| due.is_due(now)) && entry.waiting == Waiting::Due;
             if entry.has(OVERTAKEN) && !entry.is_outstanding() && entry.waiting != Waiting::RewriteRetry && !fires {
                 self.unlink(slot);
                 return Some(slot);

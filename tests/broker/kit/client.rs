@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{Header, Headers, Message, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext};
@@ -183,17 +183,43 @@ pub fn partitions(bootstrap: &str, name: &str) -> usize {
 
 /// Returns the owner of a partition, from the metadata of the group's committed offset.
 pub fn owner(bootstrap: &str, group: &str, topic: &str, partition: i32) -> Option<String> {
-    let client: BaseConsumer = config(bootstrap)
+    let (_, metadata) = committed(&observer(bootstrap, group), topic, partition)?;
+    metadata.split(' ').find_map(|part| part.strip_prefix("owner=")).map(str::to_owned)
+}
+
+/// Commits a partition's offset again, with more metadata. The group must be empty.
+pub fn extend_metadata(bootstrap: &str, group: &str, topic: &str, partition: i32, more: &str) {
+    let client = observer(bootstrap, group);
+    let (offset, metadata) = committed(&client, topic, partition).expect("a committed offset");
+    let mut list = TopicPartitionList::new();
+    let mut element = list.add_partition(topic, partition);
+    element.set_offset(offset).expect("an offset");
+    element.set_metadata(format!("{metadata}{more}"));
+    client.commit(&list, CommitMode::Sync).expect("a commit");
+}
+
+/// Returns the cluster's id.
+pub fn cluster_id(bootstrap: &str) -> String {
+    let client: BaseConsumer = config(bootstrap).create().expect("a consumer");
+    client.client().fetch_cluster_id(REQUEST).expect("the cluster's id")
+}
+
+/// Returns a client that reads and commits a group's offsets without being a member.
+fn observer(bootstrap: &str, group: &str) -> BaseConsumer {
+    config(bootstrap)
         .set("group.id", group)
         .set("enable.auto.commit", "false")
         .set("isolation.level", "read_uncommitted")
         .create()
-        .expect("a consumer");
+        .expect("a consumer")
+}
+
+fn committed(client: &BaseConsumer, topic: &str, partition: i32) -> Option<(Offset, String)> {
     let mut list = TopicPartitionList::new();
     list.add_partition(topic, partition);
     let committed = client.committed_offsets(list, Duration::from_secs(5)).ok()?;
     let element = committed.find_partition(topic, partition)?;
-    element.metadata().split(' ').find_map(|part| part.strip_prefix("owner=")).map(str::to_owned)
+    Some((element.offset(), element.metadata().to_owned()))
 }
 
 /// Deletes an empty consumer group with its offsets.
