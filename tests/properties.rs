@@ -43,9 +43,9 @@ fn setup(instances: std::ops::RangeInclusive<u8>, keys: std::ops::RangeInclusive
     let sizes = (instances, 1..=2u8, 1..=3u8, keys, 1..=2u8, 1..=8u8);
     let rules = (optional((0..20u8).prop_map(Some).boxed()), optional((1..40u8).prop_map(Some).boxed()));
     let timestamps = vec![Timestamps::Any, Timestamps::Bounded, Timestamps::BoundedInTargets];
-    let brokers = (prop_oneof![4 => Just(0), 1 => 16..32u8], proptest::sample::select(timestamps));
+    let brokers = (prop_oneof![4 => Just(0), 1 => 16..32u8], proptest::sample::select(timestamps), 1..=3u8);
     let all = (sizes, rules, brokers, any::<bool>(), any::<u64>());
-    all.prop_map(|(sizes, (grace_s, horizon_hs), (bandwidth_kbps, timestamps), dead_letters, seed)| Setup {
+    all.prop_map(|(sizes, (grace_s, horizon_hs), (bandwidth_kbps, timestamps, replicas), dead_letters, seed)| Setup {
         instances: sizes.0,
         topics: sizes.1,
         partitions: sizes.2,
@@ -59,6 +59,8 @@ fn setup(instances: std::ops::RangeInclusive<u8>, keys: std::ops::RangeInclusive
         midnight_s: 0,
         bandwidth_kbps,
         timestamps,
+        replicas,
+        stale_replicas: false,
         seed,
     })
 }
@@ -110,7 +112,24 @@ fn pause(for_ms: std::ops::Range<u16>) -> BoxedStrategy<Act> {
 }
 
 fn compact() -> BoxedStrategy<Act> {
-    (0..6u8, any::<bool>()).prop_map(|(partition, tombstones)| Act::Compact { partition, tombstones }).boxed()
+    (0..6u8, 0..=3u8, any::<bool>())
+        .prop_map(|(partition, replica, tombstones)| Act::Compact { partition, replica, tombstones })
+        .boxed()
+}
+
+fn replicas() -> BoxedStrategy<Act> {
+    prop_oneof![
+        compact(),
+        (0..6u8).prop_map(|partition| Act::ChangeLeader { partition }),
+        (0..6u8, 0..3u8, 500..30_000u16).prop_map(|(partition, replica, for_ms)| Act::ReplicaAway {
+            partition,
+            replica,
+            for_ms
+        }),
+        (500..16_384u16, 20_000..24_096u16)
+            .prop_map(|(for_ms, retention_ms)| Act::LowerRetention { for_ms, retention_ms }),
+    ]
+    .boxed()
 }
 
 fn skew() -> BoxedStrategy<Act> {
@@ -164,9 +183,9 @@ fn missed_schedules_fire_once_an_instance_is_back() {
 #[test]
 fn no_update_and_no_cancel_is_lost_in_a_race() {
     let races = within(30_000, produce(-1..2));
-    let acts = prop_oneof![6 => compact(), 1 => pause(100..6_000), 1 => slow_group(), 1 => crash()];
+    let acts = prop_oneof![6 => replicas(), 1 => pause(100..6_000), 1 => slow_group(), 1 => crash()];
     let ops = prop_oneof![12 => races, 1 => within(SAFETY_MS, acts)];
-    hold(&[Fault::Compaction], scenario(setup(1..=2, 1..=2), ops));
+    hold(&[Fault::Compaction, Fault::LeaderChange], scenario(setup(1..=2, 1..=2), ops));
 }
 
 #[test]
@@ -186,7 +205,7 @@ fn a_first_start_with_wrong_clocks_forgets_no_owed_schedule() {
 #[test]
 fn a_running_core_and_one_that_rereads_the_log_agree() {
     let faults =
-        prop_oneof![crash(), pause(100..14_000), compact(), skew(), slow_group(), more(), more(), more(), more()];
+        prop_oneof![crash(), pause(100..14_000), replicas(), skew(), slow_group(), more(), more(), more(), more()];
     let acts = prop_oneof![8 => produce(-5..40), 1 => faults];
     hold(
         &[Fault::UserTransaction, Fault::Stop, Fault::Rewind],

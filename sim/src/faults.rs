@@ -73,10 +73,16 @@ pub enum Fault {
     WrongClock,
     /// Users write to every partition all the time.
     Flood,
+    /// Another replica becomes the leader of a partition.
+    LeaderChange,
+    /// A replica goes away, and comes back.
+    ReplicaAway,
+    /// Tombstones are stamped while `delete.retention.ms` is lower for a while.
+    LowerRetention,
 }
 
 /// All kinds.
-pub const FAULTS: [Fault; 34] = [
+pub const FAULTS: [Fault; 37] = [
     Fault::Crash,
     Fault::CrashBeforeSend,
     Fault::CrashAfterProduce,
@@ -111,6 +117,9 @@ pub const FAULTS: [Fault; 34] = [
     Fault::Bandwidth,
     Fault::WrongClock,
     Fault::Flood,
+    Fault::LeaderChange,
+    Fault::ReplicaAway,
+    Fault::LowerRetention,
 ];
 
 /// What an engine does when a fault hits it.

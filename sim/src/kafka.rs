@@ -73,6 +73,8 @@ pub type Committed = BTreeMap<TopicPartition, (i64, String)>;
 pub struct Kafka {
     /// Every partition's log.
     pub logs: BTreeMap<LogId, Log>,
+    /// Replicas of a schedules partition.
+    replicas: usize,
     /// The consumer group.
     pub group: Group,
     /// The group's offsets.
@@ -105,12 +107,15 @@ pub struct Kafka {
 }
 
 impl Kafka {
-    /// Creates an empty cluster with these schedules partitions.
+    /// Creates an empty cluster with these schedules partitions, each on this number of replicas. All other topics have
+    /// one.
     #[must_use]
-    pub fn new(partitions: &[TopicPartition], rng: Rng) -> Self {
-        let log_ids = partitions.iter().map(|p| LogId::Schedules(*p)).chain([LogId::History, LogId::DeadLetter]);
+    pub fn new(partitions: &[TopicPartition], replicas: usize, rng: Rng) -> Self {
+        let schedules = partitions.iter().map(|p| (LogId::Schedules(*p), Log::new(replicas)));
+        let others = [LogId::History, LogId::DeadLetter].map(|log_id| (log_id, Log::default()));
         Self {
-            logs: log_ids.map(|log_id| (log_id, Log::default())).collect(),
+            logs: schedules.chain(others).collect(),
+            replicas,
             group: Group::new(partitions),
             committed: Committed::new(),
             taken: BTreeMap::new(),
@@ -133,7 +138,7 @@ impl Kafka {
 
     /// Adds a partition, which the group will assign.
     pub fn add_partition(&mut self, partition: TopicPartition) {
-        self.logs.entry(LogId::Schedules(partition)).or_default();
+        self.logs.entry(LogId::Schedules(partition)).or_insert_with(|| Log::new(self.replicas));
         self.group.add_partition(partition);
     }
 

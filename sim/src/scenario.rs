@@ -56,6 +56,11 @@ pub struct Setup {
     pub bandwidth_kbps: u8,
     /// Topics that reject timestamps more than an hour ahead.
     pub timestamps: Timestamps,
+    /// Replicas of each schedules partition: 1 to 3.
+    pub replicas: u8,
+    /// Whether replicas may lag as far as the docs exclude: one that was away for long keeps its log, and cleaners do
+    /// not keep pace. Seeds never have it.
+    pub stale_replicas: bool,
     /// The seed of all delays.
     pub seed: u64,
 }
@@ -162,6 +167,8 @@ pub enum Act {
     Compact {
         /// The partition, modulo their number.
         partition: u8,
+        /// The replica, from 1, modulo their number; 0 is all of them.
+        replica: u8,
         /// Whether old tombstones are removed too.
         tombstones: bool,
     },
@@ -238,6 +245,27 @@ pub enum Act {
     },
     /// Users write to every partition from now on, until some time after faults have stopped.
     Flood,
+    /// Another replica in sync becomes the leader of a partition.
+    ChangeLeader {
+        /// The partition, modulo their number.
+        partition: u8,
+    },
+    /// A replica goes away, unless it is the last one in sync, and comes back.
+    ReplicaAway {
+        /// The partition, modulo their number.
+        partition: u8,
+        /// The replica, modulo their number.
+        replica: u8,
+        /// How long.
+        for_ms: u16,
+    },
+    /// `delete.retention.ms` is lowered for a while.
+    LowerRetention {
+        /// How long, up to 16,383 ms.
+        for_ms: u16,
+        /// The lower value: 20,000 to 24,095 ms.
+        retention_ms: u16,
+    },
 }
 
 /// The kind of a user's record.
@@ -407,6 +435,9 @@ impl Act {
             Self::SlowRebalance { .. } => Fault::SlowRebalance,
             Self::Grow { .. } => Fault::Growth,
             Self::Flood => Fault::Flood,
+            Self::ChangeLeader { .. } => Fault::LeaderChange,
+            Self::ReplicaAway { .. } => Fault::ReplicaAway,
+            Self::LowerRetention { .. } => Fault::LowerRetention,
         })
     }
 }

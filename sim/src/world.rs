@@ -39,6 +39,10 @@ enum Event {
     Leave(String),
     /// A commit reaches the brokers after its producer has given it up.
     LateCommit(String, u32),
+    /// The cleaner does a pass over a replica.
+    Clean(TopicPartition, usize),
+    /// A replica comes back that was away since a time.
+    ReplicaBack(TopicPartition, usize, i64),
     Start(usize),
     /// A task of an instance, in the run for which it was set.
     Instance(usize, u64, Task),
@@ -88,9 +92,12 @@ pub(crate) struct World {
     /// Lasting faults that were counted: the fault, the instance, and the fault's end.
     recorded_hits: BTreeSet<(Fault, usize, i64)>,
     steady: BTreeMap<TopicPartition, broker::Steady>,
+    /// Until when `delete.retention.ms` is lower, and its value.
+    lower_retention: (i64, i64),
     noted_ms: i64,
     /// Owners named by committed metadata that a pending transaction was about to replace.
     named_late: BTreeSet<String>,
+    rng: Rng,
 }
 
 impl World {
@@ -107,7 +114,7 @@ impl World {
             .collect();
         let mut rng = Rng::new(setup.seed);
         let instances = (0..usize::from(setup.instances)).map(|n| Instance::new(n, setup, rng.split())).collect();
-        let kafka = Kafka::new(&partitions, rng.split());
+        let kafka = Kafka::new(&partitions, usize::from(setup.replicas), rng.split());
         let mut world = Self {
             now_ms: start_ms,
             history: History::new(scenario, start_ms, kafka, partitions),
@@ -126,14 +133,16 @@ impl World {
             flooded: false,
             recorded_hits: BTreeSet::new(),
             steady: BTreeMap::new(),
+            lower_retention: (i64::MIN, 0),
             noted_ms: i64::MIN,
             named_late: BTreeSet::new(),
+            rng,
         };
         for op in &scenario.ops {
             world.after(i64::from(op.at_ms), Event::Act(op.act));
         }
         for number in 0..world.instances.len() {
-            let at_ms = rng.range(1, 3_000);
+            let at_ms = world.rng.range(1, 3_000);
             world.after(at_ms, Event::Start(number));
         }
         world
@@ -171,6 +180,10 @@ impl World {
                 let ended = self.history.kafka.end((&id, epoch), self.now_ms, true);
                 self.trace(|| format!("broker a late commit of {id}: {ended:?}"));
             }
+            Event::Clean(partition, replica) => {
+                self.clean(partition, replica, false);
+            }
+            Event::ReplicaBack(partition, replica, since_ms) => self.bring_replica_back(partition, replica, since_ms),
             Event::Start(number) => self.start(number),
             Event::Instance(number, run, task) => self.dispatch(number, run, task),
         }

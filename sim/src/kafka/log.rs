@@ -1,6 +1,12 @@
 //! A partition's log.
 
+mod replica;
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet};
+
+use replica::Replica;
 
 /// Header names and values.
 pub type Headers = Vec<(Vec<u8>, Option<Vec<u8>>)>;
@@ -25,28 +31,38 @@ enum Entry {
     Data(Stored),
     /// A control marker: it takes an offset and is never delivered.
     Marker,
-    /// Removed by compaction.
-    Gone,
 }
 
-/// A partition's log.
-#[derive(Debug, Default)]
+/// A partition's log, on one or more replicas. Clients read from the leader.
+#[derive(Debug)]
 pub struct Log {
+    /// Everything that was ever appended. Each replica has its own part of it.
     entries: Vec<Entry>,
     /// First offset of each transaction without a marker.
     open: BTreeMap<u64, i64>,
     aborted: BTreeSet<u64>,
-    /// When each tombstone that a compaction has left may be removed.
-    horizons: BTreeMap<usize, i64>,
+    replicas: Vec<Replica>,
+    leader: usize,
 }
 
-/// Counts of what a compaction removed.
+/// Counts of what a pass of the cleaner did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Compacted {
-    /// Records that were replaced or aborted.
+    /// Records removed because they were replaced or aborted.
     pub records: usize,
-    /// Tombstones that were old enough.
+    /// Tombstones removed because they were old enough.
     pub tombstones: usize,
+    /// Tombstones whose retention began.
+    pub stamped: usize,
+}
+
+impl Compacted {
+    /// Adds another pass.
+    pub const fn add(&mut self, other: Self) {
+        self.records += other.records;
+        self.tombstones += other.tombstones;
+        self.stamped += other.stamped;
+    }
 }
 
 /// How a log is compacted.
@@ -54,13 +70,31 @@ pub struct Compacted {
 pub struct Compaction {
     /// Only records appended before this are compacted.
     pub before_ms: i64,
-    /// `delete.retention.ms`: a tombstone stays for this long after the first compaction that leaves it.
+    /// `delete.retention.ms`: a tombstone stays for this long after the first pass that leaves it.
     pub retention_ms: i64,
     /// Whether old tombstones are removed too.
     pub tombstones: bool,
 }
 
+impl Default for Log {
+    fn default() -> Self {
+        Self::new(1)
+    }
+}
+
 impl Log {
+    /// Creates an empty log with this number of replicas. The first is the leader.
+    #[must_use]
+    pub fn new(replicas: usize) -> Self {
+        Self {
+            entries: Vec::new(),
+            open: BTreeMap::new(),
+            aborted: BTreeSet::new(),
+            replicas: vec![Replica::default(); replicas.max(1)],
+            leader: 0,
+        }
+    }
+
     /// Returns the offset after the last.
     #[must_use]
     pub fn end(&self) -> i64 {
@@ -73,12 +107,13 @@ impl Log {
         self.open.values().copied().min().unwrap_or(self.end())
     }
 
-    /// Returns the record at an offset, unless compaction has removed it.
+    /// Returns the record at an offset, unless the leader's cleaner has removed it.
     #[must_use]
     pub fn get(&self, offset: i64) -> Option<&Stored> {
-        match self.entries.get(usize::try_from(offset).ok()?)? {
+        let offset = usize::try_from(offset).ok()?;
+        match self.entries.get(offset).filter(|_| self.replicas[self.leader].has(offset))? {
             Entry::Data(stored) => Some(stored),
-            Entry::Marker | Entry::Gone => None,
+            Entry::Marker => None,
         }
     }
 
@@ -88,7 +123,7 @@ impl Log {
         if let Some(transaction) = stored.transaction {
             self.open.entry(transaction).or_insert(offset);
         }
-        self.entries.push(Entry::Data(stored));
+        self.push(Entry::Data(stored));
         offset
     }
 
@@ -98,32 +133,36 @@ impl Log {
         if !commit {
             self.aborted.insert(transaction);
         }
-        self.entries.push(Entry::Marker);
+        self.push(Entry::Marker);
+    }
+
+    fn push(&mut self, entry: Entry) {
+        self.entries.push(entry);
+        self.replicas.iter_mut().filter(|replica| !replica.is_away()).for_each(Replica::append);
     }
 
     /// Returns the records that a read_committed consumer gets from `from` on, and the offset that it reads next.
     #[must_use]
     pub fn read(&self, from: i64, count_max: usize) -> (Vec<(i64, &Stored)>, i64) {
-        let mut found = Vec::new();
-        let mut next = from;
-        while next < self.last_stable() && found.len() < count_max {
-            if let Entry::Data(stored) = &self.entries[next as usize]
-                && !self.is_aborted(stored)
-            {
-                found.push((next, stored));
-            }
-            next += 1;
-        }
-        (found, next)
+        self.read_until(self.last_stable(), (from, count_max), |stored| !is_aborted(&self.aborted, stored))
     }
 
     /// Returns the records that a read_uncommitted consumer gets: open and aborted ones as well.
     #[must_use]
     pub fn read_uncommitted(&self, from: i64, count_max: usize) -> (Vec<(i64, &Stored)>, i64) {
+        self.read_until(self.end(), (from, count_max), |_| true)
+    }
+
+    fn read_until(
+        &self,
+        end: i64,
+        (from, count_max): (i64, usize),
+        is_visible: impl Fn(&Stored) -> bool,
+    ) -> (Vec<(i64, &Stored)>, i64) {
         let mut found = Vec::new();
         let mut next = from;
-        while next < self.end() && found.len() < count_max {
-            if let Entry::Data(stored) = &self.entries[next as usize] {
+        while next < end && found.len() < count_max {
+            if let Some(stored) = self.get(next).filter(|stored| is_visible(stored)) {
                 found.push((next, stored));
             }
             next += 1;
@@ -131,40 +170,57 @@ impl Log {
         (found, next)
     }
 
-    /// Compacts the log: keeps the last record of each key among the decided ones that are old enough.
+    /// Compacts all replicas: each keeps the last record of each key among the decided ones that are old enough.
     pub fn compact(&mut self, now_ms: i64, how: Compaction) -> Compacted {
-        let end = self.last_stable() as usize;
-        let mut last: BTreeMap<Vec<u8>, usize> = BTreeMap::new();
-        let mut cleanable = Vec::new();
-        for (offset, entry) in self.entries[..end].iter().enumerate() {
-            let Entry::Data(stored) = entry else { continue };
-            if stored.at_ms >= how.before_ms {
-                break;
-            }
-            cleanable.push(offset);
-            if let Some(key) = stored.key.clone().filter(|_| !self.is_aborted(stored)) {
-                last.insert(key, offset);
-            }
+        let mut all = Compacted::default();
+        for replica in 0..self.replicas.len() {
+            all.add(self.clean(replica, now_ms, how));
         }
-        let mut gone = Compacted::default();
-        for offset in cleanable {
-            let Entry::Data(stored) = &self.entries[offset] else { continue };
-            let newest = stored.key.as_ref().is_none_or(|key| last.get(key) == Some(&offset));
-            let overwritten = !newest || self.is_aborted(stored);
-            let horizon = (stored.value.is_none() && !overwritten)
-                .then(|| *self.horizons.entry(offset).or_insert(now_ms + how.retention_ms));
-            let expired = how.tombstones && horizon.is_some_and(|horizon| horizon < now_ms);
-            // The last record of a log is never removed.
-            if (overwritten || expired) && offset + 1 < self.entries.len() {
-                self.entries[offset] = Entry::Gone;
-                gone.records += usize::from(overwritten);
-                gone.tombstones += usize::from(expired);
-            }
-        }
-        gone
+        all
     }
 
-    fn is_aborted(&self, stored: &Stored) -> bool {
-        stored.transaction.is_some_and(|t| self.aborted.contains(&t))
+    /// Compacts one replica. Does nothing if it is away.
+    pub fn clean(&mut self, replica: usize, now_ms: i64, how: Compaction) -> Compacted {
+        let decided = self.last_stable() as usize;
+        self.replicas[replica].clean(&self.entries[..decided], &self.aborted, now_ms, how)
     }
+
+    /// Returns the number of replicas.
+    #[must_use]
+    pub const fn replicas(&self) -> usize {
+        self.replicas.len()
+    }
+
+    /// Makes another replica that is in sync the leader. Returns whether there is one.
+    pub fn change_leader(&mut self) -> bool {
+        let count = self.replicas.len();
+        let others = (1..count).map(|n| (self.leader + n) % count);
+        let next = others.into_iter().find(|replica| !self.replicas[*replica].is_away());
+        self.leader = next.unwrap_or(self.leader);
+        next.is_some()
+    }
+
+    /// Takes a replica out of sync, and leadership from it. The last replica in sync stays. Returns whether it is away
+    /// now, and was not before.
+    pub fn go_away(&mut self, replica: usize) -> bool {
+        if self.replicas[replica].is_away() || replica == self.leader && !self.change_leader() {
+            return false;
+        }
+        self.replicas[replica].go_away();
+        true
+    }
+
+    /// Lets a replica that was away copy what it misses from the leader, with the leader's stamps. It keeps what it
+    /// had, or with `is_empty` copies the whole log.
+    pub fn come_back(&mut self, replica: usize, is_empty: bool) {
+        if self.replicas[replica].is_away() {
+            let leader = self.replicas[self.leader].clone();
+            let kept = if is_empty { Replica::default() } else { std::mem::take(&mut self.replicas[replica]) };
+            self.replicas[replica] = kept.copied_from(&leader);
+        }
+    }
+}
+
+fn is_aborted(aborted: &BTreeSet<u64>, stored: &Stored) -> bool {
+    stored.transaction.is_some_and(|transaction| aborted.contains(&transaction))
 }

@@ -4,6 +4,8 @@ use super::{Act, Away, OPS_MAX, Op, Point, RecordKind, RequestError, Scenario, S
 
 const SETUP_BYTES: usize = 24;
 const OP_BYTES: usize = 10;
+/// The lowest `delete.retention.ms` of an operation: no instance loads for that long.
+const RETENTION_MS_MIN: u16 = 20_000;
 
 impl Scenario {
     /// Reads a scenario: 24 bytes of setup, then 10 bytes for each operation. Missing bytes count as zeros.
@@ -61,6 +63,8 @@ fn setup(b: &[u8; SETUP_BYTES]) -> Setup {
         dead_letters: b[10] % 2 == 1,
         bandwidth_kbps: b[11].checked_sub(1).map_or(0, |n| n % 16 + 16),
         timestamps: of(&TIMESTAMPS, b[12]),
+        replicas: b[13] % 3 + 1,
+        stale_replicas: b[14] % 2 == 1,
         seed: u64::from_be_bytes(padded(&b[16..])),
     }
 }
@@ -80,6 +84,8 @@ fn setup_bytes(s: &Setup) -> [u8; SETUP_BYTES] {
     b[10] = u8::from(s.dead_letters);
     b[11] = s.bandwidth_kbps.saturating_sub(15);
     b[12] = at(&TIMESTAMPS, &s.timestamps);
+    b[13] = s.replicas - 1;
+    b[14] = u8::from(s.stale_replicas);
     b[16..].copy_from_slice(&s.seed.to_be_bytes());
     b
 }
@@ -123,7 +129,7 @@ fn at<T: PartialEq>(all: &[T], wanted: &T) -> u8 {
 fn op(bytes: [u8; OP_BYTES]) -> Op {
     let [t0, t1, kind, a, b, c, d0, d1, e0, e1] = bytes;
     let (d, e) = (u16::from_be_bytes([d0, d1]), u16::from_be_bytes([e0, e1]));
-    let act = match kind % 20 {
+    let act = match kind % 23 {
         0 => Act::Produce {
             key: a,
             kind: of(&RECORD_KINDS, b),
@@ -138,7 +144,7 @@ fn op(bytes: [u8; OP_BYTES]) -> Op {
         3 => Act::Pause { instance: a, point: of(&POINTS, b), for_ms: d % 16_384 },
         4 => Act::Error { instance: a, error: of(&ERRORS, b), point: of(&POINTS, c) },
         5 => Act::Skew { instance: a, by: d as i16, days: b % 2 == 1 },
-        6 => Act::Compact { partition: a, tombstones: b % 2 == 1 },
+        6 => Act::Compact { partition: a, replica: c, tombstones: b % 2 == 1 },
         7 => Act::Outage { down_ms: d % 16_384, expire: a % 2 == 1 },
         8 => Act::SlowConsumer { instance: a, for_ms: d % 16_384, gap_ms: e % 2_048 },
         9 => Act::SlowMarkers { for_ms: d % 16_384, up_to_ms: e % 2_048 },
@@ -151,7 +157,10 @@ fn op(bytes: [u8; OP_BYTES]) -> Op {
         16 => Act::Grow { topic: a },
         17 => Act::Rewind { instance: a },
         18 => Act::Stall { instance: a, point: of(&POINTS, b), for_ms: d % 16_384 },
-        _ => Act::Flood,
+        19 => Act::Flood,
+        20 => Act::ChangeLeader { partition: a },
+        21 => Act::ReplicaAway { partition: a, replica: b, for_ms: d },
+        _ => Act::LowerRetention { for_ms: d % 16_384, retention_ms: e % 4_096 + RETENTION_MS_MIN },
     };
     Op { at_ms: u32::from(u16::from_be_bytes([t0, t1])) * 2, act }
 }
@@ -169,7 +178,7 @@ fn op_bytes(op: &Op) -> [u8; OP_BYTES] {
         Act::Pause { instance, point, for_ms } => (3, [instance, at(&POINTS, &point), 0], for_ms, 0),
         Act::Error { instance, error, point } => (4, [instance, at(&ERRORS, &error), at(&POINTS, &point)], 0, 0),
         Act::Skew { instance, by, days } => (5, [instance, u8::from(days), 0], by as u16, 0),
-        Act::Compact { partition, tombstones } => (6, [partition, u8::from(tombstones), 0], 0, 0),
+        Act::Compact { partition, replica, tombstones } => (6, [partition, u8::from(tombstones), replica], 0, 0),
         Act::Outage { down_ms, expire } => (7, [u8::from(expire), 0, 0], down_ms, 0),
         Act::SlowConsumer { instance, for_ms, gap_ms } => (8, [instance, 0, 0], for_ms, gap_ms),
         Act::SlowMarkers { for_ms, up_to_ms } => (9, [0, 0, 0], for_ms, up_to_ms),
@@ -183,6 +192,9 @@ fn op_bytes(op: &Op) -> [u8; OP_BYTES] {
         Act::Rewind { instance } => (17, [instance, 0, 0], 0, 0),
         Act::Stall { instance, point, for_ms } => (18, [instance, at(&POINTS, &point), 0], for_ms, 0),
         Act::Flood => (19, [0, 0, 0], 0, 0),
+        Act::ChangeLeader { partition } => (20, [partition, 0, 0], 0, 0),
+        Act::ReplicaAway { partition, replica, for_ms } => (21, [partition, replica, 0], for_ms, 0),
+        Act::LowerRetention { for_ms, retention_ms } => (22, [0, 0, 0], for_ms, retention_ms - RETENTION_MS_MIN),
     };
     let [t0, t1] = ((op.at_ms / 2) as u16).to_be_bytes();
     let ([d0, d1], [e0, e1]) = (d.to_be_bytes(), e.to_be_bytes());

@@ -123,13 +123,25 @@ fn faults(rng: &mut Rng, setup: &mut Setup, fault: Fault, ops: &mut Vec<Op>) {
                 Op { at_ms: at_ms + 2, act: produce(rng, setup, RecordKind::Schedule, in_s) }
             }));
         }
+        let compact =
+            |at_ms, partition, replica, tombstones| Op { at_ms, act: Act::Compact { partition, replica, tombstones } };
         if fault == Fault::OldTombstones {
             // A tombstone is removed some time after the first compaction that has left it.
             let before_ms = at_ms.saturating_sub(rng.range(13_000, 20_000) as u32 * 2);
-            ops.push(Op {
-                at_ms: before_ms,
-                act: Act::Compact { partition: rng.range(0, 5) as u8, tombstones: false },
-            });
+            ops.push(compact(before_ms, rng.range(0, 5) as u8, 0, false));
+        }
+        if fault == Fault::LowerRetention {
+            // Tombstones are stamped before it and during it, and removed after it.
+            for partition in 0..6 {
+                ops.push(compact(at_ms.saturating_sub(rng.range(50, 2_000) as u32 * 2), partition, 0, false));
+                ops.push(compact(at_ms + 2, partition, rng.range(0, 3) as u8, false));
+                ops.push(compact(at_ms + rng.range(10_100, 13_000) as u32 * 2, partition, rng.range(0, 3) as u8, true));
+            }
+        }
+        if matches!(fault, Fault::LeaderChange | Fault::ReplicaAway) && rng.chance(50) {
+            // The replicas differ.
+            let (partition, replica) = (rng.range(0, 5) as u8, rng.range(1, 3) as u8);
+            ops.push(compact(at_ms.saturating_sub(rng.range(1, 2_000) as u32 * 2), partition, replica, rng.chance(70)));
         }
         if fault == Fault::Zombie || fault == Fault::Stall || fault == Fault::CrashAfterOffsets {
             // A schedule has to be due while the fault lasts.
@@ -165,7 +177,7 @@ fn wrong_clock(rng: &mut Rng, setup: &mut Setup, at_ms: u32) -> [Op; 2] {
 }
 
 fn setup(rng: &mut Rng) -> Setup {
-    Setup {
+    let setup = Setup {
         instances: [1, 2, 2, 3][rng.index(4)],
         topics: [1, 1, 1, 2][rng.index(4)],
         partitions: rng.range(1, 3) as u8,
@@ -179,8 +191,12 @@ fn setup(rng: &mut Rng) -> Setup {
         dead_letters: rng.chance(35),
         bandwidth_kbps: 0,
         timestamps: Timestamps::Any,
+        replicas: 1,
+        stale_replicas: false,
         seed: rng.bits(),
-    }
+    };
+    // Two thirds of the scenarios have several.
+    Setup { replicas: (setup.seed % 3) as u8 + 1, ..setup }
 }
 
 /// Sets all clocks a day ahead when the engine first starts, and right again some time later.
@@ -244,9 +260,10 @@ fn produce(rng: &mut Rng, setup: &Setup, kind: RecordKind, in_s: i16) -> Act {
 fn operations_max(fault: Fault) -> i64 {
     match fault {
         Fault::Duplicate | Fault::Reordered | Fault::Poison | Fault::Flood => 1,
-        Fault::Growth | Fault::Bandwidth | Fault::WrongClock => 2,
+        Fault::Growth | Fault::Bandwidth | Fault::WrongClock | Fault::LowerRetention => 2,
         Fault::Outage | Fault::Expiry | Fault::SlowRebalance | Fault::Skew => 3,
         Fault::Compaction | Fault::UserTransaction => 12,
+        Fault::LeaderChange | Fault::ReplicaAway => 12,
         Fault::OldTombstones => 24,
         _ => 4,
     }
@@ -275,6 +292,7 @@ fn act_of(rng: &mut Rng, setup: &Setup, fault: Fault) -> Option<Act> {
     let down_ms = if rng.chance(30) { rng.range(6_000, 8_191) } else { rng.range(10, 3_000) } as u16;
     let for_ms = rng.range(500, 12_000) as u16;
     let up_to_ms = rng.range(50, 2_000) as u16;
+    let some_replica = (down_ms % 4) as u8;
     let crash = |point| Act::Crash { instance, point, down_ms };
     Some(match fault {
         Fault::Crash => crash(Point::Now),
@@ -303,8 +321,8 @@ fn act_of(rng: &mut Rng, setup: &Setup, fault: Fault) -> Option<Act> {
             Act::Error { instance, error, point }
         }
         Fault::Skew => Act::Skew { instance, by: rng.range(-5_000, 5_000) as i16, days: rng.chance(15) },
-        Fault::Compaction => Act::Compact { partition, tombstones: false },
-        Fault::OldTombstones => Act::Compact { partition, tombstones: true },
+        Fault::Compaction => Act::Compact { partition, replica: some_replica, tombstones: false },
+        Fault::OldTombstones => Act::Compact { partition, replica: some_replica, tombstones: true },
         Fault::Outage => Act::Outage { down_ms, expire: false },
         Fault::Expiry => Act::Outage { down_ms: 7_000 + down_ms / 4, expire: true },
         Fault::UserTransaction => Act::Transaction {
@@ -330,6 +348,10 @@ fn act_of(rng: &mut Rng, setup: &Setup, fault: Fault) -> Option<Act> {
         // It makes a run several times as long.
         Fault::Flood if rng.chance(15) => Act::Flood,
         Fault::Flood => return None,
+        Fault::LeaderChange => Act::ChangeLeader { partition },
+        // After 20 s its log is deleted.
+        Fault::ReplicaAway => Act::ReplicaAway { partition, replica: some_replica, for_ms: for_ms * 2 },
+        Fault::LowerRetention => Act::LowerRetention { for_ms, retention_ms: 20_000 + up_to_ms },
         Fault::Duplicate | Fault::Reordered | Fault::Poison | Fault::Bandwidth | Fault::WrongClock => return None,
     })
 }

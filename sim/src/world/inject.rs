@@ -41,7 +41,14 @@ impl World {
             }
             Act::Error { instance, error, point } => self.arm(instance, point, Armed::Error(error)),
             Act::Skew { instance, by, days } => self.skew(self.instance(instance), by, days),
-            Act::Compact { partition, tombstones } => self.compact(partition, tombstones),
+            Act::Compact { partition, replica, tombstones } => self.compact(partition, replica, tombstones),
+            Act::ChangeLeader { partition } => self.change_leader(partition),
+            Act::ReplicaAway { partition, replica, for_ms } => {
+                self.take_replica_away(partition, replica, i64::from(for_ms));
+            }
+            Act::LowerRetention { for_ms, retention_ms } => {
+                self.lower_retention = (until(for_ms), i64::from(retention_ms));
+            }
             Act::Rewind { instance } => self.rewind(self.instance(instance)),
             Act::Outage { down_ms, expire } => self.outage(i64::from(down_ms), expire),
             Act::SlowConsumer { instance, for_ms, gap_ms } => {
@@ -223,6 +230,7 @@ impl World {
         self.slow_markers_until_ms = i64::MIN;
         self.history.kafka.slow_markers(i64::MIN, 0);
         self.history.kafka.group.hold(i64::MIN);
+        self.lower_retention = (i64::MIN, 0);
         self.away = None;
         for number in 0..self.instances.len() {
             let instance = &mut self.instances[number];

@@ -57,7 +57,7 @@ impl Modelled {
     pub fn new(partitions: i32) -> Self {
         let partitions: Vec<TopicPartition> = (0..partitions).map(partition).collect();
         Self {
-            kafka: Kafka::new(&partitions, Rng::new(7)),
+            kafka: Kafka::new(&partitions, 1, Rng::new(7)),
             now_ms: 1_000,
             producers: BTreeMap::new(),
             members: BTreeMap::new(),
