@@ -1,5 +1,8 @@
 //! Plays a run: faults, a quiet time in which everything must converge, and a restart from the compacted log.
 
+#[cfg(test)]
+mod tests;
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::failure::Failure;
