@@ -75,9 +75,6 @@ impl World {
         if gone.tombstones > 0 {
             self.record_hit_on(Fault::OldTombstones, partition);
         }
-        if gone.stamped > 0 && self.retention_ms() < DELETE_RETENTION_MS {
-            self.record_hit_on(Fault::LowerRetention, partition);
-        }
     }
 
     /// Does a pass over one replica.
@@ -88,6 +85,9 @@ impl World {
         let how = Compaction { before_ms, retention_ms: self.retention_ms(), tombstones };
         let gone = self.log_mut(partition).clean(replica, now, how);
         self.trace(|| format!("broker {partition:?} is compacted on replica {replica}: {gone:?}"));
+        if gone.stamped > 0 && how.retention_ms < DELETE_RETENTION_MS {
+            self.record_hit_on(Fault::LowerRetention, partition);
+        }
         gone
     }
 
