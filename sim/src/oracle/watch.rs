@@ -43,6 +43,8 @@ struct Reading {
     busy: BTreeSet<Key>,
     /// Schedules of aborted batches, or that wait for an outcome. They may fire later than others.
     excused: BTreeSet<(Key, i64)>,
+    /// Keys with progress of an older record, which is ended first. A schedule that comes meanwhile waits for that.
+    with_old_progress: BTreeSet<Key>,
     /// Origin offsets of schedules with large values.
     large: BTreeSet<i64>,
     /// Throughput was the limit: large schedules have batches of their own, which alternate with the others.
@@ -82,7 +84,10 @@ impl Watch {
                     // A newer schedule of the key waits until the outcome is known: the record could be a user's copy.
                     if let Some(newer) = reading.newest.get(user_key).filter(|newest| Some(**newest) != named(record)) {
                         reading.excused.insert((user_key.to_vec(), *newer));
+                        reading.with_old_progress.insert(user_key.to_vec());
                     }
+                } else {
+                    reading.with_old_progress.remove(user_key);
                 }
             }
             return;
@@ -92,6 +97,9 @@ impl Watch {
         }
         if let Some(user_record) = history.produced.get(&(partition, offset)) {
             reading.newest.insert(key.to_vec(), offset);
+            if reading.with_old_progress.contains(key) {
+                reading.excused.insert((key.to_vec(), offset));
+            }
             reading.ready.remove(key);
             reading.held.remove(key);
             reading.overtaken.remove(key);
