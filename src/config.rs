@@ -11,6 +11,7 @@ mod value;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -43,6 +44,7 @@ const VARIABLES: &[&str] = &[
     "MAX_HORIZON",
     CONFIGURATION_FILE,
     "MEMORY_WARN_BYTES",
+    "STATE_DIR",
     "LOG_LEVEL",
     "LOG_FORMAT",
     "REST_TOKEN",
@@ -131,6 +133,7 @@ pub struct Config {
     grace_s: Option<u64>,
     horizon_s: Option<u64>,
     memory_warn_bytes: Option<u64>,
+    state_dir: Option<PathBuf>,
     /// The broker is inside this process and does not describe its topics' settings.
     #[cfg_attr(not(feature = "engine"), expect(dead_code, reason = "only the engine connects"))]
     embedded: bool,
@@ -252,6 +255,7 @@ impl Config {
                 .transpose()?,
             horizon_s: env("MAX_HORIZON").map(|text| value::horizon("MAX_HORIZON", &text)).transpose()?,
             memory_warn_bytes: env("MEMORY_WARN_BYTES").map(|text| value::memory_warn_bytes(&text)).transpose()?,
+            state_dir: env("STATE_DIR").map(PathBuf::from),
             embedded: false,
             configuration_file: file.read,
             kafka_common: file.common,
@@ -358,6 +362,13 @@ impl Config {
     #[must_use]
     pub fn memory_warn_bytes(&self) -> Option<u64> {
         self.memory_warn_bytes
+    }
+
+    /// Returns `STATE_DIR`: the directory of this instance's snapshots. `None`: there are none, and every takeover
+    /// reads the whole log.
+    #[must_use]
+    pub fn state_dir(&self) -> Option<&Path> {
+        self.state_dir.as_deref()
     }
 
     /// Returns `CONFIGURATION_FILE`, as it was read; `None` if it is not set, or the settings are from a builder.

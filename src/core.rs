@@ -45,11 +45,13 @@ pub mod batch;
 mod batching;
 pub mod bugs;
 pub mod calendar;
+pub mod canary;
 mod clock;
 mod dead_letters;
 mod deferral;
 pub mod due;
 pub mod fold;
+mod freshness;
 mod handover;
 pub mod headers;
 mod in_flight;
@@ -69,12 +71,14 @@ pub mod reason;
 pub mod recurrence;
 pub mod report;
 pub mod schedule;
+pub mod snapshot;
 pub mod start_marker;
 mod takeover;
 mod targets;
 mod throughput;
 pub mod types;
 mod wait_queues;
+mod warm;
 pub mod when;
 mod work;
 
@@ -180,6 +184,10 @@ pub struct Scheduler<P: Payload = Packed> {
     dead_letter_target: Option<u32>,
     /// Other consumer groups that fire the same topics.
     foreign_groups: BTreeSet<String>,
+    /// By topic, the limit of [`Input::CanaryLimit`].
+    canary_limits_ms: BTreeMap<u16, i64>,
+    /// The partitions that were given back clean when the engine stopped, for their last snapshots.
+    retired: BTreeMap<TopicPartition, OwnedPartition<P>>,
     stopping: bool,
     stopped: bool,
 }
@@ -225,6 +233,8 @@ impl<P: Payload> Scheduler<P> {
             takeovers: Takeovers::default(),
             dead_letter_target: None,
             foreign_groups: BTreeSet::new(),
+            canary_limits_ms: BTreeMap::new(),
+            retired: BTreeMap::new(),
             stopping: false,
             stopped: false,
         }
@@ -254,6 +264,8 @@ impl<P: Payload> Scheduler<P> {
             Input::Lost { partitions } => self.on_lost(partitions),
             Input::PositionInvalid { why } => self.rejoin(why),
             Input::Trimmed { partition, start } => self.on_trimmed(partition, start),
+            Input::CanaryLimit { topic, limit_ms } => self.on_canary_limit(topic, limit_ms),
+            Input::CanaryChecked { partition, found } => self.on_canary_checked(partition, found),
             Input::Generation(generation) => self.batches.set_generation(generation),
             Input::Stop => self.stop(),
             Input::Tick => self.tick(),

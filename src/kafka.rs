@@ -1,6 +1,7 @@
 //! The engine on Kafka: an event loop that feeds the core and executes its outputs.
 
 pub(crate) mod admin;
+mod broker_calls;
 #[cfg(feature = "cli")]
 pub(crate) mod broker_client;
 pub(crate) mod client_config;
@@ -25,8 +26,12 @@ pub(crate) mod partition_scan;
 mod producer_topics;
 #[cfg(feature = "cli")]
 pub(crate) mod publish;
+mod random;
 mod record_batches;
+mod record_lookup;
+mod restoring;
 mod sleeper;
+mod snapshot_file;
 mod startup;
 mod statistics;
 pub(crate) mod target_lookup;
@@ -47,10 +52,12 @@ use crate::config::{Config, Files};
 use crate::core::listing::Page;
 use crate::handle::status_board::{EngineState, Snapshot};
 use crate::handle::{Handle, Observer, Query};
+pub use broker_calls::{BrokerCalls, RecordReader};
 use clients::{Clients, QueryConsumer};
 pub use clock::Clock;
 use engine_loop::{EngineLoop, LoopParts};
 pub use error::{EngineError, SettingsError};
+use restoring::Restoring;
 use sleeper::Sleeper;
 use startup::{NotReady, Ready};
 
@@ -103,6 +110,7 @@ impl Engine {
         for warning in &clients.configs.warnings {
             tracing::warn!("{warning}");
         }
+        let restoring = Restoring::start(&self.config)?;
         clients.configs.group_consumer().create::<BaseConsumer>().map_err(rejected)?;
         let _: BaseProducer = clients.configs.transactor_producer("probe").create().map_err(rejected)?;
         let consumer = clients.read_uncommitted_consumer().map_err(rejected)?;
@@ -112,7 +120,7 @@ impl Engine {
         let wake = self.sleeper.wake();
         let Self { config, clock, observer, queries, .. } = self;
         let parts = LoopParts { config, clock, clients, observer, board, wake, queries };
-        EngineLoop::new(parts, &ready)?.run(&mut self.sleeper)
+        EngineLoop::new(parts, &ready, restoring)?.run(&mut self.sleeper)
     }
 
     /// Repeats the start-up checks until they pass. Returns `None` if the engine was stopped before that. One client

@@ -23,7 +23,8 @@
 //! | `jiff` | dates and durations of that crate for [`client`] |
 //! | `config` | the module `config` |
 //! | `calendar` | time zones and cron expressions, for the engine |
-//! | `engine` | the modules `runner`, `handle`, `mini`, and rdkafka's types for [`client`]; includes the three above |
+//! | `state-dir` | snapshots on disk, for the engine |
+//! | `engine` | the modules `runner`, `handle`, `mini`, and rdkafka's types for [`client`]; includes the four above |
 //! | `http` | the servers of REST, metrics and the status page, for the program; includes `engine` |
 //! | `cli` | the program `kafka-scheduler` (default); includes `http` |
 //!
@@ -70,6 +71,9 @@ mod observe;
 pub mod runner;
 #[cfg(feature = "http")]
 mod span;
+#[cfg(feature = "state-dir")]
+#[doc(hidden)]
+pub mod state_dir;
 
 #[cfg(feature = "jiff")]
 pub use jiff;
@@ -89,7 +93,7 @@ pub mod internal {
     pub use crate::handle::query::Query;
     #[cfg(feature = "http")]
     pub use crate::http::Listeners;
-    pub use crate::kafka::{Clock, Engine};
+    pub use crate::kafka::{BrokerCalls, Clock, Engine, RecordReader};
     #[cfg(feature = "cli")]
     pub use crate::logging::Logging;
     pub use crate::metrics::Metrics;

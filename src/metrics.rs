@@ -65,6 +65,7 @@ pub struct Metrics {
     stalls: IntCounter,
     missed_deadlines: IntCounter,
     rebalances: IntCounter,
+    snapshots: SnapshotGauges,
     foreign_groups: IntCounter,
     log_dropped: IntCounter,
     lines_dropped: fn() -> u64,
@@ -120,6 +121,7 @@ impl Metrics {
                 "Regular checks of the loop that found work for which no deadline was announced, which is a bug",
             ),
             rebalances: make.counter("kafka_scheduler_rebalances_total", "Rebalances of the consumer group answered"),
+            snapshots: SnapshotGauges::new(&make),
             foreign_groups: make.counter(
                 "kafka_scheduler_foreign_groups_total",
                 "Other consumer groups seen that fire the same topics, so each schedule fires once for each",
@@ -223,6 +225,16 @@ impl Metrics {
         self.rebalances.inc();
     }
 
+    /// Shows a snapshot that was written at `at`.
+    pub fn snapshot_written(&self, topic: &str, partition: i32, bytes: u64, took: Duration, at: Millis) {
+        let partition = partition.to_string();
+        let labels = [topic, &partition];
+        let number = |number: u128| i64::try_from(number).unwrap_or(i64::MAX);
+        self.snapshots.bytes.with_label_values(&labels).set(number(bytes.into()));
+        self.snapshots.milliseconds.with_label_values(&labels).set(number(took.as_millis()));
+        self.snapshots.time_s.with_label_values(&labels).set(at.0.div_euclid(1_000));
+    }
+
     /// Counts another group that fires the same topics.
     pub fn foreign_group(&self) {
         self.foreign_groups.inc();
@@ -268,6 +280,31 @@ pub(crate) fn late_ms(due: Due, at: Millis) -> u64 {
 }
 
 /// Counters of events, each with the place in [`Counters`] that it follows.
+/// The last snapshot of each partition.
+#[derive(Clone, Debug)]
+struct SnapshotGauges {
+    bytes: IntGaugeVec,
+    milliseconds: IntGaugeVec,
+    time_s: IntGaugeVec,
+}
+
+impl SnapshotGauges {
+    fn new(make: &Make<'_>) -> Self {
+        let labels = ["topic", "partition"];
+        let size = "Size of the last snapshot that this process has written while it ran";
+        let time = "When that snapshot was written, in seconds since 1970";
+        Self {
+            bytes: make.gauges("kafka_scheduler_snapshot_bytes", size, &labels),
+            milliseconds: make.gauges(
+                "kafka_scheduler_snapshot_duration_milliseconds",
+                "How long that snapshot took",
+                &labels,
+            ),
+            time_s: make.gauges("kafka_scheduler_snapshot_timestamp_seconds", time, &labels),
+        }
+    }
+}
+
 fn events(make: &Make<'_>) -> Vec<(IntCounter, Read)> {
     let total = make.counters("kafka_scheduler_event_total", "Events of the scheduler by type", &["type"]);
     let mut events: Vec<(IntCounter, Read)> =
@@ -285,6 +322,9 @@ fn events(make: &Make<'_>) -> Vec<(IntCounter, Read)> {
     events.push((make.counter("kafka_scheduler_replayed_progress_total", replayed), |c| c.progress_replayed));
     let rewritten = "Records rewritten because an engine record had overtaken them";
     events.push((make.counter("kafka_scheduler_rewritten_records_total", rewritten), |c| c.rewritten));
+    let takeovers = make.counters("kafka_scheduler_takeovers_total", "Partitions that went live, by start", &["start"]);
+    events.push((takeovers.with_label_values(&["cold"]), |c| c.cold_takeovers));
+    events.push((takeovers.with_label_values(&["warm"]), |c| c.warm_takeovers));
     let dead_letters = "Records moved to the dead-letter topic";
     events.push((make.counter("kafka_scheduler_dead_lettered_records_total", dead_letters), |c| c.dead_lettered));
     events

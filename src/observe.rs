@@ -131,6 +131,10 @@ impl Observer for OperatorObserver {
         }
     }
 
+    fn snapshot_written(&mut self, topic: &str, partition: i32, bytes: u64, took: Duration, at: Millis) {
+        self.metrics.snapshot_written(topic, partition, bytes, took, at);
+    }
+
     fn rebalanced(&mut self) {
         self.metrics.rebalanced();
     }

@@ -286,6 +286,10 @@ impl Observer for All {
         self.0.iter_mut().for_each(|one| one.missed_deadline());
     }
 
+    fn snapshot_written(&mut self, topic: &str, partition: i32, bytes: u64, took: Duration, at: Millis) {
+        self.0.iter_mut().for_each(|one| one.snapshot_written(topic, partition, bytes, took, at));
+    }
+
     fn rebalanced(&mut self) {
         self.0.iter_mut().for_each(|one| one.rebalanced());
     }

@@ -1,5 +1,5 @@
 //! Replays the fuzzers' corpus, every entry of `fuzz/corpus`, without cargo fuzz and on stable Rust.
-#![cfg(all(feature = "config", feature = "calendar"))]
+#![cfg(all(feature = "config", feature = "calendar", feature = "state-dir"))]
 
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};

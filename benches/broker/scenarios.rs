@@ -81,6 +81,8 @@ pub enum Scenario {
     Load { count: u32 },
     /// The same, each with a millisecond of its own.
     LoadSpread { count: u32 },
+    /// The engine goes on from snapshots of this many pending schedules.
+    Warm { count: u32 },
     /// This many schedules recur each second.
     Recurring { count: u32, seconds: u32 },
     /// This many schedules are pending, and none is due.
@@ -95,6 +97,7 @@ impl Scenario {
             Self::Spread { per_s, .. } => format!("spread-{per_s}"),
             Self::Load { count } => format!("load-{count}"),
             Self::LoadSpread { count } => format!("loadspread-{count}"),
+            Self::Warm { count } => format!("warm-{count}"),
             Self::Recurring { count, .. } => format!("recurring-{count}"),
             Self::Idle { count, .. } => format!("idle-{count}"),
         }
@@ -107,6 +110,7 @@ impl Scenario {
             Self::Spread { per_s, seconds } => bench.runs(|| steady::run(bench, per_s, seconds, true)),
             Self::Load { count } => load::run(bench, count, false),
             Self::LoadSpread { count } => load::run(bench, count, true),
+            Self::Warm { count } => load::run_warm(bench, count),
             Self::Recurring { count, seconds } => bench.runs(|| recurring::run(bench, count, seconds)),
             Self::Idle { count, seconds } => idle::run(bench, count, seconds),
         }
@@ -120,19 +124,21 @@ impl Scenario {
             Self::Spread { seconds, .. } => Self::Spread { per_s: count, seconds },
             Self::Load { .. } => Self::Load { count },
             Self::LoadSpread { .. } => Self::LoadSpread { count },
+            Self::Warm { .. } => Self::Warm { count },
             Self::Recurring { seconds, .. } => Self::Recurring { count, seconds },
             Self::Idle { seconds, .. } => Self::Idle { count, seconds },
         }
     }
 }
 
-const ALL: [Scenario; 11] = [
+const ALL: [Scenario; 12] = [
     Scenario::Burst { count: 200_000 },
     Scenario::Burst { count: 1_000_000 },
     Scenario::Steady { per_s: 1_000, seconds: 30 },
     Scenario::Steady { per_s: 5_000, seconds: 30 },
     Scenario::Steady { per_s: 20_000, seconds: 30 },
     Scenario::Spread { per_s: 1_000, seconds: 30 },
+    Scenario::Warm { count: 1_000_000 },
     Scenario::Recurring { count: 10_000, seconds: 30 },
     Scenario::Load { count: 1_000_000 },
     Scenario::LoadSpread { count: 1_000_000 },
@@ -140,10 +146,11 @@ const ALL: [Scenario; 11] = [
     Scenario::Idle { count: 1_000_000, seconds: 30 },
 ];
 
-const QUICK: [Scenario; 5] = [
+const QUICK: [Scenario; 6] = [
     Scenario::Burst { count: 5_000 },
     Scenario::Steady { per_s: 500, seconds: 3 },
     Scenario::Load { count: 10_000 },
+    Scenario::Warm { count: 10_000 },
     Scenario::Recurring { count: 100, seconds: 3 },
     Scenario::Idle { count: 10_000, seconds: 2 },
 ];

@@ -15,6 +15,7 @@ pub mod record;
 pub mod scenario;
 pub mod settings;
 mod shell;
+pub mod snapshot;
 pub mod span;
 pub mod stored;
 
@@ -31,6 +32,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("record", record::run),
     ("scenario", scenario::run),
     ("settings", settings::run),
+    ("snapshot", snapshot::run),
     ("span", span::run),
     ("stored", stored::run),
 ];

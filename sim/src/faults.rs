@@ -79,10 +79,16 @@ pub enum Fault {
     ReplicaAway,
     /// Tombstones are stamped while `delete.retention.ms` is lower for a while.
     LowerRetention,
+    /// An instance begins to take a snapshot.
+    Snapshot,
+    /// An older snapshot, or another instance's, is put into an instance's directory.
+    OldSnapshot,
+    /// An instance goes on from a snapshot.
+    Restore,
 }
 
 /// All kinds.
-pub const FAULTS: [Fault; 37] = [
+pub const FAULTS: [Fault; 40] = [
     Fault::Crash,
     Fault::CrashBeforeSend,
     Fault::CrashAfterProduce,
@@ -120,6 +126,9 @@ pub const FAULTS: [Fault; 37] = [
     Fault::LeaderChange,
     Fault::ReplicaAway,
     Fault::LowerRetention,
+    Fault::Snapshot,
+    Fault::OldSnapshot,
+    Fault::Restore,
 ];
 
 /// What an engine does when a fault hits it.
@@ -166,6 +175,10 @@ impl Fault {
             Self::Bandwidth => activity == Activity::Firing,
             // It hits instances that write records.
             Self::WrongClock => matches!(activity, Activity::TakingOver | Activity::Firing),
+            // A live partition has a snapshot taken.
+            Self::Snapshot => matches!(activity, Activity::Idle | Activity::Firing),
+            // It is told after the partitions are assigned.
+            Self::Restore => activity != Activity::Nothing,
             // Offsets expire when the group is empty.
             Self::Expiry => activity == Activity::Nothing,
             _ => true,

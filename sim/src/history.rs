@@ -97,6 +97,24 @@ pub enum Entry {
         /// The partition; `None` is all.
         partition: Option<TopicPartition>,
     },
+    /// An instance began to take a snapshot of what it had read of a partition.
+    SnapshotBegan {
+        /// The instance's number.
+        instance: usize,
+        /// The partition.
+        partition: TopicPartition,
+        /// The snapshot's number.
+        snapshot: u64,
+    },
+    /// An instance goes on from a snapshot, as if it had read the same records.
+    Restored {
+        /// The instance's number.
+        instance: usize,
+        /// The partition.
+        partition: TopicPartition,
+        /// The snapshot's number.
+        snapshot: u64,
+    },
     /// An instance has read a record. Its log still has it.
     Read {
         /// The instance's number.

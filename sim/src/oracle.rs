@@ -49,6 +49,8 @@ impl Oracle {
         match entry {
             Entry::Forgot { instance, partition: None } => self.watch.forget(instance),
             Entry::Forgot { instance, partition: Some(partition) } => self.watch.forget_partition(instance, partition),
+            Entry::SnapshotBegan { instance, partition, snapshot } => self.watch.save(instance, partition, snapshot),
+            Entry::Restored { instance, partition, snapshot } => self.watch.restore(instance, partition, snapshot),
             Entry::Read { instance, partition, offset } => self.watch.read(history, instance, (partition, offset)),
             Entry::Decided(decision) => {
                 let broken = |what| Failure::Safety(format!("i{}: {what}", decision.instance));

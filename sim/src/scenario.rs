@@ -259,6 +259,28 @@ pub enum Act {
         /// How long.
         for_ms: u16,
     },
+    /// An instance begins to take a snapshot of a partition.
+    Snapshot {
+        /// The instance, modulo their number.
+        instance: u8,
+        /// The partition, modulo their number.
+        partition: u8,
+        /// Entries of a step, less one.
+        entries: u8,
+        /// The longest time between two steps, up to 1,023 ms.
+        gap_ms: u16,
+    },
+    /// A snapshot of another instance, or an older one, is put into an instance's directory.
+    CopySnapshot {
+        /// The instance, modulo their number.
+        instance: u8,
+        /// The partition, modulo their number.
+        partition: u8,
+        /// The instance that has taken it, modulo their number.
+        from: u8,
+        /// How many newer ones that has.
+        age: u8,
+    },
     /// `delete.retention.ms` is lowered for a while.
     LowerRetention {
         /// How long, up to 16,383 ms.
@@ -438,6 +460,8 @@ impl Act {
             Self::ChangeLeader { .. } => Fault::LeaderChange,
             Self::ReplicaAway { .. } => Fault::ReplicaAway,
             Self::LowerRetention { .. } => Fault::LowerRetention,
+            Self::Snapshot { .. } => Fault::Snapshot,
+            Self::CopySnapshot { .. } => Fault::OldSnapshot,
         })
     }
 }

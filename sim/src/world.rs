@@ -6,6 +6,7 @@ mod inject;
 mod instance;
 mod membership;
 mod shell;
+mod snapshots;
 mod transact;
 mod transactors;
 mod users;
@@ -22,6 +23,7 @@ use crate::rng::Rng;
 use crate::scenario::{Act, Away, Scenario};
 use crate::summary::Summary;
 use instance::Instance;
+use snapshots::{Snapshot, Taking};
 use users::{NewRecord, OpenTransaction};
 
 /// Noon of 15 November 2023.
@@ -68,6 +70,8 @@ enum Task {
     Fence(RequestId, Vec<String>, i32),
     FindSince(RequestId, u16, Vec<i32>),
     Target(u32, TargetState),
+    Snapshot(Box<Taking>),
+    CheckCanary(TopicPartition, i64, Vec<u8>),
 }
 
 /// Instances, users and brokers on one virtual clock. It writes the history.
@@ -97,6 +101,9 @@ pub(crate) struct World {
     noted_ms: i64,
     /// Owners named by committed metadata that a pending transaction was about to replace.
     named_late: BTreeSet<String>,
+    /// The snapshots of each instance.
+    disks: BTreeMap<(usize, TopicPartition), Vec<Snapshot>>,
+    next_snapshot: u64,
     rng: Rng,
 }
 
@@ -136,6 +143,8 @@ impl World {
             lower_retention: (i64::MIN, 0),
             noted_ms: i64::MIN,
             named_late: BTreeSet::new(),
+            disks: BTreeMap::new(),
+            next_snapshot: 0,
             rng,
         };
         for op in &scenario.ops {

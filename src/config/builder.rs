@@ -1,6 +1,7 @@
 //! Settings that a program chooses.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{CONFIGURATION_FILE, Config, ConfigError, GROUP_KEYS, SERVER_KEYS, SESSION_KEYS, value};
@@ -148,6 +149,20 @@ impl ConfigBuilder {
     pub fn memory_warn_bytes(self, bytes: u64) -> Self {
         let checked = value::memory_warn_bytes(&bytes.to_string());
         self.set("MEMORY_WARN_BYTES", checked, |config, bytes| config.memory_warn_bytes = Some(bytes))
+    }
+
+    /// Sets `STATE_DIR`: a directory of this instance alone. It is created if it is missing.
+    pub fn state_dir(self, path: impl Into<PathBuf>) -> Self {
+        const NAME: &str = "STATE_DIR";
+        let path = path.into();
+        let is_empty = path.as_os_str().is_empty();
+        let checked = if is_empty { Err(ConfigError::wrong(NAME, "", "the path of a directory")) } else { Ok(path) };
+        self.set(NAME, checked, |config, path| config.state_dir = Some(path))
+    }
+
+    /// Unsets `STATE_DIR`: every takeover reads the whole log.
+    pub fn without_state_dir(self) -> Self {
+        self.set("STATE_DIR", Ok(()), |config, ()| config.state_dir = None)
     }
 
     /// Unsets `MEMORY_WARN_BYTES`: the engine never warns about memory.

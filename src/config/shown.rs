@@ -27,6 +27,7 @@ impl fmt::Debug for Config {
             .field("grace_s", &self.grace_s)
             .field("horizon_s", &self.horizon_s)
             .field("memory_warn_bytes", &self.memory_warn_bytes)
+            .field("state_dir", &self.state_dir)
             .field("configuration_file", &self.configuration_file)
             .field("kafka_common", &masked(&self.kafka_common))
             .field("kafka_producer", &masked(&self.kafka_producer))
@@ -56,6 +57,7 @@ impl Config {
             grace_s = self.grace_s,
             horizon_s = self.horizon_s,
             memory_warn_bytes = self.memory_warn_bytes,
+            state_dir = self.state_dir.as_deref().map(|path| tracing::field::display(path.display())),
             rest_token = self.rest_token.as_ref().map(|_| MASK),
             kafka_common = ?masked(&self.kafka_common),
             kafka_producer = ?masked(&self.kafka_producer),

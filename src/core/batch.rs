@@ -169,6 +169,13 @@ pub enum Kind {
         /// `{run}.{incarnation}.{batch}`, the same for all barriers of a batch; for people who read the log.
         label: String,
     },
+    /// A record by which folds of the partition know their age. It needs no answer.
+    Canary {
+        /// What follows the prefix of its key; never used again.
+        label: String,
+        /// An encoded [`Canary`](super::canary::Canary).
+        value: String,
+    },
     /// The record that tells leftovers from owed schedules.
     StartMarker {
         /// An encoded [`StartMarker`](super::start_marker::StartMarker).

@@ -29,6 +29,7 @@ impl<P: Payload> Scheduler<P> {
             let formed = (self.is_ready(Purpose::Barrier) && self.barriers())
                 || (self.is_ready(Purpose::StartMarker) && self.start_markers())
                 || (self.is_ready(Purpose::CleanCommit) && self.clean_commits())
+                || (self.is_ready(Purpose::Canary) && self.canaries())
                 || self.firings()
                 || (self.is_ready(Purpose::CommitOffsets) && self.commit_offsets());
             if !formed {
@@ -130,7 +131,10 @@ impl<P: Payload> Scheduler<P> {
     fn commit_offsets(&mut self) -> bool {
         let now = self.now;
         let ids = self.ids(|owned| {
-            let ours = matches!(owned.stage, Stage::Loading | Stage::Since | Stage::Siblings | Stage::Live);
+            let ours = matches!(
+                owned.stage,
+                Stage::Loading | Stage::CanaryCheck | Stage::Since | Stage::Siblings | Stage::Live
+            );
             ours && !owned.is_trimmed
                 && !self.has_in_flight(owned.id)
                 && (owned.fence_answered || owned.has_progress(now))

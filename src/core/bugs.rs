@@ -77,11 +77,17 @@ pub enum Bug {
     FiringSettlesOvertaken,
     /// A progress record counts for whatever record is the latest of its key.
     ProgressTakenForAny,
+    /// A restored fold counts however old it is.
+    AgeNotChecked,
+    /// A snapshot leaves out what a batch in flight is to end.
+    DecisionsInSnapshot,
+    /// A snapshot says that it has read one record more than it has.
+    SnapshotPositionTooFar,
 }
 
 /// Every bug, by name.
 #[cfg(feature = "known-bad")]
-pub const ALL: [(Bug, &str); 36] = [
+pub const ALL: [(Bug, &str); 39] = [
     (Bug::FireBeforeBarrier, "fire-before-barrier"),
     (Bug::FenceBeforeBarrier, "fence-before-barrier"),
     (Bug::DeadOwnerNotFenced, "dead-owner-not-fenced"),
@@ -118,6 +124,9 @@ pub const ALL: [(Bug, &str); 36] = [
     (Bug::ProgressKeptAfterEnd, "progress-kept-after-end"),
     (Bug::FiringSettlesOvertaken, "firing-settles-overtaken"),
     (Bug::ProgressTakenForAny, "progress-taken-for-any"),
+    (Bug::AgeNotChecked, "age-not-checked"),
+    (Bug::DecisionsInSnapshot, "decisions-in-snapshot"),
+    (Bug::SnapshotPositionTooFar, "snapshot-position-too-far"),
 ];
 
 #[cfg(feature = "known-bad")]

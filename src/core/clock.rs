@@ -22,6 +22,7 @@ impl<P: Payload> Scheduler<P> {
             owned.live_at = earlier(owned.live_at);
             owned.repairs_after = earlier(owned.repairs_after);
             owned.next_commit_at = earlier(owned.next_commit_at);
+            owned.next_canary_at = owned.next_canary_at.map(earlier);
             if let Stage::Releasing { until, .. } = &mut owned.stage {
                 *until = earlier(*until);
             }

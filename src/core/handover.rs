@@ -58,10 +58,17 @@ impl<P: Payload> Scheduler<P> {
     pub(super) fn released(&mut self, partitions: &[TopicPartition]) {
         let mut wanted = Vec::new();
         for id in partitions {
-            if let Some(owned) = self.partitions.remove(id)
-                && matches!(owned.stage, Stage::Releasing { revoked: true, .. })
-            {
+            let Some(owned) = self.partitions.remove(id) else { continue };
+            if matches!(owned.stage, Stage::Releasing { revoked: true, .. }) {
                 wanted.push(*id);
+            }
+            if self.stopping
+                && self.canary_limit_ms(id.topic) > 0
+                && owned.is_loaded()
+                && !owned.is_unproven
+                && !owned.is_trimmed
+            {
+                self.retired.insert(*id, owned);
             }
         }
         self.release(wanted);

@@ -63,8 +63,16 @@ pub const OCCURRENCE: &[u8] = b"scheduler-occurrence";
 pub const MISSED: &[u8] = b"scheduler-missed";
 /// On a barrier: the takeover that wrote it, for people who look at the log. The engine reads only [`GROUP`].
 pub const BARRIER: &[u8] = b"scheduler-barrier";
+/// On a canary: its partition, its time, and how far its writer had read.
+pub const CANARY: &[u8] = b"scheduler-canary";
 /// On a barrier: the consumer group of the engine that wrote it.
 pub const GROUP: &[u8] = b"scheduler-group";
+
+/// The names of all headers of this page begin with it.
+pub(super) const PREFIX: &[u8] = b"scheduler-";
+
+/// The length of the longest of [`WHEN`].
+pub(super) const WHEN_BYTES_MAX: usize = TIMEZONE.len();
 
 /// The request headers but those of the target. A schedule of a new form keeps them as its user wrote them.
 pub(super) const WHEN: [&[u8]; 16] = [

@@ -18,6 +18,8 @@ pub(super) enum Purpose {
     Barrier,
     /// Commits start markers.
     StartMarker,
+    /// Commits canaries.
+    Canary,
     /// Commits that partitions are given back clean.
     CleanCommit,
     /// Commits offsets alone: progress while nothing fires, and that we have tried to fence former owners.
@@ -27,7 +29,7 @@ pub(super) enum Purpose {
 }
 
 impl Purpose {
-    pub(super) const COUNT: usize = 4 + Lane::ALL.len();
+    pub(super) const COUNT: usize = 5 + Lane::ALL.len();
 
     fn index(self) -> usize {
         match self {
@@ -35,7 +37,8 @@ impl Purpose {
             Self::StartMarker => 1,
             Self::CleanCommit => 2,
             Self::CommitOffsets => 3,
-            Self::Entries(lane) => 4 + lane as usize,
+            Self::Canary => 4,
+            Self::Entries(lane) => 5 + lane as usize,
         }
     }
 }

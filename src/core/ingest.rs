@@ -16,6 +16,7 @@ use super::report::Report;
 use super::start_marker::StartMarker;
 use super::takeover::LOADED_REPORTED_MAX;
 use super::types::{Record, TopicPartition};
+use super::warm::canary_label;
 use super::when::{Form, When};
 use super::{Millis, Scheduler, headers, schedule};
 
@@ -45,6 +46,9 @@ impl<P: Payload> Scheduler<P> {
         if let Some(key) = key.strip_prefix(PROGRESS_PREFIX) {
             return self.progress(record, key);
         }
+        if let Some(label) = canary_label(key) {
+            return self.canary(record, label);
+        }
         let Some(owned) = self.partitions.get_mut(&record.partition) else { return };
         if key == START_MARKER_KEY
             && let Some(start_marker) = record.value.and_then(|value| StartMarker::decode(value, owned.partition_hash))
@@ -59,6 +63,10 @@ impl<P: Payload> Scheduler<P> {
             Some(group) if key == BARRIER_KEY && record.value.is_none() => {
                 let after_our_own = owned.barrier.is_some_and(|barrier| record.offset > barrier);
                 if group == self.names.group.as_bytes() {
+                    if owned.is_live() && after_our_own {
+                        // Another owner decides by now, and knows cancels that a live table has dropped.
+                        owned.freshness.kill();
+                    }
                     owned.keys.passed_barrier(record.offset);
                 } else if after_our_own {
                     self.foreign(record, group);
@@ -81,6 +89,10 @@ impl<P: Payload> Scheduler<P> {
             return self.invalid(record, Reason::ReservedKey);
         };
         let known = KnownProgress::new(key, origin.offset, origin.timestamp, progress);
+        // A restored fold may know more than the records before its position.
+        if record.offset < owned.known_to && owned.keys.knows_progress(&known) {
+            return owned.keys.known_progress_record(key, origin.offset);
+        }
         if owned.keys.progress_record(known) {
             self.counters.progress_replayed += 1;
         }
@@ -250,7 +262,8 @@ impl<P: Payload> Scheduler<P> {
         if !self.targets.is_full() {
             return;
         }
-        let mut used: BTreeSet<u32> = self.partitions.values().flat_map(|owned| owned.keys.targets()).collect();
+        let all = self.partitions.values().chain(self.retired.values());
+        let mut used: BTreeSet<u32> = all.flat_map(|owned| owned.keys.targets()).collect();
         used.insert(new);
         used.extend(self.dead_letter_target);
         self.targets.sweep(&used);

@@ -87,6 +87,22 @@ pub enum Input<'a> {
         /// The log's first offset.
         start: i64,
     },
+    /// How long a fold of a topic's partitions stays usable, from the topic's own settings: half of
+    /// `delete.retention.ms`, and at most `min.compaction.lag.ms` if that is not 0. Without this input no canary is
+    /// written, and no snapshot is taken.
+    CanaryLimit {
+        /// Index of the topic.
+        topic: u16,
+        /// The limit in milliseconds; 0 if the topic itself does not set both.
+        limit_ms: i64,
+    },
+    /// The answer to [`Output::CheckCanary`].
+    CanaryChecked {
+        /// The partition.
+        partition: TopicPartition,
+        /// The log has a record with this key at this offset. `false` also if it could not be read.
+        found: bool,
+    },
     /// The consumer group's generation, whenever it has changed.
     Generation(i32),
     /// Give all partitions back and stop. [`Output::Stopped`] follows when nothing is in flight.
@@ -166,6 +182,15 @@ pub enum Output {
         target: u32,
         /// The topic's name.
         name: std::sync::Arc<str>,
+    },
+    /// Read the record at this offset with a consumer outside the group. Answer: [`Input::CanaryChecked`].
+    CheckCanary {
+        /// The partition.
+        partition: TopicPartition,
+        /// The canary's offset.
+        offset: i64,
+        /// The canary's key.
+        key: Vec<u8>,
     },
     /// Run this transaction, with the group metadata as it is now. Answer: [`Input::BatchEnded`].
     Transact(Batch),

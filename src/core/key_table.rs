@@ -189,6 +189,7 @@ impl<P: Payload> KeyTable<P> {
             if is_kept {
                 let slot = self.insert(new);
                 self.enqueue_or_drop(slot);
+                self.apply_progress(key);
             }
             return false;
         };
@@ -196,6 +197,8 @@ impl<P: Payload> KeyTable<P> {
         let ended_pending = matches!(entry.request, UserRequest::Schedule { .. }) && !entry.is_outstanding();
         self.replace(slot, new);
         self.enqueue_or_drop(slot);
+        // After a restore its progress may be known before the record is read again.
+        self.apply_progress(key);
         if !self.keeps_all {
             self.check_progress(key);
         }
@@ -235,6 +238,7 @@ impl<P: Payload> KeyTable<P> {
                     self.take_content(slot, new);
                 }
                 self.enqueue_or_drop(slot);
+                self.apply_progress(key);
             }
             (Effect::Ends, Some(slot), _) => self.remove(slot),
             (Effect::Overtakes, Some(slot), _) => self.overtaken(slot),

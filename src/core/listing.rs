@@ -292,9 +292,12 @@ impl<P: Payload> Scheduler<P> {
             partition: owned.id,
             state: match owned.stage {
                 Stage::Metadata | Stage::Barrier | Stage::BarrierSent => PartitionState::TakingOver,
-                Stage::Loading | Stage::Since | Stage::Siblings | Stage::StartMarker(_) | Stage::StartMarkerSent(_) => {
-                    PartitionState::Loading
-                }
+                Stage::Loading
+                | Stage::CanaryCheck
+                | Stage::Since
+                | Stage::Siblings
+                | Stage::StartMarker(_)
+                | Stage::StartMarkerSent(_) => PartitionState::Loading,
                 Stage::Live => PartitionState::Live,
                 Stage::Releasing { .. } => PartitionState::Releasing,
             },

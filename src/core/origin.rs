@@ -20,6 +20,9 @@ pub const START_MARKER_KEY: &[u8] = b"__scheduler.start-marker";
 /// The keys of progress records begin with this; the schedule's key follows.
 pub const PROGRESS_PREFIX: &[u8] = b"__scheduler.progress.";
 
+/// The keys of canaries begin with this.
+pub const CANARY_PREFIX: &[u8] = b"__scheduler.canary.";
+
 const VERSION: u8 = 1;
 const LENGTH: usize = 33;
 

@@ -82,7 +82,7 @@ impl<P: Payload> Scheduler<P> {
                 let ids: Vec<_> = batch.offsets.iter().map(|(id, _)| *id).collect();
                 self.released(&ids);
             }
-            Purpose::CommitOffsets => {}
+            Purpose::CommitOffsets | Purpose::Canary => {}
             Purpose::Entries(_) => self.fired(&batch, last_offsets),
         }
     }
@@ -188,6 +188,9 @@ impl<P: Payload> Scheduler<P> {
                 Stage::BarrierSent if batch.purpose == Purpose::Barrier => owned.stage = Stage::Barrier,
                 Stage::StartMarkerSent(start_marker) if batch.purpose == Purpose::StartMarker => {
                     owned.stage = Stage::StartMarker(start_marker)
+                }
+                _ if batch.purpose == Purpose::Canary => {
+                    owned.next_canary_at = owned.next_canary_at.map(|_| self.now);
                 }
                 _ => {}
             }

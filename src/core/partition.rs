@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use super::bugs::{self, Bug};
+use super::freshness::Freshness;
 use super::io::RequestId;
 use super::key_table::{Committed, KeyTable};
 use super::ownership::Ownership;
@@ -29,6 +30,8 @@ pub(super) enum Stage {
     Since,
     /// It waits for the topic's other partitions of this instance, whose start markers may have the `since`.
     Siblings,
+    /// It waits for the answer whether the log still has the canary of its restored fold.
+    CanaryCheck,
     /// It waits for a batch for its start marker.
     StartMarker(StartMarker),
     /// It waits for the outcome of the start marker's batch.
@@ -71,6 +74,18 @@ pub(super) struct OwnedPartition<P> {
     pub keys: KeyTable<P>,
     /// The next offset to read.
     pub position: i64,
+    /// How old the fold is.
+    pub freshness: Freshness,
+    /// When the next canary is written; `None` before it is live, and if none are written.
+    pub next_canary_at: Option<Millis>,
+    /// The fold was restored, and it is not known yet whether it may be used.
+    pub is_unproven: bool,
+    /// The fold was restored, and may be used.
+    pub is_warm: bool,
+    /// A restored fold may say more than its position: what is read below this offset was partly known.
+    pub known_to: i64,
+    /// Schedules of records below the start marker that are due before this second were dropped as leftovers.
+    pub dropped_before_s: u64,
     /// The metadata of the next commit.
     pub ownership: Ownership,
     /// A barrier of ours was committed, so the group's metadata names us as the owner.
@@ -107,13 +122,25 @@ pub(super) struct OwnedPartition<P> {
 
 impl<P: Payload> OwnedPartition<P> {
     /// Returns the state of a partition that was just assigned.
-    pub(super) fn new(id: TopicPartition, partition_hash: u64, keys: KeyTable<P>, leftover_cutoff: Millis) -> Self {
+    pub(super) fn new(
+        id: TopicPartition,
+        partition_hash: u64,
+        keys: KeyTable<P>,
+        leftover_cutoff: Millis,
+        limit_ms: i64,
+    ) -> Self {
         Self {
             id,
             partition_hash,
             stage: Stage::Metadata,
             keys,
             position: 0,
+            freshness: Freshness::cold(limit_ms),
+            next_canary_at: None,
+            is_unproven: false,
+            is_warm: false,
+            known_to: 0,
+            dropped_before_s: 0,
             ownership: Ownership::default(),
             barrier_committed: false,
             committed: 0,
@@ -133,9 +160,15 @@ impl<P: Payload> OwnedPartition<P> {
     }
 
     /// Forgets the log, which is read again from its beginning up to a new barrier.
-    pub(super) fn reread(&mut self, keys: KeyTable<P>) {
+    pub(super) fn reread(&mut self, keys: KeyTable<P>, limit_ms: i64) {
         self.keys = keys;
         self.position = 0;
+        self.freshness = Freshness::cold(limit_ms);
+        self.next_canary_at = None;
+        self.is_unproven = false;
+        self.is_warm = false;
+        self.known_to = 0;
+        self.dropped_before_s = 0;
         self.barrier = None;
         self.start_marker = None;
         self.is_trimmed = false;
@@ -160,7 +193,10 @@ impl<P: Payload> OwnedPartition<P> {
 
     /// Returns whether it is still before [`Stage::Siblings`], so its start marker may be unknown.
     pub(super) fn is_before_siblings(&self) -> bool {
-        matches!(self.stage, Stage::Metadata | Stage::Barrier | Stage::BarrierSent | Stage::Loading | Stage::Since)
+        matches!(
+            self.stage,
+            Stage::Metadata | Stage::Barrier | Stage::BarrierSent | Stage::Loading | Stage::CanaryCheck | Stage::Since
+        )
     }
 
     /// Returns whether its schedules fire.

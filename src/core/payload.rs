@@ -16,6 +16,8 @@ pub trait Payload: Sized {
     type Store;
     /// Packs `parts`, and stores them.
     fn pack(parts: &Parts<'_>, store: &mut Self::Store) -> Self;
+    /// Stores parts that are packed already, as [`Parts::write`] packs them.
+    fn from_packed(packed: &[u8], store: &mut Self::Store) -> Self;
     /// Returns the hash of a key.
     fn hash_of(key: &[u8], seed: u64) -> u64;
     /// Returns [`Payload::hash_of`] of the record's key.
@@ -112,6 +114,21 @@ impl<'a> Parts<'a> {
         Self { key, target_key, headers, value: reader.0 }
     }
 
+    /// Reads bytes that may be of another form: then it returns `None`.
+    #[must_use]
+    pub fn try_unpack(packed: &'a [u8]) -> Option<Self> {
+        let mut reader = CheckedReader(packed);
+        let key = reader.bytes()?;
+        let target_key = reader.nullable()?;
+        let count = reader.length()?;
+        // A header takes two bytes at least.
+        let mut headers = Vec::with_capacity(count.min(packed.len() / 2));
+        for _ in 0..count {
+            headers.push(Header { name: reader.bytes()?, value: reader.nullable()? });
+        }
+        Some(Self { key, target_key, headers, value: reader.0 })
+    }
+
     /// Reads the key alone.
     pub(super) fn key_of(packed: &'a [u8]) -> &'a [u8] {
         Reader(packed).bytes()
@@ -136,6 +153,10 @@ impl Payload for Packed {
         parts.write(&mut buffer);
         debug_assert_eq!(buffer.len(), parts.packed_len());
         Self(buffer.into_boxed_slice())
+    }
+
+    fn from_packed(packed: &[u8], (): &mut ()) -> Self {
+        Self(packed.into())
     }
 
     fn hash_of(key: &[u8], seed: u64) -> u64 {
@@ -192,6 +213,45 @@ fn put_nullable(buffer: &mut Vec<u8>, bytes: Option<&[u8]>) {
             put_length(buffer, bytes.len() + 1);
             buffer.extend_from_slice(bytes);
         }
+    }
+}
+
+/// Reads bytes that were packed by another process.
+struct CheckedReader<'a>(&'a [u8]);
+
+impl<'a> CheckedReader<'a> {
+    fn length(&mut self) -> Option<usize> {
+        let (mut length, mut shift) = (0, 0);
+        loop {
+            let (byte, rest) = self.0.split_first()?;
+            self.0 = rest;
+            // No payload has 2^56 bytes.
+            if shift >= 56 {
+                return None;
+            }
+            length |= usize::from(byte & 0x7f) << shift;
+            if byte & 0x80 == 0 {
+                return Some(length);
+            }
+            shift += 7;
+        }
+    }
+
+    fn bytes(&mut self) -> Option<&'a [u8]> {
+        let length = self.length()?;
+        let (taken, rest) = self.0.split_at_checked(length)?;
+        self.0 = rest;
+        Some(taken)
+    }
+
+    fn nullable(&mut self) -> Option<Option<&'a [u8]>> {
+        let length = self.length()?;
+        if length == 0 {
+            return Some(None);
+        }
+        let (taken, rest) = self.0.split_at_checked(length - 1)?;
+        self.0 = rest;
+        Some(Some(taken))
     }
 }
 

@@ -85,6 +85,10 @@ pub(super) struct KnownProgress {
 }
 
 impl KnownProgress {
+    pub(super) fn is_overtaken(&self) -> bool {
+        self.is_overtaken
+    }
+
     pub(super) fn new(key: &[u8], origin_offset: i64, timestamp: Millis, progress: Progress) -> Self {
         Self { key: key.into(), origin_offset, timestamp, progress, outstanding_batch: 0, is_overtaken: false }
     }
@@ -135,6 +139,19 @@ impl ProgressTable {
 
     pub(super) fn of_key(&self, key: &[u8]) -> Option<&KnownProgress> {
         self.slot_of(key).and_then(|slot| self.get(slot))
+    }
+
+    /// Iterates over the progress of all keys after one, in order.
+    pub(super) fn after(&self, key: Option<&[u8]>) -> impl Iterator<Item = &KnownProgress> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let from = key.map_or(Unbounded, Excluded);
+        self.by_key.range::<[u8], _>((from, Unbounded)).filter_map(|(_, slot)| self.get(*slot))
+    }
+
+    /// Returns whether the progress of a key is known as far as that, for the same record or a later one.
+    pub(super) fn knows(&self, new: &KnownProgress) -> bool {
+        let order = |one: &KnownProgress| (one.origin_offset, one.progress.done);
+        self.of_key(&new.key).is_some_and(|known| order(known) >= order(new))
     }
 
     /// Iterates over all slots in use.

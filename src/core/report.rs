@@ -143,6 +143,10 @@ pub struct Counters {
     pub progress_replayed: u64,
     /// Records rewritten because an engine record had overtaken them.
     pub rewritten: u64,
+    /// Partitions that went live after their whole log was read.
+    pub cold_takeovers: u64,
+    /// Partitions that went live after they went on from a snapshot.
+    pub warm_takeovers: u64,
     /// Records moved to the dead-letter topic.
     pub dead_lettered: u64,
     /// By the reason's number: records that could not fire, each counted once for each kind of reason.

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::bugs::{self, Bug};
+use super::in_flight::{InFlight, Purpose};
 use super::io::{Output, RequestId};
 use super::key_table::KeyTable;
 use super::ownership::{FENCE_MAX, Ownership};
@@ -11,7 +12,7 @@ use super::partition::{OwnedPartition, Stage};
 use super::payload::Payload;
 use super::report::Report;
 use super::start_marker::StartMarker;
-use super::{Millis, Scheduler, TopicPartition, origin};
+use super::{Millis, Scheduler, TopicPartition, freshness, origin};
 
 /// Invalid records that are reported when a partition is loaded; the others are only counted. As many schedules of an
 /// unknown zone or syntax are reported.
@@ -54,7 +55,9 @@ impl<P: Payload> Scheduler<P> {
         for id in partitions {
             let partition_hash =
                 origin::partition_hash(&self.names.cluster, &self.names.topics[usize::from(id.topic)], id.number);
-            self.partitions.insert(*id, OwnedPartition::new(*id, partition_hash, self.new_table(), leftover_cutoff));
+            let keys = self.new_table();
+            let limit_ms = self.canary_limit_ms(id.topic);
+            self.partitions.insert(*id, OwnedPartition::new(*id, partition_hash, keys, leftover_cutoff, limit_ms));
         }
         if self.stopping {
             return self.stop();
@@ -140,6 +143,9 @@ impl<P: Payload> Scheduler<P> {
 
     /// Ends loading: goes live if the log has a start marker, and otherwise looks for the topic's `since`.
     pub(super) fn loaded(&mut self, id: TopicPartition) {
+        if self.must_prove_fold(id) {
+            return;
+        }
         let now = self.now;
         let Some(owned) = self.partitions.get_mut(&id) else { return };
         match owned.start_marker {
@@ -247,19 +253,29 @@ impl<P: Payload> Scheduler<P> {
 
     fn go_live(&mut self, id: TopicPartition) {
         let now = self.now;
+        let limit_ms = self.canary_limit_ms(id.topic);
         let Some(owned) = self.partitions.get_mut(&id) else { return };
         let start_marker = owned.start_marker.expect("a partition goes live only when its start marker is known");
-        let invalid = owned.keys.finish_loading();
         let end = start_marker.since.min(owned.leftover_cutoff).0.div_euclid(1000);
-        let end = if bugs::on(Bug::LeftoversFire) { 0 } else { end };
-        let leftovers = owned.keys.drop_leftovers(start_marker.offset, u64::try_from(end).unwrap_or(0));
+        let end = if bugs::on(Bug::LeftoversFire) { 0 } else { u64::try_from(end).unwrap_or(0) };
+        if end < owned.dropped_before_s {
+            return self.reread(id, "its snapshot lacks schedules that are owed by now");
+        }
+        owned.dropped_before_s = end;
+        let invalid = owned.keys.finish_loading();
+        let leftovers = owned.keys.drop_leftovers(start_marker.offset, end);
         // Schedules that ended during loading have left free slots, which may never be needed again.
         owned.keys.shrink(LOADED_SLOTS_PER_ENTRY);
         owned.stage = Stage::Live;
         owned.awaits_dates = owned.keys.awaits_dates();
         owned.live_at = now;
+        // The first canary is written at once.
+        owned.next_canary_at = freshness::canary_interval_ms(limit_ms).map(|_| now);
         let pending = owned.keys.pending();
         let overdue = owned.keys.overdue(now);
+        let takeovers =
+            if owned.is_warm { &mut self.counters.warm_takeovers } else { &mut self.counters.cold_takeovers };
+        *takeovers += 1;
         self.counters.planned += pending as u64;
         self.counters.leftovers += leftovers;
         self.counters.invalid += invalid.len() as u64;
@@ -275,19 +291,20 @@ impl<P: Payload> Scheduler<P> {
     }
 
     pub(super) fn reread(&mut self, id: TopicPartition, why: &'static str) {
-        if self.has_in_flight(id) {
+        let holds_up = |batch: &InFlight| batch.concerns(id) && batch.purpose != Purpose::CommitOffsets;
+        if self.batches.in_flight.iter().any(holds_up) {
             // Their entries are in slots of the old table.
             return self.rejoin(why);
         }
-        let keys = self.new_table();
+        let (keys, limit_ms) = (self.new_table(), self.canary_limit_ms(id.topic));
         let Some(owned) = self.partitions.get_mut(&id) else { return };
         match owned.stage {
             Stage::Releasing { .. } => return,
             Stage::Metadata => {
-                owned.reread(keys);
+                owned.reread(keys, limit_ms);
                 owned.stage = Stage::Metadata;
             }
-            _ => owned.reread(keys),
+            _ => owned.reread(keys, limit_ms),
         }
         self.outputs.push_back(Output::Seek(id));
         self.report(Report::Reread { partition: id, why });
@@ -297,7 +314,8 @@ impl<P: Payload> Scheduler<P> {
     /// a restart. An entry may have a copy after `start`, which only reading the log again can find.
     pub(super) fn on_trimmed(&mut self, id: TopicPartition, start: i64) {
         let Some(owned) = self.partitions.get_mut(&id) else { return };
-        if owned.keys.reaches_below(start) && !matches!(owned.stage, Stage::Releasing { .. }) {
+        if owned.keys.reaches_below(start) {
+            // One that is being released is not read again, and has no last snapshot.
             owned.is_trimmed = true;
             self.reread_trimmed();
         }

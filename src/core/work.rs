@@ -6,6 +6,9 @@ use super::partition::{OwnedPartition, Stage};
 use super::payload::Payload;
 use super::types::Millis;
 
+/// The batches that one partition can need at a time.
+const WORK_MAX: usize = 9;
+
 /// A kind of batch, and the time from which on it is needed.
 type Work = (Purpose, Millis);
 
@@ -35,6 +38,7 @@ impl<P: Payload> Scheduler<P> {
             let why = match purpose {
                 _ if at <= self.now => "an aborted batch is tried again",
                 Purpose::Entries(_) => "a schedule is due",
+                Purpose::Canary => "a canary is written",
                 _ => "progress is committed",
             };
             Some((at.max(self.batches.backoff_until(purpose)), why)).filter(|(at, _)| *at > self.now)
@@ -47,21 +51,17 @@ impl<P: Payload> Scheduler<P> {
         let now = self.now;
         let is_live = owned.is_live();
         let work = match owned.stage {
-            Stage::Metadata | Stage::BarrierSent | Stage::StartMarkerSent(_) => [None; 8],
+            Stage::Metadata | Stage::BarrierSent | Stage::StartMarkerSent(_) => [None; WORK_MAX],
             Stage::Barrier => one(Purpose::Barrier, now),
             Stage::StartMarker(_) => one(Purpose::StartMarker, now),
-            Stage::Releasing { .. } if self.batches.any_concerns(owned.id) => [None; 8],
+            Stage::Releasing { .. } if self.batches.any_concerns(owned.id) => [None; WORK_MAX],
             Stage::Releasing { .. } => one(Purpose::CleanCommit, now),
-            _ if owned.is_trimmed => [None; 8],
+            _ if owned.is_trimmed => [None; WORK_MAX],
             // They are live only with `Bug::FireBeforeBarrier`.
-            Stage::Loading | Stage::Since | Stage::Siblings if !is_live => {
-                if owned.fence_answered {
-                    one(Purpose::CommitOffsets, now)
-                } else {
-                    [None; 8]
-                }
+            Stage::Loading | Stage::CanaryCheck | Stage::Since | Stage::Siblings if !is_live => {
+                if owned.fence_answered { one(Purpose::CommitOffsets, now) } else { [None; WORK_MAX] }
             }
-            Stage::Loading | Stage::Since | Stage::Siblings | Stage::Live => {
+            Stage::Loading | Stage::CanaryCheck | Stage::Since | Stage::Siblings | Stage::Live => {
                 let due = |lane| owned.keys.next_due(self.sizes(lane)).map(|due| (Purpose::Entries(lane), due.at()));
                 let waits = |does: bool, lane| does.then_some((Purpose::Entries(lane), now));
                 let has_progress = owned.offset() > owned.committed;
@@ -74,6 +74,7 @@ impl<P: Payload> Scheduler<P> {
                     waits(owned.keys.has_dead_letters(), Lane::DeadLetters),
                     owned.fence_answered.then_some((Purpose::CommitOffsets, now)),
                     has_progress.then_some((Purpose::CommitOffsets, owned.next_commit_at)),
+                    owned.next_canary_at.map(|at| (Purpose::Canary, at)),
                 ]
             }
         };
@@ -81,8 +82,8 @@ impl<P: Payload> Scheduler<P> {
     }
 }
 
-fn one(purpose: Purpose, at: Millis) -> [Option<Work>; 8] {
-    let mut work = [None; 8];
+fn one(purpose: Purpose, at: Millis) -> [Option<Work>; WORK_MAX] {
+    let mut work = [None; WORK_MAX];
     work[0] = Some((purpose, at));
     work
 }

@@ -44,6 +44,11 @@ pub trait Observer: Send {
         let _ = snapshot;
     }
 
+    /// A partition's snapshot was written at `at`: the size of its file, and the time since it was begun.
+    fn snapshot_written(&mut self, topic: &str, partition: i32, bytes: u64, took: Duration, at: Millis) {
+        let _ = (topic, partition, bytes, took, at);
+    }
+
     /// The core had work at a regular tick, and had announced no deadline for it.
     fn missed_deadline(&mut self) {}
 

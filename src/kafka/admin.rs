@@ -9,7 +9,7 @@ use rdkafka::admin::{
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
 
 use super::clients::{Clients, QueryContext};
-use super::topics::{Entries, Role};
+use super::topics::{Cleaning, Entries, Role, Source};
 
 const ADMIN_REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -39,15 +39,27 @@ impl Admin {
             let OwnedResourceSpecifier::Topic(name) = resource.specifier else { return None };
             let mut entries = Entries::default();
             for entry in resource.entries {
-                let is_inherited = !matches!(entry.source, ConfigSource::DynamicTopic | ConfigSource::Unknown);
+                let source = match entry.source {
+                    ConfigSource::DynamicTopic => Source::Topic,
+                    ConfigSource::Unknown => Source::Unknown,
+                    _ => Source::Inherited,
+                };
                 if let Some(value) = entry.value {
-                    entries.insert(entry.name, value, is_inherited);
+                    entries.insert(entry.name, value, source);
                 }
             }
             // rust-rdkafka returns a topic without settings if reading them is not permitted.
             (!entries.is_empty()).then_some((name, entries))
         });
         Ok(described.collect())
+    }
+
+    /// Returns when the cleaner may remove records of a schedules topic. What cannot be read is unknown.
+    ///
+    /// # Errors
+    /// If no broker answers.
+    pub(crate) fn cleaning(&self, topic: &str) -> KafkaResult<Cleaning> {
+        Ok(self.settings(&[topic])?.get(topic).map(Cleaning::of).unwrap_or_default())
     }
 
     /// Creates a topic, with these numbers of partitions and replicas or the brokers' defaults. Returns false if it

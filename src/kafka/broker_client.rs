@@ -16,7 +16,7 @@ use rdkafka::{Offset, metadata::MetadataTopic};
 
 use super::clients::Clients;
 use super::ffi;
-use super::partition_scan::{ScanError, ScanRange, Scanner, scan};
+use super::partition_scan::{ScanError, ScanRange, Scanner, is_final, scan};
 use crate::config::Config;
 use crate::core::io::{Millis, Record, TopicPartition};
 
@@ -330,10 +330,6 @@ impl BrokerClient {
             ScanError::Closing => BrokerError::Deadline { topic: topic(), partition }.into(),
         })
     }
-}
-
-const fn is_final(code: Code) -> bool {
-    matches!(code, Code::TopicAuthorizationFailed | Code::UnknownTopicOrPartition | Code::AutoOffsetReset)
 }
 
 fn show<E>(message: &BorrowedMessage<'_>, visit: &mut impl FnMut(&Record<'_>) -> Result<(), E>) -> Result<(), E> {

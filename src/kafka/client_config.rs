@@ -100,6 +100,17 @@ impl ClientConfigs {
         config
     }
 
+    /// A consumer that reads single records, whatever became of their transactions. It asks the leaders, and an offset
+    /// that is out of range is an error.
+    pub(crate) fn record_consumer(&self) -> ClientConfig {
+        let mut config = self.read_uncommitted_consumer();
+        config.set("auto.offset.reset", "error").set("enable.partition.eof", "true");
+        // After the record that is asked for, few others are fetched.
+        config.set("queued.min.messages", "1").set("queued.max.messages.kbytes", "1024");
+        config.remove("client.rack");
+        config
+    }
+
     /// Returns the configuration of a producer without transactions, for user records.
     #[cfg(feature = "cli")]
     pub(crate) fn idempotent_producer(&self) -> ClientConfig {
@@ -304,6 +315,15 @@ mod tests {
         assert_eq!(made.read_uncommitted_consumer().get("statistics.interval.ms"), None);
         assert_eq!(made.group_consumer().get("statistics.interval.ms"), Some("700"));
         assert_eq!(made.transactor_producer("p").get("statistics.interval.ms"), Some("5000"));
+    }
+
+    #[test]
+    fn single_records_are_read_from_leaders() {
+        let made = configs(&[("client.rack", "a")], &[("client.rack", "b")], &[]);
+        assert_eq!(made.consumer().get("client.rack"), Some("b"));
+        let config = made.record_consumer();
+        assert_eq!((config.get("client.rack"), config.get("auto.offset.reset")), (None, Some("error")));
+        config.create::<rdkafka::consumer::BaseConsumer>().expect("librdkafka accepts it");
     }
 
     #[test]

@@ -10,6 +10,7 @@ use rdkafka::consumer::Consumer;
 use rdkafka::error::KafkaResult;
 use rdkafka::groups::GroupMemberInfo;
 
+use super::admin::Admin;
 use super::client_config::CLIENT_ID;
 use super::clients::QueryConsumer;
 use super::ffi;
@@ -19,6 +20,8 @@ use super::log_start_offsets::LogStartOffsets;
 use super::worker::{JOB_REQUEST_TIMEOUT, Worker, WorkerResult};
 
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
+/// Checks between two of the topics' cleaning settings.
+const CLEANING_CHECKS: u32 = 6;
 /// Members that a log line names at most.
 const NAMED_MAX: usize = 10;
 /// The state of a group that is not in a rebalance.
@@ -29,7 +32,7 @@ struct ClusterMonitor {
     group: String,
     /// Members of the group with these client ids are instances of this program.
     our_client_ids: BTreeSet<String>,
-    topic_ids: BTreeMap<String, (i64, i64)>,
+    topic_ids: BTreeMap<String, String>,
     log_start_offsets: LogStartOffsets,
     /// Members that the log has named.
     foreign_members: BTreeSet<String>,
@@ -39,9 +42,11 @@ struct ClusterMonitor {
 }
 
 /// Starts the thread, which runs until the engine ends.
-pub(super) fn start(worker: &Worker) {
-    worker.spawn("cluster-monitor", |worker| {
+pub(super) fn start(worker: &Worker, has_snapshots: bool) {
+    worker.spawn("cluster-monitor", move |worker| {
         let mut client = None;
+        // The settings have just been read.
+        let mut checks = 1_u32;
         let config = worker.clients.configs.consumer();
         let configured = |name: &str| config.get(name).unwrap_or_default().to_owned();
         let mut monitor = ClusterMonitor {
@@ -59,11 +64,15 @@ pub(super) fn start(worker: &Worker) {
                 client = monitor.worker.clients.read_uncommitted_consumer().ok();
             }
             if let Some(client) = &client {
-                monitor.check_topics(client);
+                monitor.check_topics(client, has_snapshots);
+                if has_snapshots && checks.is_multiple_of(CLEANING_CHECKS) {
+                    monitor.check_cleaning();
+                }
                 if let Err(error) = monitor.check_members(client) {
                     monitor.worker.clients.diagnostics.on_failure("the group's members cannot be listed", &error);
                 }
             }
+            checks = checks.wrapping_add(1);
             std::thread::sleep(CHECK_INTERVAL);
         }
     });
@@ -72,7 +81,7 @@ pub(super) fn start(worker: &Worker) {
 impl ClusterMonitor {
     /// In a recreated topic the consumer continues at its old offset, if the topic is long enough, and skips the
     /// records before it.
-    fn check_topics(&mut self, client: &QueryConsumer) {
+    fn check_topics(&mut self, client: &QueryConsumer, has_snapshots: bool) {
         let names: Vec<&str> = self.worker.topics.iter().map(String::as_str).collect();
         let described = ffi::admin::describe_topics(client.client(), &names, JOB_REQUEST_TIMEOUT).unwrap_or_default();
         let count = |topic: &TopicDescription| 0..i32::try_from(topic.in_sync.len()).unwrap_or(0);
@@ -81,8 +90,22 @@ impl ClusterMonitor {
         self.log_start_offsets.check(&self.worker, client, &partitions);
         for topic in described {
             let Some(id) = topic.id else { continue };
-            if self.topic_ids.insert(topic.name.clone(), id).is_some_and(|before| before != id) {
+            if self.topic_ids.insert(topic.name.clone(), id.clone()).is_some_and(|before| before != id) {
                 self.worker.send(WorkerResult::TopicRecreated { topic: topic.name });
+            }
+        }
+        if has_snapshots {
+            let (topic_ids, starts) = (self.topic_ids.clone(), self.log_start_offsets.known().clone());
+            self.worker.send(WorkerResult::Logs { topic_ids, starts });
+        }
+    }
+
+    /// Reads the settings that say how long folds stay usable. What cannot be read now is as it was.
+    fn check_cleaning(&self) {
+        let Ok(admin) = Admin::new(&self.worker.clients) else { return };
+        for topic in self.worker.topics.iter() {
+            if let Ok(cleaning) = admin.cleaning(topic) {
+                self.worker.send(WorkerResult::Cleaning { topic: topic.clone(), cleaning });
             }
         }
     }

@@ -4,6 +4,7 @@ mod reading;
 mod rebalancing;
 mod requests;
 mod running_batches;
+mod snapshots;
 mod state_reporter;
 mod stopping;
 
@@ -15,6 +16,7 @@ use crossbeam_channel::Receiver;
 use self::rebalancing::GroupState;
 use self::requests::Requests;
 use self::running_batches::RunningBatches;
+use self::snapshots::Snapshots;
 use self::state_reporter::StateReporter;
 use self::stopping::Shutdown;
 use super::client_config::ClientConfigs;
@@ -23,6 +25,8 @@ use super::clock::Clock;
 use super::cluster_monitor;
 use super::error::EngineError;
 use super::ffi;
+use super::random::random;
+use super::restoring::Restoring;
 use super::sleeper::Sleeper;
 use super::startup::Ready;
 use super::topics;
@@ -69,6 +73,8 @@ pub(super) struct EngineLoop {
     reporter: StateReporter,
     timers: Timers,
     shutdown: Shutdown,
+    /// `None` without `STATE_DIR`.
+    snapshots: Option<Snapshots>,
     queries: Receiver<Query>,
     /// The core's report on the record that it was just given.
     record_report: Option<Report>,
@@ -90,7 +96,7 @@ impl Timers {
 
 impl EngineLoop {
     /// Starts the threads.
-    pub(super) fn new(parts: LoopParts, ready: &Ready) -> Result<Self, EngineError> {
+    pub(super) fn new(parts: LoopParts, ready: &Ready, restoring: Option<Restoring>) -> Result<Self, EngineError> {
         let LoopParts { config, clock, mut clients, observer, board, wake, queries } = parts;
         for (topic, entries) in &ready.topic_settings {
             if let Some(bytes) = topics::batch_bytes_max(entries) {
@@ -98,12 +104,20 @@ impl EngineLoop {
             }
         }
         clients.configs.limit_batches(ready.topic_settings.values().filter_map(topics::batch_bytes_max).min());
-        let core = Scheduler::new(core_config(&config, ready, &clients.configs)?, Box::new(ZoneCalendar::default()));
+        let mut core_config = core_config(&config, ready, &clients.configs)?;
+        if let Some(restoring) = &restoring {
+            core_config.hash_seed = restoring.hash_seed;
+        }
+        let core = Scheduler::new(core_config, Box::new(ZoneCalendar::default()));
         let clients = Arc::new(clients);
         let topics = Arc::new(config.schedules_topics().to_vec());
         let requests = Requests::new(&clients, &topics, &ready.cluster_id, &wake);
+        let snapshots = restoring.map(|Restoring { dir, folds, .. }| {
+            folds.check(&requests.worker);
+            Snapshots::new(dir, folds)
+        });
         if clients.can_describe {
-            cluster_monitor::start(&requests.worker);
+            cluster_monitor::start(&requests.worker, snapshots.is_some());
         }
         let mut engine_loop = Self {
             config,
@@ -117,10 +131,17 @@ impl EngineLoop {
             reporter: StateReporter::new(observer, board),
             timers: Timers::new(),
             shutdown: Shutdown::default(),
+            snapshots,
             queries,
             record_report: None,
         };
         engine_loop.replace_transactors(&engine_loop.core.transactional_ids());
+        if engine_loop.snapshots.is_some() {
+            for (topic, name) in (0_u16..).zip(engine_loop.topics.clone().iter()) {
+                let cleaning = ready.topic_settings.get(name).map(topics::Cleaning::of).unwrap_or_default();
+                engine_loop.on_cleaning(topic, cleaning);
+            }
+        }
         Ok(engine_loop)
     }
 
@@ -136,6 +157,7 @@ impl EngineLoop {
             self.rebalance();
             self.drain_results();
             self.tick();
+            self.take_snapshots();
             self.answer_queries();
             self.reporter.report_counters(self.core.counters());
             self.publish();
@@ -147,7 +169,9 @@ impl EngineLoop {
     fn sleep_timeout(&self) -> Duration {
         let Some((at, _)) = self.core.poll_timeout() else { return SLEEP_TIMEOUT };
         let wait = at.0.saturating_sub(self.clock.now().0).max(0);
-        SLEEP_TIMEOUT.min(Duration::from_millis(wait.unsigned_abs()))
+        let step = self.snapshots.as_ref().and_then(Snapshots::next_step_at);
+        let until_step = step.map_or(SLEEP_TIMEOUT, |at| at.saturating_duration_since(Instant::now()));
+        SLEEP_TIMEOUT.min(Duration::from_millis(wait.unsigned_abs())).min(until_step)
     }
 
     fn input(&mut self, input: Input<'_>) {
@@ -172,6 +196,7 @@ impl EngineLoop {
             Output::FindSince { request, topic, known } => self.requests.worker.find_since(request, topic, known),
             // The thread ends with the engine.
             Output::CheckTarget { target, name } => drop(self.requests.targets.send((target, name))),
+            Output::CheckCanary { partition, offset, key } => self.requests.worker.check_canary(partition, offset, key),
             Output::Transact(batch) => self.transact(batch),
             Output::Seek(partition) => self.seek(partition),
             Output::Release(partitions) => self.release(&partitions),
@@ -183,6 +208,9 @@ impl EngineLoop {
             }
             Output::Report(report) => {
                 self.timers.has_loaded |= matches!(report, Report::Live { .. });
+                if let Report::Reread { partition, .. } = report {
+                    self.discard_snapshot(partition);
+                }
                 if report == Report::ThroughputIsLimit {
                     self.clients.diagnostics.on_throughput_limit();
                 }
@@ -205,6 +233,9 @@ impl EngineLoop {
         match result {
             WorkerResult::TopicRecreated { topic } => {
                 tracing::warn!(topic, "the schedules topic was deleted and recreated; it is read from its beginning");
+                if let Some(snapshots) = &self.snapshots {
+                    snapshots.forget_restored();
+                }
                 self.input(Input::PositionInvalid { why: "a topic was recreated" });
             }
             // Read for an assignment that has ended since: another owner may have committed.
@@ -212,6 +243,17 @@ impl EngineLoop {
             WorkerResult::Committed { partition, offset, metadata, .. } => {
                 self.requests.reads.remove(&partition);
                 self.input(Input::Committed { partition, offset, metadata: &metadata });
+            }
+            WorkerResult::CanaryChecked { partition, found } => self.input(Input::CanaryChecked { partition, found }),
+            WorkerResult::Cleaning { topic, cleaning } => {
+                if let Some(topic) = self.topics.iter().position(|name| *name == topic) {
+                    self.on_cleaning(topic as u16, cleaning);
+                }
+            }
+            WorkerResult::Logs { topic_ids, starts } => {
+                if let Some(snapshots) = &mut self.snapshots {
+                    snapshots.on_logs(topic_ids, starts);
+                }
             }
             WorkerResult::Fenced { request } => self.input(Input::Fenced { request }),
             WorkerResult::Since { request, since } => {
@@ -226,6 +268,12 @@ impl EngineLoop {
                 }
             }
         }
+    }
+
+    /// Tells the core how long folds of a topic stay usable.
+    fn on_cleaning(&mut self, topic: u16, cleaning: topics::Cleaning) {
+        let limit_ms = cleaning.limit_ms().map_or(0, |limit_ms| i64::try_from(limit_ms).unwrap_or(i64::MAX));
+        self.input(Input::CanaryLimit { topic, limit_ms });
     }
 
     fn tick(&mut self) {
@@ -273,10 +321,6 @@ impl EngineLoop {
 }
 
 fn core_config(config: &Config, ready: &Ready, configs: &ClientConfigs) -> Result<core::Config, EngineError> {
-    let mut random = [0u8; 16];
-    getrandom::fill(&mut random).map_err(|error| EngineError::System(std::io::Error::other(error.to_string())))?;
-    let number = |bytes: &[u8]| bytes.iter().fold(0, |number, byte| number << 8 | u64::from(*byte));
-    let (run, seed) = random.split_at(8);
     let bytes_max = |topic: &str| ready.topic_settings.get(topic).and_then(topics::batch_bytes_max);
     // The size of a compressed record is known only to the brokers.
     let is_known = !configs.compresses();
@@ -294,13 +338,13 @@ fn core_config(config: &Config, ready: &Ready, configs: &ClientConfigs) -> Resul
         history: config.history_topic().to_owned(),
         dead_letter: config.dead_letter_topic().map(str::to_owned),
         group: config.group_id().to_owned(),
-        run: RunId::from_random(number(run)),
+        run: RunId::from_random(random()?),
         grace_s: config.grace_interval().map(|grace| grace.as_secs()),
         horizon_s: config.max_horizon().map(|horizon| horizon.as_secs()),
         transactors: core::TRANSACTORS_MAX,
         batch_items_max: BATCH_ITEMS_MAX,
         batch_bytes_max: BATCH_BYTES_MAX,
         adds_due_header: config.adds_due_header(),
-        hash_seed: number(seed),
+        hash_seed: random()?,
     })
 }

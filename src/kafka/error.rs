@@ -2,12 +2,16 @@
 
 use rdkafka::error::KafkaError;
 
+use crate::state_dir::StateDirError;
+
 /// Why the engine cannot continue.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum EngineError {
     /// The operating system refused a thread or a wake-up.
     System(std::io::Error),
+    /// `STATE_DIR` cannot be used.
+    StateDir(StateDirError),
     /// librdkafka rejects its settings.
     Settings(SettingsError),
     /// The brokers reject the engine's connections, and this configuration file has changed since the engine read it.
@@ -18,6 +22,7 @@ impl std::fmt::Display for EngineError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::System(_) => f.write_str("the operating system refused a thread or a wake-up"),
+            Self::StateDir(_) => f.write_str("the directory of snapshots cannot be used"),
             Self::Settings(_) => {
                 f.write_str("librdkafka rejects its settings (see CONFIGURATION_FILE and SESSION_TIMEOUT)")
             }
@@ -34,6 +39,7 @@ impl std::error::Error for EngineError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::System(error) => Some(error),
+            Self::StateDir(error) => Some(error),
             Self::Settings(error) => Some(error),
             Self::Outdated(_) => None,
         }

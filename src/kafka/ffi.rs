@@ -6,6 +6,7 @@ pub(crate) mod queue;
 use std::ffi::{CStr, CString, c_void};
 use std::os::raw::c_char;
 use std::ptr;
+use std::time::Duration;
 
 use rdkafka::TopicPartitionList;
 use rdkafka::bindings as rd;
@@ -43,6 +44,43 @@ pub(crate) fn generation<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> Opti
         let member = if member.is_null() { Vec::new() } else { CStr::from_ptr(member).to_bytes().to_vec() };
         rd::rd_kafka_consumer_group_metadata_destroy(metadata);
         (generation >= 0 && !member.is_empty()).then_some((generation, member))
+    }
+}
+
+/// Seeks an assigned partition to an offset. With the leader epoch of the record before it, librdkafka first asks the
+/// leader whether its log still has that record: if not, the partition fails as it does for an offset out of range.
+/// Without a timeout this returns at once, and it is unknown whether the partition was sought.
+///
+/// # Errors
+/// If the partition is not assigned, or its assignment is ending, or has not started within the timeout: librdkafka's
+/// code.
+pub(crate) fn seek<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    (topic, partition): (&str, i32),
+    offset: i64,
+    leader_epoch: Option<i32>,
+    timeout: Duration,
+) -> Result<(), RDKafkaRespErr> {
+    use RDKafkaRespErr::{RD_KAFKA_RESP_ERR__IN_PROGRESS, RD_KAFKA_RESP_ERR_NO_ERROR};
+    let topic = CString::new(topic).map_err(|_| RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_EXCEPTION)?;
+    let timeout_ms = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
+    // SAFETY: the client outlives the call. The list copies the name, has one element, and is destroyed after its last
+    // use, as the error is.
+    unsafe {
+        let list = rd::rd_kafka_topic_partition_list_new(1);
+        let element = rd::rd_kafka_topic_partition_list_add(list, topic.as_ptr(), partition);
+        (*element).offset = offset;
+        rd::rd_kafka_topic_partition_set_leader_epoch(element, leader_epoch.unwrap_or(-1));
+        let error = rd::rd_kafka_seek_partitions(consumer.client().native_ptr(), list, timeout_ms);
+        let code = if error.is_null() { (*element).err } else { rd::rd_kafka_error_code(error) };
+        if !error.is_null() {
+            rd::rd_kafka_error_destroy(error);
+        }
+        rd::rd_kafka_topic_partition_list_destroy(list);
+        match code {
+            RD_KAFKA_RESP_ERR_NO_ERROR | RD_KAFKA_RESP_ERR__IN_PROGRESS => Ok(()),
+            code => Err(code),
+        }
     }
 }
 

@@ -103,11 +103,18 @@ pub(super) fn answer(consumer: &BaseConsumer<GroupContext>, event: &Rebalance) -
     answered.is_ok()
 }
 
-/// Accepts an assignment, which is read from the beginning of each partition. Returns false as [`answer`] does.
+/// Accepts an assignment. Each partition is read from its beginning, or from the offset that `starts` has for it: a
+/// seek right after an assignment to the beginning is undone by the answer that says where the beginning is. Returns
+/// false as [`answer`] does.
 #[must_use]
-pub(super) fn assign_from_beginning(consumer: &GroupConsumer, mut list: TopicPartitionList) -> bool {
-    if let Err(error) = list.set_all_offsets(Offset::Beginning) {
-        tracing::error!(%error, "an assignment cannot be read from its beginning");
+pub(super) fn assign(consumer: &GroupConsumer, mut list: TopicPartitionList, starts: &[(&str, i32, i64)]) -> bool {
+    let set = list.set_all_offsets(Offset::Beginning).and_then(|()| {
+        starts
+            .iter()
+            .try_for_each(|(topic, number, offset)| list.set_partition_offset(topic, *number, Offset::Offset(*offset)))
+    });
+    if let Err(error) = set {
+        tracing::error!(%error, "the offsets of an assignment cannot be set");
     }
     let is_forwarded =
         list.elements().iter().all(|element| consumer.forward_partition(element.topic(), element.partition()));

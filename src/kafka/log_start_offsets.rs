@@ -13,6 +13,10 @@ use super::worker::{JOB_REQUEST_TIMEOUT, Worker, WorkerResult};
 pub(super) struct LogStartOffsets(BTreeMap<(String, i32), i64>);
 
 impl LogStartOffsets {
+    pub(super) fn known(&self) -> &BTreeMap<(String, i32), i64> {
+        &self.0
+    }
+
     /// Reports each of these partitions whose log starts later than at the last check to the loop.
     pub(super) fn check(&mut self, worker: &Worker, client: &QueryConsumer, partitions: &[(&str, i32)]) {
         let found =

@@ -3,6 +3,7 @@
 //! librdkafka reports the end of a partition only after an empty fetch, which a partition with constant writes may
 //! never return. So the end offset is read first, and the scan stops there.
 
+use std::convert::Infallible;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -60,6 +61,20 @@ pub(crate) enum ScanError<E> {
     Silence,
     /// The result is no longer wanted.
     Closing,
+}
+
+/// Returns whether waiting is of no use after this error.
+pub(crate) const fn is_final(code: Code) -> bool {
+    matches!(code, Code::TopicAuthorizationFailed | Code::UnknownTopicOrPartition | Code::AutoOffsetReset)
+}
+
+impl From<ScanError<Infallible>> for KafkaError {
+    fn from(error: ScanError<Infallible>) -> Self {
+        match error {
+            ScanError::Client(error) => error,
+            ScanError::Silence | ScanError::Closing => Self::NoMessageReceived,
+        }
+    }
 }
 
 /// Calls `visit` with each record of the range, in order. It must not use the consumer.

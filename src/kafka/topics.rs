@@ -1,25 +1,36 @@
 //! The engine's own topics, and the settings that they need.
 
+mod cleaning;
 mod findings;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use crate::config::Config;
+pub(crate) use cleaning::Cleaning;
 pub(crate) use findings::{Weight, findings};
+
+/// What sets a topic's setting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// The topic itself.
+    Topic,
+    /// The broker returned its own default.
+    Inherited,
+    /// The broker does not say.
+    Unknown,
+}
 
 /// A topic's settings as the broker names them, defaults included.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Entries {
     values: BTreeMap<String, String>,
-    inherited: BTreeSet<String>,
+    sources: BTreeMap<String, Source>,
 }
 
 impl Entries {
-    /// Adds a setting. It is inherited if the topic does not set it and the broker returned its own default.
-    pub(crate) fn insert(&mut self, name: String, value: String, is_inherited: bool) {
-        if is_inherited {
-            self.inherited.insert(name.clone());
-        }
+    /// Adds a setting.
+    pub(crate) fn insert(&mut self, name: String, value: String, source: Source) {
+        self.sources.insert(name.clone(), source);
         self.values.insert(name, value);
     }
 
@@ -33,6 +44,12 @@ impl Entries {
     #[must_use]
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
         self.values.get(name).map(String::as_str)
+    }
+
+    /// Returns what sets a setting.
+    #[must_use]
+    pub(crate) fn source(&self, name: &str) -> Option<Source> {
+        self.sources.get(name).copied()
     }
 
     fn number(&self, name: &str) -> Option<i64> {

@@ -15,8 +15,10 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use super::clients::{Clients, QueryConsumer};
 use super::ffi;
-use super::partition_scan::{ScanError, ScanRange, Scanner, scan};
+use super::partition_scan::{ScanRange, Scanner, scan};
+use super::record_lookup;
 use super::target_lookup::{TARGETS_MAX, TargetLookup};
+use super::topics::Cleaning;
 use crate::core::io::{Millis, RequestId, TargetState, TopicPartition};
 use crate::core::origin::{START_MARKER_KEY, partition_hash};
 use crate::core::ownership::Ownership;
@@ -34,6 +36,9 @@ const SILENCE_TIMEOUT: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(super) enum WorkerResult {
     TopicRecreated { topic: String },
+    CanaryChecked { partition: TopicPartition, found: bool },
+    Cleaning { topic: String, cleaning: Cleaning },
+    Logs { topic_ids: BTreeMap<String, String>, starts: BTreeMap<(String, i32), i64> },
     Committed { read: u64, partition: TopicPartition, offset: Option<i64>, metadata: Vec<u8> },
     Fenced { request: RequestId },
     FileChanged { path: String },
@@ -171,19 +176,26 @@ impl Worker {
             is_closing: &|| self.is_closing(),
         };
         let mut start_marker = None;
-        let scanned =
-            scan(&scanner, ScanRange { topic, partition: number, low, from: Offset::Beginning, end }, &mut |message| {
-                if message.key() == Some(START_MARKER_KEY) {
-                    start_marker =
-                        message.payload().and_then(|value| StartMarker::decode(value, here)).or(start_marker);
-                }
-                Ok::<(), Infallible>(())
-            });
-        match scanned {
-            Ok(()) => Ok(start_marker),
-            Err(ScanError::Client(error)) => Err(error),
-            Err(ScanError::Silence | ScanError::Closing) => Err(KafkaError::NoMessageReceived),
-        }
+        scan(&scanner, ScanRange { topic, partition: number, low, from: Offset::Beginning, end }, &mut |message| {
+            if message.key() == Some(START_MARKER_KEY) {
+                start_marker = message.payload().and_then(|value| StartMarker::decode(value, here)).or(start_marker);
+            }
+            Ok::<(), Infallible>(())
+        })?;
+        Ok(start_marker)
+    }
+
+    /// Looks whether a partition still has its canary. If the brokers do not answer, it counts as missing.
+    pub(super) fn check_canary(&self, partition: TopicPartition, offset: i64, key: Vec<u8>) {
+        self.spawn("canary", move |worker| {
+            let topic = &worker.topics[usize::from(partition.topic)];
+            let found = record_lookup::key_at(&worker.clients, topic, partition.number, offset, JOB_REQUEST_TIMEOUT);
+            if let Err(error) = &found {
+                tracing::warn!(%error, topic, partition = partition.number, offset, "a canary cannot be read");
+            }
+            let found = found.is_ok_and(|found| found == Some(key));
+            worker.send(WorkerResult::CanaryChecked { partition, found });
+        });
     }
 
     /// Checks whether configuration files have changed: a file system may be slow.

@@ -4,6 +4,7 @@
 mod kit;
 
 mod addresses;
+mod broker_calls;
 mod changes;
 mod cli;
 mod client_errors;
@@ -32,5 +33,6 @@ mod rest;
 mod restarts;
 mod status_page;
 mod topics;
+mod warm;
 mod when;
 mod written;

@@ -6,6 +6,7 @@ use crate::kit::case::TIMEOUT;
 use crate::kit::client;
 use crate::kit::engine::Engine;
 use crate::kit::http;
+use crate::kit::process::target_dir;
 use crate::kit::wait::{eventually, now_s};
 use crate::kit::{Case, Scheduled};
 
@@ -27,7 +28,9 @@ fn exposed(body: &str) -> BTreeMap<String, String> {
 #[test]
 fn every_documented_metric_is_there_and_no_other() {
     let Some(case) = Case::new("metric-names", 1) else { return };
-    let engine = case.engine_with(&[("MEMORY_WARN_BYTES", "1000000000")]);
+    let state_dir = target_dir().join("tmp").join(format!("state-{}", case.group));
+    let state_dir = state_dir.to_str().expect("UTF-8");
+    let engine = case.engine_with(&[("MEMORY_WARN_BYTES", "1000000000"), ("STATE_DIR", state_dir)]);
     engine.ready();
     case.produce(&[case.due_in("later", "v", 3_600)]);
     let documented = documented();

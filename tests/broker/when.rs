@@ -304,7 +304,7 @@ fn fields_of_later_versions_are_kept_or_ignored() {
     ]);
     let mut engine = case.engine();
     case.settled();
-    let copy = eventually("the copy is written again", TIMEOUT, || {
+    let copy = eventually("the copy is rewritten", TIMEOUT, || {
         let last = case.read_schedules(0).into_iter().rev().find(|record| record.key_text() == "k")?;
         last.value.is_some().then_some(last)
     });

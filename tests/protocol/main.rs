@@ -14,4 +14,5 @@ mod takeover;
 mod targets;
 mod throughput;
 mod transactions;
+mod warm;
 mod when;

@@ -36,6 +36,10 @@ impl Payload for OnDisk {
         Self { reference, key: hash(parts.key) }
     }
 
+    fn from_packed(packed: &[u8], disk: &mut Disk) -> Self {
+        Self::pack(&Parts::unpack(packed), disk)
+    }
+
     fn hash_of(key: &[u8], seed: u64) -> u64 {
         hash(key) as u64 ^ seed
     }

@@ -9,7 +9,7 @@ use crate::{files, hold};
 /// All modules of the crate, from the bottom up. A module may use those of its own layer and of lower ones.
 const LAYERS: &[&[&str]] = &[
     &["core"],
-    &["calendar", "span"],
+    &["calendar", "span", "state_dir"],
     &["config", "handle", "logging"],
     &["kafka", "metrics"],
     &["client", "observe"],

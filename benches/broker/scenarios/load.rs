@@ -34,7 +34,7 @@ pub fn fill(bench: &Bench, case: &Case, count: u32, is_spread: bool) -> Result<(
 
 pub fn run(bench: &Bench, count: u32, is_spread: bool) -> Result<Vec<Figures>, String> {
     let case = bench.case("load");
-    let mut starts = Starts { bench, case: &case, overdue: count };
+    let mut starts = Starts { bench, case: &case, overdue: count, state_dir: None };
     // Only the very first start writes start markers.
     starts.next(0)?.0.stop();
     // The fastest of several starts: a slow one would make loading seem faster than it is.
@@ -88,11 +88,60 @@ pub fn run(bench: &Bench, count: u32, is_spread: bool) -> Result<Vec<Figures>, S
     Ok(runs)
 }
 
+/// Each run stops an engine that has taken its last snapshots, and measures the next start.
+pub fn run_warm(bench: &Bench, count: u32) -> Result<Vec<Figures>, String> {
+    let case = bench.case("warm");
+    let state_dir = std::env::temp_dir().join(format!("kafka-scheduler-bench-{}", std::process::id()));
+    let path = state_dir.to_str().ok_or("the path of the temporary directory is not UTF-8")?.to_owned();
+    let mut starts = Starts { bench, case: &case, overdue: count, state_dir: None };
+    starts.next(0)?.0.stop();
+    let mut empty_s = f64::INFINITY;
+    for _ in 0..EMPTY_STARTS {
+        let (engine, first_s) = starts.next(0)?;
+        empty_s = empty_s.min(first_s);
+        engine.stop();
+    }
+    fill(bench, &case, count, false)?;
+    starts.state_dir = Some(path);
+    let (cold, cold_s) = starts.next(count)?;
+    // It has read its own canaries by then: otherwise there is no snapshot.
+    cold.wait_until_idle();
+    cold.terminate();
+    let runs = bench.runs(|| {
+        let (mut engine, first_s) = starts.next(count)?;
+        engine.holds(count)?;
+        engine.wait_until_idle();
+        let (pid, number) = (engine.pid(), f64::from(count));
+        let (cpu, resident, peak) = (cpu_s(pid), resident_bytes(pid), peak_bytes(pid));
+        let warm = engine.0.metric("kafka_scheduler_takeovers_total{start=\"warm\"}").unwrap_or(0);
+        if warm < u64::from(case.partitions.unsigned_abs()) {
+            return Err(format!("{warm} partitions went on from snapshots: {}", engine.0.output()));
+        }
+        let stopped = Instant::now();
+        engine.terminate();
+        Ok([
+            ("start_to_first_firing_s", first_s),
+            ("same_with_none_pending_s", empty_s),
+            ("same_cold_with_state_dir_s", cold_s),
+            ("stop_s", stopped.elapsed().as_secs_f64()),
+            ("cpu_s_per_million_loaded", cpu * 1e6 / number),
+            ("resident_bytes", resident as f64),
+            ("resident_peak_bytes", peak as f64),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
+        .into())
+    })?;
+    sweep(&case);
+    let _ = std::fs::remove_dir_all(state_dir);
+    Ok(runs)
+}
+
 /// Starts engines on the same topics, one after the other. Each has an overdue schedule of its own.
 struct Starts<'a> {
     bench: &'a Bench,
     case: &'a Case,
     overdue: u32,
+    state_dir: Option<String>,
 }
 
 impl Starts<'_> {
@@ -103,7 +152,8 @@ impl Starts<'_> {
         let (consumer, _) = bare::consumer(self.case.bootstrap(), &self.case.target)?;
         Feed::new(self.case, &self.bench.values)?.one(overdue, (now_s() - 1) * 1000)?;
         let began_ms = now_ms();
-        let mut engine = Running::start(self.bench, self.case);
+        let more: Vec<(&str, &str)> = self.state_dir.iter().map(|path| ("STATE_DIR", path.as_str())).collect();
+        let mut engine = Running::start_with(self.bench, self.case, &more);
         let fired_ms = first_firing(&consumer, overdue, &mut engine, pending)?;
         Ok((engine, (fired_ms - began_ms) as f64 / 1000.0))
     }

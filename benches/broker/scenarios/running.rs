@@ -15,7 +15,13 @@ pub struct Running(pub Engine);
 
 impl Running {
     pub fn start(bench: &Bench, case: &Case) -> Self {
+        Self::start_with(bench, case, &[])
+    }
+
+    /// Starts it with more variables.
+    pub fn start_with(bench: &Bench, case: &Case, more: &[(&str, &str)]) -> Self {
         let mut env = vec![("LOG_LEVEL", "warning"), ("SESSION_TIMEOUT", "6000")];
+        env.extend(more);
         if let Some(path) = &bench.args.configuration {
             env.push(("CONFIGURATION_FILE", path.to_str().expect("a path in UTF-8")));
         }
@@ -27,6 +33,11 @@ impl Running {
         let mut running = Self::start(bench, case);
         running.wait("everything is taken over", limit, |engine| engine.get("/readiness"))?;
         Ok(running)
+    }
+
+    /// Tells the engine to end, and waits until it has.
+    pub fn terminate(mut self) {
+        self.0.terminate();
     }
 
     pub fn pid(&self) -> u32 {

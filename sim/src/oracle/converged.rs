@@ -202,7 +202,7 @@ fn survive_compaction(
             });
             if !is_safe {
                 return Err(Failure::Safety(format!(
-                    "{id:?} was overtaken, and was not written again{}",
+                    "{id:?} was overtaken, and was not rewritten{}",
                     observed.description
                 )));
             }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use kafka_scheduler::core::headers;
 use kafka_scheduler::core::io::TopicPartition;
-use kafka_scheduler::core::origin::{BARRIER_KEY, PROGRESS_PREFIX, START_MARKER_KEY};
+use kafka_scheduler::core::origin::{BARRIER_KEY, CANARY_PREFIX, PROGRESS_PREFIX, START_MARKER_KEY};
 use kafka_scheduler::core::ownership::Ownership;
 use kafka_scheduler::core::progress::Progress;
 use kafka_scheduler::core::reason::Reason;
@@ -291,7 +291,7 @@ fn followed<'a>(history: &'a History, transaction: u64, records: &[(LogId, Store
     let mut followed = Followed::default();
     for (log_id, stored) in records {
         let (LogId::Schedules(partition), Some(key)) = (*log_id, stored.key.as_deref()) else { continue };
-        if key == BARRIER_KEY || key == START_MARKER_KEY {
+        if key == BARRIER_KEY || key == START_MARKER_KEY || key.starts_with(CANARY_PREFIX) {
             continue;
         }
         let Some(offset) = named(stored) else {

@@ -29,7 +29,7 @@ struct Decided {
 }
 
 /// What one instance has read of one partition.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Reading {
     /// The newest user record for each key.
     newest: BTreeMap<Key, i64>,
@@ -47,8 +47,6 @@ struct Reading {
     with_old_progress: BTreeSet<Key>,
     /// Origin offsets of schedules with large values.
     large: BTreeSet<i64>,
-    /// Throughput was the limit: large schedules have batches of their own, which alternate with the others.
-    is_throughput_limited: bool,
 }
 
 /// A schedule with a larger value may be overtaken while throughput is the limit.
@@ -57,6 +55,11 @@ const SMALL_BYTES_MAX: usize = 1_000;
 #[derive(Debug, Default)]
 pub(super) struct Watch {
     readings: BTreeMap<(usize, TopicPartition), Reading>,
+    /// By snapshot, what its instance had read when it began.
+    saved: BTreeMap<u64, Reading>,
+    /// Instances whose limit was throughput at some time: large schedules have batches of their own, which alternate
+    /// with the others. They remember it when they forget what they have read.
+    throughput_limited: BTreeSet<usize>,
     /// The items of each batch, by instance and batch id.
     decided: BTreeMap<(usize, u64), Vec<Decided>>,
 }
@@ -68,6 +71,19 @@ impl Watch {
 
     pub(super) fn forget_partition(&mut self, number: usize, partition: TopicPartition) {
         self.readings.remove(&(number, partition));
+    }
+
+    /// Keeps what an instance has read of a partition when it begins a snapshot.
+    pub(super) fn save(&mut self, number: usize, partition: TopicPartition, snapshot: u64) {
+        let reading = self.readings.get(&(number, partition)).cloned().unwrap_or_default();
+        self.saved.insert(snapshot, reading);
+    }
+
+    /// Lets an instance go on from a snapshot: nothing is outstanding.
+    pub(super) fn restore(&mut self, number: usize, partition: TopicPartition, snapshot: u64) {
+        let saved = self.saved.get(&snapshot).cloned().unwrap_or_default();
+        let reading = Reading { busy: BTreeSet::new(), excused: BTreeSet::new(), ..saved };
+        self.readings.insert((number, partition), reading);
     }
 
     /// Takes a record that an instance has read.
@@ -156,6 +172,7 @@ impl Watch {
             };
             let repairs = matches!(item.kind, Kind::Progress { .. } | Kind::EndProgress { .. });
             let key = if repairs { progress_key(&user_record.key) } else { user_record.key.clone() };
+            let is_limited = self.throughput_limited.contains(instance);
             let reading = self.readings.entry((*instance, item.partition)).or_default();
             if let Some(newer) = reading.newest.get(&key).filter(|newest| **newest > item.origin_offset && !repairs) {
                 return Err(format!("{item:?} was decided after {newer} on the same key had been read"));
@@ -170,7 +187,8 @@ impl Watch {
                 && **target == *Target::Open.name()
                 && user_record.kind == RecordKind::Schedule
                 && !reading.excused.contains(&(key.clone(), item.origin_offset))
-                && let Some(first) = reading.earlier_than(due.epoch_s() as i64, item.origin_offset, latest_cutoff_ms)
+                && let Some(first) =
+                    reading.earlier_than(due.epoch_s() as i64, item.origin_offset, latest_cutoff_ms, is_limited)
             {
                 return Err(format!("{item:?} was decided before {first:?}, which is due earlier"));
             }
@@ -219,8 +237,7 @@ impl Watch {
 
     /// Notes that throughput is an instance's limit.
     pub(super) fn limit_throughput(&mut self, number: usize) {
-        let of_it = self.readings.iter_mut().filter(|((other, _), _)| *other == number);
-        of_it.for_each(|(_, reading)| reading.is_throughput_limited = true);
+        self.throughput_limited.insert(number);
     }
 
     /// Takes back a batch that was not committed, as far as its instance knows.
@@ -236,13 +253,19 @@ impl Watch {
 
 impl Reading {
     /// Returns a schedule that should have fired before one that is due at `due`, except possible leftovers.
-    fn earlier_than(&self, due: i64, origin_offset: i64, leftover_cutoff_ms: i64) -> Option<(&Key, i64)> {
+    fn earlier_than(
+        &self,
+        due: i64,
+        origin_offset: i64,
+        leftover_cutoff_ms: i64,
+        is_throughput_limited: bool,
+    ) -> Option<(&Key, i64)> {
         let of_one_size = |other: &i64| self.large.contains(other) == self.large.contains(&origin_offset);
         let owed = |(key, (other, origin_offset)): &(&Key, &(i64, i64))| {
             *other < due
                 && *other * 1000 >= leftover_cutoff_ms
                 && !self.busy.contains(*key)
-                && (!self.is_throughput_limited || of_one_size(origin_offset))
+                && (!is_throughput_limited || of_one_size(origin_offset))
                 && !self.excused.contains(&((*key).clone(), *origin_offset))
         };
         self.ready.iter().find(owed).map(|(key, (_, origin_offset))| (key, *origin_offset))

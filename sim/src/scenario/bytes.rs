@@ -129,7 +129,7 @@ fn at<T: PartialEq>(all: &[T], wanted: &T) -> u8 {
 fn op(bytes: [u8; OP_BYTES]) -> Op {
     let [t0, t1, kind, a, b, c, d0, d1, e0, e1] = bytes;
     let (d, e) = (u16::from_be_bytes([d0, d1]), u16::from_be_bytes([e0, e1]));
-    let act = match kind % 23 {
+    let act = match kind % 25 {
         0 => Act::Produce {
             key: a,
             kind: of(&RECORD_KINDS, b),
@@ -160,6 +160,8 @@ fn op(bytes: [u8; OP_BYTES]) -> Op {
         19 => Act::Flood,
         20 => Act::ChangeLeader { partition: a },
         21 => Act::ReplicaAway { partition: a, replica: b, for_ms: d },
+        23 => Act::Snapshot { instance: a, partition: b, entries: c, gap_ms: d % 1_024 },
+        24 => Act::CopySnapshot { instance: a, partition: b, from: c, age: d0 },
         _ => Act::LowerRetention { for_ms: d % 16_384, retention_ms: e % 4_096 + RETENTION_MS_MIN },
     };
     Op { at_ms: u32::from(u16::from_be_bytes([t0, t1])) * 2, act }
@@ -194,6 +196,10 @@ fn op_bytes(op: &Op) -> [u8; OP_BYTES] {
         Act::Flood => (19, [0, 0, 0], 0, 0),
         Act::ChangeLeader { partition } => (20, [partition, 0, 0], 0, 0),
         Act::ReplicaAway { partition, replica, for_ms } => (21, [partition, replica, 0], for_ms, 0),
+        Act::Snapshot { instance, partition, entries, gap_ms } => (23, [instance, partition, entries], gap_ms, 0),
+        Act::CopySnapshot { instance, partition, from, age } => {
+            (24, [instance, partition, from], u16::from(age) << 8, 0)
+        }
         Act::LowerRetention { for_ms, retention_ms } => (22, [0, 0, 0], for_ms, retention_ms - RETENTION_MS_MIN),
     };
     let [t0, t1] = ((op.at_ms / 2) as u16).to_be_bytes();

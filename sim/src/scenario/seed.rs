@@ -67,6 +67,31 @@ fn slow_start(rng: &mut Rng, setup: &Setup, ops: &mut Vec<Op>) -> i64 {
     4
 }
 
+/// Returns an operation that takes a snapshot in steps of some entries.
+fn snapshot(instance: u8, partition: u8, seed: u16) -> Act {
+    Act::Snapshot { instance, partition, entries: (seed % 5) as u8, gap_ms: seed % 400 }
+}
+
+/// Makes every instance take snapshots at about a time, and most of them restart: soon, or when their snapshots are
+/// old.
+fn snapshots(rng: &mut Rng, setup: &Setup, at_ms: u32, ops: &mut Vec<Op>) {
+    let down_ms = rng.range(10, 3_000) as u16;
+    for instance in 0..setup.instances {
+        for partition in 0..setup.partitions {
+            let at_ms = at_ms + rng.range(0, 100) as u32 * 2;
+            ops.push(Op { at_ms, act: snapshot(instance, partition, rng.range(0, 400) as u16) });
+        }
+        let later_ms = if rng.chance(70) { rng.range(50, 4_000) } else { rng.range(10_000, 25_000) } as u32;
+        if rng.chance(60) {
+            let act = match rng.chance(70) {
+                true => Act::Crash { instance, point: Point::Now, down_ms },
+                false => Act::Stop { instance, down_ms },
+            };
+            ops.push(Op { at_ms: at_ms + later_ms * 2, act });
+        }
+    }
+}
+
 /// Makes users write to every partition before any instance starts, and reading slow, so the other instances join
 /// before the first one has loaded. Returns a small share of kinds of fault: sooner or later one of them leaves all
 /// partitions to one instance, which then has no log of another instance to search.
@@ -137,6 +162,9 @@ fn faults(rng: &mut Rng, setup: &mut Setup, fault: Fault, ops: &mut Vec<Op>) {
                 ops.push(compact(at_ms + 2, partition, rng.range(0, 3) as u8, false));
                 ops.push(compact(at_ms + rng.range(10_100, 13_000) as u32 * 2, partition, rng.range(0, 3) as u8, true));
             }
+        }
+        if matches!(fault, Fault::Snapshot | Fault::OldSnapshot) {
+            snapshots(rng, setup, at_ms, ops);
         }
         if matches!(fault, Fault::LeaderChange | Fault::ReplicaAway) && rng.chance(50) {
             // The replicas differ.
@@ -264,7 +292,8 @@ fn operations_max(fault: Fault) -> i64 {
         Fault::Outage | Fault::Expiry | Fault::SlowRebalance | Fault::Skew => 3,
         Fault::Compaction | Fault::UserTransaction => 12,
         Fault::LeaderChange | Fault::ReplicaAway => 12,
-        Fault::OldTombstones => 24,
+        Fault::OldTombstones | Fault::Snapshot => 24,
+        Fault::OldSnapshot => 12,
         _ => 4,
     }
 }
@@ -351,7 +380,12 @@ fn act_of(rng: &mut Rng, setup: &Setup, fault: Fault) -> Option<Act> {
         Fault::LeaderChange => Act::ChangeLeader { partition },
         // After 20 s its log is deleted.
         Fault::ReplicaAway => Act::ReplicaAway { partition, replica: some_replica, for_ms: for_ms * 2 },
+        Fault::Snapshot => snapshot(instance, partition, for_ms),
+        // An old one is of no use without a restart.
+        Fault::OldSnapshot => Act::CopySnapshot { instance, partition, from: some_replica, age: (for_ms % 4) as u8 },
         Fault::LowerRetention => Act::LowerRetention { for_ms, retention_ms: 20_000 + up_to_ms },
-        Fault::Duplicate | Fault::Reordered | Fault::Poison | Fault::Bandwidth | Fault::WrongClock => return None,
+        Fault::Duplicate | Fault::Reordered | Fault::Poison | Fault::Bandwidth | Fault::WrongClock | Fault::Restore => {
+            return None;
+        }
     })
 }

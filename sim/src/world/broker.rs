@@ -11,6 +11,8 @@ use crate::kafka::log::{Compacted, Compaction, Log};
 const MIN_COMPACTION_LAG_MS: i64 = 20_000;
 /// `delete.retention.ms`, unless it is lower for a while.
 const DELETE_RETENTION_MS: i64 = 25_000;
+/// How long a fold is usable, from these two.
+pub(super) const CANARY_LIMIT_MS: i64 = DELETE_RETENTION_MS / 2;
 /// The engine promises nothing if outage, loading and delay together last longer than both of these, so compaction
 /// waits for the owner: its records are settled once it has worked for this long since it read them.
 const SETTLED_AFTER_MS: i64 = 12_000;
@@ -129,7 +131,7 @@ impl World {
     }
 
     /// Wraps the number of a partition around.
-    fn partition(&self, number: u8) -> TopicPartition {
+    pub(super) fn partition(&self, number: u8) -> TopicPartition {
         self.history.partitions[usize::from(number) % self.history.partitions.len()]
     }
 

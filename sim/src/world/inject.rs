@@ -42,6 +42,14 @@ impl World {
             Act::Error { instance, error, point } => self.arm(instance, point, Armed::Error(error)),
             Act::Skew { instance, by, days } => self.skew(self.instance(instance), by, days),
             Act::Compact { partition, replica, tombstones } => self.compact(partition, replica, tombstones),
+            Act::Snapshot { instance, partition, entries, gap_ms } => {
+                let (number, partition) = (self.instance(instance), self.partition(partition));
+                self.begin_snapshot(number, partition, entries, gap_ms);
+            }
+            Act::CopySnapshot { instance, partition, from, age } => {
+                let (number, partition) = (self.instance(instance), self.partition(partition));
+                self.copy_snapshot(number, partition, self.instance(from), age);
+            }
             Act::ChangeLeader { partition } => self.change_leader(partition),
             Act::ReplicaAway { partition, replica, for_ms } => {
                 self.take_replica_away(partition, replica, i64::from(for_ms));

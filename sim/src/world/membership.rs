@@ -69,6 +69,9 @@ impl World {
     fn give_back(&mut self, number: usize, partitions: &[TopicPartition]) {
         let now = self.now_ms;
         for partition in partitions {
+            if self.instances[number].core.retired().any(|retired| retired == *partition) {
+                self.take_last_snapshot(number, *partition);
+            }
             self.instances[number].owned.remove(partition);
             self.forget_partition(number, *partition);
         }
@@ -118,6 +121,14 @@ impl World {
         instance.generation = generation;
         let taken: Vec<TopicPartition> = instance.owned.keys().filter(|p| !assigned.contains(p)).copied().collect();
         let given: Vec<TopicPartition> = assigned.iter().filter(|p| !instance.owned.contains_key(p)).copied().collect();
+        let folds: Vec<_> = given
+            .iter()
+            .filter_map(|partition| {
+                let (snapshot, fold) = self.stored_fold(number, *partition)?;
+                Some((*partition, snapshot, fold))
+            })
+            .collect();
+        let instance = &mut self.instances[number];
         for partition in &given {
             let from = match self.history.kafka.committed.get(partition) {
                 Some((offset, _)) if bugs::on(Bug::StartsAtCommittedOffset) => *offset,
@@ -141,6 +152,7 @@ impl World {
         }
         if !given.is_empty() {
             self.feed(number, Input::Assigned { partitions: &given, leftover_cutoff });
+            self.restore(number, folds);
         }
     }
 

@@ -2,6 +2,7 @@
 
 use kafka_scheduler::core::io::{Input, Output, Report, TargetState, TopicPartition};
 
+use super::broker::CANARY_LIMIT_MS;
 use super::{Event, Task, World};
 use crate::faults::Fault;
 use crate::history::Entry;
@@ -19,6 +20,9 @@ impl World {
         self.instances[number].start(&setup);
         self.forget(number);
         self.trace(|| format!("i{number}     starts"));
+        for topic in 0..u16::from(setup.topics) {
+            self.feed(number, Input::CanaryLimit { topic, limit_ms: CANARY_LIMIT_MS });
+        }
         self.join(number);
         self.later(number, 50, Task::Beat);
         self.later(number, 20, Task::Fetch);
@@ -35,6 +39,8 @@ impl World {
             Task::ReadCommitted(partition, until) => self.read_committed(number, partition, until),
             Task::Fence(request, ids, generation) => self.fence(number, request, ids, generation),
             Task::FindSince(request, topic, known) => self.find_since(number, request, topic, known),
+            Task::Snapshot(taking) => self.go_on_snapshot(number, taking),
+            Task::CheckCanary(partition, offset, key) => self.check_canary(number, partition, offset, &key),
             Task::Target(target, state) => self.feed(number, Input::Target { target, state }),
         }
     }
@@ -100,6 +106,9 @@ impl World {
                 let delay = if state == TargetState::NoAnswer { 2_000 } else { delay };
                 self.answer(number, delay, Task::Target(target, state));
             }
+            Output::CheckCanary { partition, offset, key } => {
+                self.answer(number, delay, Task::CheckCanary(partition, offset, key));
+            }
             Output::Transact(batch) => self.transact(number, batch),
             Output::Seek(partition) => {
                 self.forget_partition(number, partition);
@@ -120,6 +129,9 @@ impl World {
             }
             Output::Stopped => self.stopped(number),
             Output::Report(report) => {
+                if let Report::Reread { partition, .. } = report {
+                    self.discard_snapshots(number, partition);
+                }
                 if matches!(report, Report::Live { .. }) {
                     self.history.add(Entry::WentLive);
                 }
@@ -165,6 +177,12 @@ impl World {
         for id in self.instances[number].transactors.take_all_ids() {
             // Open transactions are aborted on the way out, without waiting for an answer.
             let _ = self.history.kafka.init(&id, now);
+        }
+        let instance = &self.instances[number];
+        // The others were given back before, and forgotten.
+        let held: Vec<_> = instance.core.retired().filter(|partition| instance.owned.contains_key(partition)).collect();
+        for partition in held {
+            self.take_last_snapshot(number, partition);
         }
         self.leave(number);
         self.crash(number, down_ms);

@@ -476,6 +476,7 @@ fn kind(kind: &Kind) -> String {
         Kind::RewriteInvalid { .. } => "rewrite invalid".to_owned(),
         Kind::RewriteCancel { .. } => "rewrite cancel".to_owned(),
         Kind::Barrier { label } => format!("barrier {label}"),
+        Kind::Canary { value, .. } => format!("canary {value}"),
         Kind::StartMarker { value } => format!("start marker {value}"),
     }
 }

@@ -16,8 +16,8 @@ use crate::scenario::{Act, CONVERGE_TIMEOUT_MS, RecordKind, SAFETY_MS, Target};
 /// Time between two records of a flood in a partition.
 const FLOOD_INTERVAL_MS: i64 = 150;
 /// When a flood ends, from the start of the run: just before everything must have converged, so there is time to read
-/// its last record.
-const FLOOD_END_MS: i64 = SAFETY_MS as i64 + CONVERGE_TIMEOUT_MS as i64 - 100;
+/// its last record, also after a canary whose transaction is open.
+const FLOOD_END_MS: i64 = SAFETY_MS as i64 + CONVERGE_TIMEOUT_MS as i64 - 1_000;
 /// When the schedules of a flood are due. Each replaces the one before.
 const FLOOD_DUE_S: i64 = 60;
 

@@ -1,6 +1,7 @@
 //! Turns the items of a batch into records.
 
 use super::super::bugs::{self, Bug};
+use super::super::canary::canary_key;
 use super::super::due::Due;
 use super::super::headers;
 use super::super::origin::{self, ORIGIN_HEADER, Origin};
@@ -182,6 +183,10 @@ impl<E, V: FnMut(OutRecord<'_>) -> Result<(), E>> RecordVisitor<'_, V> {
                 let header = Header { name: headers::BARRIER, value: Some(label.as_bytes()) };
                 let group = Header { name: headers::GROUP, value: Some(self.batch.names.group.as_bytes()) };
                 self.send_to_own_partition(origin::BARRIER_KEY, None, &[header, group])
+            }
+            (Kind::Canary { label, value }, Pass::Outgoing) => {
+                let header = Header { name: headers::CANARY, value: Some(value.as_bytes()) };
+                self.send_to_own_partition(&canary_key(label), None, &[header])
             }
             (Kind::StartMarker { value }, Pass::Outgoing) => {
                 self.send_to_own_partition(origin::START_MARKER_KEY, Some(value.as_bytes()), &[])

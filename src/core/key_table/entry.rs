@@ -134,6 +134,10 @@ impl<P> KeyEntry<P> {
         }
     }
 
+    pub(in super::super) fn is_overtaken(&self) -> bool {
+        self.has(OVERTAKEN)
+    }
+
     /// Returns whether it is a schedule that recurs.
     pub(in super::super) fn recurs(&self) -> bool {
         matches!(self.request, UserRequest::Schedule { form: Form::Recurring, .. })
@@ -156,7 +160,7 @@ impl<P> KeyEntry<P> {
     }
 
     /// Returns whether an engine record for the key is outstanding.
-    pub(super) fn is_outstanding(&self) -> bool {
+    pub(in super::super) fn is_outstanding(&self) -> bool {
         self.outstanding_batch != 0
     }
 

@@ -4,7 +4,7 @@ use super::super::bugs::{self, Bug};
 use super::super::key_index::KeyIndex;
 use super::super::payload::{Payload, Stored};
 use super::super::wait_queues::Queue;
-use super::entry::Waiting;
+use super::entry::{OVERTAKEN, Waiting};
 use super::timed::Timed;
 use super::{KeyEntry, KeyTable, NewEntry, UserRequest};
 
@@ -69,6 +69,32 @@ impl<P: Payload> KeyTable<P> {
         let outstanding_batch = if bugs::on(Bug::TwoOutstanding) { 0 } else { self.entry(slot).outstanding_batch };
         self.count(slot, -1);
         self.put(slot, new, outstanding_batch);
+    }
+
+    /// Puts an entry of a restored fold into the table, which is not live yet.
+    pub(in super::super) fn restore(&mut self, key: &[u8], new: NewEntry<P>, is_overtaken: bool) {
+        let slot = match self.find(key) {
+            // It has moved to another slot while the snapshot was taken.
+            Some(slot) => {
+                self.replace(slot, new);
+                slot
+            }
+            None => self.insert(new),
+        };
+        if is_overtaken {
+            self.entry_mut(slot).set(OVERTAKEN, true);
+            self.rewrites.push_back(slot);
+        }
+        self.enqueue_or_drop(slot);
+    }
+
+    /// Replaces the targets of all schedules, which are indexes into `targets`.
+    pub(in super::super) fn map_targets(&mut self, targets: &[u32]) {
+        for entry in self.slots.iter_mut().flatten() {
+            if let UserRequest::Schedule { target, .. } = &mut entry.request {
+                *target = targets[*target as usize];
+            }
+        }
     }
 
     /// Takes over a copy's content if it differs from the original's: a later version may have added headers, which

@@ -165,6 +165,20 @@ impl<P: Payload> KeyTable<P> {
         folded == Folded::Replayed
     }
 
+    pub(in super::super) fn progress_after(&self, key: Option<&[u8]>) -> impl Iterator<Item = &KnownProgress> {
+        self.progress.after(key)
+    }
+
+    pub(in super::super) fn knows_progress(&self, new: &KnownProgress) -> bool {
+        self.progress.knows(new)
+    }
+
+    /// Folds a progress record of which a restored fold knows as much already: its schedule may have been read since.
+    pub(in super::super) fn known_progress_record(&mut self, key: &[u8], origin_offset: i64) {
+        self.keep_accepted(key, origin_offset);
+        self.apply_progress(key);
+    }
+
     /// Keeps a record whose progress has been read, although this version does not know its zone or its syntax: an
     /// engine has accepted it.
     fn keep_accepted(&mut self, key: &[u8], origin_offset: i64) {

@@ -76,6 +76,9 @@ impl EngineLoop {
             if self.group.rewound.contains(&partition) {
                 continue;
             }
+            if let Some(snapshots) = &mut self.snapshots {
+                snapshots.on_record(partition, message.leader_epoch());
+            }
             let mut headers: Vec<Header<'_>> = spare;
             message.headers(&mut headers);
             let record = Record {

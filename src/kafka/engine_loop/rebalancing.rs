@@ -13,6 +13,7 @@ use super::EngineLoop;
 use crate::core::io::{Input, TopicPartition};
 use crate::kafka::ffi;
 use crate::kafka::group::{self, GroupConsumer, Rebalance};
+use crate::kafka::restoring::Restored;
 
 /// Before the group is rejoined; doubled each time, until a transaction has been committed.
 const REJOIN_DELAY_MIN: Duration = Duration::from_millis(500);
@@ -118,7 +119,12 @@ impl EngineLoop {
                 Rebalance::Assign(list) => {
                     let partitions = self.partitions(&list);
                     tracing::info!(partitions = list.count(), "partitions assigned");
-                    if !group::assign_from_beginning(&consumer, list) {
+                    let folds = self.take_restored(&partitions);
+                    let start = |(partition, restored): &(TopicPartition, Restored)| {
+                        let topic = self.topics[usize::from(partition.topic)].as_str();
+                        (topic, partition.number, restored.fold.position())
+                    };
+                    if !group::assign(&consumer, list, &folds.iter().map(start).collect::<Vec<_>>()) {
                         return self.on_unanswered_rebalance();
                     }
                     self.group.is_member = true;
@@ -127,6 +133,7 @@ impl EngineLoop {
                     self.check_generation();
                     let leftover_cutoff = self.clock.leftover_cutoff(self.config.since_delta_days());
                     self.input(Input::Assigned { partitions: &partitions, leftover_cutoff });
+                    self.go_on_from(folds);
                 }
                 Rebalance::Revoke(list) => {
                     let partitions = self.partitions(&list);

@@ -54,6 +54,7 @@ impl EngineLoop {
         if let Some(left) = self.group.leave() {
             let _ = left.recv_timeout(LEAVE_TIMEOUT);
         }
+        self.take_last_snapshots();
         tracing::info!("stopped");
         self.shutdown.failure.map_or(Ok(()), Err)
     }

@@ -13,8 +13,9 @@ use rdkafka::types::RDKafkaRespErr;
 #[derive(Debug)]
 pub(crate) struct TopicDescription {
     pub name: String,
-    /// The topic id, which differs after the topic was recreated. Brokers before Kafka 2.8 have none.
-    pub id: Option<(i64, i64)>,
+    /// The topic id, as Kafka's tools print it. It differs after the topic was recreated. Brokers before Kafka 2.8 have
+    /// none.
+    pub id: Option<String>,
     /// The topic is not usable, or describing it is not permitted.
     pub error: Option<RDKafkaRespErr>,
     /// Every partition has a leader.
@@ -186,16 +187,54 @@ unsafe fn description(topic: *const rd::rd_kafka_TopicDescription_t) -> TopicDes
             true => String::new(),
             false => CStr::from_ptr(text).to_string_lossy().into_owned(),
         };
-        let id = rd::rd_kafka_TopicDescription_topic_id(topic);
-        let id = (!id.is_null())
-            .then(|| (rd::rd_kafka_Uuid_most_significant_bits(id), rd::rd_kafka_Uuid_least_significant_bits(id)));
         TopicDescription {
-            id: id.filter(|id| *id != (0, 0)),
+            id: topic_id(rd::rd_kafka_TopicDescription_topic_id(topic)),
             name: text(rd::rd_kafka_TopicDescription_name(topic)),
             error: error.filter(|error| *error != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR),
             has_leaders,
             in_sync,
             is_write_denied: is_told && !may_write,
         }
+    }
+}
+
+/// # Safety
+/// `id` is null, or belongs to an event that lives.
+unsafe fn topic_id(id: *const rd::rd_kafka_Uuid_t) -> Option<String> {
+    if id.is_null() {
+        return None;
+    }
+    // SAFETY: as the caller promises; the text belongs to the id, and is copied.
+    unsafe {
+        let text = rd::rd_kafka_Uuid_base64str(id);
+        let bits = (rd::rd_kafka_Uuid_most_significant_bits(id), rd::rd_kafka_Uuid_least_significant_bits(id));
+        if text.is_null() || bits == (0, 0) {
+            return None;
+        }
+        // Kafka's tools use the alphabet for URLs.
+        Some(CStr::from_ptr(text).to_string_lossy().replace('+', "-").replace('/', "_"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn topic_ids_read_as_kafkas_tools_print_them() {
+        let text = |most, least| {
+            // SAFETY: the id lives until it is destroyed.
+            unsafe {
+                let id = rd::rd_kafka_Uuid_new(most, least);
+                let text = topic_id(id);
+                rd::rd_kafka_Uuid_destroy(id);
+                text
+            }
+        };
+        assert_eq!(text(0, 0), None, "the broker has no topic ids");
+        assert_eq!(text(0, 1).as_deref(), Some("AAAAAAAAAAAAAAAAAAAAAQ"));
+        assert_eq!(text(-1, -5).as_deref(), Some("____________________-w"));
+        // SAFETY: null is allowed.
+        assert_eq!(unsafe { topic_id(ptr::null()) }, None);
     }
 }

@@ -169,6 +169,13 @@ impl Message<'_> {
         self.raw().offset
     }
 
+    /// Returns the leader epoch of the record batch; `None` if the broker does not say.
+    pub(crate) fn leader_epoch(&self) -> Option<i32> {
+        // SAFETY: the message lives.
+        let epoch = unsafe { rd::rd_kafka_message_leader_epoch(self.0) };
+        (epoch >= 0).then_some(epoch)
+    }
+
     /// Returns the timestamp, of whichever type the topic has; -1 if the broker is too old to say.
     pub(crate) fn timestamp(&self) -> Millis {
         let mut kind = rd::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Entries, Layout, REPLICAS_SAFE, Role};
+use super::{Entries, Layout, REPLICAS_SAFE, Role, Source};
 
 const HOUR_MS: i64 = 3_600_000;
 const DAY_MS: i64 = 86_400_000;
@@ -206,7 +206,7 @@ impl Judge<'_> {
         let replicated = (layout.replicas > 1).then_some(UNCLEAN);
         for setting in RELIED_ON.into_iter().chain(replicated) {
             let is_judged = self.found.iter().any(|finding| finding.setting == setting);
-            if !is_judged && self.entries.inherited.contains(setting) {
+            if !is_judged && self.entries.source(setting) == Some(Source::Inherited) {
                 let text = "this is one broker's default; other brokers may have another: set it on the topic";
                 self.that(setting, Weight::Advice, |_| true, text);
             }
@@ -250,7 +250,7 @@ mod tests {
         ];
         let mut all = Entries::default();
         for (name, value) in good.iter().chain(changed) {
-            all.insert((*name).into(), (*value).into(), false);
+            all.insert((*name).into(), (*value).into(), Source::Topic);
         }
         all
     }
@@ -338,13 +338,13 @@ mod tests {
     fn what_the_topic_does_not_set_itself_is_found() {
         let mut all = entries(&[]);
         for name in ["cleanup.policy", "delete.retention.ms", "unclean.leader.election.enable", "retention.ms"] {
-            all.inherited.insert(name.into());
+            all.sources.insert(name.into(), Source::Inherited);
         }
         let own = [("cleanup.policy", Weight::Advice), ("delete.retention.ms", Weight::Advice)];
         assert_eq!(weights(Role::Schedules, &all, ONE), own);
         let unclean = ("unclean.leader.election.enable", Weight::Advice);
         assert_eq!(weights(Role::Schedules, &all, THREE), [own[0], own[1], unclean]);
-        all.insert("delete.retention.ms".into(), "1".into(), true);
+        all.insert("delete.retention.ms".into(), "1".into(), Source::Inherited);
         let said = findings(Role::Schedules, &all, ONE);
         assert_eq!(said.iter().filter(|finding| finding.setting == "delete.retention.ms").count(), 1, "{said:?}");
     }
