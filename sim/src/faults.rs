@@ -177,8 +177,8 @@ impl Fault {
             Self::WrongClock => matches!(activity, Activity::TakingOver | Activity::Firing),
             // A live partition has a snapshot taken.
             Self::Snapshot => matches!(activity, Activity::Idle | Activity::Firing),
-            // It is told after the partitions are assigned.
-            Self::Restore => activity != Activity::Nothing,
+            // It comes right after the assignment.
+            Self::Restore => activity == Activity::TakingOver,
             // Offsets expire when the group is empty.
             Self::Expiry => activity == Activity::Nothing,
             _ => true,

@@ -114,9 +114,15 @@ fn an_instance_paused_beyond_its_session_is_fenced_and_rejoins() {
     let mut ledger = Ledger::new(&case);
     let due = now_s() + 6;
     ledger.schedule(0..COUNT, |n| due + (n % 10) as i64);
-    // Pause it when uncommitted records appear, so while transactions are open.
+    // Pause it when many uncommitted records have appeared, so while transactions are open.
     let mut all = Reader::uncommitted(case.bootstrap(), &case.target);
-    all.wait("the burst has begun", TIMEOUT, |r| r.len() > COUNT / 10);
+    let mut committed = case.target_reader();
+    let began = Instant::now();
+    while all.records.len() <= COUNT / 10 || all.records.len() <= committed.records.len() + COUNT / 60 {
+        all.poll(Duration::from_millis(1));
+        committed.poll(Duration::ZERO);
+        assert!(began.elapsed() < TIMEOUT, "no transaction is seen open");
+    }
     let before = first.output().len();
     signal(first.pid(), "STOP");
     let stopped = now_s();
