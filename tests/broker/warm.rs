@@ -62,6 +62,15 @@ fn await_canaries(case: &Case, each: usize) {
     });
 }
 
+/// Runs an engine that reads one pending schedule, and stops with its last snapshots.
+fn leave_snapshot(case: &Case, dir: &StateDir, key: &str) {
+    let mut first = engine(case, dir);
+    case.settled();
+    case.produce(&[case.due_in(key, "v", 3_600)]);
+    await_canaries(case, 1);
+    assert!(first.terminate().success());
+}
+
 fn keys_pending(engine: &Engine) -> usize {
     engine
         .get("/schedules")
@@ -124,11 +133,7 @@ fn a_snapshot_older_than_the_limit_is_not_used() {
     let settings = [("min.compaction.lag.ms", "0"), ("delete.retention.ms", "9000")];
     let case = Case::configured(broker, "warm-old", 1, 1, &settings);
     let dir = StateDir::new(&case);
-    let mut first = engine(&case, &dir);
-    case.settled();
-    case.produce(&[case.due_in("k", "v", 3_600)]);
-    await_canaries(&case, 1);
-    assert!(first.terminate().success());
+    leave_snapshot(&case, &dir, "k");
     let (stopped_ms, limit_ms) = (now_ms(), 4_500);
     assert_eq!(dir.snapshots().len(), 1);
     eventually("the snapshot is too old", TIMEOUT, || (now_ms() > stopped_ms + limit_ms).then_some(()));
@@ -143,11 +148,7 @@ fn a_snapshot_older_than_the_limit_is_not_used() {
 fn a_damaged_or_foreign_snapshot_costs_a_read_and_no_schedule() {
     let Some(case) = Case::new("warm-damaged", 1) else { return };
     let dir = StateDir::new(&case);
-    let mut first = engine(&case, &dir);
-    case.settled();
-    case.produce(&[case.due_in("k", "v", 3_600)]);
-    await_canaries(&case, 1);
-    assert!(first.terminate().success());
+    leave_snapshot(&case, &dir, "k");
     let [path] = &dir.snapshots()[..] else { panic!("one snapshot: {:?}", dir.snapshots()) };
     let whole = std::fs::read(path).expect("a snapshot");
     let damage = |at: usize| {
@@ -183,11 +184,7 @@ fn restart_with_other_settings(case: &Case, dir: &StateDir, path: &Path, whole: 
 fn a_recreated_topic_is_read_from_its_beginning() {
     let Some(case) = Case::new("warm-recreated", 1) else { return };
     let dir = StateDir::new(&case);
-    let mut first = engine(&case, &dir);
-    case.settled();
-    case.produce(&[case.due_in("old", "v", 3_600)]);
-    await_canaries(&case, 1);
-    assert!(first.terminate().success());
+    leave_snapshot(&case, &dir, "old");
     let (bootstrap, topic) = (case.bootstrap(), &case.schedules[0]);
     client::delete_topic(bootstrap, topic);
     let settings =

@@ -46,7 +46,7 @@ pub(super) struct Snapshots {
     round_started_at: Instant,
     next_round_at: Instant,
     taking: Option<Taking>,
-    /// Jobs for which the writer had no room; the last one first.
+    /// Snapshots to remove.
     removals: Vec<Job>,
     jobs: Sender<Job>,
     written: Receiver<Written>,
@@ -91,7 +91,7 @@ enum Job {
     Bytes(Vec<u8>),
     Finish,
     Abandon,
-    Remove(String, i32),
+    Remove(TopicPartition, String, i32),
 }
 
 /// A snapshot that was written, or was not.
@@ -214,11 +214,9 @@ impl EngineLoop {
         let Some(snapshots) = &mut self.snapshots else { return };
         let topic = &self.topics[usize::from(partition.topic)];
         snapshots.positions.remove(&partition);
-        if snapshots.taking.take_if(|taking| taking.partition == partition).is_some() {
-            snapshots.removals.push(Job::Abandon);
-        }
-        // After what the writer is writing.
-        snapshots.removals.push(Job::Remove(topic.clone(), partition.number));
+        snapshots.taking.take_if(|taking| taking.partition == partition);
+        // The writer removes the file after what it is writing, and abandons this partition's snapshot.
+        snapshots.removals.push(Job::Remove(partition, topic.clone(), partition.number));
     }
 
     /// Takes the next step of a snapshot, if it is due.
@@ -259,7 +257,7 @@ impl EngineLoop {
             snapshots.taking = None;
             return;
         }
-        if snapshots.taking.is_none() {
+        if snapshots.taking.is_none() && snapshots.removals.is_empty() {
             self.begin_snapshot(now);
         }
         self.go_on_snapshot(now);
@@ -396,8 +394,9 @@ fn write_all(dir: &StateDir, jobs: &Receiver<Job>, results: &Sender<Written>) {
                 let _ = results.send(Written { partition, result, took: started.elapsed() });
             }
             Job::Abandon => current = None,
-            Job::Remove(topic, number) => {
-                current = None;
+            Job::Remove(partition, topic, number) => {
+                // Another partition's snapshot may be under way.
+                current.take_if(|(taken, ..)| *taken == partition);
                 if let Err(error) = dir.remove(&topic, number) {
                     tracing::warn!(%error, topic, partition = number, "a snapshot cannot be removed");
                 }
